@@ -1,0 +1,351 @@
+//! A block of images that settle together, and its two phases.
+
+use super::lanes::{Kernel, Lanes, Real, WIDTH};
+use super::sweep::{Term, sweep};
+use super::synapses::{Synapses, panel_count};
+use crate::activation::Activation;
+use crate::engine::Report;
+use crate::learning::Protocol;
+use candle_core::{Tensor, WithDType};
+
+/// How many images settle together.
+pub const BLOCK: usize = 10;
+
+/// All weights from layer `from` into layer `to`.
+pub struct Connection<T> {
+    /// Source layer.
+    pub from: usize,
+    /// Destination layer.
+    pub to: usize,
+    /// The weights.
+    pub synapses: Synapses<T>,
+}
+
+impl<T> Connection<T> {
+    /// n of forward.n or feedback.n, which names the learning rate.
+    pub fn layer(&self) -> usize {
+        self.from.min(self.to)
+    }
+}
+
+/// All weights and biases, packed.
+pub struct Weights<T> {
+    /// d_n, output first, without the input.
+    pub widths: Vec<usize>,
+    /// W_x.
+    pub input: Synapses<T>,
+    /// Everything between layers, in both directions, by destination and then source from above first.
+    pub between: Vec<Connection<T>>,
+    /// b_n, padded with zeros to whole panels.
+    pub bias: Vec<Vec<T>>,
+}
+
+impl<T: Real> Weights<T> {
+    /// N, the last hidden layer.
+    pub fn last(&self) -> usize {
+        self.widths.len() - 1
+    }
+
+    /// Distance between the rows of states of layer n.
+    pub fn stride(&self, n: usize) -> usize {
+        panel_count(self.widths[n]) * WIDTH
+    }
+}
+
+/// States of all layers of a block: layer n is row-major (images, stride(n)).
+pub type States<T> = Vec<Vec<T>>;
+
+/// A block of at most [`BLOCK`] images and its working memory.
+#[derive(Default)]
+pub struct Block<T> {
+    /// How many images.
+    pub rows: usize,
+    /// x = byte/255, (rows, d_in).
+    pub x: Vec<T>,
+    /// u_0 = W_x·x + b_N as the second phase begins, (rows, stride(N)).
+    pub drive: Vec<T>,
+    /// s_{T−2}, s_{T−1} and s_T = s_* of the first phase.
+    pub settled: [States<T>; 3],
+    /// s_t of the second phase.
+    pub s: States<T>,
+    /// s_{t+1} of the second phase.
+    pub s_next: States<T>,
+    /// s_{t+1} − s_t.
+    pub delta: States<T>,
+    /// s_t − s_* of layer N.
+    pub drift: Vec<T>,
+}
+
+/// out = σ(start + Σ terms), `rows` × `width` numbers in whole panels, `stride` apart.
+struct Layer<'a, T> {
+    rows: usize,
+    stride: usize,
+    terms: &'a [Term<'a, T>],
+    activation: Option<Activation>,
+}
+
+impl<T: Real> Layer<'_, T> {
+    /// `start` holds one row for all images (`start_stride` 0) or one each.
+    #[inline(always)]
+    fn run<L: Lanes<Elem = T>>(&self, start: &[T], start_stride: usize, out: &mut [T]) {
+        let (rows, stride) = (self.rows, self.stride);
+        assert!(start.len() >= (rows - 1) * start_stride + stride && out.len() >= rows * stride);
+        let to = out.as_mut_ptr();
+        // SAFETY: rows and panels stay within the lengths just checked.
+        sweep::<L>(
+            rows,
+            stride / WIDTH,
+            self.terms,
+            |row, panel| unsafe { L::load(start.as_ptr().add(row * start_stride + panel * WIDTH)) },
+            |row, panel, sum| unsafe { sum.store(to.add(row * stride + panel * WIDTH)) },
+        );
+        match self.activation {
+            None => {}
+            Some(Activation::Sigmoid) => elementwise::<L>(out, |x| {
+                // 1/(1 + exp(−4(x − ½)))
+                let e = x.mul_add(splat::<L>(-4.0), splat::<L>(2.0)).exp();
+                splat::<L>(1.0).div(e.add(splat::<L>(1.0)))
+            }),
+            Some(Activation::Tanh) => elementwise::<L>(out, |x| {
+                // 1 − 2/(exp(2x) + 1)
+                let e = x.add(x).exp();
+                splat::<L>(1.0).sub(splat::<L>(2.0).div(e.add(splat::<L>(1.0))))
+            }),
+            Some(Activation::HardSigmoid) => elementwise::<L>(out, |x| {
+                splat::<L>(1.0).min(splat::<L>(0.0).max(x))
+            }),
+        }
+    }
+}
+
+#[inline(always)]
+fn splat<L: Lanes>(value: f64) -> L {
+    L::splat(L::Elem::from_f64(value))
+}
+
+#[inline(always)]
+fn elementwise<L: Lanes>(values: &mut [L::Elem], f: impl Fn(L) -> L) {
+    for lanes in values.chunks_exact_mut(WIDTH) {
+        // SAFETY: each chunk is WIDTH long.
+        unsafe { f(L::load(lanes.as_ptr())).store(lanes.as_mut_ptr()) }
+    }
+}
+
+/// F(x, s, θ) for a block: every layer from the one before, all at once.
+/// `drive` is what the input contributes to layer N, with further terms in `drive_terms`.
+#[inline(always)]
+fn step<L: Lanes>(
+    weights: &Weights<L::Elem>,
+    activation: Activation,
+    rows: usize,
+    drive: &[L::Elem],
+    drive_terms: &[Term<L::Elem>],
+    s: &States<L::Elem>,
+    s_next: &mut States<L::Elem>,
+) {
+    let last = weights.last();
+    let mut connections = weights.between.iter().peekable();
+    for (n, out) in s_next.iter_mut().enumerate() {
+        let mut terms = Vec::with_capacity(2 + drive_terms.len());
+        if n == last {
+            terms.extend_from_slice(drive_terms);
+        }
+        while let Some(c) = connections.next_if(|c| c.to == n) {
+            terms.push(c.synapses.input(&s[c.from], weights.stride(c.from)));
+        }
+        let stride = weights.stride(n);
+        let layer = Layer { rows, stride, terms: &terms, activation: Some(activation) };
+        if n == last {
+            layer.run::<L>(drive, stride, out);
+        } else {
+            layer.run::<L>(&weights.bias[n], 0, out);
+        }
+    }
+}
+
+/// The first phase of a block.
+pub struct FirstPhase<'a, T> {
+    /// The block; its `settled` states and `drive` are computed.
+    pub block: &'a mut Block<T>,
+    /// θ.
+    pub weights: &'a Weights<T>,
+    /// T and damping.
+    pub protocol: &'a Protocol,
+    /// σ.
+    pub activation: Activation,
+    /// Pixels, (rows, d_in).
+    pub images: &'a [u8],
+}
+
+impl<T: Real> Kernel<T> for FirstPhase<'_, T> {
+    #[inline(always)]
+    fn run<L: Lanes<Elem = T>>(self) {
+        let Self { block, weights, protocol, activation, images } = self;
+        let (last, width) = (weights.last(), weights.input.from);
+        let rows = images.len() / width;
+        block.prepare(weights, rows);
+        for (x, &byte) in block.x.iter_mut().zip(images) {
+            *x = T::from_f64(f64::from(byte) / 255.0);
+        }
+        let terms = [weights.input.input(&block.x, width)];
+        let layer = Layer { rows, stride: weights.stride(last), terms: &terms, activation: None };
+        layer.run::<L>(&weights.bias[last], 0, &mut block.drive);
+        for t in 0..protocol.first_steps {
+            block.settled.rotate_left(1);
+            let [_, s, s_next] = &mut block.settled;
+            step::<L>(weights, activation, rows, &block.drive, &[], s, s_next);
+            if protocol.damped(t) {
+                for (next, s) in s_next.iter_mut().flatten().zip(s.iter().flatten()) {
+                    *next = (*next + *s) * T::from_f64(0.5);
+                }
+            }
+        }
+    }
+}
+
+impl<T: Real> Block<T> {
+    /// Sizes everything for `rows` images and puts every state to rest.
+    fn prepare(&mut self, weights: &Weights<T>, rows: usize) {
+        self.rows = rows;
+        let fit = |values: &mut Vec<T>, stride: usize| {
+            values.clear();
+            values.resize(rows * stride, T::default());
+        };
+        self.x.resize(rows * weights.input.from, T::default());
+        self.drive.resize(rows * weights.stride(weights.last()), T::default());
+        fit(&mut self.drift, weights.stride(weights.last()));
+        let states = self.settled.iter_mut();
+        for states in states.chain([&mut self.s, &mut self.s_next, &mut self.delta]) {
+            states.resize_with(weights.widths.len(), Vec::new);
+            for (n, layer) in states.iter_mut().enumerate() {
+                fit(layer, weights.stride(n));
+            }
+        }
+    }
+
+    /// Adds what the first phase showed of each image to `report`.
+    pub fn report(&self, weights: &Weights<T>, labels: &[u8], report: &mut Report) {
+        let [older, old, s] = &self.settled;
+        let largest_change = |before: &States<T>, row: usize| {
+            let mut largest = T::default();
+            for (n, &width) in weights.widths.iter().enumerate() {
+                let row = row * weights.stride(n)..row * weights.stride(n) + width;
+                for (&a, &b) in s[n][row.clone()].iter().zip(&before[n][row]) {
+                    let change = if a > b { a - b } else { b - a };
+                    // A NaN must not be passed over.
+                    if !(change <= largest) {
+                        largest = change;
+                    }
+                }
+            }
+            largest.to_f64()
+        };
+        for (row, &label) in labels.iter().enumerate() {
+            let output: Vec<f64> = (s[0][row * weights.stride(0)..][..weights.widths[0]].iter())
+                .map(|s| s.to_f64())
+                .collect();
+            let (one, two) = (largest_change(old, row), largest_change(older, row));
+            report.add_image(&output, label, one, two);
+        }
+    }
+
+    /// s_0 = s_* of the second phase.
+    pub fn begin_second_phase(&mut self) {
+        self.s.clone_from(&self.settled[2]);
+        self.drift.fill(T::default());
+    }
+
+    /// s ← s_{t+1}, and what has become of layer N since s_*.
+    pub fn advance(&mut self) {
+        std::mem::swap(&mut self.s, &mut self.s_next);
+        let last = self.s.len() - 1;
+        let changes = self.s[last].iter().zip(&self.settled[2][last]);
+        for (drift, (&s, &s_star)) in self.drift.iter_mut().zip(changes) {
+            *drift = s - s_star;
+        }
+    }
+}
+
+/// One nudged step of a block: s_{t+1} and s_{t+1} − s_t from s_t.
+pub struct NudgedStep<'a, T> {
+    /// The block.
+    pub block: &'a mut Block<T>,
+    /// θ_t, but for W_x and b_N, which are as the second phase began.
+    pub weights: &'a Weights<T>,
+    /// σ.
+    pub activation: Activation,
+    /// What W_x and b_N would have added to the drive since.
+    pub drive_terms: &'a [Term<'a, T>],
+    /// Class of each image.
+    pub labels: &'a [u8],
+    /// β.
+    pub beta: T,
+}
+
+impl<T: Real> Kernel<T> for NudgedStep<'_, T> {
+    #[inline(always)]
+    fn run<L: Lanes<Elem = T>>(self) {
+        let Self { block, weights, activation, drive_terms, labels, beta } = self;
+        let Block { rows, drive, s, s_next, delta, .. } = block;
+        step::<L>(weights, activation, *rows, drive, drive_terms, s, s_next);
+        let (width, stride) = (weights.widths[0], weights.stride(0));
+        for (row, &label) in labels.iter().enumerate() {
+            let row = row * stride..row * stride + width;
+            let states = s_next[0][row.clone()].iter_mut().zip(&s[0][row]);
+            for (class, (next, &s)) in states.enumerate() {
+                let y = T::from_f64(if class == usize::from(label) { 1.0 } else { 0.0 });
+                *next += beta * (y - s);
+            }
+        }
+        for ((delta, next), s) in delta.iter_mut().zip(s_next.iter()).zip(s.iter()) {
+            for ((delta, &next), &s) in delta.iter_mut().zip(next).zip(s) {
+                *delta = next - s;
+            }
+        }
+    }
+}
+
+/// w += rate·Σ terms, for the panels of some destination neurons.
+pub struct Accumulate<'a, T> {
+    /// `[panel][source][lane]`.
+    pub panels: &'a mut [T],
+    /// How many source neurons.
+    pub from: usize,
+    /// a: source neurons × images, b: images × destination neurons.
+    pub terms: &'a [Term<'a, T>],
+    /// The factor.
+    pub rate: T,
+}
+
+impl<T: Real> Kernel<T> for Accumulate<'_, T> {
+    #[inline(always)]
+    fn run<L: Lanes<Elem = T>>(self) {
+        let Self { panels, from, terms, rate } = self;
+        let rate = L::splat(rate);
+        let count = panels.len() / (from * WIDTH);
+        let w = panels.as_mut_ptr();
+        sweep::<L>(
+            from,
+            count,
+            terms,
+            |_, _| splat::<L>(0.0),
+            |source, panel, sum| {
+                // SAFETY: source < from and panel < count, so this lies within `panels`.
+                unsafe {
+                    let w = w.add((panel * from + source) * WIDTH);
+                    rate.mul_add(sum, L::load(w)).store(w);
+                }
+            },
+        );
+    }
+}
+
+/// The weight of each packed matrix as a tensor, and back.
+///
+/// # Errors
+/// Only those of candle.
+pub fn pad_bias<T: Real>(bias: &Tensor) -> candle_core::Result<Vec<T>> {
+    let mut bias = bias.to_dtype(T::DTYPE)?.to_vec1::<T>()?;
+    bias.resize(panel_count(bias.len()) * WIDTH, T::default());
+    Ok(bias)
+}

@@ -1,0 +1,158 @@
+//! Engines run the two phases on minibatches. All state the same science; they differ in speed.
+//!
+//! [`plain`] is candle, step by step, on any device; [`fused`] is the fast path for CPUs.
+
+pub mod fused;
+pub mod plain;
+
+use crate::dynamics::Dynamics;
+use crate::learning::Protocol;
+use crate::network::{Dims, Parameters};
+use anyhow::Result;
+use candle_core::{DType, Device};
+use serde::{Deserialize, Serialize};
+
+/// A minibatch as it lies in the data set.
+#[derive(Clone, Debug, Default)]
+pub struct Batch {
+    /// Pixels, row-major (B, d_in); x = byte/255.
+    pub images: Vec<u8>,
+    /// Class of each image, below d_0.
+    pub labels: Vec<u8>,
+}
+
+/// What the first phase of some images showed, added up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// How many images.
+    pub images: usize,
+    /// How many of them were classified wrongly (argmax s⁰ ≠ label).
+    pub errors: usize,
+    /// Σ ½‖y − s⁰‖² over the images.
+    pub loss: f64,
+    /// The largest |s_T − s_{T−1}| of any neuron.
+    pub residual: f64,
+    /// The largest |s_T − s_{T−2}| of any neuron: small beside `residual` in a cycle of period 2.
+    pub residual_two_steps: f64,
+    /// How many images have a neuron with |s_T − s_{T−1}| > [`SETTLED`].
+    pub unsettled: usize,
+}
+
+/// A sample whose every neuron moved by no more than this in the last step counts as settled.
+pub const SETTLED: f64 = 1e-3;
+
+impl Report {
+    /// Adds what other images showed. NaN residuals stay NaN.
+    pub fn add(&mut self, other: &Report) {
+        let max = |a: f64, b: f64| if a.is_nan() || a >= b { a } else { b };
+        self.images += other.images;
+        self.errors += other.errors;
+        self.loss += other.loss;
+        self.residual = max(self.residual, other.residual);
+        self.residual_two_steps = max(self.residual_two_steps, other.residual_two_steps);
+        self.unsettled += other.unsettled;
+    }
+
+    /// Counts one image: its output s⁰, label, and largest last change over one and two steps.
+    pub fn add_image(&mut self, output: &[f64], label: u8, residual: f64, two_steps: f64) {
+        let target = |class: usize| if class == usize::from(label) { 1.0 } else { 0.0 };
+        let mut best = 0;
+        let mut loss = 0.0;
+        for (class, &s) in output.iter().enumerate() {
+            loss += 0.5 * (target(class) - s).powi(2);
+            if s > output[best] {
+                best = class;
+            }
+        }
+        self.add(&Report {
+            images: 1,
+            errors: usize::from(best != usize::from(label)),
+            loss,
+            residual,
+            residual_two_steps: two_steps,
+            unsettled: usize::from(residual > SETTLED || residual.is_nan()),
+        });
+    }
+
+    /// Error rate in percent.
+    pub fn error_percent(&self) -> f64 {
+        100.0 * self.errors as f64 / self.images as f64
+    }
+
+    /// Mean loss ½‖y − s⁰‖² an image.
+    pub fn mean_loss(&self) -> f64 {
+        self.loss / self.images as f64
+    }
+
+    /// Share of images that have not settled, in percent.
+    pub fn unsettled_percent(&self) -> f64 {
+        100.0 * self.unsettled as f64 / self.images as f64
+    }
+
+    /// Whether losses and residuals are numbers.
+    pub fn is_finite(&self) -> bool {
+        self.loss.is_finite() && self.residual.is_finite()
+    }
+}
+
+/// Something that runs minibatches through a network it holds.
+pub trait Engine {
+    /// Both phases on one minibatch with the given β: changes the weights, reports the first phase.
+    ///
+    /// # Errors
+    /// What the device reports (no memory, a lost GPU).
+    fn train(&mut self, batch: &Batch, beta: f64) -> Result<Report>;
+
+    /// The first phase alone, weights untouched.
+    ///
+    /// # Errors
+    /// What the device reports.
+    fn evaluate(&mut self, batch: &Batch) -> Result<Report>;
+
+    /// A copy of the weights as they are now.
+    ///
+    /// # Errors
+    /// What the device reports.
+    fn parameters(&self) -> Result<Parameters>;
+}
+
+/// Which engine runs the phases.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EngineKind {
+    /// The fused engine on a CPU, the plain one elsewhere.
+    Auto,
+    /// candle, step by step.
+    Plain,
+    /// The fast path for CPUs.
+    Fused,
+}
+
+/// The engine for `kind` on `device`, holding `theta`.
+///
+/// # Errors
+/// Where the fused engine is asked for on a device that is not a CPU.
+pub fn build(
+    kind: EngineKind,
+    dims: &Dims,
+    dynamics: Dynamics,
+    protocol: Protocol,
+    theta: Parameters,
+    device: &Device,
+) -> Result<Box<dyn Engine>> {
+    let fused = match kind {
+        EngineKind::Auto => device.is_cpu(),
+        EngineKind::Plain => false,
+        EngineKind::Fused if device.is_cpu() => true,
+        EngineKind::Fused => anyhow::bail!(
+            "training.engine = \"fused\" runs on the CPU only: choose --device cpu, or engine = \"auto\""
+        ),
+    };
+    if !fused {
+        return Ok(Box::new(plain::Plain::new(dynamics, protocol, theta, device)));
+    }
+    Ok(match theta.forward[0].weight.dtype() {
+        DType::F64 => Box::new(fused::Fused::<f64>::new(dims, dynamics, protocol, &theta)?),
+        _ => Box::new(fused::Fused::<f32>::new(dims, dynamics, protocol, &theta)?),
+    })
+}

@@ -1,0 +1,113 @@
+//! The plain engine: candle tensors, one operation after the other, on any device.
+
+use super::{Batch, Engine, Report};
+use crate::dynamics::{Dynamics, Nudge};
+use crate::learning::Protocol;
+use crate::network::Parameters;
+use anyhow::Result;
+use candle_core::{D, DType, Device, Tensor};
+
+/// Runs [`Protocol`] as it is written.
+pub struct Plain {
+    dynamics: Dynamics,
+    protocol: Protocol,
+    theta: Parameters,
+    device: Device,
+}
+
+impl Plain {
+    /// An engine holding `theta`, whose tensors lie on `device`.
+    pub fn new(
+        dynamics: Dynamics,
+        protocol: Protocol,
+        theta: Parameters,
+        device: &Device,
+    ) -> Self {
+        let device = device.clone();
+        Self { dynamics, protocol, theta, device }
+    }
+
+    fn first_phase(&self, batch: &Batch) -> Result<(Tensor, Vec<Tensor>, Report)> {
+        let dtype = self.theta.forward[0].weight.dtype();
+        let x = images(batch, dtype, &self.device)?;
+        let [older, old, s] = self.protocol.first_phase(&self.dynamics, &self.theta, &x)?;
+        let report = report(&s, &old, &older, &batch.labels)?;
+        Ok((x, s, report))
+    }
+}
+
+impl Engine for Plain {
+    fn train(&mut self, batch: &Batch, beta: f64) -> Result<Report> {
+        let (x, s_star, report) = self.first_phase(batch)?;
+        let target = &one_hot(batch, s_star[0].dim(1)?, x.dtype(), &self.device)?;
+        self.theta = self.protocol.second_phase(
+            &self.dynamics,
+            &self.theta,
+            &x,
+            Nudge { target, beta },
+            &s_star,
+            |_, _, _, _| Ok(()),
+        )?;
+        Ok(report)
+    }
+
+    fn evaluate(&mut self, batch: &Batch) -> Result<Report> {
+        Ok(self.first_phase(batch)?.2)
+    }
+
+    fn parameters(&self) -> Result<Parameters> {
+        Ok(self.theta.clone())
+    }
+}
+
+/// x = byte/255 as (B, d_in).
+///
+/// # Errors
+/// Only those of candle.
+pub fn images(batch: &Batch, dtype: DType, device: &Device) -> candle_core::Result<Tensor> {
+    let rows = batch.labels.len();
+    let shape = (rows, batch.images.len() / rows.max(1));
+    Tensor::from_slice(&batch.images, shape, device)?
+        .to_dtype(dtype)?
+        .affine(1.0 / 255.0, 0.0)
+}
+
+/// y, one-hot (B, classes).
+///
+/// # Errors
+/// Only those of candle.
+pub fn one_hot(
+    batch: &Batch,
+    classes: usize,
+    dtype: DType,
+    device: &Device,
+) -> candle_core::Result<Tensor> {
+    let mut y = vec![0u8; batch.labels.len() * classes];
+    for (row, &label) in y.chunks_mut(classes).zip(&batch.labels) {
+        row[usize::from(label)] = 1;
+    }
+    Tensor::from_vec(y, (batch.labels.len(), classes), device)?.to_dtype(dtype)
+}
+
+/// What s_T, s_{T−1} and s_{T−2} say of each image.
+fn report(
+    s: &[Tensor],
+    old: &[Tensor],
+    older: &[Tensor],
+    labels: &[u8],
+) -> candle_core::Result<Report> {
+    let change = |before: &[Tensor]| -> candle_core::Result<Vec<f64>> {
+        let layers: Vec<Tensor> = (s.iter().zip(before))
+            .map(|(s, b)| (s - b)?.abs()?.max(D::Minus1))
+            .collect::<candle_core::Result<_>>()?;
+        let layers = Tensor::stack(&layers, 1)?;
+        layers.max(D::Minus1)?.to_dtype(DType::F64)?.to_vec1()
+    };
+    let (residual, two_steps) = (change(old)?, change(older)?);
+    let output = s[0].to_dtype(DType::F64)?.to_vec2::<f64>()?;
+    let mut report = Report::default();
+    for (i, &label) in labels.iter().enumerate() {
+        report.add_image(&output[i], label, residual[i], two_steps[i]);
+    }
+    Ok(report)
+}

@@ -1,0 +1,9 @@
+//! Equilibrium Propagation with continual weight updates.
+#![deny(missing_docs)]
+
+pub mod activation;
+pub mod dynamics;
+pub mod engine;
+pub mod learning;
+pub mod network;
+pub mod rng;

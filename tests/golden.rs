@@ -1,0 +1,211 @@
+//! Numeric cases computed in float64 by an independent program: first phase, every step of the
+//! second, every update, and the final weights must agree.
+//!
+//! `EQPROP_GOLDEN` names the folder that holds them; `tests/golden` is the default.
+
+use candle_core::{DType, Device, Result, Tensor};
+use eqprop::dynamics::{Dynamics, Nudge};
+use eqprop::engine::{self, Batch, EngineKind, plain};
+use eqprop::learning::{Protocol, Rule};
+use eqprop::network::{Dims, Parameters};
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+struct Case {
+    tensors: HashMap<String, Tensor>,
+    dims: Dims,
+    protocol: Protocol,
+    dynamics: Dynamics,
+    beta: f64,
+    batch: Batch,
+}
+
+impl Case {
+    fn load(name: &str) -> Case {
+        let folder = std::env::var_os("EQPROP_GOLDEN").map_or_else(
+            || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden"),
+            PathBuf::from,
+        );
+        let path = folder.join(format!("{name}.safetensors"));
+        let bytes = std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
+        let case = &header.metadata().as_ref().unwrap()["case"];
+        let case: serde_json::Value = serde_json::from_str(case).unwrap();
+        let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu).unwrap();
+        let numbers = |key: &str| -> Option<Vec<f64>> {
+            Some(case[key].as_array()?.iter().map(|v| v.as_f64().unwrap()).collect())
+        };
+        let mut dims: Vec<usize> =
+            numbers("dims_output_first").unwrap().iter().map(|&d| d as usize).collect();
+        dims.reverse();
+        let rule = match (case["tied"].as_bool().unwrap(), case["continual"].as_bool().unwrap()) {
+            (true, false) => Rule::Ep,
+            (true, true) => Rule::Cep,
+            (false, false) => Rule::Vf,
+            (false, true) => Rule::Cvf,
+        };
+        let activation = serde_json::from_value(case["activation"].clone()).unwrap();
+        let rates = numbers("learning_rates_output_first");
+        Case {
+            protocol: Protocol {
+                rule,
+                first_steps: case["T"].as_u64().unwrap() as usize,
+                second_steps: case["K"].as_u64().unwrap() as usize,
+                learning_rates: rates.unwrap_or_else(|| vec![0.05; dims.len() - 1]),
+                damped_steps: 0,
+                authors_code: false,
+            },
+            dynamics: Dynamics { activation },
+            beta: case["beta"].as_f64().unwrap(),
+            batch: Batch {
+                images: tensors["input.bytes"].flatten_all().unwrap().to_vec1().unwrap(),
+                labels: tensors["input.labels"].to_vec1().unwrap(),
+            },
+            dims: Dims(dims),
+            tensors,
+        }
+    }
+
+    fn theta(&self, prefix: &str, dtype: DType) -> Parameters {
+        let tensors = (self.tensors.iter())
+            .filter_map(|(name, t)| Some((name.strip_prefix(prefix)?.to_string(), t.clone())))
+            .collect();
+        let tied = self.protocol.rule.tied();
+        Parameters::from_named(&tensors, &self.dims, tied, dtype, &Device::Cpu).unwrap()
+    }
+
+    /// The largest difference from the expected tensor, relative to the largest number in it (or,
+    /// for the `steps` of a phase, in any of them: late updates are too small for float32).
+    fn assert_close(&self, name: &str, got: &Tensor, tolerance: f64, steps: Option<&str>) {
+        let expected = &self.tensors[name];
+        assert_eq!(expected.dims(), got.dims(), "{name}");
+        let largest = |t: &Tensor| -> f64 {
+            t.abs().unwrap().max_all().unwrap().to_scalar().unwrap()
+        };
+        let difference = largest(&(expected - got.to_dtype(DType::F64).unwrap()).unwrap());
+        let scale = match steps {
+            None => largest(expected),
+            Some(suffix) => (0..self.protocol.second_steps)
+                .map(|t| largest(&self.tensors[&format!("second.{t}.{suffix}")]))
+                .fold(0.0, f64::max),
+        };
+        // States near 1 are rounded, and updates are their differences divided by β.
+        let rounding = 4.0 * epsilon(got.dtype()) / self.beta;
+        let allowed = tolerance * scale + rounding;
+        assert!(difference <= allowed, "{name}: off by {difference:.2e} of {scale:.2e}");
+    }
+}
+
+/// The relative rounding error of a type.
+fn epsilon(dtype: DType) -> f64 {
+    if dtype == DType::F32 { f64::from(f32::EPSILON) } else { f64::EPSILON }
+}
+
+fn check_plain(name: &str, dtype: DType, tolerance: f64) -> Result<()> {
+    let case = Case::load(name);
+    let theta = case.theta("", dtype);
+    let x = plain::images(&case.batch, dtype, &Device::Cpu)?;
+    let target = &plain::one_hot(&case.batch, case.dims.output(), dtype, &Device::Cpu)?;
+    let [_, _, s_star] = case.protocol.first_phase(&case.dynamics, &theta, &x)?;
+    for (n, s) in s_star.iter().enumerate() {
+        case.assert_close(&format!("first.state.{n}"), s, tolerance, None);
+    }
+    let nudge = Nudge { target, beta: case.beta };
+    let mut steps = 0;
+    let theta = case.protocol.second_phase(
+        &case.dynamics,
+        &theta,
+        &x,
+        nudge,
+        &s_star,
+        |t, s, s_next, _| {
+            steps += 1;
+            let update = case.protocol.rule.update(&x, s, s_next, case.beta)?;
+            let check = |suffix: String, got: &Tensor| {
+                let steps = (dtype == DType::F32).then_some(suffix.as_str());
+                case.assert_close(&format!("second.{t}.{suffix}"), got, tolerance, steps);
+            };
+            for (name, u) in update.named() {
+                check(format!("update.{name}"), u);
+            }
+            for n in 0..s.len() {
+                let delta_s = ((&s_next[n] - &s[n])? / case.beta)?;
+                check(format!("update.state.{n}"), &delta_s);
+                check(format!("state.{n}"), &s_next[n]);
+            }
+            Ok(())
+        },
+    )?;
+    assert_eq!(steps, case.protocol.second_steps);
+    if case.protocol.rule.continual() {
+        for (name, w) in theta.named() {
+            case.assert_close(&format!("final.{name}"), w, tolerance, None);
+        }
+    }
+    Ok(())
+}
+
+/// Final weights and the first phase's report of an engine, beside the plain engine's in float64.
+fn check_engine(name: &str, rule: Option<Rule>, dtype: DType, tolerance: f64) {
+    let mut case = Case::load(name);
+    case.protocol.rule = rule.unwrap_or(case.protocol.rule);
+    let run = |kind, dtype| {
+        let theta = case.theta("", dtype);
+        let (dynamics, protocol) = (case.dynamics, case.protocol.clone());
+        let mut engine =
+            engine::build(kind, &case.dims, dynamics, protocol, theta, &Device::Cpu).unwrap();
+        let report = engine.train(&case.batch, case.beta).unwrap();
+        (report, engine.parameters().unwrap())
+    };
+    let (expected, plain) = run(EngineKind::Plain, DType::F64);
+    let (report, fused) = run(EngineKind::Fused, dtype);
+    assert_eq!((report.images, report.errors), (expected.images, expected.errors));
+    assert!((report.loss / expected.loss - 1.0).abs() < tolerance);
+    let start = case.theta("", DType::F64);
+    let moved = |theta: &Parameters| -> Vec<(String, Tensor)> {
+        (theta.named().into_iter().zip(start.named()))
+            .map(|((name, w), (_, w_0))| (name, (w.to_dtype(DType::F64).unwrap() - w_0).unwrap()))
+            .collect()
+    };
+    let norm = |t: &Tensor| -> f64 {
+        t.sqr().unwrap().sum_all().unwrap().to_scalar::<f64>().unwrap().sqrt()
+    };
+    for (i, ((name, got), (_, expected))) in moved(&fused).iter().zip(moved(&plain)).enumerate() {
+        // The weights themselves are rounded at every step, too.
+        let rounding = 2.0 * epsilon(dtype) * norm(start.named()[i].1);
+        let off = norm(&(got - &expected).unwrap());
+        let change = norm(&expected);
+        assert!(off < tolerance * change + rounding, "{name}: {change:.2e} off by {off:.2e}");
+    }
+}
+
+#[test]
+fn plain_engine_in_float64() -> Result<()> {
+    for name in ["ep-1h", "cep-1h", "cvf-2h"] {
+        check_plain(name, DType::F64, 1e-9)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn plain_engine_in_float32() -> Result<()> {
+    for name in ["ep-1h", "cep-1h", "cvf-2h"] {
+        check_plain(name, DType::F32, 1e-4)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn fused_engine_equals_the_plain_one() {
+    for (name, rule) in [
+        ("ep-1h", None),
+        ("cep-1h", None),
+        ("cvf-2h", None),
+        ("cvf-2h", Some(Rule::Vf)),
+        ("cvf-2h", Some(Rule::Cep)),
+        ("cvf-2h", Some(Rule::Ep)),
+    ] {
+        check_engine(name, rule, DType::F64, 1e-9);
+        check_engine(name, rule, DType::F32, 1e-4);
+    }
+}
