@@ -2,8 +2,12 @@
 #![deny(missing_docs)]
 
 pub mod activation;
+pub mod cli;
+pub mod config;
+pub mod data;
 pub mod dynamics;
 pub mod engine;
 pub mod learning;
 pub mod network;
 pub mod rng;
+pub mod train;

@@ -1,0 +1,269 @@
+//! The command line: flags into choices, choices into commands, outcomes into exit statuses.
+
+use crate::config::{Choices, Config, DeviceChoice, Resolved};
+use crate::data;
+use crate::engine;
+use crate::learning::Rule;
+use crate::network::Parameters;
+use crate::train::{self, Options, Outcome, Resume, Run, checkpoint};
+use anyhow::{Context, Result, bail};
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+use toml::Value;
+
+/// Equilibrium Propagation with continual weight updates: EP, C-EP, VF and C-VF.
+#[derive(Debug, Parser)]
+#[command(version, after_help = "Exit status: 0 done, 1 failed, 2 wrong usage, 3 diverged, \
+    130 or 143 interrupted after saving.")]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Train a network, or go on training one.
+    Train(TrainArgs),
+    /// Test a checkpoint; the result goes to standard output.
+    Eval(EvalArgs),
+    /// Print the resolved configuration, each value with its origin.
+    Config(ConfigArgs),
+}
+
+/// What to configure; the same for every command that needs a configuration.
+#[derive(Debug, Args)]
+struct ConfigArgs {
+    /// A configuration file, or the name of one of those in configs/.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The learning rule: picks the preset, together with --depth.
+    #[arg(long, value_name = "RULE", value_parser = parse_rule)]
+    algo: Option<Rule>,
+    /// How many hidden layers [default: 1].
+    #[arg(long, value_name = "N")]
+    depth: Option<usize>,
+    /// Initial angle between forward and feedback weights, degrees.
+    #[arg(long, value_name = "DEG")]
+    psi: Option<f64>,
+    /// Epochs in all, those before a resume included.
+    #[arg(long, value_name = "N")]
+    epochs: Option<i64>,
+    /// Fixes everything that is drawn.
+    #[arg(long, value_name = "N")]
+    seed: Option<i64>,
+    /// The data set: auto, mnist, fashion-mnist or glyphs.
+    #[arg(long, value_name = "NAME")]
+    data: Option<String>,
+    /// Train on the first N images only.
+    #[arg(long, value_name = "N")]
+    limit_train: Option<i64>,
+    /// Test on the first N images only.
+    #[arg(long, value_name = "N")]
+    limit_test: Option<i64>,
+    /// Where to compute: auto, cpu or cuda.
+    #[arg(long, value_name = "DEVICE")]
+    device: Option<String>,
+    /// Set any key, for example --set learning.beta=0.1; beats all else.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    set: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+struct TrainArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Folder with the four IDX files of a data set, raw or .gz [env: EQPROP_DATA].
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Start from the weights in a safetensors file.
+    #[arg(long, value_name = "FILE")]
+    init: Option<PathBuf>,
+    /// Go on from a checkpoint; `auto` finds the last one of the run of this name.
+    #[arg(long, value_name = "FILE|auto")]
+    resume: Option<PathBuf>,
+    /// Threads to compute with [default: all cores].
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+    /// The name of the run.
+    #[arg(long, value_name = "RUN")]
+    name: Option<String>,
+    /// Where runs leave metrics and TensorBoard events.
+    #[arg(long, value_name = "DIR", default_value = "runs")]
+    runs_dir: PathBuf,
+    /// Where runs leave checkpoints.
+    #[arg(long, value_name = "DIR", default_value = "checkpoints")]
+    checkpoints_dir: PathBuf,
+    /// Check everything, print shapes, parameters, steps and disk, and touch nothing.
+    #[arg(long)]
+    dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+struct EvalArgs {
+    /// The checkpoint to test.
+    #[arg(long, value_name = "FILE")]
+    checkpoint: PathBuf,
+    /// Folder with the four IDX files of a data set, raw or .gz [env: EQPROP_DATA].
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Where to compute: auto, cpu or cuda [default: as in training].
+    #[arg(long, value_name = "DEVICE")]
+    device: Option<String>,
+    /// Threads to compute with [default: all cores].
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+    /// Print the result as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+fn parse_rule(text: &str) -> Result<Rule, String> {
+    serde_json::from_value(text.into()).map_err(|_| "choose ep, cep, vf or cvf".to_string())
+}
+
+impl ConfigArgs {
+    fn choices(&self) -> Result<Choices> {
+        let mut flags = Vec::new();
+        let mut flag = |name: &str, key: &str, value: Option<Value>| {
+            if let Some(value) = value {
+                flags.push((name.to_string(), key.to_string(), value));
+            }
+        };
+        flag("--psi", "network.psi", self.psi.map(Value::from));
+        flag("--epochs", "training.epochs", self.epochs.map(Value::from));
+        flag("--seed", "training.seed", self.seed.map(Value::from));
+        flag("--data", "training.data", self.data.clone().map(Value::from));
+        flag("--limit-train", "training.limit_train", self.limit_train.map(Value::from));
+        flag("--limit-test", "training.limit_test", self.limit_test.map(Value::from));
+        flag("--device", "training.device", self.device.clone().map(Value::from));
+        for setting in &self.set {
+            let Some((key, value)) = setting.split_once('=') else {
+                bail!("--set {setting}: write --set section.key=value, for example --set learning.beta=0.1");
+            };
+            let value = crate::config::parse_value(value.trim());
+            flag(&format!("--set {setting}"), key.trim(), Some(value));
+        }
+        let environment = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .filter(|(name, _)| name.starts_with("EQPROP_"))
+            .collect();
+        let (config, algo, depth) = (self.config.clone(), self.algo, self.depth);
+        Ok(Choices { config, algo, depth, flags, environment })
+    }
+}
+
+/// The folder given by flag, or by `EQPROP_DATA`.
+fn data_folder(flag: Option<PathBuf>) -> Option<PathBuf> {
+    flag.or_else(|| std::env::var_os("EQPROP_DATA").filter(|v| !v.is_empty()).map(PathBuf::from))
+}
+
+/// Runs `work` in a pool of so many threads, by default one a core.
+fn with_threads<R: Send>(threads: Option<usize>, work: impl FnOnce() -> Result<R> + Send) -> Result<R> {
+    if threads == Some(0) {
+        bail!("--threads must be at least 1");
+    }
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(threads.unwrap_or(0))
+        .build()
+        .context("cannot start the threads to compute with")?;
+    pool.install(work)
+}
+
+impl Cli {
+    /// Does what was asked and returns the exit status.
+    ///
+    /// # Errors
+    /// What went wrong, in one paragraph.
+    pub fn run(self) -> Result<i32> {
+        match self.command {
+            Command::Train(args) => run_train(args),
+            Command::Eval(args) => run_eval(args),
+            Command::Config(args) => {
+                print!("{}", Resolved::new(&args.choices()?)?.annotated());
+                Ok(0)
+            }
+        }
+    }
+}
+
+fn run_train(args: TrainArgs) -> Result<i32> {
+    let choices = args.config.choices()?;
+    let options = Options {
+        data_dir: data_folder(args.data_dir),
+        init: args.init,
+        resume: args.resume.map(|path| match path.to_str() {
+            Some("auto") => Resume::Auto,
+            _ => Resume::File(path),
+        }),
+        name: args.name,
+        runs_dir: args.runs_dir,
+        checkpoints_dir: args.checkpoints_dir,
+        dry_run: args.dry_run,
+    };
+    let outcome = with_threads(args.threads, || {
+        let run = Run::prepare(&choices, &options)?;
+        if options.dry_run {
+            print!("{}", run.outline());
+            return Ok(Outcome::Done);
+        }
+        train::train(run)
+    })?;
+    Ok(match outcome {
+        Outcome::Done => 0,
+        Outcome::Diverged => 3,
+        Outcome::Interrupted(signal) => 128 + signal,
+    })
+}
+
+fn run_eval(args: EvalArgs) -> Result<i32> {
+    let (checkpoint, progress) = checkpoint::read_progress(&args.checkpoint)?;
+    let config: &Config = &progress.config;
+    let device = match &args.device {
+        None => config.training.device,
+        Some(name) => serde_json::from_value::<DeviceChoice>(name.as_str().into())
+            .with_context(|| format!("--device {name}: choose auto, cpu or cuda"))?,
+    };
+    let device = train::open_device(device)?;
+    let tied = config.learning.rule.tied();
+    let dims = &config.network.dims;
+    let dtype = config.training.dtype.dtype();
+    let theta = Parameters::from_named(&checkpoint.tensors, dims, tied, dtype, &device)
+        .with_context(|| format!("{}: does not fit its own configuration", args.checkpoint.display()))?;
+    let folder = data_folder(args.data_dir);
+    let (dataset, report) = with_threads(args.threads, || {
+        let mut dataset = data::load(config.training.data, folder.as_deref())?;
+        dataset.limit(None, config.training.limit_test);
+        dataset.check(dims)?;
+        let (dynamics, protocol) = (config.dynamics(), config.protocol());
+        let kind = config.training.engine;
+        let mut engine = engine::build(kind, dims, dynamics, protocol, theta, &device)?;
+        let report = train::evaluate(engine.as_mut(), &dataset.test)?;
+        Ok((dataset, report))
+    })?;
+    if dataset.checksums != progress.checksums {
+        tracing::warn!(
+            "the run was trained on {} and is tested on {} from {}, which is other data",
+            progress.data, dataset.name, dataset.source
+        );
+    }
+    if args.json {
+        let result = serde_json::json!({
+            "run": progress.run,
+            "epoch": progress.epoch,
+            "minibatch": progress.minibatch,
+            "data": dataset.name,
+            "images": report.images,
+            "errors": report.errors,
+            "test_error_percent": report.error_percent(),
+            "loss": report.mean_loss(),
+        });
+        println!("{result}");
+    } else {
+        println!(
+            "{}: {:.2} % test error on {} ({} of {} images wrong, loss {:.5}), after {} epochs and {} minibatches",
+            progress.run, report.error_percent(), dataset.name, report.errors, report.images,
+            report.mean_loss(), progress.epoch, progress.minibatch
+        );
+    }
+    Ok(0)
+}

@@ -1,0 +1,275 @@
+//! The configuration of a run: what it holds, and what of it is possible.
+
+mod presets;
+mod resolve;
+
+pub use presets::{PRESETS, Preset};
+pub use resolve::{Choices, Origin, Resolved, parse_value};
+
+use crate::activation::Activation;
+use crate::data::DataChoice;
+use crate::dynamics::Dynamics;
+use crate::engine::EngineKind;
+use crate::learning::{Protocol, Rule};
+use crate::network::{Dims, Init};
+use candle_core::DType;
+use serde::{Deserialize, Serialize};
+
+/// Everything that decides what a run computes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// `[network]`
+    pub network: NetworkConfig,
+    /// `[learning]`
+    pub learning: LearningConfig,
+    /// `[training]`
+    pub training: TrainingConfig,
+}
+
+/// `[network]`: sizes, activation, and how weights start.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NetworkConfig {
+    /// Layer sizes, input first.
+    pub dims: Dims,
+    /// σ.
+    pub activation: Activation,
+    /// How weights and biases start.
+    pub init: Init,
+    /// Ψ(θf, θb) of the initial weights, degrees; 0 for tied rules.
+    pub psi: f64,
+}
+
+/// `[learning]`: the rule and its phases (Table 2).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(non_snake_case)]
+pub struct LearningConfig {
+    /// The learning rule.
+    pub rule: Rule,
+    /// Steps of the first phase.
+    pub T: usize,
+    /// Steps of the second phase.
+    pub K: usize,
+    /// β, or its size where the sign is random.
+    pub beta: f64,
+    /// Draw the sign of β anew for every minibatch.
+    pub random_beta: bool,
+    /// η, input side first as in Table 2; one for each layer.
+    pub learning_rates: Vec<f64>,
+    /// How many of the T steps, the last ones, are damped: s ← (s + F(s))/2.
+    pub damped_steps: usize,
+    /// Reproduce a quirk of the authors' code: with C-VF the bias of layer N never learns.
+    pub authors_code: bool,
+}
+
+/// `[training]`: how long, on what, and how.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainingConfig {
+    /// Epochs in all, those before a resume included.
+    pub epochs: usize,
+    /// Images a minibatch.
+    pub batch_size: usize,
+    /// Fixes everything that is drawn.
+    pub seed: u64,
+    /// Minibatches between checkpoints.
+    pub checkpoint_every: u64,
+    /// How many numbered checkpoints to keep; 0 keeps all.
+    pub keep_checkpoints: usize,
+    /// The data set.
+    pub data: DataChoice,
+    /// Train on the first so many images only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit_train: Option<usize>,
+    /// Test on the first so many images only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit_test: Option<usize>,
+    /// Element type of states and weights.
+    pub dtype: Precision,
+    /// Where to compute.
+    pub device: DeviceChoice,
+    /// Which engine computes.
+    pub engine: EngineKind,
+}
+
+/// Element type of states and weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// 32-bit floats.
+    F32,
+    /// 64-bit floats.
+    F64,
+}
+
+impl Precision {
+    /// As candle calls it.
+    pub fn dtype(self) -> DType {
+        match self {
+            Precision::F32 => DType::F32,
+            Precision::F64 => DType::F64,
+        }
+    }
+}
+
+/// Where to compute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DeviceChoice {
+    /// CUDA where this binary was built with it and a GPU answers, else the CPU.
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// The first GPU.
+    Cuda,
+}
+
+/// Keys that may differ between a run and its resumption: they change how far and how often it
+/// saves, not what it computes.
+pub const NOT_SCIENCE: [&str; 3] =
+    ["training.epochs", "training.checkpoint_every", "training.keep_checkpoints"];
+
+/// What is wrong with a configuration: a key, and what to do about it.
+#[derive(Debug, PartialEq)]
+pub struct Problem {
+    /// The key.
+    pub key: &'static str,
+    /// What is wrong and what to do.
+    pub message: String,
+}
+
+impl Config {
+    /// Checks values and how they go together.
+    ///
+    /// # Errors
+    /// The first problem found.
+    pub fn validate(&self) -> Result<(), Problem> {
+        let Config { network, learning, training } = self;
+        let dims = &network.dims.0;
+        let tied = learning.rule.tied();
+        let rule = serde_json::to_string(&learning.rule).unwrap_or_default();
+        let checks: [(bool, &'static str, String); 17] = [
+            (
+                dims.len() >= 3 && dims.iter().all(|&d| d > 0),
+                "network.dims",
+                "needs an input, at least one hidden layer and an output, each of at least 1 neuron".into(),
+            ),
+            (
+                (2..=256).contains(dims.last().unwrap_or(&0)),
+                "network.dims",
+                "ends with the number of classes, which must be 2 to 256 (labels are bytes)".into(),
+            ),
+            (
+                (0.0..=180.0).contains(&network.psi),
+                "network.psi",
+                "must be an angle from 0 to 180 degrees".into(),
+            ),
+            (
+                network.psi == 0.0 || !tied,
+                "network.psi",
+                format!(
+                    "asks for feedback weights of their own, but rule = {rule} ties them to the forward \
+                     weights: leave psi out, or choose rule = \"vf\" or \"cvf\""
+                ),
+            ),
+            (learning.T >= 1, "learning.T", "must be at least 1 step".into()),
+            (learning.K >= 1, "learning.K", "must be at least 1 step".into()),
+            (
+                learning.beta.is_finite() && learning.beta != 0.0,
+                "learning.beta",
+                "must be a finite number other than 0: without a nudge there is no second phase".into(),
+            ),
+            (
+                learning.learning_rates.len() + 1 == dims.len(),
+                "learning.learning_rates",
+                format!(
+                    "has {} rates, but dims = {dims:?} has {} layers of weights, each of which needs one \
+                     (input side first)",
+                    learning.learning_rates.len(),
+                    dims.len().saturating_sub(1)
+                ),
+            ),
+            (
+                learning.learning_rates.iter().all(|eta| eta.is_finite() && *eta >= 0.0),
+                "learning.learning_rates",
+                "must be finite and not negative".into(),
+            ),
+            (
+                learning.damped_steps <= learning.T,
+                "learning.damped_steps",
+                format!("are the last of the T = {} steps, so there cannot be more of them", learning.T),
+            ),
+            (
+                !learning.authors_code || learning.rule == Rule::Cvf,
+                "learning.authors_code",
+                format!("reproduces a quirk that only rule = \"cvf\" has; rule = {rule} is the same either way"),
+            ),
+            (training.epochs >= 1, "training.epochs", "must be at least 1".into()),
+            (training.batch_size >= 1, "training.batch_size", "must be at least 1 image".into()),
+            (
+                training.checkpoint_every >= 1,
+                "training.checkpoint_every",
+                "must be at least 1 minibatch".into(),
+            ),
+            (training.limit_train != Some(0), "training.limit_train", "must be at least 1 image".into()),
+            (training.limit_test != Some(0), "training.limit_test", "must be at least 1 image".into()),
+            (
+                training.engine != EngineKind::Fused || training.device != DeviceChoice::Cuda,
+                "training.engine",
+                "\"fused\" runs on the CPU only: choose device = \"cpu\" or engine = \"auto\"".into(),
+            ),
+        ];
+        match checks.into_iter().find(|(possible, ..)| !possible) {
+            Some((_, key, message)) => Err(Problem { key, message }),
+            None => Ok(()),
+        }
+    }
+
+    /// The phases, as the engines take them.
+    pub fn protocol(&self) -> Protocol {
+        Protocol {
+            rule: self.learning.rule,
+            first_steps: self.learning.T,
+            second_steps: self.learning.K,
+            learning_rates: self.learning.learning_rates.iter().rev().copied().collect(),
+            damped_steps: self.learning.damped_steps,
+            authors_code: self.learning.authors_code,
+        }
+    }
+
+    /// The dynamics, as the engines take them.
+    pub fn dynamics(&self) -> Dynamics {
+        Dynamics { activation: self.network.activation }
+    }
+
+    /// Ψ of the feedback weights; `None` where there are none.
+    pub fn psi_degrees(&self) -> Option<f64> {
+        (!self.learning.rule.tied()).then_some(self.network.psi)
+    }
+
+    /// A name for a run of this configuration on the data set `data`.
+    pub fn run_name(&self, data: &str) -> String {
+        let rule = match self.learning.rule {
+            Rule::Ep => "ep",
+            Rule::Cep => "cep",
+            Rule::Vf => "vf",
+            Rule::Cvf => "cvf",
+        };
+        let mut name = format!("{rule}-{}h", self.network.dims.depth());
+        if self.learning.rule == Rule::Cep && self.learning.random_beta {
+            name += "-random-beta";
+        }
+        if let Some(psi) = self.psi_degrees() {
+            name += &format!("-psi{psi}");
+        }
+        if self.learning.damped_steps > 0 {
+            name += &format!("-damped{}", self.learning.damped_steps);
+        }
+        if data != "mnist" {
+            name += &format!("-{data}");
+        }
+        format!("{name}-seed{}", self.training.seed)
+    }
+}

@@ -1,0 +1,90 @@
+//! The rows of Table 2, and what is made of them for other depths.
+
+use crate::learning::Rule;
+use toml::{Table, Value};
+
+/// A row of Table 2: its name and its configuration file.
+pub type Preset = (&'static str, &'static str);
+
+/// All rows of Table 2, as the files in `configs/`.
+pub const PRESETS: [Preset; 7] = [
+    ("ep-1h", include_str!("../../configs/ep-1h.toml")),
+    ("ep-2h", include_str!("../../configs/ep-2h.toml")),
+    ("cep-1h", include_str!("../../configs/cep-1h.toml")),
+    ("cep-1h-random-beta", include_str!("../../configs/cep-1h-random-beta.toml")),
+    ("cep-2h", include_str!("../../configs/cep-2h.toml")),
+    ("cvf-1h", include_str!("../../configs/cvf-1h.toml")),
+    ("cvf-2h", include_str!("../../configs/cvf-2h.toml")),
+];
+
+/// The text of a preset.
+pub fn text(name: &str) -> Option<&'static str> {
+    PRESETS.iter().find(|(preset, _)| *preset == name).map(|(_, text)| *text)
+}
+
+/// What `--algo` and `--depth` stand for: a name to show, the table, and what had to be made up.
+pub struct Picked {
+    /// The name of the preset.
+    pub name: String,
+    /// Its contents.
+    pub table: Table,
+    /// How it differs from a row of Table 2, if it does.
+    pub note: Option<String>,
+}
+
+/// The preset for a rule and a depth, derived from the nearest row of Table 2 where it has none.
+///
+/// VF has no row: it takes EP's, whose updates are not continual either. Beyond two hidden layers T
+/// and K grow by what the second layer brought (60 and 5 steps), and each further hidden layer of
+/// 512 neurons is put on the output side with a tenth of its neighbour's learning rate, as the second was.
+pub fn pick(rule: Rule, depth: usize) -> Result<Picked, toml::de::Error> {
+    let family = match rule {
+        Rule::Ep | Rule::Vf => "ep",
+        Rule::Cep => "cep",
+        Rule::Cvf => "cvf",
+    };
+    let name = format!("{family}-{}h", depth.clamp(1, 2));
+    let mut table: Table = toml::from_str(text(&name).unwrap_or_default())?;
+    let mut changes = Vec::new();
+    if rule == Rule::Vf {
+        set(&mut table, "learning", "rule", |_| "vf".into());
+        changes.push("rule = \"vf\"".to_string());
+    }
+    if depth > 2 {
+        let extra = depth - 2;
+        let lengthen = |steps: i64| {
+            move |value: &Value| Value::from(value.as_integer().unwrap_or(0) + steps * extra as i64)
+        };
+        set(&mut table, "learning", "T", lengthen(60));
+        set(&mut table, "learning", "K", lengthen(5));
+        set(&mut table, "network", "dims", |dims| {
+            let mut dims = dims.as_array().cloned().unwrap_or_default();
+            let output = dims.len() - 1;
+            dims.splice(output..output, vec![Value::from(512); extra]);
+            dims.into()
+        });
+        set(&mut table, "learning", "learning_rates", |rates| {
+            let mut rates = rates.as_array().cloned().unwrap_or_default();
+            for _ in 0..extra {
+                let last = rates.last().and_then(Value::as_float).unwrap_or(0.0);
+                rates.push((last / 10.0).into());
+            }
+            rates.into()
+        });
+        changes.push(format!(
+            "{extra} more hidden layer(s) of 512 neurons on the output side, each with a tenth of its \
+             neighbour's learning rate, T + {} and K + {} steps",
+            60 * extra,
+            5 * extra
+        ));
+    }
+    let note = (!changes.is_empty())
+        .then(|| format!("Table 2 has no such row: derived from {name} with {}", changes.join(", ")));
+    Ok(Picked { name, table, note })
+}
+
+fn set(table: &mut Table, section: &str, key: &str, change: impl Fn(&Value) -> Value) {
+    if let Some(value) = table.get_mut(section).and_then(|s| s.get_mut(key)) {
+        *value = change(value);
+    }
+}

@@ -1,0 +1,391 @@
+//! Defaults < file < environment < flags: one configuration, and where each value came from.
+
+use super::{Config, presets};
+use crate::learning::Rule;
+use anyhow::{Context, Result, bail};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use toml::{Table, Value};
+use tracing::info;
+
+/// Where a value came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Built in.
+    Default,
+    /// A file, or a preset.
+    File(String),
+    /// An environment variable.
+    Environment(String),
+    /// A flag of the command line.
+    Flag(String),
+    /// The checkpoint that is resumed.
+    Checkpoint(String),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Origin::Default => write!(f, "default"),
+            Origin::File(name) => write!(f, "{name}"),
+            Origin::Environment(name) => write!(f, "environment {name}"),
+            Origin::Flag(flag) => write!(f, "{flag}"),
+            Origin::Checkpoint(path) => write!(f, "{path}"),
+        }
+    }
+}
+
+/// What a user asked for, before it is resolved.
+#[derive(Clone, Debug, Default)]
+pub struct Choices {
+    /// A configuration file, or the name of a preset.
+    pub config: Option<PathBuf>,
+    /// Pick the preset of this rule.
+    pub algo: Option<Rule>,
+    /// With this many hidden layers.
+    pub depth: Option<usize>,
+    /// Flags and the keys they set, in order of precedence: (flag, key, value).
+    pub flags: Vec<(String, String, Value)>,
+    /// Environment variables that begin with `EQPROP_`.
+    pub environment: Vec<(String, String)>,
+}
+
+/// Environment variables of ours that are not keys.
+const OTHER_VARIABLES: [&str; 4] = ["EQPROP_DATA", "EQPROP_ISA", "EQPROP_GOLDEN", "EQPROP_LOG"];
+
+/// Keys without a default.
+const REQUIRED: [&str; 7] = [
+    "network.dims",
+    "learning.rule",
+    "learning.T",
+    "learning.K",
+    "learning.beta",
+    "learning.learning_rates",
+    "training.epochs",
+];
+
+/// Keys that may be left out altogether.
+const OPTIONAL: [&str; 2] = ["training.limit_train", "training.limit_test"];
+
+/// Values with their origins, by `section.key`.
+type Layers = BTreeMap<String, (Value, Origin)>;
+
+/// A configuration, and where each value came from.
+#[derive(Clone, Debug)]
+pub struct Resolved {
+    /// The configuration.
+    pub config: Config,
+    values: Layers,
+}
+
+impl Resolved {
+    /// Resolves what the user asked for.
+    ///
+    /// # Errors
+    /// Names the key, the place it came from and the remedy, for anything unknown or impossible.
+    pub fn new(choices: &Choices) -> Result<Self> {
+        let mut values = defaults()?;
+        let (name, table) = base(choices)?;
+        merge(&mut values, table, &Origin::File(name))?;
+        Self::finish(values, choices)
+    }
+
+    /// Puts the user's choices on top of the configuration of a checkpoint.
+    ///
+    /// # Errors
+    /// As [`Resolved::new`].
+    pub fn on_checkpoint(config: &Config, path: &Path, choices: &Choices) -> Result<Self> {
+        let mut values = Layers::new();
+        let origin = Origin::Checkpoint(path.display().to_string());
+        merge(&mut values, Table::try_from(config)?, &origin)?;
+        if choices.config.is_some() || choices.algo.is_some() || choices.depth.is_some() {
+            let (name, table) = base(choices)?;
+            merge(&mut values, table, &Origin::File(name))?;
+        }
+        Self::finish(values, choices)
+    }
+
+    fn finish(mut values: Layers, choices: &Choices) -> Result<Self> {
+        for (variable, text) in &choices.environment {
+            if OTHER_VARIABLES.contains(&variable.as_str()) {
+                continue;
+            }
+            let origin = Origin::Environment(variable.clone());
+            let known = known_keys()?;
+            let wanted = variable.trim_start_matches("EQPROP_").replacen('_', ".", 1);
+            let Some(key) = known.iter().find(|key| key.eq_ignore_ascii_case(&wanted)) else {
+                bail!(
+                    "{variable} is set in the environment but names no key; EQPROP_SECTION_KEY sets \
+                     section.key, for example EQPROP_LEARNING_BETA"
+                );
+            };
+            values.insert(key.clone(), (parse_value(text), origin));
+        }
+        for (flag, key, value) in &choices.flags {
+            check_known(key, flag)?;
+            values.insert(key.clone(), (value.clone(), Origin::Flag(flag.clone())));
+        }
+        Self::from_values(values)
+    }
+
+    fn from_values(values: Layers) -> Result<Self> {
+        for key in REQUIRED {
+            if !values.contains_key(key) {
+                bail!("{key} is not set: it has no default, so the configuration file must give it");
+            }
+        }
+        let mut table = Table::new();
+        for (key, (value, _)) in &values {
+            let (section, key) = key.split_once('.').unwrap_or(("", key));
+            let section = table.entry(section).or_insert_with(|| Table::new().into());
+            if let Some(section) = section.as_table_mut() {
+                section.insert(key.into(), value.clone());
+            }
+        }
+        let described = |key: &str| match values.get(key) {
+            Some((value, origin)) => format!("{key} = {value} ({origin})"),
+            None => key.to_string(),
+        };
+        let config: Config = serde_path_to_error::deserialize(table).map_err(|error| {
+            let path = error.path().to_string();
+            let key = path.split('[').next().unwrap_or(&path);
+            anyhow::anyhow!("{}: {}", described(key), error.inner().to_string().trim())
+        })?;
+        config
+            .validate()
+            .map_err(|problem| anyhow::anyhow!("{}: {}", described(problem.key), problem.message))?;
+        Ok(Self { config, values })
+    }
+
+    /// The resolved configuration as a TOML file, each value with its origin as a comment.
+    pub fn annotated(&self) -> String {
+        let mut text = String::new();
+        for section in ["network", "learning", "training"] {
+            text += &format!("[{section}]\n");
+            let prefix = format!("{section}.");
+            for (key, (value, origin)) in &self.values {
+                if let Some(key) = key.strip_prefix(&prefix) {
+                    text += &format!("{:<44} # {origin}\n", format!("{key} = {value}"));
+                }
+            }
+            text.push('\n');
+        }
+        text.trim_end().to_string() + "\n"
+    }
+
+    /// Keys, other than [`super::NOT_SCIENCE`], in which this configuration differs from `earlier`:
+    /// one line each.
+    pub fn changed_science(&self, earlier: &Config) -> Result<Vec<String>> {
+        let mut before = Layers::new();
+        merge(&mut before, Table::try_from(earlier)?, &Origin::Default)?;
+        let mut now = Layers::new();
+        merge(&mut now, Table::try_from(&self.config)?, &Origin::Default)?;
+        let show = |layers: &Layers, key: &str| {
+            layers.get(key).map_or("not set".to_string(), |(value, _)| value.to_string())
+        };
+        Ok((before.keys().chain(now.keys().filter(|key| !before.contains_key(*key))))
+            .filter(|key| !super::NOT_SCIENCE.contains(&key.as_str()))
+            .filter(|key| show(&before, key) != show(&now, key))
+            .map(|key| format!("{key}: {} → {}", show(&before, key), show(&now, key)))
+            .collect())
+    }
+}
+
+/// Parses a value as TOML; what is not TOML is a string, so that `auto` needs no quotes.
+pub fn parse_value(text: &str) -> Value {
+    let parsed: Option<Table> = toml::from_str(&format!("value = {text}")).ok();
+    (parsed.and_then(|mut table| table.remove("value"))).unwrap_or_else(|| Value::from(text))
+}
+
+/// The configuration file or preset that everything starts from.
+fn base(choices: &Choices) -> Result<(String, Table)> {
+    match (&choices.config, choices.algo) {
+        (Some(_), Some(_)) => {
+            bail!("--config and --algo both say what to start from: leave out one of them")
+        }
+        (Some(_), None) if choices.depth.is_some() => {
+            bail!("--depth picks a preset together with --algo; with --config use --set network.dims=[…]")
+        }
+        (Some(path), None) => {
+            let name = path.display().to_string();
+            let preset = if path.is_file() { None } else { presets::text(&name) };
+            let text = match preset {
+                Some(text) => text.to_string(),
+                None => std::fs::read_to_string(path).with_context(|| {
+                    let known: Vec<&str> = presets::PRESETS.iter().map(|(name, _)| *name).collect();
+                    format!("{name}: cannot be read as a configuration, and is not one of the presets {}", known.join(" "))
+                })?,
+            };
+            let table = toml::from_str(&text).with_context(|| format!("{name}: not valid TOML"))?;
+            Ok((name, table))
+        }
+        (None, Some(rule)) => {
+            let depth = choices.depth.unwrap_or(1);
+            if depth == 0 {
+                bail!("--depth counts hidden layers and must be at least 1");
+            }
+            let picked = presets::pick(rule, depth)?;
+            if let Some(note) = picked.note {
+                info!("{note}");
+            }
+            Ok((format!("preset {}", picked.name), picked.table))
+        }
+        (None, None) => bail!(
+            "nothing says what to train: give --algo ep|cep|vf|cvf with --depth N, or --config FILE"
+        ),
+    }
+}
+
+fn defaults() -> Result<Layers> {
+    let mut values = Layers::new();
+    let table = toml::from_str(include_str!("defaults.toml"))?;
+    for (section, keys) in flatten(table, "defaults.toml")? {
+        values.insert(section, (keys, Origin::Default));
+    }
+    Ok(values)
+}
+
+fn known_keys() -> Result<Vec<String>> {
+    let named = REQUIRED.iter().chain(&OPTIONAL).map(|key| key.to_string());
+    Ok(defaults()?.into_keys().chain(named).collect())
+}
+
+fn check_known(key: &str, place: &str) -> Result<()> {
+    let known = known_keys()?;
+    if known.iter().any(|k| k == key) {
+        return Ok(());
+    }
+    let section = key.split('.').next().unwrap_or_default();
+    let mut near: Vec<&str> =
+        known.iter().filter(|k| k.split('.').next() == Some(section)).map(String::as_str).collect();
+    if near.is_empty() {
+        near = vec!["network.…", "learning.…", "training.…"];
+    }
+    bail!("{place}: unknown key {key}; there are {}", near.join(", "))
+}
+
+fn merge(values: &mut Layers, table: Table, origin: &Origin) -> Result<()> {
+    let place = origin.to_string();
+    for (key, value) in flatten(table, &place)? {
+        check_known(&key, &place)?;
+        values.insert(key, (value, origin.clone()));
+    }
+    Ok(())
+}
+
+/// `section.key` and value of everything in a table.
+fn flatten(table: Table, place: &str) -> Result<Vec<(String, Value)>> {
+    let mut flat = Vec::new();
+    for (section, keys) in table {
+        let Value::Table(keys) = keys else {
+            bail!("{place}: key {section} stands outside the sections [network], [learning] and [training]");
+        };
+        flat.extend(keys.into_iter().map(|(key, value)| (format!("{section}.{key}"), value)));
+    }
+    Ok(flat)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn choices(algo: Rule, depth: usize) -> Choices {
+        Choices { algo: Some(algo), depth: Some(depth), ..Choices::default() }
+    }
+
+    fn flag(text: &str) -> (String, String, Value) {
+        let (key, value) = text.split_once('=').unwrap();
+        (format!("--set {text}"), key.into(), parse_value(value))
+    }
+
+    fn error(choices: &Choices) -> String {
+        format!("{:#}", Resolved::new(choices).unwrap_err())
+    }
+
+    #[test]
+    fn every_preset_is_table_2() {
+        // (T, K, β, random β, epochs, learning rates)
+        let rows = [
+            ("ep-1h", 30, 10, 0.1, false, 30, vec![0.08, 0.04]),
+            ("ep-2h", 100, 20, 0.5, false, 50, vec![0.2, 0.05, 0.005]),
+            ("cep-1h", 40, 15, 0.2, false, 100, vec![0.0056, 0.0028]),
+            ("cep-1h-random-beta", 40, 15, 0.2, true, 100, vec![0.0056, 0.0028]),
+            ("cep-2h", 100, 20, 0.5, false, 150, vec![0.01, 0.0018, 0.00018]),
+            ("cvf-1h", 40, 15, 0.2, true, 100, vec![0.0076, 0.0038]),
+            ("cvf-2h", 100, 20, 0.35, true, 150, vec![0.009, 0.0016, 0.00016]),
+        ];
+        for (name, t, k, beta, random_beta, epochs, rates) in rows {
+            let choices = Choices { config: Some(name.into()), ..Choices::default() };
+            let config = Resolved::new(&choices).unwrap().config;
+            assert_eq!((config.learning.T, config.learning.K), (t, k), "{name}");
+            assert_eq!(config.learning.beta, beta, "{name}");
+            assert_eq!(config.learning.random_beta, random_beta, "{name}");
+            assert_eq!(config.training.epochs, epochs, "{name}");
+            assert_eq!(config.learning.learning_rates, rates, "{name}");
+            assert_eq!(config.training.batch_size, 20, "{name}");
+        }
+    }
+
+    #[test]
+    fn flags_beat_environment_beats_file_beats_defaults() {
+        let mut asked = choices(Rule::Cvf, 1);
+        let resolve = |asked: &Choices| Resolved::new(asked).unwrap().config;
+        assert_eq!(resolve(&asked).learning.beta, 0.2);
+        asked.environment = vec![
+            ("EQPROP_LEARNING_BETA".into(), "0.3".into()),
+            ("EQPROP_LEARNING_T".into(), "50".into()),
+            ("EQPROP_DATA".into(), "somewhere".into()),
+        ];
+        assert_eq!(resolve(&asked).learning.beta, 0.3);
+        asked.flags = vec![flag("learning.beta=0.4")];
+        assert_eq!(resolve(&asked).learning.beta, 0.4);
+        assert_eq!(resolve(&asked).learning.T, 50);
+        assert_eq!(resolve(&asked).training.seed, 0);
+    }
+
+    #[test]
+    fn mistakes_name_key_place_and_remedy() {
+        for (setting, expected) in [
+            ("learning.betta=1", "unknown key learning.betta"),
+            ("learning.beta=big", "learning.beta = \"big\" (--set learning.beta=big)"),
+            ("network.psi=200", "from 0 to 180"),
+            ("learning.learning_rates=[0.1]", "has 1 rates"),
+            ("network.dims=[784, 10]", "at least one hidden layer"),
+            ("learning.T=0", "learning.T = 0"),
+            ("learning.K=-1", "learning.K = -1"),
+            ("training.dtype=f16", "training.dtype"),
+            ("training.seed=-1", "training.seed = -1"),
+        ] {
+            let mut asked = choices(Rule::Cvf, 1);
+            asked.flags = vec![flag(setting)];
+            let message = error(&asked);
+            assert!(message.contains(expected), "{setting}: {message}");
+        }
+        let mut asked = choices(Rule::Ep, 1);
+        asked.flags = vec![flag("network.psi=45")];
+        assert!(error(&asked).contains("ties them"));
+        let mut asked = choices(Rule::Ep, 1);
+        asked.environment = vec![("EQPROP_LERNING_T".into(), "1".into())];
+        assert!(error(&asked).contains("EQPROP_LERNING_T"));
+        assert!(error(&Choices::default()).contains("--algo"));
+    }
+
+    #[test]
+    fn other_depths_derive_from_the_nearest() {
+        for depth in 1..5 {
+            let config = Resolved::new(&choices(Rule::Cvf, depth)).unwrap().config;
+            assert_eq!(config.network.dims.depth(), depth);
+        }
+        let config = Resolved::new(&choices(Rule::Vf, 1)).unwrap().config;
+        assert_eq!((config.learning.rule, config.learning.T), (Rule::Vf, 30));
+    }
+
+    #[test]
+    fn the_annotated_configuration_is_itself_one() {
+        let resolved = Resolved::new(&choices(Rule::Cep, 2)).unwrap();
+        let again: Config = toml::from_str(&resolved.annotated()).unwrap();
+        assert_eq!(again, resolved.config);
+        assert!(resolved.changed_science(&again).unwrap().is_empty());
+    }
+}

@@ -1,0 +1,229 @@
+//! Checkpoints: one safetensors file with the weights, and in its metadata all that resuming needs.
+
+use super::files;
+use crate::config::Config;
+use crate::engine::Report;
+use crate::network::Parameters;
+use anyhow::{Context, Result, bail};
+use candle_core::{Device, Tensor};
+use safetensors::SafeTensors;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The metadata key. One key only: with several, their order in the file would change from run to run.
+const KEY: &str = "eqprop";
+
+/// What a checkpoint knows beside the weights.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Progress {
+    /// Format of this metadata.
+    pub format: u32,
+    /// The name of the run.
+    pub run: String,
+    /// The resolved configuration.
+    pub config: Config,
+    /// The data set that was trained on.
+    pub data: String,
+    /// Its checksums.
+    pub checksums: BTreeMap<String, String>,
+    /// Threads, on which the last bits may depend.
+    pub threads: usize,
+    /// Completed epochs.
+    pub epoch: usize,
+    /// Completed minibatches of the epoch under way.
+    pub minibatch: u64,
+    /// Where the random streams stand.
+    pub rng: RngPosition,
+    /// What the epoch under way has shown so far.
+    pub running: Report,
+    /// Best test error so far, percent.
+    pub best_test_error: Option<f64>,
+    /// Best train error of an epoch so far, percent.
+    pub best_train_error: Option<f64>,
+}
+
+/// The position of the random streams; they are counter-based, so this is their whole state.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RngPosition {
+    /// The generator.
+    pub generator: String,
+    /// The seed of all streams.
+    pub seed: u64,
+    /// The next minibatch of the whole run: index into the β-sign stream.
+    pub beta_sign: u64,
+    /// The epoch under way: which shuffle stream orders it.
+    pub shuffle: u64,
+}
+
+impl RngPosition {
+    /// The position at a minibatch of the whole run in an epoch.
+    pub fn new(seed: u64, epoch: usize, global_minibatch: u64) -> Self {
+        Self {
+            generator: "chacha8".into(),
+            seed,
+            beta_sign: global_minibatch,
+            shuffle: epoch as u64,
+        }
+    }
+}
+
+/// Format written and read by this version.
+pub const FORMAT: u32 = 1;
+
+/// A checkpoint as bytes: the same bytes for the same run at the same place.
+///
+/// # Errors
+/// Where the tensors cannot be read from their device.
+pub fn to_bytes(theta: &Parameters, progress: &Progress) -> Result<Vec<u8>> {
+    let metadata = HashMap::from([(KEY.to_string(), serde_json::to_string(progress)?)]);
+    Ok(safetensors::serialize(theta.named(), Some(metadata))?)
+}
+
+/// A checkpoint read from a file.
+pub struct Checkpoint {
+    /// Its tensors.
+    pub tensors: HashMap<String, Tensor>,
+    /// Its metadata; absent in a file of weights made elsewhere.
+    pub progress: Option<Progress>,
+}
+
+/// Reads a checkpoint, or any safetensors file of weights.
+///
+/// # Errors
+/// Where the file is missing, cut short or not safetensors, or its metadata is of another version.
+pub fn read(path: &Path) -> Result<Checkpoint> {
+    let name = path.display();
+    let bytes = fs::read(path).with_context(|| format!("{name}: cannot be read"))?;
+    let damaged = || format!("{name}: not a whole safetensors file; use another checkpoint of the run");
+    let (_, header) = SafeTensors::read_metadata(&bytes).with_context(damaged)?;
+    let tensors =
+        candle_core::safetensors::load_buffer(&bytes, &Device::Cpu).with_context(damaged)?;
+    let progress = match header.metadata().as_ref().and_then(|metadata| metadata.get(KEY)) {
+        None => None,
+        Some(text) => {
+            let format = serde_json::from_str::<serde_json::Value>(text)
+                .with_context(damaged)?["format"]
+                .as_u64();
+            if format != Some(u64::from(FORMAT)) {
+                bail!(
+                    "{name}: its metadata has format {format:?}, this eqprop reads format {FORMAT}: resume \
+                     it with the version that wrote it, or start from its weights with --init"
+                );
+            }
+            Some(serde_json::from_str(text).with_context(damaged)?)
+        }
+    };
+    Ok(Checkpoint { tensors, progress })
+}
+
+/// Reads a checkpoint that must be one of ours.
+///
+/// # Errors
+/// As [`read`], and where the file holds weights only.
+pub fn read_progress(path: &Path) -> Result<(Checkpoint, Progress)> {
+    let checkpoint = read(path)?;
+    let Some(progress) = checkpoint.progress.clone() else {
+        bail!(
+            "{}: holds weights but not the metadata of a checkpoint of eqprop; to start a new run from \
+             these weights use `train --init`",
+            path.display()
+        );
+    };
+    Ok((checkpoint, progress))
+}
+
+/// The checkpoint folder of a run.
+pub struct Folder {
+    path: PathBuf,
+    keep: usize,
+}
+
+impl Folder {
+    /// `checkpoints/NAME`, of which the newest `keep` numbered files stay (0: all).
+    pub fn new(path: PathBuf, keep: usize) -> Self {
+        Self { path, keep }
+    }
+
+    /// `last.safetensors`.
+    pub fn last(&self) -> PathBuf {
+        self.path.join("last.safetensors")
+    }
+
+    /// Writes `step-NNNNNNNN.safetensors`, makes `last.safetensors` the same, and `best.safetensors`
+    /// too where `best`. Removes numbered files that are too many.
+    ///
+    /// # Errors
+    /// Names the file that could not be written; earlier checkpoints stay.
+    pub fn save(&self, step: u64, bytes: &[u8], best: bool) -> Result<()> {
+        if best {
+            files::write_atomically(&self.path.join("best.safetensors"), bytes)?;
+        }
+        let numbered = self.path.join(format!("step-{step:08}.safetensors"));
+        files::write_atomically(&numbered, bytes)?;
+        self.link_last(&numbered, bytes)?;
+        for superfluous in superfluous(self.numbered()?, self.keep) {
+            fs::remove_file(&superfluous)
+                .with_context(|| format!("{}: cannot be removed", superfluous.display()))?;
+        }
+        Ok(())
+    }
+
+    /// Makes `last.safetensors` the same file as `numbered`, or a copy where links are not to be had.
+    fn link_last(&self, numbered: &Path, bytes: &[u8]) -> Result<()> {
+        let link = self.path.join("last.safetensors.new");
+        fs::remove_file(&link).ok();
+        match fs::hard_link(numbered, &link).and_then(|()| fs::rename(&link, self.last())) {
+            Ok(()) => Ok(()),
+            Err(_) => files::write_atomically(&self.last(), bytes),
+        }
+    }
+
+    /// The numbered checkpoints, oldest first.
+    fn numbered(&self) -> Result<Vec<PathBuf>> {
+        let entries = fs::read_dir(&self.path)
+            .with_context(|| format!("{}: cannot be listed", self.path.display()))?;
+        let mut found: Vec<PathBuf> = entries
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .filter(|path| {
+                let name = path.file_name().unwrap_or_default().to_string_lossy();
+                name.starts_with("step-") && name.ends_with(".safetensors")
+            })
+            .collect();
+        found.sort();
+        Ok(found)
+    }
+}
+
+/// Which of the numbered checkpoints, oldest first, are too many.
+fn superfluous(mut numbered: Vec<PathBuf>, keep: usize) -> Vec<PathBuf> {
+    let excess = if keep == 0 { 0 } else { numbered.len().saturating_sub(keep) };
+    numbered.truncate(excess);
+    numbered
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rotation_keeps_the_newest() {
+        let files: Vec<PathBuf> = (0..5).map(|i| format!("step-{i}").into()).collect();
+        assert_eq!(superfluous(files.clone(), 3), files[..2]);
+        assert!(superfluous(files.clone(), 5).is_empty());
+        assert!(superfluous(files, 0).is_empty());
+    }
+
+    #[test]
+    fn unreadable_files_are_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.safetensors");
+        let complaint = || format!("{:#}", read(&path).err().unwrap());
+        assert!(complaint().contains("x.safetensors: cannot be read"));
+        for bytes in [&b""[..], b"12345678", b"\xff\xff\xff\xff\xff\xff\xff\xff{}"] {
+            fs::write(&path, bytes).unwrap();
+            assert!(complaint().contains("x.safetensors: not a whole safetensors file"));
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! Watching for first phases that no longer settle, and for the collapse that follows.
+
+use crate::engine::{Engine, Report};
+use crate::network::Parameters;
+use anyhow::Result;
+use tracing::warn;
+
+/// Minibatches looked at together.
+const WINDOW: usize = 250;
+
+/// Share of unsettled images, percent, from which it is said.
+const NOTEWORTHY: f64 = 1.0;
+
+/// Whether a train error (percent) means that the network has lost what it knew: at least 20 %, and
+/// five times the best there was.
+pub fn collapsed(train_error: f64, best: Option<f64>) -> bool {
+    best.is_some_and(|best| train_error >= 20.0 && train_error >= 5.0 * best)
+}
+
+/// Looks at windows of minibatches and says, at once and not too often, what goes wrong.
+pub struct Health {
+    window: Report,
+    minibatches: usize,
+    said_unsettled: f64,
+    said_collapsed: bool,
+    best_train_error: Option<f64>,
+}
+
+impl Health {
+    /// For a run whose best epoch so far had this train error, percent.
+    pub fn new(best_train_error: Option<f64>) -> Self {
+        Self {
+            window: Report::default(),
+            minibatches: 0,
+            said_unsettled: 0.0,
+            said_collapsed: false,
+            best_train_error,
+        }
+    }
+
+    /// One epoch more is complete.
+    pub fn close_epoch(&mut self, best_train_error: Option<f64>) {
+        self.best_train_error = best_train_error;
+    }
+
+    /// One minibatch more, in epoch `epoch` (from 1).
+    ///
+    /// # Errors
+    /// What the engine reports when its weights are read for a warning.
+    pub fn watch(&mut self, epoch: usize, report: &Report, engine: &dyn Engine) -> Result<()> {
+        self.window.add(report);
+        self.minibatches += 1;
+        if self.minibatches < WINDOW {
+            return Ok(());
+        }
+        let window = std::mem::take(&mut self.window);
+        self.minibatches = 0;
+        let unsettled = window.unsettled_percent();
+        let states = || {
+            let cycle = match window.residual_two_steps < 0.2 * window.residual {
+                true => ", a cycle of period 2",
+                false => "",
+            };
+            format!(
+                "{unsettled:.2} % of the images unsettled after T steps, largest |s_T − s_T−1| {:.2e}, \
+                 |s_T − s_T−2| {:.2e}{cycle}",
+                window.residual, window.residual_two_steps
+            )
+        };
+        if unsettled >= NOTEWORTHY.max(4.0 * self.said_unsettled) {
+            self.said_unsettled = unsettled;
+            let norms = norms(&engine.parameters()?)?;
+            warn!(
+                "epoch {epoch}: the first phase has stopped settling: {}; norms {norms}. \
+                 `learning.damped_steps` is made for this.",
+                states()
+            );
+        }
+        let error = window.error_percent();
+        if collapsed(error, self.best_train_error) && !self.said_collapsed {
+            self.said_collapsed = true;
+            let norms = norms(&engine.parameters()?)?;
+            warn!(
+                "epoch {epoch}: COLLAPSED: the train error is {error:.1} %, the best epoch had {:.2} %; {}; \
+                 norms {norms}. See \"C-VF collapses\" in README.md.",
+                self.best_train_error.unwrap_or(f64::NAN),
+                states()
+            );
+        }
+        Ok(())
+    }
+}
+
+/// The norms of all weights, in words.
+///
+/// # Errors
+/// Only those of candle.
+pub fn norms(theta: &Parameters) -> Result<String> {
+    let norms = theta.weight_norms()?;
+    let words: Vec<String> =
+        norms.iter().map(|(name, norm)| format!("‖{name}‖ = {norm:.3}")).collect();
+    Ok(words.join(", "))
+}

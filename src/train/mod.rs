@@ -1,0 +1,199 @@
+//! The training loop, and what stands around it.
+
+pub mod checkpoint;
+pub mod files;
+mod health;
+mod interrupt;
+pub mod progress;
+mod run;
+mod telemetry;
+mod tensorboard;
+
+pub use run::{Options, Resume, Run, open_device};
+
+use crate::data::Split;
+use crate::engine::{Batch, Engine, Report};
+use crate::rng;
+use anyhow::Result;
+use checkpoint::RngPosition;
+use health::Health;
+use interrupt::Interrupt;
+use progress::Display;
+use std::time::Instant;
+use telemetry::{Metrics, Telemetry};
+use tracing::{error, info};
+
+/// Images classified at a time when testing.
+const TEST_BATCH: usize = 1000;
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// All epochs are done.
+    Done,
+    /// A state or weight was no longer a number.
+    Diverged,
+    /// This signal asked it to stop; it has been saved.
+    Interrupted(i32),
+}
+
+/// Trains `run` to the end of its epochs, or until it diverges or a signal comes.
+///
+/// # Errors
+/// What cannot be read or written, named with its remedy; the last checkpoint stays.
+pub fn train(mut run: Run) -> Result<Outcome> {
+    let interrupt = Interrupt::listen()?;
+    run.create_files()?;
+    let completed = run.resumed.then_some(run.progress.epoch);
+    let mut telemetry = Telemetry::open(&run.folder, &run.dataset.name, completed)?;
+    let config = run.resolved.config.clone();
+    let per_epoch = run.minibatches_per_epoch();
+    let done = run.progress.epoch as u64 * per_epoch + run.progress.minibatch;
+    let mut display = Display::new(config.training.epochs, per_epoch * config.training.epochs as u64, done);
+    info!("run {} on {}: {}", run.progress.run, run.device, run.folder.display());
+
+    if !run.resumed {
+        if let Some(outcome) = close_epoch(&mut run, &mut telemetry, &mut display, None)? {
+            return Ok(outcome);
+        }
+    }
+    let mut health = Health::new(run.progress.best_train_error);
+    let mut batch = Batch::default();
+    while run.progress.epoch < config.training.epochs {
+        let epoch = run.progress.epoch;
+        let order = rng::permutation(config.training.seed, epoch, run.dataset.train.len());
+        let started = Instant::now();
+        let first = run.progress.minibatch;
+        for indices in order.chunks(config.training.batch_size).skip(first as usize) {
+            let global = epoch as u64 * per_epoch + run.progress.minibatch;
+            let sign = match config.learning.random_beta {
+                true => rng::beta_sign(config.training.seed, global),
+                false => 1.0,
+            };
+            run.dataset.train.gather(indices, &mut batch);
+            let report = run.engine.train(&batch, sign * config.learning.beta)?;
+            run.progress.running.add(&report);
+            run.progress.minibatch += 1;
+            run.progress.rng = RngPosition::new(config.training.seed, epoch, global + 1);
+            if !report.is_finite() {
+                return diverged(&run, &report);
+            }
+            health.watch(epoch + 1, &report, run.engine.as_ref())?;
+            display.minibatch(epoch + 1, run.progress.running.error_percent());
+            let due = (global + 1).is_multiple_of(config.training.checkpoint_every);
+            let stop = interrupt.signal();
+            if run.progress.minibatch < per_epoch && (due || stop.is_some()) {
+                if !save(&run, false)? {
+                    return diverged(&run, &report);
+                }
+                if let Some(signal) = stop {
+                    return Ok(interrupted(&run, signal));
+                }
+            }
+        }
+        let speed = (per_epoch - first) as f64 / started.elapsed().as_secs_f64();
+        if let Some(outcome) = close_epoch(&mut run, &mut telemetry, &mut display, Some(speed))? {
+            return Ok(outcome);
+        }
+        health.close_epoch(run.progress.best_train_error);
+        if let Some(signal) = interrupt.signal()
+            && run.progress.epoch < config.training.epochs
+        {
+            return Ok(interrupted(&run, signal));
+        }
+    }
+    Ok(Outcome::Done)
+}
+
+/// Tests, records the epoch's numbers and saves. `speed` is `None` before the first epoch.
+fn close_epoch(
+    run: &mut Run,
+    telemetry: &mut Telemetry,
+    display: &mut Display,
+    speed: Option<f64>,
+) -> Result<Option<Outcome>> {
+    let test = evaluate(run.engine.as_mut(), &run.dataset.test)?;
+    let trained = std::mem::take(&mut run.progress.running);
+    let trained = speed.map(|_| &trained);
+    let theta = run.engine.parameters()?;
+    let mut metrics = Metrics::default();
+    metrics.push_reports(trained, &test);
+    metrics.push_weights(&theta)?;
+    if let Some(speed) = speed {
+        metrics.push("speed/minibatches_per_second", speed);
+    }
+    let mut collapsed = false;
+    if let Some(trained) = trained {
+        run.progress.epoch += 1;
+        run.progress.minibatch = 0;
+        let error = trained.error_percent();
+        collapsed = health::collapsed(error, run.progress.best_train_error);
+        let best = run.progress.best_train_error.unwrap_or(f64::INFINITY);
+        run.progress.best_train_error = Some(best.min(error));
+        run.progress.rng.shuffle = run.progress.epoch as u64;
+    }
+    let best = run.progress.best_test_error.unwrap_or(f64::INFINITY);
+    let improved = test.error_percent() < best;
+    run.progress.best_test_error = Some(best.min(test.error_percent()));
+    telemetry.write(run.progress.epoch, collapsed, &metrics)?;
+    display.epoch(
+        run.progress.epoch,
+        trained.map(Report::error_percent),
+        test.error_percent(),
+        best.min(test.error_percent()),
+    );
+    if !save(run, improved)? {
+        return diverged(run, &test).map(Some);
+    }
+    Ok(None)
+}
+
+/// Writes a checkpoint; `false` where a weight is not a number, and nothing is written.
+fn save(run: &Run, best: bool) -> Result<bool> {
+    let theta = run.engine.parameters()?;
+    if theta.weight_norms()?.iter().any(|(_, norm)| !norm.is_finite()) {
+        return Ok(false);
+    }
+    let bytes = checkpoint::to_bytes(&theta, &run.progress)?;
+    run.checkpoints.save(run.progress.rng.beta_sign, &bytes, best)?;
+    Ok(true)
+}
+
+/// Classifies a split, some images at a time.
+///
+/// # Errors
+/// What the engine reports.
+pub fn evaluate(engine: &mut dyn Engine, split: &Split) -> Result<Report> {
+    let mut report = Report::default();
+    let mut batch = Batch::default();
+    let order: Vec<u32> = (0..split.len() as u32).collect();
+    for indices in order.chunks(TEST_BATCH) {
+        split.gather(indices, &mut batch);
+        report.add(&engine.evaluate(&batch)?);
+    }
+    Ok(report)
+}
+
+fn diverged(run: &Run, report: &Report) -> Result<Outcome> {
+    let norms = health::norms(&run.engine.parameters()?)?;
+    error!(
+        "diverged in epoch {} at minibatch {}: a state or weight is no longer a number (residual of the \
+         first phase {:.2e}, norms {norms}). The last good checkpoint is {}. Smaller learning rates, or \
+         `--set learning.damped_steps=…`, may help.",
+        run.progress.epoch + 1,
+        run.progress.minibatch,
+        report.residual,
+        run.checkpoints.last().display()
+    );
+    Ok(Outcome::Diverged)
+}
+
+fn interrupted(run: &Run, signal: i32) -> Outcome {
+    info!(
+        "stopped by signal {signal} after {} epochs and {} minibatches; to go on: eqprop train --resume {}",
+        run.progress.epoch,
+        run.progress.minibatch,
+        run.checkpoints.last().display()
+    );
+    Outcome::Interrupted(signal)
+}

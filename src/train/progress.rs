@@ -1,0 +1,109 @@
+//! What a person sees of a run: a bar on a terminal, a line an epoch elsewhere; all on stderr.
+
+use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
+use std::io::{self, IsTerminal, Write};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+/// The bar that is on the screen, if any, so that log lines can be printed above it.
+static BAR: Mutex<Option<ProgressBar>> = Mutex::new(None);
+
+/// stderr, for log lines: keeps them clear of the progress bar.
+pub struct Stderr;
+
+impl Write for Stderr {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let bar = BAR.lock().map(|bar| bar.clone()).unwrap_or_default();
+        match bar {
+            Some(bar) => bar.suspend(|| io::stderr().write(bytes)),
+            None => io::stderr().write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
+}
+
+/// Shows how far a run is.
+pub struct Display {
+    bar: Option<ProgressBar>,
+    epochs: usize,
+    total: u64,
+    done: u64,
+    started: Instant,
+    done_at_start: u64,
+    last_shown: Instant,
+    errors: String,
+}
+
+impl Display {
+    /// A run of `epochs` epochs and `total` minibatches, of which `done` are behind it.
+    pub fn new(epochs: usize, total: u64, done: u64) -> Self {
+        let bar = io::stderr().is_terminal().then(|| {
+            let style = ProgressStyle::with_template("{msg}\n{wide_bar:.cyan/dim} {pos}/{len}")
+                .unwrap_or_else(|_| ProgressStyle::default_bar());
+            ProgressBar::new(total).with_style(style).with_position(done)
+        });
+        if let Ok(mut shown) = BAR.lock() {
+            shown.clone_from(&bar);
+        }
+        let now = Instant::now();
+        let errors = String::new();
+        Self { bar, epochs, total, done, started: now, done_at_start: done, last_shown: now, errors }
+    }
+
+    /// Minibatches a second since the process began, and the time left at that speed.
+    fn speed(&self) -> (f64, Duration) {
+        let speed = (self.done - self.done_at_start) as f64 / self.started.elapsed().as_secs_f64();
+        let left = (self.total - self.done) as f64 / speed.max(1e-9);
+        (speed, Duration::from_secs_f64(left.min(1e9)))
+    }
+
+    /// One minibatch more; `train_error` in percent, of the epoch (from 1) so far.
+    pub fn minibatch(&mut self, epoch: usize, train_error: f64) {
+        self.done += 1;
+        let Some(bar) = &self.bar else { return };
+        if self.last_shown.elapsed() < Duration::from_millis(100) {
+            return;
+        }
+        self.last_shown = Instant::now();
+        let (speed, left) = self.speed();
+        bar.set_position(self.done);
+        bar.set_message(format!(
+            "epoch {epoch}/{}  train error {train_error:.2} %{}  {speed:.0} minibatches/s  {} left",
+            self.epochs,
+            self.errors,
+            HumanDuration(left)
+        ));
+    }
+
+    /// An epoch is complete: errors in percent.
+    pub fn epoch(&mut self, epoch: usize, train: Option<f64>, test: f64, best: f64) {
+        self.errors = format!("  test error {test:.2} % (best {best:.2})");
+        let train = train.map_or(String::new(), |error| format!("  train error {error:6.2} %"));
+        let pace = if self.done > self.done_at_start {
+            let (speed, left) = self.speed();
+            format!("  {speed:.0} minibatches/s  {} left", HumanDuration(left))
+        } else {
+            String::new()
+        };
+        let line = format!(
+            "epoch {epoch:>3}/{}{train}  test error {test:6.2} %  best {best:6.2} %{pace}\n",
+            self.epochs
+        );
+        // Nothing can be done about a closed stderr.
+        let _ = Stderr.write_all(line.as_bytes());
+    }
+}
+
+impl Drop for Display {
+    fn drop(&mut self) {
+        if let Ok(mut shown) = BAR.lock() {
+            *shown = None;
+        }
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}

@@ -1,0 +1,354 @@
+//! Setting up a run: from what the user asked for to something that can train.
+
+use super::checkpoint::{self, Checkpoint, Folder, Progress, RngPosition};
+use super::files;
+use crate::config::{Choices, Config, DeviceChoice, Resolved};
+use crate::data::{self, Dataset};
+use crate::engine::{self, Engine, Report};
+use crate::network::Parameters;
+use anyhow::{Context, Result, bail};
+use candle_core::Device;
+use serde_json::json;
+use std::path::{Path, PathBuf};
+use tracing::info;
+
+/// Which checkpoint to continue from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Resume {
+    /// The last one of the run of this name, if there is one; a new run otherwise.
+    Auto,
+    /// This file.
+    File(PathBuf),
+}
+
+/// What `train` is told beside the configuration.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The user's data folder.
+    pub data_dir: Option<PathBuf>,
+    /// Start from these weights.
+    pub init: Option<PathBuf>,
+    /// Continue a run.
+    pub resume: Option<Resume>,
+    /// The run's name.
+    pub name: Option<String>,
+    /// Where runs leave what they tell.
+    pub runs_dir: PathBuf,
+    /// Where runs leave their checkpoints.
+    pub checkpoints_dir: PathBuf,
+    /// Check everything, say what would be done, and touch nothing.
+    pub dry_run: bool,
+}
+
+/// A run that is ready to train.
+pub struct Run {
+    /// Its configuration, with the origin of each value.
+    pub resolved: Resolved,
+    /// The data.
+    pub dataset: Dataset,
+    /// The engine with the weights.
+    pub engine: Box<dyn Engine>,
+    /// Where it stands.
+    pub progress: Progress,
+    /// Whether it continues an earlier process.
+    pub resumed: bool,
+    /// `runs/NAME`.
+    pub folder: PathBuf,
+    /// `checkpoints/NAME`.
+    pub checkpoints: Folder,
+    /// Where it computes, in words.
+    pub device: String,
+}
+
+impl Run {
+    /// Resolves, loads and checks everything. Creates nothing.
+    ///
+    /// # Errors
+    /// Whatever cannot work, named with its remedy.
+    pub fn prepare(choices: &Choices, options: &Options) -> Result<Self> {
+        if options.init.is_some() && options.resume.is_some() {
+            bail!("--init starts a new run and --resume continues one: leave out one of them");
+        }
+        let mut from: Option<(PathBuf, Checkpoint, Progress)> = match &options.resume {
+            Some(Resume::File(path)) => {
+                let (checkpoint, progress) = checkpoint::read_progress(path)?;
+                Some((path.clone(), checkpoint, progress))
+            }
+            _ => None,
+        };
+        let mut resolved = match &from {
+            Some((path, _, progress)) => {
+                Resolved::on_checkpoint(&progress.config, path, choices)?
+            }
+            None => Resolved::new(choices)?,
+        };
+        let training = &resolved.config.training;
+        let mut dataset = data::load(training.data, options.data_dir.as_deref())?;
+        dataset.limit(training.limit_train, training.limit_test);
+        dataset.check(&resolved.config.network.dims)?;
+        info!(
+            "data: {} ({}), {} training and {} test images",
+            dataset.name, dataset.source, dataset.train.len(), dataset.test.len()
+        );
+
+        let name = match (&options.name, &from) {
+            (Some(name), _) => mark_data(name, &dataset.name)?,
+            (None, Some((_, _, progress))) => progress.run.clone(),
+            (None, None) => resolved.config.run_name(&dataset.name),
+        };
+        let folder = options.runs_dir.join(&name);
+        let checkpoints_path = options.checkpoints_dir.join(&name);
+        let checkpoints =
+            Folder::new(checkpoints_path.clone(), resolved.config.training.keep_checkpoints);
+        if options.resume == Some(Resume::Auto) {
+            let last = checkpoints.last();
+            if last.is_file() {
+                let (checkpoint, progress) = checkpoint::read_progress(&last)?;
+                resolved = Resolved::on_checkpoint(&progress.config, &last, choices)?;
+                from = Some((last, checkpoint, progress));
+            } else {
+                info!("nothing to resume at {}: a new run", last.display());
+            }
+        }
+        let config = &resolved.config;
+        if let Some((path, _, progress)) = &from {
+            check_same_science(path, &resolved, progress, &dataset)?;
+        } else {
+            for taken in [&folder, &checkpoints_path] {
+                if files::holds_anything(taken) {
+                    bail!(
+                        "{} already holds a run: continue it with --resume auto, give this one another \
+                         name with --name, or remove the folder",
+                        taken.display()
+                    );
+                }
+            }
+        }
+
+        let device = open_device(config.training.device)?;
+        let theta = initial_parameters(config, &from, options.init.as_deref(), &device)?;
+        let engine = engine::build(
+            config.training.engine,
+            &config.network.dims,
+            config.dynamics(),
+            config.protocol(),
+            theta,
+            &device,
+        )?;
+        let progress = match &from {
+            Some((path, _, progress)) => {
+                info!(
+                    "resuming {} after {} epochs and {} minibatches, from {}",
+                    name, progress.epoch, progress.minibatch, path.display()
+                );
+                let progress = progress.clone();
+                Progress { config: config.clone(), run: name, ..progress }
+            }
+            None => Progress {
+                format: checkpoint::FORMAT,
+                run: name,
+                config: config.clone(),
+                data: dataset.name.clone(),
+                checksums: dataset.checksums.clone(),
+                threads: rayon::current_num_threads(),
+                epoch: 0,
+                minibatch: 0,
+                rng: RngPosition::new(config.training.seed, 0, 0),
+                running: Report::default(),
+                best_test_error: None,
+                best_train_error: None,
+            },
+        };
+        if progress.threads != rayon::current_num_threads() {
+            info!(
+                "the run began with {} threads and goes on with {}",
+                progress.threads,
+                rayon::current_num_threads()
+            );
+        }
+        let resumed = from.is_some();
+        let device = describe(&device);
+        Ok(Self { resolved, dataset, engine, progress, resumed, folder, checkpoints, device })
+    }
+
+    /// Minibatches an epoch; the last may be smaller.
+    pub fn minibatches_per_epoch(&self) -> u64 {
+        let size = self.resolved.config.training.batch_size;
+        self.dataset.train.len().div_ceil(size) as u64
+    }
+
+    /// Creates the run's folders and records its configuration and surroundings.
+    ///
+    /// # Errors
+    /// Names what cannot be created or written.
+    pub fn create_files(&self) -> Result<()> {
+        files::create_folder(&self.folder)?;
+        if let Some(parent) = self.checkpoints.last().parent() {
+            files::create_folder(parent)?;
+        }
+        let config = format!(
+            "# The resolved configuration of run {}, trained on {}; see environment.json.\n\n{}",
+            self.progress.run,
+            self.dataset.name,
+            self.resolved.annotated()
+        );
+        files::write_atomically(&self.folder.join("config.toml"), config.as_bytes())?;
+        let environment = json!({
+            "run": self.progress.run,
+            "version": env!("CARGO_PKG_VERSION"),
+            "commit": env!("EQPROP_COMMIT"),
+            "command": std::env::args().collect::<Vec<_>>(),
+            "seed": self.resolved.config.training.seed,
+            "threads": rayon::current_num_threads(),
+            "device": self.device,
+            "vector_instructions": format!("{:?}", engine::fused::Isa::detect()),
+            "data": {
+                "name": self.dataset.name,
+                "source": self.dataset.source,
+                "sha256": self.dataset.checksums,
+            },
+        });
+        let text = serde_json::to_string_pretty(&environment)? + "\n";
+        files::write_atomically(&self.folder.join("environment.json"), text.as_bytes())
+    }
+
+    /// What the run would be, for `--dry-run`: shapes, parameters, steps and disk.
+    pub fn outline(&self) -> String {
+        let config = &self.resolved.config;
+        let dims = &config.network.dims;
+        let tied = config.learning.rule.tied();
+        let mut text = format!("run {} on {} ({})\n", self.progress.run, self.dataset.name, self.device);
+        for n in 0..=dims.depth() {
+            text += &format!("forward.{n}   {:>5} × {:<5} + bias\n", dims.width(n), dims.width(n + 1));
+        }
+        for n in (0..dims.depth()).filter(|_| !tied) {
+            text += &format!("feedback.{n}  {:>5} × {:<5}\n", dims.width(n + 1), dims.width(n));
+        }
+        let parameters = dims.parameter_count(tied);
+        let bytes = parameters * config.training.dtype.dtype().size_in_bytes();
+        let files = 2 + config.training.keep_checkpoints;
+        let minibatches = self.minibatches_per_epoch() * config.training.epochs as u64;
+        text += &format!(
+            "{parameters} parameters, {:.1} MB a checkpoint, {:.0} MB for {files} of them\n\
+             {minibatches} minibatches of {} images in {} epochs, {} + {} steps each\n",
+            bytes as f64 / 1e6,
+            (bytes * files) as f64 / 1e6,
+            config.training.batch_size,
+            config.training.epochs,
+            config.learning.T,
+            config.learning.K,
+        );
+        text
+    }
+}
+
+/// A run on any data set but MNIST carries the set's name in its own.
+fn mark_data(name: &str, data: &str) -> Result<String> {
+    if name.is_empty() || name.contains(['/', '\\']) || name.starts_with('.') {
+        bail!("--name {name:?} cannot name a folder: use letters, digits, '-' and '_'");
+    }
+    if data == "mnist" || name.contains(data) {
+        return Ok(name.to_string());
+    }
+    Ok(format!("{name}-{data}"))
+}
+
+fn check_same_science(
+    path: &Path,
+    resolved: &Resolved,
+    progress: &Progress,
+    dataset: &Dataset,
+) -> Result<()> {
+    let mut changes = resolved.changed_science(&progress.config)?;
+    if dataset.checksums != progress.checksums {
+        changes.push(format!(
+            "the data: {} then, {} from {} now, with other checksums",
+            progress.data, dataset.name, dataset.source
+        ));
+    }
+    if !changes.is_empty() {
+        bail!(
+            "{}: cannot be resumed with other science ({}): leave the changes out, or start a new run \
+             from its weights with --init",
+            path.display(),
+            changes.join("; ")
+        );
+    }
+    if progress.epoch >= resolved.config.training.epochs {
+        bail!(
+            "{}: the run has already completed {} of {} epochs; raise --epochs, the total, to go on",
+            path.display(), progress.epoch, resolved.config.training.epochs
+        );
+    }
+    Ok(())
+}
+
+fn initial_parameters(
+    config: &Config,
+    from: &Option<(PathBuf, Checkpoint, Progress)>,
+    init: Option<&Path>,
+    device: &Device,
+) -> Result<Parameters> {
+    let dims = &config.network.dims;
+    let dtype = config.training.dtype.dtype();
+    let tied = config.learning.rule.tied();
+    let named = |path: &Path, checkpoint: &Checkpoint| {
+        Parameters::from_named(&checkpoint.tensors, dims, tied, dtype, device)
+            .with_context(|| format!("{}: does not fit the network", path.display()))
+    };
+    match (from, init) {
+        (Some((path, checkpoint, _)), _) => named(path, checkpoint),
+        (None, Some(path)) => named(path, &checkpoint::read(path)?),
+        (None, None) => {
+            let NetworkStart { init, psi, seed } = NetworkStart::of(config);
+            Ok(Parameters::init(dims, init, psi, seed, dtype, device)?)
+        }
+    }
+}
+
+/// What random initial weights depend on.
+struct NetworkStart {
+    init: crate::network::Init,
+    psi: Option<f64>,
+    seed: u64,
+}
+
+impl NetworkStart {
+    fn of(config: &Config) -> Self {
+        let (init, seed) = (config.network.init, config.training.seed);
+        Self { init, psi: config.psi_degrees(), seed }
+    }
+}
+
+/// Opens the device that was asked for.
+///
+/// # Errors
+/// Where CUDA is asked for and this binary has none, or no GPU answers.
+pub fn open_device(choice: DeviceChoice) -> Result<Device> {
+    let cuda = candle_core::utils::cuda_is_available();
+    match choice {
+        DeviceChoice::Cpu => Ok(Device::Cpu),
+        DeviceChoice::Auto if !cuda => Ok(Device::Cpu),
+        DeviceChoice::Cuda if !cuda => bail!(
+            "device = \"cuda\": this eqprop was built without CUDA; build it with `cargo build --release \
+             --features cuda` on a machine with a CUDA toolkit, or choose --device cpu"
+        ),
+        DeviceChoice::Auto => match Device::new_cuda(0) {
+            Ok(device) => Ok(device),
+            Err(error) => {
+                info!("no GPU answers ({error}); computing on the CPU");
+                Ok(Device::Cpu)
+            }
+        },
+        DeviceChoice::Cuda => Device::new_cuda(0)
+            .context("device = \"cuda\": no GPU answers; is its driver loaded? --device cpu goes without"),
+    }
+}
+
+/// A device in words.
+fn describe(device: &Device) -> String {
+    match device {
+        Device::Cpu => "cpu".into(),
+        other => format!("{:?}", other.location()).to_lowercase(),
+    }
+}

@@ -1,0 +1,110 @@
+//! What a run tells: `metrics.jsonl` and TensorBoard, the same numbers in both.
+
+use super::files;
+use super::tensorboard::EventFile;
+use crate::engine::Report;
+use crate::network::Parameters;
+use anyhow::{Context, Result};
+use serde_json::{Map, Value, json};
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// The numbers of one epoch, by TensorBoard tag, in the order they were added.
+#[derive(Clone, Debug, Default)]
+pub struct Metrics(Vec<(String, f64)>);
+
+impl Metrics {
+    /// Adds a number.
+    pub fn push(&mut self, tag: impl Into<String>, value: f64) {
+        self.0.push((tag.into(), value));
+    }
+
+    /// What training and testing showed. Errors in percent.
+    pub fn push_reports(&mut self, train: Option<&Report>, test: &Report) {
+        if let Some(train) = train {
+            self.push("error/train", train.error_percent());
+            self.push("loss/train", train.mean_loss());
+            self.push("settle/residual", train.residual);
+            self.push("settle/residual_two_steps", train.residual_two_steps);
+            self.push("settle/unsettled_percent", train.unsettled_percent());
+        }
+        self.push("error/test", test.error_percent());
+        self.push("loss/test", test.mean_loss());
+    }
+
+    /// Norms of all weights, and Ψ(θf, θb) in degrees.
+    ///
+    /// # Errors
+    /// Only those of candle.
+    pub fn push_weights(&mut self, theta: &Parameters) -> Result<()> {
+        for (name, norm) in theta.weight_norms()? {
+            self.push(format!("weights/norm/{name}"), norm);
+        }
+        for (n, psi) in theta.psi_degrees()?.into_iter().enumerate() {
+            self.push(format!("psi/{n}"), psi);
+        }
+        Ok(())
+    }
+}
+
+/// Where a run's numbers go.
+pub struct Telemetry {
+    data: String,
+    metrics: PathBuf,
+    events: EventFile,
+}
+
+impl Telemetry {
+    /// Opens the files in the run's folder. Lines of epochs after `completed`, which a resumed run
+    /// will write again, are dropped.
+    ///
+    /// # Errors
+    /// Names the file that cannot be read or written.
+    pub fn open(folder: &Path, data: &str, completed: Option<usize>) -> Result<Self> {
+        let metrics = folder.join("metrics.jsonl");
+        if let Some(completed) = completed {
+            let text = match fs::read_to_string(&metrics) {
+                Ok(text) => text,
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => String::new(),
+                Err(e) => return Err(e).with_context(|| format!("{}: cannot be read", metrics.display())),
+            };
+            let kept: String = (text.split_inclusive('\n'))
+                .filter(|line| {
+                    let line: Option<Value> = serde_json::from_str(line).ok();
+                    let epoch = line.and_then(|line| line["epoch"].as_u64());
+                    epoch.is_some_and(|epoch| epoch as usize <= completed)
+                })
+                .collect();
+            files::write_atomically(&metrics, kept.as_bytes())?;
+        }
+        let events = EventFile::create(folder, completed.map(|epoch| epoch + 1))?;
+        Ok(Self { data: data.to_string(), metrics, events })
+    }
+
+    /// Writes the numbers of an epoch; 0 is before training.
+    ///
+    /// # Errors
+    /// Names the file that cannot be written.
+    pub fn write(&mut self, epoch: usize, collapsed: bool, metrics: &Metrics) -> Result<()> {
+        let mut line = Map::new();
+        line.insert("epoch".into(), json!(epoch));
+        line.insert("data".into(), json!(self.data));
+        for (tag, value) in &metrics.0 {
+            line.insert(tag.clone(), json!(value));
+            self.events.scalar(tag, *value, epoch)?;
+        }
+        line.insert("collapsed".into(), json!(collapsed));
+        self.events.flush()?;
+        let mut text = serde_json::to_vec(&line)?;
+        text.push(b'\n');
+        let append = || -> std::io::Result<()> {
+            let mut file = OpenOptions::new().create(true).append(true).open(&self.metrics)?;
+            file.write_all(&text)?;
+            file.sync_data()
+        };
+        append().with_context(|| {
+            format!("{}: cannot be written. Is there space left?", self.metrics.display())
+        })
+    }
+}
