@@ -1,7 +1,7 @@
 //! A block of images that settle together, and its two phases.
 
 use super::lanes::{Kernel, Lanes, Real, WIDTH};
-use super::sweep::{Term, sweep};
+use super::sweep::{Output, Term, sweep};
 use super::synapses::{Synapses, panel_count};
 use crate::activation::Activation;
 use crate::engine::Report;
@@ -76,7 +76,7 @@ pub struct Block<T> {
     pub drift: Vec<T>,
 }
 
-/// out = σ(start + Σ terms), `rows` × `width` numbers in whole panels, `stride` apart.
+/// out = σ(start + Σ terms), `rows` × `stride` numbers, whole panels.
 struct Layer<'a, T> {
     rows: usize,
     stride: usize,
@@ -84,36 +84,39 @@ struct Layer<'a, T> {
     activation: Option<Activation>,
 }
 
+/// Rows that begin as `start` says: one row for all (`start_stride` 0), or one each.
+struct Rows<'a, T> {
+    start: &'a [T],
+    start_stride: usize,
+    out: *mut T,
+    stride: usize,
+}
+
+impl<L: Lanes> Output<L> for Rows<'_, L::Elem> {
+    #[inline(always)]
+    fn start(&self, row: usize, panel: usize) -> L {
+        // SAFETY: `Layer::run` has checked that every row lies within both.
+        unsafe { L::load(self.start.as_ptr().add(row * self.start_stride + panel * WIDTH)) }
+    }
+
+    #[inline(always)]
+    fn finish(&self, row: usize, panel: usize, sum: L) {
+        unsafe { sum.store(self.out.add(row * self.stride + panel * WIDTH)) }
+    }
+}
+
 impl<T: Real> Layer<'_, T> {
-    /// `start` holds one row for all images (`start_stride` 0) or one each.
     #[inline(always)]
     fn run<L: Lanes<Elem = T>>(&self, start: &[T], start_stride: usize, out: &mut [T]) {
         let (rows, stride) = (self.rows, self.stride);
         assert!(start.len() >= (rows - 1) * start_stride + stride && out.len() >= rows * stride);
-        let to = out.as_mut_ptr();
-        // SAFETY: rows and panels stay within the lengths just checked.
-        sweep::<L>(
-            rows,
-            stride / WIDTH,
-            self.terms,
-            |row, panel| unsafe { L::load(start.as_ptr().add(row * start_stride + panel * WIDTH)) },
-            |row, panel, sum| unsafe { sum.store(to.add(row * stride + panel * WIDTH)) },
-        );
-        match self.activation {
-            None => {}
-            Some(Activation::Sigmoid) => elementwise::<L>(out, |x| {
-                // 1/(1 + exp(−4(x − ½)))
-                let e = x.mul_add(splat::<L>(-4.0), splat::<L>(2.0)).exp();
-                splat::<L>(1.0).div(e.add(splat::<L>(1.0)))
-            }),
-            Some(Activation::Tanh) => elementwise::<L>(out, |x| {
-                // 1 − 2/(exp(2x) + 1)
-                let e = x.add(x).exp();
-                splat::<L>(1.0).sub(splat::<L>(2.0).div(e.add(splat::<L>(1.0))))
-            }),
-            Some(Activation::HardSigmoid) => elementwise::<L>(out, |x| {
-                splat::<L>(1.0).min(splat::<L>(0.0).max(x))
-            }),
+        let output = Rows { start, start_stride, out: out.as_mut_ptr(), stride };
+        sweep::<L>(rows, stride / WIDTH, self.terms, &output);
+        if let Some(activation) = self.activation {
+            for lanes in out.chunks_exact_mut(WIDTH) {
+                // SAFETY: each chunk is WIDTH long.
+                unsafe { apply::<L>(activation, L::load(lanes.as_ptr())).store(lanes.as_mut_ptr()) }
+            }
         }
     }
 }
@@ -123,11 +126,17 @@ fn splat<L: Lanes>(value: f64) -> L {
     L::splat(L::Elem::from_f64(value))
 }
 
+/// σ, see [`Activation::apply`].
 #[inline(always)]
-fn elementwise<L: Lanes>(values: &mut [L::Elem], f: impl Fn(L) -> L) {
-    for lanes in values.chunks_exact_mut(WIDTH) {
-        // SAFETY: each chunk is WIDTH long.
-        unsafe { f(L::load(lanes.as_ptr())).store(lanes.as_mut_ptr()) }
+fn apply<L: Lanes>(activation: Activation, x: L) -> L {
+    let one = splat::<L>(1.0);
+    match activation {
+        Activation::Sigmoid => {
+            one.div(x.mul_add(splat(-4.0), splat(2.0)).exp().add(one))
+        }
+        // tanh x = 1 − 2/(exp(2x) + 1)
+        Activation::Tanh => one.sub(splat::<L>(2.0).div(x.add(x).exp().add(one))),
+        Activation::HardSigmoid => one.min(splat::<L>(0.0).max(x)),
     }
 }
 
@@ -317,30 +326,40 @@ pub struct Accumulate<'a, T> {
     pub rate: T,
 }
 
+/// w[panel][source] += rate·sum.
+struct AddTo<L: Lanes> {
+    w: *mut L::Elem,
+    from: usize,
+    rate: L,
+}
+
+impl<L: Lanes> Output<L> for AddTo<L> {
+    #[inline(always)]
+    fn start(&self, _: usize, _: usize) -> L {
+        splat(0.0)
+    }
+
+    #[inline(always)]
+    fn finish(&self, source: usize, panel: usize, sum: L) {
+        // SAFETY: source < from and panel is one of those in the slice `w` points to.
+        unsafe {
+            let w = self.w.add((panel * self.from + source) * WIDTH);
+            self.rate.mul_add(sum, L::load(w)).store(w);
+        }
+    }
+}
+
 impl<T: Real> Kernel<T> for Accumulate<'_, T> {
     #[inline(always)]
     fn run<L: Lanes<Elem = T>>(self) {
         let Self { panels, from, terms, rate } = self;
-        let rate = L::splat(rate);
         let count = panels.len() / (from * WIDTH);
-        let w = panels.as_mut_ptr();
-        sweep::<L>(
-            from,
-            count,
-            terms,
-            |_, _| splat::<L>(0.0),
-            |source, panel, sum| {
-                // SAFETY: source < from and panel < count, so this lies within `panels`.
-                unsafe {
-                    let w = w.add((panel * from + source) * WIDTH);
-                    rate.mul_add(sum, L::load(w)).store(w);
-                }
-            },
-        );
+        let output = AddTo::<L> { w: panels.as_mut_ptr(), from, rate: L::splat(rate) };
+        sweep::<L>(from, count, terms, &output);
     }
 }
 
-/// The weight of each packed matrix as a tensor, and back.
+/// A bias vector, padded with zeros to whole panels.
 ///
 /// # Errors
 /// Only those of candle.

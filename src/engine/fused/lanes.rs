@@ -67,17 +67,17 @@ trait ExpParts: Lanes<Elem = f32> {
 /// exp(x) = 2ⁿ·exp(r), n = round(x·log₂e), |r| ≤ ½ ln 2, exp(r) by the polynomial of Cephes' expf.
 #[inline(always)]
 fn exp_f32<L: ExpParts>(x: L) -> L {
-    let c = |value: f32| L::splat(value);
     // NaN must stay NaN: of two operands, min and max return the second where one is NaN.
-    let x = c(88.0).min(c(-87.0).max(x));
-    let n = x.mul_add(c(std::f32::consts::LOG2_E), c(0.0)).round();
-    let r = n.mul_add(c(-0.693_359_4), x);
-    let r = n.mul_add(c(2.121_944_4e-4), r);
-    let mut p = c(1.987_569_1e-4);
+    let x = L::splat(88.0).min(L::splat(-87.0).max(x));
+    let zero = L::splat(0.0);
+    let n = x.mul_add(L::splat(std::f32::consts::LOG2_E), zero).round();
+    let r = n.mul_add(L::splat(-0.693_359_4), x);
+    let r = n.mul_add(L::splat(2.121_944_4e-4), r);
+    let mut p = L::splat(1.987_569_1e-4);
     for coefficient in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5, 1.0, 1.0] {
-        p = p.mul_add(r, c(coefficient));
+        p = p.mul_add(r, L::splat(coefficient));
     }
-    p.mul_add(n.exp2_whole(), c(0.0))
+    p.mul_add(n.exp2_whole(), zero)
 }
 
 /// Plain Rust, any element type, for CPUs without AVX2 and for f64.
@@ -283,11 +283,15 @@ mod x86 {
         }
         #[inline(always)]
         fn exp2_whole(self) -> Self {
-            let exp2 = |n: __m256| unsafe {
-                let biased = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
-                _mm256_castsi256_ps(_mm256_slli_epi32::<23>(biased))
-            };
-            Self(exp2(self.0), exp2(self.1))
+            unsafe { Self(exp2_half(self.0), exp2_half(self.1)) }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn exp2_half(n: __m256) -> __m256 {
+        unsafe {
+            let biased = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
+            _mm256_castsi256_ps(_mm256_slli_epi32::<23>(biased))
         }
     }
 

@@ -35,15 +35,22 @@ impl<T> Term<'_, T> {
     }
 }
 
-/// Computes `rows` × `panels` outputs; `start(row, panel)` gives what each begins with and
-/// `finish(row, panel, sum)` takes the result.
+/// Where results go. Implementations are `#[inline(always)]`, which closures cannot be: a function
+/// between a kernel and its intrinsics that is not inlined is compiled without vectors.
+pub trait Output<L: Lanes> {
+    /// What the output begins with.
+    fn start(&self, row: usize, panel: usize) -> L;
+    /// Takes the result.
+    fn finish(&self, row: usize, panel: usize, sum: L);
+}
+
+/// Computes `rows` × `panels` outputs.
 #[inline(always)]
 pub fn sweep<L: Lanes>(
     rows: usize,
     panels: usize,
     terms: &[Term<L::Elem>],
-    start: impl Fn(usize, usize) -> L,
-    mut finish: impl FnMut(usize, usize, L),
+    output: &impl Output<L>,
 ) {
     if rows == 0 || panels == 0 {
         return;
@@ -61,16 +68,16 @@ pub fn sweep<L: Lanes>(
             row += unsafe {
                 if L::MANY_REGISTERS && left >= 10 {
                     if two {
-                        tile::<L, 10, 2>(row, panel, terms, &start, &mut finish)
+                        tile::<L, 10, 2>(row, panel, terms, output)
                     } else {
-                        tile::<L, 10, 1>(row, panel, terms, &start, &mut finish)
+                        tile::<L, 10, 1>(row, panel, terms, output)
                     }
                 } else if !L::MANY_REGISTERS && left >= 5 {
-                    tile::<L, 5, 1>(row, panel, terms, &start, &mut finish)
+                    tile::<L, 5, 1>(row, panel, terms, output)
                 } else if two {
-                    tile::<L, 1, 2>(row, panel, terms, &start, &mut finish)
+                    tile::<L, 1, 2>(row, panel, terms, output)
                 } else {
-                    tile::<L, 1, 1>(row, panel, terms, &start, &mut finish)
+                    tile::<L, 1, 1>(row, panel, terms, output)
                 }
             };
         }
@@ -87,13 +94,12 @@ unsafe fn tile<L: Lanes, const M: usize, const P: usize>(
     row: usize,
     panel: usize,
     terms: &[Term<L::Elem>],
-    start: &impl Fn(usize, usize) -> L,
-    finish: &mut impl FnMut(usize, usize, L),
+    output: &impl Output<L>,
 ) -> usize {
     let mut sums = [[L::splat(L::Elem::default()); P]; M];
     for (i, sums) in sums.iter_mut().enumerate() {
         for (j, sum) in sums.iter_mut().enumerate() {
-            *sum = start(row + i, panel + j);
+            *sum = output.start(row + i, panel + j);
         }
     }
     for term in terms {
@@ -118,7 +124,7 @@ unsafe fn tile<L: Lanes, const M: usize, const P: usize>(
     }
     for (i, sums) in sums.iter().enumerate() {
         for (j, &sum) in sums.iter().enumerate() {
-            finish(row + i, panel + j, sum);
+            output.finish(row + i, panel + j, sum);
         }
     }
     M
