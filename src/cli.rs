@@ -13,8 +13,11 @@ use toml::Value;
 
 /// Equilibrium Propagation with continual weight updates: EP, C-EP, VF and C-VF.
 #[derive(Debug, Parser)]
-#[command(version, after_help = "Exit status: 0 done, 1 failed, 2 wrong usage, 3 diverged, \
-    130 or 143 interrupted after saving.")]
+#[command(
+    version,
+    after_help = "Exit status: 0 done, 1 failed, 2 wrong usage, 3 diverged, \
+    130 or 143 interrupted after saving."
+)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -243,7 +246,9 @@ fn run_eval(args: EvalArgs) -> Result<i32> {
     if dataset.checksums != progress.checksums {
         tracing::warn!(
             "the run was trained on {} and is tested on {} from {}, which is other data",
-            progress.data, dataset.name, dataset.source
+            progress.data,
+            dataset.name,
+            dataset.source
         );
     }
     if args.json {
@@ -261,8 +266,14 @@ fn run_eval(args: EvalArgs) -> Result<i32> {
     } else {
         println!(
             "{}: {:.2} % test error on {} ({} of {} images wrong, loss {:.5}), after {} epochs and {} minibatches",
-            progress.run, report.error_percent(), dataset.name, report.errors, report.images,
-            report.mean_loss(), progress.epoch, progress.minibatch
+            progress.run,
+            report.error_percent(),
+            dataset.name,
+            report.errors,
+            report.images,
+            report.mean_loss(),
+            progress.epoch,
+            progress.minibatch
         );
     }
     Ok(0)

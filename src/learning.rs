@@ -39,19 +39,11 @@ impl Rule {
     ///
     /// # Errors
     /// Only those of candle (shapes that differ).
-    pub fn update(
-        self,
-        x: &Tensor,
-        s: &[Tensor],
-        s_next: &[Tensor],
-        beta: f64,
-    ) -> Result<Parameters> {
+    pub fn update(self, x: &Tensor, s: &[Tensor], s_next: &[Tensor], beta: f64) -> Result<Parameters> {
         let last = s.len() - 1;
         let scale = 1.0 / (beta * x.dim(0)? as f64);
         let outer = |a: &Tensor, b: &Tensor| a.t()?.matmul(b);
-        let delta: Vec<Tensor> = (s_next.iter().zip(s))
-            .map(|(next, s)| next - s)
-            .collect::<Result<_>>()?;
+        let delta: Vec<Tensor> = (s_next.iter().zip(s)).map(|(next, s)| next - s).collect::<Result<_>>()?;
         let mut forward = Vec::new();
         let mut feedback = Vec::new();
         for n in 0..=last {
@@ -63,10 +55,7 @@ impl Rule {
                 feedback.push((outer(&delta[n + 1], &s[n])? * scale)?);
                 outer(&delta[n], &s[n + 1])?
             };
-            forward.push(Forward {
-                weight: (weight * scale)?,
-                bias: (delta[n].sum(0)? * scale)?,
-            });
+            forward.push(Forward { weight: (weight * scale)?, bias: (delta[n].sum(0)? * scale)? });
         }
         let feedback = (!self.tied()).then_some(feedback);
         Ok(Parameters { forward, feedback })
@@ -86,6 +75,8 @@ pub struct Protocol {
     pub learning_rates: Vec<f64>,
     /// How many of the T steps, the last ones, are damped: s ← (s + F(s))/2. 0 in the paper.
     pub damped_steps: usize,
+    /// Damp every step of the second phase too: s ← (s + F(s) + β(y − s⁰))/2. Not in the paper.
+    pub damped_nudge: bool,
     /// Reproduce a quirk of the authors' code: with C-VF the bias of layer N never learns.
     pub authors_code: bool,
 }
@@ -117,9 +108,7 @@ impl Protocol {
         for t in 0..self.first_steps {
             let mut s_next = dynamics.step(theta, &drive, &recent[2], None)?;
             if self.damped(t) {
-                for (next, s) in s_next.iter_mut().zip(&recent[2]) {
-                    *next = ((&*next + s)? * 0.5)?;
-                }
+                halfway(&mut s_next, &recent[2])?;
             }
             recent.rotate_left(1);
             recent[2] = s_next;
@@ -149,7 +138,10 @@ impl Protocol {
         let mut drive = dynamics.drive(&theta, x)?;
         let mut total: Option<Parameters> = None;
         for t in 0..self.second_steps {
-            let s_next = dynamics.step(&theta, &drive, &s, Some(nudge))?;
+            let mut s_next = dynamics.step(&theta, &drive, &s, Some(nudge))?;
+            if self.damped_nudge {
+                halfway(&mut s_next, &s)?;
+            }
             if self.rule.continual() {
                 let update = self.update(x, &s, &s_next, nudge.beta)?;
                 theta = theta.plus(&update, rate)?;
@@ -176,13 +168,7 @@ impl Protocol {
     }
 
     /// [`Rule::update`], less what [`Protocol::authors_code`] leaves out.
-    fn update(
-        &self,
-        x: &Tensor,
-        s: &[Tensor],
-        s_next: &[Tensor],
-        beta: f64,
-    ) -> Result<Parameters> {
+    fn update(&self, x: &Tensor, s: &[Tensor], s_next: &[Tensor], beta: f64) -> Result<Parameters> {
         let mut update = self.rule.update(x, s, s_next, beta)?;
         if self.last_bias_frozen()
             && let Some(last) = update.forward.last_mut()
@@ -191,4 +177,12 @@ impl Protocol {
         }
         Ok(update)
     }
+}
+
+/// s' ← (s + s')/2.
+fn halfway(s_next: &mut [Tensor], s: &[Tensor]) -> Result<()> {
+    for (next, s) in s_next.iter_mut().zip(s) {
+        *next = ((&*next + s)? * 0.5)?;
+    }
+    Ok(())
 }

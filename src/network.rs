@@ -103,9 +103,7 @@ impl Parameters {
             };
             let mut draw = |bound, shape: &[usize]| {
                 let values = rng::uniform(&mut rng, bound, shape.iter().product());
-                Tensor::from_vec(values, shape, &Device::Cpu)?
-                    .to_dtype(dtype)?
-                    .to_device(device)
+                Tensor::from_vec(values, shape, &Device::Cpu)?.to_dtype(dtype)?.to_device(device)
             };
             forward.push(Forward {
                 weight: draw(weight_bound, &[fan_out, fan_in])?,
@@ -208,18 +206,13 @@ impl Parameters {
         let add = |a: &Tensor, b: &Tensor, n: usize| a + b.affine(scale(n), 0.0)?;
         let forward = (self.forward.iter().zip(&update.forward).enumerate())
             .map(|(n, (a, b))| {
-                Ok(Forward {
-                    weight: add(&a.weight, &b.weight, n)?,
-                    bias: add(&a.bias, &b.bias, n)?,
-                })
+                Ok(Forward { weight: add(&a.weight, &b.weight, n)?, bias: add(&a.bias, &b.bias, n)? })
             })
             .collect::<Result<_>>()?;
         let feedback = match (&self.feedback, &update.feedback) {
-            (Some(a), Some(b)) => Some(
-                (a.iter().zip(b).enumerate())
-                    .map(|(n, (a, b))| add(a, b, n))
-                    .collect::<Result<_>>()?,
-            ),
+            (Some(a), Some(b)) => {
+                Some((a.iter().zip(b).enumerate()).map(|(n, (a, b))| add(a, b, n)).collect::<Result<_>>()?)
+            }
             (None, None) => None,
             _ => bail!("an update of tied weights meets untied weights"),
         };
@@ -248,9 +241,7 @@ impl Parameters {
     /// Only those of candle.
     pub fn psi_degrees(&self) -> Result<Vec<f64>> {
         let feedback = self.feedback.iter().flatten();
-        (self.forward.iter().zip(feedback))
-            .map(|(f, b)| angle_degrees(&f.weight, &b.t()?))
-            .collect()
+        (self.forward.iter().zip(feedback)).map(|(f, b)| angle_degrees(&f.weight, &b.t()?)).collect()
     }
 }
 
@@ -258,9 +249,8 @@ impl Parameters {
 fn flip_signs(weight: &Tensor, psi_degrees: f64, seed: u64, n: usize) -> Result<Tensor> {
     let p = 0.5 * (1.0 - psi_degrees.to_radians().cos());
     let mut rng = rng::stream(seed, Purpose::SignMask, n as u64);
-    let mask: Vec<f64> = (0..weight.elem_count())
-        .map(|_| if rng.random::<f64>() < p { -1.0 } else { 1.0 })
-        .collect();
+    let mask: Vec<f64> =
+        (0..weight.elem_count()).map(|_| if rng.random::<f64>() < p { -1.0 } else { 1.0 }).collect();
     let mask = Tensor::from_vec(mask, weight.shape(), &Device::Cpu)?
         .to_dtype(weight.dtype())?
         .to_device(weight.device())?;
@@ -269,9 +259,7 @@ fn flip_signs(weight: &Tensor, psi_degrees: f64, seed: u64, n: usize) -> Result<
 
 /// Σ a⊙b in float64.
 fn dot(a: &Tensor, b: &Tensor) -> Result<f64> {
-    (a.to_dtype(DType::F64)? * b.to_dtype(DType::F64)?)?
-        .sum_all()?
-        .to_scalar()
+    (a.to_dtype(DType::F64)? * b.to_dtype(DType::F64)?)?.sum_all()?.to_scalar()
 }
 
 /// The angle κ(a, b) = arccos(Tr(a bᵀ) / (‖a‖ ‖b‖)) between two tensors of one shape, in degrees

@@ -47,9 +47,7 @@ pub fn beta_sign(seed: u64, minibatch: u64) -> f64 {
 
 /// `count` draws from U(−bound, bound).
 pub fn uniform(rng: &mut impl Rng, bound: f64, count: usize) -> Vec<f64> {
-    (0..count)
-        .map(|_| bound * (2.0 * rng.random::<f64>() - 1.0))
-        .collect()
+    (0..count).map(|_| bound * (2.0 * rng.random::<f64>() - 1.0)).collect()
 }
 
 #[cfg(test)]

@@ -22,10 +22,8 @@ struct Case {
 
 impl Case {
     fn load(name: &str) -> Case {
-        let folder = std::env::var_os("EQPROP_GOLDEN").map_or_else(
-            || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden"),
-            PathBuf::from,
-        );
+        let folder = std::env::var_os("EQPROP_GOLDEN")
+            .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden"), PathBuf::from);
         let path = folder.join(format!("{name}.safetensors"));
         let bytes = std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
         let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
@@ -53,6 +51,7 @@ impl Case {
                 second_steps: case["K"].as_u64().unwrap() as usize,
                 learning_rates: rates.unwrap_or_else(|| vec![0.05; dims.len() - 1]),
                 damped_steps: 0,
+                damped_nudge: false,
                 authors_code: false,
             },
             dynamics: Dynamics { activation },
@@ -79,9 +78,7 @@ impl Case {
     fn assert_close(&self, name: &str, got: &Tensor, tolerance: f64, steps: Option<&str>) {
         let expected = &self.tensors[name];
         assert_eq!(expected.dims(), got.dims(), "{name}");
-        let largest = |t: &Tensor| -> f64 {
-            t.abs().unwrap().max_all().unwrap().to_scalar().unwrap()
-        };
+        let largest = |t: &Tensor| -> f64 { t.abs().unwrap().max_all().unwrap().to_scalar().unwrap() };
         let difference = largest(&(expected - got.to_dtype(DType::F64).unwrap()).unwrap());
         let scale = match steps {
             None => largest(expected),
@@ -112,13 +109,8 @@ fn check_plain(name: &str, dtype: DType, tolerance: f64) -> Result<()> {
     }
     let nudge = Nudge { target, beta: case.beta };
     let mut steps = 0;
-    let theta = case.protocol.second_phase(
-        &case.dynamics,
-        &theta,
-        &x,
-        nudge,
-        &s_star,
-        |t, s, s_next, _| {
+    let theta =
+        case.protocol.second_phase(&case.dynamics, &theta, &x, nudge, &s_star, |t, s, s_next, _| {
             steps += 1;
             let update = case.protocol.rule.update(&x, s, s_next, case.beta)?;
             let check = |suffix: String, got: &Tensor| {
@@ -134,8 +126,7 @@ fn check_plain(name: &str, dtype: DType, tolerance: f64) -> Result<()> {
                 check(format!("state.{n}"), &s_next[n]);
             }
             Ok(())
-        },
-    )?;
+        })?;
     assert_eq!(steps, case.protocol.second_steps);
     if case.protocol.rule.continual() {
         for (name, w) in theta.named() {
@@ -152,8 +143,7 @@ fn check_engine(name: &str, rule: Option<Rule>, dtype: DType, tolerance: f64) {
     let run = |kind, dtype| {
         let theta = case.theta("", dtype);
         let (dynamics, protocol) = (case.dynamics, case.protocol.clone());
-        let mut engine =
-            engine::build(kind, &case.dims, dynamics, protocol, theta, &Device::Cpu).unwrap();
+        let mut engine = engine::build(kind, &case.dims, dynamics, protocol, theta, &Device::Cpu).unwrap();
         let report = engine.train(&case.batch, case.beta).unwrap();
         (report, engine.parameters().unwrap())
     };
@@ -167,9 +157,7 @@ fn check_engine(name: &str, rule: Option<Rule>, dtype: DType, tolerance: f64) {
             .map(|((name, w), (_, w_0))| (name, (w.to_dtype(DType::F64).unwrap() - w_0).unwrap()))
             .collect()
     };
-    let norm = |t: &Tensor| -> f64 {
-        t.sqr().unwrap().sum_all().unwrap().to_scalar::<f64>().unwrap().sqrt()
-    };
+    let norm = |t: &Tensor| -> f64 { t.sqr().unwrap().sum_all().unwrap().to_scalar::<f64>().unwrap().sqrt() };
     for (i, ((name, got), (_, expected))) in moved(&fused).iter().zip(moved(&plain)).enumerate() {
         // The weights themselves are rounded at every step, too.
         let rounding = 2.0 * epsilon(dtype) * norm(start.named()[i].1);

@@ -60,6 +60,8 @@ pub struct LearningConfig {
     pub learning_rates: Vec<f64>,
     /// How many of the T steps, the last ones, are damped: s ← (s + F(s))/2.
     pub damped_steps: usize,
+    /// Damp every step of the second phase too.
+    pub damped_nudge: bool,
     /// Reproduce a quirk of the authors' code: with C-VF the bias of layer N never learns.
     pub authors_code: bool,
 }
@@ -204,7 +206,9 @@ impl Config {
             (
                 !learning.authors_code || learning.rule == Rule::Cvf,
                 "learning.authors_code",
-                format!("reproduces a quirk that only rule = \"cvf\" has; rule = {rule} is the same either way"),
+                format!(
+                    "reproduces a quirk that only rule = \"cvf\" has; rule = {rule} is the same either way"
+                ),
             ),
             (training.epochs >= 1, "training.epochs", "must be at least 1".into()),
             (training.batch_size >= 1, "training.batch_size", "must be at least 1 image".into()),
@@ -235,6 +239,7 @@ impl Config {
             second_steps: self.learning.K,
             learning_rates: self.learning.learning_rates.iter().rev().copied().collect(),
             damped_steps: self.learning.damped_steps,
+            damped_nudge: self.learning.damped_nudge,
             authors_code: self.learning.authors_code,
         }
     }

@@ -52,7 +52,8 @@ pub struct Choices {
 }
 
 /// Environment variables of ours that are not keys.
-const OTHER_VARIABLES: [&str; 4] = ["EQPROP_DATA", "EQPROP_ISA", "EQPROP_GOLDEN", "EQPROP_LOG"];
+const OTHER_VARIABLES: [&str; 5] =
+    ["EQPROP_DATA", "EQPROP_ISA", "EQPROP_GOLDEN", "EQPROP_LOG", "EQPROP_PYTHON"];
 
 /// Keys without a default.
 const REQUIRED: [&str; 7] = [
@@ -214,7 +215,10 @@ fn base(choices: &Choices) -> Result<(String, Table)> {
                 Some(text) => text.to_string(),
                 None => std::fs::read_to_string(path).with_context(|| {
                     let known: Vec<&str> = presets::PRESETS.iter().map(|(name, _)| *name).collect();
-                    format!("{name}: cannot be read as a configuration, and is not one of the presets {}", known.join(" "))
+                    format!(
+                        "{name}: cannot be read as a configuration, and is not one of the presets {}",
+                        known.join(" ")
+                    )
                 })?,
             };
             let table = toml::from_str(&text).with_context(|| format!("{name}: not valid TOML"))?;
@@ -231,9 +235,9 @@ fn base(choices: &Choices) -> Result<(String, Table)> {
             }
             Ok((format!("preset {}", picked.name), picked.table))
         }
-        (None, None) => bail!(
-            "nothing says what to train: give --algo ep|cep|vf|cvf with --depth N, or --config FILE"
-        ),
+        (None, None) => {
+            bail!("nothing says what to train: give --algo ep|cep|vf|cvf with --depth N, or --config FILE")
+        }
     }
 }
 

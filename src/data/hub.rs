@@ -30,9 +30,7 @@ impl ProgressHandler for Bar {
 /// Loads the set from the cache, downloading it first where it is not there.
 pub fn load(choice: DataChoice) -> Result<Dataset> {
     let (repository, folder, name) = match choice {
-        DataChoice::FashionMnist => {
-            ("zalando-datasets/fashion_mnist", "fashion_mnist", "fashion-mnist")
-        }
+        DataChoice::FashionMnist => ("zalando-datasets/fashion_mnist", "fashion_mnist", "fashion-mnist"),
         _ => ("ylecun/mnist", "mnist", "mnist"),
     };
     for split in ["test", "train"] {

@@ -21,7 +21,10 @@ pub fn read_split(folder: &Path, prefix: &str) -> Result<Split> {
     if sizes[0] != labels.len() {
         bail!(
             "{} holds {} images but {} holds {} labels: the two files do not belong together",
-            images_path.display(), sizes[0], labels_path.display(), labels.len()
+            images_path.display(),
+            sizes[0],
+            labels_path.display(),
+            labels.len()
         );
     }
     if labels.is_empty() {
@@ -52,9 +55,8 @@ fn read(path: &Path, magic: u32) -> Result<(Vec<usize>, Vec<u8>)> {
         Some(extension) if extension == "gz" => Box::new(MultiGzDecoder::new(file)),
         _ => Box::new(file),
     };
-    parse(&mut reader, magic).with_context(|| {
-        format!("{}: not a readable IDX file; fetch it again", path.display())
-    })
+    parse(&mut reader, magic)
+        .with_context(|| format!("{}: not a readable IDX file; fetch it again", path.display()))
 }
 
 /// Parses an IDX stream. Allocates no more than the stream really holds, whatever its header says.
@@ -68,17 +70,16 @@ fn parse(reader: &mut dyn Read, magic: u32) -> Result<(Vec<usize>, Vec<u8>)> {
     if found != magic {
         bail!("its magic number is {found:#010x}, not {magic:#010x}");
     }
-    let sizes: Vec<usize> =
-        (0..magic & 0xff).map(|_| Ok(word()? as usize)).collect::<Result<_>>()?;
+    let sizes: Vec<usize> = (0..magic & 0xff).map(|_| Ok(word()? as usize)).collect::<Result<_>>()?;
     let expected = (sizes.iter())
         .try_fold(1usize, |product, &size| product.checked_mul(size))
         .with_context(|| format!("its header claims sizes {sizes:?}, more than memory can hold"))?;
     let mut bytes = Vec::new();
     reader.take(expected as u64 + 1).read_to_end(&mut bytes).context("its data cannot be read")?;
     match bytes.len() {
-        n if n < expected => bail!(
-            "its header says {sizes:?}, {expected} bytes, but only {n} follow: the file is cut short"
-        ),
+        n if n < expected => {
+            bail!("its header says {sizes:?}, {expected} bytes, but only {n} follow: the file is cut short")
+        }
         n if n > expected => bail!("more bytes follow than the {expected} its header says"),
         _ => Ok((sizes, bytes)),
     }

@@ -78,7 +78,11 @@ impl Split {
         if self.pixels != dims.input() {
             bail!(
                 "{}: images have {} pixels, but network.dims = {:?} begins with {}: set network.dims[0] to {}",
-                self.origin, self.pixels, dims.0, dims.input(), self.pixels
+                self.origin,
+                self.pixels,
+                dims.0,
+                dims.input(),
+                self.pixels
             );
         }
         let outside = self.labels.iter().position(|&l| usize::from(l) >= dims.output());
@@ -86,7 +90,11 @@ impl Split {
             bail!(
                 "{}: image {i} has label {}, but network.dims = {:?} ends with {} outputs (classes 0 to {}): \
                  raise the last number of network.dims, or mend the file",
-                self.origin, self.labels[i], dims.0, dims.output(), dims.output() - 1
+                self.origin,
+                self.labels[i],
+                dims.0,
+                dims.output(),
+                dims.output() - 1
             );
         }
         Ok(())
@@ -183,12 +191,7 @@ pub fn load(choice: DataChoice, folder: Option<&Path>) -> Result<Dataset> {
 
 fn from_folder(choice: DataChoice, folder: &Path) -> Result<Dataset> {
     let split = |prefix| idx::read_split(folder, prefix);
-    let dataset = Dataset::new(
-        String::new(),
-        folder.display().to_string(),
-        split("train")?,
-        split("t10k")?,
-    );
+    let dataset = Dataset::new(String::new(), folder.display().to_string(), split("train")?, split("t10k")?);
     let is_mnist = dataset.checksums["train.images"] == MNIST_TRAIN_PIXELS;
     let name = match choice {
         DataChoice::Mnist if !is_mnist => bail!(

@@ -44,12 +44,11 @@ pub const SETTLED: f64 = 1e-3;
 impl Report {
     /// Adds what other images showed. NaN residuals stay NaN.
     pub fn add(&mut self, other: &Report) {
-        let max = |a: f64, b: f64| if a.is_nan() || a >= b { a } else { b };
         self.images += other.images;
         self.errors += other.errors;
         self.loss += other.loss;
-        self.residual = max(self.residual, other.residual);
-        self.residual_two_steps = max(self.residual_two_steps, other.residual_two_steps);
+        self.residual = larger(self.residual, other.residual);
+        self.residual_two_steps = larger(self.residual_two_steps, other.residual_two_steps);
         self.unsettled += other.unsettled;
     }
 
@@ -93,6 +92,11 @@ impl Report {
     pub fn is_finite(&self) -> bool {
         self.loss.is_finite() && self.residual.is_finite()
     }
+}
+
+/// The larger of two numbers, or NaN where one of them is.
+pub fn larger(a: f64, b: f64) -> f64 {
+    if a.is_nan() || a >= b { a } else { b }
 }
 
 /// Something that runs minibatches through a network it holds.

@@ -17,12 +17,7 @@ pub struct Plain {
 
 impl Plain {
     /// An engine holding `theta`, whose tensors lie on `device`.
-    pub fn new(
-        dynamics: Dynamics,
-        protocol: Protocol,
-        theta: Parameters,
-        device: &Device,
-    ) -> Self {
+    pub fn new(dynamics: Dynamics, protocol: Protocol, theta: Parameters, device: &Device) -> Self {
         let device = device.clone();
         Self { dynamics, protocol, theta, device }
     }
@@ -67,21 +62,14 @@ impl Engine for Plain {
 pub fn images(batch: &Batch, dtype: DType, device: &Device) -> candle_core::Result<Tensor> {
     let rows = batch.labels.len();
     let shape = (rows, batch.images.len() / rows.max(1));
-    Tensor::from_slice(&batch.images, shape, device)?
-        .to_dtype(dtype)?
-        .affine(1.0 / 255.0, 0.0)
+    Tensor::from_slice(&batch.images, shape, device)?.to_dtype(dtype)?.affine(1.0 / 255.0, 0.0)
 }
 
 /// y, one-hot (B, classes).
 ///
 /// # Errors
 /// Only those of candle.
-pub fn one_hot(
-    batch: &Batch,
-    classes: usize,
-    dtype: DType,
-    device: &Device,
-) -> candle_core::Result<Tensor> {
+pub fn one_hot(batch: &Batch, classes: usize, dtype: DType, device: &Device) -> candle_core::Result<Tensor> {
     let mut y = vec![0u8; batch.labels.len() * classes];
     for (row, &label) in y.chunks_mut(classes).zip(&batch.labels) {
         row[usize::from(label)] = 1;
@@ -90,12 +78,7 @@ pub fn one_hot(
 }
 
 /// What s_T, s_{T−1} and s_{T−2} say of each image.
-fn report(
-    s: &[Tensor],
-    old: &[Tensor],
-    older: &[Tensor],
-    labels: &[u8],
-) -> candle_core::Result<Report> {
+fn report(s: &[Tensor], old: &[Tensor], older: &[Tensor], labels: &[u8]) -> candle_core::Result<Report> {
     let change = |before: &[Tensor]| -> candle_core::Result<Vec<f64>> {
         let layers: Vec<Tensor> = (s.iter().zip(before))
             .map(|(s, b)| (s - b)?.abs()?.max(D::Minus1))

@@ -60,12 +60,7 @@ pub struct RngPosition {
 impl RngPosition {
     /// The position at a minibatch of the whole run in an epoch.
     pub fn new(seed: u64, epoch: usize, global_minibatch: u64) -> Self {
-        Self {
-            generator: "chacha8".into(),
-            seed,
-            beta_sign: global_minibatch,
-            shuffle: epoch as u64,
-        }
+        Self { generator: "chacha8".into(), seed, beta_sign: global_minibatch, shuffle: epoch as u64 }
     }
 }
 
@@ -98,14 +93,12 @@ pub fn read(path: &Path) -> Result<Checkpoint> {
     let bytes = fs::read(path).with_context(|| format!("{name}: cannot be read"))?;
     let damaged = || format!("{name}: not a whole safetensors file; use another checkpoint of the run");
     let (_, header) = SafeTensors::read_metadata(&bytes).with_context(damaged)?;
-    let tensors =
-        candle_core::safetensors::load_buffer(&bytes, &Device::Cpu).with_context(damaged)?;
+    let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu).with_context(damaged)?;
     let progress = match header.metadata().as_ref().and_then(|metadata| metadata.get(KEY)) {
         None => None,
         Some(text) => {
-            let format = serde_json::from_str::<serde_json::Value>(text)
-                .with_context(damaged)?["format"]
-                .as_u64();
+            let format =
+                serde_json::from_str::<serde_json::Value>(text).with_context(damaged)?["format"].as_u64();
             if format != Some(u64::from(FORMAT)) {
                 bail!(
                     "{name}: its metadata has format {format:?}, this eqprop reads format {FORMAT}: resume \
@@ -182,8 +175,8 @@ impl Folder {
 
     /// The numbered checkpoints, oldest first.
     fn numbered(&self) -> Result<Vec<PathBuf>> {
-        let entries = fs::read_dir(&self.path)
-            .with_context(|| format!("{}: cannot be listed", self.path.display()))?;
+        let entries =
+            fs::read_dir(&self.path).with_context(|| format!("{}: cannot be listed", self.path.display()))?;
         let mut found: Vec<PathBuf> = entries
             .filter_map(|entry| Some(entry.ok()?.path()))
             .filter(|path| {

@@ -97,7 +97,6 @@ impl Health {
 /// Only those of candle.
 pub fn norms(theta: &Parameters) -> Result<String> {
     let norms = theta.weight_norms()?;
-    let words: Vec<String> =
-        norms.iter().map(|(name, norm)| format!("‖{name}‖ = {norm:.3}")).collect();
+    let words: Vec<String> = norms.iter().map(|(name, norm)| format!("‖{name}‖ = {norm:.3}")).collect();
     Ok(words.join(", "))
 }

@@ -52,10 +52,10 @@ pub fn train(mut run: Run) -> Result<Outcome> {
     let mut display = Display::new(config.training.epochs, per_epoch * config.training.epochs as u64, done);
     info!("run {} on {}: {}", run.progress.run, run.device, run.folder.display());
 
-    if !run.resumed {
-        if let Some(outcome) = close_epoch(&mut run, &mut telemetry, &mut display, None)? {
-            return Ok(outcome);
-        }
+    if !run.resumed
+        && let Some(outcome) = close_epoch(&mut run, &mut telemetry, &mut display, None)?
+    {
+        return Ok(outcome);
     }
     let mut health = Health::new(run.progress.best_train_error);
     let mut batch = Batch::default();
@@ -70,6 +70,7 @@ pub fn train(mut run: Run) -> Result<Outcome> {
                 true => rng::beta_sign(config.training.seed, global),
                 false => 1.0,
             };
+            display.begin();
             run.dataset.train.gather(indices, &mut batch);
             let report = run.engine.train(&batch, sign * config.learning.beta)?;
             run.progress.running.add(&report);

@@ -31,7 +31,8 @@ pub struct Display {
     epochs: usize,
     total: u64,
     done: u64,
-    started: Instant,
+    /// When the first minibatch began.
+    started: Option<Instant>,
     done_at_start: u64,
     last_shown: Instant,
     errors: String,
@@ -50,14 +51,20 @@ impl Display {
         }
         let now = Instant::now();
         let errors = String::new();
-        Self { bar, epochs, total, done, started: now, done_at_start: done, last_shown: now, errors }
+        Self { bar, epochs, total, done, started: None, done_at_start: done, last_shown: now, errors }
     }
 
-    /// Minibatches a second since the process began, and the time left at that speed.
+    /// Minibatches a second since the first, testing and saving included, and the time left at that speed.
     fn speed(&self) -> (f64, Duration) {
-        let speed = (self.done - self.done_at_start) as f64 / self.started.elapsed().as_secs_f64();
+        let elapsed = self.started.map_or(0.0, |started| started.elapsed().as_secs_f64());
+        let speed = (self.done - self.done_at_start) as f64 / elapsed.max(1e-9);
         let left = (self.total - self.done) as f64 / speed.max(1e-9);
         (speed, Duration::from_secs_f64(left.min(1e9)))
+    }
+
+    /// A minibatch begins.
+    pub fn begin(&mut self) {
+        self.started.get_or_insert_with(Instant::now);
     }
 
     /// One minibatch more; `train_error` in percent, of the epoch (from 1) so far.

@@ -77,9 +77,7 @@ impl Run {
             _ => None,
         };
         let mut resolved = match &from {
-            Some((path, _, progress)) => {
-                Resolved::on_checkpoint(&progress.config, path, choices)?
-            }
+            Some((path, _, progress)) => Resolved::on_checkpoint(&progress.config, path, choices)?,
             None => Resolved::new(choices)?,
         };
         let training = &resolved.config.training;
@@ -88,7 +86,10 @@ impl Run {
         dataset.check(&resolved.config.network.dims)?;
         info!(
             "data: {} ({}), {} training and {} test images",
-            dataset.name, dataset.source, dataset.train.len(), dataset.test.len()
+            dataset.name,
+            dataset.source,
+            dataset.train.len(),
+            dataset.test.len()
         );
 
         let name = match (&options.name, &from) {
@@ -98,8 +99,7 @@ impl Run {
         };
         let folder = options.runs_dir.join(&name);
         let checkpoints_path = options.checkpoints_dir.join(&name);
-        let checkpoints =
-            Folder::new(checkpoints_path.clone(), resolved.config.training.keep_checkpoints);
+        let checkpoints = Folder::new(checkpoints_path.clone(), resolved.config.training.keep_checkpoints);
         if options.resume == Some(Resume::Auto) {
             let last = checkpoints.last();
             if last.is_file() {
@@ -139,7 +139,10 @@ impl Run {
             Some((path, _, progress)) => {
                 info!(
                     "resuming {} after {} epochs and {} minibatches, from {}",
-                    name, progress.epoch, progress.minibatch, path.display()
+                    name,
+                    progress.epoch,
+                    progress.minibatch,
+                    path.display()
                 );
                 let progress = progress.clone();
                 Progress { config: config.clone(), run: name, ..progress }
@@ -277,7 +280,9 @@ fn check_same_science(
     if progress.epoch >= resolved.config.training.epochs {
         bail!(
             "{}: the run has already completed {} of {} epochs; raise --epochs, the total, to go on",
-            path.display(), progress.epoch, resolved.config.training.epochs
+            path.display(),
+            progress.epoch,
+            resolved.config.training.epochs
         );
     }
     Ok(())

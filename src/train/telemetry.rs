@@ -103,8 +103,7 @@ impl Telemetry {
             file.write_all(&text)?;
             file.sync_data()
         };
-        append().with_context(|| {
-            format!("{}: cannot be written. Is there space left?", self.metrics.display())
-        })
+        append()
+            .with_context(|| format!("{}: cannot be written. Is there space left?", self.metrics.display()))
     }
 }

@@ -4,7 +4,7 @@ use super::lanes::{Kernel, Lanes, Real, WIDTH};
 use super::sweep::{Output, Term, sweep};
 use super::synapses::{Synapses, panel_count};
 use crate::activation::Activation;
-use crate::engine::Report;
+use crate::engine::{Report, larger};
 use crate::learning::Protocol;
 use candle_core::{Tensor, WithDType};
 
@@ -131,9 +131,7 @@ fn splat<L: Lanes>(value: f64) -> L {
 fn apply<L: Lanes>(activation: Activation, x: L) -> L {
     let one = splat::<L>(1.0);
     match activation {
-        Activation::Sigmoid => {
-            one.div(x.mul_add(splat(-4.0), splat(2.0)).exp().add(one))
-        }
+        Activation::Sigmoid => one.div(x.mul_add(splat(-4.0), splat(2.0)).exp().add(one)),
         // tanh x = 1 − 2/(exp(2x) + 1)
         Activation::Tanh => one.sub(splat::<L>(2.0).div(x.add(x).exp().add(one))),
         Activation::HardSigmoid => one.min(splat::<L>(0.0).max(x)),
@@ -172,6 +170,16 @@ fn step<L: Lanes>(
     }
 }
 
+/// s' ← (s + s')/2.
+#[inline(always)]
+fn halfway<T: Real>(s_next: &mut States<T>, s: &States<T>) {
+    for (next, s) in s_next.iter_mut().zip(s) {
+        for (next, &s) in next.iter_mut().zip(s) {
+            *next = (*next + s) * T::from_f64(0.5);
+        }
+    }
+}
+
 /// The first phase of a block.
 pub struct FirstPhase<'a, T> {
     /// The block; its `settled` states and `drive` are computed.
@@ -204,9 +212,7 @@ impl<T: Real> Kernel<T> for FirstPhase<'_, T> {
             let [_, s, s_next] = &mut block.settled;
             step::<L>(weights, activation, rows, &block.drive, &[], s, s_next);
             if protocol.damped(t) {
-                for (next, s) in s_next.iter_mut().flatten().zip(s.iter().flatten()) {
-                    *next = (*next + *s) * T::from_f64(0.5);
-                }
+                halfway(s_next, s);
             }
         }
     }
@@ -236,23 +242,25 @@ impl<T: Real> Block<T> {
     pub fn report(&self, weights: &Weights<T>, labels: &[u8], report: &mut Report) {
         let [older, old, s] = &self.settled;
         let largest_change = |before: &States<T>, row: usize| {
-            let mut largest = T::default();
+            let mut largest = 0.0;
             for (n, &width) in weights.widths.iter().enumerate() {
                 let row = row * weights.stride(n)..row * weights.stride(n) + width;
+                let mut layer = T::default();
+                let mut sum = T::default();
                 for (&a, &b) in s[n][row.clone()].iter().zip(&before[n][row]) {
                     let change = if a > b { a - b } else { b - a };
-                    // A NaN must not be passed over.
-                    if !(change <= largest) {
-                        largest = change;
-                    }
+                    layer = if change > layer { change } else { layer };
+                    sum += change;
                 }
+                // A comparison passes over a NaN, a sum does not.
+                let layer = layer.to_f64();
+                largest = larger(largest, if sum.to_f64().is_nan() { f64::NAN } else { layer });
             }
-            largest.to_f64()
+            largest
         };
         for (row, &label) in labels.iter().enumerate() {
-            let output: Vec<f64> = (s[0][row * weights.stride(0)..][..weights.widths[0]].iter())
-                .map(|s| s.to_f64())
-                .collect();
+            let output: Vec<f64> =
+                (s[0][row * weights.stride(0)..][..weights.widths[0]].iter()).map(|s| s.to_f64()).collect();
             let (one, two) = (largest_change(old, row), largest_change(older, row));
             report.add_image(&output, label, one, two);
         }
@@ -289,12 +297,14 @@ pub struct NudgedStep<'a, T> {
     pub labels: &'a [u8],
     /// β.
     pub beta: T,
+    /// Whether to go only half the way.
+    pub damped: bool,
 }
 
 impl<T: Real> Kernel<T> for NudgedStep<'_, T> {
     #[inline(always)]
     fn run<L: Lanes<Elem = T>>(self) {
-        let Self { block, weights, activation, drive_terms, labels, beta } = self;
+        let Self { block, weights, activation, drive_terms, labels, beta, damped } = self;
         let Block { rows, drive, s, s_next, delta, .. } = block;
         step::<L>(weights, activation, *rows, drive, drive_terms, s, s_next);
         let (width, stride) = (weights.widths[0], weights.stride(0));
@@ -305,6 +315,9 @@ impl<T: Real> Kernel<T> for NudgedStep<'_, T> {
                 let y = T::from_f64(if class == usize::from(label) { 1.0 } else { 0.0 });
                 *next += beta * (y - s);
             }
+        }
+        if damped {
+            halfway(s_next, s);
         }
         for ((delta, next), s) in delta.iter_mut().zip(s_next.iter()).zip(s.iter()) {
             for ((delta, &next), &s) in delta.iter_mut().zip(next).zip(s) {

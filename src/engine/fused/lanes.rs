@@ -146,9 +146,7 @@ impl ExpParts for Portable<f32> {
     }
     #[inline(always)]
     fn exp2_whole(self) -> Self {
-        Self(array::from_fn(|i| {
-            f32::from_bits(((self.0[i] as i32 + 127) as u32) << 23)
-        }))
+        Self(array::from_fn(|i| f32::from_bits(((self.0[i] as i32 + 127) as u32) << 23)))
     }
 }
 
@@ -277,9 +275,7 @@ mod x86 {
         #[inline(always)]
         fn round(self) -> Self {
             const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
-            unsafe {
-                Self(_mm256_round_ps::<NEAREST>(self.0), _mm256_round_ps::<NEAREST>(self.1))
-            }
+            unsafe { Self(_mm256_round_ps::<NEAREST>(self.0), _mm256_round_ps::<NEAREST>(self.1)) }
         }
         #[inline(always)]
         fn exp2_whole(self) -> Self {

@@ -21,8 +21,8 @@ use crate::network::{Dims, Forward, Parameters};
 use anyhow::Result;
 use block::{Accumulate, BLOCK, Block, Connection, FirstPhase, NudgedStep, Weights, pad_bias};
 use candle_core::{Device, Tensor};
-pub use lanes::{Isa, Real};
 use lanes::WIDTH;
+pub use lanes::{Isa, Real};
 use rayon::prelude::*;
 use sweep::Term;
 use synapses::Synapses;
@@ -45,12 +45,7 @@ impl<T: Real> Fused<T> {
     ///
     /// # Errors
     /// Only those of candle.
-    pub fn new(
-        dims: &Dims,
-        dynamics: Dynamics,
-        protocol: Protocol,
-        theta: &Parameters,
-    ) -> Result<Self> {
+    pub fn new(dims: &Dims, dynamics: Dynamics, protocol: Protocol, theta: &Parameters) -> Result<Self> {
         let last = dims.depth();
         let mut between = Vec::new();
         for to in 0..=last {
@@ -136,8 +131,9 @@ impl<T: Real> Fused<T> {
                 }
             }
             if rule.continual() {
-                for n in 0..last {
-                    add_to_bias(&mut weights.bias[n], blocks, n, rates[n]);
+                let biases = weights.bias.iter_mut().zip(&rates).enumerate().take(last);
+                for (n, (bias, &rate)) in biases {
+                    add_to_bias(bias, blocks, n, rate);
                 }
             }
             for block in &mut self.blocks {
@@ -152,10 +148,9 @@ impl<T: Real> Fused<T> {
         let (weights, activation) = (&self.weights, self.dynamics.activation);
         let images = batch.labels.len();
         let stride = weights.stride(weights.last());
-        let gram = &self.gram;
+        let (gram, damped) = (&self.gram, self.protocol.damped_nudge);
         // Blocks need each other's drift while their own states change.
-        let drifts: Vec<Vec<T>> =
-            self.blocks.iter_mut().map(|b| std::mem::take(&mut b.drift)).collect();
+        let drifts: Vec<Vec<T>> = self.blocks.iter_mut().map(|b| std::mem::take(&mut b.drift)).collect();
         let run = |(i, (block, labels)): (usize, (&mut Block<T>, &[u8]))| {
             let drive_terms: Vec<Term<T>> = (drifts.iter().enumerate())
                 .filter(|_| !gram.is_empty())
@@ -170,11 +165,10 @@ impl<T: Real> Fused<T> {
                 })
                 .collect();
             let drive_terms = &drive_terms;
-            T::dispatch(NudgedStep { block, weights, activation, drive_terms, labels, beta });
+            T::dispatch(NudgedStep { block, weights, activation, drive_terms, labels, beta, damped });
         };
         if share {
-            (self.blocks.par_iter_mut().zip(batch.labels.par_chunks(BLOCK)).enumerate())
-                .for_each(run);
+            (self.blocks.par_iter_mut().zip(batch.labels.par_chunks(BLOCK)).enumerate()).for_each(run);
         } else {
             (self.blocks.iter_mut().zip(batch.labels.chunks(BLOCK)).enumerate()).for_each(run);
         }
@@ -208,20 +202,19 @@ impl<T: Real> Fused<T> {
         if rule == Rule::Ep {
             for connection in &mut weights.between {
                 let rate = rates[connection.layer()];
-                let terms =
-                    change_terms(rule, blocks, connection.from, connection.to, &weights.widths);
+                let terms = change_terms(rule, blocks, connection.from, connection.to, &weights.widths);
                 accumulate(&mut connection.synapses, &terms, rate, share);
             }
         }
-        for n in 0..last {
-            if !rule.continual() {
-                add_to_bias(&mut weights.bias[n], blocks, n, rates[n]);
+        for (n, (bias, &rate)) in weights.bias.iter_mut().zip(rates).enumerate() {
+            if n == last {
+                add_to_bias(bias, blocks, n, rate * T::from_f64(last_bias));
+            } else if !rule.continual() {
+                add_to_bias(bias, blocks, n, rate);
             }
         }
-        add_to_bias(&mut weights.bias[last], blocks, last, rates[last] * T::from_f64(last_bias));
         let pixels = weights.input.from;
-        let terms: Vec<Term<T>> =
-            blocks.iter().map(|b| outer(b, &b.x, pixels, &b.delta[last])).collect();
+        let terms: Vec<Term<T>> = blocks.iter().map(|b| outer(b, &b.x, pixels, &b.delta[last])).collect();
         accumulate(&mut weights.input, &terms, rates[last], share);
     }
 }
@@ -305,9 +298,8 @@ fn accumulate<T: Real>(synapses: &mut Synapses<T>, terms: &[Term<T>], rate: T, s
     let count = synapses.panels.len() / panel;
     let per_thread = if share { count.div_ceil(rayon::current_num_threads()) } else { count };
     let run = |(i, panels): (usize, &mut [T])| {
-        let terms: Vec<Term<T>> = (terms.iter())
-            .map(|term| Term { b: &term.b[i * per_thread * WIDTH..], ..*term })
-            .collect();
+        let terms: Vec<Term<T>> =
+            (terms.iter()).map(|term| Term { b: &term.b[i * per_thread * WIDTH..], ..*term }).collect();
         T::dispatch(Accumulate { panels, from, terms: &terms, rate });
     };
     if share {

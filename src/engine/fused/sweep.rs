@@ -46,12 +46,7 @@ pub trait Output<L: Lanes> {
 
 /// Computes `rows` × `panels` outputs.
 #[inline(always)]
-pub fn sweep<L: Lanes>(
-    rows: usize,
-    panels: usize,
-    terms: &[Term<L::Elem>],
-    output: &impl Output<L>,
-) {
+pub fn sweep<L: Lanes>(rows: usize, panels: usize, terms: &[Term<L::Elem>], output: &impl Output<L>) {
     if rows == 0 || panels == 0 {
         return;
     }
