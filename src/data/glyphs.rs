@@ -160,10 +160,10 @@ fn draw(index: usize, image: &mut [u8]) -> u8 {
     let ways = SKELETONS[class];
     let strokes = ways[rng.random_range(0..ways.len())];
 
-    let angle = spread(rng, 0.22);
-    let slant = spread(rng, 0.3) - 0.1;
+    let angle = spread(rng, 0.26);
+    let slant = spread(rng, 0.34) - 0.1;
     let (width, height) = (14.0 * (1.0 + spread(rng, 0.3)), 19.0 * (1.0 + spread(rng, 0.16)));
-    let center = (14.0 + spread(rng, 2.2), 14.0 + spread(rng, 2.2));
+    let center = (14.0 + spread(rng, 2.4), 14.0 + spread(rng, 2.4));
     let (bend_x, bend_y) = (spread(rng, 0.22), spread(rng, 0.22));
     let pen = 0.75 + 0.95 * rng.random::<f32>();
     let pressure = 0.7 + 0.5 * rng.random::<f32>();
@@ -178,7 +178,7 @@ fn draw(index: usize, image: &mut [u8]) -> u8 {
     let mut ink = [0f32; SIDE * SIDE];
     for stroke in strokes {
         let points: Vec<(f32, f32)> =
-            (stroke.iter()).map(|&(x, y)| place((x + spread(rng, 0.11), y + spread(rng, 0.09)))).collect();
+            (stroke.iter()).map(|&(x, y)| place((x + spread(rng, 0.13), y + spread(rng, 0.11)))).collect();
         let curve = smooth(&points);
         for pair in curve.windows(2) {
             ink_segment(&mut ink, pair[0], pair[1], pen);

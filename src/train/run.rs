@@ -225,7 +225,7 @@ impl Run {
             text += &format!("forward.{n}   {:>5} × {:<5} + bias\n", dims.width(n), dims.width(n + 1));
         }
         for n in (0..dims.depth()).filter(|_| !tied) {
-            text += &format!("feedback.{n}  {:>5} × {:<5}\n", dims.width(n + 1), dims.width(n));
+            text += &format!("feedback.{n}  {:>5} × {}\n", dims.width(n + 1), dims.width(n));
         }
         let parameters = dims.parameter_count(tied);
         let bytes = parameters * config.training.dtype.dtype().size_in_bytes();

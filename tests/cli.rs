@@ -1,0 +1,287 @@
+//! The program as its users meet it: good input does what it says, bad input gets a clear word.
+
+mod common;
+
+use common::{Place, metrics};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+/// Runs the program and returns its exit status, stdout and stderr.
+fn run(place: &Place, arguments: &[&str]) -> (i32, String, String) {
+    run_with(place, arguments, &[])
+}
+
+fn run_with(place: &Place, arguments: &[&str], environment: &[(&str, &str)]) -> (i32, String, String) {
+    let output = place.eqprop().args(arguments).envs(environment.iter().copied()).output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+/// Asserts that a command fails with `status`, in one paragraph that holds all of `words`.
+fn fails(place: &Place, arguments: &[&str], status: i32, words: &[&str]) {
+    let (code, _, said) = run(place, arguments);
+    assert_eq!(code, status, "{arguments:?}: {said}");
+    assert!(!said.contains("panicked"), "{said}");
+    for word in words {
+        assert!(said.contains(word), "{arguments:?} should mention {word:?}: {said}");
+    }
+    let complaint: Vec<&str> = said.lines().filter(|line| line.starts_with("eqprop: ")).collect();
+    assert!(status == 2 || complaint.len() == 1, "{said}");
+}
+
+#[test]
+fn a_run_leaves_what_it_should() {
+    let place = Place::new();
+    let (status, stdout, stderr) = run(&place, &place.small_run("cvf", &["--epochs", "3", "--psi", "45"]));
+    assert_eq!((status, stdout.as_str()), (0, ""), "{stderr}");
+    let name = "cvf-1h-psi45-data-seed0";
+    let lines = metrics(&place.path(&format!("runs/{name}/metrics.jsonl")));
+    assert_eq!(lines.len(), 4);
+    for tag in
+        ["error/train", "error/test", "loss/train", "settle/residual", "weights/norm/forward.0", "psi/0"]
+    {
+        assert!(lines[3][tag].is_f64(), "{tag} is missing: {}", lines[3]);
+    }
+    assert!((lines[0]["psi/0"].as_f64().unwrap() - 45.0).abs() < 15.0);
+    for file in ["last", "best", "step-00000036", "step-00000033", "step-00000030"] {
+        assert!(place.path(&format!("checkpoints/{name}/{file}.safetensors")).is_file(), "{file}");
+    }
+    assert_eq!(fs::read_dir(place.path(&format!("checkpoints/{name}"))).unwrap().count(), 5);
+    let environment: serde_json::Value =
+        serde_json::from_str(&place.read(&format!("runs/{name}/environment.json"))).unwrap();
+    assert_eq!(environment["threads"], 1);
+    assert_eq!(environment["data"]["sha256"]["train.images"].as_str().unwrap().len(), 64);
+    // Not on a terminal: one line an epoch.
+    assert_eq!(stderr.lines().filter(|line| line.starts_with("epoch")).count(), 4, "{stderr}");
+    // The configuration it left is one that can be used.
+    let config = format!("runs/{name}/config.toml");
+    let (status, shown, _) = run(&place, &["config", "--config", &config]);
+    assert_eq!(status, 0);
+    assert!(shown.contains("psi = 45"), "{shown}");
+}
+
+#[test]
+fn eval_repeats_the_test_error_of_the_run() {
+    let place = Place::new();
+    run(&place, &place.small_run("ep", &["--epochs", "2", "--name", "e-data"]));
+    let lines = metrics(&place.path("runs/e-data/metrics.jsonl"));
+    let checkpoint = "checkpoints/e-data/last.safetensors";
+    let (status, shown, _) =
+        run(&place, &["eval", "--json", "--checkpoint", checkpoint, "--data-dir", "data"]);
+    assert_eq!(status, 0);
+    let result: serde_json::Value = serde_json::from_str(&shown).unwrap();
+    assert_eq!(result["test_error_percent"], lines[2]["error/test"]);
+    assert_eq!(result["loss"], lines[2]["loss/test"]);
+    let (status, shown, _) = run(&place, &["eval", "--checkpoint", checkpoint, "--data-dir", "data"]);
+    assert_eq!(status, 0);
+    assert!(shown.contains("test error on data"), "{shown}");
+}
+
+#[test]
+fn both_engines_and_types_learn_the_same() {
+    let place = Place::new();
+    let mut errors = Vec::new();
+    for (engine, dtype) in [("plain", "f32"), ("plain", "f64"), ("fused", "f32"), ("fused", "f64")] {
+        let name = format!("{engine}-{dtype}-data");
+        let (engine, dtype) = (format!("training.engine={engine}"), format!("training.dtype={dtype}"));
+        let more = ["--epochs", "3", "--name", &name, "--set", &engine, "--set", &dtype];
+        assert_eq!(run(&place, &place.small_run("cvf", &more)).0, 0);
+        let lines = metrics(&place.path(&format!("runs/{name}/metrics.jsonl")));
+        errors.push(lines[3]["loss/test"].as_f64().unwrap());
+    }
+    for error in &errors[1..] {
+        assert!((error / errors[0] - 1.0).abs() < 1e-4, "{errors:?}");
+    }
+}
+
+#[test]
+fn weights_of_one_run_start_another() {
+    let place = Place::new();
+    run(&place, &place.small_run("cvf", &["--epochs", "2", "--name", "a-data"]));
+    let init = ["--epochs", "1", "--name", "b-data", "--init", "checkpoints/a-data/last.safetensors"];
+    assert_eq!(run(&place, &place.small_run("cvf", &init)).0, 0);
+    let (a, b) = (
+        metrics(&place.path("runs/a-data/metrics.jsonl")),
+        metrics(&place.path("runs/b-data/metrics.jsonl")),
+    );
+    assert_eq!(a[2]["error/test"], b[0]["error/test"]);
+    assert_eq!(a[2]["weights/norm/feedback.0"], b[0]["weights/norm/feedback.0"]);
+    let wrong = ["--init", "checkpoints/a-data/last.safetensors", "--set", "network.dims=[64, 25, 4]"];
+    fails(&place, &place.small_run("cvf", &wrong), 1, &["last.safetensors", "forward.0.weight", "shape"]);
+}
+
+#[test]
+fn resume_auto_starts_anew_or_goes_on() {
+    let place = Place::new();
+    for (epochs, expected) in [("1", "a new run"), ("2", "resuming")] {
+        let more = ["--epochs", epochs, "--resume", "auto"];
+        let (status, _, said) = run(&place, &place.small_run("ep", &more));
+        assert_eq!(status, 0);
+        assert!(said.contains(expected), "{said}");
+    }
+}
+
+#[test]
+fn a_dry_run_touches_nothing() {
+    let place = Place::new();
+    let (status, shown, _) = run(&place, &place.small_run("cvf", &["--dry-run"]));
+    assert_eq!(status, 0);
+    assert!(shown.contains("forward.1      24 × 64") && shown.contains("1756 parameters"), "{shown}");
+    assert!(!place.path("runs").exists() && !place.path("checkpoints").exists());
+}
+
+#[test]
+fn wrong_choices_name_key_place_and_remedy() {
+    let place = Place::new();
+    let train = |more: &[&'static str]| place.small_run("cvf", more);
+    fails(&place, &["train"], 1, &["--algo"]);
+    fails(&place, &["train", "--algo", "dfa"], 2, &["ep, cep, vf or cvf"]);
+    fails(&place, &["config", "--algo", "ep", "--psi", "45"], 1, &["network.psi", "--psi", "ties"]);
+    fails(&place, &["config", "--algo", "ep", "--config", "ep-1h"], 1, &["--config", "--algo"]);
+    fails(&place, &["config", "--config", "nosuch.toml"], 1, &["nosuch.toml", "presets"]);
+    fails(&place, &train(&["--set", "learning.T=0"]), 1, &["learning.T = 0", "--set", "at least 1"]);
+    fails(&place, &train(&["--set", "learning.tau=1"]), 1, &["learning.tau", "learning.T"]);
+    fails(&place, &train(&["--threads", "0"]), 2, &[]);
+    fails(&place, &train(&["--name", "../x"]), 1, &["--name"]);
+    fails(&place, &train(&["--set", "network.dims=[49, 24, 4]"]), 1, &["64 pixels", "network.dims"]);
+    fails(
+        &place,
+        &train(&["--set", "network.dims=[64, 24, 3]"]),
+        1,
+        &["label 3", "network.dims"],
+    );
+    fs::write(place.path("c.toml"), "[network]\ndims = [64,").unwrap();
+    fails(&place, &["config", "--config", "c.toml"], 1, &["c.toml", "not valid TOML"]);
+    fs::write(place.path("c.toml"), "[learning]\nbetta = 1").unwrap();
+    fails(&place, &["config", "--config", "c.toml"], 1, &["c.toml", "learning.betta"]);
+    fs::write(place.path("c.toml"), "[learning]\nbeta = 1").unwrap();
+    fails(&place, &["config", "--config", "c.toml"], 1, &["network.dims", "not set"]);
+    let (status, _, said) = run_with(&place, &["config", "--algo", "ep"], &[("EQPROP_LEARNING_BETTA", "1")]);
+    assert_eq!(status, 1);
+    assert!(said.contains("EQPROP_LEARNING_BETTA"), "{said}");
+}
+
+#[test]
+fn damaged_data_is_named() {
+    let place = Place::new();
+    let images = place.path("data/train-images-idx3-ubyte");
+    let good = fs::read(&images).unwrap();
+    let train = place.small_run("ep", &["--epochs", "1"]);
+    let write = |bytes: &[u8]| fs::write(&images, bytes).unwrap();
+    write(&good[..good.len() - 1]);
+    fails(&place, &train, 1, &["train-images-idx3-ubyte", "cut short"]);
+    write(b"not an IDX file");
+    fails(&place, &train, 1, &["train-images-idx3-ubyte", "magic number"]);
+    write(&[&good[..4], &[0xff; 12], &good[16..]].concat());
+    fails(&place, &train, 1, &["train-images-idx3-ubyte", "header"]);
+    write(&[&good[..7], &[229], &good[8..good.len() - 64]].concat());
+    fails(&place, &train, 1, &["229 images", "230 labels"]);
+    fs::remove_file(&images).unwrap();
+    fails(&place, &train, 1, &["data: found neither train-images-idx3-ubyte"]);
+    fs::write(place.path("data/train-images-idx3-ubyte.gz"), b"not gzip").unwrap();
+    fails(&place, &train, 1, &["train-images-idx3-ubyte.gz"]);
+    fails(&place, &["train", "--algo", "ep", "--data", "mnist", "--data-dir", "nosuch"], 1, &["nosuch"]);
+    assert!(!place.path("runs").exists(), "a failed start leaves nothing");
+}
+
+#[test]
+fn damaged_checkpoints_are_named() {
+    let place = Place::new();
+    run(&place, &place.small_run("ep", &["--epochs", "1", "--name", "r-data"]));
+    let path = "checkpoints/r-data/last.safetensors";
+    let good = fs::read(place.path(path)).unwrap();
+    let resume = ["train", "--resume", "bad.safetensors", "--data-dir", "data", "--epochs", "2"];
+    let eval = ["eval", "--checkpoint", "bad.safetensors", "--data-dir", "data"];
+    for bytes in [&good[..good.len() / 2], b"", &[0xff; 100]] {
+        fs::write(place.path("bad.safetensors"), bytes).unwrap();
+        fails(&place, &resume, 1, &["bad.safetensors"]);
+        fails(&place, &eval, 1, &["bad.safetensors"]);
+    }
+    fails(
+        &place,
+        &["eval", "--checkpoint", "nosuch.safetensors"],
+        1,
+        &["nosuch.safetensors", "cannot be read"],
+    );
+}
+
+#[test]
+fn an_existing_run_is_not_overwritten() {
+    let place = Place::new();
+    let train = place.small_run("ep", &["--epochs", "1", "--name", "r-data"]);
+    assert_eq!(run(&place, &train).0, 0);
+    let before = fs::read(place.path("checkpoints/r-data/last.safetensors")).unwrap();
+    fails(&place, &train, 1, &["runs/r-data", "--resume auto", "--name"]);
+    assert_eq!(fs::read(place.path("checkpoints/r-data/last.safetensors")).unwrap(), before);
+}
+
+#[test]
+fn divergence_is_said_and_keeps_the_last_good_checkpoint() {
+    let place = Place::new();
+    // tanh and a huge nudge: states leave all bounds.
+    let more = [
+        "--epochs",
+        "5",
+        "--name",
+        "r-data",
+        "--set",
+        "learning.beta=1e30",
+        "--set",
+        "learning.learning_rates=[1e30, 1e30]",
+    ];
+    let (status, _, said) = run(&place, &place.small_run("cvf", &more));
+    assert_eq!(status, 3, "{said}");
+    for word in ["diverged in epoch 1", "residual", "‖forward.0‖", "last.safetensors"] {
+        assert!(said.contains(word), "{word}: {said}");
+    }
+    let checkpoint = "checkpoints/r-data/last.safetensors";
+    assert_eq!(run(&place, &["eval", "--checkpoint", checkpoint, "--data-dir", "data"]).0, 0);
+}
+
+#[test]
+fn what_cannot_be_written_is_named() {
+    let place = Place::new();
+    fs::write(place.path("file"), "").unwrap();
+    let train = place.small_run("ep", &["--epochs", "1", "--runs-dir", "file/runs"]);
+    fails(&place, &train, 1, &["file/runs", "cannot be created"]);
+    if fs::create_dir(place.path("closed")).is_ok() {
+        fs::set_permissions(place.path("closed"), fs::Permissions::from_mode(0o500)).unwrap();
+        // Root may write anywhere.
+        if fs::write(place.path("closed/x"), "").is_err() {
+            let train = place.small_run("ep", &["--epochs", "1", "--checkpoints-dir", "closed/c"]);
+            fails(&place, &train, 1, &["closed/c", "cannot be created"]);
+        }
+    }
+}
+
+#[test]
+fn without_mnist_the_run_says_glyphs_loudly_and_mnist_never_falls_back() {
+    let place = Place::new();
+    let offline = [
+        ("HF_ENDPOINT", "http://127.0.0.1:9"),
+        ("HF_HOME", "nowhere"),
+        ("HTTPS_PROXY", "http://127.0.0.1:9"),
+    ];
+    let dry = ["train", "--algo", "ep", "--dry-run", "--limit-train", "100"];
+    let (status, shown, said) = run_with(&place, &dry, &offline);
+    assert_eq!(status, 0, "{said}");
+    assert!(
+        said.contains("THIS IS NOT MNIST") && shown.contains("run ep-1h-glyphs-seed0 on glyphs"),
+        "{shown}{said}"
+    );
+    let (status, _, said) = run_with(&place, &[&dry[..], &["--data", "mnist"]].concat(), &offline);
+    assert_eq!(status, 1);
+    assert!(said.contains("--data-dir") && !said.contains("panicked"), "{said}");
+}
+
+#[test]
+fn the_number_of_classes_and_pixels_is_that_of_the_data() {
+    let place = Place::new();
+    // An 11th class in the test labels.
+    let labels = place.path("data/t10k-labels-idx1-ubyte");
+    let mut bytes = fs::read(&labels).unwrap();
+    bytes[8 + 5] = 10;
+    fs::write(&labels, bytes).unwrap();
+    let train = place.small_run("ep", &["--epochs", "1"]);
+    fails(&place, &train, 1, &["t10k-labels-idx1-ubyte", "image 5", "label 10"]);
+}
