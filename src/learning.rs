@@ -73,20 +73,14 @@ pub struct Protocol {
     pub second_steps: usize,
     /// η_n, learning rate of layer n (forward.n and feedback.n), output first.
     pub learning_rates: Vec<f64>,
-    /// How many of the T steps, the last ones, are damped: s ← (s + F(s))/2. 0 in the paper.
-    pub damped_steps: usize,
-    /// Damp every step of the second phase too: s ← (s + F(s) + β(y − s⁰))/2. Not in the paper.
-    pub damped_nudge: bool,
+    /// Every step of both phases goes half the way, s ← (s + F(s))/2: the fixed points are the same,
+    /// and a synchronous step can no longer overshoot into a cycle of period 2. Not in the paper.
+    pub damped: bool,
     /// Reproduce a quirk of the authors' code: with C-VF the bias of layer N never learns.
     pub authors_code: bool,
 }
 
 impl Protocol {
-    /// Whether step `t` of the first phase (from 0) is damped.
-    pub fn damped(&self, t: usize) -> bool {
-        t + self.damped_steps >= self.first_steps
-    }
-
     /// Whether the bias of the last hidden layer never learns (see [`Protocol::authors_code`]).
     pub fn last_bias_frozen(&self) -> bool {
         self.authors_code && self.rule == Rule::Cvf
@@ -105,9 +99,9 @@ impl Protocol {
         let drive = dynamics.drive(theta, x)?;
         let s_0 = dynamics.rest(theta, x.dim(0)?)?;
         let mut recent = [s_0.clone(), s_0.clone(), s_0];
-        for t in 0..self.first_steps {
+        for _ in 0..self.first_steps {
             let mut s_next = dynamics.step(theta, &drive, &recent[2], None)?;
-            if self.damped(t) {
+            if self.damped {
                 halfway(&mut s_next, &recent[2])?;
             }
             recent.rotate_left(1);
@@ -139,7 +133,7 @@ impl Protocol {
         let mut total: Option<Parameters> = None;
         for t in 0..self.second_steps {
             let mut s_next = dynamics.step(&theta, &drive, &s, Some(nudge))?;
-            if self.damped_nudge {
+            if self.damped {
                 halfway(&mut s_next, &s)?;
             }
             if self.rule.continual() {

@@ -144,12 +144,7 @@ fn wrong_choices_name_key_place_and_remedy() {
     fails(&place, &train(&["--threads", "0"]), 2, &[]);
     fails(&place, &train(&["--name", "../x"]), 1, &["--name"]);
     fails(&place, &train(&["--set", "network.dims=[49, 24, 4]"]), 1, &["64 pixels", "network.dims"]);
-    fails(
-        &place,
-        &train(&["--set", "network.dims=[64, 24, 3]"]),
-        1,
-        &["label 3", "network.dims"],
-    );
+    fails(&place, &train(&["--set", "network.dims=[64, 24, 3]"]), 1, &["label 3", "network.dims"]);
     fs::write(place.path("c.toml"), "[network]\ndims = [64,").unwrap();
     fails(&place, &["config", "--config", "c.toml"], 1, &["c.toml", "not valid TOML"]);
     fs::write(place.path("c.toml"), "[learning]\nbetta = 1").unwrap();

@@ -50,8 +50,7 @@ impl Case {
                 first_steps: case["T"].as_u64().unwrap() as usize,
                 second_steps: case["K"].as_u64().unwrap() as usize,
                 learning_rates: rates.unwrap_or_else(|| vec![0.05; dims.len() - 1]),
-                damped_steps: 0,
-                damped_nudge: false,
+                damped: false,
                 authors_code: false,
             },
             dynamics: Dynamics { activation },
@@ -137,8 +136,9 @@ fn check_plain(name: &str, dtype: DType, tolerance: f64) -> Result<()> {
 }
 
 /// Final weights and the first phase's report of an engine, beside the plain engine's in float64.
-fn check_engine(name: &str, rule: Option<Rule>, dtype: DType, tolerance: f64) {
+fn check_engine(name: &str, rule: Option<Rule>, damped: bool, dtype: DType, tolerance: f64) {
     let mut case = Case::load(name);
+    case.protocol.damped = damped;
     case.protocol.rule = rule.unwrap_or(case.protocol.rule);
     let run = |kind, dtype| {
         let theta = case.theta("", dtype);
@@ -193,7 +193,9 @@ fn fused_engine_equals_the_plain_one() {
         ("cvf-2h", Some(Rule::Cep)),
         ("cvf-2h", Some(Rule::Ep)),
     ] {
-        check_engine(name, rule, DType::F64, 1e-9);
-        check_engine(name, rule, DType::F32, 1e-4);
+        for damped in [false, true] {
+            check_engine(name, rule, damped, DType::F64, 1e-9);
+            check_engine(name, rule, damped, DType::F32, 1e-4);
+        }
     }
 }

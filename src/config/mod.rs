@@ -58,10 +58,8 @@ pub struct LearningConfig {
     pub random_beta: bool,
     /// η, input side first as in Table 2; one for each layer.
     pub learning_rates: Vec<f64>,
-    /// How many of the T steps, the last ones, are damped: s ← (s + F(s))/2.
-    pub damped_steps: usize,
-    /// Damp every step of the second phase too.
-    pub damped_nudge: bool,
+    /// Damp every step of both phases: s ← (s + F(s))/2. The remedy for the collapse of C-VF.
+    pub damped: bool,
     /// Reproduce a quirk of the authors' code: with C-VF the bias of layer N never learns.
     pub authors_code: bool,
 }
@@ -152,7 +150,7 @@ impl Config {
         let dims = &network.dims.0;
         let tied = learning.rule.tied();
         let rule = serde_json::to_string(&learning.rule).unwrap_or_default();
-        let checks: [(bool, &'static str, String); 17] = [
+        let checks: [(bool, &'static str, String); 16] = [
             (
                 dims.len() >= 3 && dims.iter().all(|&d| d > 0),
                 "network.dims",
@@ -199,11 +197,6 @@ impl Config {
                 "must be finite and not negative".into(),
             ),
             (
-                learning.damped_steps <= learning.T,
-                "learning.damped_steps",
-                format!("are the last of the T = {} steps, so there cannot be more of them", learning.T),
-            ),
-            (
                 !learning.authors_code || learning.rule == Rule::Cvf,
                 "learning.authors_code",
                 format!(
@@ -238,8 +231,7 @@ impl Config {
             first_steps: self.learning.T,
             second_steps: self.learning.K,
             learning_rates: self.learning.learning_rates.iter().rev().copied().collect(),
-            damped_steps: self.learning.damped_steps,
-            damped_nudge: self.learning.damped_nudge,
+            damped: self.learning.damped,
             authors_code: self.learning.authors_code,
         }
     }
@@ -269,8 +261,8 @@ impl Config {
         if let Some(psi) = self.psi_degrees() {
             name += &format!("-psi{psi}");
         }
-        if self.learning.damped_steps > 0 {
-            name += &format!("-damped{}", self.learning.damped_steps);
+        if self.learning.damped {
+            name += "-damped";
         }
         if data != "mnist" {
             name += &format!("-{data}");

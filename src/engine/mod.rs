@@ -39,7 +39,7 @@ pub struct Report {
 }
 
 /// A sample whose every neuron moved by no more than this in the last step counts as settled.
-pub const SETTLED: f64 = 1e-3;
+pub const SETTLED: f64 = 1e-2;
 
 impl Report {
     /// Adds what other images showed. NaN residuals stay NaN.

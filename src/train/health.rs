@@ -11,6 +11,9 @@ const WINDOW: usize = 250;
 /// Share of unsettled images, percent, from which it is said.
 const NOTEWORTHY: f64 = 1.0;
 
+/// A change in the last step from which it is not just slow settling.
+const FAR: f64 = 0.1;
+
 /// Whether a train error (percent) means that the network has lost what it knew: at least 20 %, and
 /// five times the best there was.
 pub fn collapsed(train_error: f64, best: Option<f64>) -> bool {
@@ -67,12 +70,13 @@ impl Health {
                 window.residual, window.residual_two_steps
             )
         };
-        if unsettled >= NOTEWORTHY.max(4.0 * self.said_unsettled) {
+        let noteworthy = unsettled >= NOTEWORTHY.max(4.0 * self.said_unsettled);
+        if noteworthy && window.residual > FAR {
             self.said_unsettled = unsettled;
             let norms = norms(&engine.parameters()?)?;
             warn!(
                 "epoch {epoch}: the first phase has stopped settling: {}; norms {norms}. \
-                 `learning.damped_steps` is made for this.",
+                 `--set learning.damped=true` is made for this.",
                 states()
             );
         }

@@ -207,11 +207,11 @@ impl<T: Real> Kernel<T> for FirstPhase<'_, T> {
         let terms = [weights.input.input(&block.x, width)];
         let layer = Layer { rows, stride: weights.stride(last), terms: &terms, activation: None };
         layer.run::<L>(&weights.bias[last], 0, &mut block.drive);
-        for t in 0..protocol.first_steps {
+        for _ in 0..protocol.first_steps {
             block.settled.rotate_left(1);
             let [_, s, s_next] = &mut block.settled;
             step::<L>(weights, activation, rows, &block.drive, &[], s, s_next);
-            if protocol.damped(t) {
+            if protocol.damped {
                 halfway(s_next, s);
             }
         }

@@ -148,7 +148,7 @@ impl<T: Real> Fused<T> {
         let (weights, activation) = (&self.weights, self.dynamics.activation);
         let images = batch.labels.len();
         let stride = weights.stride(weights.last());
-        let (gram, damped) = (&self.gram, self.protocol.damped_nudge);
+        let (gram, damped) = (&self.gram, self.protocol.damped);
         // Blocks need each other's drift while their own states change.
         let drifts: Vec<Vec<T>> = self.blocks.iter_mut().map(|b| std::mem::take(&mut b.drift)).collect();
         let run = |(i, (block, labels)): (usize, (&mut Block<T>, &[u8]))| {
