@@ -27,4 +27,31 @@ impl Activation {
             Activation::HardSigmoid => x.clamp(0.0, 1.0),
         }
     }
+
+    /// σ′(x), elementwise, any shape. At the corners of the hard sigmoid, 0.
+    ///
+    /// # Errors
+    /// As [`Activation::apply`].
+    pub fn derivative(self, x: &Tensor) -> Result<Tensor> {
+        match self {
+            Activation::Sigmoid => {
+                let s = self.apply(x)?;
+                &s * s.affine(-4.0, 4.0)?
+            }
+            Activation::Tanh => x.tanh()?.sqr()?.affine(-1.0, 1.0),
+            Activation::HardSigmoid => (x.gt(0.0)? * x.lt(1.0)?)?.to_dtype(x.dtype()),
+        }
+    }
+
+    /// σ″(x), elementwise, any shape.
+    ///
+    /// # Errors
+    /// As [`Activation::apply`].
+    pub fn second_derivative(self, x: &Tensor) -> Result<Tensor> {
+        match self {
+            Activation::Sigmoid => self.derivative(x)? * self.apply(x)?.affine(-8.0, 4.0)?,
+            Activation::Tanh => self.derivative(x)? * x.tanh()?.affine(-2.0, 0.0)?,
+            Activation::HardSigmoid => x.zeros_like(),
+        }
+    }
 }

@@ -121,7 +121,8 @@ struct EvalArgs {
 }
 
 fn parse_rule(text: &str) -> Result<Rule, String> {
-    serde_json::from_value(text.into()).map_err(|_| "choose ep, cep, vf or cvf".to_string())
+    serde_json::from_value(text.into())
+        .map_err(|_| "choose ep, cep, cep-rescaled, vf, cvf, bptt or rbp".to_string())
 }
 
 impl ConfigArgs {
@@ -227,7 +228,7 @@ fn run_eval(args: EvalArgs) -> Result<i32> {
             .with_context(|| format!("--device {name}: choose auto, cpu or cuda"))?,
     };
     let device = train::open_device(device)?;
-    let tied = config.learning.rule.tied();
+    let tied = config.tied();
     let dims = &config.network.dims;
     let dtype = config.training.dtype.dtype();
     let theta = Parameters::from_named(&checkpoint.tensors, dims, tied, dtype, &device)

@@ -15,11 +15,30 @@ pub struct Nudge<'a> {
     pub beta: f64,
 }
 
-/// Discrete-time dynamics (E.1, E.4), the same for tied and untied weights.
+/// How time passes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Time {
+    /// Every step replaces the states (E.1, E.2, E.4).
+    Discrete,
+    /// Leaky integration of a differential equation (E.3, E.5).
+    Real {
+        /// ε, the length of a step.
+        epsilon: f64,
+        /// Whether states are kept in [0, 1].
+        clamp: bool,
+    },
+}
+
+/// F, and how it depends on the nudge.
 #[derive(Clone, Copy, Debug)]
 pub struct Dynamics {
+    /// How time passes.
+    pub time: Time,
     /// σ.
     pub activation: Activation,
+    /// Every step goes half the way, s ← (s + F(s))/2: the fixed points are the same, and a synchronous
+    /// step can no longer overshoot into a cycle of period 2. Not in the paper.
+    pub damped: bool,
 }
 
 impl Dynamics {
@@ -28,29 +47,68 @@ impl Dynamics {
     /// # Errors
     /// Only those of candle.
     pub fn rest(&self, theta: &Parameters, batch: usize) -> Result<Vec<Tensor>> {
-        theta
-            .forward
-            .iter()
-            .map(|layer| Tensor::zeros_like(&layer.bias.unsqueeze(0)?.repeat((batch, 1))?))
+        (theta.forward.iter())
+            .map(|layer| Tensor::zeros((batch, layer.bias.dim(0)?), layer.bias.dtype(), layer.bias.device()))
             .collect()
     }
 
-    /// W_x·x + b_N, what the input x (B, d_in) contributes to the last hidden layer: (B, d_N).
+    /// ρ(s), what neurons in state s pass on: s itself in discrete time, σ(s) in real time.
+    ///
+    /// # Errors
+    /// Only those of candle.
+    pub fn rate(&self, s: &Tensor) -> Result<Tensor> {
+        match self.time {
+            Time::Discrete => Ok(s.clone()),
+            Time::Real { .. } => self.activation.apply(s),
+        }
+    }
+
+    /// W_x·ρ(x) + b_N, what the input x (B, d_in) contributes to the last hidden layer: (B, d_N).
     ///
     /// # Errors
     /// Only those of candle (shapes that differ).
     pub fn drive(&self, theta: &Parameters, x: &Tensor) -> Result<Tensor> {
         let input = &theta.forward[theta.depth()];
-        x.matmul(&input.weight.t()?)?.broadcast_add(&input.bias)
+        self.rate(x)?.matmul(&input.weight.t()?)?.broadcast_add(&input.bias)
     }
 
-    /// F(x, s, θ), Eq. 85 (tied) and Eq. 98 (untied); with a nudge, Eq. 86 and Eq. 99:
+    /// hⁿ = W_nn+1·ρ(sⁿ⁺¹) + W_nn−1·ρ(sⁿ⁻¹) + b_n, what arrives at each layer; W_x·ρ(x) + b_N, that is
+    /// [`Dynamics::drive`], stands for the first term at layer N.
     ///
-    /// - s⁰ ← σ(W_01·s¹ + b_0) + β(y − s⁰)
-    /// - sⁿ ← σ(W_nn+1·sⁿ⁺¹ + W_nn−1·sⁿ⁻¹ + b_n)
-    /// - sᴺ ← σ(W_x·x + W_NN−1·sᴺ⁻¹ + b_N)
+    /// # Errors
+    /// Only those of candle (shapes that differ).
+    pub fn arriving(&self, theta: &Parameters, drive: &Tensor, s: &[Tensor]) -> Result<Vec<Tensor>> {
+        let last = theta.depth();
+        let rates: Vec<Tensor> = s.iter().map(|s| self.rate(s)).collect::<Result<_>>()?;
+        (0..=last)
+            .map(|n| {
+                let from_above = if n == last {
+                    drive.clone()
+                } else {
+                    let layer = &theta.forward[n];
+                    rates[n + 1].matmul(&layer.weight.t()?)?.broadcast_add(&layer.bias)?
+                };
+                match n {
+                    0 => Ok(from_above),
+                    _ => from_above + rates[n - 1].matmul(&theta.backward_weight(n - 1)?)?,
+                }
+            })
+            .collect()
+    }
+
+    /// Whether hⁿ is multiplied by σ′(sⁿ): in real time with tied weights, where F derives from Φ
+    /// (Eq. 96), on the hidden layers. The printed equations omit σ′; the authors' code has it. The
+    /// output layer is linear there, and so it is here.
+    pub fn gated(&self, theta: &Parameters, n: usize) -> bool {
+        matches!(self.time, Time::Real { .. }) && theta.tied() && n > 0
+    }
+
+    /// F(x, s, θ), all layers at once. `drive` is [`Dynamics::drive`] for the same θ and x.
     ///
-    /// All layers move at once. `drive` is [`Dynamics::drive`] for the same θ and x.
+    /// - Discrete time, Eq. 85 (tied), Eq. 98 (untied): sⁿ ← σ(hⁿ)
+    /// - real time, E.3 and E.5: sⁿ ← (1 − ε)sⁿ + ε·hⁿ, with tied weights ε·σ′(sⁿ)⊙hⁿ on the hidden layers
+    ///
+    /// and with a nudge (Eq. 86, 97, 99, 101), added to the new s⁰: β(y − s⁰), or εβ(y − s⁰) in real time.
     ///
     /// # Errors
     /// Only those of candle (shapes that differ).
@@ -61,22 +119,34 @@ impl Dynamics {
         s: &[Tensor],
         nudge: Option<Nudge>,
     ) -> Result<Vec<Tensor>> {
-        let last = theta.depth();
-        let mut s_next = Vec::with_capacity(s.len());
-        for n in 0..=last {
-            let mut input = if n == last {
-                drive.clone()
-            } else {
-                let layer = &theta.forward[n];
-                s[n + 1].matmul(&layer.weight.t()?)?.broadcast_add(&layer.bias)?
+        let mut s_next = self.arriving(theta, drive, s)?;
+        for (n, h) in s_next.iter_mut().enumerate() {
+            *h = match self.time {
+                Time::Discrete => self.activation.apply(h)?,
+                Time::Real { epsilon, .. } => {
+                    if self.gated(theta, n) {
+                        *h = (&*h * self.activation.derivative(&s[n])?)?;
+                    }
+                    ((&s[n] * (1.0 - epsilon))? + (&*h * epsilon)?)?
+                }
             };
-            if n > 0 {
-                input = (input + s[n - 1].matmul(&theta.backward_weight(n - 1)?)?)?;
-            }
-            s_next.push(self.activation.apply(&input)?);
         }
         if let Some(Nudge { target, beta }) = nudge {
-            s_next[0] = (&s_next[0] + ((target - &s[0])? * beta)?)?;
+            let strength = match self.time {
+                Time::Discrete => beta,
+                Time::Real { epsilon, .. } => epsilon * beta,
+            };
+            s_next[0] = (&s_next[0] + ((target - &s[0])? * strength)?)?;
+        }
+        if let Time::Real { clamp: true, .. } = self.time {
+            for s in &mut s_next {
+                *s = s.clamp(0.0, 1.0)?;
+            }
+        }
+        if self.damped {
+            for (next, s) in s_next.iter_mut().zip(s) {
+                *next = ((&*next + s)? * 0.5)?;
+            }
         }
         Ok(s_next)
     }

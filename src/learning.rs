@@ -1,4 +1,4 @@
-//! The two phases and what the second does to the weights: EP, C-EP, VF and C-VF.
+//! The two phases and what the second does to the weights: EP, C-EP, VF, C-VF and Algorithm 5.
 
 use crate::dynamics::{Dynamics, Nudge};
 use crate::network::{Forward, Parameters};
@@ -13,53 +13,92 @@ pub enum Rule {
     Ep,
     /// Continual EP (Alg. 2): tied weights, an update at every step of the second phase.
     Cep,
+    /// Algorithm 5: C-EP with tiny learning rates, its total update rescaled afterwards.
+    CepRescaled,
     /// Vector field: untied weights, the sum of the updates of Eq. 12 applied after the second phase.
     Vf,
     /// Continual vector field (Eq. 12, E.4): untied weights, an update at every step.
     Cvf,
+    /// Backpropagation through the last K steps of the first phase (Alg. 3), a baseline.
+    Bptt,
+    /// K steps of recurrent backpropagation from the settled state (Alg. 4), a baseline.
+    Rbp,
 }
 
 impl Rule {
-    /// Whether the rule is for networks whose feedback weights are the transposed forward weights.
-    pub fn tied(self) -> bool {
-        matches!(self, Rule::Ep | Rule::Cep)
+    /// Whether the rule needs feedback weights that are the transposed forward weights (`Some(true)`),
+    /// or of their own (`Some(false)`); `None` where either will do.
+    pub fn tied(self) -> Option<bool> {
+        match self {
+            Rule::Ep | Rule::Cep | Rule::CepRescaled => Some(true),
+            Rule::Vf | Rule::Cvf => Some(false),
+            Rule::Bptt | Rule::Rbp => None,
+        }
     }
 
     /// Whether weights change at every step of the second phase.
     pub fn continual(self) -> bool {
-        matches!(self, Rule::Cep | Rule::Cvf)
+        matches!(self, Rule::Cep | Rule::CepRescaled | Rule::Cvf)
     }
 
-    /// Δ_θ(t), the normalised update between two consecutive states s_t (`s`) and s_{t+1} (`s_next`),
-    /// a mean over the batch. `x` is (B, d_in), states are (B, d_n), output first.
-    ///
-    /// - tied (Eq. 89, 95): Δ_{W nn+1} = (s'ⁿ·s'ⁿ⁺¹ᵀ − sⁿ·sⁿ⁺¹ᵀ)/β
-    /// - untied (E.4): Δ_{W nn+1} = (s'ⁿ − sⁿ)·sⁿ⁺¹ᵀ/β, Δ_{W n+1n} = (s'ⁿ⁺¹ − sⁿ⁺¹)·sⁿᵀ/β
-    /// - both: Δ_{W x} = (s'ᴺ − sᴺ)·xᵀ/β, and biases as if their input were 1.
-    ///
-    /// # Errors
-    /// Only those of candle (shapes that differ).
-    pub fn update(self, x: &Tensor, s: &[Tensor], s_next: &[Tensor], beta: f64) -> Result<Parameters> {
-        let last = s.len() - 1;
-        let scale = 1.0 / (beta * x.dim(0)? as f64);
-        let outer = |a: &Tensor, b: &Tensor| a.t()?.matmul(b);
-        let delta: Vec<Tensor> = (s_next.iter().zip(s)).map(|(next, s)| next - s).collect::<Result<_>>()?;
-        let mut forward = Vec::new();
-        let mut feedback = Vec::new();
-        for n in 0..=last {
-            let weight = if n == last {
-                outer(&delta[n], x)?
-            } else if self.tied() {
-                (outer(&s_next[n], &s_next[n + 1])? - outer(&s[n], &s[n + 1])?)?
-            } else {
-                feedback.push((outer(&delta[n + 1], &s[n])? * scale)?);
-                outer(&delta[n], &s[n + 1])?
-            };
-            forward.push(Forward { weight: (weight * scale)?, bias: (delta[n].sum(0)? * scale)? });
-        }
-        let feedback = (!self.tied()).then_some(feedback);
-        Ok(Parameters { forward, feedback })
+    /// Whether the rule has a second phase with Hebbian updates at all.
+    pub fn hebbian(self) -> bool {
+        self.tied().is_some()
     }
+
+    /// The name in configurations.
+    pub fn name(self) -> &'static str {
+        match self {
+            Rule::Ep => "ep",
+            Rule::Cep => "cep",
+            Rule::CepRescaled => "cep-rescaled",
+            Rule::Vf => "vf",
+            Rule::Cvf => "cvf",
+            Rule::Bptt => "bptt",
+            Rule::Rbp => "rbp",
+        }
+    }
+}
+
+/// Δ_θ(t), the normalised update between two consecutive states s_t (`s`) and s_{t+1} (`s_next`), a mean
+/// over the batch. `x` is (B, d_in), states are (B, d_n), output first; ρ is [`Dynamics::rate`].
+///
+/// - tied (Eq. 89, 95, E.3): Δ_{W nn+1} = (ρ(s'ⁿ)·ρ(s'ⁿ⁺¹)ᵀ − ρ(sⁿ)·ρ(sⁿ⁺¹)ᵀ)/β
+/// - untied (E.4, E.5): Δ_{W nn+1} = (s'ⁿ − sⁿ)·ρ(sⁿ⁺¹)ᵀ/β, Δ_{W n+1n} = (s'ⁿ⁺¹ − sⁿ⁺¹)·ρ(sⁿ)ᵀ/β
+/// - weights from the input as the others, with ρ(x) on both sides; biases as if their input were 1.
+///
+/// # Errors
+/// Only those of candle (shapes that differ).
+pub fn hebbian_update(
+    dynamics: &Dynamics,
+    tied: bool,
+    x: &Tensor,
+    s: &[Tensor],
+    s_next: &[Tensor],
+    beta: f64,
+) -> Result<Parameters> {
+    let last = s.len() - 1;
+    let scale = 1.0 / (beta * x.dim(0)? as f64);
+    let outer = |a: &Tensor, b: &Tensor| a.t()?.matmul(b);
+    let rates = |s: &[Tensor]| -> Result<Vec<Tensor>> { s.iter().map(|s| dynamics.rate(s)).collect() };
+    let (rate, rate_next) = (rates(s)?, rates(s_next)?);
+    let (before, after) = if tied { (&rate[..], &rate_next[..]) } else { (s, s_next) };
+    let delta: Vec<Tensor> = (after.iter().zip(before)).map(|(a, b)| a - b).collect::<Result<_>>()?;
+    let mut forward = Vec::new();
+    let mut feedback = Vec::new();
+    for n in 0..=last {
+        let weight = if n == last {
+            outer(&delta[n], &dynamics.rate(x)?)?
+        } else if tied {
+            (outer(&rate_next[n], &rate_next[n + 1])? - outer(&rate[n], &rate[n + 1])?)?
+        } else {
+            feedback.push((outer(&delta[n + 1], &rate[n])? * scale)?);
+            outer(&delta[n], &rate[n + 1])?
+        };
+        forward.push(Forward { weight: (weight * scale)?, bias: (delta[n].sum(0)? * scale)? });
+    }
+    let feedback = (!tied).then_some(feedback);
+    Ok(Parameters { forward, feedback })
 }
 
 /// How the two phases are run (Table 2).
@@ -67,15 +106,16 @@ impl Rule {
 pub struct Protocol {
     /// The learning rule.
     pub rule: Rule,
+    /// Whether feedback weights are the transposed forward weights.
+    pub tied: bool,
     /// T, steps of the first phase.
     pub first_steps: usize,
     /// K, steps of the second phase.
     pub second_steps: usize,
+    /// η_tiny/η of Algorithm 5.
+    pub tiny: f64,
     /// η_n, learning rate of layer n (forward.n and feedback.n), output first.
     pub learning_rates: Vec<f64>,
-    /// Every step of both phases goes half the way, s ← (s + F(s))/2: the fixed points are the same,
-    /// and a synchronous step can no longer overshoot into a cycle of period 2. Not in the paper.
-    pub damped: bool,
     /// Reproduce a quirk of the authors' code: with C-VF the bias of layer N never learns.
     pub authors_code: bool,
 }
@@ -100,10 +140,7 @@ impl Protocol {
         let s_0 = dynamics.rest(theta, x.dim(0)?)?;
         let mut recent = [s_0.clone(), s_0.clone(), s_0];
         for _ in 0..self.first_steps {
-            let mut s_next = dynamics.step(theta, &drive, &recent[2], None)?;
-            if self.damped {
-                halfway(&mut s_next, &recent[2])?;
-            }
+            let s_next = dynamics.step(theta, &drive, &recent[2], None)?;
             recent.rotate_left(1);
             recent[2] = s_next;
         }
@@ -113,7 +150,7 @@ impl Protocol {
     /// The second phase from the settled state `s_star`: K nudged steps, the weights changing at
     /// each (continual rules, Eq. 94 and 99) or after all (Alg. 1). Returns the new θ.
     ///
-    /// `observe(t, s_t, s_{t+1}, θ_{t+1})` sees every step.
+    /// `observe(t, s_t, s_{t+1}, θ_{t+1})` sees every step; θ as the next step will use it.
     ///
     /// # Errors
     /// Those of candle and of `observe`.
@@ -127,43 +164,62 @@ impl Protocol {
         mut observe: impl FnMut(usize, &[Tensor], &[Tensor], &Parameters) -> Result<()>,
     ) -> Result<Parameters> {
         let rate = |n: usize| self.learning_rates[n];
-        let mut theta = theta.clone();
+        let mut theta_t = theta.clone();
         let mut s = s_star.to_vec();
-        let mut drive = dynamics.drive(&theta, x)?;
+        let mut drive = dynamics.drive(theta, x)?;
         let mut total: Option<Parameters> = None;
         for t in 0..self.second_steps {
-            let mut s_next = dynamics.step(&theta, &drive, &s, Some(nudge))?;
-            if self.damped {
-                halfway(&mut s_next, &s)?;
+            let s_next = dynamics.step(&theta_t, &drive, &s, Some(nudge))?;
+            if !self.telescopes() {
+                let update = self.update(dynamics, x, &s, &s_next, nudge.beta)?;
+                if self.rule == Rule::Cep || self.rule == Rule::Cvf {
+                    theta_t = theta_t.plus(&update, rate)?;
+                } else {
+                    let sum = match total {
+                        Some(total) => total.plus(&update, |_| 1.0)?,
+                        None => update,
+                    };
+                    if self.rule == Rule::CepRescaled {
+                        // The tiny updates add up beside θ, where rounding does not swallow them;
+                        // what it may swallow is only their influence on the next state.
+                        theta_t = theta.plus(&sum, |n| self.tiny * rate(n))?;
+                    }
+                    total = Some(sum);
+                }
+                if self.rule.continual() {
+                    drive = dynamics.drive(&theta_t, x)?;
+                }
             }
-            if self.rule.continual() {
-                let update = self.update(x, &s, &s_next, nudge.beta)?;
-                theta = theta.plus(&update, rate)?;
-                drive = dynamics.drive(&theta, x)?;
-            } else if !self.rule.tied() {
-                let update = self.update(x, &s, &s_next, nudge.beta)?;
-                total = Some(match total {
-                    Some(total) => total.plus(&update, |_| 1.0)?,
-                    None => update,
-                });
-            }
-            observe(t, &s, &s_next, &theta)?;
+            observe(t, &s, &s_next, &theta_t)?;
             s = s_next;
         }
-        if !self.rule.continual() {
-            // With tied weights the sum over the steps telescopes (Eq. 5).
-            let total = match total {
-                Some(total) => total,
-                None => self.update(x, s_star, &s, nudge.beta)?,
-            };
-            theta = theta.plus(&total, rate)?;
+        match total {
+            // VF, and the rescaled total of Algorithm 5.
+            Some(total) => theta.plus(&total, rate),
+            None if self.telescopes() => theta.plus(&self.update(dynamics, x, s_star, &s, nudge.beta)?, rate),
+            None => Ok(theta_t),
         }
-        Ok(theta)
     }
 
-    /// [`Rule::update`], less what [`Protocol::authors_code`] leaves out.
-    fn update(&self, x: &Tensor, s: &[Tensor], s_next: &[Tensor], beta: f64) -> Result<Parameters> {
-        let mut update = self.rule.update(x, s, s_next, beta)?;
+    /// Whether the sum of the updates over the steps is the update from the first state to the last
+    /// (Eq. 5), so that it need not be computed step by step.
+    fn telescopes(&self) -> bool {
+        self.rule == Rule::Ep
+    }
+
+    /// [`hebbian_update`], less what [`Protocol::authors_code`] leaves out.
+    ///
+    /// # Errors
+    /// Only those of candle (shapes that differ).
+    pub fn update(
+        &self,
+        dynamics: &Dynamics,
+        x: &Tensor,
+        s: &[Tensor],
+        s_next: &[Tensor],
+        beta: f64,
+    ) -> Result<Parameters> {
+        let mut update = hebbian_update(dynamics, self.tied, x, s, s_next, beta)?;
         if self.last_bias_frozen()
             && let Some(last) = update.forward.last_mut()
         {
@@ -171,12 +227,4 @@ impl Protocol {
         }
         Ok(update)
     }
-}
-
-/// s' ← (s + s')/2.
-fn halfway(s_next: &mut [Tensor], s: &[Tensor]) -> Result<()> {
-    for (next, s) in s_next.iter_mut().zip(s) {
-        *next = ((&*next + s)? * 0.5)?;
-    }
-    Ok(())
 }

@@ -9,5 +9,6 @@ pub mod dynamics;
 pub mod engine;
 pub mod learning;
 pub mod network;
+pub mod reference;
 pub mod rng;
 pub mod train;

@@ -8,8 +8,8 @@ pub use resolve::{Choices, Origin, Resolved, parse_value};
 
 use crate::activation::Activation;
 use crate::data::DataChoice;
-use crate::dynamics::Dynamics;
-use crate::engine::EngineKind;
+use crate::dynamics::{Dynamics, Time};
+use crate::engine::{self, EngineKind};
 use crate::learning::{Protocol, Rule};
 use crate::network::{Dims, Init};
 use candle_core::DType;
@@ -37,8 +37,18 @@ pub struct NetworkConfig {
     pub activation: Activation,
     /// How weights and biases start.
     pub init: Init,
-    /// Ψ(θf, θb) of the initial weights, degrees; 0 for tied rules.
+    /// Ψ(θf, θb) of the initial weights, degrees; 0 where weights are tied.
     pub psi: f64,
+    /// Whether feedback weights are the transposed forward weights. Most rules decide that themselves;
+    /// for bptt and rbp it is a choice, tied where left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tied: Option<bool>,
+    /// How time passes.
+    pub time: TimeChoice,
+    /// ε of real time.
+    pub epsilon: f64,
+    /// Whether real-time states are kept in [0, 1].
+    pub clamp: bool,
 }
 
 /// `[learning]`: the rule and its phases (Table 2).
@@ -60,8 +70,20 @@ pub struct LearningConfig {
     pub learning_rates: Vec<f64>,
     /// Damp every step of both phases: s ← (s + F(s))/2. The remedy for the collapse of C-VF.
     pub damped: bool,
+    /// η_tiny/η of Algorithm 5 (rule = "cep-rescaled").
+    pub tiny: f64,
     /// Reproduce a quirk of the authors' code: with C-VF the bias of layer N never learns.
     pub authors_code: bool,
+}
+
+/// How time passes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TimeChoice {
+    /// Every step replaces the states.
+    Discrete,
+    /// Leaky integration with steps of ε.
+    Real,
 }
 
 /// `[training]`: how long, on what, and how.
@@ -92,6 +114,10 @@ pub struct TrainingConfig {
     pub device: DeviceChoice,
     /// Which engine computes.
     pub engine: EngineKind,
+    /// Over how many minibatches Ψ(Δtot, −∇BPTT tot) is measured; 0 never measures it.
+    pub angle_minibatches: usize,
+    /// Measure it before training (always) and then every so many epochs; 0 only before.
+    pub angle_every: usize,
 }
 
 /// Element type of states and weights.
@@ -148,9 +174,11 @@ impl Config {
     pub fn validate(&self) -> Result<(), Problem> {
         let Config { network, learning, training } = self;
         let dims = &network.dims.0;
-        let tied = learning.rule.tied();
-        let rule = serde_json::to_string(&learning.rule).unwrap_or_default();
-        let checks: [(bool, &'static str, String); 16] = [
+        let tied = self.tied();
+        let rule = learning.rule.name();
+        let real = network.time == TimeChoice::Real;
+        let baseline = !learning.rule.hebbian();
+        let checks: [(bool, &'static str, String); 22] = [
             (
                 dims.len() >= 3 && dims.iter().all(|&d| d > 0),
                 "network.dims",
@@ -170,9 +198,34 @@ impl Config {
                 network.psi == 0.0 || !tied,
                 "network.psi",
                 format!(
-                    "asks for feedback weights of their own, but rule = {rule} ties them to the forward \
+                    "asks for feedback weights of their own, but rule = \"{rule}\" ties them to the forward \
                      weights: leave psi out, or choose rule = \"vf\" or \"cvf\""
                 ),
+            ),
+            (
+                network.tied.is_none_or(|tied| learning.rule.tied().is_none_or(|needed| needed == tied)),
+                "network.tied",
+                format!("contradicts rule = \"{rule}\", which decides that itself: leave it out"),
+            ),
+            (
+                network.epsilon > 0.0 && network.epsilon <= 1.0,
+                "network.epsilon",
+                "must be a step of time above 0 and at most 1".into(),
+            ),
+            (
+                real || !network.clamp,
+                "network.clamp",
+                "keeps real-time states in [0, 1]: set time = \"real\", or leave it out".into(),
+            ),
+            (
+                learning.tiny > 0.0 && learning.tiny <= 1.0,
+                "learning.tiny",
+                "is η_tiny/η and must be above 0 and at most 1".into(),
+            ),
+            (
+                !baseline || learning.K <= learning.T,
+                "learning.K",
+                format!("steps back from the last of T = {} steps must not be more than those", learning.T),
             ),
             (learning.T >= 1, "learning.T", "must be at least 1 step".into()),
             (learning.K >= 1, "learning.K", "must be at least 1 step".into()),
@@ -197,10 +250,10 @@ impl Config {
                 "must be finite and not negative".into(),
             ),
             (
-                !learning.authors_code || learning.rule == Rule::Cvf,
+                !learning.authors_code || (learning.rule == Rule::Cvf && !real),
                 "learning.authors_code",
                 format!(
-                    "reproduces a quirk that only rule = \"cvf\" has; rule = {rule} is the same either way"
+                    "reproduces a quirk that only rule = \"cvf\" in discrete time has; rule = \"{rule}\" is the same either way"
                 ),
             ),
             (training.epochs >= 1, "training.epochs", "must be at least 1".into()),
@@ -212,6 +265,11 @@ impl Config {
             ),
             (training.limit_train != Some(0), "training.limit_train", "must be at least 1 image".into()),
             (training.limit_test != Some(0), "training.limit_test", "must be at least 1 image".into()),
+            (
+                training.engine != EngineKind::Fused || engine::fusible(&self.dynamics(), &self.protocol()),
+                "training.engine",
+                "\"fused\" runs ep, cep, vf and cvf in discrete time: choose engine = \"auto\"".into(),
+            ),
             (
                 training.engine != EngineKind::Fused || training.device != DeviceChoice::Cuda,
                 "training.engine",
@@ -228,38 +286,45 @@ impl Config {
     pub fn protocol(&self) -> Protocol {
         Protocol {
             rule: self.learning.rule,
+            tied: self.tied(),
+            tiny: self.learning.tiny,
             first_steps: self.learning.T,
             second_steps: self.learning.K,
             learning_rates: self.learning.learning_rates.iter().rev().copied().collect(),
-            damped: self.learning.damped,
             authors_code: self.learning.authors_code,
         }
     }
 
     /// The dynamics, as the engines take them.
     pub fn dynamics(&self) -> Dynamics {
-        Dynamics { activation: self.network.activation }
+        let time = match self.network.time {
+            TimeChoice::Discrete => Time::Discrete,
+            TimeChoice::Real => Time::Real { epsilon: self.network.epsilon, clamp: self.network.clamp },
+        };
+        Dynamics { time, activation: self.network.activation, damped: self.learning.damped }
     }
 
     /// Ψ of the feedback weights; `None` where there are none.
     pub fn psi_degrees(&self) -> Option<f64> {
-        (!self.learning.rule.tied()).then_some(self.network.psi)
+        (!self.tied()).then_some(self.network.psi)
+    }
+
+    /// Whether feedback weights are the transposed forward weights.
+    pub fn tied(&self) -> bool {
+        self.learning.rule.tied().or(self.network.tied).unwrap_or(true)
     }
 
     /// A name for a run of this configuration on the data set `data`.
     pub fn run_name(&self, data: &str) -> String {
-        let rule = match self.learning.rule {
-            Rule::Ep => "ep",
-            Rule::Cep => "cep",
-            Rule::Vf => "vf",
-            Rule::Cvf => "cvf",
-        };
-        let mut name = format!("{rule}-{}h", self.network.dims.depth());
+        let mut name = format!("{}-{}h", self.learning.rule.name(), self.network.dims.depth());
         if self.learning.rule == Rule::Cep && self.learning.random_beta {
             name += "-random-beta";
         }
         if let Some(psi) = self.psi_degrees() {
             name += &format!("-psi{psi}");
+        }
+        if self.network.time == TimeChoice::Real {
+            name += "-real";
         }
         if self.learning.damped {
             name += "-damped";

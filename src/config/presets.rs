@@ -34,21 +34,22 @@ pub struct Picked {
 
 /// The preset for a rule and a depth, derived from the nearest row of Table 2 where it has none.
 ///
-/// VF has no row: it takes EP's, whose updates are not continual either. Beyond two hidden layers T
+/// Rules without a row take EP's: VF, whose updates are not continual either, Algorithm 5, for which the
+/// paper says so (F.2), and the baselines. Beyond two hidden layers T
 /// and K grow by what the second layer brought (60 and 5 steps), and each further hidden layer of
 /// 512 neurons is put on the output side with a tenth of its neighbour's learning rate, as the second was.
 pub fn pick(rule: Rule, depth: usize) -> Result<Picked, toml::de::Error> {
     let family = match rule {
-        Rule::Ep | Rule::Vf => "ep",
+        Rule::Ep | Rule::Vf | Rule::CepRescaled | Rule::Bptt | Rule::Rbp => "ep",
         Rule::Cep => "cep",
         Rule::Cvf => "cvf",
     };
     let name = format!("{family}-{}h", depth.clamp(1, 2));
     let mut table: Table = toml::from_str(text(&name).unwrap_or_default())?;
     let mut changes = Vec::new();
-    if rule == Rule::Vf {
-        set(&mut table, "learning", "rule", |_| "vf".into());
-        changes.push("rule = \"vf\"".to_string());
+    if !name.starts_with(&format!("{}-", rule.name())) {
+        set(&mut table, "learning", "rule", |_| rule.name().into());
+        changes.push(format!("rule = \"{}\"", rule.name()));
     }
     if depth > 2 {
         let extra = depth - 2;

@@ -67,7 +67,7 @@ const REQUIRED: [&str; 7] = [
 ];
 
 /// Keys that may be left out altogether.
-const OPTIONAL: [&str; 2] = ["training.limit_train", "training.limit_test"];
+const OPTIONAL: [&str; 3] = ["network.tied", "training.limit_train", "training.limit_test"];
 
 /// Values with their origins, by `section.key`.
 type Layers = BTreeMap<String, (Value, Origin)>;

@@ -5,8 +5,8 @@
 pub mod fused;
 pub mod plain;
 
-use crate::dynamics::Dynamics;
-use crate::learning::Protocol;
+use crate::dynamics::{Dynamics, Time};
+use crate::learning::{Protocol, Rule};
 use crate::network::{Dims, Parameters};
 use anyhow::Result;
 use candle_core::{DType, Device};
@@ -124,12 +124,17 @@ pub trait Engine {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum EngineKind {
-    /// The fused engine on a CPU, the plain one elsewhere.
+    /// The fused engine on a CPU where it has the rule, the plain one elsewhere.
     Auto,
     /// candle, step by step.
     Plain,
     /// The fast path for CPUs.
     Fused,
+}
+
+/// Whether the fused engine has this: discrete time, and a rule of its own.
+pub fn fusible(dynamics: &Dynamics, protocol: &Protocol) -> bool {
+    dynamics.time == Time::Discrete && matches!(protocol.rule, Rule::Ep | Rule::Cep | Rule::Vf | Rule::Cvf)
 }
 
 /// The engine for `kind` on `device`, holding `theta`.
@@ -145,7 +150,7 @@ pub fn build(
     device: &Device,
 ) -> Result<Box<dyn Engine>> {
     let fused = match kind {
-        EngineKind::Auto => device.is_cpu(),
+        EngineKind::Auto => device.is_cpu() && fusible(&dynamics, &protocol),
         EngineKind::Plain => false,
         EngineKind::Fused if device.is_cpu() => true,
         EngineKind::Fused => anyhow::bail!(

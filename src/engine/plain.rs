@@ -2,8 +2,9 @@
 
 use super::{Batch, Engine, Report};
 use crate::dynamics::{Dynamics, Nudge};
-use crate::learning::Protocol;
+use crate::learning::{Protocol, Rule};
 use crate::network::Parameters;
+use crate::reference::{bptt, rbp};
 use anyhow::Result;
 use candle_core::{D, DType, Device, Tensor};
 
@@ -35,6 +36,16 @@ impl Engine for Plain {
     fn train(&mut self, batch: &Batch, beta: f64) -> Result<Report> {
         let (x, s_star, report) = self.first_phase(batch)?;
         let target = &one_hot(batch, s_star[0].dim(1)?, x.dtype(), &self.device)?;
+        let (dynamics, protocol, theta) = (&self.dynamics, &self.protocol, &self.theta);
+        let gradients = match protocol.rule {
+            Rule::Bptt => Some(bptt::bptt(dynamics, protocol, theta, &x, target)?),
+            Rule::Rbp => Some(rbp::rbp(dynamics, protocol, theta, &x, target, &s_star)?),
+            _ => None,
+        };
+        if let Some(gradients) = gradients {
+            self.theta = theta.plus(&gradients.total()?, |n| -protocol.learning_rates[n])?;
+            return Ok(report);
+        }
         self.theta = self.protocol.second_phase(
             &self.dynamics,
             &self.theta,

@@ -219,7 +219,7 @@ impl Run {
     pub fn outline(&self) -> String {
         let config = &self.resolved.config;
         let dims = &config.network.dims;
-        let tied = config.learning.rule.tied();
+        let tied = config.tied();
         let mut text = format!("run {} on {} ({})\n", self.progress.run, self.dataset.name, self.device);
         for n in 0..=dims.depth() {
             text += &format!("forward.{n}   {:>5} × {:<5} + bias\n", dims.width(n), dims.width(n + 1));
@@ -296,7 +296,7 @@ fn initial_parameters(
 ) -> Result<Parameters> {
     let dims = &config.network.dims;
     let dtype = config.training.dtype.dtype();
-    let tied = config.learning.rule.tied();
+    let tied = config.tied();
     let named = |path: &Path, checkpoint: &Checkpoint| {
         Parameters::from_named(&checkpoint.tensors, dims, tied, dtype, device)
             .with_context(|| format!("{}: does not fit the network", path.display()))

@@ -186,10 +186,12 @@ pub struct FirstPhase<'a, T> {
     pub block: &'a mut Block<T>,
     /// θ.
     pub weights: &'a Weights<T>,
-    /// T and damping.
+    /// T.
     pub protocol: &'a Protocol,
     /// σ.
     pub activation: Activation,
+    /// Whether each step goes only half the way.
+    pub damped: bool,
     /// Pixels, (rows, d_in).
     pub images: &'a [u8],
 }
@@ -197,7 +199,7 @@ pub struct FirstPhase<'a, T> {
 impl<T: Real> Kernel<T> for FirstPhase<'_, T> {
     #[inline(always)]
     fn run<L: Lanes<Elem = T>>(self) {
-        let Self { block, weights, protocol, activation, images } = self;
+        let Self { block, weights, protocol, activation, damped, images } = self;
         let (last, width) = (weights.last(), weights.input.from);
         let rows = images.len() / width;
         block.prepare(weights, rows);
@@ -211,7 +213,7 @@ impl<T: Real> Kernel<T> for FirstPhase<'_, T> {
             block.settled.rotate_left(1);
             let [_, s, s_next] = &mut block.settled;
             step::<L>(weights, activation, rows, &block.drive, &[], s, s_next);
-            if protocol.damped {
+            if damped {
                 halfway(s_next, s);
             }
         }

@@ -73,12 +73,12 @@ impl<T: Real> Fused<T> {
     /// Runs the first phase on every block of the batch.
     fn first_phase(&mut self, batch: &Batch) -> Report {
         let (weights, protocol) = (&self.weights, &self.protocol);
-        let activation = self.dynamics.activation;
+        let Dynamics { activation, damped, .. } = self.dynamics;
         let block_bytes = BLOCK * weights.input.from;
         let count = batch.labels.len().div_ceil(BLOCK);
         self.blocks.resize_with(count, Block::default);
         let run = |(block, images): (&mut Block<T>, &[u8])| {
-            T::dispatch(FirstPhase { block, weights, protocol, activation, images });
+            T::dispatch(FirstPhase { block, weights, protocol, activation, damped, images });
         };
         if count > 1 && rayon::current_num_threads() > 1 {
             (self.blocks.par_iter_mut().zip(batch.images.par_chunks(block_bytes))).for_each(run);
@@ -94,7 +94,7 @@ impl<T: Real> Fused<T> {
 
     /// The second phase, from the states the blocks have settled in.
     fn second_phase(&mut self, batch: &Batch, beta: f64) {
-        let rule = self.protocol.rule;
+        let (rule, tied) = (self.protocol.rule, self.protocol.tied);
         let images = batch.labels.len();
         let last = self.weights.last();
         let rates: Vec<T> = (self.protocol.learning_rates.iter())
@@ -109,7 +109,7 @@ impl<T: Real> Fused<T> {
         }
         // VF: the sum over all steps, applied after the last.
         let mut pending: Vec<Synapses<T>> = Vec::new();
-        if !rule.continual() && !rule.tied() {
+        if rule == Rule::Vf {
             let zeros = |c: &Connection<T>| Synapses::zeros(c.synapses.from, c.synapses.to);
             pending = self.weights.between.iter().map(zeros).collect();
         }
@@ -123,10 +123,10 @@ impl<T: Real> Fused<T> {
                 let (from, to) = (connection.from, connection.to);
                 let rate = rates[connection.layer()];
                 if rule.continual() {
-                    let change = change_terms(rule, blocks, from, to, &weights.widths);
+                    let change = change_terms(tied, blocks, from, to, &weights.widths);
                     accumulate(&mut connection.synapses, &change, rate, share);
                 } else if let Some(pending) = pending.get_mut(i) {
-                    let change = change_terms(rule, blocks, from, to, &weights.widths);
+                    let change = change_terms(tied, blocks, from, to, &weights.widths);
                     accumulate(pending, &change, rate, share);
                 }
             }
@@ -148,7 +148,7 @@ impl<T: Real> Fused<T> {
         let (weights, activation) = (&self.weights, self.dynamics.activation);
         let images = batch.labels.len();
         let stride = weights.stride(weights.last());
-        let (gram, damped) = (&self.gram, self.protocol.damped);
+        let (gram, damped) = (&self.gram, self.dynamics.damped);
         // Blocks need each other's drift while their own states change.
         let drifts: Vec<Vec<T>> = self.blocks.iter_mut().map(|b| std::mem::take(&mut b.drift)).collect();
         let run = |(i, (block, labels)): (usize, (&mut Block<T>, &[u8]))| {
@@ -202,7 +202,8 @@ impl<T: Real> Fused<T> {
         if rule == Rule::Ep {
             for connection in &mut weights.between {
                 let rate = rates[connection.layer()];
-                let terms = change_terms(rule, blocks, connection.from, connection.to, &weights.widths);
+                let terms =
+                    change_terms(self.protocol.tied, blocks, connection.from, connection.to, &weights.widths);
                 accumulate(&mut connection.synapses, &terms, rate, share);
             }
         }
@@ -264,7 +265,7 @@ fn outer<'a, T: Real>(
 /// - tied (Eq. 95): s'ⁿ·s'ⁿ⁺¹ᵀ − sⁿ·sⁿ⁺¹ᵀ = Δⁿ·s'ⁿ⁺¹ᵀ + sⁿ·Δⁿ⁺¹ᵀ, the same products in the same
 ///   order in both directions, so that the two packed copies of a tied matrix stay equal to the bit.
 fn change_terms<'a, T: Real>(
-    rule: Rule,
+    tied: bool,
     blocks: &'a [Block<T>],
     from: usize,
     to: usize,
@@ -276,7 +277,7 @@ fn change_terms<'a, T: Real>(
         let mut push = |source: &'a [T], destination: &'a [T]| {
             terms.push(outer(b, source, stride, destination));
         };
-        match (rule.tied(), from > to) {
+        match (tied, from > to) {
             (false, _) => push(&b.s[from], &b.delta[to]),
             (true, true) => {
                 push(&b.s_next[from], &b.delta[to]);
@@ -352,7 +353,7 @@ impl<T: Real> Engine for Fused<T> {
                 feedback.push(unpack(n - 1, n)?);
             }
         }
-        let feedback = (!self.protocol.rule.tied()).then_some(feedback);
+        let feedback = (!self.protocol.tied).then_some(feedback);
         Ok(Parameters { forward, feedback })
     }
 }

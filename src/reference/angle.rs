@@ -1,0 +1,102 @@
+//! How well updates follow gradients: Ψ(Δtot, −∇BPTT tot), and the share of synapses that agree in sign.
+
+use super::Gradients;
+use super::bptt::bptt;
+use crate::dynamics::{Dynamics, Nudge};
+use crate::learning::{Protocol, hebbian_update};
+use crate::network::{Parameters, angle_degrees};
+use candle_core::{DType, Result, Tensor};
+
+/// A nudged trajectory beside the gradients it should follow.
+#[derive(Clone, Debug)]
+pub struct Trace {
+    /// s_*, the end of the first phase.
+    pub first: Vec<Tensor>,
+    /// s_{t+1} of the second phase, t = 0…K−1.
+    pub states: Vec<Vec<Tensor>>,
+    /// Δ_s(t) = (s_{t+1} − s_t)/β, each (B, d_n).
+    pub delta_s: Vec<Vec<Tensor>>,
+    /// Δ_θ(t).
+    pub delta_theta: Vec<Parameters>,
+    /// ∇s(t) and ∇θ(t) of BPTT, at the weights before the second phase.
+    pub gradients: Gradients,
+    /// θ after the second phase, as the rule leaves it.
+    pub theta: Parameters,
+    /// Mean loss of the batch at s_*.
+    pub loss: f64,
+}
+
+impl Trace {
+    /// Runs both phases of a Hebbian rule on one batch, and BPTT. `theta` itself does not change.
+    ///
+    /// # Errors
+    /// Where K > T, and those of candle.
+    pub fn record(
+        dynamics: &Dynamics,
+        protocol: &Protocol,
+        theta: &Parameters,
+        x: &Tensor,
+        nudge: Nudge,
+    ) -> Result<Self> {
+        let [_, _, first] = protocol.first_phase(dynamics, theta, x)?;
+        let loss = (&first[0] - nudge.target)?.to_dtype(DType::F64)?.sqr()?.sum_all()?;
+        let loss = 0.5 * loss.to_scalar::<f64>()? / x.dim(0)? as f64;
+        let (mut states, mut delta_s, mut delta_theta) = (Vec::new(), Vec::new(), Vec::new());
+        let theta_end = protocol.second_phase(dynamics, theta, x, nudge, &first, |_, s, s_next, _| {
+            let delta = |(next, s): (&Tensor, &Tensor)| (next - s)? / nudge.beta;
+            delta_s.push(s_next.iter().zip(s).map(delta).collect::<Result<_>>()?);
+            delta_theta.push(hebbian_update(dynamics, protocol.tied, x, s, s_next, nudge.beta)?);
+            states.push(s_next.to_vec());
+            Ok(())
+        })?;
+        let gradients = bptt(dynamics, protocol, theta, x, nudge.target)?;
+        Ok(Self { first, states, delta_s, delta_theta, gradients, theta: theta_end, loss })
+    }
+
+    /// Compares the totals over t = 0…K−1.
+    ///
+    /// # Errors
+    /// Only those of candle.
+    pub fn compare(&self) -> Result<Comparison> {
+        let updates = Gradients { states: Vec::new(), parameters: self.delta_theta.clone() };
+        Comparison::new(&updates.total()?, &self.gradients.total()?)
+    }
+}
+
+/// How well total updates follow total gradients; weight matrices only, no biases.
+#[derive(Clone, Debug)]
+pub struct Comparison {
+    /// Ψ(Δtot, −∇tot) over all matrices flattened and concatenated, degrees.
+    pub total_degrees: f64,
+    /// The same for each matrix, by name.
+    pub per_matrix_degrees: Vec<(String, f64)>,
+    /// The share of synapses whose Δtot and −∇tot have the same sign.
+    pub sign_match: f64,
+}
+
+impl Comparison {
+    /// Compares a total update with a total gradient.
+    ///
+    /// # Errors
+    /// Only those of candle (parameters that differ in shape).
+    pub fn new(update: &Parameters, gradient: &Parameters) -> Result<Self> {
+        let (mut all_updates, mut all_descents) = (Vec::new(), Vec::new());
+        let mut per_matrix_degrees = Vec::new();
+        for ((name, update), (_, gradient)) in update.named().into_iter().zip(gradient.named()) {
+            let Some(matrix) = name.strip_suffix(".weight") else { continue };
+            let descent = gradient.to_dtype(DType::F64)?.neg()?;
+            let update = update.to_dtype(DType::F64)?;
+            per_matrix_degrees.push((matrix.to_string(), angle_degrees(&update, &descent)?));
+            all_updates.push(update.flatten_all()?);
+            all_descents.push(descent.flatten_all()?);
+        }
+        let update = Tensor::cat(&all_updates, 0)?;
+        let descent = Tensor::cat(&all_descents, 0)?;
+        let equal = update.sign()?.eq(&descent.sign()?)?.to_dtype(DType::F64)?;
+        Ok(Self {
+            total_degrees: angle_degrees(&update, &descent)?,
+            per_matrix_degrees,
+            sign_match: equal.mean_all()?.to_scalar()?,
+        })
+    }
+}

@@ -1,0 +1,74 @@
+//! Backpropagation through time (Appendix B.2, Algorithm 3) by candle's autograd, its only use here.
+
+use super::Gradients;
+use crate::dynamics::Dynamics;
+use crate::learning::Protocol;
+use crate::network::{Forward, Parameters};
+use candle_core::{Result, Tensor, Var, bail};
+
+/// ∇s(t) and ∇θ(t), t = 0…K−1, through the last K of T steps from s_0 = 0.
+///
+/// One forward pass in which every step has parameters of its own and every state an addend of its own
+/// (0), then one backward pass for all t. Memory: K copies of θ and of the gradients, and the states of
+/// K steps; with K = T that is backpropagation over the whole first phase.
+///
+/// # Errors
+/// Where K > T, and those of candle.
+pub fn bptt(
+    dynamics: &Dynamics,
+    protocol: &Protocol,
+    theta: &Parameters,
+    x: &Tensor,
+    target: &Tensor,
+) -> Result<Gradients> {
+    let (first_steps, steps) = (protocol.first_steps, protocol.second_steps);
+    if steps > first_steps {
+        bail!("cannot go back K = {steps} steps: the first phase has T = {first_steps}");
+    }
+    let mut s = dynamics.rest(theta, x.dim(0)?)?;
+    let drive = dynamics.drive(theta, x)?;
+    for _ in 0..first_steps - steps {
+        s = dynamics.step(theta, &drive, &s, None)?;
+    }
+    let mut leaves = Vec::with_capacity(steps);
+    for _ in 0..steps {
+        let theta_t = leaf(theta)?;
+        s = dynamics.step(&theta_t, &dynamics.drive(&theta_t, x)?, &s, None)?;
+        let mut addends = Vec::with_capacity(s.len());
+        for s in &mut s {
+            let addend = Var::from_tensor(&s.zeros_like()?)?;
+            *s = (&*s + addend.as_tensor())?;
+            addends.push(addend);
+        }
+        leaves.push((addends, theta_t));
+    }
+    // The sum over the batch: each sample's states see only its own loss.
+    let loss = ((&s[0] - target)?.sqr()?.sum_all()? * 0.5)?;
+    let gradients = loss.backward()?;
+    let of = |tensor: &Tensor| match gradients.get(tensor) {
+        Some(gradient) => Ok(gradient.detach()),
+        None => tensor.zeros_like(),
+    };
+    let mean = 1.0 / x.dim(0)? as f64;
+    let mut found = Gradients { states: Vec::new(), parameters: Vec::new() };
+    for (addends, theta_t) in leaves.iter().rev() {
+        found.states.push(addends.iter().map(|a| of(a.as_tensor())).collect::<Result<_>>()?);
+        found.parameters.push(map(theta_t, |tensor| of(tensor)? * mean)?);
+    }
+    Ok(found)
+}
+
+/// A copy of θ that gradients can be taken of.
+fn leaf(theta: &Parameters) -> Result<Parameters> {
+    map(theta, |tensor| Ok(Var::from_tensor(&tensor.copy()?)?.into_inner()))
+}
+
+fn map(theta: &Parameters, f: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Parameters> {
+    let forward = (theta.forward.iter())
+        .map(|layer| Ok(Forward { weight: f(&layer.weight)?, bias: f(&layer.bias)? }))
+        .collect::<Result<_>>()?;
+    let feedback = (theta.feedback.as_ref())
+        .map(|feedback| feedback.iter().map(&f).collect::<Result<_>>())
+        .transpose()?;
+    Ok(Parameters { forward, feedback })
+}

@@ -1,0 +1,148 @@
+//! Recurrent backpropagation (Definition 6, Algorithm 4), with vector–Jacobian products by hand.
+
+use super::Gradients;
+use crate::dynamics::{Dynamics, Time};
+use crate::learning::Protocol;
+use crate::network::{Forward, Parameters};
+use candle_core::{Result, Tensor};
+
+/// ∇s(t) and ∇θ(t), t = 0…K−1, at the state `s_star` (Eq. 32–34, in the time convention of
+/// [`super`]): ∇s(0) = ∂ℓ/∂s, ∇s(t+1) = (∂F/∂s)ᵀ·∇s(t), ∇θ(t) = (∂F/∂θ)ᵀ·∇s(t).
+///
+/// # Errors
+/// Only those of candle.
+pub fn rbp(
+    dynamics: &Dynamics,
+    protocol: &Protocol,
+    theta: &Parameters,
+    x: &Tensor,
+    target: &Tensor,
+    s_star: &[Tensor],
+) -> Result<Gradients> {
+    let transition = Transition::at(dynamics, theta, x, s_star)?;
+    let mut grad_s: Vec<Tensor> = s_star.iter().map(|s| s.zeros_like()).collect::<Result<_>>()?;
+    grad_s[0] = (&s_star[0] - target)?;
+    let mut found = Gradients { states: Vec::new(), parameters: Vec::new() };
+    for _ in 0..protocol.second_steps {
+        let (earlier, grad_theta) = transition.vjp(&grad_s)?;
+        found.states.push(std::mem::replace(&mut grad_s, earlier));
+        found.parameters.push(grad_theta);
+    }
+    Ok(found)
+}
+
+/// F near a state: what its Jacobians are made of.
+struct Transition<'a> {
+    dynamics: &'a Dynamics,
+    theta: &'a Parameters,
+    /// ρ(x).
+    input: Tensor,
+    s: &'a [Tensor],
+    /// ρ(sⁿ).
+    rates: Vec<Tensor>,
+    /// hⁿ, see [`Dynamics::arriving`].
+    arriving: Vec<Tensor>,
+    /// 1 where a state is free to move, 0 where a clamp holds it; `None` without clamp.
+    free: Option<Vec<Tensor>>,
+}
+
+impl<'a> Transition<'a> {
+    fn at(dynamics: &'a Dynamics, theta: &'a Parameters, x: &Tensor, s: &'a [Tensor]) -> Result<Self> {
+        let drive = dynamics.drive(theta, x)?;
+        let free = match dynamics.time {
+            Time::Real { epsilon, clamp: true } => {
+                let free =
+                    Dynamics { time: Time::Real { epsilon, clamp: false }, damped: false, ..*dynamics };
+                let s_next = free.step(theta, &drive, s, None)?;
+                let inside = |s: &Tensor| (s.gt(0.0)? * s.lt(1.0)?)?.to_dtype(s.dtype());
+                Some(s_next.iter().map(inside).collect::<Result<_>>()?)
+            }
+            _ => None,
+        };
+        Ok(Self {
+            dynamics,
+            theta,
+            input: dynamics.rate(x)?,
+            s,
+            rates: s.iter().map(|s| dynamics.rate(s)).collect::<Result<_>>()?,
+            arriving: dynamics.arriving(theta, &drive, s)?,
+            free,
+        })
+    }
+
+    /// (∂F/∂s)ᵀ·v and (∂F/∂θ)ᵀ·v, the latter a mean over the batch.
+    fn vjp(&self, v: &[Tensor]) -> Result<(Vec<Tensor>, Parameters)> {
+        let (theta, activation) = (self.theta, self.dynamics.activation);
+        let last = theta.depth();
+        let mut grad_s: Vec<Tensor> = v.iter().map(|v| v.zeros_like()).collect::<Result<_>>()?;
+        // Through F up to hⁿ.
+        let mut grad_h = Vec::with_capacity(v.len());
+        for n in 0..=last {
+            let mut v = v[n].clone();
+            if self.dynamics.damped {
+                v = (v * 0.5)?;
+                grad_s[n] = v.clone();
+            }
+            if let Some(free) = &self.free {
+                v = (v * &free[n])?;
+            }
+            grad_h.push(match self.dynamics.time {
+                Time::Discrete => (v * activation.derivative(&self.arriving[n])?)?,
+                Time::Real { epsilon, .. } => {
+                    grad_s[n] = (&grad_s[n] + (&v * (1.0 - epsilon))?)?;
+                    let v = (v * epsilon)?;
+                    if self.dynamics.gated(theta, n) {
+                        let bend = (activation.second_derivative(&self.s[n])? * &self.arriving[n])?;
+                        grad_s[n] = (&grad_s[n] + (&v * bend)?)?;
+                        (v * activation.derivative(&self.s[n])?)?
+                    } else {
+                        v
+                    }
+                }
+            });
+        }
+        // Through hⁿ to the rates that made it.
+        let mut grad_rate: Vec<Tensor> = v.iter().map(|v| v.zeros_like()).collect::<Result<_>>()?;
+        for n in 0..=last {
+            if n < last {
+                grad_rate[n + 1] = (&grad_rate[n + 1] + grad_h[n].matmul(&theta.forward[n].weight)?)?;
+            }
+            if n > 0 {
+                let back = grad_h[n].matmul(&theta.backward_weight(n - 1)?.t()?)?;
+                grad_rate[n - 1] = (&grad_rate[n - 1] + back)?;
+            }
+        }
+        for (n, (grad_s, grad_rate)) in grad_s.iter_mut().zip(&grad_rate).enumerate() {
+            let through = match self.dynamics.time {
+                Time::Discrete => grad_rate.clone(),
+                Time::Real { .. } => (grad_rate * activation.derivative(&self.s[n])?)?,
+            };
+            *grad_s = (&*grad_s + through)?;
+        }
+        Ok((grad_s, self.parameters(&grad_h)?))
+    }
+
+    /// (∂h/∂θ)ᵀ·grad_h, a mean over the batch.
+    fn parameters(&self, grad_h: &[Tensor]) -> Result<Parameters> {
+        let last = self.theta.depth();
+        let mean = 1.0 / self.input.dim(0)? as f64;
+        let outer = |a: &Tensor, b: &Tensor| a.t()?.matmul(b)? * mean;
+        let mut forward = Vec::new();
+        let mut feedback = Vec::new();
+        for (n, grad) in grad_h.iter().enumerate() {
+            let above = if n == last { &self.input } else { &self.rates[n + 1] };
+            let mut weight = outer(grad, above)?;
+            if n < last {
+                if self.theta.tied() {
+                    // A tied weight works in both directions.
+                    weight = (weight + outer(&self.rates[n], &grad_h[n + 1])?)?;
+                } else {
+                    feedback.push(outer(&grad_h[n + 1], &self.rates[n])?);
+                }
+            }
+            forward.push(Forward { weight, bias: (grad.sum(0)? * mean)? });
+        }
+        let feedback = (!self.theta.tied()).then_some(feedback);
+        Ok(Parameters { forward, feedback })
+    }
+}

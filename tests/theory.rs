@@ -1,0 +1,502 @@
+//! Theorem 1 and its kin, in float64: gradients against finite differences, RBP against BPTT, orders of
+//! convergence in β and η, and properties of random small networks.
+
+use candle_core::{DType, Device, Result, Tensor, Var};
+use eqprop::activation::Activation;
+use eqprop::dynamics::{Dynamics, Nudge, Time};
+use eqprop::engine::{self, Batch, EngineKind};
+use eqprop::learning::{Protocol, Rule, hebbian_update};
+use eqprop::network::{Dims, Init, Parameters};
+use eqprop::reference::angle::{Comparison, Trace};
+use eqprop::reference::bptt::bptt;
+use eqprop::reference::rbp::rbp;
+use proptest::prelude::*;
+
+const DISCRETE: Time = Time::Discrete;
+const REAL: Time = Time::Real { epsilon: 0.2, clamp: false };
+
+/// A small network with an input and a target.
+#[derive(Debug)]
+struct Problem {
+    dims: Dims,
+    dynamics: Dynamics,
+    protocol: Protocol,
+    theta: Parameters,
+    x: Tensor,
+    y: Tensor,
+}
+
+impl Problem {
+    fn new(dims: &[usize], time: Time, activation: Activation, rule: Rule, seed: u64) -> Self {
+        let dims = Dims(dims.to_vec());
+        let tied = rule.tied().unwrap_or(true);
+        let psi = (!tied).then_some(30.0);
+        let theta = Parameters::init(&dims, Init::FanIn, psi, seed, DType::F64, &Device::Cpu).unwrap();
+        let draw = |salt: u64, count: usize| -> Vec<f64> {
+            (0..count as u64).map(|i| ((seed * 31 + salt + i) as f64 * 0.754_877_666).fract()).collect()
+        };
+        let batch = 3;
+        let x = Tensor::from_vec(draw(1, batch * dims.input()), (batch, dims.input()), &Device::Cpu).unwrap();
+        let y =
+            Tensor::from_vec(draw(9, batch * dims.output()), (batch, dims.output()), &Device::Cpu).unwrap();
+        let protocol = Protocol {
+            rule,
+            tied,
+            tiny: 1e-5,
+            first_steps: if time == DISCRETE { 200 } else { 600 },
+            second_steps: 8,
+            learning_rates: vec![0.0; dims.0.len() - 1],
+            authors_code: false,
+        };
+        Self { dynamics: Dynamics { time, activation, damped: false }, protocol, theta, x, y, dims }
+    }
+
+    /// The same with a linear σ: a hard sigmoid whose inputs stay between its corners. F then derives
+    /// from Φ = ½ sᵀWs + sᵀ(W_x x + b) exactly where W is symmetric, as Theorem 1 asks.
+    fn linear(time: Time, rule: Rule) -> Self {
+        let mut problem = Self::new(&[5, 7, 6, 4], time, Activation::HardSigmoid, rule, 5);
+        let map = |t: &Tensor, scale, shift| t.affine(scale, shift).unwrap();
+        for layer in &mut problem.theta.forward {
+            layer.weight = map(&layer.weight, 0.3, 0.0);
+            layer.bias = map(&layer.bias, 0.0, 0.5);
+        }
+        if let Some(feedback) = &mut problem.theta.feedback {
+            for (feedback, forward) in feedback.iter_mut().zip(&problem.theta.forward) {
+                *feedback = forward.weight.t().unwrap().contiguous().unwrap();
+            }
+        }
+        problem
+    }
+
+    fn nudge(&self, beta: f64) -> Nudge<'_> {
+        Nudge { target: &self.y, beta }
+    }
+
+    fn trace(&self, beta: f64) -> Trace {
+        Trace::record(&self.dynamics, &self.protocol, &self.theta, &self.x, self.nudge(beta)).unwrap()
+    }
+
+    fn loss(&self, theta: &Parameters) -> f64 {
+        let [_, _, s] = self.protocol.first_phase(&self.dynamics, theta, &self.x).unwrap();
+        let sum: f64 = (&s[0] - &self.y).unwrap().sqr().unwrap().sum_all().unwrap().to_scalar().unwrap();
+        0.5 * sum / self.x.dim(0).unwrap() as f64
+    }
+}
+
+fn norm(t: &Tensor) -> f64 {
+    t.sqr().unwrap().sum_all().unwrap().to_scalar::<f64>().unwrap().sqrt()
+}
+
+fn distance(a: &Parameters, b: &Parameters) -> f64 {
+    let squares =
+        a.named().iter().zip(b.named()).map(|((_, a), (_, b))| norm(&(*a - b).unwrap()).powi(2)).sum::<f64>();
+    squares.sqrt()
+}
+
+fn scaled(theta: &Parameters, scale: f64) -> Parameters {
+    theta.plus(theta, |_| scale - 1.0).unwrap()
+}
+
+/// ‖Δ − (−∇)‖ over all steps, for states and for parameters, each relative to ‖∇‖. In real time the nudge
+/// is εβ(y − s⁰), so that Δ_s(t) follows −ε∇s(t); Δ_θ(t) follows −∇θ(t) all the same, ∂F/∂θ having an ε.
+fn gdd_errors(time: Time, trace: &Trace, update: impl Fn(usize) -> (Vec<Tensor>, Parameters)) -> (f64, f64) {
+    let epsilon = if let Time::Real { epsilon, .. } = time { epsilon } else { 1.0 };
+    let (mut states, mut states_norm, mut theta, mut theta_norm) = (0.0, 0.0, 0.0, 0.0);
+    for t in 0..trace.delta_s.len() {
+        let (delta_s, delta_theta) = update(t);
+        for (delta, gradient) in delta_s.iter().zip(&trace.gradients.states[t]) {
+            let gradient = (gradient * epsilon).unwrap();
+            states += norm(&(delta + &gradient).unwrap()).powi(2);
+            states_norm += norm(&gradient).powi(2);
+        }
+        let gradient = &trace.gradients.parameters[t];
+        theta += distance(&delta_theta, &scaled(gradient, -1.0)).powi(2);
+        theta_norm += distance(gradient, &scaled(gradient, 0.0)).powi(2);
+    }
+    ((states / states_norm).sqrt(), (theta / theta_norm).sqrt())
+}
+
+fn one_sided(problem: &Problem, beta: f64) -> (f64, f64) {
+    let trace = problem.trace(beta);
+    gdd_errors(problem.dynamics.time, &trace, |t| (trace.delta_s[t].clone(), trace.delta_theta[t].clone()))
+}
+
+/// The exponent p of error ∝ hᵖ, from errors at h and h/2.
+fn order(at_h: f64, at_half: f64) -> f64 {
+    (at_h / at_half).log2()
+}
+
+#[test]
+fn bptt_is_the_derivative_of_the_loss() {
+    for time in [DISCRETE, REAL] {
+        for rule in [Rule::Ep, Rule::Vf] {
+            let mut problem = Problem::new(&[4, 5, 3], time, Activation::Tanh, rule, 3);
+            problem.protocol.first_steps = 12;
+            problem.protocol.second_steps = 12;
+            let Problem { dynamics, protocol, theta, x, y, .. } = &problem;
+            let gradients = bptt(dynamics, protocol, theta, x, y).unwrap().total().unwrap();
+            for (i, (name, gradient)) in gradients.named().into_iter().enumerate() {
+                // The derivative along the gradient itself, by central differences.
+                let h = 1e-5 / norm(gradient);
+                let moved = |h: f64| {
+                    let mut tensors =
+                        theta.named().into_iter().map(|(n, t)| (n, t.clone())).collect::<Vec<_>>();
+                    tensors[i].1 = (&tensors[i].1 + (gradient * h).unwrap()).unwrap();
+                    let tied = theta.tied();
+                    Parameters::from_named(
+                        &tensors.into_iter().collect(),
+                        &problem.dims,
+                        tied,
+                        DType::F64,
+                        &Device::Cpu,
+                    )
+                    .unwrap()
+                };
+                let slope = (problem.loss(&moved(h)) - problem.loss(&moved(-h))) / (2.0 * h);
+                let expected = norm(gradient).powi(2);
+                assert!(
+                    (slope / expected - 1.0).abs() < 1e-7,
+                    "{time:?} {rule:?} {name}: {slope} {expected}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn state_gradients_are_the_derivatives_of_each_samples_loss() {
+    for time in [DISCRETE, REAL] {
+        for rule in [Rule::Ep, Rule::Vf] {
+            let problem = Problem::new(&[4, 5, 3], time, Activation::Tanh, rule, 4);
+            let Problem { dynamics, protocol, theta, x, y, .. } = &problem;
+            let gradients = bptt(dynamics, protocol, theta, x, y).unwrap();
+            let drive = dynamics.drive(theta, x).unwrap();
+            let [_, _, s_star] = protocol.first_phase(dynamics, theta, x).unwrap();
+            for t in 1..protocol.second_steps {
+                for n in 0..2 {
+                    let gradient = &gradients.states[t][n];
+                    if norm(gradient) == 0.0 {
+                        continue;
+                    }
+                    let h = 1e-5 / norm(gradient);
+                    // s_{T−t} = s_* to rounding; move it, go on t steps, and look at the losses.
+                    let loss = |h: f64| -> f64 {
+                        let mut s = s_star.clone();
+                        s[n] = (&s[n] + (gradient * h).unwrap()).unwrap();
+                        for _ in 0..t {
+                            s = dynamics.step(theta, &drive, &s, None).unwrap();
+                        }
+                        0.5 * norm(&(&s[0] - y).unwrap()).powi(2)
+                    };
+                    let slope = (loss(h) - loss(-h)) / (2.0 * h);
+                    let expected = norm(gradient).powi(2);
+                    assert!(
+                        (slope / expected - 1.0).abs() < 1e-5,
+                        "{time:?} {rule:?} t={t} n={n}: {slope} {expected}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn rbp_equals_bptt_once_settled() {
+    for (time, activation) in [
+        (DISCRETE, Activation::Tanh),
+        (DISCRETE, Activation::Sigmoid),
+        (REAL, Activation::Tanh),
+        (REAL, Activation::Sigmoid),
+        (Time::Real { epsilon: 0.2, clamp: true }, Activation::Sigmoid),
+    ] {
+        for rule in [Rule::Ep, Rule::Cvf] {
+            for damped in [false, true] {
+                let mut problem = Problem::new(&[5, 6, 7, 4], time, activation, rule, 8);
+                problem.dynamics.damped = damped;
+                problem.protocol.first_steps *= 3;
+                let Problem { dynamics, protocol, theta, x, y, .. } = &problem;
+                let [_, _, s_star] = protocol.first_phase(dynamics, theta, x).unwrap();
+                let through_time = bptt(dynamics, protocol, theta, x, y).unwrap();
+                let recurrent = rbp(dynamics, protocol, theta, x, y, &s_star).unwrap();
+                for t in 0..protocol.second_steps {
+                    for (a, b) in through_time.states[t].iter().zip(&recurrent.states[t]) {
+                        assert!(
+                            norm(&(a - b).unwrap()) < 1e-9,
+                            "{time:?} {activation:?} {rule:?} {damped} t={t}"
+                        );
+                    }
+                    let off = distance(&through_time.parameters[t], &recurrent.parameters[t]);
+                    assert!(off < 1e-9, "{time:?} {activation:?} {rule:?} {damped} t={t}: {off:.1e}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn theorem_1_updates_approach_gradients_linearly_in_beta() {
+    for time in [DISCRETE, REAL] {
+        let problem = Problem::linear(time, Rule::Cep);
+        let (at_h, at_half) = (one_sided(&problem, 0.02), one_sided(&problem, 0.01));
+        for (at_h, at_half) in [(at_h.0, at_half.0), (at_h.1, at_half.1)] {
+            let p = order(at_h, at_half);
+            assert!(
+                (p - 1.0).abs() < 0.1 && at_half < 0.2,
+                "{time:?}: order {p:.3} in β, error {at_half:.1e}"
+            );
+        }
+    }
+}
+
+#[test]
+fn theorem_1_with_both_signs_of_beta_it_is_quadratic() {
+    for time in [DISCRETE, REAL] {
+        let problem = Problem::linear(time, Rule::Cep);
+        let errors = |beta: f64| {
+            let (plus, minus) = (problem.trace(beta), problem.trace(-beta));
+            gdd_errors(time, &plus, |t| {
+                let states = plus.delta_s[t].iter().zip(&minus.delta_s[t]);
+                let states = states.map(|(a, b)| ((a + b).unwrap() * 0.5).unwrap()).collect();
+                let theta = scaled(&plus.delta_theta[t].plus(&minus.delta_theta[t], |_| 1.0).unwrap(), 0.5);
+                (states, theta)
+            })
+        };
+        let (at_h, at_half) = (errors(0.02), errors(0.01));
+        for (at_h, at_half) in [(at_h.0, at_half.0), (at_h.1, at_half.1)] {
+            let p = order(at_h, at_half);
+            assert!((p - 2.0).abs() < 0.1, "{time:?}: order {p:.3} in β, error {at_half:.1e}");
+        }
+    }
+}
+
+#[test]
+fn theorem_1_continual_updates_depart_linearly_in_eta() {
+    for time in [DISCRETE, REAL] {
+        let errors = |eta: f64| {
+            let mut problem = Problem::linear(time, Rule::Cep);
+            let still = problem.trace(0.01);
+            problem.protocol.learning_rates.fill(eta);
+            let moving = problem.trace(0.01);
+            (0..8)
+                .map(|t| distance(&still.delta_theta[t], &moving.delta_theta[t]).powi(2))
+                .sum::<f64>()
+                .sqrt()
+        };
+        let p = order(errors(2e-5), errors(1e-5));
+        assert!((p - 1.0).abs() < 0.1, "{time:?}: order {p:.3} in η");
+    }
+}
+
+#[test]
+fn lemma_2_continual_updates_add_up_to_ep() {
+    for time in [DISCRETE, REAL] {
+        let mut problem = Problem::new(&[5, 6, 4], time, Activation::Tanh, Rule::Ep, 2);
+        let change = |problem: &mut Problem, rule: Rule, eta: f64| {
+            problem.protocol.rule = rule;
+            problem.protocol.learning_rates.fill(eta);
+            let after = problem.trace(0.1).theta;
+            scaled(&after.plus(&problem.theta, |_| -1.0).unwrap(), 1.0 / eta)
+        };
+        let ep = change(&mut problem, Rule::Ep, 1e-3);
+        let mut departure = |eta: f64| distance(&change(&mut problem, Rule::Cep, eta), &ep);
+        let (at_h, at_half) = (departure(1e-4), departure(5e-5));
+        let p = order(at_h, at_half);
+        assert!((p - 1.0).abs() < 0.1, "{time:?}: order {p:.3} in η, departure {at_half:.1e}");
+        // Algorithm 5 is C-EP with a rate so small that it is EP.
+        let rescaled = distance(&change(&mut problem, Rule::CepRescaled, 1e-3), &ep);
+        let size = distance(&ep, &scaled(&ep, 0.0));
+        assert!(rescaled < 1e-5 * size, "{time:?}: {rescaled:.1e} of {size:.1e}");
+    }
+}
+
+#[test]
+fn theorem_9_vector_field_with_a_symmetric_jacobian() {
+    for time in [DISCRETE, REAL] {
+        let problem = Problem::linear(time, Rule::Cvf);
+        let (at_h, at_half) = (one_sided(&problem, 0.02), one_sided(&problem, 0.01));
+        for (at_h, at_half) in [(at_h.0, at_half.0), (at_h.1, at_half.1)] {
+            let p = order(at_h, at_half);
+            assert!(
+                (p - 1.0).abs() < 0.1 && at_half < 0.2,
+                "{time:?}: order {p:.3} in β, error {at_half:.1e}"
+            );
+        }
+        // Without symmetry the neurons do not follow the gradients, however small β.
+        let mut skew = Problem::linear(time, Rule::Cvf);
+        if let Some(feedback) = &mut skew.theta.feedback {
+            feedback[1] = feedback[1].neg().unwrap();
+        }
+        assert!(one_sided(&skew, 1e-4).0 > 1e-3, "{time:?}");
+    }
+}
+
+#[test]
+fn tiny_updates_survive_float32() {
+    let problem = Problem::new(&[30, 20, 4], DISCRETE, Activation::Sigmoid, Rule::CepRescaled, 6);
+    let run = |dtype: DType| {
+        let cast = |t: &Tensor| t.to_dtype(dtype).unwrap();
+        let tensors = problem.theta.named().into_iter().map(|(name, t)| (name, cast(t))).collect();
+        let theta = Parameters::from_named(&tensors, &problem.dims, true, dtype, &Device::Cpu).unwrap();
+        let protocol = Protocol { learning_rates: vec![0.1; 2], ..problem.protocol.clone() };
+        let (x, target) = (cast(&problem.x), cast(&problem.y));
+        let [_, _, s] = protocol.first_phase(&problem.dynamics, &theta, &x).unwrap();
+        let nudge = Nudge { target: &target, beta: 0.1 };
+        let after =
+            protocol.second_phase(&problem.dynamics, &theta, &x, nudge, &s, |_, _, _, _| Ok(())).unwrap();
+        after.plus(&theta, |_| -1.0).unwrap()
+    };
+    let (double, single) = (run(DType::F64), run(DType::F32));
+    for ((name, a), (_, b)) in double.named().into_iter().zip(single.named()) {
+        let off = norm(&(a - b.to_dtype(DType::F64).unwrap()).unwrap()) / norm(a);
+        assert!(off < 1e-4, "{name}: the update is off by {off:.1e}");
+    }
+}
+
+#[test]
+fn autograd_and_written_derivatives_of_activations_agree() -> Result<()> {
+    let points: Vec<f64> = (-40..40).map(|i| f64::from(i) * 0.073 + 0.011).collect();
+    for activation in [Activation::Sigmoid, Activation::Tanh, Activation::HardSigmoid] {
+        let x = Var::from_vec(points.clone(), points.len(), &Device::Cpu)?;
+        let gradients = activation.apply(&x)?.sum_all()?.backward()?;
+        let first = activation.derivative(&x)?;
+        assert!(norm(&(gradients.get(&x).unwrap() - &first)?) < 1e-12, "{activation:?}");
+        let h = 1e-6;
+        let slope = (activation.derivative(&(x.as_tensor() + h)?)?
+            - activation.derivative(&(x.as_tensor() - h)?)?)?;
+        let second = activation.second_derivative(&x)?;
+        assert!(norm(&((slope / (2.0 * h))? - second)?) < 1e-6, "{activation:?}");
+    }
+    Ok(())
+}
+
+prop_compose! {
+    fn random_problem(rules: &'static [Rule])(
+        hidden in prop::collection::vec(2usize..20, 1..=4),
+        input in 2usize..40,
+        output in 2usize..20,
+        seed in 0u64..1000,
+        rule in prop::sample::select(rules),
+        real in any::<bool>(),
+        activation in prop::sample::select(&[Activation::Sigmoid, Activation::Tanh, Activation::HardSigmoid][..]),
+    ) -> Problem {
+        let dims = [&[input], &hidden[..], &[output]].concat();
+        let mut problem = Problem::new(&dims, if real { REAL } else { DISCRETE }, activation, rule, seed);
+        problem.protocol.first_steps = 30;
+        problem
+    }
+}
+
+const HEBBIAN: &[Rule] = &[Rule::Ep, Rule::Cep, Rule::CepRescaled, Rule::Vf, Rule::Cvf];
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+
+    #[test]
+    fn a_batch_is_the_mean_of_its_samples(problem in random_problem(HEBBIAN)) {
+        let whole = problem.trace(0.1);
+        let mut mean: Option<Parameters> = None;
+        for i in 0..3 {
+            let single = Problem {
+                x: problem.x.narrow(0, i, 1).unwrap(),
+                y: problem.y.narrow(0, i, 1).unwrap(),
+                theta: problem.theta.clone(), dims: problem.dims.clone(), protocol: problem.protocol.clone(), ..problem
+            };
+            let trace = single.trace(0.1);
+            for t in 0..8 {
+                for (n, delta) in trace.delta_s[t].iter().enumerate() {
+                    let off = norm(&(delta - whole.delta_s[t][n].narrow(0, i, 1).unwrap()).unwrap());
+                    prop_assert!(off < 1e-11 * (1.0 + norm(delta)));
+                }
+            }
+            let total = scaled(&trace.delta_theta.iter().skip(1).fold(trace.delta_theta[0].clone(), |a, b| a.plus(b, |_| 1.0).unwrap()), 1.0 / 3.0);
+            mean = Some(match mean { None => total, Some(mean) => mean.plus(&total, |_| 1.0).unwrap() });
+        }
+        let total = whole.delta_theta.iter().skip(1).fold(whole.delta_theta[0].clone(), |a, b| a.plus(b, |_| 1.0).unwrap());
+        prop_assert!(distance(&total, &mean.unwrap()) < 1e-10);
+    }
+
+    #[test]
+    fn opposite_nudges_give_the_same_update_in_the_limit(mut problem in random_problem(HEBBIAN)) {
+        // The corners of a hard sigmoid have no derivative.
+        prop_assume!(problem.dynamics.activation != Activation::HardSigmoid);
+        problem.protocol.first_steps = 600;
+        let [_, before, s] = problem.protocol.first_phase(&problem.dynamics, &problem.theta, &problem.x).unwrap();
+        prop_assume!(s.iter().zip(&before).all(|(s, before)| norm(&(s - before).unwrap()) < 1e-14));
+        let beta = 1e-6;
+        let (plus, minus) = (problem.trace(beta), problem.trace(-beta));
+        for t in 0..8 {
+            for (a, b) in plus.delta_s[t].iter().zip(&minus.delta_s[t]) {
+                prop_assert!(norm(&(a - b).unwrap()) < 1e-3 * (1e-3 + norm(a)), "t={t}");
+            }
+        }
+    }
+
+    #[test]
+    fn without_feedback_and_learning_the_continual_vector_field_is_the_vector_field(
+        mut problem in random_problem(&[Rule::Cvf])
+    ) {
+        for feedback in problem.theta.feedback.iter_mut().flatten() {
+            *feedback = feedback.zeros_like().unwrap();
+        }
+        let continual = problem.trace(0.1);
+        problem.protocol.rule = Rule::Vf;
+        let global = problem.trace(0.1);
+        for t in 0..8 {
+            prop_assert_eq!(distance(&continual.delta_theta[t], &global.delta_theta[t]), 0.0);
+        }
+    }
+
+    #[test]
+    fn tied_updates_are_the_same_seen_from_either_side(problem in random_problem(&[Rule::Ep, Rule::Cep])) {
+        // Seen from layer n+1, the weight between n and n+1 is the transpose, and so must be its update.
+        let trace = problem.trace(0.1);
+        prop_assert!(trace.theta.tied() && trace.delta_theta.iter().all(Parameters::tied));
+        let turn = |s: &[Tensor]| s.iter().rev().cloned().collect::<Vec<_>>();
+        let (s, s_next) = (&trace.states[0], &trace.states[1]);
+        let update = hebbian_update(&problem.dynamics, true, &problem.x, s, s_next, 0.1).unwrap();
+        let turned = hebbian_update(&problem.dynamics, true, &problem.x, &turn(s), &turn(s_next), 0.1).unwrap();
+        let last = s.len() - 1;
+        for n in 0..last {
+            let back = turned.forward[last - 1 - n].weight.t().unwrap();
+            prop_assert!(norm(&(&update.forward[n].weight - back).unwrap()) < 1e-12);
+        }
+    }
+
+    #[test]
+    fn the_fused_engine_equals_the_plain_one(
+        mut problem in random_problem(&[Rule::Ep, Rule::Cep, Rule::Vf, Rule::Cvf]),
+        rows in 1usize..33, damped in any::<bool>(), authors_code in any::<bool>(), negative in any::<bool>(),
+    ) {
+        problem.dynamics = Dynamics { time: DISCRETE, damped, ..problem.dynamics };
+        problem.protocol.learning_rates.fill(0.02);
+        problem.protocol.authors_code = authors_code;
+        let pixel = |i: usize| (i * 2_654_435_761 >> 7) as u8;
+        let batch = Batch {
+            images: (0..rows * problem.dims.input()).map(pixel).collect(),
+            labels: (0..rows).map(|i| (i * 7 % problem.dims.output()) as u8).collect(),
+        };
+        let beta = if negative { -0.3 } else { 0.3 };
+        let run = |kind| {
+            let (theta, protocol) = (problem.theta.clone(), problem.protocol.clone());
+            let mut engine = engine::build(kind, &problem.dims, problem.dynamics, protocol, theta, &Device::Cpu).unwrap();
+            let reports = [engine.train(&batch, beta).unwrap(), engine.train(&batch, -beta).unwrap()];
+            (reports, engine.parameters().unwrap())
+        };
+        let ((plain_reports, plain), (fused_reports, fused)) = (run(EngineKind::Plain), run(EngineKind::Fused));
+        for (a, b) in plain_reports.iter().zip(&fused_reports) {
+            prop_assert_eq!(a.images, b.images);
+            prop_assert!((a.loss - b.loss).abs() < 1e-9 && (a.residual - b.residual).abs() < 1e-9);
+            prop_assert!((a.residual_two_steps - b.residual_two_steps).abs() < 1e-9);
+        }
+        prop_assert!(distance(&plain, &fused) < 1e-9 * (1.0 + distance(&plain, &problem.theta)));
+    }
+}
+
+#[test]
+fn signs_and_angles_are_those_of_the_definition() {
+    let problem = Problem::new(&[5, 6, 4], DISCRETE, Activation::Tanh, Rule::Ep, 2);
+    let same = Comparison::new(&problem.theta, &scaled(&problem.theta, -2.0)).unwrap();
+    assert!(same.total_degrees < 1e-5 && same.sign_match == 1.0);
+    let opposite = Comparison::new(&problem.theta, &problem.theta).unwrap();
+    assert!((opposite.total_degrees - 180.0).abs() < 1e-5 && opposite.sign_match == 0.0);
+}
