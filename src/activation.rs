@@ -28,7 +28,8 @@ impl Activation {
         }
     }
 
-    /// σ′(x), elementwise, any shape. At the corners of the hard sigmoid, 0.
+    /// σ′(x), elementwise, any shape. At the corners of the hard sigmoid, 1: neurons at rest, s = 0, must
+    /// be able to move.
     ///
     /// # Errors
     /// As [`Activation::apply`].
@@ -39,7 +40,7 @@ impl Activation {
                 &s * s.affine(-4.0, 4.0)?
             }
             Activation::Tanh => x.tanh()?.sqr()?.affine(-1.0, 1.0),
-            Activation::HardSigmoid => (x.gt(0.0)? * x.lt(1.0)?)?.to_dtype(x.dtype()),
+            Activation::HardSigmoid => (x.ge(0.0)? * x.le(1.0)?)?.to_dtype(x.dtype()),
         }
     }
 
