@@ -12,6 +12,14 @@ RESUME ?=
 CHECKPOINT ?=
 ARGS ?=
 
+FIG ?=
+OUT ?= runs/gdd
+
+GDD = $(if $(filter 5,$(FIG)),fig5-cep-eta0 fig5-cep fig5-cvf-eta0 fig5-cvf) \
+      $(if $(filter 8 9,$(FIG)),fig8-9-eta0 fig8-9) $(if $(filter 10 11,$(FIG)),fig10-11-eta0 fig10-11) \
+      $(if $(filter 12 13,$(FIG)),fig12-13-eta0 fig12-13) $(if $(filter 14 15,$(FIG)),fig14-15-eta0 fig14-15)
+PICTURE = $(if $(filter 8 10 12 14,$(FIG)),neurons,synapses)
+
 CARGO ?= cargo
 FEATURES = $(if $(filter cuda,$(DEVICE)),--features cuda)
 EQPROP = $(CARGO) run --release --quiet $(FEATURES) --
@@ -20,7 +28,7 @@ CHOICES = $(if $(PSI),--psi $(PSI)) $(if $(EPOCHS),--epochs $(EPOCHS)) $(if $(SE
 FOLDER = $(if $(DATA_DIR),--data-dir $(DATA_DIR))
 
 .DEFAULT_GOAL := help
-.PHONY: help train eval config test lint bench tensorboard
+.PHONY: help train eval config gdd test lint bench tensorboard
 
 help: ## Show this help
 	@echo 'make TARGET [VARIABLE=VALUE …]'
@@ -45,6 +53,13 @@ eval: ## Test a checkpoint: CHECKPOINT DATA_DIR DEVICE ARGS
 
 config: ## Print the resolved configuration: ALGO DEPTH PSI EPOCHS SEED DATA DEVICE ARGS
 	$(EQPROP) config --algo $(ALGO) --depth $(DEPTH) $(CHOICES) $(ARGS)
+
+gdd: ## Make a figure of Appendix E.6, left and right panels: FIG=5 or 8 to 15, DATA_DIR OUT ARGS
+	@test -n '$(strip $(GDD))' || { echo 'make gdd: FIG=$(FIG) is none of 5, 8, 9, 10, 11, 12, 13, 14, 15' >&2; exit 2; }
+	@for case in $(GDD); do \
+	  $(EQPROP) gdd --config configs/gdd/$$case.toml $(FOLDER) $(if $(DATA),--data $(DATA)) --out $(OUT)/$$case $(ARGS) || exit; \
+	done
+	@echo 'look at $(OUT)/*/$(PICTURE).svg and .png' >&2
 
 test: ## Run all tests
 	$(CARGO) test --release

@@ -9,7 +9,7 @@ fn main() {
         (output.status.success() && !text.is_empty()).then_some(text)
     };
     let commit = git(&["rev-parse", "HEAD"]).unwrap_or_else(|| "unknown".into());
-    println!("cargo:rustc-env=EQPROP_COMMIT={commit}");
+    println!("cargo:rustc-env=BUILD_COMMIT={commit}");
     for file in ["HEAD", "logs/HEAD"] {
         if let Some(path) = git(&["rev-parse", "--git-path", file]) {
             println!("cargo:rerun-if-changed={path}");

@@ -46,6 +46,19 @@ impl Rule {
         self.tied().is_some()
     }
 
+    /// The name in print.
+    pub fn title(self) -> &'static str {
+        match self {
+            Rule::Ep => "EP",
+            Rule::Cep => "C-EP",
+            Rule::CepRescaled => "C-EP rescaled",
+            Rule::Vf => "VF",
+            Rule::Cvf => "C-VF",
+            Rule::Bptt => "BPTT",
+            Rule::Rbp => "RBP",
+        }
+    }
+
     /// The name in configurations.
     pub fn name(self) -> &'static str {
         match self {

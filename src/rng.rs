@@ -22,6 +22,10 @@ pub enum Purpose {
     BetaSign = 3,
     /// The procedural data set.
     Glyphs = 4,
+    /// Which minibatches angles are measured on.
+    Angle = 5,
+    /// Which neurons and synapses figures show.
+    Figure = 6,
 }
 
 /// The stream for `purpose`, item `index` (an epoch, a layer, an image …) under `seed`.

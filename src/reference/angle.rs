@@ -100,3 +100,49 @@ impl Comparison {
         })
     }
 }
+
+/// A mean and its spread.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+pub struct Spread {
+    /// The mean.
+    pub mean: f64,
+    /// The standard deviation of a single one (n − 1); 0 for one alone.
+    pub std: f64,
+}
+
+impl Spread {
+    fn of(values: &[f64]) -> Self {
+        let count = values.len() as f64;
+        let mean = values.iter().sum::<f64>() / count;
+        let squares: f64 = values.iter().map(|v| (v - mean).powi(2)).sum();
+        Self { mean, std: if values.len() > 1 { (squares / (count - 1.0)).sqrt() } else { 0.0 } }
+    }
+}
+
+/// Comparisons over some minibatches.
+#[derive(Clone, Debug)]
+pub struct Summary {
+    /// Ψ(Δtot, −∇tot), degrees.
+    pub total_degrees: Spread,
+    /// The same for each matrix, by name.
+    pub per_matrix_degrees: Vec<(String, Spread)>,
+    /// The share of synapses that agree in sign.
+    pub sign_match: Spread,
+}
+
+impl Summary {
+    /// Means and spreads of comparisons of the same network; `None` where there are none.
+    pub fn of(comparisons: &[Comparison]) -> Option<Self> {
+        let first = comparisons.first()?;
+        let over = |value: &dyn Fn(&Comparison) -> f64| {
+            Spread::of(&comparisons.iter().map(value).collect::<Vec<_>>())
+        };
+        Some(Self {
+            total_degrees: over(&|c| c.total_degrees),
+            per_matrix_degrees: (first.per_matrix_degrees.iter().enumerate())
+                .map(|(i, (name, _))| (name.clone(), over(&|c| c.per_matrix_degrees[i].1)))
+                .collect(),
+            sign_match: over(&|c| c.sign_match),
+        })
+    }
+}

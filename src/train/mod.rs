@@ -1,5 +1,6 @@
 //! The training loop, and what stands around it.
 
+pub mod angles;
 pub mod checkpoint;
 pub mod files;
 mod health;
@@ -7,9 +8,9 @@ mod interrupt;
 pub mod progress;
 mod run;
 mod telemetry;
-mod tensorboard;
+pub mod tensorboard;
 
-pub use run::{Options, Resume, Run, open_device};
+pub use run::{Options, Resume, Run, initial_parameters, open_device};
 
 use crate::data::Split;
 use crate::engine::{Batch, Engine, Report};
@@ -120,6 +121,19 @@ fn close_epoch(
     let mut metrics = Metrics::default();
     metrics.push_reports(trained, &test);
     metrics.push_weights(&theta)?;
+    let training = &run.resolved.config.training;
+    let epoch = run.progress.epoch + usize::from(speed.is_some());
+    if epoch == 0 || (training.angle_every > 0 && epoch.is_multiple_of(training.angle_every)) {
+        let minibatches = training.angle_minibatches;
+        let summary = angles::measure(&run.resolved.config, &theta, &run.dataset.train, minibatches, epoch)?;
+        if let Some(summary) = summary {
+            if epoch == 0 {
+                let (mean, std) = (summary.total_degrees.mean, summary.total_degrees.std);
+                info!("before training Ψ(Δtot, −∇BPTT tot) = {mean:.1} ± {std:.1}°");
+            }
+            metrics.push_angles(&summary);
+        }
+    }
     if let Some(speed) = speed {
         metrics.push("speed/minibatches_per_second", speed);
     }

@@ -126,7 +126,7 @@ impl Run {
         }
 
         let device = open_device(config.training.device)?;
-        let theta = initial_parameters(config, &from, options.init.as_deref(), &device)?;
+        let theta = starting_parameters(config, &from, options.init.as_deref(), &device)?;
         let engine = engine::build(
             config.training.engine,
             &config.network.dims,
@@ -199,7 +199,7 @@ impl Run {
         let environment = json!({
             "run": self.progress.run,
             "version": env!("CARGO_PKG_VERSION"),
-            "commit": env!("EQPROP_COMMIT"),
+            "commit": env!("BUILD_COMMIT"),
             "command": std::env::args().collect::<Vec<_>>(),
             "seed": self.resolved.config.training.seed,
             "threads": rayon::current_num_threads(),
@@ -288,41 +288,37 @@ fn check_same_science(
     Ok(())
 }
 
-fn initial_parameters(
+/// The weights of the checkpoint that is resumed, or those a new run begins with.
+fn starting_parameters(
     config: &Config,
     from: &Option<(PathBuf, Checkpoint, Progress)>,
     init: Option<&Path>,
     device: &Device,
 ) -> Result<Parameters> {
-    let dims = &config.network.dims;
-    let dtype = config.training.dtype.dtype();
-    let tied = config.tied();
-    let named = |path: &Path, checkpoint: &Checkpoint| {
-        Parameters::from_named(&checkpoint.tensors, dims, tied, dtype, device)
-            .with_context(|| format!("{}: does not fit the network", path.display()))
-    };
-    match (from, init) {
-        (Some((path, checkpoint, _)), _) => named(path, checkpoint),
-        (None, Some(path)) => named(path, &checkpoint::read(path)?),
-        (None, None) => {
-            let NetworkStart { init, psi, seed } = NetworkStart::of(config);
-            Ok(Parameters::init(dims, init, psi, seed, dtype, device)?)
-        }
+    match from {
+        Some((path, checkpoint, _)) => fitting(config, path, checkpoint, device),
+        None => initial_parameters(config, init, device),
     }
 }
 
-/// What random initial weights depend on.
-struct NetworkStart {
-    init: crate::network::Init,
-    psi: Option<f64>,
-    seed: u64,
+/// The weights in the file `init`, or random ones as the configuration says.
+///
+/// # Errors
+/// Where the file cannot be read, or does not fit the network.
+pub fn initial_parameters(config: &Config, init: Option<&Path>, device: &Device) -> Result<Parameters> {
+    if let Some(path) = init {
+        return fitting(config, path, &checkpoint::read(path)?, device);
+    }
+    let (network, training) = (&config.network, &config.training);
+    let dtype = training.dtype.dtype();
+    let psi = config.psi_degrees();
+    Ok(Parameters::init(&network.dims, network.init, psi, training.seed, dtype, device)?)
 }
 
-impl NetworkStart {
-    fn of(config: &Config) -> Self {
-        let (init, seed) = (config.network.init, config.training.seed);
-        Self { init, psi: config.psi_degrees(), seed }
-    }
+fn fitting(config: &Config, path: &Path, checkpoint: &Checkpoint, device: &Device) -> Result<Parameters> {
+    let (dims, dtype) = (&config.network.dims, config.training.dtype.dtype());
+    Parameters::from_named(&checkpoint.tensors, dims, config.tied(), dtype, device)
+        .with_context(|| format!("{}: does not fit the network", path.display()))
 }
 
 /// Opens the device that was asked for.

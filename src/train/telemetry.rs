@@ -4,6 +4,7 @@ use super::files;
 use super::tensorboard::EventFile;
 use crate::engine::Report;
 use crate::network::Parameters;
+use crate::reference::angle::Summary;
 use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
 use std::fs::{self, OpenOptions};
@@ -31,6 +32,18 @@ impl Metrics {
         }
         self.push("error/test", test.error_percent());
         self.push("loss/test", test.mean_loss());
+    }
+
+    /// Ψ(Δtot, −∇BPTT tot) in degrees, and shares of synapses that agree in sign.
+    pub fn push_angles(&mut self, summary: &Summary) {
+        self.push("angle/total", summary.total_degrees.mean);
+        self.push("angle/total_std", summary.total_degrees.std);
+        for (name, spread) in &summary.per_matrix_degrees {
+            self.push(format!("angle/{name}"), spread.mean);
+            self.push(format!("angle/{name}_std"), spread.std);
+        }
+        self.push("sign_match/total", summary.sign_match.mean);
+        self.push("sign_match/total_std", summary.sign_match.std);
     }
 
     /// Norms of all weights, and Ψ(θf, θb) in degrees.

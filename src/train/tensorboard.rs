@@ -10,6 +10,7 @@ use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 use tensorboard_proto::event::{Event, SessionLog, SessionLog_SessionStatus};
+use tensorboard_proto::summary::{Summary, Summary_Image, Summary_Value};
 use tensorboard_rs::record_writer::RecordWriter;
 use tensorboard_rs::summary;
 
@@ -69,6 +70,27 @@ impl EventFile {
         let mut event = Event::new();
         event.set_step(step as i64);
         event.set_summary(summary::scalar(tag, value as f32));
+        self.write(event)
+    }
+
+    /// Adds a picture, encoded as PNG.
+    ///
+    /// # Errors
+    /// Names the file where it cannot be written.
+    pub fn image(&mut self, tag: &str, png: Vec<u8>, width: u32, height: u32, step: usize) -> Result<()> {
+        let mut image = Summary_Image::new();
+        image.set_width(width as i32);
+        image.set_height(height as i32);
+        image.set_colorspace(3);
+        image.set_encoded_image_string(png);
+        let mut value = Summary_Value::new();
+        value.set_tag(tag.into());
+        value.set_image(image);
+        let mut summary = Summary::new();
+        summary.mut_value().push(value);
+        let mut event = Event::new();
+        event.set_step(step as i64);
+        event.set_summary(summary);
         self.write(event)
     }
 

@@ -1,5 +1,7 @@
 //! The command line: flags into choices, choices into commands, outcomes into exit statuses.
 
+mod study;
+
 use crate::config::{Choices, Config, DeviceChoice, Resolved};
 use crate::data;
 use crate::engine;
@@ -31,6 +33,12 @@ enum Command {
     Eval(EvalArgs),
     /// Print the resolved configuration, each value with its origin.
     Config(ConfigArgs),
+    /// Measure the angle between the rule's updates and the gradients of BPTT.
+    Angle(study::AngleArgs),
+    /// Record the gradient-descending dynamics of one batch: trace, summary, figures.
+    Gdd(study::GddArgs),
+    /// Print the four algorithms on the scalar model of Appendix C beside their closed forms.
+    Toy(study::ToyArgs),
 }
 
 /// What to configure; the same for every command that needs a configuration.
@@ -167,6 +175,8 @@ fn with_threads<R: Send>(threads: Option<usize>, work: impl FnOnce() -> Result<R
         bail!("--threads must be at least 1");
     }
     let pool = rayon::ThreadPoolBuilder::new()
+        // Autograd recurses through all steps of a phase.
+        .stack_size(256 << 20)
         .num_threads(threads.unwrap_or(0))
         .build()
         .context("cannot start the threads to compute with")?;
@@ -182,6 +192,9 @@ impl Cli {
         match self.command {
             Command::Train(args) => run_train(args),
             Command::Eval(args) => run_eval(args),
+            Command::Angle(args) => study::angle(args),
+            Command::Gdd(args) => study::gdd(args),
+            Command::Toy(args) => study::toy(args),
             Command::Config(args) => {
                 print!("{}", Resolved::new(&args.choices()?)?.annotated());
                 Ok(0)

@@ -1,0 +1,180 @@
+//! The commands that look at a network without training it: `angle`, `gdd` and `toy`.
+
+use super::{ConfigArgs, data_folder, with_threads};
+use crate::config::{Config, Resolved};
+use crate::data;
+use crate::gdd;
+use crate::network::Parameters;
+use crate::toy::Toy;
+use crate::train::{angles, initial_parameters, open_device};
+use anyhow::{Result, bail};
+use clap::Args;
+use std::path::PathBuf;
+use toml::Value;
+use tracing::info;
+
+#[derive(Debug, Args)]
+pub struct AngleArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    #[command(flatten)]
+    network: NetworkArgs,
+    /// How many random minibatches to measure on.
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    batches: usize,
+    /// Print the result as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct GddArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    #[command(flatten)]
+    network: NetworkArgs,
+    /// How many training images.
+    #[arg(long, value_name = "B", default_value_t = 1)]
+    batch_size: usize,
+    /// The number of the first, in file order.
+    #[arg(long, value_name = "I", default_value_t = 0)]
+    index: usize,
+    /// Element type: f32 or f64.
+    #[arg(long, value_name = "TYPE", default_value = "f64")]
+    dtype: String,
+    /// Folder for the trace, the summary and the figures.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+}
+
+/// Where a network and its data come from.
+#[derive(Debug, Args)]
+struct NetworkArgs {
+    /// Take the weights from a safetensors file.
+    #[arg(long, value_name = "FILE")]
+    init: Option<PathBuf>,
+    /// Folder with the four IDX files of a data set, raw or .gz [env: EQPROP_DATA].
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Threads to compute with [default: all cores].
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+}
+
+impl NetworkArgs {
+    fn load(&self, config: &Config) -> Result<(data::Dataset, Parameters)> {
+        let folder = data_folder(self.data_dir.clone());
+        let mut dataset = data::load(config.training.data, folder.as_deref())?;
+        dataset.limit(config.training.limit_train, None);
+        dataset.check(&config.network.dims)?;
+        let device = open_device(config.training.device)?;
+        Ok((dataset, initial_parameters(config, self.init.as_deref(), &device)?))
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct ToyArgs {
+    /// θ.
+    #[arg(long, default_value_t = 1.0)]
+    theta: f64,
+    /// β.
+    #[arg(long, default_value_t = 0.1, allow_hyphen_values = true)]
+    beta: f64,
+    /// η, of C-EP.
+    #[arg(long, default_value_t = 0.01)]
+    eta: f64,
+    /// T, steps of the first phase.
+    #[arg(long = "first-steps", value_name = "T", default_value_t = 50)]
+    first_steps: usize,
+    /// K, steps of the second phase.
+    #[arg(long = "second-steps", value_name = "K", default_value_t = 10)]
+    second_steps: usize,
+}
+
+pub fn angle(args: AngleArgs) -> Result<i32> {
+    let config = Resolved::new(&args.config.choices()?)?.config;
+    if args.batches == 0 {
+        bail!("--batches must be at least 1");
+    }
+    with_threads(args.network.threads, || {
+        let (dataset, theta) = args.network.load(&config)?;
+        let Some(summary) = angles::measure(&config, &theta, &dataset.train, args.batches, 0)? else {
+            bail!(
+                "there is no angle to measure: rule = \"{}\" has no Hebbian updates, or BPTT cannot go back \
+                 K = {} of T = {} steps",
+                config.learning.rule.name(),
+                config.learning.K,
+                config.learning.T
+            );
+        };
+        let psi = theta.psi_degrees()?;
+        if args.json {
+            let per_matrix: serde_json::Map<_, _> = (summary.per_matrix_degrees.iter())
+                .map(|(name, spread)| (name.clone(), serde_json::json!(spread)))
+                .collect();
+            let result = serde_json::json!({
+                "data": dataset.name,
+                "minibatches": args.batches,
+                "angle_total_degrees": summary.total_degrees,
+                "angle_per_matrix_degrees": per_matrix,
+                "sign_match_total": summary.sign_match,
+                "psi_per_pair_degrees": psi,
+            });
+            println!("{result}");
+            return Ok(());
+        }
+        println!(
+            "Ψ(Δtot, −∇BPTT tot) on {}, mean ± standard deviation of {} minibatches",
+            dataset.name, args.batches
+        );
+        let line = |name: &str, mean: f64, std: f64| println!("{name:<12} {mean:7.2} ± {std:.2} °");
+        line("total", summary.total_degrees.mean, summary.total_degrees.std);
+        for (name, spread) in &summary.per_matrix_degrees {
+            line(name, spread.mean, spread.std);
+        }
+        let signs = summary.sign_match;
+        println!(
+            "synapses whose totals agree in sign: {:.1} ± {:.1} %",
+            100.0 * signs.mean,
+            100.0 * signs.std
+        );
+        for (n, psi) in psi.iter().enumerate() {
+            println!("Ψ(forward.{n}, feedback.{n}ᵀ) = {psi:.2} °");
+        }
+        Ok(())
+    })?;
+    Ok(0)
+}
+
+pub fn gdd(args: GddArgs) -> Result<i32> {
+    let mut choices = args.config.choices()?;
+    let dtype = Value::from(args.dtype.clone());
+    choices.flags.insert(0, ("--dtype".into(), "training.dtype".into(), dtype));
+    let config = Resolved::new(&choices)?.config;
+    with_threads(args.network.threads, || {
+        let (dataset, theta) = args.network.load(&config)?;
+        let (batch, trace) = gdd::record(&config, &theta, &dataset.train, args.index, args.batch_size)?;
+        gdd::write(&config, &theta, &batch, &trace, &args.out)?;
+        println!("{}", gdd::summary(&theta, &trace)?);
+        info!(
+            "trace, summary and figures of {} image(s) of {} are in {}",
+            args.batch_size,
+            dataset.name,
+            args.out.display()
+        );
+        Ok(())
+    })?;
+    Ok(0)
+}
+
+pub fn toy(args: ToyArgs) -> Result<i32> {
+    if args.beta == 0.0 || !args.beta.is_finite() {
+        bail!("--beta must be a finite number other than 0");
+    }
+    if args.second_steps == 0 {
+        bail!("--second-steps must be at least 1");
+    }
+    let ToyArgs { theta, beta, eta, first_steps, second_steps } = args;
+    print!("{}", Toy { theta, beta, eta, first_steps, second_steps }.table());
+    Ok(0)
+}

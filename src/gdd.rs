@@ -1,0 +1,133 @@
+//! The gradient-descending dynamics of one batch (Appendix E.6): a trace, a summary, and figures.
+
+use crate::config::{Config, TimeChoice};
+use crate::data::Split;
+use crate::dynamics::Nudge;
+use crate::engine::{Batch, plain};
+use crate::figures::Figure;
+use crate::network::Parameters;
+use crate::reference::angle::Trace;
+use crate::train::files;
+use crate::train::tensorboard::EventFile;
+use anyhow::{Result, bail};
+use candle_core::{Device, Tensor};
+use serde_json::{Value, json};
+use std::collections::HashMap;
+use std::path::Path;
+
+/// Both phases and BPTT on the `count` training images from number `index`, in file order.
+///
+/// # Errors
+/// Where there are not so many images, the rule has no Hebbian updates, or K > T.
+pub fn record(
+    config: &Config,
+    theta: &Parameters,
+    split: &Split,
+    index: usize,
+    count: usize,
+) -> Result<(Batch, Trace)> {
+    if count == 0 || index + count > split.len() {
+        bail!("--index {index} and --batch-size {count} go beyond the {} training images", split.len());
+    }
+    if !config.learning.rule.hebbian() {
+        bail!(
+            "rule = \"{}\" has no second phase whose updates could be compared",
+            config.learning.rule.name()
+        );
+    }
+    let indices: Vec<u32> = (index..index + count).map(|i| i as u32).collect();
+    let mut batch = Batch::default();
+    split.gather(&indices, &mut batch);
+    let weight = &theta.forward[0].weight;
+    let (dtype, device) = (weight.dtype(), weight.device());
+    let x = plain::images(&batch, dtype, device)?;
+    let target = &plain::one_hot(&batch, config.network.dims.output(), dtype, device)?;
+    let nudge = Nudge { target, beta: config.learning.beta };
+    let trace = Trace::record(&config.dynamics(), &config.protocol(), theta, &x, nudge)?;
+    Ok((batch, trace))
+}
+
+/// `loss`, `angle_total_degrees`, `angle_per_matrix_degrees`, `sign_match_total`, `psi_per_pair_degrees`.
+///
+/// # Errors
+/// Only those of candle.
+pub fn summary(theta: &Parameters, trace: &Trace) -> Result<Value> {
+    let comparison = trace.compare()?;
+    let per_matrix: serde_json::Map<String, Value> =
+        comparison.per_matrix_degrees.into_iter().map(|(name, angle)| (name, json!(angle))).collect();
+    Ok(json!({
+        "loss": trace.loss,
+        "angle_total_degrees": comparison.total_degrees,
+        "angle_per_matrix_degrees": per_matrix,
+        "sign_match_total": comparison.sign_match,
+        "psi_per_pair_degrees": theta.psi_degrees()?,
+    }))
+}
+
+/// Writes `trace.safetensors`, `summary.json`, the figures of neurons and synapses as SVG and PNG, and the
+/// same pictures for TensorBoard, into `folder`.
+///
+/// # Errors
+/// Names what cannot be written.
+pub fn write(config: &Config, theta: &Parameters, batch: &Batch, trace: &Trace, folder: &Path) -> Result<()> {
+    files::create_folder(folder)?;
+    let summary = summary(theta, trace)?;
+    let text = serde_json::to_string_pretty(&summary)? + "\n";
+    files::write_atomically(&folder.join("summary.json"), text.as_bytes())?;
+    let mut case = summary;
+    case["config"] = serde_json::to_value(config)?;
+    let metadata = HashMap::from([("case".to_string(), case.to_string())]);
+    let tensors = tensors(config, theta, batch, trace)?;
+    let bytes = safetensors::serialize(tensors.iter().map(|(name, tensor)| (name, tensor)), Some(metadata))?;
+    files::write_atomically(&folder.join("trace.safetensors"), &bytes)?;
+
+    let rates: Vec<String> = config.learning.learning_rates.iter().map(|eta| format!("{eta:e}")).collect();
+    let rule = format!("{} (η = {})", config.learning.rule.title(), rates.join(", "));
+    let scale = if config.network.time == TimeChoice::Real { config.network.epsilon } else { 1.0 };
+    let mut events = EventFile::create(folder, None)?;
+    for (name, figure) in
+        [("neurons", Figure::neurons(trace, &rule, scale)?), ("synapses", Figure::synapses(trace, &rule)?)]
+    {
+        let (width, height) = figure.size();
+        let png = figure.png()?;
+        files::write_atomically(&folder.join(format!("{name}.svg")), figure.svg()?.as_bytes())?;
+        files::write_atomically(&folder.join(format!("{name}.png")), &png)?;
+        events.image(&format!("gdd/{name}"), png, width, height, 0)?;
+    }
+    events.flush()
+}
+
+/// Everything, named as in the golden cases.
+fn tensors(
+    config: &Config,
+    theta: &Parameters,
+    batch: &Batch,
+    trace: &Trace,
+) -> Result<Vec<(String, Tensor)>> {
+    let rows = batch.labels.len();
+    let shape = (rows, batch.images.len() / rows);
+    let mut all = vec![
+        ("input.bytes".to_string(), Tensor::from_slice(&batch.images, shape, &Device::Cpu)?),
+        ("input.labels".to_string(), Tensor::from_slice(&batch.labels, rows, &Device::Cpu)?),
+    ];
+    let mut add = |prefix: String, parameters: Option<&Parameters>, states: &[Tensor], state: &str| {
+        for (name, tensor) in parameters.iter().flat_map(|p| p.named()) {
+            all.push((format!("{prefix}{name}"), tensor.clone()));
+        }
+        for (n, s) in states.iter().enumerate() {
+            all.push((format!("{prefix}{state}{n}"), s.clone()));
+        }
+    };
+    add(String::new(), Some(theta), &[], "");
+    add("first.".into(), None, &trace.first, "state.");
+    for t in 0..trace.states.len() {
+        add(format!("second.{t}."), None, &trace.states[t], "state.");
+        add(format!("second.{t}.update."), Some(&trace.delta_theta[t]), &trace.delta_s[t], "state.");
+        let gradients = &trace.gradients;
+        add(format!("bptt.{t}."), Some(&gradients.parameters[t]), &gradients.states[t], "state.");
+    }
+    if config.learning.rule.continual() {
+        add("final.".into(), Some(&trace.theta), &[], "");
+    }
+    Ok(all)
+}

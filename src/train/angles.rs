@@ -1,0 +1,46 @@
+//! Ψ(Δtot, −∇BPTT tot) of a network as it is, on random minibatches.
+
+use crate::config::Config;
+use crate::data::Split;
+use crate::dynamics::Nudge;
+use crate::engine::{Batch, plain};
+use crate::network::Parameters;
+use crate::reference::angle::{Summary, Trace};
+use crate::rng::{Purpose, stream};
+use anyhow::Result;
+use rand::Rng;
+
+/// Compares the rule's updates with BPTT on `minibatches` random minibatches, drawn for `epoch`. `theta` is
+/// not changed. `None` for rules that have no updates of their own to compare (the baselines), and where K
+/// is larger than T, so that BPTT cannot go back K steps.
+///
+/// # Errors
+/// Only those of candle.
+pub fn measure(
+    config: &Config,
+    theta: &Parameters,
+    split: &Split,
+    minibatches: usize,
+    epoch: usize,
+) -> Result<Option<Summary>> {
+    let protocol = config.protocol();
+    if !protocol.rule.hebbian() || protocol.second_steps > protocol.first_steps {
+        return Ok(None);
+    }
+    let weight = &theta.forward[0].weight;
+    let (dtype, device) = (weight.dtype(), weight.device());
+    let mut rng = stream(config.training.seed, Purpose::Angle, epoch as u64);
+    let mut batch = Batch::default();
+    let mut comparisons = Vec::new();
+    for _ in 0..minibatches {
+        let indices: Vec<u32> =
+            (0..config.training.batch_size).map(|_| rng.random_range(0..split.len() as u32)).collect();
+        split.gather(&indices, &mut batch);
+        let x = plain::images(&batch, dtype, device)?;
+        let target = &plain::one_hot(&batch, config.network.dims.output(), dtype, device)?;
+        let nudge = Nudge { target, beta: config.learning.beta };
+        let trace = Trace::record(&config.dynamics(), &protocol, theta, &x, nudge)?;
+        comparisons.push(trace.compare()?);
+    }
+    Ok(Summary::of(&comparisons))
+}
