@@ -474,7 +474,7 @@ proptest! {
         problem.dynamics = Dynamics { time: DISCRETE, damped, ..problem.dynamics };
         problem.protocol.learning_rates.fill(0.02);
         problem.protocol.authors_code = authors_code;
-        let pixel = |i: usize| (i * 2_654_435_761 >> 7) as u8;
+        let pixel = |i: usize| ((i * 2_654_435_761) >> 7) as u8;
         let batch = Batch {
             images: (0..rows * problem.dims.input()).map(pixel).collect(),
             labels: (0..rows).map(|i| (i * 7 % problem.dims.output()) as u8).collect(),
