@@ -2,7 +2,7 @@
 
 use crate::dynamics::{Dynamics, Nudge};
 use crate::network::{Forward, Parameters};
-use candle_core::{Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 use serde::{Deserialize, Serialize};
 
 /// A learning rule.
@@ -114,6 +114,9 @@ pub fn hebbian_update(
     Ok(Parameters { forward, feedback })
 }
 
+/// Steps between two looks at whether the first phase has settled.
+pub const SETTLE_CHECK: usize = 4;
+
 /// How the two phases are run (Table 2).
 #[derive(Clone, Debug)]
 pub struct Protocol {
@@ -123,6 +126,9 @@ pub struct Protocol {
     pub tied: bool,
     /// T, steps of the first phase.
     pub first_steps: usize,
+    /// The first phase ends where no neuron moves by more than this (line 4 of Algorithms 1 and 2), at the
+    /// latest after T steps; 0 runs all T. Looked at every [`SETTLE_CHECK`] steps.
+    pub settle_tolerance: f64,
     /// K, steps of the second phase.
     pub second_steps: usize,
     /// η_tiny/η of Algorithm 5.
@@ -139,7 +145,13 @@ impl Protocol {
         self.authors_code && self.rule == Rule::Cvf
     }
 
-    /// The first phase from s_0 = 0: the last three states s_{T−2}, s_{T−1}, s_T, oldest first.
+    /// Whether to look, after step `t` (from 0), if the states have settled.
+    pub fn looks_settled_at(&self, t: usize) -> bool {
+        self.settle_tolerance > 0.0 && (t + 1).is_multiple_of(SETTLE_CHECK)
+    }
+
+    /// The first phase from s_0 = 0: the last three states s_{T−2}, s_{T−1}, s_T, oldest first, and how many
+    /// steps it took.
     ///
     /// # Errors
     /// Only those of candle (shapes that differ).
@@ -148,16 +160,26 @@ impl Protocol {
         dynamics: &Dynamics,
         theta: &Parameters,
         x: &Tensor,
-    ) -> Result<[Vec<Tensor>; 3]> {
+    ) -> Result<([Vec<Tensor>; 3], usize)> {
         let drive = dynamics.drive(theta, x)?;
         let s_0 = dynamics.rest(theta, x.dim(0)?)?;
         let mut recent = [s_0.clone(), s_0.clone(), s_0];
-        for _ in 0..self.first_steps {
+        for t in 0..self.first_steps {
             let s_next = dynamics.step(theta, &drive, &recent[2], None)?;
             recent.rotate_left(1);
             recent[2] = s_next;
+            if self.looks_settled_at(t) {
+                let mut largest: f64 = 0.0;
+                for (s, before) in recent[2].iter().zip(&recent[1]) {
+                    let change = (s - before)?.abs()?.max_all()?.to_dtype(DType::F64)?;
+                    largest = largest.max(change.to_scalar()?);
+                }
+                if largest <= self.settle_tolerance {
+                    return Ok((recent, t + 1));
+                }
+            }
         }
-        Ok(recent)
+        Ok((recent, self.first_steps))
     }
 
     /// The second phase from the settled state `s_star`: K nudged steps, the weights changing at

@@ -2,6 +2,7 @@
 #![deny(missing_docs)]
 
 pub mod activation;
+pub mod bench;
 pub mod cli;
 pub mod config;
 pub mod data;

@@ -280,3 +280,50 @@ fn the_number_of_classes_and_pixels_is_that_of_the_data() {
     let train = place.small_run("ep", &["--epochs", "1"]);
     fails(&place, &train, 1, &["t10k-labels-idx1-ubyte", "image 5", "label 10"]);
 }
+
+#[test]
+fn bench_says_how_fast_and_settling_early_saves_steps() {
+    let place = Place::new();
+    let bench = |more: &[&str]| -> serde_json::Value {
+        let small = [
+            "bench",
+            "--algo",
+            "ep",
+            "--data-dir",
+            "data",
+            "--threads",
+            "1",
+            "--minibatches",
+            "20",
+            "--json",
+        ];
+        let sizes =
+            ["--set", "network.dims=[64, 24, 4]", "--set", "network.init=fan-in", "--set", "learning.T=100"];
+        let (status, shown, said) = run(&place, &[&small[..], &sizes, more].concat());
+        assert_eq!(status, 0, "{said}");
+        serde_json::from_str(&shown).unwrap()
+    };
+    let full = bench(&[]);
+    for key in ["ms_per_minibatch", "ms_first_phase", "gflops", "peak_gflops", "threads", "peak_rss_mib"] {
+        assert!(full[key].as_f64().unwrap() > 0.0, "{key}: {full}");
+    }
+    assert_eq!(full["first_phase_steps"], 100.0);
+    for engine in ["fused", "plain"] {
+        let engine = format!("training.engine={engine}");
+        let early = bench(&["--set", "learning.settle_tolerance=1e-5", "--set", &engine]);
+        assert!(early["first_phase_steps"].as_f64().unwrap() < 80.0, "{early}");
+    }
+}
+
+#[test]
+fn every_vector_instruction_set_learns_the_same() {
+    let place = Place::new();
+    let loss = |isa: &str| {
+        let more = ["--epochs", "3", "--name", isa];
+        let (status, _, said) = run_with(&place, &place.small_run("cvf", &more), &[("EQPROP_ISA", isa)]);
+        assert_eq!(status, 0, "{said}");
+        metrics(&place.path(&format!("runs/{isa}-data/metrics.jsonl")))[3]["loss/test"].as_f64().unwrap()
+    };
+    let (portable, avx2, avx512) = (loss("portable"), loss("avx2"), loss("avx512"));
+    assert!((portable / avx512 - 1.0).abs() < 1e-4 && (avx2 / avx512 - 1.0).abs() < 1e-4);
+}

@@ -58,6 +58,7 @@ impl Case {
                 rule,
                 tied,
                 tiny: 1e-5,
+                settle_tolerance: 0.0,
                 first_steps: case["T"].as_u64().unwrap() as usize,
                 second_steps: case["K"].as_u64().unwrap() as usize,
                 learning_rates: rates.unwrap_or_else(|| vec![0.05; dims.len() - 1]),
@@ -117,7 +118,7 @@ fn check_plain(name: &str, dtype: DType, tolerance: f64) -> Result<()> {
     let theta = case.theta("", dtype);
     let x = plain::images(&case.batch, dtype, &Device::Cpu)?;
     let target = &plain::one_hot(&case.batch, case.dims.output(), dtype, &Device::Cpu)?;
-    let [_, _, s_star] = case.protocol.first_phase(&case.dynamics, &theta, &x)?;
+    let ([_, _, s_star], _) = case.protocol.first_phase(&case.dynamics, &theta, &x)?;
     for (n, s) in s_star.iter().enumerate() {
         case.assert_close(&format!("first.state.{n}"), s, tolerance, None);
     }
@@ -203,8 +204,11 @@ fn reference_gradients_and_angles() -> Result<()> {
             let leaky = name == "rt-cep-1h" && t > 0;
             let steps = case.protocol.first_steps - if leaky { t } else { 0 };
             let earlier = Protocol { first_steps: steps, ..case.protocol.clone() };
-            let s =
-                if leaky { earlier.first_phase(&case.dynamics, &theta, &x)?[2].clone() } else { Vec::new() };
+            let s = if leaky {
+                earlier.first_phase(&case.dynamics, &theta, &x)?.0[2].clone()
+            } else {
+                Vec::new()
+            };
             for (n, gradient) in trace.gradients.states[t].iter().enumerate() {
                 let gradient = match s.get(n) {
                     Some(s) if n > 0 => (gradient + case.dynamics.activation.derivative(s)?)?,

@@ -43,6 +43,7 @@ impl Problem {
             rule,
             tied,
             tiny: 1e-5,
+            settle_tolerance: 0.0,
             first_steps: if time == DISCRETE { 200 } else { 600 },
             second_steps: 8,
             learning_rates: vec![0.0; dims.0.len() - 1],
@@ -77,7 +78,7 @@ impl Problem {
     }
 
     fn loss(&self, theta: &Parameters) -> f64 {
-        let [_, _, s] = self.protocol.first_phase(&self.dynamics, theta, &self.x).unwrap();
+        let ([_, _, s], _) = self.protocol.first_phase(&self.dynamics, theta, &self.x).unwrap();
         let sum: f64 = (&s[0] - &self.y).unwrap().sqr().unwrap().sum_all().unwrap().to_scalar().unwrap();
         0.5 * sum / self.x.dim(0).unwrap() as f64
     }
@@ -171,7 +172,7 @@ fn state_gradients_are_the_derivatives_of_each_samples_loss() {
             let Problem { dynamics, protocol, theta, x, y, .. } = &problem;
             let gradients = bptt(dynamics, protocol, theta, x, y).unwrap();
             let drive = dynamics.drive(theta, x).unwrap();
-            let [_, _, s_star] = protocol.first_phase(dynamics, theta, x).unwrap();
+            let ([_, _, s_star], _) = protocol.first_phase(dynamics, theta, x).unwrap();
             for t in 1..protocol.second_steps {
                 for n in 0..2 {
                     let gradient = &gradients.states[t][n];
@@ -218,7 +219,7 @@ fn rbp_equals_bptt_once_settled() {
                     layer.weight = (&layer.weight * 0.5).unwrap();
                 }
                 let Problem { dynamics, protocol, theta, x, y, .. } = &problem;
-                let [_, _, s_star] = protocol.first_phase(dynamics, theta, x).unwrap();
+                let ([_, _, s_star], _) = protocol.first_phase(dynamics, theta, x).unwrap();
                 let through_time = bptt(dynamics, protocol, theta, x, y).unwrap();
                 let recurrent = rbp(dynamics, protocol, theta, x, y, &s_star).unwrap();
                 for t in 0..protocol.second_steps {
@@ -342,7 +343,7 @@ fn tiny_updates_survive_float32() {
         let theta = Parameters::from_named(&tensors, &problem.dims, true, dtype, &Device::Cpu).unwrap();
         let protocol = Protocol { learning_rates: vec![0.1; 2], ..problem.protocol.clone() };
         let (x, target) = (cast(&problem.x), cast(&problem.y));
-        let [_, _, s] = protocol.first_phase(&problem.dynamics, &theta, &x).unwrap();
+        let ([_, _, s], _) = protocol.first_phase(&problem.dynamics, &theta, &x).unwrap();
         let nudge = Nudge { target: &target, beta: 0.1 };
         let after =
             protocol.second_phase(&problem.dynamics, &theta, &x, nudge, &s, |_, _, _, _| Ok(())).unwrap();
@@ -423,7 +424,7 @@ proptest! {
         // The corners of a hard sigmoid have no derivative.
         prop_assume!(problem.dynamics.activation != Activation::HardSigmoid);
         problem.protocol.first_steps = 600;
-        let [_, before, s] = problem.protocol.first_phase(&problem.dynamics, &problem.theta, &problem.x).unwrap();
+        let ([_, before, s], _) = problem.protocol.first_phase(&problem.dynamics, &problem.theta, &problem.x).unwrap();
         prop_assume!(s.iter().zip(&before).all(|(s, before)| norm(&(s - before).unwrap()) < 1e-14));
         let beta = 1e-6;
         let (plus, minus) = (problem.trace(beta), problem.trace(-beta));

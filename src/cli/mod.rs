@@ -1,5 +1,6 @@
 //! The command line: flags into choices, choices into commands, outcomes into exit statuses.
 
+mod speed;
 mod study;
 
 use crate::config::{Choices, Config, DeviceChoice, Resolved};
@@ -33,6 +34,8 @@ enum Command {
     Eval(EvalArgs),
     /// Print the resolved configuration, each value with its origin.
     Config(ConfigArgs),
+    /// Measure speed: milliseconds a minibatch by phase, and how near this machine's peak that is.
+    Bench(speed::BenchArgs),
     /// Measure the angle between the rule's updates and the gradients of BPTT.
     Angle(study::AngleArgs),
     /// Record the gradient-descending dynamics of one batch: trace, summary, figures.
@@ -192,6 +195,7 @@ impl Cli {
         match self.command {
             Command::Train(args) => run_train(args),
             Command::Eval(args) => run_eval(args),
+            Command::Bench(args) => speed::bench(args),
             Command::Angle(args) => study::angle(args),
             Command::Gdd(args) => study::gdd(args),
             Command::Toy(args) => study::toy(args),

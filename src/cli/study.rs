@@ -49,7 +49,7 @@ pub struct GddArgs {
 
 /// Where a network and its data come from.
 #[derive(Debug, Args)]
-struct NetworkArgs {
+pub struct NetworkArgs {
     /// Take the weights from a safetensors file.
     #[arg(long, value_name = "FILE")]
     init: Option<PathBuf>,
@@ -58,11 +58,11 @@ struct NetworkArgs {
     data_dir: Option<PathBuf>,
     /// Threads to compute with [default: all cores].
     #[arg(long, value_name = "N")]
-    threads: Option<usize>,
+    pub threads: Option<usize>,
 }
 
 impl NetworkArgs {
-    fn load(&self, config: &Config) -> Result<(data::Dataset, Parameters)> {
+    pub fn load(&self, config: &Config) -> Result<(data::Dataset, Parameters)> {
         let folder = data_folder(self.data_dir.clone());
         let mut dataset = data::load(config.training.data, folder.as_deref())?;
         dataset.limit(config.training.limit_train, None);

@@ -60,6 +60,8 @@ pub struct LearningConfig {
     pub rule: Rule,
     /// Steps of the first phase.
     pub T: usize,
+    /// End the first phase where no neuron moves by more than this; 0 runs all T steps.
+    pub settle_tolerance: f64,
     /// Steps of the second phase.
     pub K: usize,
     /// β, or its size where the sign is random.
@@ -178,7 +180,7 @@ impl Config {
         let rule = learning.rule.name();
         let real = network.time == TimeChoice::Real;
         let baseline = !learning.rule.hebbian();
-        let checks: [(bool, &'static str, String); 22] = [
+        let checks: [(bool, &'static str, String); 23] = [
             (
                 dims.len() >= 3 && dims.iter().all(|&d| d > 0),
                 "network.dims",
@@ -226,6 +228,11 @@ impl Config {
                 !baseline || learning.K <= learning.T,
                 "learning.K",
                 format!("steps back from the last of T = {} steps must not be more than those", learning.T),
+            ),
+            (
+                learning.settle_tolerance >= 0.0 && learning.settle_tolerance < 1.0,
+                "learning.settle_tolerance",
+                "is a change of a state in one step and must be from 0 (run all T steps) to below 1".into(),
             ),
             (learning.T >= 1, "learning.T", "must be at least 1 step".into()),
             (learning.K >= 1, "learning.K", "must be at least 1 step".into()),
@@ -289,6 +296,7 @@ impl Config {
             tied: self.tied(),
             tiny: self.learning.tiny,
             first_steps: self.learning.T,
+            settle_tolerance: self.learning.settle_tolerance,
             second_steps: self.learning.K,
             learning_rates: self.learning.learning_rates.iter().rev().copied().collect(),
             authors_code: self.learning.authors_code,

@@ -34,6 +34,8 @@ pub struct Report {
     pub residual: f64,
     /// The largest |s_T − s_{T−2}| of any neuron: small beside `residual` in a cycle of period 2.
     pub residual_two_steps: f64,
+    /// Σ steps of the first phase over the images.
+    pub steps: usize,
     /// How many images have a neuron with |s_T − s_{T−1}| > [`SETTLED`].
     pub unsettled: usize,
 }
@@ -50,6 +52,7 @@ impl Report {
         self.residual = larger(self.residual, other.residual);
         self.residual_two_steps = larger(self.residual_two_steps, other.residual_two_steps);
         self.unsettled += other.unsettled;
+        self.steps += other.steps;
     }
 
     /// Counts one image: its output s⁰, label, and largest last change over one and two steps.
@@ -69,6 +72,7 @@ impl Report {
             loss,
             residual,
             residual_two_steps: two_steps,
+            steps: 0,
             unsettled: usize::from(residual > SETTLED || residual.is_nan()),
         });
     }
@@ -86,6 +90,11 @@ impl Report {
     /// Share of images that have not settled, in percent.
     pub fn unsettled_percent(&self) -> f64 {
         100.0 * self.unsettled as f64 / self.images as f64
+    }
+
+    /// Mean steps of the first phase.
+    pub fn mean_steps(&self) -> f64 {
+        self.steps as f64 / self.images as f64
     }
 
     /// Whether losses and residuals are numbers.
@@ -112,6 +121,9 @@ pub trait Engine {
     /// # Errors
     /// What the device reports.
     fn evaluate(&mut self, batch: &Batch) -> Result<Report>;
+
+    /// How many multiply-adds [`Engine::train`] does for what `report` reports, in all phases.
+    fn multiply_adds(&self, report: &Report) -> f64;
 
     /// A copy of the weights as they are now.
     ///

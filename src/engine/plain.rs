@@ -26,8 +26,9 @@ impl Plain {
     fn first_phase(&self, batch: &Batch) -> Result<(Tensor, Vec<Tensor>, Report)> {
         let dtype = self.theta.forward[0].weight.dtype();
         let x = images(batch, dtype, &self.device)?;
-        let [older, old, s] = self.protocol.first_phase(&self.dynamics, &self.theta, &x)?;
-        let report = report(&s, &old, &older, &batch.labels)?;
+        let ([older, old, s], steps) = self.protocol.first_phase(&self.dynamics, &self.theta, &x)?;
+        let mut report = report(&s, &old, &older, &batch.labels)?;
+        report.steps = steps * batch.labels.len();
         Ok((x, s, report))
     }
 }
@@ -59,6 +60,20 @@ impl Engine for Plain {
 
     fn evaluate(&mut self, batch: &Batch) -> Result<Report> {
         Ok(self.first_phase(batch)?.2)
+    }
+
+    fn multiply_adds(&self, report: &Report) -> f64 {
+        let size = |tensor: &Tensor| tensor.elem_count() as f64;
+        let (last, hidden) = match self.theta.forward.split_last() {
+            Some((last, hidden)) => (size(&last.weight), hidden.iter().map(|l| size(&l.weight)).sum::<f64>()),
+            None => (0.0, 0.0),
+        };
+        let (images, steps) = (report.images as f64, self.protocol.second_steps as f64);
+        // Both directions in a step; as much again for the updates, and the input weights in both.
+        let updates = if self.protocol.rule == Rule::Ep { 1.0 } else { steps };
+        let drives = if self.protocol.rule.continual() { 1.0 + steps } else { 1.0 };
+        let step = 2.0 * hidden;
+        report.steps as f64 * step + images * (steps * step + updates * (step + last) + drives * last)
     }
 
     fn parameters(&self) -> Result<Parameters> {

@@ -38,7 +38,7 @@ impl Trace {
         x: &Tensor,
         nudge: Nudge,
     ) -> Result<Self> {
-        let [_, _, first] = protocol.first_phase(dynamics, theta, x)?;
+        let ([_, _, first], _) = protocol.first_phase(dynamics, theta, x)?;
         let loss = (&first[0] - nudge.target)?.to_dtype(DType::F64)?.sqr()?.sum_all()?;
         let loss = 0.5 * loss.to_scalar::<f64>()? / x.dim(0)? as f64;
         let (mut states, mut delta_s, mut delta_theta) = (Vec::new(), Vec::new(), Vec::new());

@@ -28,6 +28,7 @@ impl Metrics {
             self.push("loss/train", train.mean_loss());
             self.push("settle/residual", train.residual);
             self.push("settle/residual_two_steps", train.residual_two_steps);
+            self.push("settle/steps", train.mean_steps());
             self.push("settle/unsettled_percent", train.unsettled_percent());
         }
         self.push("error/test", test.error_percent());

@@ -55,7 +55,7 @@ impl<T: Real> Weights<T> {
 /// States of all layers of a block: layer n is row-major (images, stride(n)).
 pub type States<T> = Vec<Vec<T>>;
 
-/// A block of at most [`BLOCK`] images and its working memory.
+/// A block of at most [`BLOCK`] images: what a step reads.
 #[derive(Default)]
 pub struct Block<T> {
     /// How many images.
@@ -66,14 +66,21 @@ pub struct Block<T> {
     pub drive: Vec<T>,
     /// s_{T−2}, s_{T−1} and s_T = s_* of the first phase.
     pub settled: [States<T>; 3],
+    /// Steps the first phase took.
+    pub steps: usize,
     /// s_t of the second phase.
     pub s: States<T>,
-    /// s_{t+1} of the second phase.
+    /// s_t − s_* of layer N.
+    pub drift: Vec<T>,
+}
+
+/// What a step of the second phase writes.
+#[derive(Default)]
+pub struct Move<T> {
+    /// s_{t+1}.
     pub s_next: States<T>,
     /// s_{t+1} − s_t.
     pub delta: States<T>,
-    /// s_t − s_* of layer N.
-    pub drift: Vec<T>,
 }
 
 /// out = σ(start + Σ terms), `rows` × `stride` numbers, whole panels.
@@ -139,24 +146,21 @@ fn apply<L: Lanes>(activation: Activation, x: L) -> L {
 }
 
 /// F(x, s, θ) for a block: every layer from the one before, all at once.
-/// `drive` is what the input contributes to layer N, with further terms in `drive_terms`.
+/// `drive` is what the input contributes to layer N; `more` are further terms, by layer.
 #[inline(always)]
 fn step<L: Lanes>(
     weights: &Weights<L::Elem>,
     activation: Activation,
     rows: usize,
     drive: &[L::Elem],
-    drive_terms: &[Term<L::Elem>],
+    more: &[Vec<Term<L::Elem>>],
     s: &States<L::Elem>,
     s_next: &mut States<L::Elem>,
 ) {
     let last = weights.last();
     let mut connections = weights.between.iter().peekable();
     for (n, out) in s_next.iter_mut().enumerate() {
-        let mut terms = Vec::with_capacity(2 + drive_terms.len());
-        if n == last {
-            terms.extend_from_slice(drive_terms);
-        }
+        let mut terms = more.get(n).cloned().unwrap_or_default();
         while let Some(c) = connections.next_if(|c| c.to == n) {
             terms.push(c.synapses.input(&s[c.from], weights.stride(c.from)));
         }
@@ -209,15 +213,37 @@ impl<T: Real> Kernel<T> for FirstPhase<'_, T> {
         let terms = [weights.input.input(&block.x, width)];
         let layer = Layer { rows, stride: weights.stride(last), terms: &terms, activation: None };
         layer.run::<L>(&weights.bias[last], 0, &mut block.drive);
-        for _ in 0..protocol.first_steps {
+        for t in 0..protocol.first_steps {
             block.settled.rotate_left(1);
+            block.steps = t + 1;
             let [_, s, s_next] = &mut block.settled;
             step::<L>(weights, activation, rows, &block.drive, &[], s, s_next);
             if damped {
                 halfway(s_next, s);
             }
+            if protocol.looks_settled_at(t)
+                && largest_change::<L>(s_next, s).to_f64() <= protocol.settle_tolerance
+            {
+                break;
+            }
         }
     }
+}
+
+/// The largest |s' − s| of any neuron of a block.
+#[inline(always)]
+fn largest_change<L: Lanes>(s_next: &States<L::Elem>, s: &States<L::Elem>) -> L::Elem {
+    let mut largest = splat::<L>(0.0);
+    for (next, s) in s_next.iter().zip(s) {
+        for (next, s) in next.chunks_exact(WIDTH).zip(s.chunks_exact(WIDTH)) {
+            // SAFETY: each chunk is WIDTH long.
+            let change = unsafe { L::load(next.as_ptr()).sub(L::load(s.as_ptr())) };
+            largest = largest.max(change).max(splat::<L>(0.0).sub(change));
+        }
+    }
+    let mut lanes = [L::Elem::default(); WIDTH];
+    unsafe { largest.store(lanes.as_mut_ptr()) };
+    lanes.into_iter().fold(L::Elem::default(), |a, b| if b > a { b } else { a })
 }
 
 impl<T: Real> Block<T> {
@@ -231,8 +257,7 @@ impl<T: Real> Block<T> {
         self.x.resize(rows * weights.input.from, T::default());
         self.drive.resize(rows * weights.stride(weights.last()), T::default());
         fit(&mut self.drift, weights.stride(weights.last()));
-        let states = self.settled.iter_mut();
-        for states in states.chain([&mut self.s, &mut self.s_next, &mut self.delta]) {
+        for states in &mut self.settled {
             states.resize_with(weights.widths.len(), Vec::new);
             for (n, layer) in states.iter_mut().enumerate() {
                 fit(layer, weights.stride(n));
@@ -260,6 +285,7 @@ impl<T: Real> Block<T> {
             }
             largest
         };
+        report.steps += self.rows * self.steps;
         for (row, &label) in labels.iter().enumerate() {
             let output: Vec<f64> =
                 (s[0][row * weights.stride(0)..][..weights.widths[0]].iter()).map(|s| s.to_f64()).collect();
@@ -269,32 +295,50 @@ impl<T: Real> Block<T> {
     }
 
     /// s_0 = s_* of the second phase.
-    pub fn begin_second_phase(&mut self) {
+    pub fn begin_second_phase(&mut self, first: &mut Move<T>) {
         self.s.clone_from(&self.settled[2]);
+        first.s_next.clone_from(&self.s);
+        first.delta.clone_from(&self.s);
         self.drift.fill(T::default());
     }
 
     /// s ← s_{t+1}, and what has become of layer N since s_*.
-    pub fn advance(&mut self) {
-        std::mem::swap(&mut self.s, &mut self.s_next);
+    pub fn advance(&mut self, step: &mut Move<T>) {
+        std::mem::swap(&mut self.s, &mut step.s_next);
         let last = self.s.len() - 1;
-        let changes = self.s[last].iter().zip(&self.settled[2][last]);
-        for (drift, (&s, &s_star)) in self.drift.iter_mut().zip(changes) {
-            *drift = s - s_star;
+        subtract(&mut self.drift, &self.s[last], &self.settled[2][last]);
+    }
+
+    /// Makes the whole second phase, from s_* to s_K, one step.
+    pub fn whole_phase(&mut self, step: &mut Move<T>) {
+        std::mem::swap(&mut self.s, &mut step.s_next);
+        self.s.clone_from(&self.settled[2]);
+        for ((delta, next), s) in step.delta.iter_mut().zip(&step.s_next).zip(&self.s) {
+            subtract(delta, next, s);
         }
+    }
+}
+
+/// out = a − b.
+#[inline(always)]
+fn subtract<T: Real>(out: &mut [T], a: &[T], b: &[T]) {
+    for ((out, &a), &b) in out.iter_mut().zip(a).zip(b) {
+        *out = a - b;
     }
 }
 
 /// One nudged step of a block: s_{t+1} and s_{t+1} − s_t from s_t.
 pub struct NudgedStep<'a, T> {
     /// The block.
-    pub block: &'a mut Block<T>,
-    /// θ_t, but for W_x and b_N, which are as the second phase began.
+    pub block: &'a Block<T>,
+    /// Where it moves.
+    pub step: &'a mut Move<T>,
+    /// θ_t, but for what the second phase leaves as it began.
     pub weights: &'a Weights<T>,
     /// σ.
     pub activation: Activation,
-    /// What W_x and b_N would have added to the drive since.
-    pub drive_terms: &'a [Term<'a, T>],
+    /// What weights left as they began would have added since, by layer.
+    pub more: &'a [Vec<Term<'a, T>>],
     /// Class of each image.
     pub labels: &'a [u8],
     /// β.
@@ -306,9 +350,10 @@ pub struct NudgedStep<'a, T> {
 impl<T: Real> Kernel<T> for NudgedStep<'_, T> {
     #[inline(always)]
     fn run<L: Lanes<Elem = T>>(self) {
-        let Self { block, weights, activation, drive_terms, labels, beta, damped } = self;
-        let Block { rows, drive, s, s_next, delta, .. } = block;
-        step::<L>(weights, activation, *rows, drive, drive_terms, s, s_next);
+        let Self { block, step: Move { s_next, delta }, weights, activation, more, labels, beta, damped } =
+            self;
+        let s = &block.s;
+        step::<L>(weights, activation, block.rows, &block.drive, more, s, s_next);
         let (width, stride) = (weights.widths[0], weights.stride(0));
         for (row, &label) in labels.iter().enumerate() {
             let row = row * stride..row * stride + width;
@@ -321,9 +366,55 @@ impl<T: Real> Kernel<T> for NudgedStep<'_, T> {
         if damped {
             halfway(s_next, s);
         }
-        for ((delta, next), s) in delta.iter_mut().zip(s_next.iter()).zip(s.iter()) {
-            for ((delta, &next), &s) in delta.iter_mut().zip(next).zip(s) {
-                *delta = next - s;
+        for ((delta, next), s) in delta.iter_mut().zip(s_next.iter()).zip(s) {
+            subtract(delta, next, s);
+        }
+    }
+}
+
+/// out[i, j] = scale·(a_i·b_j + one): inner products of rows.
+pub struct InnerProducts<'a, T> {
+    /// Rows `a_i`, `a_stride` apart.
+    pub a: &'a [T],
+    /// Rows `b_j`, as far apart.
+    pub b: &'a [T],
+    /// Distance between rows.
+    pub stride: usize,
+    /// How much of a row counts.
+    pub width: usize,
+    /// The factor.
+    pub scale: T,
+    /// What is added to every product.
+    pub one: T,
+    /// Row-major, `out_stride` between rows, beginning at the first product.
+    pub out: &'a mut [T],
+    /// Distance between rows of `out`.
+    pub out_stride: usize,
+}
+
+impl<T: Real> Kernel<T> for InnerProducts<'_, T> {
+    #[inline(always)]
+    fn run<L: Lanes<Elem = T>>(self) {
+        let Self { a, b, stride, width, scale, one, out, out_stride } = self;
+        for (a, out) in a.chunks_exact(stride).zip(out.chunks_mut(out_stride)) {
+            for (b, out) in b.chunks_exact(stride).zip(out) {
+                let (a_lanes, a_rest) = a[..width].as_chunks::<WIDTH>();
+                let (b_lanes, b_rest) = b[..width].as_chunks::<WIDTH>();
+                let mut sums = splat::<L>(0.0);
+                for (a, b) in a_lanes.iter().zip(b_lanes) {
+                    // SAFETY: both are WIDTH long.
+                    sums = unsafe { L::load(a.as_ptr()).mul_add(L::load(b.as_ptr()), sums) };
+                }
+                let mut lanes = [T::default(); WIDTH];
+                unsafe { sums.store(lanes.as_mut_ptr()) };
+                let mut sum = one;
+                for lane in lanes {
+                    sum += lane;
+                }
+                for (&a, &b) in a_rest.iter().zip(b_rest) {
+                    sum += a * b;
+                }
+                *out = scale * sum;
             }
         }
     }

@@ -6,6 +6,8 @@
 //! - the input weights left alone during the second phase: with G = x·xᵀ + 1 (B, B) the drive is
 //!   u_t = u_0 + c·G·(sᴺ_t − sᴺ_0), and W_x changes once, at the end, by c·(sᴺ_K − sᴺ_0)ᵀ·x, where
 //!   c = η_N/(βB) — exact, since Δ_{W x} is linear in s and x does not change;
+//! - the same for large tied matrices under C-EP, whose updates telescope: W_n(t) = W_n(0) +
+//!   c·(sⁿ_tᵀ·sⁿ⁺¹_t − sⁿ_0ᵀ·sⁿ⁺¹_0), so that s·W_n(t) is s·W_n(0) and two products with (B, B) matrices;
 //! - images in blocks of [`BLOCK`], each on a thread of its own for the whole first phase. Every
 //!   number is computed the same way whichever thread does it.
 
@@ -19,7 +21,9 @@ use crate::dynamics::Dynamics;
 use crate::learning::{Protocol, Rule};
 use crate::network::{Dims, Forward, Parameters};
 use anyhow::Result;
-use block::{Accumulate, BLOCK, Block, Connection, FirstPhase, NudgedStep, Weights, pad_bias};
+use block::{
+    Accumulate, BLOCK, Block, Connection, FirstPhase, InnerProducts, Move, NudgedStep, Weights, pad_bias,
+};
 use candle_core::{Device, Tensor};
 use lanes::WIDTH;
 pub use lanes::{Isa, Real};
@@ -36,8 +40,7 @@ pub struct Fused<T: Real> {
     protocol: Protocol,
     weights: Weights<T>,
     blocks: Vec<Block<T>>,
-    /// c·(x·xᵀ + 1), (B, B) row-major.
-    gram: Vec<T>,
+    moves: Vec<Move<T>>,
 }
 
 impl<T: Real> Fused<T> {
@@ -66,8 +69,8 @@ impl<T: Real> Fused<T> {
                 .map(|layer| pad_bias(&layer.bias))
                 .collect::<candle_core::Result<_>>()?,
         };
-        let (blocks, gram) = (Vec::new(), Vec::new());
-        Ok(Self { dynamics, protocol, weights, blocks, gram })
+        let (blocks, moves) = (Vec::new(), Vec::new());
+        Ok(Self { dynamics, protocol, weights, blocks, moves })
     }
 
     /// Runs the first phase on every block of the batch.
@@ -104,158 +107,187 @@ impl<T: Real> Fused<T> {
         let work: usize = self.weights.between.iter().map(|c| c.synapses.panels.len()).sum();
         let share = work * images > WORTH_SHARING && rayon::current_num_threads() > 1;
 
-        if rule.continual() {
-            self.gram = gram(&self.blocks, self.weights.input.from, rates[last], last_bias);
-        }
+        let telescoping: Vec<bool> =
+            self.weights.between.iter().map(|c| self.telescopes(c, images)).collect();
+        let mut grams = match rule.continual() {
+            true => vec![self.input_gram(rates[last], last_bias)],
+            false => Vec::new(),
+        };
         // VF: the sum over all steps, applied after the last.
         let mut pending: Vec<Synapses<T>> = Vec::new();
         if rule == Rule::Vf {
             let zeros = |c: &Connection<T>| Synapses::zeros(c.synapses.from, c.synapses.to);
             pending = self.weights.between.iter().map(zeros).collect();
         }
-        for block in &mut self.blocks {
-            block.begin_second_phase();
+        self.moves.resize_with(self.blocks.len(), Move::default);
+        for (block, step) in self.blocks.iter_mut().zip(&mut self.moves) {
+            block.begin_second_phase(step);
         }
         for _ in 0..self.protocol.second_steps {
-            self.nudged_step(batch, T::from_f64(beta), share);
-            let (weights, blocks) = (&mut self.weights, &self.blocks);
+            grams.truncate(1);
+            for (connection, _) in self.weights.between.iter().zip(&telescoping).filter(|(_, t)| **t) {
+                grams.extend(self.change_grams(connection, rates[connection.layer()]));
+            }
+            self.nudged_step(batch, T::from_f64(beta), &grams, share);
+            let (weights, blocks, moves) = (&mut self.weights, &self.blocks, &self.moves);
             for (i, connection) in weights.between.iter_mut().enumerate() {
-                let (from, to) = (connection.from, connection.to);
                 let rate = rates[connection.layer()];
-                if rule.continual() {
-                    let change = change_terms(tied, blocks, from, to, &weights.widths);
+                let change = || change_terms(tied, blocks, moves, connection.from, connection.to);
+                if let Some(pending) = pending.get_mut(i) {
+                    accumulate(pending, &change(), rate, share);
+                } else if rule.continual() && !telescoping[i] {
+                    let change = change();
                     accumulate(&mut connection.synapses, &change, rate, share);
-                } else if let Some(pending) = pending.get_mut(i) {
-                    let change = change_terms(tied, blocks, from, to, &weights.widths);
-                    accumulate(pending, &change, rate, share);
                 }
             }
             if rule.continual() {
                 let biases = weights.bias.iter_mut().zip(&rates).enumerate().take(last);
                 for (n, (bias, &rate)) in biases {
-                    add_to_bias(bias, blocks, n, rate);
+                    add_to_bias(bias, moves, n, rate);
                 }
             }
-            for block in &mut self.blocks {
-                block.advance();
+            for (block, step) in self.blocks.iter_mut().zip(&mut self.moves) {
+                block.advance(step);
             }
         }
-        self.apply_totals(&rates, last_bias, &pending, share);
-    }
 
-    /// One step of the second phase on every block.
-    fn nudged_step(&mut self, batch: &Batch, beta: T, share: bool) {
-        let (weights, activation) = (&self.weights, self.dynamics.activation);
-        let images = batch.labels.len();
-        let stride = weights.stride(weights.last());
-        let (gram, damped) = (&self.gram, self.dynamics.damped);
-        // Blocks need each other's drift while their own states change.
-        let drifts: Vec<Vec<T>> = self.blocks.iter_mut().map(|b| std::mem::take(&mut b.drift)).collect();
-        let run = |(i, (block, labels)): (usize, (&mut Block<T>, &[u8]))| {
-            let drive_terms: Vec<Term<T>> = (drifts.iter().enumerate())
-                .filter(|_| !gram.is_empty())
-                .map(|(j, drift)| Term {
-                    a: &gram[i * BLOCK * images + j * BLOCK..],
-                    a_row: images,
-                    a_k: 1,
-                    b: drift,
-                    b_panel: WIDTH,
-                    b_k: stride,
-                    depth: drift.len() / stride,
-                })
-                .collect();
-            let drive_terms = &drive_terms;
-            T::dispatch(NudgedStep { block, weights, activation, drive_terms, labels, beta, damped });
-        };
-        if share {
-            (self.blocks.par_iter_mut().zip(batch.labels.par_chunks(BLOCK)).enumerate()).for_each(run);
-        } else {
-            (self.blocks.iter_mut().zip(batch.labels.chunks(BLOCK)).enumerate()).for_each(run);
+        // What is applied once: everything for EP and VF, what telescopes, and all that comes from the input.
+        for (block, step) in self.blocks.iter_mut().zip(&mut self.moves) {
+            block.whole_phase(step);
         }
-        for (block, drift) in self.blocks.iter_mut().zip(drifts) {
-            block.drift = drift;
-        }
-    }
-
-    /// What is applied once, after the second phase: everything for EP and VF, and for all rules
-    /// what leads into layer N from the input.
-    fn apply_totals(&mut self, rates: &[T], last_bias: f64, pending: &[Synapses<T>], share: bool) {
-        let rule = self.protocol.rule;
-        let last = self.weights.last();
-        let weights = &mut self.weights;
-        for block in &mut self.blocks {
-            // From s_* to s_K as one step.
-            std::mem::swap(&mut block.s, &mut block.s_next);
-            block.s.clone_from(&block.settled[2]);
-            for ((delta, next), s) in block.delta.iter_mut().zip(&block.s_next).zip(&block.s) {
-                for ((delta, &next), &s) in delta.iter_mut().zip(next).zip(s) {
-                    *delta = next - s;
-                }
-            }
-        }
-        let blocks = &self.blocks;
-        for (connection, pending) in weights.between.iter_mut().zip(pending) {
+        let (weights, blocks, moves) = (&mut self.weights, &self.blocks, &self.moves);
+        for (connection, pending) in weights.between.iter_mut().zip(&pending) {
             for (w, &total) in connection.synapses.panels.iter_mut().zip(&pending.panels) {
                 *w += total;
             }
         }
-        if rule == Rule::Ep {
-            for connection in &mut weights.between {
-                let rate = rates[connection.layer()];
-                let terms =
-                    change_terms(self.protocol.tied, blocks, connection.from, connection.to, &weights.widths);
-                accumulate(&mut connection.synapses, &terms, rate, share);
-            }
+        let once = weights.between.iter_mut().zip(&telescoping).filter(|(_, t)| rule == Rule::Ep || **t);
+        for (connection, _) in once {
+            let change = change_terms(tied, blocks, moves, connection.from, connection.to);
+            let rate = rates[connection.layer()];
+            accumulate(&mut connection.synapses, &change, rate, share);
         }
-        for (n, (bias, &rate)) in weights.bias.iter_mut().zip(rates).enumerate() {
+        for (n, (bias, &rate)) in weights.bias.iter_mut().zip(&rates).enumerate() {
             if n == last {
-                add_to_bias(bias, blocks, n, rate * T::from_f64(last_bias));
+                add_to_bias(bias, moves, n, rate * T::from_f64(last_bias));
             } else if !rule.continual() {
-                add_to_bias(bias, blocks, n, rate);
+                add_to_bias(bias, moves, n, rate);
             }
         }
         let pixels = weights.input.from;
-        let terms: Vec<Term<T>> = blocks.iter().map(|b| outer(b, &b.x, pixels, &b.delta[last])).collect();
-        accumulate(&mut weights.input, &terms, rates[last], share);
+        let change: Vec<Term<T>> = (blocks.iter().zip(moves))
+            .map(|(block, step)| outer(block.rows, &block.x, pixels, &step.delta[last]))
+            .collect();
+        accumulate(&mut weights.input, &change, rates[last], share);
+    }
+
+    /// Whether the updates of a matrix are left to [`Fused::change_grams`] until the phase is over: under
+    /// C-EP, where that is less work.
+    fn telescopes(&self, connection: &Connection<T>, images: usize) -> bool {
+        let (from, to) = (connection.synapses.from, connection.synapses.to);
+        self.protocol.rule == Rule::Cep && from * to > images * (from + to)
+    }
+
+    /// What the input weights would have added to the drive: c·(x·xᵀ + 1)·(sᴺ_t − sᴺ_0).
+    fn input_gram(&self, c: T, one: f64) -> Gram<T> {
+        let x: Vec<&[T]> = self.blocks.iter().map(|b| &b.x[..]).collect();
+        let pixels = self.weights.input.from;
+        let products = inner_products(&x, &x, pixels, pixels, c, T::from_f64(one));
+        Gram { to: self.weights.last(), products, factor: Factor::Drift }
+    }
+
+    /// What the changes of a telescoping matrix add to its destination: c·(s_t·s_tᵀ)·s_t, less
+    /// c·(s_t·s_0ᵀ)·s_0, the inner products over the source layer and the factors of the destination.
+    fn change_grams(&self, connection: &Connection<T>, c: T) -> [Gram<T>; 2] {
+        let (from, to) = (connection.from, connection.to);
+        let (stride, width) = (self.weights.stride(from), self.weights.widths[from]);
+        let now: Vec<&[T]> = self.blocks.iter().map(|b| &b.s[from][..]).collect();
+        let first: Vec<&[T]> = self.blocks.iter().map(|b| &b.settled[2][from][..]).collect();
+        let zero = T::default();
+        [
+            Gram { to, products: inner_products(&now, &now, stride, width, c, zero), factor: Factor::Now },
+            Gram {
+                to,
+                products: inner_products(&now, &first, stride, width, zero - c, zero),
+                factor: Factor::First,
+            },
+        ]
+    }
+
+    /// One step of the second phase on every block.
+    fn nudged_step(&mut self, batch: &Batch, beta: T, grams: &[Gram<T>], share: bool) {
+        let (weights, blocks) = (&self.weights, &self.blocks);
+        let Dynamics { activation, damped, .. } = self.dynamics;
+        let images = batch.labels.len();
+        let run = |(i, (step, labels)): (usize, (&mut Move<T>, &[u8]))| {
+            let mut more: Vec<Vec<Term<T>>> = vec![Vec::new(); weights.widths.len()];
+            for gram in grams {
+                more[gram.to].extend(blocks.iter().enumerate().map(|(j, other)| Term {
+                    a: &gram.products[i * BLOCK * images + j * BLOCK..],
+                    a_row: images,
+                    a_k: 1,
+                    b: match gram.factor {
+                        Factor::Drift => &other.drift,
+                        Factor::Now => &other.s[gram.to],
+                        Factor::First => &other.settled[2][gram.to],
+                    },
+                    b_panel: WIDTH,
+                    b_k: weights.stride(gram.to),
+                    depth: other.rows,
+                }));
+            }
+            let (block, more) = (&blocks[i], &more[..]);
+            T::dispatch(NudgedStep { block, step, weights, activation, more, labels, beta, damped });
+        };
+        if share {
+            (self.moves.par_iter_mut().zip(batch.labels.par_chunks(BLOCK)).enumerate()).for_each(run);
+        } else {
+            (self.moves.iter_mut().zip(batch.labels.chunks(BLOCK)).enumerate()).for_each(run);
+        }
     }
 }
 
-/// c·(x·xᵀ + one), (B, B) row-major.
-fn gram<T: Real>(blocks: &[Block<T>], pixels: usize, c: T, one: f64) -> Vec<T> {
-    let rows: Vec<&[T]> = blocks.iter().flat_map(|b| b.x.chunks_exact(pixels)).collect();
-    let mut gram = vec![T::default(); rows.len() * rows.len()];
-    for (i, a) in rows.iter().enumerate() {
-        for (j, b) in rows.iter().enumerate().take(i + 1) {
-            // Sixteen sums side by side, so that the compiler can use vectors.
-            let mut sums = [T::default(); WIDTH];
-            for (a, b) in a.chunks(WIDTH).zip(b.chunks(WIDTH)) {
-                for (sum, (&a, &b)) in sums.iter_mut().zip(a.iter().zip(b)) {
-                    *sum += a * b;
-                }
-            }
-            let value = c * (sums.into_iter().sum::<T>() + T::from_f64(one));
-            gram[i * rows.len() + j] = value;
-            gram[j * rows.len() + i] = value;
+/// A (B, B) matrix of inner products that stands for changes of weights: products·factor is added to what
+/// arrives at layer `to`.
+struct Gram<T> {
+    to: usize,
+    products: Vec<T>,
+    factor: Factor,
+}
+
+/// States of all images.
+enum Factor {
+    /// sᴺ_t − sᴺ_0.
+    Drift,
+    /// s_t of the destination layer.
+    Now,
+    /// s_0 = s_* of the destination layer.
+    First,
+}
+
+/// c·(a_i·b_j + one) for the rows of all blocks, (B, B) row-major.
+fn inner_products<T: Real>(a: &[&[T]], b: &[&[T]], stride: usize, width: usize, scale: T, one: T) -> Vec<T> {
+    let images: usize = a.iter().map(|rows| rows.len() / stride).sum();
+    let mut products = vec![T::default(); images * images];
+    for (i, a) in a.iter().enumerate() {
+        for (j, b) in b.iter().enumerate() {
+            let out = &mut products[i * BLOCK * images + j * BLOCK..];
+            T::dispatch(InnerProducts { a, b, stride, width, scale, one, out, out_stride: images });
         }
     }
-    gram
+    products
 }
 
 /// Σ over the images of a block of source[k]·destination[lane], as a term.
-fn outer<'a, T: Real>(
-    block: &Block<T>,
-    source: &'a [T],
-    source_stride: usize,
-    destination: &'a [T],
-) -> Term<'a, T> {
+fn outer<'a, T>(rows: usize, source: &'a [T], source_stride: usize, destination: &'a [T]) -> Term<'a, T> {
     Term {
         a: source,
         a_row: 1,
         a_k: source_stride,
         b: destination,
         b_panel: WIDTH,
-        b_k: destination.len() / block.rows,
-        depth: block.rows,
+        b_k: destination.len() / rows,
+        depth: rows,
     }
 }
 
@@ -267,25 +299,24 @@ fn outer<'a, T: Real>(
 fn change_terms<'a, T: Real>(
     tied: bool,
     blocks: &'a [Block<T>],
+    moves: &'a [Move<T>],
     from: usize,
     to: usize,
-    widths: &[usize],
 ) -> Vec<Term<'a, T>> {
-    let stride = widths[from].div_ceil(WIDTH) * WIDTH;
     let mut terms = Vec::with_capacity(2 * blocks.len());
-    for b in blocks {
+    for (block, step) in blocks.iter().zip(moves) {
         let mut push = |source: &'a [T], destination: &'a [T]| {
-            terms.push(outer(b, source, stride, destination));
+            terms.push(outer(block.rows, source, source.len() / block.rows, destination));
         };
         match (tied, from > to) {
-            (false, _) => push(&b.s[from], &b.delta[to]),
+            (false, _) => push(&block.s[from], &step.delta[to]),
             (true, true) => {
-                push(&b.s_next[from], &b.delta[to]);
-                push(&b.delta[from], &b.s[to]);
+                push(&step.s_next[from], &step.delta[to]);
+                push(&step.delta[from], &block.s[to]);
             }
             (true, false) => {
-                push(&b.delta[from], &b.s_next[to]);
-                push(&b.s[from], &b.delta[to]);
+                push(&step.delta[from], &step.s_next[to]);
+                push(&block.s[from], &step.delta[to]);
             }
         }
     }
@@ -311,9 +342,9 @@ fn accumulate<T: Real>(synapses: &mut Synapses<T>, terms: &[Term<T>], rate: T, s
 }
 
 /// b_n += rate·Σ Δⁿ over the images.
-fn add_to_bias<T: Real>(bias: &mut [T], blocks: &[Block<T>], n: usize, rate: T) {
+fn add_to_bias<T: Real>(bias: &mut [T], moves: &[Move<T>], n: usize, rate: T) {
     let mut sum = vec![T::default(); bias.len()];
-    for row in blocks.iter().flat_map(|b| b.delta[n].chunks_exact(bias.len())) {
+    for row in moves.iter().flat_map(|step| step.delta[n].chunks_exact(bias.len())) {
         for (sum, &delta) in sum.iter_mut().zip(row) {
             *sum += delta;
         }
@@ -332,6 +363,33 @@ impl<T: Real> Engine for Fused<T> {
 
     fn evaluate(&mut self, batch: &Batch) -> Result<Report> {
         Ok(self.first_phase(batch))
+    }
+
+    fn multiply_adds(&self, report: &Report) -> f64 {
+        let weights = |c: &Connection<T>| (c.synapses.from * c.synapses.to) as f64;
+        let batch = self.blocks.iter().map(|b| b.rows).sum::<usize>();
+        let (images, steps) = (report.images as f64, self.protocol.second_steps as f64);
+        let last = self.weights.last();
+        let (pixels, hidden) = (self.weights.input.from as f64, self.weights.widths[last] as f64);
+        let mut sum = images * 2.0 * pixels * hidden;
+        if self.protocol.rule.continual() {
+            // The Gram matrix of the input, and its product with the drift.
+            sum += images * batch as f64 * (pixels + steps * hidden);
+        }
+        for connection in &self.weights.between {
+            let terms = if self.protocol.tied { 2.0 } else { 1.0 };
+            let update = terms * images * weights(connection);
+            sum += (report.steps as f64 + images * steps) * weights(connection);
+            sum += if self.telescopes(connection, batch) {
+                let both = (connection.synapses.from + connection.synapses.to) as f64;
+                steps * 2.0 * images * batch as f64 * both + update
+            } else if self.protocol.rule == Rule::Ep {
+                update
+            } else {
+                steps * update
+            };
+        }
+        sum
     }
 
     fn parameters(&self) -> Result<Parameters> {

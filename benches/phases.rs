@@ -1,0 +1,84 @@
+//! One step, both phases, BPTT and a whole minibatch, at the paper's sizes, on the glyphs.
+//!
+//! `make bench`, or `cargo bench -- cvf` for some of them. Ratios between lines are what to look at: machines
+//! are noisy.
+
+use candle_core::{DType, Device};
+use criterion::{Criterion, criterion_group, criterion_main};
+use eqprop::activation::Activation;
+use eqprop::config::{Choices, Config, Resolved};
+use eqprop::data::glyphs;
+use eqprop::dynamics::{Dynamics, Nudge, Time};
+use eqprop::engine::{self, Batch, EngineKind, plain};
+use eqprop::learning::Rule;
+use eqprop::network::{Dims, Init, Parameters};
+use eqprop::reference::bptt::bptt;
+
+fn config(rule: Rule, depth: usize) -> Config {
+    let choices = Choices { algo: Some(rule), depth: Some(depth), ..Choices::default() };
+    Resolved::new(&choices).unwrap().config
+}
+
+fn parameters(config: &Config) -> Parameters {
+    let (dims, init) = (&config.network.dims, config.network.init);
+    Parameters::init(dims, init, config.psi_degrees(), 0, DType::F32, &Device::Cpu).unwrap()
+}
+
+fn phases(c: &mut Criterion) {
+    let data = glyphs::dataset();
+    let mut batch = Batch::default();
+    data.train.gather(&(0..20).collect::<Vec<u32>>(), &mut batch);
+    for depth in [1, 2] {
+        for rule in [Rule::Ep, Rule::Cep, Rule::Vf, Rule::Cvf] {
+            let config = config(rule, depth);
+            for (kind, name) in [(EngineKind::Fused, "fused"), (EngineKind::Plain, "plain")] {
+                let (dims, protocol) = (&config.network.dims, config.protocol());
+                let mut engine =
+                    engine::build(kind, dims, config.dynamics(), protocol, parameters(&config), &Device::Cpu)
+                        .unwrap();
+                let mut group = c.benchmark_group(format!("{}-{depth}h/{name}", rule.name()));
+                group.sample_size(10);
+                // The second phase is the difference of the two.
+                group.bench_function("first phase", |b| b.iter(|| engine.evaluate(&batch).unwrap()));
+                group.bench_function("minibatch", |b| b.iter(|| engine.train(&batch, 0.2).unwrap()));
+                group.finish();
+            }
+        }
+    }
+}
+
+fn references(c: &mut Criterion) {
+    let data = glyphs::dataset();
+    let mut batch = Batch::default();
+    data.train.gather(&(0..20).collect::<Vec<u32>>(), &mut batch);
+    let x = plain::images(&batch, DType::F32, &Device::Cpu).unwrap();
+    let target = plain::one_hot(&batch, 10, DType::F32, &Device::Cpu).unwrap();
+    for depth in [1, 2] {
+        let config = config(Rule::Cvf, depth);
+        let (dynamics, protocol, theta) = (config.dynamics(), config.protocol(), parameters(&config));
+        let mut group = c.benchmark_group(format!("reference-{depth}h"));
+        group.sample_size(10);
+        group.bench_function("bptt", |b| b.iter(|| bptt(&dynamics, &protocol, &theta, &x, &target).unwrap()));
+        group.finish();
+    }
+}
+
+fn step(c: &mut Criterion) {
+    for (name, time) in [("discrete", Time::Discrete), ("real", Time::Real { epsilon: 0.08, clamp: false })] {
+        let dims = Dims(vec![784, 512, 512, 10]);
+        let theta = Parameters::init(&dims, Init::FanIn, Some(45.0), 0, DType::F32, &Device::Cpu).unwrap();
+        let dynamics = Dynamics { time, activation: Activation::Sigmoid, damped: false };
+        let batch = Batch { images: vec![100; 20 * 784], labels: vec![3; 20] };
+        let x = plain::images(&batch, DType::F32, &Device::Cpu).unwrap();
+        let target = plain::one_hot(&batch, 10, DType::F32, &Device::Cpu).unwrap();
+        let drive = dynamics.drive(&theta, &x).unwrap();
+        let s = dynamics.rest(&theta, 20).unwrap();
+        let nudge = Nudge { target: &target, beta: 0.2 };
+        c.bench_function(&format!("step-2h/plain/{name}"), |b| {
+            b.iter(|| dynamics.step(&theta, &drive, &s, Some(nudge)).unwrap())
+        });
+    }
+}
+
+criterion_group!(benches, step, phases, references);
+criterion_main!(benches);

@@ -1,0 +1,100 @@
+//! How fast a configuration trains on this machine.
+
+use crate::config::Config;
+use crate::data::Split;
+use crate::engine::{Batch, Engine, Report};
+use crate::rng;
+use anyhow::{Context, Result};
+use candle_core::{Device, Tensor};
+use serde::Serialize;
+use std::time::Instant;
+
+/// What was measured.
+#[derive(Clone, Debug, Serialize)]
+pub struct Speed {
+    /// Milliseconds a training minibatch, everything included.
+    pub ms_per_minibatch: f64,
+    /// Of these, the first phase.
+    pub ms_first_phase: f64,
+    /// The second phase with its updates.
+    pub ms_second_phase: f64,
+    /// Mean steps of the first phase.
+    pub first_phase_steps: f64,
+    /// Billions of floating-point operations done a second, a multiply-add being two.
+    pub gflops: f64,
+    /// The most that a large float32 matrix product reaches here, with the same threads.
+    pub peak_gflops: f64,
+    /// Threads computed with.
+    pub threads: usize,
+    /// Peak resident memory of the process, MiB; 0 where the system does not say.
+    pub peak_rss_mib: f64,
+}
+
+/// Minibatches run before the clock starts.
+const WARM_UP: usize = 5;
+
+/// Trains `minibatches` minibatches as a run would, and times them and their first phases in turn.
+///
+/// # Errors
+/// What the engine reports.
+pub fn measure(config: &Config, engine: &mut dyn Engine, split: &Split, minibatches: usize) -> Result<Speed> {
+    let size = config.training.batch_size;
+    let order = rng::permutation(config.training.seed, 0, split.len());
+    let mut batch = Batch::default();
+    let (mut whole, mut first) = (0.0, 0.0);
+    let mut report = Report::default();
+    for (m, indices) in order.chunks_exact(size).cycle().take(WARM_UP + minibatches).enumerate() {
+        split.gather(indices, &mut batch);
+        let started = Instant::now();
+        engine.evaluate(&batch)?;
+        let evaluated = started.elapsed().as_secs_f64();
+        let sign =
+            if config.learning.random_beta { rng::beta_sign(config.training.seed, m as u64) } else { 1.0 };
+        let started = Instant::now();
+        split.gather(indices, &mut batch);
+        let trained = engine.train(&batch, sign * config.learning.beta)?;
+        if m >= WARM_UP {
+            whole += started.elapsed().as_secs_f64();
+            first += evaluated;
+            report.add(&trained);
+        }
+    }
+    let per_minibatch = 1e3 / minibatches as f64;
+    Ok(Speed {
+        ms_per_minibatch: whole * per_minibatch,
+        ms_first_phase: first * per_minibatch,
+        ms_second_phase: (whole - first) * per_minibatch,
+        first_phase_steps: report.mean_steps(),
+        gflops: 2e-9 * engine.multiply_adds(&report) / whole,
+        peak_gflops: peak_gflops()?,
+        threads: rayon::current_num_threads(),
+        peak_rss_mib: peak_rss_mib(),
+    })
+}
+
+/// The best of some products of large float32 matrices, by candle's own matmul, in GFLOP/s.
+///
+/// # Errors
+/// Only those of candle.
+pub fn peak_gflops() -> Result<f64> {
+    const SIZE: usize = 1024;
+    let matrix = || Tensor::rand(-1f32, 1f32, (SIZE, SIZE), &Device::Cpu);
+    let (a, b) = (matrix()?, matrix()?);
+    let mut best: f64 = 0.0;
+    for _ in 0..20 {
+        let started = Instant::now();
+        a.matmul(&b)?;
+        best = best.max(2e-9 * (SIZE as f64).powi(3) / started.elapsed().as_secs_f64());
+    }
+    Ok(best)
+}
+
+/// Peak resident memory of this process so far, MiB, where /proc tells.
+fn peak_rss_mib() -> f64 {
+    let read = || -> Result<f64> {
+        let status = std::fs::read_to_string("/proc/self/status")?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM")?;
+        Ok(line.trim().trim_end_matches("kB").trim().parse::<f64>()? / 1024.0)
+    };
+    read().unwrap_or(0.0)
+}

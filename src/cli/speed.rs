@@ -1,0 +1,58 @@
+//! The command that measures speed.
+
+use super::study::NetworkArgs;
+use super::{ConfigArgs, with_threads};
+use crate::bench;
+use crate::config::Resolved;
+use crate::engine;
+use crate::train::open_device;
+use anyhow::{Result, bail};
+use clap::Args;
+
+#[derive(Debug, Args)]
+pub struct BenchArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    #[command(flatten)]
+    network: NetworkArgs,
+    /// How many minibatches to time.
+    #[arg(long, value_name = "N", default_value_t = 200)]
+    minibatches: usize,
+    /// Print the result as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn bench(args: BenchArgs) -> Result<i32> {
+    let config = Resolved::new(&args.config.choices()?)?.config;
+    if args.minibatches == 0 {
+        bail!("--minibatches must be at least 1");
+    }
+    let speed = with_threads(args.network.threads, || {
+        let (dataset, theta) = args.network.load(&config)?;
+        if dataset.train.len() < config.training.batch_size {
+            bail!("training.batch_size = {} is more than there are images", config.training.batch_size);
+        }
+        let (kind, dims) = (config.training.engine, &config.network.dims);
+        let device = open_device(config.training.device)?;
+        let mut engine = engine::build(kind, dims, config.dynamics(), config.protocol(), theta, &device)?;
+        bench::measure(&config, engine.as_mut(), &dataset.train, args.minibatches)
+    })?;
+    if args.json {
+        println!("{}", serde_json::to_string(&speed)?);
+        return Ok(0);
+    }
+    println!(
+        "{:.3} ms a minibatch: first phase {:.3} ms ({:.1} steps), second phase {:.3} ms",
+        speed.ms_per_minibatch, speed.ms_first_phase, speed.first_phase_steps, speed.ms_second_phase
+    );
+    println!(
+        "{:.1} GFLOP/s of {:.1} GFLOP/s that sgemm reaches here with {} thread(s): {:.0} %",
+        speed.gflops,
+        speed.peak_gflops,
+        speed.threads,
+        100.0 * speed.gflops / speed.peak_gflops
+    );
+    println!("peak memory {:.0} MiB", speed.peak_rss_mib);
+    Ok(0)
+}
