@@ -56,15 +56,8 @@ const OTHER_VARIABLES: [&str; 5] =
     ["EQPROP_DATA", "EQPROP_ISA", "EQPROP_GOLDEN", "EQPROP_LOG", "EQPROP_PYTHON"];
 
 /// Keys without a default.
-const REQUIRED: [&str; 7] = [
-    "network.dims",
-    "learning.rule",
-    "learning.T",
-    "learning.K",
-    "learning.beta",
-    "learning.learning_rates",
-    "training.epochs",
-];
+const REQUIRED: [&str; 6] =
+    ["network.dims", "learning.rule", "learning.T", "learning.K", "learning.beta", "learning.learning_rates"];
 
 /// Keys that may be left out altogether.
 const OPTIONAL: [&str; 3] = ["network.tied", "training.limit_train", "training.limit_test"];
