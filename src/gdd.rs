@@ -2,13 +2,12 @@
 
 use crate::config::{Config, TimeChoice};
 use crate::data::Split;
-use crate::dynamics::Nudge;
-use crate::engine::{Batch, plain};
+use crate::engine::Batch;
 use crate::figures::Figure;
 use crate::network::Parameters;
 use crate::reference::angle::Trace;
-use crate::train::files;
 use crate::train::tensorboard::EventFile;
+use crate::train::{angles, files};
 use anyhow::{Result, bail};
 use candle_core::{Device, Tensor};
 use serde_json::{Value, json};
@@ -36,15 +35,7 @@ pub fn record(
         );
     }
     let indices: Vec<u32> = (index..index + count).map(|i| i as u32).collect();
-    let mut batch = Batch::default();
-    split.gather(&indices, &mut batch);
-    let weight = &theta.forward[0].weight;
-    let (dtype, device) = (weight.dtype(), weight.device());
-    let x = plain::images(&batch, dtype, device)?;
-    let target = &plain::one_hot(&batch, config.network.dims.output(), dtype, device)?;
-    let nudge = Nudge { target, beta: config.learning.beta };
-    let trace = Trace::record(&config.dynamics(), &config.protocol(), theta, &x, nudge)?;
-    Ok((batch, trace))
+    angles::record(config, theta, split, &indices)
 }
 
 /// `loss`, `angle_total_degrees`, `angle_per_matrix_degrees`, `sign_match_total`, `psi_per_pair_degrees`.

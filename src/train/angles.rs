@@ -27,20 +27,29 @@ pub fn measure(
     if !protocol.rule.hebbian() || protocol.second_steps > protocol.first_steps {
         return Ok(None);
     }
-    let weight = &theta.forward[0].weight;
-    let (dtype, device) = (weight.dtype(), weight.device());
     let mut rng = stream(config.training.seed, Purpose::Angle, epoch as u64);
-    let mut batch = Batch::default();
     let mut comparisons = Vec::new();
     for _ in 0..minibatches {
         let indices: Vec<u32> =
             (0..config.training.batch_size).map(|_| rng.random_range(0..split.len() as u32)).collect();
-        split.gather(&indices, &mut batch);
-        let x = plain::images(&batch, dtype, device)?;
-        let target = &plain::one_hot(&batch, config.network.dims.output(), dtype, device)?;
-        let nudge = Nudge { target, beta: config.learning.beta };
-        let trace = Trace::record(&config.dynamics(), &protocol, theta, &x, nudge)?;
+        let (_, trace) = record(config, theta, split, &indices)?;
         comparisons.push(trace.compare()?);
     }
     Ok(Summary::of(&comparisons))
+}
+
+/// Both phases and BPTT on the images with these numbers, at β as configured. `theta` is not changed.
+///
+/// # Errors
+/// Where K > T, and those of candle.
+pub fn record(config: &Config, theta: &Parameters, split: &Split, indices: &[u32]) -> Result<(Batch, Trace)> {
+    let mut batch = Batch::default();
+    split.gather(indices, &mut batch);
+    let weight = &theta.forward[0].weight;
+    let (dtype, device) = (weight.dtype(), weight.device());
+    let x = plain::images(&batch, dtype, device)?;
+    let target = &plain::one_hot(&batch, config.network.dims.output(), dtype, device)?;
+    let nudge = Nudge { target, beta: config.learning.beta };
+    let trace = Trace::record(&config.dynamics(), &config.protocol(), theta, &x, nudge)?;
+    Ok((batch, trace))
 }
