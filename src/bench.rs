@@ -33,17 +33,29 @@ pub struct Speed {
 /// Minibatches run before the clock starts.
 const WARM_UP: usize = 5;
 
+/// How long minibatches took.
+pub struct Timing {
+    /// Seconds a training minibatch, everything included.
+    pub whole: f64,
+    /// Of these, the first phase.
+    pub first_phase: f64,
+    /// What the first phases of all minibatches showed.
+    pub report: Report,
+    /// Multiply-adds of all minibatches.
+    pub multiply_adds: f64,
+}
+
 /// Trains `minibatches` minibatches as a run would, and times them and their first phases in turn.
 ///
 /// # Errors
 /// What the engine reports.
-pub fn measure(config: &Config, engine: &mut dyn Engine, split: &Split, minibatches: usize) -> Result<Speed> {
+pub fn time(config: &Config, engine: &mut dyn Engine, split: &Split, minibatches: usize) -> Result<Timing> {
     let size = config.training.batch_size;
     let order = rng::permutation(config.training.seed, 0, split.len());
     let mut batch = Batch::default();
-    let (mut whole, mut first) = (0.0, 0.0);
+    let (mut whole, mut first, mut multiply_adds) = (0.0, 0.0, 0.0);
     let mut report = Report::default();
-    for (m, indices) in order.chunks_exact(size).cycle().take(WARM_UP + minibatches).enumerate() {
+    for (m, indices) in order.chunks(size).cycle().take(WARM_UP + minibatches).enumerate() {
         split.gather(indices, &mut batch);
         let started = Instant::now();
         engine.evaluate(&batch)?;
@@ -56,16 +68,26 @@ pub fn measure(config: &Config, engine: &mut dyn Engine, split: &Split, minibatc
         if m >= WARM_UP {
             whole += started.elapsed().as_secs_f64();
             first += evaluated;
+            multiply_adds += engine.multiply_adds(&trained);
             report.add(&trained);
         }
     }
-    let per_minibatch = 1e3 / minibatches as f64;
+    let (whole, first_phase) = (whole / minibatches as f64, first / minibatches as f64);
+    Ok(Timing { whole, first_phase, report, multiply_adds })
+}
+
+/// Measures the speed of a configuration, and this machine's peak beside it.
+///
+/// # Errors
+/// What the engine reports.
+pub fn measure(config: &Config, engine: &mut dyn Engine, split: &Split, minibatches: usize) -> Result<Speed> {
+    let timing = time(config, engine, split, minibatches)?;
     Ok(Speed {
-        ms_per_minibatch: whole * per_minibatch,
-        ms_first_phase: first * per_minibatch,
-        ms_second_phase: (whole - first) * per_minibatch,
-        first_phase_steps: report.mean_steps(),
-        gflops: 2e-9 * engine.multiply_adds(&report) / whole,
+        ms_per_minibatch: 1e3 * timing.whole,
+        ms_first_phase: 1e3 * timing.first_phase,
+        ms_second_phase: 1e3 * (timing.whole - timing.first_phase),
+        first_phase_steps: timing.report.mean_steps(),
+        gflops: 2e-9 * timing.multiply_adds / (timing.whole * minibatches as f64),
         peak_gflops: peak_gflops()?,
         threads: rayon::current_num_threads(),
         peak_rss_mib: peak_rss_mib(),

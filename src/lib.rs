@@ -14,5 +14,6 @@ pub mod learning;
 pub mod network;
 pub mod reference;
 pub mod rng;
+pub mod sweep;
 pub mod toy;
 pub mod train;

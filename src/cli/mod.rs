@@ -2,13 +2,15 @@
 
 mod speed;
 mod study;
+mod sweep;
 
-use crate::config::{Choices, Config, DeviceChoice, Resolved};
+use crate::config::{Choices, Config, DeviceChoice, Resolved, TrainingConfig};
 use crate::data;
 use crate::engine;
 use crate::learning::Rule;
 use crate::network::Parameters;
-use crate::train::{self, Options, Outcome, Resume, Run, checkpoint};
+use crate::train::progress::Display;
+use crate::train::{self, Interrupt, Options, Outcome, Resume, Run, checkpoint, with_threads};
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
@@ -34,6 +36,8 @@ enum Command {
     Eval(EvalArgs),
     /// Print the resolved configuration, each value with its origin.
     Config(ConfigArgs),
+    /// Train many runs, here or on a cluster, in a folder of their own.
+    Sweep(sweep::SweepArgs),
     /// Measure speed: milliseconds a minibatch by phase, and how near this machine's peak that is.
     Bench(speed::BenchArgs),
     /// Measure the angle between the rule's updates and the gradients of BPTT.
@@ -151,39 +155,38 @@ impl ConfigArgs {
         flag("--limit-train", "training.limit_train", self.limit_train.map(Value::from));
         flag("--limit-test", "training.limit_test", self.limit_test.map(Value::from));
         flag("--device", "training.device", self.device.clone().map(Value::from));
-        for setting in &self.set {
-            let Some((key, value)) = setting.split_once('=') else {
-                bail!("--set {setting}: write --set section.key=value, for example --set learning.beta=0.1");
-            };
-            let value = crate::config::parse_value(value.trim());
-            flag(&format!("--set {setting}"), key.trim(), Some(value));
-        }
-        let environment = std::env::vars_os()
-            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-            .filter(|(name, _)| name.starts_with("EQPROP_"))
-            .collect();
+        flags.extend(settings(&self.set)?);
         let (config, algo, depth) = (self.config.clone(), self.algo, self.depth);
-        Ok(Choices { config, algo, depth, flags, environment })
+        Ok(Choices { config, algo, depth, flags, environment: environment() })
     }
+}
+
+/// What `--set KEY=VALUE` sets: (flag, key, value).
+fn settings(set: &[String]) -> Result<Vec<(String, String, Value)>> {
+    (set.iter())
+        .map(|setting| match setting.split_once('=') {
+            Some((key, value)) => {
+                let value = crate::config::parse_value(value.trim());
+                Ok((format!("--set {setting}"), key.trim().to_string(), value))
+            }
+            None => {
+                bail!("--set {setting}: write --set section.key=value, for example --set learning.beta=0.1")
+            }
+        })
+        .collect()
+}
+
+/// The variables of the environment that may be ours.
+fn environment() -> Vec<(String, String)> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .filter(|(name, _)| name.starts_with("EQPROP_"))
+        .collect()
 }
 
 /// The folder given by flag, or by `EQPROP_DATA`.
 fn data_folder(flag: Option<PathBuf>) -> Option<PathBuf> {
     flag.or_else(|| std::env::var_os("EQPROP_DATA").filter(|v| !v.is_empty()).map(PathBuf::from))
-}
-
-/// Runs `work` in a pool of so many threads, by default one a core.
-fn with_threads<R: Send>(threads: Option<usize>, work: impl FnOnce() -> Result<R> + Send) -> Result<R> {
-    if threads == Some(0) {
-        bail!("--threads must be at least 1");
-    }
-    let pool = rayon::ThreadPoolBuilder::new()
-        // Autograd recurses through all steps of a phase.
-        .stack_size(256 << 20)
-        .num_threads(threads.unwrap_or(0))
-        .build()
-        .context("cannot start the threads to compute with")?;
-    pool.install(work)
 }
 
 impl Cli {
@@ -195,6 +198,7 @@ impl Cli {
         match self.command {
             Command::Train(args) => run_train(args),
             Command::Eval(args) => run_eval(args),
+            Command::Sweep(args) => sweep::sweep(args),
             Command::Bench(args) => speed::bench(args),
             Command::Angle(args) => study::angle(args),
             Command::Gdd(args) => study::gdd(args),
@@ -210,7 +214,6 @@ impl Cli {
 fn run_train(args: TrainArgs) -> Result<i32> {
     let choices = args.config.choices()?;
     let options = Options {
-        data_dir: data_folder(args.data_dir),
         init: args.init,
         resume: args.resume.map(|path| match path.to_str() {
             Some("auto") => Resume::Auto,
@@ -221,13 +224,16 @@ fn run_train(args: TrainArgs) -> Result<i32> {
         checkpoints_dir: args.checkpoints_dir,
         dry_run: args.dry_run,
     };
+    let folder = data_folder(args.data_dir);
     let outcome = with_threads(args.threads, || {
-        let run = Run::prepare(&choices, &options)?;
+        let load = |training: &TrainingConfig| Ok(data::load_limited(training, folder.as_deref())?.into());
+        let run = Run::prepare(&choices, &options, &load)?;
         if options.dry_run {
             print!("{}", run.outline());
             return Ok(Outcome::Done);
         }
-        train::train(run)
+        let mut display = Display::new(&run);
+        train::train(run, &mut display, &Interrupt::listen()?)
     })?;
     Ok(match outcome {
         Outcome::Done => 0,

@@ -1,11 +1,11 @@
 //! The command that measures speed.
 
+use super::ConfigArgs;
 use super::study::NetworkArgs;
-use super::{ConfigArgs, with_threads};
 use crate::bench;
 use crate::config::Resolved;
 use crate::engine;
-use crate::train::open_device;
+use crate::train::{open_device, with_threads};
 use anyhow::{Result, bail};
 use clap::Args;
 

@@ -1,12 +1,12 @@
 //! The commands that look at a network without training it: `angle`, `gdd` and `toy`.
 
-use super::{ConfigArgs, data_folder, with_threads};
+use super::{ConfigArgs, data_folder};
 use crate::config::{Config, Resolved};
 use crate::data;
 use crate::gdd;
 use crate::network::Parameters;
 use crate::toy::Toy;
-use crate::train::{angles, initial_parameters, open_device};
+use crate::train::{angles, initial_parameters, open_device, with_threads};
 use anyhow::{Result, bail};
 use clap::Args;
 use std::path::PathBuf;

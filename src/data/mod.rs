@@ -5,6 +5,7 @@ pub mod glyphs;
 mod hub;
 mod idx;
 
+use crate::config::TrainingConfig;
 use crate::engine::Batch;
 use crate::network::Dims;
 use anyhow::{Context, Result, bail};
@@ -145,6 +146,16 @@ impl Dataset {
         self.train.check(dims)?;
         self.test.check(dims)
     }
+}
+
+/// The data set a configuration asks for, cut to its limits.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_limited(training: &TrainingConfig, folder: Option<&Path>) -> Result<Dataset> {
+    let mut dataset = load(training.data, folder)?;
+    dataset.limit(training.limit_train, training.limit_test);
+    Ok(dataset)
 }
 
 /// Finds and reads the chosen data set. `folder` is the user's own data folder, if any.

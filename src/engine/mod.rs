@@ -122,7 +122,8 @@ pub trait Engine {
     /// What the device reports.
     fn evaluate(&mut self, batch: &Batch) -> Result<Report>;
 
-    /// How many multiply-adds [`Engine::train`] does for what `report` reports, in all phases.
+    /// How many multiply-adds [`Engine::train`] did on the last minibatch, whose `report` this is, in all
+    /// phases.
     fn multiply_adds(&self, report: &Report) -> f64;
 
     /// A copy of the weights as they are now.

@@ -10,16 +10,16 @@ mod run;
 mod telemetry;
 pub mod tensorboard;
 
+pub use interrupt::Interrupt;
 pub use run::{Options, Resume, Run, initial_parameters, open_device};
 
 use crate::data::Split;
 use crate::engine::{Batch, Engine, Report};
 use crate::rng;
-use anyhow::Result;
+use anyhow::{Context, Result, bail};
 use checkpoint::RngPosition;
 use health::Health;
-use interrupt::Interrupt;
-use progress::Display;
+use progress::Observer;
 use std::time::Instant;
 use telemetry::{Metrics, Telemetry};
 use tracing::{error, info};
@@ -38,23 +38,38 @@ pub enum Outcome {
     Interrupted(i32),
 }
 
-/// Trains `run` to the end of its epochs, or until it diverges or a signal comes.
+/// Runs `work` in a pool of so many threads, by default one a core.
+///
+/// # Errors
+/// Where there can be no such pool, and those of `work`.
+pub fn with_threads<R: Send>(threads: Option<usize>, work: impl FnOnce() -> Result<R> + Send) -> Result<R> {
+    if threads == Some(0) {
+        bail!("--threads must be at least 1");
+    }
+    let pool = rayon::ThreadPoolBuilder::new()
+        // Autograd recurses through all steps of a phase.
+        .stack_size(256 << 20)
+        .num_threads(threads.unwrap_or(0))
+        .build()
+        .context("cannot start the threads to compute with")?;
+    pool.install(work)
+}
+
+/// Trains `run` to the end of its epochs, or until it diverges or is interrupted.
 ///
 /// # Errors
 /// What cannot be read or written, named with its remedy; the last checkpoint stays.
-pub fn train(mut run: Run) -> Result<Outcome> {
-    let interrupt = Interrupt::listen()?;
+pub fn train(mut run: Run, observer: &mut dyn Observer, interrupt: &Interrupt) -> Result<Outcome> {
+    observer.may_write()?;
     run.create_files()?;
     let completed = run.resumed.then_some(run.progress.epoch);
     let mut telemetry = Telemetry::open(&run.folder, &run.dataset.name, completed)?;
     let config = run.resolved.config.clone();
     let per_epoch = run.minibatches_per_epoch();
-    let done = run.progress.epoch as u64 * per_epoch + run.progress.minibatch;
-    let mut display = Display::new(config.training.epochs, per_epoch * config.training.epochs as u64, done);
     info!("run {} on {}: {}", run.progress.run, run.device, run.folder.display());
 
     if !run.resumed
-        && let Some(outcome) = close_epoch(&mut run, &mut telemetry, &mut display, None)?
+        && let Some(outcome) = close_epoch(&mut run, &mut telemetry, observer, None)?
     {
         return Ok(outcome);
     }
@@ -71,7 +86,7 @@ pub fn train(mut run: Run) -> Result<Outcome> {
                 true => rng::beta_sign(config.training.seed, global),
                 false => 1.0,
             };
-            display.begin();
+            observer.begin();
             run.dataset.train.gather(indices, &mut batch);
             let report = run.engine.train(&batch, sign * config.learning.beta)?;
             run.progress.running.add(&report);
@@ -81,11 +96,11 @@ pub fn train(mut run: Run) -> Result<Outcome> {
                 return diverged(&run, &report);
             }
             health.watch(epoch + 1, &report, run.engine.as_ref())?;
-            display.minibatch(epoch + 1, run.progress.running.error_percent());
+            observer.minibatch(epoch + 1, run.progress.running.error_percent());
             let due = (global + 1).is_multiple_of(config.training.checkpoint_every);
             let stop = interrupt.signal();
             if run.progress.minibatch < per_epoch && (due || stop.is_some()) {
-                if !save(&run, false)? {
+                if !save(&run, observer, false)? {
                     return diverged(&run, &report);
                 }
                 if let Some(signal) = stop {
@@ -94,7 +109,7 @@ pub fn train(mut run: Run) -> Result<Outcome> {
             }
         }
         let speed = (per_epoch - first) as f64 / started.elapsed().as_secs_f64();
-        if let Some(outcome) = close_epoch(&mut run, &mut telemetry, &mut display, Some(speed))? {
+        if let Some(outcome) = close_epoch(&mut run, &mut telemetry, observer, Some(speed))? {
             return Ok(outcome);
         }
         health.close_epoch(run.progress.best_train_error);
@@ -111,7 +126,7 @@ pub fn train(mut run: Run) -> Result<Outcome> {
 fn close_epoch(
     run: &mut Run,
     telemetry: &mut Telemetry,
-    display: &mut Display,
+    observer: &mut dyn Observer,
     speed: Option<f64>,
 ) -> Result<Option<Outcome>> {
     let test = evaluate(run.engine.as_mut(), &run.dataset.test)?;
@@ -150,21 +165,23 @@ fn close_epoch(
     let best = run.progress.best_test_error.unwrap_or(f64::INFINITY);
     let improved = test.error_percent() < best;
     run.progress.best_test_error = Some(best.min(test.error_percent()));
+    observer.may_write()?;
     telemetry.write(run.progress.epoch, collapsed, &metrics)?;
-    display.epoch(
+    observer.epoch(
         run.progress.epoch,
         trained.map(Report::error_percent),
         test.error_percent(),
         best.min(test.error_percent()),
     );
-    if !save(run, improved)? {
+    if !save(run, observer, improved)? {
         return diverged(run, &test).map(Some);
     }
     Ok(None)
 }
 
 /// Writes a checkpoint; `false` where a weight is not a number, and nothing is written.
-fn save(run: &Run, best: bool) -> Result<bool> {
+fn save(run: &Run, observer: &dyn Observer, best: bool) -> Result<bool> {
+    observer.may_write()?;
     let theta = run.engine.parameters()?;
     if theta.weight_norms()?.iter().any(|(_, norm)| !norm.is_finite()) {
         return Ok(false);

@@ -1,21 +1,32 @@
 //! What a person sees of a run: a bar on a terminal, a line an epoch elsewhere; all on stderr.
 
-use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
+use super::Run;
+use anyhow::Result;
+use indicatif::{HumanDuration, MultiProgress, ProgressBar, ProgressStyle};
 use std::io::{self, IsTerminal, Write};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-/// The bar that is on the screen, if any, so that log lines can be printed above it.
-static BAR: Mutex<Option<ProgressBar>> = Mutex::new(None);
+/// The bars that are on the screen, if any, so that log lines can be printed above them.
+static BARS: Mutex<Option<MultiProgress>> = Mutex::new(None);
 
-/// stderr, for log lines: keeps them clear of the progress bar.
+/// Where bars can be put; `None` where stderr is no terminal.
+pub fn screen() -> Option<MultiProgress> {
+    let bars = io::stderr().is_terminal().then(MultiProgress::new);
+    if let Ok(mut shown) = BARS.lock() {
+        shown.clone_from(&bars);
+    }
+    bars
+}
+
+/// stderr, for log lines: keeps them clear of progress bars.
 pub struct Stderr;
 
 impl Write for Stderr {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let bar = BAR.lock().map(|bar| bar.clone()).unwrap_or_default();
-        match bar {
-            Some(bar) => bar.suspend(|| io::stderr().write(bytes)),
+        let bars = BARS.lock().map(|bars| bars.clone()).unwrap_or_default();
+        match bars {
+            Some(bars) => bars.suspend(|| io::stderr().write(bytes)),
             None => io::stderr().write(bytes),
         }
     }
@@ -25,7 +36,24 @@ impl Write for Stderr {
     }
 }
 
-/// Shows how far a run is.
+/// Follows a run while it trains.
+pub trait Observer {
+    /// A minibatch begins.
+    fn begin(&mut self) {}
+    /// One minibatch more; `train_error` in percent, of the epoch (from 1) so far.
+    fn minibatch(&mut self, epoch: usize, train_error: f64);
+    /// An epoch is complete: errors in percent. Epoch 0 is before training.
+    fn epoch(&mut self, epoch: usize, train: Option<f64>, test: f64, best: f64);
+    /// Asked before anything is written.
+    ///
+    /// # Errors
+    /// Where the run is not ours any more: it ends, and what is written stays as it is.
+    fn may_write(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// Shows on stderr how far a run is.
 pub struct Display {
     bar: Option<ProgressBar>,
     epochs: usize,
@@ -39,16 +67,15 @@ pub struct Display {
 }
 
 impl Display {
-    /// A run of `epochs` epochs and `total` minibatches, of which `done` are behind it.
-    pub fn new(epochs: usize, total: u64, done: u64) -> Self {
-        let bar = io::stderr().is_terminal().then(|| {
+    /// For a run that is about to begin or go on.
+    pub fn new(run: &Run) -> Self {
+        let epochs = run.resolved.config.training.epochs;
+        let (total, done) = run.minibatches();
+        let bar = screen().map(|screen| {
             let style = ProgressStyle::with_template("{msg}\n{wide_bar:.cyan/dim} {pos}/{len}")
                 .unwrap_or_else(|_| ProgressStyle::default_bar());
-            ProgressBar::new(total).with_style(style).with_position(done)
+            screen.add(ProgressBar::new(total).with_style(style).with_position(done))
         });
-        if let Ok(mut shown) = BAR.lock() {
-            shown.clone_from(&bar);
-        }
         let now = Instant::now();
         let errors = String::new();
         Self { bar, epochs, total, done, started: None, done_at_start: done, last_shown: now, errors }
@@ -61,14 +88,14 @@ impl Display {
         let left = (self.total - self.done) as f64 / speed.max(1e-9);
         (speed, Duration::from_secs_f64(left.min(1e9)))
     }
+}
 
-    /// A minibatch begins.
-    pub fn begin(&mut self) {
+impl Observer for Display {
+    fn begin(&mut self) {
         self.started.get_or_insert_with(Instant::now);
     }
 
-    /// One minibatch more; `train_error` in percent, of the epoch (from 1) so far.
-    pub fn minibatch(&mut self, epoch: usize, train_error: f64) {
+    fn minibatch(&mut self, epoch: usize, train_error: f64) {
         self.done += 1;
         let Some(bar) = &self.bar else { return };
         if self.last_shown.elapsed() < Duration::from_millis(100) {
@@ -85,8 +112,7 @@ impl Display {
         ));
     }
 
-    /// An epoch is complete: errors in percent.
-    pub fn epoch(&mut self, epoch: usize, train: Option<f64>, test: f64, best: f64) {
+    fn epoch(&mut self, epoch: usize, train: Option<f64>, test: f64, best: f64) {
         self.errors = format!("  test error {test:.2} % (best {best:.2})");
         let train = train.map_or(String::new(), |error| format!("  train error {error:6.2} %"));
         let pace = if self.done > self.done_at_start {
@@ -106,9 +132,6 @@ impl Display {
 
 impl Drop for Display {
     fn drop(&mut self) {
-        if let Ok(mut shown) = BAR.lock() {
-            *shown = None;
-        }
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }

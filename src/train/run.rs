@@ -2,14 +2,15 @@
 
 use super::checkpoint::{self, Checkpoint, Folder, Progress, RngPosition};
 use super::files;
-use crate::config::{Choices, Config, DeviceChoice, Resolved};
-use crate::data::{self, Dataset};
+use crate::config::{Choices, Config, DeviceChoice, Resolved, TrainingConfig};
+use crate::data::Dataset;
 use crate::engine::{self, Engine, Report};
 use crate::network::Parameters;
 use anyhow::{Context, Result, bail};
 use candle_core::Device;
 use serde_json::json;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use tracing::info;
 
 /// Which checkpoint to continue from.
@@ -24,8 +25,6 @@ pub enum Resume {
 /// What `train` is told beside the configuration.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The user's data folder.
-    pub data_dir: Option<PathBuf>,
     /// Start from these weights.
     pub init: Option<PathBuf>,
     /// Continue a run.
@@ -45,7 +44,7 @@ pub struct Run {
     /// Its configuration, with the origin of each value.
     pub resolved: Resolved,
     /// The data.
-    pub dataset: Dataset,
+    pub dataset: Arc<Dataset>,
     /// The engine with the weights.
     pub engine: Box<dyn Engine>,
     /// Where it stands.
@@ -61,11 +60,15 @@ pub struct Run {
 }
 
 impl Run {
-    /// Resolves, loads and checks everything. Creates nothing.
+    /// Resolves and checks everything; `data` loads the images. Creates nothing.
     ///
     /// # Errors
     /// Whatever cannot work, named with its remedy.
-    pub fn prepare(choices: &Choices, options: &Options) -> Result<Self> {
+    pub fn prepare(
+        choices: &Choices,
+        options: &Options,
+        data: &dyn Fn(&TrainingConfig) -> Result<Arc<Dataset>>,
+    ) -> Result<Self> {
         if options.init.is_some() && options.resume.is_some() {
             bail!("--init starts a new run and --resume continues one: leave out one of them");
         }
@@ -80,9 +83,7 @@ impl Run {
             Some((path, _, progress)) => Resolved::on_checkpoint(&progress.config, path, choices)?,
             None => Resolved::new(choices)?,
         };
-        let training = &resolved.config.training;
-        let mut dataset = data::load(training.data, options.data_dir.as_deref())?;
-        dataset.limit(training.limit_train, training.limit_test);
+        let dataset = data(&resolved.config.training)?;
         dataset.check(&resolved.config.network.dims)?;
         info!(
             "data: {} ({}), {} training and {} test images",
@@ -180,6 +181,13 @@ impl Run {
         self.dataset.train.len().div_ceil(size) as u64
     }
 
+    /// Minibatches of all epochs, and how many of them are done.
+    pub fn minibatches(&self) -> (u64, u64) {
+        let per_epoch = self.minibatches_per_epoch();
+        let total = per_epoch * self.resolved.config.training.epochs as u64;
+        (total, per_epoch * self.progress.epoch as u64 + self.progress.minibatch)
+    }
+
     /// Creates the run's folders and records its configuration and surroundings.
     ///
     /// # Errors
@@ -230,7 +238,7 @@ impl Run {
         let parameters = dims.parameter_count(tied);
         let bytes = parameters * config.training.dtype.dtype().size_in_bytes();
         let files = 2 + config.training.keep_checkpoints;
-        let minibatches = self.minibatches_per_epoch() * config.training.epochs as u64;
+        let (minibatches, _) = self.minibatches();
         text += &format!(
             "{parameters} parameters, {:.1} MB a checkpoint, {:.0} MB for {files} of them\n\
              {minibatches} minibatches of {} images in {} epochs, {} + {} steps each\n",

@@ -60,7 +60,9 @@ pub type States<T> = Vec<Vec<T>>;
 pub struct Block<T> {
     /// How many images.
     pub rows: usize,
-    /// x = byte/255, (rows, d_in).
+    /// The numbers of the pixels that are not black in all images of the block, and perhaps others.
+    pub lit: Vec<u32>,
+    /// x = byte/255 of those pixels, (rows, lit.len()).
     pub x: Vec<T>,
     /// u_0 = W_x·x + b_N as the second phase begins, (rows, stride(N)).
     pub drive: Vec<T>,
@@ -198,19 +200,23 @@ pub struct FirstPhase<'a, T> {
     pub damped: bool,
     /// Pixels, (rows, d_in).
     pub images: &'a [u8],
+    /// Which of them to look at: [`Block::lit`].
+    pub lit: &'a [u32],
 }
 
 impl<T: Real> Kernel<T> for FirstPhase<'_, T> {
     #[inline(always)]
     fn run<L: Lanes<Elem = T>>(self) {
-        let Self { block, weights, protocol, activation, damped, images } = self;
+        let Self { block, weights, protocol, activation, damped, images, lit } = self;
         let (last, width) = (weights.last(), weights.input.from);
         let rows = images.len() / width;
-        block.prepare(weights, rows);
-        for (x, &byte) in block.x.iter_mut().zip(images) {
-            *x = T::from_f64(f64::from(byte) / 255.0);
+        block.prepare(weights, rows, lit);
+        for (x, image) in block.x.chunks_exact_mut(lit.len()).zip(images.chunks_exact(width)) {
+            for (x, &pixel) in x.iter_mut().zip(lit) {
+                *x = T::from_f64(f64::from(image[pixel as usize]) / 255.0);
+            }
         }
-        let terms = [weights.input.input(&block.x, width)];
+        let terms = [weights.input.input_of(lit, &block.x)];
         let layer = Layer { rows, stride: weights.stride(last), terms: &terms, activation: None };
         layer.run::<L>(&weights.bias[last], 0, &mut block.drive);
         for t in 0..protocol.first_steps {
@@ -248,13 +254,15 @@ fn largest_change<L: Lanes>(s_next: &States<L::Elem>, s: &States<L::Elem>) -> L:
 
 impl<T: Real> Block<T> {
     /// Sizes everything for `rows` images and puts every state to rest.
-    fn prepare(&mut self, weights: &Weights<T>, rows: usize) {
+    fn prepare(&mut self, weights: &Weights<T>, rows: usize, lit: &[u32]) {
         self.rows = rows;
+        self.lit.clear();
+        self.lit.extend_from_slice(lit);
         let fit = |values: &mut Vec<T>, stride: usize| {
             values.clear();
             values.resize(rows * stride, T::default());
         };
-        self.x.resize(rows * weights.input.from, T::default());
+        self.x.resize(rows * lit.len(), T::default());
         self.drive.resize(rows * weights.stride(weights.last()), T::default());
         fit(&mut self.drift, weights.stride(weights.last()));
         for states in &mut self.settled {
@@ -426,6 +434,8 @@ pub struct Accumulate<'a, T> {
     pub panels: &'a mut [T],
     /// How many source neurons.
     pub from: usize,
+    /// Which of them the terms have; all in order where `None`.
+    pub only: Option<&'a [u32]>,
     /// a: source neurons × images, b: images × destination neurons.
     pub terms: &'a [Term<'a, T>],
     /// The factor.
@@ -433,13 +443,14 @@ pub struct Accumulate<'a, T> {
 }
 
 /// w[panel][source] += rate·sum.
-struct AddTo<L: Lanes> {
+struct AddTo<'a, L: Lanes> {
     w: *mut L::Elem,
     from: usize,
+    only: Option<&'a [u32]>,
     rate: L,
 }
 
-impl<L: Lanes> Output<L> for AddTo<L> {
+impl<L: Lanes> Output<L> for AddTo<'_, L> {
     #[inline(always)]
     fn start(&self, _: usize, _: usize) -> L {
         splat(0.0)
@@ -447,6 +458,7 @@ impl<L: Lanes> Output<L> for AddTo<L> {
 
     #[inline(always)]
     fn finish(&self, source: usize, panel: usize, sum: L) {
+        let source = self.only.map_or(source, |only| only[source] as usize);
         // SAFETY: source < from and panel is one of those in the slice `w` points to.
         unsafe {
             let w = self.w.add((panel * self.from + source) * WIDTH);
@@ -458,10 +470,14 @@ impl<L: Lanes> Output<L> for AddTo<L> {
 impl<T: Real> Kernel<T> for Accumulate<'_, T> {
     #[inline(always)]
     fn run<L: Lanes<Elem = T>>(self) {
-        let Self { panels, from, terms, rate } = self;
+        let Self { panels, from, only, terms, rate } = self;
         let count = panels.len() / (from * WIDTH);
-        let output = AddTo::<L> { w: panels.as_mut_ptr(), from, rate: L::splat(rate) };
-        sweep::<L>(from, count, terms, &output);
+        let rows = only.map_or(from, |only| {
+            assert!(only.iter().all(|&source| (source as usize) < from), "a source out of bounds");
+            only.len()
+        });
+        let output = AddTo::<L> { w: panels.as_mut_ptr(), from, only, rate: L::splat(rate) };
+        sweep::<L>(rows, count, terms, &output);
     }
 }
 

@@ -8,6 +8,7 @@
 //!   c = η_N/(βB) — exact, since Δ_{W x} is linear in s and x does not change;
 //! - the same for large tied matrices under C-EP, whose updates telescope: W_n(t) = W_n(0) +
 //!   c·(sⁿ_tᵀ·sⁿ⁺¹_t − sⁿ_0ᵀ·sⁿ⁺¹_0), so that s·W_n(t) is s·W_n(0) and two products with (B, B) matrices;
+//! - pixels that are black in all images of a minibatch left out, which take no part in anything;
 //! - images in blocks of [`BLOCK`], each on a thread of its own for the whole first phase. Every
 //!   number is computed the same way whichever thread does it.
 
@@ -73,20 +74,25 @@ impl<T: Real> Fused<T> {
         Ok(Self { dynamics, protocol, weights, blocks, moves })
     }
 
-    /// Runs the first phase on every block of the batch.
-    fn first_phase(&mut self, batch: &Batch) -> Report {
+    /// Runs the first phase on every block of the batch. Which pixels are black in all of them is found out
+    /// for so many images `together`.
+    fn first_phase(&mut self, batch: &Batch, together: usize) -> Report {
         let (weights, protocol) = (&self.weights, &self.protocol);
         let Dynamics { activation, damped, .. } = self.dynamics;
-        let block_bytes = BLOCK * weights.input.from;
+        let pixels = weights.input.from;
+        let block_bytes = BLOCK * pixels;
+        let lit: Vec<Vec<u32>> =
+            (batch.images.chunks(together * pixels)).map(|images| lit_pixels(images, pixels)).collect();
         let count = batch.labels.len().div_ceil(BLOCK);
         self.blocks.resize_with(count, Block::default);
-        let run = |(block, images): (&mut Block<T>, &[u8])| {
-            T::dispatch(FirstPhase { block, weights, protocol, activation, damped, images });
+        let run = |(i, (block, images)): (usize, (&mut Block<T>, &[u8]))| {
+            let lit = &lit[i * BLOCK / together];
+            T::dispatch(FirstPhase { block, weights, protocol, activation, damped, images, lit });
         };
         if count > 1 && rayon::current_num_threads() > 1 {
-            (self.blocks.par_iter_mut().zip(batch.images.par_chunks(block_bytes))).for_each(run);
+            (self.blocks.par_iter_mut().zip(batch.images.par_chunks(block_bytes)).enumerate()).for_each(run);
         } else {
-            (self.blocks.iter_mut().zip(batch.images.chunks(block_bytes))).for_each(run);
+            (self.blocks.iter_mut().zip(batch.images.chunks(block_bytes)).enumerate()).for_each(run);
         }
         let mut report = Report::default();
         for (block, labels) in self.blocks.iter().zip(batch.labels.chunks(BLOCK)) {
@@ -134,10 +140,10 @@ impl<T: Real> Fused<T> {
                 let rate = rates[connection.layer()];
                 let change = || change_terms(tied, blocks, moves, connection.from, connection.to);
                 if let Some(pending) = pending.get_mut(i) {
-                    accumulate(pending, &change(), rate, share);
+                    accumulate(pending, None, &change(), rate, share);
                 } else if rule.continual() && !telescoping[i] {
                     let change = change();
-                    accumulate(&mut connection.synapses, &change, rate, share);
+                    accumulate(&mut connection.synapses, None, &change, rate, share);
                 }
             }
             if rule.continual() {
@@ -165,7 +171,7 @@ impl<T: Real> Fused<T> {
         for (connection, _) in once {
             let change = change_terms(tied, blocks, moves, connection.from, connection.to);
             let rate = rates[connection.layer()];
-            accumulate(&mut connection.synapses, &change, rate, share);
+            accumulate(&mut connection.synapses, None, &change, rate, share);
         }
         for (n, (bias, &rate)) in weights.bias.iter_mut().zip(&rates).enumerate() {
             if n == last {
@@ -174,11 +180,10 @@ impl<T: Real> Fused<T> {
                 add_to_bias(bias, moves, n, rate);
             }
         }
-        let pixels = weights.input.from;
         let change: Vec<Term<T>> = (blocks.iter().zip(moves))
-            .map(|(block, step)| outer(block.rows, &block.x, pixels, &step.delta[last]))
+            .map(|(block, step)| outer(block.rows, &block.x, block.lit.len(), &step.delta[last]))
             .collect();
-        accumulate(&mut weights.input, &change, rates[last], share);
+        accumulate(&mut weights.input, Some(&blocks[0].lit), &change, rates[last], share);
     }
 
     /// Whether the updates of a matrix are left to [`Fused::change_grams`] until the phase is over: under
@@ -191,7 +196,7 @@ impl<T: Real> Fused<T> {
     /// What the input weights would have added to the drive: c·(x·xᵀ + 1)·(sᴺ_t − sᴺ_0).
     fn input_gram(&self, c: T, one: f64) -> Gram<T> {
         let x: Vec<&[T]> = self.blocks.iter().map(|b| &b.x[..]).collect();
-        let pixels = self.weights.input.from;
+        let pixels = self.blocks[0].lit.len();
         let products = inner_products(&x, &x, pixels, pixels, c, T::from_f64(one));
         Gram { to: self.weights.last(), products, factor: Factor::Drift }
     }
@@ -233,6 +238,7 @@ impl<T: Real> Fused<T> {
                     },
                     b_panel: WIDTH,
                     b_k: weights.stride(gram.to),
+                    b_only: None,
                     depth: other.rows,
                 }));
             }
@@ -245,6 +251,18 @@ impl<T: Real> Fused<T> {
             (self.moves.iter_mut().zip(batch.labels.chunks(BLOCK)).enumerate()).for_each(run);
         }
     }
+}
+
+/// The numbers of the pixels that are not black in all images, ascending; one at least.
+fn lit_pixels(images: &[u8], pixels: usize) -> Vec<u32> {
+    let mut brightest = vec![0; pixels];
+    for image in images.chunks_exact(pixels) {
+        for (brightest, &byte) in brightest.iter_mut().zip(image) {
+            *brightest |= byte;
+        }
+    }
+    brightest[0] |= u8::from(brightest.iter().all(|&byte| byte == 0));
+    (0..pixels as u32).filter(|&pixel| brightest[pixel as usize] != 0).collect()
 }
 
 /// A (B, B) matrix of inner products that stands for changes of weights: products·factor is added to what
@@ -287,6 +305,7 @@ fn outer<'a, T>(rows: usize, source: &'a [T], source_stride: usize, destination:
         b: destination,
         b_panel: WIDTH,
         b_k: destination.len() / rows,
+        b_only: None,
         depth: rows,
     }
 }
@@ -323,8 +342,14 @@ fn change_terms<'a, T: Real>(
     terms
 }
 
-/// w += rate·Σ terms.
-fn accumulate<T: Real>(synapses: &mut Synapses<T>, terms: &[Term<T>], rate: T, share: bool) {
+/// w += rate·Σ terms, whose sources are all or `only` these.
+fn accumulate<T: Real>(
+    synapses: &mut Synapses<T>,
+    only: Option<&[u32]>,
+    terms: &[Term<T>],
+    rate: T,
+    share: bool,
+) {
     let from = synapses.from;
     let panel = from * WIDTH;
     let count = synapses.panels.len() / panel;
@@ -332,7 +357,7 @@ fn accumulate<T: Real>(synapses: &mut Synapses<T>, terms: &[Term<T>], rate: T, s
     let run = |(i, panels): (usize, &mut [T])| {
         let terms: Vec<Term<T>> =
             (terms.iter()).map(|term| Term { b: &term.b[i * per_thread * WIDTH..], ..*term }).collect();
-        T::dispatch(Accumulate { panels, from, terms: &terms, rate });
+        T::dispatch(Accumulate { panels, from, only, terms: &terms, rate });
     };
     if share {
         synapses.panels.par_chunks_mut(per_thread * panel).enumerate().for_each(run);
@@ -356,13 +381,13 @@ fn add_to_bias<T: Real>(bias: &mut [T], moves: &[Move<T>], n: usize, rate: T) {
 
 impl<T: Real> Engine for Fused<T> {
     fn train(&mut self, batch: &Batch, beta: f64) -> Result<Report> {
-        let report = self.first_phase(batch);
+        let report = self.first_phase(batch, batch.labels.len());
         self.second_phase(batch, beta);
         Ok(report)
     }
 
     fn evaluate(&mut self, batch: &Batch) -> Result<Report> {
-        Ok(self.first_phase(batch))
+        Ok(self.first_phase(batch, BLOCK))
     }
 
     fn multiply_adds(&self, report: &Report) -> f64 {
@@ -370,7 +395,7 @@ impl<T: Real> Engine for Fused<T> {
         let batch = self.blocks.iter().map(|b| b.rows).sum::<usize>();
         let (images, steps) = (report.images as f64, self.protocol.second_steps as f64);
         let last = self.weights.last();
-        let (pixels, hidden) = (self.weights.input.from as f64, self.weights.widths[last] as f64);
+        let (pixels, hidden) = (self.blocks[0].lit.len() as f64, self.weights.widths[last] as f64);
         let mut sum = images * 2.0 * pixels * hidden;
         if self.protocol.rule.continual() {
             // The Gram matrix of the input, and its product with the drift.

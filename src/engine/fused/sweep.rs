@@ -20,6 +20,8 @@ pub struct Term<'a, T> {
     pub b_panel: usize,
     /// Distance between successive k of `b`.
     pub b_k: usize,
+    /// Which k of `b` goes with each k of `a`, ascending; all of them in order where `None`.
+    pub b_only: Option<&'a [u32]>,
     /// How many k there are.
     pub depth: usize,
 }
@@ -30,7 +32,14 @@ impl<T> Term<'_, T> {
             return;
         }
         let last_a = (rows - 1) * self.a_row + (self.depth - 1) * self.a_k;
-        let last_b = (panels - 1) * self.b_panel + (self.depth - 1) * self.b_k + WIDTH;
+        let last_k = match self.b_only {
+            None => self.depth - 1,
+            Some(only) => {
+                assert!(only.len() == self.depth && only.is_sorted(), "a term with a wrong list");
+                only[self.depth - 1] as usize
+            }
+        };
+        let last_b = (panels - 1) * self.b_panel + last_k * self.b_k + WIDTH;
         assert!(last_a < self.a.len() && last_b <= self.b.len(), "a term out of bounds");
     }
 }
@@ -100,11 +109,15 @@ unsafe fn tile<L: Lanes, const M: usize, const P: usize>(
     for term in terms {
         unsafe {
             let mut a = term.a.as_ptr().add(row * term.a_row);
-            let mut b = term.b.as_ptr().add(panel * term.b_panel);
-            for _ in 0..term.depth {
+            let b = term.b.as_ptr().add(panel * term.b_panel);
+            for k in 0..term.depth {
+                let k = match term.b_only {
+                    None => k,
+                    Some(only) => *only.get_unchecked(k) as usize,
+                };
                 let mut b_k = [L::splat(L::Elem::default()); P];
                 for (j, lanes) in b_k.iter_mut().enumerate() {
-                    *lanes = L::load(b.add(j * term.b_panel));
+                    *lanes = L::load(b.add(k * term.b_k + j * term.b_panel));
                 }
                 for (i, sums) in sums.iter_mut().enumerate() {
                     let a_ik = L::splat(*a.add(i * term.a_row));
@@ -113,7 +126,6 @@ unsafe fn tile<L: Lanes, const M: usize, const P: usize>(
                     }
                 }
                 a = a.wrapping_add(term.a_k);
-                b = b.wrapping_add(term.b_k);
             }
         }
     }

@@ -61,8 +61,14 @@ impl<T: Real> Synapses<T> {
             b: &self.panels,
             b_panel: self.from * WIDTH,
             b_k: WIDTH,
+            b_only: None,
             depth: self.from,
         }
+    }
+
+    /// The same where only the source neurons `only` are not 0, and `states` holds no others.
+    pub fn input_of<'a>(&'a self, only: &'a [u32], states: &'a [T]) -> Term<'a, T> {
+        Term { b_only: Some(only), depth: only.len(), ..self.input(states, only.len()) }
     }
 }
 

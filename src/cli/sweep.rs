@@ -1,0 +1,176 @@
+//! The command that trains many runs.
+
+use super::{data_folder, environment, settings};
+use crate::config::Choices;
+use crate::data::DataChoice;
+use crate::sweep::{Board, Estimator, Folder, Images, Planned, State, SweepFile, work};
+use crate::train::{Interrupt, with_threads};
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use indicatif::HumanDuration;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tracing::info;
+
+#[derive(Debug, Args)]
+pub struct SweepArgs {
+    /// The sweep: rows × grid. Those of the paper are in configs/reproduce/.
+    #[arg(long, value_name = "FILE", required_unless_present = "worker")]
+    config: Option<PathBuf>,
+    /// The sweep's folder; what is there is kept and continued [default: sweeps/ and the name of FILE].
+    #[arg(long, value_name = "DIR", required_unless_present = "config")]
+    out: Option<PathBuf>,
+    /// Runs at a time, one thread each [default: one a core].
+    #[arg(long, value_name = "N")]
+    workers: Option<usize>,
+    /// Folder with the four IDX files of a data set, raw or .gz [env: EQPROP_DATA].
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Set any key in every run, for example --set training.epochs=5; beats all else.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Try runs that have failed once more.
+    #[arg(long)]
+    retry_failed: bool,
+    /// List the runs with an estimate of their time, and touch nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// Write a Slurm job array for the runs, and train nothing.
+    #[arg(long)]
+    slurm: bool,
+    /// Take one run of the sweep in --out and train it: what each task of a job array does.
+    #[arg(long, conflicts_with_all = ["config", "workers", "set", "retry_failed", "dry_run", "slurm"])]
+    worker: bool,
+}
+
+pub fn sweep(args: SweepArgs) -> Result<i32> {
+    let data_dir = data_folder(args.data_dir);
+    let images = Images::new(data_dir.clone());
+    let (Some(config), false) = (&args.config, args.worker) else {
+        let folder = Folder::new(args.out.context("--worker needs --out")?);
+        if folder.entries()?.is_empty() {
+            bail!(
+                "{}: holds no sweep; make one with `eqprop sweep --config … --out …`",
+                folder.path.display()
+            );
+        }
+        return train(&folder, &images, 1, true);
+    };
+    let workers = match args.workers {
+        Some(0) => bail!("--workers must be at least 1"),
+        Some(workers) => workers,
+        None => std::thread::available_parallelism().map_or(1, |cores| cores.get()),
+    };
+    let folder = Folder::new(match args.out {
+        Some(out) => out,
+        None => Path::new("sweeps").join(config.file_stem().context("the sweep file has no name")?),
+    });
+    let overrides = Choices { flags: settings(&args.set)?, environment: environment(), ..Choices::default() };
+    let planned = plan(config, &overrides, &images)?;
+    if args.dry_run {
+        return list(&folder, &planned, workers);
+    }
+    folder.add(config, &planned, args.retry_failed)?;
+    if args.slurm {
+        let open: Vec<f64> = (folder.standing()?.into_iter())
+            .filter(|(_, done)| *done < 1.0)
+            .map(|(entry, _)| entry.seconds)
+            .collect();
+        if open.is_empty() {
+            info!("every run of {} is done: there is nothing to submit", folder.path.display());
+            return Ok(0);
+        }
+        let longest = open.iter().copied().fold(0.0, f64::max);
+        let script = folder.write_slurm_script(open.len(), longest, data_dir.as_deref())?;
+        info!("{} runs; submit them with: sbatch {}", open.len(), script.display());
+        return Ok(0);
+    }
+    train(&folder, &images, workers, false)
+}
+
+/// The runs of a sweep file, each with an estimate of its time in seconds.
+fn plan(path: &Path, overrides: &Choices, images: &Images) -> Result<Vec<(Planned, f64)>> {
+    let sweep = SweepFile::read(path)?;
+    // The names of runs carry that of their data set, which may turn out another than asked for.
+    let mut planned = sweep.expand(path, overrides, "mnist")?;
+    let mut names = Vec::new();
+    for run in &planned {
+        let training = &run.resolved.config.training;
+        if training.data != DataChoice::Mnist {
+            names.push(images.get(training)?.name.clone());
+        }
+    }
+    names.dedup();
+    match &names[..] {
+        [] => {}
+        [name] => planned = sweep.expand(path, overrides, name)?,
+        _ => bail!("{}: all runs of a sweep need the same data set", path.display()),
+    }
+    let mut estimator = Estimator::default();
+    with_threads(Some(1), || {
+        (planned.into_iter())
+            .map(|run| {
+                let config = &run.resolved.config;
+                let dataset = images.get(&config.training)?;
+                dataset.check(&config.network.dims)?;
+                let seconds = estimator.seconds(config, &dataset)?;
+                Ok((run, seconds))
+            })
+            .collect()
+    })
+}
+
+/// The runs, how they stand and how long they should take, to standard output.
+fn list(folder: &Folder, planned: &[(Planned, f64)], workers: usize) -> Result<i32> {
+    let duration = |seconds: f64| HumanDuration(Duration::from_secs_f64(seconds)).to_string();
+    let mut open = 0.0;
+    let mut longest: f64 = 0.0;
+    for (run, seconds) in planned {
+        let state = match folder.state(&run.name)? {
+            None => "new",
+            Some(State::Waiting) => "waiting",
+            Some(State::Running) => "running",
+            Some(State::Done) => "done",
+            Some(State::Failed(_)) => "failed",
+        };
+        if !matches!(state, "done" | "failed") {
+            open += seconds;
+            longest = longest.max(*seconds);
+        }
+        let epochs = run.resolved.config.training.epochs;
+        println!("{:<40} {state:<8} {epochs:>4} epochs  {}", run.name, duration(*seconds));
+    }
+    let all = (open / workers as f64).max(longest);
+    println!(
+        "{} runs; those to be done take about {} with {workers} worker(s)",
+        planned.len(),
+        duration(all)
+    );
+    Ok(0)
+}
+
+fn train(folder: &Folder, images: &Images, workers: usize, one_each: bool) -> Result<i32> {
+    let interrupt = Interrupt::listen()?;
+    let board = Board::new(&folder.standing()?, workers);
+    let tally = work(folder, images, workers, one_each, &board, &interrupt)?;
+    drop(board);
+    let count = |wanted: fn(&State) -> bool| -> Result<usize> {
+        let mut count = 0;
+        for entry in folder.entries()? {
+            count += usize::from(folder.state(&entry.name)?.as_ref().is_some_and(wanted));
+        }
+        Ok(count)
+    };
+    let done = count(|state| *state == State::Done)?;
+    let failed = count(|state| matches!(state, State::Failed(_)))?;
+    let elsewhere = count(|state| *state == State::Running)?;
+    let left = folder.entries()?.len() - done - failed - elsewhere;
+    info!(
+        "{}: {done} runs done, {failed} failed, {elsewhere} with other workers, {left} left",
+        folder.path.display()
+    );
+    match interrupt.signal() {
+        Some(signal) => Ok(128 + signal),
+        None => Ok(i32::from(tally.failed > 0)),
+    }
+}

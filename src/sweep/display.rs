@@ -1,0 +1,193 @@
+//! What a person sees of a sweep: a bar a run and one for all on a terminal, a line a run elsewhere.
+
+use super::Entry;
+use super::tickets::Claim;
+use crate::train::Run;
+use crate::train::progress::{Observer, Stderr, screen};
+use anyhow::Result;
+use indicatif::{HumanDuration, MultiProgress, ProgressBar, ProgressStyle};
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+/// All runs of a sweep, as this process sees them.
+pub struct Board {
+    screen: Option<MultiProgress>,
+    overall: Option<ProgressBar>,
+    workers: usize,
+    begun: Instant,
+    work: Mutex<Work>,
+}
+
+/// Estimated seconds of work.
+struct Work {
+    /// By run: all of it, and the share of it that is done.
+    runs: BTreeMap<String, (f64, f64)>,
+    /// What was done before this process began.
+    before: f64,
+    finished: usize,
+}
+
+impl Work {
+    fn total(&self) -> f64 {
+        self.runs.values().map(|(seconds, _)| seconds).sum()
+    }
+
+    fn done(&self) -> f64 {
+        self.runs.values().map(|(seconds, share)| seconds * share).sum()
+    }
+}
+
+impl Board {
+    /// For these runs, each with the share of it that is done.
+    pub fn new(entries: &[(Entry, f64)], workers: usize) -> Self {
+        let runs: BTreeMap<_, _> =
+            entries.iter().map(|(entry, done)| (entry.name.clone(), (entry.seconds, *done))).collect();
+        let finished = runs.values().filter(|(_, done)| *done >= 1.0).count();
+        let mut work = Work { runs, before: 0.0, finished };
+        work.before = work.done();
+        let screen = screen();
+        let overall = screen.as_ref().map(|screen| {
+            let style = ProgressStyle::with_template("{wide_bar:.green/dim} {msg}")
+                .unwrap_or_else(|_| ProgressStyle::default_bar());
+            screen.add(ProgressBar::new(1000).with_style(style))
+        });
+        let board = Self { screen, overall, workers, begun: Instant::now(), work: Mutex::new(work) };
+        board.show_overall();
+        board
+    }
+
+    fn with<R>(&self, look: impl FnOnce(&mut Work) -> R) -> R {
+        look(&mut self.work.lock().unwrap_or_else(|poisoned| poisoned.into_inner()))
+    }
+
+    /// The time left: at the pace so far, once there is one, and at the estimated pace before.
+    fn left(&self) -> Duration {
+        let elapsed = self.begun.elapsed().as_secs_f64();
+        let (left, done) = self.with(|work| (work.total() - work.done(), work.done() - work.before));
+        let pace = if elapsed > 30.0 && done > 0.0 { done / elapsed } else { self.workers as f64 };
+        Duration::from_secs_f64((left / pace).clamp(0.0, 1e9))
+    }
+
+    fn show_overall(&self) {
+        let Some(overall) = &self.overall else { return };
+        let (share, finished, count) =
+            self.with(|work| (work.done() / work.total().max(1e-9), work.finished, work.runs.len()));
+        overall.set_position((1000.0 * share) as u64);
+        overall.set_message(format!("{finished} of {count} runs done  {} left", HumanDuration(self.left())));
+    }
+
+    /// A run begins or goes on: what follows it.
+    pub(super) fn follow<'a>(&'a self, claim: &'a Claim, run: &Run) -> Line<'a> {
+        let (total, done) = run.minibatches();
+        let bar = self.screen.as_ref().map(|screen| {
+            let style = ProgressStyle::with_template("{prefix}  {bar:24.cyan/dim} {msg}")
+                .unwrap_or_else(|_| ProgressStyle::default_bar());
+            let bar =
+                ProgressBar::new(total).with_style(style).with_prefix(claim.name.clone()).with_position(done);
+            screen.insert_from_back(1, bar)
+        });
+        let (begun, shown) = (Instant::now(), Instant::now());
+        let (epochs, test) = (run.resolved.config.training.epochs, String::new());
+        Line { board: self, claim, bar, epochs, total, done, first: done, begun, shown, test }
+    }
+
+    /// A run has come to its end, well or not: one line.
+    pub fn finish(&self, name: &str, how: &str) {
+        let (finished, count) = self.with(|work| {
+            if let Some(run) = work.runs.get_mut(name) {
+                run.1 = 1.0;
+            }
+            work.finished += 1;
+            (work.finished, work.runs.len())
+        });
+        self.show_overall();
+        let line = format!("[{finished}/{count}] {name}: {how}; {} left\n", HumanDuration(self.left()));
+        // Nothing can be done about a closed stderr.
+        let _ = Stderr.write_all(line.as_bytes());
+    }
+}
+
+impl Drop for Board {
+    fn drop(&mut self) {
+        if let Some(overall) = &self.overall {
+            overall.finish_and_clear();
+        }
+    }
+}
+
+/// One run on the board.
+pub struct Line<'a> {
+    board: &'a Board,
+    claim: &'a Claim,
+    bar: Option<ProgressBar>,
+    epochs: usize,
+    total: u64,
+    done: u64,
+    first: u64,
+    begun: Instant,
+    shown: Instant,
+    test: String,
+}
+
+impl Line<'_> {
+    /// The last test error, in words, and how long the run took here.
+    pub fn summary(&self) -> String {
+        format!("{}{}", self.test, HumanDuration(self.begun.elapsed()))
+    }
+}
+
+impl Observer for Line<'_> {
+    fn minibatch(&mut self, epoch: usize, train_error: f64) {
+        self.done += 1;
+        if self.shown.elapsed() < Duration::from_millis(250) {
+            return;
+        }
+        self.shown = Instant::now();
+        let share = self.done as f64 / self.total.max(1) as f64;
+        self.board.with(|work| {
+            if let Some(run) = work.runs.get_mut(&self.claim.name) {
+                run.1 = share.min(1.0);
+            }
+        });
+        if let Some(bar) = &self.bar {
+            let pace = (self.done - self.first) as f64 / self.begun.elapsed().as_secs_f64().max(1e-9);
+            let left = Duration::from_secs_f64(((self.total - self.done) as f64 / pace).min(1e9));
+            bar.set_position(self.done);
+            bar.set_message(format!(
+                "epoch {epoch}/{}  train {train_error:.2} %  {}{} left",
+                self.epochs,
+                self.test,
+                HumanDuration(left)
+            ));
+        }
+        self.board.show_overall();
+    }
+
+    fn epoch(&mut self, epoch: usize, _: Option<f64>, test: f64, _: f64) {
+        self.test = format!("test error {test:.2} %, ");
+        let tenth = |epoch: usize| 10 * epoch / self.epochs;
+        if self.bar.is_none() && epoch > 0 && epoch < self.epochs && tenth(epoch) > tenth(epoch - 1) {
+            let left = HumanDuration(self.board.left());
+            let line = format!(
+                "{} epoch {epoch}/{}: {}{left} left in all\n",
+                self.claim.name, self.epochs, self.test
+            );
+            // Nothing can be done about a closed stderr.
+            let _ = Stderr.write_all(line.as_bytes());
+        }
+    }
+
+    fn may_write(&self) -> Result<()> {
+        self.claim.check()
+    }
+}
+
+impl Drop for Line<'_> {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}

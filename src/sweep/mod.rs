@@ -1,0 +1,154 @@
+//! Sweeps: many runs in one folder, worked off by as many workers as there are, here or on a cluster.
+//!
+//! A sweep folder holds `sweeps/` (the files it was made from), `plan.json` (its runs, in order), `configs/`,
+//! `tickets/` (who runs what), and `runs/` and `checkpoints/` as `train` leaves them.
+
+mod display;
+mod estimate;
+mod plan;
+mod slurm;
+mod tickets;
+mod work;
+
+pub use display::Board;
+pub use estimate::Estimator;
+pub use plan::{Planned, Row, SweepFile};
+pub use tickets::{State, worker};
+pub use work::{Images, Tally, work};
+
+use crate::config::{Choices, Resolved};
+use crate::train::files;
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::path::{Path, PathBuf};
+use tickets::Tickets;
+
+/// A run of a sweep, in `plan.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Entry {
+    /// Its name.
+    pub name: String,
+    /// How long it should take on one core of the machine that planned it.
+    pub seconds: f64,
+}
+
+/// A sweep's folder.
+#[derive(Clone, Debug)]
+pub struct Folder {
+    /// Where it is.
+    pub path: PathBuf,
+    tickets: Tickets,
+}
+
+impl Folder {
+    /// A sweep's folder, which may not exist yet.
+    pub fn new(path: PathBuf) -> Self {
+        let tickets = Tickets::new(path.join("tickets"));
+        Self { path, tickets }
+    }
+
+    /// Its runs, in the order they are to be taken; none where nothing is planned yet.
+    ///
+    /// # Errors
+    /// Where the plan is there but cannot be read.
+    pub fn entries(&self) -> Result<Vec<Entry>> {
+        let path = self.path.join("plan.json");
+        if !path.exists() {
+            return Ok(Vec::new());
+        }
+        let damaged =
+            || format!("{}: cannot be read; run `eqprop sweep --config` on the folder again", path.display());
+        serde_json::from_slice(&fs::read(&path).with_context(damaged)?).with_context(damaged)
+    }
+
+    /// How a run stands; `None` where it is not planned.
+    ///
+    /// # Errors
+    /// Where that cannot be read.
+    pub fn state(&self, name: &str) -> Result<Option<State>> {
+        self.tickets.state(name)
+    }
+
+    /// The configuration of a run.
+    pub fn config(&self, name: &str) -> PathBuf {
+        self.path.join("configs").join(format!("{name}.toml"))
+    }
+
+    /// `runs/`.
+    pub fn runs(&self) -> PathBuf {
+        self.path.join("runs")
+    }
+
+    /// `checkpoints/`.
+    pub fn checkpoints(&self) -> PathBuf {
+        self.path.join("checkpoints")
+    }
+
+    /// Adds runs to the plan. Those that are there already stay as they stand, unless they now have more
+    /// epochs or `retry` asks for failed ones once more.
+    ///
+    /// # Errors
+    /// Where a run is there with other science, and where something cannot be written.
+    pub fn add(&self, sweep: &Path, planned: &[(Planned, f64)], retry: bool) -> Result<()> {
+        for (run, _) in planned {
+            self.check_unchanged(run)?;
+        }
+        self.tickets.create()?;
+        for folder in [self.path.join("configs"), self.path.join("sweeps"), self.runs(), self.checkpoints()] {
+            files::create_folder(&folder)?;
+        }
+        let text = fs::read(sweep).with_context(|| format!("{}: cannot be read", sweep.display()))?;
+        let file_name = sweep.file_name().context("the sweep file has no name")?;
+        files::write_atomically(&self.path.join("sweeps").join(file_name), &text)?;
+        let mut entries = self.entries()?;
+        for (run, seconds) in planned {
+            let entry = Entry { name: run.name.clone(), seconds: *seconds };
+            match entries.iter_mut().find(|entry| entry.name == run.name) {
+                Some(known) => *known = entry,
+                None => entries.push(entry),
+            }
+        }
+        files::write_atomically(&self.path.join("plan.json"), &serde_json::to_vec_pretty(&entries)?)?;
+        for (run, _) in planned {
+            let longer = self
+                .earlier(run)?
+                .is_some_and(|earlier| earlier.config.training.epochs < run.resolved.config.training.epochs);
+            if longer || !self.config(&run.name).exists() {
+                files::write_atomically(&self.config(&run.name), run.resolved.annotated().as_bytes())?;
+            }
+            match self.tickets.state(&run.name)? {
+                None => self.tickets.add(&run.name)?,
+                Some(State::Done) if longer => self.tickets.again(&run.name)?,
+                Some(State::Failed(_)) if longer || retry => self.tickets.again(&run.name)?,
+                Some(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// The configuration that a run of this name has in the folder.
+    fn earlier(&self, run: &Planned) -> Result<Option<Resolved>> {
+        let path = self.config(&run.name);
+        match path.exists() {
+            true => Ok(Some(Resolved::new(&Choices { config: Some(path), ..Choices::default() })?)),
+            false => Ok(None),
+        }
+    }
+
+    fn check_unchanged(&self, run: &Planned) -> Result<()> {
+        let Some(earlier) = self.earlier(run)? else { return Ok(()) };
+        let changes = run.resolved.changed_science(&earlier.config)?;
+        if !changes.is_empty() {
+            bail!(
+                "{}: run {} is there with other settings ({}): give the row a label, or choose another \
+                 folder with --out",
+                self.path.display(),
+                run.name,
+                changes.join("; ")
+            );
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,209 @@
+//! Workers: each takes a run, trains it on one thread to its end, and takes the next.
+
+use super::display::Board;
+use super::tickets::{Claim, HEARTBEAT};
+use super::{Folder, State};
+use crate::config::{Choices, TrainingConfig};
+use crate::data::{self, Dataset};
+use crate::train::{self, Interrupt, Options, Outcome, Resume, Run, checkpoint};
+use anyhow::{Context, Result};
+use std::collections::HashMap;
+use std::fs;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, mpsc};
+use std::thread;
+use tracing::{error, info_span};
+
+/// Data sets, each in memory once for all runs.
+#[derive(Default)]
+pub struct Images {
+    folder: Option<PathBuf>,
+    loaded: Mutex<HashMap<String, Arc<Dataset>>>,
+}
+
+impl Images {
+    /// From the user's data folder, if any.
+    pub fn new(folder: Option<PathBuf>) -> Self {
+        Self { folder, ..Self::default() }
+    }
+
+    /// The data set that a configuration asks for.
+    ///
+    /// # Errors
+    /// As [`data::load`].
+    pub fn get(&self, training: &TrainingConfig) -> Result<Arc<Dataset>> {
+        let key = format!("{:?} {:?} {:?}", training.data, training.limit_train, training.limit_test);
+        let mut loaded = lock(&self.loaded);
+        if let Some(dataset) = loaded.get(&key) {
+            return Ok(dataset.clone());
+        }
+        let dataset = Arc::new(data::load_limited(training, self.folder.as_deref())?);
+        loaded.insert(key, dataset.clone());
+        Ok(dataset)
+    }
+}
+
+/// What workers have done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Runs completed.
+    pub done: usize,
+    /// Runs that cannot be.
+    pub failed: usize,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+/// Works off a sweep's runs with so many workers, until none is left to take or a signal comes. With
+/// `one_each`, a worker takes one run, and after it only those whose workers have been killed.
+///
+/// # Errors
+/// Where the folder itself cannot be read or written. What goes wrong in a run is written down, and said.
+pub fn work(
+    folder: &Folder,
+    images: &Images,
+    workers: usize,
+    one_each: bool,
+    board: &Board,
+    interrupt: &Interrupt,
+) -> Result<Tally> {
+    let names: Vec<String> = folder.entries()?.into_iter().map(|entry| entry.name).collect();
+    let held: Mutex<Vec<Claim>> = Mutex::new(Vec::new());
+    let worker = || -> Result<Tally> {
+        let mut tally = Tally::default();
+        let mut claim = folder.tickets.claim(&names)?;
+        while let Some(ours) = claim.take().filter(|_| interrupt.signal().is_none()) {
+            lock(&held).push(ours.clone());
+            let outcome = run(folder, images, &ours, board, interrupt);
+            lock(&held).retain(|other| other.name != ours.name);
+            let how = match &outcome {
+                _ if ours.check().is_err() => Err("another worker has taken it over".to_string()),
+                Ok((Outcome::Done, summary)) => {
+                    folder.tickets.done(&ours)?;
+                    tally.done += 1;
+                    Ok(summary.clone())
+                }
+                Ok((Outcome::Interrupted(_), _)) => {
+                    folder.tickets.release(&ours)?;
+                    break;
+                }
+                Ok((Outcome::Diverged, _)) => Err("diverged: a state or weight is no longer a number".into()),
+                Err(error) => Err(format!("{error:#}")),
+            };
+            if let Err(reason) = &how
+                && ours.check().is_ok()
+            {
+                folder.tickets.failed(&ours, reason)?;
+                tally.failed += 1;
+                error!("{}: {reason}", ours.name);
+            }
+            board.finish(&ours.name, &how.unwrap_or_else(|reason| format!("failed: {reason}")));
+            claim = match one_each {
+                true => folder.tickets.claim_abandoned()?,
+                false => folder.tickets.claim(&names)?,
+            };
+        }
+        if let Some(ours) = claim {
+            folder.tickets.release(&ours)?;
+        }
+        Ok(tally)
+    };
+    thread::scope(|scope| {
+        let (stop, stopped) = mpsc::channel::<()>();
+        let held = &held;
+        scope.spawn(move || {
+            while stopped.recv_timeout(HEARTBEAT) == Err(mpsc::RecvTimeoutError::Timeout) {
+                for claim in lock(held).iter() {
+                    claim.touch();
+                }
+            }
+        });
+        let workers: Vec<_> = (0..workers).map(|_| scope.spawn(worker)).collect();
+        let mut all = Tally::default();
+        let mut outcome = Ok(());
+        for worker in workers {
+            match worker.join() {
+                Ok(Ok(tally)) => {
+                    all.done += tally.done;
+                    all.failed += tally.failed;
+                }
+                Ok(Err(error)) => outcome = Err(error),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        drop(stop);
+        outcome.map(|()| all)
+    })
+}
+
+/// Trains a run to its end, from where it stands. Also says, in words, how it ended.
+fn run(
+    folder: &Folder,
+    images: &Images,
+    claim: &Claim,
+    board: &Board,
+    interrupt: &Interrupt,
+) -> Result<(Outcome, String)> {
+    let name = &claim.name;
+    let last = folder.checkpoints().join(name).join("last.safetensors");
+    let choices = Choices { config: Some(folder.config(name)), ..Choices::default() };
+    let resume = last.is_file().then_some(Resume::File(last.clone()));
+    if resume.is_some() {
+        let (_, progress) = checkpoint::read_progress(&last)?;
+        let epochs = crate::config::Resolved::new(&choices)?.config.training.epochs;
+        if progress.epoch >= epochs {
+            return Ok((Outcome::Done, "was complete".into()));
+        }
+    } else {
+        // Killed before its first checkpoint.
+        for rest in [folder.runs().join(name), folder.checkpoints().join(name)] {
+            if rest.exists() {
+                fs::remove_dir_all(&rest)
+                    .with_context(|| format!("{}: cannot be removed", rest.display()))?;
+            }
+        }
+    }
+    let options = Options {
+        init: None,
+        resume,
+        name: Some(name.clone()),
+        runs_dir: folder.runs(),
+        checkpoints_dir: folder.checkpoints(),
+        dry_run: false,
+    };
+    train::with_threads(Some(1), || {
+        let _span = info_span!("run", name = name.as_str()).entered();
+        let run = Run::prepare(&choices, &options, &|training| images.get(training))?;
+        let mut line = board.follow(claim, &run);
+        let outcome = train::train(run, &mut line, interrupt)?;
+        Ok((outcome, line.summary()))
+    })
+}
+
+impl Folder {
+    /// All runs with the share of each that is done, as its last checkpoint says.
+    ///
+    /// # Errors
+    /// Where the folder cannot be read.
+    pub fn standing(&self) -> Result<Vec<(super::Entry, f64)>> {
+        let entries = self.entries()?;
+        (entries.into_iter())
+            .map(|entry| {
+                let share = match self.state(&entry.name)? {
+                    Some(State::Done | State::Failed(_)) => 1.0,
+                    _ => self.share_done(&entry.name).unwrap_or(0.0),
+                };
+                Ok((entry, share))
+            })
+            .collect()
+    }
+
+    /// The share of a run's epochs that its last checkpoint has behind it; `None` where there is none.
+    fn share_done(&self, name: &str) -> Option<f64> {
+        let last = self.checkpoints().join(name).join("last.safetensors");
+        let (_, progress) = checkpoint::read_progress(&last).ok()?;
+        Some(progress.epoch as f64 / progress.config.training.epochs as f64)
+    }
+}
