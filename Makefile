@@ -13,12 +13,17 @@ CHECKPOINT ?=
 ARGS ?=
 
 FIG ?=
-OUT ?= runs/gdd
+OUT ?=
 
 GDD = $(if $(filter 5,$(FIG)),fig5-cep-eta0 fig5-cep fig5-cvf-eta0 fig5-cvf) \
       $(if $(filter 8 9,$(FIG)),fig8-9-eta0 fig8-9) $(if $(filter 10 11,$(FIG)),fig10-11-eta0 fig10-11) \
       $(if $(filter 12 13,$(FIG)),fig12-13-eta0 fig12-13) $(if $(filter 14 15,$(FIG)),fig14-15-eta0 fig14-15)
+FIGURES = $(or $(OUT),runs/gdd)
+SWEEPS = $(or $(OUT),sweeps/$(if $(filter quick,$(SWEEP)),quick,paper))
 PICTURE = $(if $(filter 8 10 12 14,$(FIG)),neurons,synapses)
+
+SWEEP ?= table3 fig4 fig5a f2
+WORKERS ?=
 
 CARGO ?= cargo
 FEATURES = $(if $(filter cuda,$(DEVICE)),--features cuda)
@@ -28,7 +33,7 @@ CHOICES = $(if $(PSI),--psi $(PSI)) $(if $(EPOCHS),--epochs $(EPOCHS)) $(if $(SE
 FOLDER = $(if $(DATA_DIR),--data-dir $(DATA_DIR))
 
 .DEFAULT_GOAL := help
-.PHONY: help train eval config gdd test lint bench tensorboard
+.PHONY: help train eval config gdd reproduce test lint bench tensorboard
 
 help: ## Show this help
 	@echo 'make TARGET [VARIABLE=VALUE …]'
@@ -57,9 +62,16 @@ config: ## Print the resolved configuration: ALGO DEPTH PSI EPOCHS SEED DATA DEV
 gdd: ## Make a figure of Appendix E.6, left and right panels: FIG=5 or 8 to 15, DATA_DIR OUT ARGS
 	@test -n '$(strip $(GDD))' || { echo 'make gdd: FIG=$(FIG) is none of 5, 8, 9, 10, 11, 12, 13, 14, 15' >&2; exit 2; }
 	@for case in $(GDD); do \
-	  $(EQPROP) gdd --config configs/gdd/$$case.toml $(FOLDER) $(if $(DATA),--data $(DATA)) --out $(OUT)/$$case $(ARGS) || exit; \
+	  $(EQPROP) gdd --config configs/gdd/$$case.toml $(FOLDER) $(if $(DATA),--data $(DATA)) --out $(FIGURES)/$$case $(ARGS) || exit; \
 	done
-	@echo 'look at $(OUT)/*/$(PICTURE).svg and .png' >&2
+	@echo 'look at $(FIGURES)/*/$(PICTURE).svg and .png' >&2
+
+# Sweeps of the paper share a folder, so that a run which is in several of them is trained once.
+reproduce: ## Run the paper's experiments, or go on, and write the report: SWEEP=quick, or any of configs/reproduce/; WORKERS DATA_DIR OUT ARGS
+	@for sweep in $(SWEEP); do \
+	  $(EQPROP) sweep --config configs/reproduce/$$sweep.toml --out $(SWEEPS) $(FOLDER) $(if $(WORKERS),--workers $(WORKERS)) $(ARGS) || test $$? = 4 || exit; \
+	done
+	$(EQPROP) report $(SWEEPS)
 
 test: ## Run all tests
 	$(CARGO) test --release

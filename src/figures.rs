@@ -16,7 +16,7 @@ const LINES: usize = 5;
 const PANEL: (u32, u32) = (520, 400);
 
 /// Colours that are told apart in print and by the colour-blind (Okabe and Ito).
-const COLORS: [RGBColor; LINES] = [
+pub const COLORS: [RGBColor; LINES] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
     RGBColor(0, 158, 115),
@@ -196,7 +196,10 @@ fn lines(delta: &[Vec<f64>], gradient: &[Vec<f64>], scale: f64, salt: usize) -> 
 }
 
 /// Text is drawn in DejaVu Sans, which has the Greek and the superscripts, wherever the program runs.
-fn register_fonts() -> Result<()> {
+///
+/// # Errors
+/// Where the built-in font cannot be read.
+pub fn register_fonts() -> Result<()> {
     static REGISTERED: OnceLock<bool> = OnceLock::new();
     let registered = REGISTERED
         .get_or_init(|| register_font("sans-serif", FontStyle::Normal, dejavu::sans::regular()).is_ok());

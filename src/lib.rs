@@ -13,6 +13,7 @@ pub mod gdd;
 pub mod learning;
 pub mod network;
 pub mod reference;
+pub mod report;
 pub mod rng;
 pub mod sweep;
 pub mod toy;

@@ -8,7 +8,7 @@ use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let filter = EnvFilter::try_from_env("EQPROP_LOG").unwrap_or_else(|_| EnvFilter::new("eqprop=info,warn"));
+    let filter = EnvFilter::try_from_env("EQPROP_LOG").unwrap_or_else(|_| EnvFilter::new(cli.default_log()));
     let color =
         std::env::var_os("NO_COLOR").is_none() && std::io::IsTerminal::is_terminal(&std::io::stderr());
     tracing_subscriber::fmt()

@@ -1,5 +1,6 @@
 //! The command line: flags into choices, choices into commands, outcomes into exit statuses.
 
+mod report;
 mod speed;
 mod study;
 mod sweep;
@@ -21,7 +22,7 @@ use toml::Value;
 #[command(
     version,
     after_help = "Exit status: 0 done, 1 failed, 2 wrong usage, 3 diverged, \
-    130 or 143 interrupted after saving."
+    4 some runs of a sweep failed, 130 or 143 interrupted after saving."
 )]
 pub struct Cli {
     #[command(subcommand)]
@@ -38,6 +39,8 @@ enum Command {
     Config(ConfigArgs),
     /// Train many runs, here or on a cluster, in a folder of their own.
     Sweep(sweep::SweepArgs),
+    /// Write what a sweep has measured beside what the paper published: HTML and CSV.
+    Report(report::ReportArgs),
     /// Measure speed: milliseconds a minibatch by phase, and how near this machine's peak that is.
     Bench(speed::BenchArgs),
     /// Measure the angle between the rule's updates and the gradients of BPTT.
@@ -190,6 +193,14 @@ fn data_folder(flag: Option<PathBuf>) -> Option<PathBuf> {
 }
 
 impl Cli {
+    /// What is logged unless EQPROP_LOG says otherwise: of the many runs of a sweep, only what goes wrong.
+    pub fn default_log(&self) -> &'static str {
+        match self.command {
+            Command::Sweep(_) => "warn,eqprop::cli=info,eqprop::sweep=info",
+            _ => "warn,eqprop=info",
+        }
+    }
+
     /// Does what was asked and returns the exit status.
     ///
     /// # Errors
@@ -199,6 +210,7 @@ impl Cli {
             Command::Train(args) => run_train(args),
             Command::Eval(args) => run_eval(args),
             Command::Sweep(args) => sweep::sweep(args),
+            Command::Report(args) => report::report(args),
             Command::Bench(args) => speed::bench(args),
             Command::Angle(args) => study::angle(args),
             Command::Gdd(args) => study::gdd(args),

@@ -7,10 +7,14 @@ use crate::sweep::{Board, Estimator, Folder, Images, Planned, State, SweepFile, 
 use crate::train::{Interrupt, with_threads};
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use glob::Pattern;
 use indicatif::HumanDuration;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tracing::info;
+
+/// Exit status where runs failed while the sweep itself went well.
+const SOME_FAILED: i32 = 4;
 
 #[derive(Debug, Args)]
 pub struct SweepArgs {
@@ -29,6 +33,9 @@ pub struct SweepArgs {
     /// Set any key in every run, for example --set training.epochs=5; beats all else.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
+    /// Only runs whose name matches, for example --only 'cvf-1h-*-seed0'; may be given more than once.
+    #[arg(long, value_name = "PATTERN")]
+    only: Vec<Pattern>,
     /// Try runs that have failed once more.
     #[arg(long)]
     retry_failed: bool,
@@ -39,7 +46,7 @@ pub struct SweepArgs {
     #[arg(long)]
     slurm: bool,
     /// Take one run of the sweep in --out and train it: what each task of a job array does.
-    #[arg(long, conflicts_with_all = ["config", "workers", "set", "retry_failed", "dry_run", "slurm"])]
+    #[arg(long, conflicts_with_all = ["config", "workers", "set", "only", "retry_failed", "dry_run", "slurm"])]
     worker: bool,
 }
 
@@ -66,7 +73,7 @@ pub fn sweep(args: SweepArgs) -> Result<i32> {
         None => Path::new("sweeps").join(config.file_stem().context("the sweep file has no name")?),
     });
     let overrides = Choices { flags: settings(&args.set)?, environment: environment(), ..Choices::default() };
-    let planned = plan(config, &overrides, &images)?;
+    let planned = plan(config, &overrides, &args.only, &images)?;
     if args.dry_run {
         return list(&folder, &planned, workers);
     }
@@ -89,7 +96,7 @@ pub fn sweep(args: SweepArgs) -> Result<i32> {
 }
 
 /// The runs of a sweep file, each with an estimate of its time in seconds.
-fn plan(path: &Path, overrides: &Choices, images: &Images) -> Result<Vec<(Planned, f64)>> {
+fn plan(path: &Path, overrides: &Choices, only: &[Pattern], images: &Images) -> Result<Vec<(Planned, f64)>> {
     let sweep = SweepFile::read(path)?;
     // The names of runs carry that of their data set, which may turn out another than asked for.
     let mut planned = sweep.expand(path, overrides, "mnist")?;
@@ -105,6 +112,10 @@ fn plan(path: &Path, overrides: &Choices, images: &Images) -> Result<Vec<(Planne
         [] => {}
         [name] => planned = sweep.expand(path, overrides, name)?,
         _ => bail!("{}: all runs of a sweep need the same data set", path.display()),
+    }
+    planned.retain(|run| only.is_empty() || only.iter().any(|pattern| pattern.matches(&run.name)));
+    if planned.is_empty() {
+        bail!("{}: --only leaves nothing to run; --dry-run without it lists the names", path.display());
     }
     let mut estimator = Estimator::default();
     with_threads(Some(1), || {
@@ -171,6 +182,7 @@ fn train(folder: &Folder, images: &Images, workers: usize, one_each: bool) -> Re
     );
     match interrupt.signal() {
         Some(signal) => Ok(128 + signal),
-        None => Ok(i32::from(tally.failed > 0)),
+        None if tally.failed > 0 => Ok(SOME_FAILED),
+        None => Ok(0),
     }
 }

@@ -52,8 +52,8 @@ pub struct Choices {
 }
 
 /// Environment variables of ours that are not keys.
-const OTHER_VARIABLES: [&str; 5] =
-    ["EQPROP_DATA", "EQPROP_ISA", "EQPROP_GOLDEN", "EQPROP_LOG", "EQPROP_PYTHON"];
+const OTHER_VARIABLES: [&str; 6] =
+    ["EQPROP_DATA", "EQPROP_ISA", "EQPROP_GOLDEN", "EQPROP_LOG", "EQPROP_PYTHON", "EQPROP_CHROMIUM"];
 
 /// Keys without a default.
 const REQUIRED: [&str; 6] =
@@ -171,17 +171,33 @@ impl Resolved {
     /// Keys, other than [`super::NOT_SCIENCE`], in which this configuration differs from `earlier`:
     /// one line each.
     pub fn changed_science(&self, earlier: &Config) -> Result<Vec<String>> {
-        let mut before = Layers::new();
-        merge(&mut before, Table::try_from(earlier)?, &Origin::Default)?;
-        let mut now = Layers::new();
-        merge(&mut now, Table::try_from(&self.config)?, &Origin::Default)?;
-        let show = |layers: &Layers, key: &str| {
-            layers.get(key).map_or("not set".to_string(), |(value, _)| value.to_string())
-        };
-        Ok((before.keys().chain(now.keys().filter(|key| !before.contains_key(*key))))
+        let before = earlier.values()?;
+        Ok((self.config.changes_from(earlier)?.into_iter())
+            .map(|(key, value)| {
+                let before = before.get(&key).map_or("not set".to_string(), Value::to_string);
+                format!("{key}: {before} → {value}")
+            })
+            .collect())
+    }
+}
+
+impl Config {
+    /// Every key that is set, with its value.
+    fn values(&self) -> Result<BTreeMap<String, Value>> {
+        Ok(flatten(Table::try_from(self)?, "a configuration")?.into_iter().collect())
+    }
+
+    /// Keys, other than [`super::NOT_SCIENCE`], in which this configuration differs from `other`, and the
+    /// values here.
+    ///
+    /// # Errors
+    /// Where a value cannot be written as TOML.
+    pub fn changes_from(&self, other: &Config) -> Result<Vec<(String, String)>> {
+        let (ours, theirs) = (self.values()?, other.values()?);
+        Ok((theirs.keys().chain(ours.keys().filter(|key| !theirs.contains_key(*key))))
             .filter(|key| !super::NOT_SCIENCE.contains(&key.as_str()))
-            .filter(|key| show(&before, key) != show(&now, key))
-            .map(|key| format!("{key}: {} → {}", show(&before, key), show(&now, key)))
+            .filter(|key| ours.get(*key) != theirs.get(*key))
+            .map(|key| (key.clone(), ours.get(key).map_or("not set".to_string(), Value::to_string)))
             .collect())
     }
 }

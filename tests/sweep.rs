@@ -1,0 +1,222 @@
+//! Sweeps: whatever happens to the workers, every run is trained once and ends as it should.
+
+mod common;
+
+use common::{Place, metrics};
+use std::collections::BTreeSet;
+use std::fs;
+use std::process::{Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+const SMALL: &str = r#"
+title = "small"
+set.network.dims = [64, 24, 4]
+set.training.epochs = 12
+set.training.checkpoint_every = 3
+set.learning.T = 200
+grid.training.seed = [0, 1]
+
+[[rows]]
+config = "ep-1h"
+
+[[rows]]
+config = "cvf-1h"
+grid.network.psi = [0, 90]
+
+[[rows]]
+config = "cvf-1h"
+label = "wild"
+set.learning.learning_rates = [1e30, 1e30]
+set.learning.beta = 1e30
+"#;
+
+const RUNS: [&str; 6] = [
+    "ep-1h-data-seed0",
+    "ep-1h-data-seed1",
+    "cvf-1h-psi0-data-seed0",
+    "cvf-1h-psi0-data-seed1",
+    "cvf-1h-psi90-data-seed0",
+    "cvf-1h-psi90-data-seed1",
+];
+
+/// A place with the small sweep, whose last row must fail.
+fn place() -> Place {
+    let place = Place::new();
+    fs::write(place.path("small.toml"), SMALL).unwrap();
+    place
+}
+
+fn sweep(place: &Place, more: &[&str]) -> Command {
+    let mut command = place.process();
+    command.args(["sweep", "--config", "small.toml", "--out", "s", "--data-dir", "data"]).args(more);
+    command
+}
+
+fn names(place: &Place, state: &str) -> BTreeSet<String> {
+    let entries = fs::read_dir(place.path(&format!("s/tickets/{state}"))).unwrap();
+    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+/// The report without what depends on the clock.
+fn report(place: &Place) -> Vec<String> {
+    place.eqprop().args(["report", "s"]).assert().success();
+    let page = place.read("s/report.html");
+    let (before, times) = page.split_once("<section id=\"times\">").unwrap();
+    let (_, after) = times.split_once("</section>").unwrap();
+    let tables = ["table3", "runs", "curves"].map(|name| place.read(&format!("s/{name}.csv")));
+    [before.to_string(), after.to_string()].into_iter().chain(tables).collect()
+}
+
+fn assert_complete(place: &Place) {
+    assert_eq!(names(place, "done"), RUNS.iter().map(|name| name.to_string()).collect());
+    assert_eq!(names(place, "failed").len(), 2);
+    assert!(names(place, "waiting").is_empty() && names(place, "running").is_empty());
+    for name in names(place, "failed") {
+        assert!(name.starts_with("cvf-1h-psi0-data-wild-seed"), "{name}");
+        assert!(place.read(&format!("s/tickets/failed/{name}")).contains("diverged"));
+    }
+}
+
+#[test]
+fn killed_five_times_a_sweep_ends_as_one_never_stopped() {
+    let undisturbed = place();
+    let begun = Instant::now();
+    // Some runs fail, which is neither success nor failure of the sweep.
+    assert_eq!(sweep(&undisturbed, &[]).stderr(Stdio::null()).status().unwrap().code(), Some(4));
+    let time = begun.elapsed();
+    assert_complete(&undisturbed);
+
+    let killed = place();
+    let mut kills = 0;
+    for attempt in 1.. {
+        let mut child = sweep(&killed, &[]).stderr(Stdio::null()).spawn().unwrap();
+        if kills < 5 {
+            sleep(time.mul_f64(0.08 + 0.03 * f64::from(attempt % 5)));
+            if child.try_wait().unwrap().is_none() {
+                child.kill().unwrap();
+                child.wait().unwrap();
+                kills += 1;
+                continue;
+            }
+        }
+        child.wait().unwrap();
+        break;
+    }
+    assert!(kills >= 3, "only {kills} kills before the sweep was over");
+    assert_complete(&killed);
+    assert_eq!(report(&killed), report(&undisturbed));
+    for run in RUNS {
+        let weights =
+            |place: &Place| fs::read(place.path(&format!("s/checkpoints/{run}/last.safetensors"))).unwrap();
+        assert!(weights(&killed) == weights(&undisturbed), "{run}: other weights");
+        let numbers = |place: &Place| metrics(&place.path(&format!("s/runs/{run}/metrics.jsonl")));
+        assert_eq!(numbers(&killed), numbers(&undisturbed), "{run}");
+    }
+}
+
+#[test]
+fn a_job_arrays_tasks_share_the_runs_and_take_up_what_a_killed_one_left() {
+    let place = place();
+    sweep(&place, &["--slurm"]).stderr(Stdio::null()).status().unwrap();
+    let script = place.read("s/slurm.sh");
+    assert!(script.contains("#SBATCH --array=1-8\n"), "{script}");
+    assert_eq!(names(&place, "waiting").len(), 8);
+    let task = || {
+        let mut command = Command::new("bash");
+        command.arg(place.path("s/slurm.sh")).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    // One task is killed in the middle of its run.
+    let mut victim = task();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let begun = loop {
+        let running = names(&place, "running");
+        let begun = running
+            .iter()
+            .filter_map(|ticket| ticket.split_once('@'))
+            .map(|(name, _)| name.to_string())
+            .next();
+        if let Some(name) = begun
+            && place.path(&format!("s/checkpoints/{name}/last.safetensors")).is_file()
+        {
+            break name;
+        }
+        assert!(Instant::now() < deadline, "the task does not begin");
+        sleep(Duration::from_millis(5));
+    };
+    victim.kill().unwrap();
+    victim.wait().unwrap();
+    assert!(
+        names(&place, "running").iter().any(|ticket| ticket.starts_with(&begun)),
+        "{begun} was over already"
+    );
+
+    let outputs: Vec<_> = (0..8).map(|_| task()).map(|task| task.wait_with_output().unwrap()).collect();
+    assert_complete(&place);
+    // Whoever trains a run writes these lines of its metrics; nothing is there twice.
+    for run in RUNS {
+        let epochs: Vec<u64> = (metrics(&place.path(&format!("s/runs/{run}/metrics.jsonl"))).iter())
+            .map(|line| line["epoch"].as_u64().unwrap())
+            .collect();
+        assert_eq!(epochs, (0..=12).collect::<Vec<_>>(), "{run}");
+    }
+    let finished: usize = (outputs.iter())
+        .map(|output| String::from_utf8_lossy(&output.stderr).matches("test error").count())
+        .sum();
+    assert!(finished >= 6, "{finished}");
+    // A task that comes too late finds nothing to do.
+    let output = task().wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn listing_touches_nothing_and_going_on_adds_only_what_is_new() {
+    let place = place();
+    let listed = sweep(&place, &["--dry-run"]).output().unwrap();
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    for name in RUNS {
+        assert!(listed.lines().any(|line| line.starts_with(name) && line.contains("12 epochs")), "{listed}");
+    }
+    assert!(listed.contains("8 runs; those to be done take about"), "{listed}");
+    assert!(!place.path("s").exists());
+
+    let some = ["--only", "ep-1h-*", "--set", "training.epochs=2"];
+    assert!(sweep(&place, &some).stderr(Stdio::null()).status().unwrap().success());
+    assert_eq!(names(&place, "done").len(), 2);
+    let first = fs::read(place.path("s/runs/ep-1h-data-seed0/metrics.jsonl")).unwrap();
+    // The same again does nothing; more epochs go on; other science is refused.
+    assert!(sweep(&place, &some).stderr(Stdio::null()).status().unwrap().success());
+    assert_eq!(fs::read(place.path("s/runs/ep-1h-data-seed0/metrics.jsonl")).unwrap(), first);
+    let more = ["--only", "ep-1h-*", "--set", "training.epochs=3"];
+    assert!(sweep(&place, &more).stderr(Stdio::null()).status().unwrap().success());
+    let longer = fs::read(place.path("s/runs/ep-1h-data-seed0/metrics.jsonl")).unwrap();
+    assert!(longer.len() > first.len() && longer.starts_with(&first));
+    let other = sweep(&place, &["--only", "ep-1h-*", "--set", "learning.beta=0.3"]).output().unwrap();
+    let said = String::from_utf8(other.stderr).unwrap();
+    assert_eq!(other.status.code(), Some(1));
+    assert!(
+        said.contains("run ep-1h-data-seed0 is there with other settings (learning.beta: 0.1 → 0.3)"),
+        "{said}"
+    );
+}
+
+#[test]
+fn mistakes_are_one_paragraph() {
+    let place = place();
+    for (arguments, expected) in [
+        (&["sweep", "--config", "nowhere.toml"][..], "nowhere.toml: cannot be read as a sweep"),
+        (&["sweep", "--worker", "--out", "nowhere"], "nowhere: holds no sweep"),
+        (&["report", "nowhere"], "nowhere: holds no sweep"),
+        (
+            &["sweep", "--config", "small.toml", "--data-dir", "data", "--only", "x*"],
+            "small.toml: --only leaves nothing to run",
+        ),
+        (&["sweep", "--config", "small.toml", "--workers", "0"], "--workers must be at least 1"),
+    ] {
+        let output = place.eqprop().args(arguments).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains(expected) && !said.contains("panicked"), "{said}");
+    }
+    assert!(!place.path("sweeps").exists() && !place.path("nowhere").exists());
+}
