@@ -276,12 +276,11 @@ fn training_curves(results: &Results) -> Result<Markup> {
             if group.test().is_none() {
                 continue;
             }
-            let curves = group.curves();
-            let points =
-                |pick: fn(&(usize, Option<Spread>, Option<Spread>)) -> Option<Spread>| -> Vec<Point> {
-                    curves.iter().filter_map(|at| Some(Point::new(at.0 as f64, pick(at)?))).collect()
-                };
-            let (train, test) = (points(|at| at.1), points(|at| at.2));
+            let points = |pick| -> Vec<Point> {
+                let curve = group.curve(pick).into_iter();
+                curve.map(|(epoch, spread)| Point::new(epoch as f64, spread)).collect()
+            };
+            let (train, test) = (points(|epoch| epoch.train), points(|epoch| Some(epoch.test)));
             let mut name = labelled(row.name(), &group.variant);
             if let Some(psi) = row.psi {
                 name += &format!(", Ψ = {psi}°");

@@ -207,14 +207,12 @@ impl Group {
         self.runs[0].config.psi_degrees()
     }
 
-    /// The epoch numbers all runs have, with the spread of train and test errors.
-    fn curves(&self) -> Vec<(usize, Option<Spread>, Option<Spread>)> {
+    /// The spread of an error over the seeds, in every epoch that all runs have.
+    fn curve(&self, pick: fn(&Epoch) -> Option<f64>) -> Vec<(usize, Spread)> {
         (0..=self.epochs())
-            .map(|number| {
-                let of = |pick: fn(&Epoch) -> Option<f64>| {
-                    Spread::of(self.runs.iter().filter_map(|run| run.epochs.get(number)).filter_map(pick))
-                };
-                (number, of(|epoch| epoch.train), of(|epoch| Some(epoch.test)))
+            .filter_map(|number| {
+                let values = self.runs.iter().filter_map(|run| run.epochs.get(number)).filter_map(pick);
+                Some((number, Spread::of(values)?))
             })
             .collect()
     }

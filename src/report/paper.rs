@@ -38,43 +38,33 @@ pub struct Row {
 /// Hours of one run of C-VF-1h and C-VF-2h on a Titan RTX, as the paper's authors give them.
 pub const HOURS: [(usize, f64); 2] = [(1, 2.0 + 39.0 / 60.0), (2, 10.0 + 49.0 / 60.0)];
 
-const fn row(
+const fn tied(
     preset: &'static str,
     rule: Rule,
     depth: usize,
-    psi: Option<f64>,
-    random_beta: bool,
     epochs: usize,
     test: (f64, f64),
     train: f64,
 ) -> Row {
-    Row {
-        preset,
-        rule,
-        depth,
-        psi,
-        random_beta,
-        epochs,
-        test: Published { mean: test.0, std: test.1 },
-        train,
-    }
+    let test = Published { mean: test.0, std: test.1 };
+    Row { preset, rule, depth, psi: None, random_beta: false, epochs, test, train }
 }
 
 const fn cvf_1h(psi: f64, test: (f64, f64), train: f64) -> Row {
-    row("cvf-1h", Rule::Cvf, 1, Some(psi), true, 100, test, train)
+    Row { psi: Some(psi), random_beta: true, ..tied("cvf-1h", Rule::Cvf, 1, 100, test, train) }
 }
 
 const fn cvf_2h(psi: f64, test: (f64, f64), train: f64) -> Row {
-    row("cvf-2h", Rule::Cvf, 2, Some(psi), true, 150, test, train)
+    Row { psi: Some(psi), random_beta: true, ..tied("cvf-2h", Rule::Cvf, 2, 150, test, train) }
 }
 
 /// Table 3, in its order, and Appendix F.2.
 pub const ROWS: [Row; 25] = [
-    row("ep-1h", Rule::Ep, 1, None, false, 30, (2.00, 0.13), 0.20),
-    row("ep-2h", Rule::Ep, 2, None, false, 50, (1.95, 0.10), 0.14),
-    row("cep-1h", Rule::Cep, 1, None, false, 100, (2.85, 0.18), 0.83),
-    row("cep-1h-random-beta", Rule::Cep, 1, None, true, 100, (2.28, 0.16), 0.41),
-    row("cep-2h", Rule::Cep, 2, None, false, 150, (2.44, 0.14), 0.31),
+    tied("ep-1h", Rule::Ep, 1, 30, (2.00, 0.13), 0.20),
+    tied("ep-2h", Rule::Ep, 2, 50, (1.95, 0.10), 0.14),
+    tied("cep-1h", Rule::Cep, 1, 100, (2.85, 0.18), 0.83),
+    Row { random_beta: true, ..tied("cep-1h-random-beta", Rule::Cep, 1, 100, (2.28, 0.16), 0.41) },
+    tied("cep-2h", Rule::Cep, 2, 150, (2.44, 0.14), 0.31),
     cvf_1h(0.0, (2.43, 0.08), 0.77),
     cvf_1h(22.5, (2.38, 0.15), 0.74),
     cvf_1h(45.0, (2.37, 0.06), 0.78),
@@ -93,8 +83,8 @@ pub const ROWS: [Row; 25] = [
     cvf_2h(135.0, (59.04, 17.97), 60.53),
     cvf_2h(157.5, (77.90, 13.49), 78.04),
     cvf_2h(180.0, (74.17, 12.76), 74.05),
-    row("ep-1h", Rule::CepRescaled, 1, None, false, 30, (2.06, 0.13), 0.18),
-    row("ep-2h", Rule::CepRescaled, 2, None, false, 50, (1.89, 0.22), 0.02),
+    tied("ep-1h", Rule::CepRescaled, 1, 30, (2.06, 0.13), 0.18),
+    tied("ep-2h", Rule::CepRescaled, 2, 50, (1.89, 0.22), 0.02),
 ];
 
 impl Row {
