@@ -9,8 +9,11 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-/// A sweep folder with a run for each (preset, Ψ, seed) and the test and train error it ended with.
-fn finished_sweep(place: &Place, runs: &[(&str, Option<f64>, u64, usize, f64, f64)]) {
+/// A run that has ended: preset, Ψ, seed, epochs, test and train error.
+type Ended = (&'static str, Option<f64>, u64, usize, f64, f64);
+
+/// A sweep folder with these runs.
+fn finished_sweep(place: &Place, runs: &[Ended]) {
     for folder in
         ["configs", "sweeps", "tickets/waiting", "tickets/running", "tickets/done", "tickets/failed"]
     {
@@ -57,7 +60,7 @@ fn finished_sweep(place: &Place, runs: &[(&str, Option<f64>, u64, usize, f64, f6
 }
 
 /// Every row of Table 3, three seeds around the paper's mean.
-fn whole_table() -> Vec<(&'static str, Option<f64>, u64, usize, f64, f64)> {
+fn whole_table() -> Vec<Ended> {
     let angles = [0.0, 22.5, 45.0, 67.5, 90.0, 112.5, 135.0, 157.5, 180.0];
     let errors_1h = [2.43, 2.38, 2.37, 2.48, 2.46, 4.51, 86.61, 91.08, 92.82];
     let errors_2h = [2.97, 3.54, 3.78, 4.59, 5.05, 20.33, 59.04, 77.90, 74.17];
