@@ -129,7 +129,11 @@ impl<T: Real> Fused<T> {
         for (block, step) in self.blocks.iter_mut().zip(&mut self.moves) {
             block.begin_second_phase(step);
         }
-        for _ in 0..self.protocol.second_steps {
+        let steps = if rule == Rule::Ep { 0 } else { self.protocol.second_steps };
+        if rule == Rule::Ep {
+            self.nudged_steps_with_fixed_weights(batch, T::from_f64(beta));
+        }
+        for _ in 0..steps {
             grams.truncate(1);
             for (connection, _) in self.weights.between.iter().zip(&telescoping).filter(|(_, t)| **t) {
                 grams.extend(self.change_grams(connection, rates[connection.layer()]));
@@ -217,6 +221,26 @@ impl<T: Real> Fused<T> {
                 factor: Factor::First,
             },
         ]
+    }
+
+    /// All steps of the second phase, where no weight changes between them: each block for itself.
+    fn nudged_steps_with_fixed_weights(&mut self, batch: &Batch, beta: T) {
+        let (weights, steps) = (&self.weights, self.protocol.second_steps);
+        let Dynamics { activation, damped, .. } = self.dynamics;
+        let run = |((block, step), labels): ((&mut Block<T>, &mut Move<T>), &[u8])| {
+            for _ in 0..steps {
+                let s = NudgedStep { block, step, weights, activation, more: &[], labels, beta, damped };
+                T::dispatch(s);
+                block.advance(step);
+            }
+        };
+        if self.blocks.len() > 1 && rayon::current_num_threads() > 1 {
+            let blocks = self.blocks.par_iter_mut().zip(&mut self.moves);
+            blocks.zip(batch.labels.par_chunks(BLOCK)).for_each(run);
+        } else {
+            let blocks = self.blocks.iter_mut().zip(&mut self.moves);
+            blocks.zip(batch.labels.chunks(BLOCK)).for_each(run);
+        }
     }
 
     /// One step of the second phase on every block.
