@@ -72,8 +72,8 @@ fn step(c: &mut Criterion) {
         let x = plain::images(&batch, DType::F32, &Device::Cpu).unwrap();
         let target = plain::one_hot(&batch, 10, DType::F32, &Device::Cpu).unwrap();
         let drive = dynamics.drive(&theta, &x).unwrap();
-        let s = dynamics.rest(&theta, 20).unwrap();
-        let nudge = Nudge { target: &target, beta: 0.2 };
+        let s = dynamics.rest(&theta, &x).unwrap();
+        let nudge = Nudge { target: &target, beta: 0.2.into() };
         c.bench_function(&format!("step-2h/plain/{name}"), |b| {
             b.iter(|| dynamics.step(&theta, &drive, &s, Some(nudge)).unwrap())
         });

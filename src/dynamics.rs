@@ -1,18 +1,48 @@
 //! The neural dynamics s_{t+1} = F(x, s_t, θ): what one step does to the states.
 //!
-//! States are one tensor (B, d_n) a layer, output first.
+//! States are one tensor (B, d_n) a layer, output first. Everything here also works on R replicas at once, networks of
+//! one shape with a leading dimension of R: states (R, B, d_n), weights (R, d_n, d_{n+1}), biases (R, 1, d_n).
 
 use crate::activation::Activation;
 use crate::network::Parameters;
-use candle_core::{Result, Tensor};
+use candle_core::{D, Result, Tensor};
 
 /// The force of the second phase on the output layer, −β ∂ℓ/∂s⁰ = β(y − s⁰).
 #[derive(Clone, Copy, Debug)]
 pub struct Nudge<'a> {
     /// y, one-hot targets (B, d_0).
     pub target: &'a Tensor,
-    /// β, of either sign.
-    pub beta: f64,
+    /// β.
+    pub beta: Beta<'a>,
+}
+
+/// β, of either sign; replicas may differ in the sign.
+#[derive(Clone, Copy, Debug)]
+pub struct Beta<'a> {
+    /// Its value, or its size where there are `signs`.
+    pub size: f64,
+    /// ±1 for each replica, (R, 1, 1).
+    pub signs: Option<&'a Tensor>,
+}
+
+impl From<f64> for Beta<'_> {
+    fn from(size: f64) -> Self {
+        Self { size, signs: None }
+    }
+}
+
+impl Beta<'_> {
+    /// `tensor`·`factor`, with the sign of β where replicas differ in it.
+    ///
+    /// # Errors
+    /// Only those of candle (shapes that differ).
+    pub fn signed(&self, tensor: &Tensor, factor: f64) -> Result<Tensor> {
+        let scaled = (tensor * factor)?;
+        match self.signs {
+            None => Ok(scaled),
+            Some(signs) => scaled.broadcast_mul(signs),
+        }
+    }
 }
 
 /// How time passes.
@@ -42,13 +72,18 @@ pub struct Dynamics {
 }
 
 impl Dynamics {
-    /// s_0 = 0 for every layer.
+    /// s_0 = 0 for every layer and every image of `x`.
     ///
     /// # Errors
     /// Only those of candle.
-    pub fn rest(&self, theta: &Parameters, batch: usize) -> Result<Vec<Tensor>> {
+    pub fn rest(&self, theta: &Parameters, x: &Tensor) -> Result<Vec<Tensor>> {
         (theta.forward.iter())
-            .map(|layer| Tensor::zeros((batch, layer.bias.dim(0)?), layer.bias.dtype(), layer.bias.device()))
+            .map(|layer| {
+                let mut shape = x.dims().to_vec();
+                shape.pop();
+                shape.push(layer.bias.dim(D::Minus1)?);
+                Tensor::zeros(shape, layer.bias.dtype(), layer.bias.device())
+            })
             .collect()
     }
 
@@ -133,10 +168,10 @@ impl Dynamics {
         }
         if let Some(Nudge { target, beta }) = nudge {
             let strength = match self.time {
-                Time::Discrete => beta,
-                Time::Real { epsilon, .. } => epsilon * beta,
+                Time::Discrete => beta.size,
+                Time::Real { epsilon, .. } => epsilon * beta.size,
             };
-            s_next[0] = (&s_next[0] + ((target - &s[0])? * strength)?)?;
+            s_next[0] = (&s_next[0] + beta.signed(&(target - &s[0])?, strength)?)?;
         }
         if let Time::Real { clamp: true, .. } = self.time {
             for s in &mut s_next {

@@ -1,8 +1,8 @@
 //! The two phases and what the second does to the weights: EP, C-EP, VF, C-VF and Algorithm 5.
 
-use crate::dynamics::{Dynamics, Nudge};
+use crate::dynamics::{Beta, Dynamics, Nudge};
 use crate::network::{Forward, Parameters};
-use candle_core::{DType, Result, Tensor};
+use candle_core::{D, DType, Result, Tensor};
 use serde::{Deserialize, Serialize};
 
 /// A learning rule.
@@ -88,10 +88,10 @@ pub fn hebbian_update(
     x: &Tensor,
     s: &[Tensor],
     s_next: &[Tensor],
-    beta: f64,
+    beta: Beta,
 ) -> Result<Parameters> {
     let last = s.len() - 1;
-    let scale = 1.0 / (beta * x.dim(0)? as f64);
+    let scaled = |sum: &Tensor| beta.signed(sum, 1.0 / (beta.size * x.dim(D::Minus2)? as f64));
     let outer = |a: &Tensor, b: &Tensor| a.t()?.matmul(b);
     let rates = |s: &[Tensor]| -> Result<Vec<Tensor>> { s.iter().map(|s| dynamics.rate(s)).collect() };
     let (rate, rate_next) = (rates(s)?, rates(s_next)?);
@@ -105,13 +105,40 @@ pub fn hebbian_update(
         } else if tied {
             (outer(&rate_next[n], &rate_next[n + 1])? - outer(&rate[n], &rate[n + 1])?)?
         } else {
-            feedback.push((outer(&delta[n + 1], &rate[n])? * scale)?);
+            feedback.push(scaled(&outer(&delta[n + 1], &rate[n])?)?);
             outer(&delta[n], &rate[n + 1])?
         };
-        forward.push(Forward { weight: (weight * scale)?, bias: (delta[n].sum(0)? * scale)? });
+        let over_batch = match delta[n].rank() {
+            2 => delta[n].sum(0)?,
+            _ => delta[n].sum_keepdim(D::Minus2)?,
+        };
+        forward.push(Forward { weight: scaled(&weight)?, bias: scaled(&over_batch)? });
     }
     let feedback = (!tied).then_some(feedback);
     Ok(Parameters { forward, feedback })
+}
+
+/// The states of replica `r` alone, its dimension kept.
+fn replica(states: &[Vec<Tensor>; 3], replicas: usize, r: usize) -> Result<[Vec<Tensor>; 3]> {
+    let of = |s: &Vec<Tensor>| -> Result<Vec<Tensor>> {
+        match replicas {
+            1 => Ok(s.clone()),
+            _ => s.iter().map(|s| s.narrow(0, r, 1)).collect(),
+        }
+    };
+    Ok([of(&states[0])?, of(&states[1])?, of(&states[2])?])
+}
+
+/// The largest |s' − s| of any neuron, for each replica.
+fn largest_changes(s_next: &[Tensor], s: &[Tensor], replicas: usize) -> Result<Vec<f64>> {
+    let mut largest = vec![0.0; replicas];
+    for (next, s) in s_next.iter().zip(s) {
+        let change = (next - s)?.abs()?.reshape((replicas, ()))?.max(1)?.to_dtype(DType::F64)?;
+        for (largest, change) in largest.iter_mut().zip(change.to_vec1::<f64>()?) {
+            *largest = change.max(*largest);
+        }
+    }
+    Ok(largest)
 }
 
 /// Steps between two looks at whether the first phase has settled.
@@ -151,7 +178,7 @@ impl Protocol {
     }
 
     /// The first phase from s_0 = 0: the last three states s_{T−2}, s_{T−1}, s_T, oldest first, and how many
-    /// steps it took.
+    /// steps it took, for each replica (one where `x` is (B, d_in)).
     ///
     /// # Errors
     /// Only those of candle (shapes that differ).
@@ -160,26 +187,50 @@ impl Protocol {
         dynamics: &Dynamics,
         theta: &Parameters,
         x: &Tensor,
-    ) -> Result<([Vec<Tensor>; 3], usize)> {
+    ) -> Result<([Vec<Tensor>; 3], Vec<usize>)> {
         let drive = dynamics.drive(theta, x)?;
-        let s_0 = dynamics.rest(theta, x.dim(0)?)?;
+        let s_0 = dynamics.rest(theta, x)?;
         let mut recent = [s_0.clone(), s_0.clone(), s_0];
+        let replicas = if x.rank() == 2 { 1 } else { x.dim(0)? };
+        let mut settled = vec![None; replicas];
         for t in 0..self.first_steps {
             let s_next = dynamics.step(theta, &drive, &recent[2], None)?;
             recent.rotate_left(1);
             recent[2] = s_next;
-            if self.looks_settled_at(t) {
-                let mut largest: f64 = 0.0;
-                for (s, before) in recent[2].iter().zip(&recent[1]) {
-                    let change = (s - before)?.abs()?.max_all()?.to_dtype(DType::F64)?;
-                    largest = largest.max(change.to_scalar()?);
-                }
-                if largest <= self.settle_tolerance {
-                    return Ok((recent, t + 1));
+            if !self.looks_settled_at(t) {
+                continue;
+            }
+            for (r, change) in largest_changes(&recent[2], &recent[1], replicas)?.into_iter().enumerate() {
+                if settled[r].is_none() && change <= self.settle_tolerance {
+                    settled[r] = Some((replica(&recent, replicas, r)?, t + 1));
                 }
             }
+            if settled.iter().all(Option::is_some) {
+                break;
+            }
         }
-        Ok((recent, self.first_steps))
+        // What others still needed after a replica had settled is none of its business.
+        let mut steps = Vec::new();
+        let mut states: Vec<[Vec<Tensor>; 3]> = Vec::new();
+        for (r, settled) in settled.into_iter().enumerate() {
+            let (recent, at) = match settled {
+                Some(settled) => settled,
+                None => (replica(&recent, replicas, r)?, self.first_steps),
+            };
+            steps.push(at);
+            states.push(recent);
+        }
+        if steps.iter().all(|&at| at == steps[0]) {
+            // All ended together, with the states as they are, or as they were when the last settled.
+            let together = if replicas == 1 { states.swap_remove(0) } else { recent };
+            return Ok((together, steps));
+        }
+        let joined = |age: usize, n: usize| {
+            Tensor::cat(&states.iter().map(|state| &state[age][n]).collect::<Vec<_>>(), 0)
+        };
+        let layers = 0..recent[2].len();
+        let age = |age: usize| layers.clone().map(|n| joined(age, n)).collect::<Result<Vec<_>>>();
+        Ok(([age(0)?, age(1)?, age(2)?], steps))
     }
 
     /// The second phase from the settled state `s_star`: K nudged steps, the weights changing at
@@ -252,7 +303,7 @@ impl Protocol {
         x: &Tensor,
         s: &[Tensor],
         s_next: &[Tensor],
-        beta: f64,
+        beta: Beta,
     ) -> Result<Parameters> {
         let mut update = hebbian_update(dynamics, self.tied, x, s, s_next, beta)?;
         if self.last_bias_frozen()

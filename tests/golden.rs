@@ -122,12 +122,12 @@ fn check_plain(name: &str, dtype: DType, tolerance: f64) -> Result<()> {
     for (n, s) in s_star.iter().enumerate() {
         case.assert_close(&format!("first.state.{n}"), s, tolerance, None);
     }
-    let nudge = Nudge { target, beta: case.beta };
+    let nudge = Nudge { target, beta: case.beta.into() };
     let mut steps = 0;
     let theta =
         case.protocol.second_phase(&case.dynamics, &theta, &x, nudge, &s_star, |t, s, s_next, _| {
             steps += 1;
-            let update = case.protocol.update(&case.dynamics, &x, s, s_next, case.beta)?;
+            let update = case.protocol.update(&case.dynamics, &x, s, s_next, case.beta.into())?;
             let check = |suffix: String, got: &Tensor| {
                 let steps = (dtype == DType::F32).then_some(suffix.as_str());
                 case.assert_close(&format!("second.{t}.{suffix}"), got, tolerance, steps);
@@ -192,7 +192,7 @@ fn reference_gradients_and_angles() -> Result<()> {
         let theta = case.theta("", DType::F64);
         let x = plain::images(&case.batch, DType::F64, &Device::Cpu)?;
         let target = &plain::one_hot(&case.batch, case.dims.output(), DType::F64, &Device::Cpu)?;
-        let nudge = Nudge { target, beta: case.beta };
+        let nudge = Nudge { target, beta: case.beta.into() };
         let trace = Trace::record(&case.dynamics, &case.protocol, &theta, &x, nudge)?;
         for t in 0..case.protocol.second_steps {
             for (name, gradient) in trace.gradients.parameters[t].named() {

@@ -70,7 +70,7 @@ impl Problem {
     }
 
     fn nudge(&self, beta: f64) -> Nudge<'_> {
-        Nudge { target: &self.y, beta }
+        Nudge { target: &self.y, beta: beta.into() }
     }
 
     fn trace(&self, beta: f64) -> Trace {
@@ -344,7 +344,7 @@ fn tiny_updates_survive_float32() {
         let protocol = Protocol { learning_rates: vec![0.1; 2], ..problem.protocol.clone() };
         let (x, target) = (cast(&problem.x), cast(&problem.y));
         let ([_, _, s], _) = protocol.first_phase(&problem.dynamics, &theta, &x).unwrap();
-        let nudge = Nudge { target: &target, beta: 0.1 };
+        let nudge = Nudge { target: &target, beta: 0.1.into() };
         let after =
             protocol.second_phase(&problem.dynamics, &theta, &x, nudge, &s, |_, _, _, _| Ok(())).unwrap();
         after.plus(&theta, |_| -1.0).unwrap()
@@ -458,8 +458,8 @@ proptest! {
         prop_assert!(trace.theta.tied() && trace.delta_theta.iter().all(Parameters::tied));
         let turn = |s: &[Tensor]| s.iter().rev().cloned().collect::<Vec<_>>();
         let (s, s_next) = (&trace.states[0], &trace.states[1]);
-        let update = hebbian_update(&problem.dynamics, true, &problem.x, s, s_next, 0.1).unwrap();
-        let turned = hebbian_update(&problem.dynamics, true, &problem.x, &turn(s), &turn(s_next), 0.1).unwrap();
+        let update = hebbian_update(&problem.dynamics, true, &problem.x, s, s_next, 0.1.into()).unwrap();
+        let turned = hebbian_update(&problem.dynamics, true, &problem.x, &turn(s), &turn(s_next), 0.1.into()).unwrap();
         let last = s.len() - 1;
         for n in 0..last {
             let back = turned.forward[last - 1 - n].weight.t().unwrap();

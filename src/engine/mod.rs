@@ -1,9 +1,11 @@
 //! Engines run the two phases on minibatches. All state the same science; they differ in speed.
 //!
-//! [`plain`] is candle, step by step, on any device; [`fused`] is the fast path for CPUs.
+//! [`plain`] is candle, step by step, on any device, and [`replicas`] the same for many networks at once;
+//! [`fused`] is the fast path for CPUs.
 
 pub mod fused;
 pub mod plain;
+pub mod replicas;
 
 use crate::dynamics::{Dynamics, Time};
 use crate::learning::{Protocol, Rule};

@@ -28,7 +28,7 @@ impl Plain {
         let x = images(batch, dtype, &self.device)?;
         let ([older, old, s], steps) = self.protocol.first_phase(&self.dynamics, &self.theta, &x)?;
         let mut report = report(&s, &old, &older, &batch.labels)?;
-        report.steps = steps * batch.labels.len();
+        report.steps = steps[0] * batch.labels.len();
         Ok((x, s, report))
     }
 }
@@ -51,7 +51,7 @@ impl Engine for Plain {
             &self.dynamics,
             &self.theta,
             &x,
-            Nudge { target, beta },
+            Nudge { target, beta: beta.into() },
             &s_star,
             |_, _, _, _| Ok(()),
         )?;
@@ -63,22 +63,27 @@ impl Engine for Plain {
     }
 
     fn multiply_adds(&self, report: &Report) -> f64 {
-        let size = |tensor: &Tensor| tensor.elem_count() as f64;
-        let (last, hidden) = match self.theta.forward.split_last() {
-            Some((last, hidden)) => (size(&last.weight), hidden.iter().map(|l| size(&l.weight)).sum::<f64>()),
-            None => (0.0, 0.0),
-        };
-        let (images, steps) = (report.images as f64, self.protocol.second_steps as f64);
-        // Both directions in a step; as much again for the updates, and the input weights in both.
-        let updates = if self.protocol.rule == Rule::Ep { 1.0 } else { steps };
-        let drives = if self.protocol.rule.continual() { 1.0 + steps } else { 1.0 };
-        let step = 2.0 * hidden;
-        report.steps as f64 * step + images * (steps * step + updates * (step + last) + drives * last)
+        multiply_adds(&self.theta, &self.protocol, report)
     }
 
     fn parameters(&self) -> Result<Parameters> {
         Ok(self.theta.clone())
     }
+}
+
+/// See [`Engine::multiply_adds`].
+pub(super) fn multiply_adds(theta: &Parameters, protocol: &Protocol, report: &Report) -> f64 {
+    let size = |tensor: &Tensor| tensor.elem_count() as f64;
+    let (last, hidden) = match theta.forward.split_last() {
+        Some((last, hidden)) => (size(&last.weight), hidden.iter().map(|l| size(&l.weight)).sum::<f64>()),
+        None => (0.0, 0.0),
+    };
+    let (images, steps) = (report.images as f64, protocol.second_steps as f64);
+    // Both directions in a step; as much again for the updates, and the input weights in both.
+    let updates = if protocol.rule == Rule::Ep { 1.0 } else { steps };
+    let drives = if protocol.rule.continual() { 1.0 + steps } else { 1.0 };
+    let step = 2.0 * hidden;
+    report.steps as f64 * step + images * (steps * step + updates * (step + last) + drives * last)
 }
 
 /// x = byte/255 as (B, d_in).
@@ -104,7 +109,12 @@ pub fn one_hot(batch: &Batch, classes: usize, dtype: DType, device: &Device) -> 
 }
 
 /// What s_T, s_{T−1} and s_{T−2} say of each image.
-fn report(s: &[Tensor], old: &[Tensor], older: &[Tensor], labels: &[u8]) -> candle_core::Result<Report> {
+pub(super) fn report(
+    s: &[Tensor],
+    old: &[Tensor],
+    older: &[Tensor],
+    labels: &[u8],
+) -> candle_core::Result<Report> {
     let change = |before: &[Tensor]| -> candle_core::Result<Vec<f64>> {
         let layers: Vec<Tensor> = (s.iter().zip(before))
             .map(|(s, b)| (s - b)?.abs()?.max(D::Minus1))

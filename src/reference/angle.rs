@@ -43,7 +43,7 @@ impl Trace {
         let loss = 0.5 * loss.to_scalar::<f64>()? / x.dim(0)? as f64;
         let (mut states, mut delta_s, mut delta_theta) = (Vec::new(), Vec::new(), Vec::new());
         let theta_end = protocol.second_phase(dynamics, theta, x, nudge, &first, |_, s, s_next, _| {
-            let delta = |(next, s): (&Tensor, &Tensor)| (next - s)? / nudge.beta;
+            let delta = |(next, s): (&Tensor, &Tensor)| (next - s)? / nudge.beta.size;
             delta_s.push(s_next.iter().zip(s).map(delta).collect::<Result<_>>()?);
             delta_theta.push(hebbian_update(dynamics, protocol.tied, x, s, s_next, nudge.beta)?);
             states.push(s_next.to_vec());

@@ -25,7 +25,7 @@ pub fn bptt(
     if steps > first_steps {
         bail!("cannot go back K = {steps} steps: the first phase has T = {first_steps}");
     }
-    let mut s = dynamics.rest(theta, x.dim(0)?)?;
+    let mut s = dynamics.rest(theta, x)?;
     let drive = dynamics.drive(theta, x)?;
     for _ in 0..first_steps - steps {
         s = dynamics.step(theta, &drive, &s, None)?;

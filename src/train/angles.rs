@@ -49,7 +49,7 @@ pub fn record(config: &Config, theta: &Parameters, split: &Split, indices: &[u32
     let (dtype, device) = (weight.dtype(), weight.device());
     let x = plain::images(&batch, dtype, device)?;
     let target = &plain::one_hot(&batch, config.network.dims.output(), dtype, device)?;
-    let nudge = Nudge { target, beta: config.learning.beta };
+    let nudge = Nudge { target, beta: config.learning.beta.into() };
     let trace = Trace::record(&config.dynamics(), &config.protocol(), theta, &x, nudge)?;
     Ok((batch, trace))
 }

@@ -1,0 +1,260 @@
+//! Many networks of one shape trained as one: the plain engine with a leading dimension of replicas.
+//!
+//! Small products leave a GPU idle; R of them at once do not. Each replica is the engine of a run of its own,
+//! with its own weights, images and β, on a thread of its own. Whoever asks for a minibatch waits until all
+//! replicas have asked; the last one computes for all. What a replica gets depends on nothing that the others
+//! ask for, nor on how many they are.
+
+use super::plain::{images, one_hot, report};
+use super::{Batch, Engine, Report, plain};
+use crate::dynamics::{Beta, Dynamics, Nudge};
+use crate::learning::Protocol;
+use crate::network::{Forward, Parameters};
+use anyhow::{Result, anyhow};
+use candle_core::{Device, Tensor};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+
+/// Where the replicas of one shape meet.
+#[derive(Clone)]
+pub struct Hub(Arc<Shared>);
+
+struct Shared {
+    state: Mutex<State>,
+    answered: Condvar,
+}
+
+/// One replica's engine.
+pub struct Replica {
+    hub: Hub,
+    id: usize,
+}
+
+struct State {
+    dynamics: Dynamics,
+    protocol: Protocol,
+    device: Device,
+    /// θ of each replica that is not part of `stacked`.
+    alone: BTreeMap<usize, Parameters>,
+    /// The replicas that were last computed together, and their weights with the dimension of replicas.
+    stacked: Option<(Vec<usize>, Parameters)>,
+    /// What each replica asks for; `None` while it is busy elsewhere.
+    asked: BTreeMap<usize, Option<Request>>,
+    answers: BTreeMap<usize, Result<Report>>,
+    next_id: usize,
+}
+
+/// A minibatch to learn with this β, or to classify where there is none.
+struct Request {
+    batch: Batch,
+    beta: Option<f64>,
+}
+
+impl Hub {
+    /// A hub without replicas yet.
+    pub fn new(dynamics: Dynamics, protocol: Protocol, device: Device) -> Self {
+        let state = State {
+            dynamics,
+            protocol,
+            device,
+            alone: BTreeMap::new(),
+            stacked: None,
+            asked: BTreeMap::new(),
+            answers: BTreeMap::new(),
+            next_id: 0,
+        };
+        Self(Arc::new(Shared { state: Mutex::new(state), answered: Condvar::new() }))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// A new replica that starts with `theta`. From now on the others wait for it.
+    pub fn join(&self, theta: Parameters) -> Replica {
+        let mut state = self.lock();
+        let id = state.next_id;
+        state.next_id += 1;
+        state.alone.insert(id, theta);
+        state.asked.insert(id, None);
+        Replica { hub: self.clone(), id }
+    }
+
+    fn ask(&self, id: usize, request: Request) -> Result<Report> {
+        let mut state = self.lock();
+        state.asked.insert(id, Some(request));
+        state.answer_if_all_have_asked();
+        self.0.answered.notify_all();
+        loop {
+            if let Some(answer) = state.answers.remove(&id) {
+                return answer;
+            }
+            state = self.0.answered.wait(state).unwrap_or_else(|poisoned| poisoned.into_inner());
+        }
+    }
+}
+
+impl Drop for Replica {
+    fn drop(&mut self) {
+        let mut state = self.hub.lock();
+        state.asked.remove(&self.id);
+        if state.unstack().is_ok() {
+            state.alone.remove(&self.id);
+        }
+        // The others may have waited for this one only.
+        state.answer_if_all_have_asked();
+        self.hub.0.answered.notify_all();
+    }
+}
+
+impl Engine for Replica {
+    fn train(&mut self, batch: &Batch, beta: f64) -> Result<Report> {
+        self.hub.ask(self.id, Request { batch: batch.clone(), beta: Some(beta) })
+    }
+
+    fn evaluate(&mut self, batch: &Batch) -> Result<Report> {
+        self.hub.ask(self.id, Request { batch: batch.clone(), beta: None })
+    }
+
+    fn multiply_adds(&self, report: &Report) -> f64 {
+        let state = self.hub.lock();
+        state.theta(self.id).map_or(f64::NAN, |theta| plain::multiply_adds(&theta, &state.protocol, report))
+    }
+
+    fn parameters(&self) -> Result<Parameters> {
+        self.hub.lock().theta(self.id)
+    }
+}
+
+impl State {
+    /// The weights of one replica.
+    fn theta(&self, id: usize) -> Result<Parameters> {
+        if let Some((ids, stacked)) = &self.stacked
+            && let Some(r) = ids.iter().position(|&other| other == id)
+        {
+            return Ok(unstacked(stacked, r)?);
+        }
+        self.alone.get(&id).cloned().ok_or_else(|| anyhow!("replica {id} has left"))
+    }
+
+    /// Takes the stack apart.
+    fn unstack(&mut self) -> Result<()> {
+        if let Some((ids, stacked)) = self.stacked.take() {
+            for (r, id) in ids.into_iter().enumerate() {
+                self.alone.insert(id, unstacked(&stacked, r)?);
+            }
+        }
+        Ok(())
+    }
+
+    /// The weights of these replicas together.
+    fn stack(&mut self, ids: &[usize]) -> Result<Parameters> {
+        if let Some((stacked, theta)) = &self.stacked
+            && stacked == ids
+        {
+            return Ok(theta.clone());
+        }
+        self.unstack()?;
+        let all: Vec<Parameters> = ids.iter().map(|&id| self.theta(id)).collect::<Result<_>>()?;
+        Ok(stacked(&all)?)
+    }
+
+    /// Computes what has been asked for, all of one kind and size at once, if nobody is still busy.
+    fn answer_if_all_have_asked(&mut self) {
+        if self.asked.is_empty() || self.asked.values().any(Option::is_none) {
+            return;
+        }
+        let mut kinds: BTreeMap<(bool, usize), Vec<(usize, Request)>> = BTreeMap::new();
+        for (&id, request) in &mut self.asked {
+            if let Some(request) = request.take() {
+                let kind = (request.beta.is_some(), request.batch.labels.len());
+                kinds.entry(kind).or_default().push((id, request));
+            }
+        }
+        for requests in kinds.into_values() {
+            match self.compute(&requests) {
+                Ok(reports) => {
+                    let ids = requests.iter().map(|(id, _)| *id);
+                    self.answers.extend(ids.zip(reports.into_iter().map(Ok)));
+                }
+                Err(error) => {
+                    let all = requests.iter().map(|(id, _)| (*id, Err(anyhow!("{error:#}"))));
+                    self.answers.extend(all);
+                }
+            }
+        }
+    }
+
+    fn compute(&mut self, requests: &[(usize, Request)]) -> Result<Vec<Report>> {
+        let ids: Vec<usize> = requests.iter().map(|(id, _)| *id).collect();
+        let theta = self.stack(&ids)?;
+        let dtype = theta.forward[0].weight.dtype();
+        let device = &self.device;
+        let batches = || requests.iter().map(|(_, request)| &request.batch);
+        let together = |one: &dyn Fn(&Batch) -> candle_core::Result<Tensor>| {
+            Tensor::stack(&batches().map(one).collect::<candle_core::Result<Vec<_>>>()?, 0)
+        };
+        let x = together(&|batch| images(batch, dtype, device))?;
+        let ([older, old, s], steps) = self.protocol.first_phase(&self.dynamics, &theta, &x)?;
+        let mut reports = Vec::new();
+        for (r, batch) in batches().enumerate() {
+            let of = |states: &[Tensor]| -> candle_core::Result<Vec<Tensor>> {
+                states.iter().map(|s| s.get(r)).collect()
+            };
+            let mut report = report(&of(&s)?, &of(&old)?, &of(&older)?, &batch.labels)?;
+            report.steps = steps[r] * batch.labels.len();
+            reports.push(report);
+        }
+        let betas: Option<Vec<f64>> = requests.iter().map(|(_, request)| request.beta).collect();
+        let theta = match betas {
+            None => theta,
+            Some(betas) => {
+                let signs: Vec<f64> = betas.iter().map(|beta| beta.signum()).collect();
+                let signs = Tensor::new(signs, device)?.to_dtype(dtype)?.reshape((ids.len(), 1, 1))?;
+                let classes = s[0].dim(candle_core::D::Minus1)?;
+                let target = &together(&|batch| one_hot(batch, classes, dtype, device))?;
+                let beta = Beta { size: betas[0].abs(), signs: Some(&signs) };
+                let nudge = Nudge { target, beta };
+                self.protocol.second_phase(&self.dynamics, &theta, &x, nudge, &s, |_, _, _, _| Ok(()))?
+            }
+        };
+        self.stacked = Some((ids, theta));
+        Ok(reports)
+    }
+}
+
+/// Weights of many with a leading dimension of replicas; biases as (R, 1, d_n).
+fn stacked(all: &[Parameters]) -> candle_core::Result<Parameters> {
+    let first = &all[0];
+    let stack =
+        |pick: &dyn Fn(&Parameters) -> Tensor| Tensor::stack(&all.iter().map(pick).collect::<Vec<_>>(), 0);
+    let forward = (0..first.forward.len())
+        .map(|n| {
+            Ok(Forward {
+                weight: stack(&|theta| theta.forward[n].weight.clone())?,
+                bias: stack(&|theta| theta.forward[n].bias.clone())?.unsqueeze(1)?,
+            })
+        })
+        .collect::<candle_core::Result<_>>()?;
+    let feedback = match &first.feedback {
+        None => None,
+        Some(feedback) => {
+            let one = |n: usize| stack(&|theta| theta.feedback.as_ref().unwrap_or(feedback)[n].clone());
+            Some((0..feedback.len()).map(one).collect::<candle_core::Result<_>>()?)
+        }
+    };
+    Ok(Parameters { forward, feedback })
+}
+
+/// The weights of replica `r`.
+fn unstacked(all: &Parameters, r: usize) -> candle_core::Result<Parameters> {
+    let one = |tensor: &Tensor| tensor.get(r)?.copy();
+    let forward = (all.forward.iter())
+        .map(|layer| Ok(Forward { weight: one(&layer.weight)?, bias: one(&layer.bias)?.squeeze(0)? }))
+        .collect::<candle_core::Result<_>>()?;
+    let feedback = match &all.feedback {
+        None => None,
+        Some(feedback) => Some(feedback.iter().map(one).collect::<candle_core::Result<_>>()?),
+    };
+    Ok(Parameters { forward, feedback })
+}

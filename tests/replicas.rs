@@ -1,0 +1,104 @@
+//! Replicas: each gets the bits it would get alone, whoever else there is.
+
+use candle_core::{DType, Device};
+use eqprop::config::{Choices, Config, Resolved, parse_value};
+use eqprop::engine::replicas::Hub;
+use eqprop::engine::{Batch, Engine, Report, plain::Plain};
+use eqprop::learning::Rule;
+use eqprop::network::Parameters;
+use eqprop::rng;
+use rand::Rng;
+use std::thread;
+
+fn config(rule: Rule, depth: usize, settings: &[&str]) -> Config {
+    let dims = if depth == 1 { "[30, 16, 5]" } else { "[30, 16, 12, 5]" };
+    let mut flags = vec![("test".to_string(), "network.dims".to_string(), parse_value(dims))];
+    for setting in settings {
+        let (key, value) = setting.split_once('=').unwrap();
+        flags.push(("test".into(), key.into(), parse_value(value)));
+    }
+    Resolved::new(&Choices { algo: Some(rule), depth: Some(depth), flags, ..Choices::default() })
+        .unwrap()
+        .config
+}
+
+fn theta(config: &Config, seed: u64) -> Parameters {
+    let (network, psi) = (&config.network, config.psi_degrees());
+    Parameters::init(&network.dims, network.init, psi, seed, config.training.dtype.dtype(), &Device::Cpu)
+        .unwrap()
+}
+
+/// The `m`-th minibatch of the replica with this seed, and its β.
+fn minibatch(config: &Config, seed: u64, m: u64) -> (Batch, f64) {
+    let mut rng = rng::stream(seed, rng::Purpose::Figure, m);
+    // The last one of an epoch is smaller.
+    let size = if m == 2 { 3 } else { 6 };
+    let images = (0..size * 30).map(|_| rng.random()).collect();
+    let labels = (0..size).map(|_| rng.random_range(0..5)).collect();
+    (Batch { images, labels }, config.learning.beta * rng::beta_sign(seed, m))
+}
+
+/// What a run of `minibatches` minibatches, each classified and then learnt, shows and ends in.
+fn run(engine: &mut dyn Engine, config: &Config, seed: u64, minibatches: u64) -> (Vec<Report>, Vec<Vec<u8>>) {
+    let mut reports = Vec::new();
+    for m in 0..minibatches {
+        let (batch, beta) = minibatch(config, seed, m);
+        reports.push(engine.evaluate(&batch).unwrap());
+        reports.push(engine.train(&batch, beta).unwrap());
+    }
+    let theta = engine.parameters().unwrap();
+    let bits = (theta.named().into_iter())
+        .map(|(_, tensor)| {
+            let values =
+                tensor.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1::<f64>().unwrap();
+            values.into_iter().flat_map(f64::to_le_bytes).collect()
+        })
+        .collect();
+    (reports, bits)
+}
+
+#[test]
+fn a_replica_gets_the_bits_it_would_get_alone() {
+    for (rule, depth, settings) in [
+        (Rule::Ep, 1, &[][..]),
+        (Rule::Cep, 2, &[]),
+        (Rule::Vf, 1, &["network.psi=45"]),
+        (Rule::Cvf, 1, &["network.psi=90", "training.dtype=f64"]),
+        (Rule::Cvf, 2, &["learning.damped=true"]),
+        (Rule::CepRescaled, 1, &[]),
+        (Rule::Cvf, 1, &["network.time=real"]),
+        // Replicas settle at different steps.
+        (Rule::Cep, 1, &["learning.settle_tolerance=1e-2"]),
+    ] {
+        let config = config(rule, depth, settings);
+        let (dynamics, protocol) = (config.dynamics(), config.protocol());
+        // Of different lengths, so that some leave while others go on.
+        let lengths = [5, 3, 5, 4];
+        let alone: Vec<_> = (lengths.iter().enumerate())
+            .map(|(seed, &length)| {
+                let theta = theta(&config, seed as u64);
+                let mut engine = Plain::new(dynamics, protocol.clone(), theta, &Device::Cpu);
+                run(&mut engine, &config, seed as u64, length)
+            })
+            .collect();
+        let hub = Hub::new(dynamics, protocol.clone(), Device::Cpu);
+        let replicas: Vec<_> = (0..4).map(|seed| hub.join(theta(&config, seed))).collect();
+        let together: Vec<_> = thread::scope(|scope| {
+            let threads: Vec<_> = (replicas.into_iter().enumerate())
+                .map(|(seed, mut replica)| {
+                    let config = &config;
+                    scope.spawn(move || run(&mut replica, config, seed as u64, lengths[seed]))
+                })
+                .collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        for (seed, (alone, together)) in alone.iter().zip(&together).enumerate() {
+            assert_eq!(alone.0, together.0, "{rule:?} {depth} {settings:?}, seed {seed}: reports");
+            assert!(alone.1 == together.1, "{rule:?} {depth} {settings:?}, seed {seed}: weights");
+        }
+        if settings.iter().any(|setting| setting.contains("settle")) {
+            let steps: Vec<usize> = alone.iter().map(|(reports, _)| reports[0].steps).collect();
+            assert!(steps.iter().any(|&other| other != steps[0]), "all settled together: {steps:?}");
+        }
+    }
+}
