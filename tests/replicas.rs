@@ -102,3 +102,78 @@ fn a_replica_gets_the_bits_it_would_get_alone() {
         }
     }
 }
+
+mod common;
+
+use common::{Place, metrics};
+use std::fs;
+use std::process::Stdio;
+
+const SETTINGS: [&str; 6] = ["--epochs", "6", "--set", "training.engine=plain", "--set", "learning.T=40"];
+
+#[test]
+fn replicas_killed_and_resumed_end_as_runs_of_their_own() {
+    let place = Place::new();
+    let train = |more: &[&str]| {
+        let mut command = place.process();
+        command.args(place.small_run("cvf", &[])).args(SETTINGS).args(more).stderr(Stdio::null());
+        command
+    };
+    for seed in ["5", "6", "7"] {
+        assert!(
+            train(&["--seed", seed, "--name", &format!("alone-data-{seed}")]).status().unwrap().success()
+        );
+    }
+    let replicas = ["--seed", "5", "--set", "training.replicas=3", "--name", "r-data", "--resume", "auto"];
+    let last = |name: &str| place.path(&format!("checkpoints/{name}/last.safetensors"));
+    let mut kills = 0;
+    while kills < 3 {
+        let mut child = train(&replicas).spawn().unwrap();
+        // Killed some time after its first checkpoint.
+        while !last("r-data-seed7").is_file() && child.try_wait().unwrap().is_none() {
+            thread::sleep(std::time::Duration::from_millis(2));
+        }
+        thread::sleep(std::time::Duration::from_millis(60 + 40 * kills));
+        if child.try_wait().unwrap().is_some() {
+            break;
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        kills += 1;
+    }
+    assert!(kills > 0, "over before it could be killed");
+    assert!(train(&replicas).status().unwrap().success());
+    for seed in 5..8 {
+        let (alone, together) = (format!("alone-data-{seed}"), format!("r-data-seed{seed}"));
+        let tensors = |name: &str| {
+            let bytes = fs::read(last(name)).unwrap();
+            let header = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+            bytes[header..].to_vec()
+        };
+        assert!(tensors(&alone) == tensors(&together), "seed {seed}: other weights");
+        let numbers = |name: &str| metrics(&place.path(&format!("runs/{name}/metrics.jsonl")));
+        assert_eq!(numbers(&alone), numbers(&together), "seed {seed}");
+    }
+}
+
+#[test]
+fn runs_of_a_sweep_that_compute_together_end_as_those_that_do_not() {
+    let place = Place::new();
+    let sweep = "title = 't'\nset.network.dims = [64, 24, 4]\nset.training.epochs = 3\nset.training.engine = 'plain'\n\
+                 grid.training.seed = [0, 1]\n\
+                 [[rows]]\nconfig = 'cvf-1h'\ngrid.network.psi = [0, 90]\n[[rows]]\nconfig = 'ep-1h'\n";
+    fs::write(place.path("s.toml"), sweep).unwrap();
+    let run = |out: &str, more: &[&str]| {
+        let mut command = place.process();
+        command.args(["sweep", "--config", "s.toml", "--data-dir", "data", "--out", out]).args(more);
+        assert!(command.stderr(Stdio::null()).status().unwrap().success());
+    };
+    run("apart", &[]);
+    run("together", &["--together", "--workers", "4"]);
+    for name in ["cvf-1h-psi0-data-seed0", "cvf-1h-psi90-data-seed1", "ep-1h-data-seed0", "ep-1h-data-seed1"]
+    {
+        let weights =
+            |out: &str| fs::read(place.path(&format!("{out}/checkpoints/{name}/last.safetensors"))).unwrap();
+        assert!(weights("apart") == weights("together"), "{name}: other weights");
+    }
+}

@@ -5,13 +5,13 @@ mod speed;
 mod study;
 mod sweep;
 
-use crate::config::{Choices, Config, DeviceChoice, Resolved, TrainingConfig};
+use crate::config::{Choices, Config, DeviceChoice, Resolved};
 use crate::data;
 use crate::engine;
 use crate::learning::Rule;
 use crate::network::Parameters;
 use crate::train::progress::Display;
-use crate::train::{self, Interrupt, Options, Outcome, Resume, Run, checkpoint, with_threads};
+use crate::train::{self, Interrupt, Options, Outcome, Resume, Run, Shared, checkpoint, fleet, with_threads};
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
@@ -236,10 +236,21 @@ fn run_train(args: TrainArgs) -> Result<i32> {
         checkpoints_dir: args.checkpoints_dir,
         dry_run: args.dry_run,
     };
-    let folder = data_folder(args.data_dir);
+    let shared = Shared::new(data_folder(args.data_dir));
+    let replicas = match &options.resume {
+        Some(Resume::File(_)) if args.config.config.is_none() && args.config.algo.is_none() => 1,
+        _ => Resolved::new(&choices)?.config.training.replicas,
+    };
+    if replicas > 1 {
+        let runs = fleet::prepare(&choices, &options, &shared.with_replicas())?;
+        if options.dry_run {
+            runs.iter().for_each(|run| println!("{}", run.outline()));
+            return Ok(0);
+        }
+        return Ok(status(fleet::train_all(runs, &Interrupt::listen()?)?));
+    }
     let outcome = with_threads(args.threads, || {
-        let load = |training: &TrainingConfig| Ok(data::load_limited(training, folder.as_deref())?.into());
-        let run = Run::prepare(&choices, &options, &load)?;
+        let run = Run::prepare(&choices, &options, &shared)?;
         if options.dry_run {
             print!("{}", run.outline());
             return Ok(Outcome::Done);
@@ -247,11 +258,15 @@ fn run_train(args: TrainArgs) -> Result<i32> {
         let mut display = Display::new(&run);
         train::train(run, &mut display, &Interrupt::listen()?)
     })?;
-    Ok(match outcome {
+    Ok(status(outcome))
+}
+
+fn status(outcome: Outcome) -> i32 {
+    match outcome {
         Outcome::Done => 0,
         Outcome::Diverged => 3,
         Outcome::Interrupted(signal) => 128 + signal,
-    })
+    }
 }
 
 fn run_eval(args: EvalArgs) -> Result<i32> {

@@ -3,8 +3,9 @@
 use super::{data_folder, environment, settings};
 use crate::config::Choices;
 use crate::data::DataChoice;
-use crate::sweep::{Board, Estimator, Folder, Images, Planned, State, SweepFile, work};
-use crate::train::{Interrupt, with_threads};
+use crate::sweep::{Estimator, Folder, Planned, State, SweepFile, work};
+use crate::train::board::Board;
+use crate::train::{Interrupt, Shared, with_threads};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use glob::Pattern;
@@ -24,9 +25,15 @@ pub struct SweepArgs {
     /// The sweep's folder; what is there is kept and continued [default: sweeps/ and the name of FILE].
     #[arg(long, value_name = "DIR", required_unless_present = "config")]
     out: Option<PathBuf>,
-    /// Runs at a time, one thread each [default: one a core].
+    /// Runs at a time, one thread each [default: one a core; on a GPU as many as fit].
     #[arg(long, value_name = "N")]
     workers: Option<usize>,
+    /// Where to compute: auto, cpu or cuda.
+    #[arg(long, value_name = "DEVICE")]
+    device: Option<String>,
+    /// Let runs of one shape compute together, as replicas; always so on a GPU.
+    #[arg(long)]
+    together: bool,
     /// Folder with the four IDX files of a data set, raw or .gz [env: EQPROP_DATA].
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
@@ -46,13 +53,13 @@ pub struct SweepArgs {
     #[arg(long)]
     slurm: bool,
     /// Take one run of the sweep in --out and train it: what each task of a job array does.
-    #[arg(long, conflicts_with_all = ["config", "workers", "set", "only", "retry_failed", "dry_run", "slurm"])]
+    #[arg(long, conflicts_with_all = ["config", "workers", "device", "together", "set", "only", "retry_failed", "dry_run", "slurm"])]
     worker: bool,
 }
 
 pub fn sweep(args: SweepArgs) -> Result<i32> {
     let data_dir = data_folder(args.data_dir);
-    let images = Images::new(data_dir.clone());
+    let shared = Shared::new(data_dir.clone());
     let (Some(config), false) = (&args.config, args.worker) else {
         let folder = Folder::new(args.out.context("--worker needs --out")?);
         if folder.entries()?.is_empty() {
@@ -61,19 +68,26 @@ pub fn sweep(args: SweepArgs) -> Result<i32> {
                 folder.path.display()
             );
         }
-        return train(&folder, &images, 1, true);
-    };
-    let workers = match args.workers {
-        Some(0) => bail!("--workers must be at least 1"),
-        Some(workers) => workers,
-        None => std::thread::available_parallelism().map_or(1, |cores| cores.get()),
+        return train(&folder, &shared, 1, true);
     };
     let folder = Folder::new(match args.out {
         Some(out) => out,
         None => Path::new("sweeps").join(config.file_stem().context("the sweep file has no name")?),
     });
-    let overrides = Choices { flags: settings(&args.set)?, environment: environment(), ..Choices::default() };
-    let planned = plan(config, &overrides, &args.only, &images)?;
+    if args.workers == Some(0) {
+        bail!("--workers must be at least 1");
+    }
+    let mut flags = settings(&args.set)?;
+    if let Some(device) = args.device {
+        flags.push((format!("--device {device}"), "training.device".into(), device.into()));
+    }
+    let overrides = Choices { flags, environment: environment(), ..Choices::default() };
+    let planned = plan(config, &overrides, &args.only, &shared)?;
+    let room = planned.iter().map(|(run, _)| shared.room_for(&run.resolved.config));
+    let room = room.collect::<Result<Vec<_>>>()?.into_iter().min().flatten();
+    let shared = if room.is_some() || args.together { shared.with_replicas() } else { shared };
+    let cores = || std::thread::available_parallelism().map_or(1, |cores| cores.get());
+    let workers = args.workers.or(room).unwrap_or_else(cores);
     if args.dry_run {
         return list(&folder, &planned, workers);
     }
@@ -92,11 +106,11 @@ pub fn sweep(args: SweepArgs) -> Result<i32> {
         info!("{} runs; submit them with: sbatch {}", open.len(), script.display());
         return Ok(0);
     }
-    train(&folder, &images, workers, false)
+    train(&folder, &shared, workers, false)
 }
 
 /// The runs of a sweep file, each with an estimate of its time in seconds.
-fn plan(path: &Path, overrides: &Choices, only: &[Pattern], images: &Images) -> Result<Vec<(Planned, f64)>> {
+fn plan(path: &Path, overrides: &Choices, only: &[Pattern], shared: &Shared) -> Result<Vec<(Planned, f64)>> {
     let sweep = SweepFile::read(path)?;
     // The names of runs carry that of their data set, which may turn out another than asked for.
     let mut planned = sweep.expand(path, overrides, "mnist")?;
@@ -104,7 +118,7 @@ fn plan(path: &Path, overrides: &Choices, only: &[Pattern], images: &Images) -> 
     for run in &planned {
         let training = &run.resolved.config.training;
         if training.data != DataChoice::Mnist {
-            names.push(images.get(training)?.name.clone());
+            names.push(shared.dataset(training)?.name.clone());
         }
     }
     names.dedup();
@@ -122,9 +136,9 @@ fn plan(path: &Path, overrides: &Choices, only: &[Pattern], images: &Images) -> 
         (planned.into_iter())
             .map(|run| {
                 let config = &run.resolved.config;
-                let dataset = images.get(&config.training)?;
+                let dataset = shared.dataset(&config.training)?;
                 dataset.check(&config.network.dims)?;
-                let seconds = estimator.seconds(config, &dataset)?;
+                let seconds = estimator.seconds(config, &dataset, shared)?;
                 Ok((run, seconds))
             })
             .collect()
@@ -160,10 +174,12 @@ fn list(folder: &Folder, planned: &[(Planned, f64)], workers: usize) -> Result<i
     Ok(0)
 }
 
-fn train(folder: &Folder, images: &Images, workers: usize, one_each: bool) -> Result<i32> {
+fn train(folder: &Folder, shared: &Shared, workers: usize, one_each: bool) -> Result<i32> {
     let interrupt = Interrupt::listen()?;
-    let board = Board::new(&folder.standing()?, workers);
-    let tally = work(folder, images, workers, one_each, &board, &interrupt)?;
+    let standing = folder.standing()?.into_iter();
+    let standing = standing.map(|(entry, done)| (entry.name, entry.seconds, done));
+    let board = Board::new(standing, workers);
+    let tally = work(folder, shared, workers, one_each, &board, &interrupt)?;
     drop(board);
     let count = |wanted: fn(&State) -> bool| -> Result<usize> {
         let mut count = 0;

@@ -111,7 +111,7 @@ pub fn larger(a: f64, b: f64) -> f64 {
 }
 
 /// Something that runs minibatches through a network it holds.
-pub trait Engine {
+pub trait Engine: Send {
     /// Both phases on one minibatch with the given β: changes the weights, reports the first phase.
     ///
     /// # Errors

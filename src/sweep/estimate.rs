@@ -4,7 +4,7 @@ use crate::bench;
 use crate::config::Config;
 use crate::data::Dataset;
 use crate::engine;
-use crate::train::{initial_parameters, open_device};
+use crate::train::{Shared, initial_parameters};
 use anyhow::Result;
 use std::collections::HashMap;
 
@@ -23,14 +23,14 @@ impl Estimator {
     ///
     /// # Errors
     /// What the engine reports.
-    pub fn seconds(&mut self, config: &Config, dataset: &Dataset) -> Result<f64> {
-        let (whole, first) = self.minibatch(config, dataset)?;
+    pub fn seconds(&mut self, config: &Config, dataset: &Dataset, shared: &Shared) -> Result<f64> {
+        let (whole, first) = self.minibatch(config, dataset, shared)?;
         let minibatches = |images: usize| images as f64 / config.training.batch_size as f64;
         let epoch = minibatches(dataset.train.len()) * whole + minibatches(dataset.test.len()) * first;
         Ok(epoch * config.training.epochs as f64)
     }
 
-    fn minibatch(&mut self, config: &Config, dataset: &Dataset) -> Result<(f64, f64)> {
+    fn minibatch(&mut self, config: &Config, dataset: &Dataset, shared: &Shared) -> Result<(f64, f64)> {
         let mut kind = config.clone();
         kind.network.psi = 0.0;
         kind.training.seed = 0;
@@ -39,7 +39,7 @@ impl Estimator {
         if let Some(&known) = self.measured.get(&kind) {
             return Ok(known);
         }
-        let device = open_device(config.training.device)?;
+        let device = shared.device(config.training.device)?;
         let theta = initial_parameters(config, None, &device)?;
         let (dims, kind_of_engine) = (&config.network.dims, config.training.engine);
         let mut engine =

@@ -3,18 +3,16 @@
 //! A sweep folder holds `sweeps/` (the files it was made from), `plan.json` (its runs, in order), `configs/`,
 //! `tickets/` (who runs what), and `runs/` and `checkpoints/` as `train` leaves them.
 
-mod display;
 mod estimate;
 mod plan;
 mod slurm;
 mod tickets;
 mod work;
 
-pub use display::Board;
 pub use estimate::Estimator;
 pub use plan::{Planned, Row, SweepFile};
 pub use tickets::{State, worker};
-pub use work::{Images, Tally, work};
+pub use work::{Tally, work};
 
 use crate::config::{Choices, Resolved};
 use crate::train::files;

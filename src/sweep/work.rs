@@ -1,47 +1,16 @@
 //! Workers: each takes a run, trains it on one thread to its end, and takes the next.
 
-use super::display::Board;
 use super::tickets::{Claim, HEARTBEAT};
 use super::{Folder, State};
-use crate::config::{Choices, TrainingConfig};
-use crate::data::{self, Dataset};
-use crate::train::{self, Interrupt, Options, Outcome, Resume, Run, checkpoint};
+use crate::config::Choices;
+use crate::train::board::{Board, Line};
+use crate::train::progress::Observer;
+use crate::train::{self, Interrupt, Options, Outcome, Resume, Run, Shared, checkpoint};
 use anyhow::{Context, Result};
-use std::collections::HashMap;
 use std::fs;
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, mpsc};
+use std::sync::{Mutex, MutexGuard, mpsc};
 use std::thread;
 use tracing::{error, info_span};
-
-/// Data sets, each in memory once for all runs.
-#[derive(Default)]
-pub struct Images {
-    folder: Option<PathBuf>,
-    loaded: Mutex<HashMap<String, Arc<Dataset>>>,
-}
-
-impl Images {
-    /// From the user's data folder, if any.
-    pub fn new(folder: Option<PathBuf>) -> Self {
-        Self { folder, ..Self::default() }
-    }
-
-    /// The data set that a configuration asks for.
-    ///
-    /// # Errors
-    /// As [`data::load`].
-    pub fn get(&self, training: &TrainingConfig) -> Result<Arc<Dataset>> {
-        let key = format!("{:?} {:?} {:?}", training.data, training.limit_train, training.limit_test);
-        let mut loaded = lock(&self.loaded);
-        if let Some(dataset) = loaded.get(&key) {
-            return Ok(dataset.clone());
-        }
-        let dataset = Arc::new(data::load_limited(training, self.folder.as_deref())?);
-        loaded.insert(key, dataset.clone());
-        Ok(dataset)
-    }
-}
 
 /// What workers have done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -63,7 +32,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Where the folder itself cannot be read or written. What goes wrong in a run is written down, and said.
 pub fn work(
     folder: &Folder,
-    images: &Images,
+    shared: &Shared,
     workers: usize,
     one_each: bool,
     board: &Board,
@@ -76,7 +45,7 @@ pub fn work(
         let mut claim = folder.tickets.claim(&names)?;
         while let Some(ours) = claim.take().filter(|_| interrupt.signal().is_none()) {
             lock(&held).push(ours.clone());
-            let outcome = run(folder, images, &ours, board, interrupt);
+            let outcome = run(folder, shared, &ours, board, interrupt);
             lock(&held).retain(|other| other.name != ours.name);
             let how = match &outcome {
                 _ if ours.check().is_err() => Err("another worker has taken it over".to_string()),
@@ -138,10 +107,30 @@ pub fn work(
     })
 }
 
+/// A run on the board whose ticket is ours, or else it ends.
+struct Held<'a> {
+    line: Line<'a>,
+    claim: &'a Claim,
+}
+
+impl Observer for Held<'_> {
+    fn minibatch(&mut self, epoch: usize, train_error: f64) {
+        self.line.minibatch(epoch, train_error);
+    }
+
+    fn epoch(&mut self, epoch: usize, train: Option<f64>, test: f64, best: f64) {
+        self.line.epoch(epoch, train, test, best);
+    }
+
+    fn may_write(&self) -> Result<()> {
+        self.claim.check()
+    }
+}
+
 /// Trains a run to its end, from where it stands. Also says, in words, how it ended.
 fn run(
     folder: &Folder,
-    images: &Images,
+    shared: &Shared,
     claim: &Claim,
     board: &Board,
     interrupt: &Interrupt,
@@ -175,10 +164,10 @@ fn run(
     };
     train::with_threads(Some(1), || {
         let _span = info_span!("run", name = name.as_str()).entered();
-        let run = Run::prepare(&choices, &options, &|training| images.get(training))?;
-        let mut line = board.follow(claim, &run);
-        let outcome = train::train(run, &mut line, interrupt)?;
-        Ok((outcome, line.summary()))
+        let run = Run::prepare(&choices, &options, shared)?;
+        let mut held = Held { line: board.follow(&run), claim };
+        let outcome = train::train(run, &mut held, interrupt)?;
+        Ok((outcome, held.line.summary()))
     })
 }
 

@@ -1,17 +1,21 @@
 //! The training loop, and what stands around it.
 
 pub mod angles;
+pub mod board;
 pub mod checkpoint;
 pub mod files;
+pub mod fleet;
 mod health;
 mod interrupt;
 pub mod progress;
 mod run;
+mod shared;
 mod telemetry;
 pub mod tensorboard;
 
 pub use interrupt::Interrupt;
 pub use run::{Options, Resume, Run, initial_parameters, open_device};
+pub use shared::Shared;
 
 use crate::data::Split;
 use crate::engine::{Batch, Engine, Report};

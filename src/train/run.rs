@@ -1,8 +1,8 @@
 //! Setting up a run: from what the user asked for to something that can train.
 
 use super::checkpoint::{self, Checkpoint, Folder, Progress, RngPosition};
-use super::files;
-use crate::config::{Choices, Config, DeviceChoice, Resolved, TrainingConfig};
+use super::{Shared, files};
+use crate::config::{Choices, Config, DeviceChoice, Resolved};
 use crate::data::Dataset;
 use crate::engine::{self, Engine, Report};
 use crate::network::Parameters;
@@ -60,15 +60,11 @@ pub struct Run {
 }
 
 impl Run {
-    /// Resolves and checks everything; `data` loads the images. Creates nothing.
+    /// Resolves, loads and checks everything. Creates nothing.
     ///
     /// # Errors
     /// Whatever cannot work, named with its remedy.
-    pub fn prepare(
-        choices: &Choices,
-        options: &Options,
-        data: &dyn Fn(&TrainingConfig) -> Result<Arc<Dataset>>,
-    ) -> Result<Self> {
+    pub fn prepare(choices: &Choices, options: &Options, shared: &Shared) -> Result<Self> {
         if options.init.is_some() && options.resume.is_some() {
             bail!("--init starts a new run and --resume continues one: leave out one of them");
         }
@@ -83,7 +79,7 @@ impl Run {
             Some((path, _, progress)) => Resolved::on_checkpoint(&progress.config, path, choices)?,
             None => Resolved::new(choices)?,
         };
-        let dataset = data(&resolved.config.training)?;
+        let dataset = shared.dataset(&resolved.config.training)?;
         dataset.check(&resolved.config.network.dims)?;
         info!(
             "data: {} ({}), {} training and {} test images",
@@ -126,16 +122,9 @@ impl Run {
             }
         }
 
-        let device = open_device(config.training.device)?;
+        let device = shared.device(config.training.device)?;
         let theta = starting_parameters(config, &from, options.init.as_deref(), &device)?;
-        let engine = engine::build(
-            config.training.engine,
-            &config.network.dims,
-            config.dynamics(),
-            config.protocol(),
-            theta,
-            &device,
-        )?;
+        let engine = shared.engine(config, theta, &device)?;
         let progress = match &from {
             Some((path, _, progress)) => {
                 info!(

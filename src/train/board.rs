@@ -1,17 +1,14 @@
-//! What a person sees of a sweep: a bar a run and one for all on a terminal, a line a run elsewhere.
+//! What a person sees of many runs: a bar a run and one for all on a terminal, a line a run elsewhere.
 
-use super::Entry;
-use super::tickets::Claim;
-use crate::train::Run;
-use crate::train::progress::{Observer, Stderr, screen};
-use anyhow::Result;
+use super::Run;
+use super::progress::{Observer, Stderr, screen};
 use indicatif::{HumanDuration, MultiProgress, ProgressBar, ProgressStyle};
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-/// All runs of a sweep, as this process sees them.
+/// Many runs, as this process sees them.
 pub struct Board {
     screen: Option<MultiProgress>,
     overall: Option<ProgressBar>,
@@ -40,10 +37,10 @@ impl Work {
 }
 
 impl Board {
-    /// For these runs, each with the share of it that is done.
-    pub fn new(entries: &[(Entry, f64)], workers: usize) -> Self {
+    /// For these runs (name, estimated seconds, and the share of them that is done), so many at a time.
+    pub fn new(runs: impl IntoIterator<Item = (String, f64, f64)>, workers: usize) -> Self {
         let runs: BTreeMap<_, _> =
-            entries.iter().map(|(entry, done)| (entry.name.clone(), (entry.seconds, *done))).collect();
+            runs.into_iter().map(|(name, seconds, done)| (name, (seconds, done))).collect();
         let finished = runs.values().filter(|(_, done)| *done >= 1.0).count();
         let mut work = Work { runs, before: 0.0, finished };
         work.before = work.done();
@@ -79,18 +76,18 @@ impl Board {
     }
 
     /// A run begins or goes on: what follows it.
-    pub(super) fn follow<'a>(&'a self, claim: &'a Claim, run: &Run) -> Line<'a> {
+    pub fn follow(&self, run: &Run) -> Line<'_> {
         let (total, done) = run.minibatches();
+        let name = run.progress.run.clone();
         let bar = self.screen.as_ref().map(|screen| {
             let style = ProgressStyle::with_template("{prefix}  {bar:24.cyan/dim} {msg}")
                 .unwrap_or_else(|_| ProgressStyle::default_bar());
-            let bar =
-                ProgressBar::new(total).with_style(style).with_prefix(claim.name.clone()).with_position(done);
+            let bar = ProgressBar::new(total).with_style(style).with_prefix(name.clone()).with_position(done);
             screen.insert_from_back(1, bar)
         });
         let (begun, shown) = (Instant::now(), Instant::now());
         let (epochs, test) = (run.resolved.config.training.epochs, String::new());
-        Line { board: self, claim, bar, epochs, total, done, first: done, begun, shown, test }
+        Line { board: self, name, bar, epochs, total, done, first: done, begun, shown, test }
     }
 
     /// A run has come to its end, well or not: one line.
@@ -120,7 +117,7 @@ impl Drop for Board {
 /// One run on the board.
 pub struct Line<'a> {
     board: &'a Board,
-    claim: &'a Claim,
+    name: String,
     bar: Option<ProgressBar>,
     epochs: usize,
     total: u64,
@@ -147,7 +144,7 @@ impl Observer for Line<'_> {
         self.shown = Instant::now();
         let share = self.done as f64 / self.total.max(1) as f64;
         self.board.with(|work| {
-            if let Some(run) = work.runs.get_mut(&self.claim.name) {
+            if let Some(run) = work.runs.get_mut(&self.name) {
                 run.1 = share.min(1.0);
             }
         });
@@ -170,17 +167,11 @@ impl Observer for Line<'_> {
         let tenth = |epoch: usize| 10 * epoch / self.epochs;
         if self.bar.is_none() && epoch > 0 && epoch < self.epochs && tenth(epoch) > tenth(epoch - 1) {
             let left = HumanDuration(self.board.left());
-            let line = format!(
-                "{} epoch {epoch}/{}: {}{left} left in all\n",
-                self.claim.name, self.epochs, self.test
-            );
+            let line =
+                format!("{} epoch {epoch}/{}: {}{left} left in all\n", self.name, self.epochs, self.test);
             // Nothing can be done about a closed stderr.
             let _ = Stderr.write_all(line.as_bytes());
         }
-    }
-
-    fn may_write(&self) -> Result<()> {
-        self.claim.check()
     }
 }
 

@@ -1,0 +1,128 @@
+//! What the runs of one process share: data sets, devices, and the hubs where replicas meet.
+
+use super::{TEST_BATCH, open_device};
+use crate::config::{Config, DeviceChoice, TrainingConfig};
+use crate::data::{self, Dataset};
+use crate::engine::replicas::Hub;
+use crate::engine::{self, Engine, EngineKind};
+use crate::network::Parameters;
+use anyhow::Result;
+use candle_core::Device;
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+/// Each replica has a thread; beyond so many they would only wait for each other.
+const MOST_REPLICAS: usize = 256;
+
+/// Free memory of a GPU in bytes; `None` for a CPU.
+#[cfg(feature = "cuda")]
+fn free_memory(device: &Device) -> Option<usize> {
+    use candle_core::cuda_backend::cudarc::driver::result::mem_get_info;
+    device.is_cuda().then(|| mem_get_info().map_or(0, |(free, _)| free))
+}
+
+/// Free memory of a GPU in bytes; `None` for a CPU.
+#[cfg(not(feature = "cuda"))]
+fn free_memory(_: &Device) -> Option<usize> {
+    None
+}
+
+/// Data sets in memory once for all runs, one device for all, and engines that compute together where that pays.
+#[derive(Default)]
+pub struct Shared {
+    data_dir: Option<PathBuf>,
+    data: Mutex<HashMap<String, Arc<Dataset>>>,
+    device: Mutex<Option<Device>>,
+    /// By what replicas must have in common; `None` where every run computes for itself.
+    hubs: Option<Mutex<HashMap<String, Hub>>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+impl Shared {
+    /// For runs that compute each for itself, with the user's data folder, if any.
+    pub fn new(data_dir: Option<PathBuf>) -> Self {
+        Self { data_dir, ..Self::default() }
+    }
+
+    /// The same for runs on threads of their own, of which those of one shape compute together as replicas.
+    pub fn with_replicas(self) -> Self {
+        Self { hubs: Some(Mutex::default()), ..self }
+    }
+
+    /// The data set that a configuration asks for.
+    ///
+    /// # Errors
+    /// As [`data::load`].
+    pub fn dataset(&self, training: &TrainingConfig) -> Result<Arc<Dataset>> {
+        let key = format!("{:?} {:?} {:?}", training.data, training.limit_train, training.limit_test);
+        let mut loaded = lock(&self.data);
+        if let Some(dataset) = loaded.get(&key) {
+            return Ok(dataset.clone());
+        }
+        let dataset = Arc::new(data::load_limited(training, self.data_dir.as_deref())?);
+        loaded.insert(key, dataset.clone());
+        Ok(dataset)
+    }
+
+    /// The device that was asked for; a GPU is opened once.
+    ///
+    /// # Errors
+    /// As [`open_device`].
+    pub fn device(&self, choice: DeviceChoice) -> Result<Device> {
+        if choice == DeviceChoice::Cpu {
+            return Ok(Device::Cpu);
+        }
+        let mut opened = lock(&self.device);
+        if let Some(device) =
+            opened.as_ref().filter(|device| device.is_cuda() || choice == DeviceChoice::Auto)
+        {
+            return Ok(device.clone());
+        }
+        let device = open_device(choice)?;
+        *opened = Some(device.clone());
+        Ok(device)
+    }
+
+    /// How many runs of this configuration fit into the memory of the GPU it computes on; `None` on a CPU.
+    ///
+    /// # Errors
+    /// As [`open_device`].
+    pub fn room_for(&self, config: &Config) -> Result<Option<usize>> {
+        let device = self.device(config.training.device)?;
+        let Some(free) = free_memory(&device) else { return Ok(None) };
+        let dims = &config.network.dims;
+        // θ, an update and what they are made from; and the states of some steps while testing, with x.
+        let weights = 6 * dims.parameter_count(config.tied());
+        let states = TEST_BATCH * (3 * dims.input() + 8 * dims.0[1..].iter().sum::<usize>());
+        let bytes = (weights + states) * config.training.dtype.dtype().size_in_bytes();
+        Ok(Some((free / 10 * 9 / bytes).clamp(1, MOST_REPLICAS)))
+    }
+
+    /// An engine for a run, holding `theta`: a replica where runs compute together and the plain engine would
+    /// be the one to do it, else as [`engine::build`].
+    ///
+    /// # Errors
+    /// As [`engine::build`].
+    pub fn engine(&self, config: &Config, theta: Parameters, device: &Device) -> Result<Box<dyn Engine>> {
+        let (dynamics, protocol) = (config.dynamics(), config.protocol());
+        let kind = config.training.engine;
+        let fused = kind == EngineKind::Fused
+            || (kind == EngineKind::Auto && device.is_cpu() && engine::fusible(&dynamics, &protocol));
+        if let Some(hubs) = self.hubs.as_ref().filter(|_| !fused && protocol.rule.hebbian()) {
+            let key = format!(
+                "{:?} {dynamics:?} {protocol:?} {} {:?} {:?}",
+                config.network.dims,
+                config.learning.beta.abs(),
+                config.training.dtype,
+                device.location()
+            );
+            let hub = || Hub::new(dynamics, protocol.clone(), device.clone());
+            return Ok(Box::new(lock(hubs).entry(key).or_insert_with(hub).join(theta)));
+        }
+        engine::build(kind, &config.network.dims, dynamics, protocol, theta, device)
+    }
+}
