@@ -15,13 +15,16 @@ const LINES: usize = 5;
 /// Size of a panel, pixels.
 const PANEL: (u32, u32) = (520, 400);
 
-/// Colours that are told apart in print and by the colour-blind (Okabe and Ito).
-pub const COLORS: [RGBColor; LINES] = [
+/// Colours that are told apart in print and by the colour-blind (mostly Okabe and Ito's).
+pub const COLORS: [RGBColor; 8] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
     RGBColor(0, 158, 115),
     RGBColor(204, 121, 167),
     RGBColor(230, 159, 0),
+    RGBColor(86, 180, 233),
+    RGBColor(136, 96, 64),
+    RGBColor(120, 120, 120),
 ];
 
 /// One neuron or synapse over time.

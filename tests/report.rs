@@ -112,7 +112,8 @@ fn it_fits_wide_and_narrow_windows_in_a_browser_without_complaint() {
             "<body><iframe id=f src=report.html style='width:{width}px;height:900px;border:0'></iframe><script>\
              f.onload = () => {{ const d = f.contentDocument, w = d.documentElement.clientWidth; \
              const out = [...d.querySelectorAll('svg, h1, h2, p, figure, .scroll, .panels')].filter(\
-             e => e.getBoundingClientRect().right > w + 1).length; \
+             e => e.getBoundingClientRect().right > w + 1 || \
+             (e.className == 'scroll' && e.scrollWidth > e.clientWidth + 1)).length; \
              document.body.innerHTML = `width ${{w}} content ${{d.documentElement.scrollWidth}} outside ${{out}} \
              figures ${{d.querySelectorAll('svg').length}} rows ${{d.querySelectorAll('tbody tr').length}}`; }}\
              </script></body>"

@@ -107,7 +107,7 @@ pub fn errors_by_angle(
     svg((640, 420), |area| {
         errors_panel(area, x_label, x, Percent(1.5..100.0), series)?;
         if let Some((x, y)) = inset {
-            let corner = area.clone().shrink((76, 14), (290, 190));
+            let corner = area.clone().shrink((396, 176), (232, 186));
             errors_panel(&corner, "", x, y, series)?;
         }
         Ok(())
