@@ -66,7 +66,7 @@ fn table(results: &Results) -> Markup {
             "not measured. " b .outside { "Outside" } " is the contrary. Runs shorter than the paper's say so: theirs "
             "is not yet the number to compare."
         }
-        div .scroll #table {
+        div .scroll {
             table {
                 thead {
                     tr {
