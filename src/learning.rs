@@ -6,7 +6,7 @@ use candle_core::{D, DType, Result, Tensor};
 use serde::{Deserialize, Serialize};
 
 /// A learning rule.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Rule {
     /// Equilibrium Propagation (Alg. 1): tied weights, one update after the second phase.

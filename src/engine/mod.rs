@@ -3,6 +3,7 @@
 //! [`plain`] is candle, step by step, on any device, and [`replicas`] the same for many networks at once;
 //! [`fused`] is the fast path for CPUs.
 
+pub mod cuda;
 pub mod fused;
 pub mod plain;
 pub mod replicas;

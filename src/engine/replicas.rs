@@ -5,6 +5,7 @@
 //! replicas have asked; the last one computes for all. What a replica gets depends on nothing that the others
 //! ask for, nor on how many they are.
 
+use super::cuda::Kernel;
 use super::plain::{images, one_hot, report};
 use super::{Batch, Engine, Report, plain};
 use crate::dynamics::{Beta, Dynamics, Nudge};
@@ -195,33 +196,62 @@ impl State {
             Tensor::stack(&batches().map(one).collect::<candle_core::Result<Vec<_>>>()?, 0)
         };
         let x = together(&|batch| images(batch, dtype, device))?;
-        let ([older, old, s], steps) = self.protocol.first_phase(&self.dynamics, &theta, &x)?;
+        let classes = theta.forward[0].weight.dim(1)?;
+        let target = &together(&|batch| one_hot(batch, classes, dtype, device))?;
+        let betas: Option<Vec<f64>> = requests.iter().map(|(_, request)| request.beta).collect();
+        let signs = match &betas {
+            None => None,
+            Some(betas) => {
+                let signs: Vec<f64> = betas.iter().map(|beta| beta.signum()).collect();
+                Some((
+                    betas[0].abs(),
+                    Tensor::new(signs, device)?.to_dtype(dtype)?.reshape((ids.len(), 1, 1))?,
+                ))
+            }
+        };
+        let nudge = signs
+            .as_ref()
+            .map(|(size, signs)| Nudge { target, beta: Beta { size: *size, signs: Some(signs) } });
+        let (states, steps, theta) = self.phases(theta, &x, nudge)?;
         let mut reports = Vec::new();
         for (r, batch) in batches().enumerate() {
             let of = |states: &[Tensor]| -> candle_core::Result<Vec<Tensor>> {
                 states.iter().map(|s| s.get(r)).collect()
             };
-            let mut report = report(&of(&s)?, &of(&old)?, &of(&older)?, &batch.labels)?;
+            let [older, old, s] = &states;
+            let mut report = report(&of(s)?, &of(old)?, &of(older)?, &batch.labels)?;
             report.steps = steps[r] * batch.labels.len();
             reports.push(report);
         }
-        let betas: Option<Vec<f64>> = requests.iter().map(|(_, request)| request.beta).collect();
-        let theta = match betas {
-            None => theta,
-            Some(betas) => {
-                let signs: Vec<f64> = betas.iter().map(|beta| beta.signum()).collect();
-                let signs = Tensor::new(signs, device)?.to_dtype(dtype)?.reshape((ids.len(), 1, 1))?;
-                let classes = s[0].dim(candle_core::D::Minus1)?;
-                let target = &together(&|batch| one_hot(batch, classes, dtype, device))?;
-                let beta = Beta { size: betas[0].abs(), signs: Some(&signs) };
-                let nudge = Nudge { target, beta };
-                self.protocol.second_phase(&self.dynamics, &theta, &x, nudge, &s, |_, _, _, _| Ok(()))?
-            }
-        };
         self.stacked = Some((ids, theta));
         Ok(reports)
     }
+
+    /// The first phase and, where there is a nudge, the second: s_{T−2}, s_{T−1}, s_T, the steps each replica took,
+    /// and the new θ. In one kernel where the device has it.
+    fn phases(&self, theta: Parameters, x: &Tensor, nudge: Option<Nudge>) -> Result<Phases> {
+        let (dynamics, protocol) = (&self.dynamics, &self.protocol);
+        if let Some(nudge) = nudge
+            && x.device().is_cuda()
+            && let Some(kernel) = Kernel::for_shape(dynamics, protocol, &theta, x.dim(1)?)
+        {
+            let launch = |given: &Tensor| given.apply_op1_no_bwd(&kernel);
+            let (states, theta) = kernel.run(dynamics, protocol, &theta, x, nudge, launch)?;
+            return Ok((states, vec![protocol.first_steps; x.dim(0)?], theta));
+        }
+        let (states, steps) = protocol.first_phase(dynamics, &theta, x)?;
+        let theta = match nudge {
+            None => theta,
+            Some(nudge) => {
+                protocol.second_phase(dynamics, &theta, x, nudge, &states[2], |_, _, _, _| Ok(()))?
+            }
+        };
+        Ok((states, steps, theta))
+    }
 }
+
+/// The last three states of the first phase, how many steps each replica took, and θ.
+type Phases = ([Vec<Tensor>; 3], Vec<usize>, Parameters);
 
 /// Weights of many with a leading dimension of replicas; biases as (R, 1, d_n).
 fn stacked(all: &[Parameters]) -> candle_core::Result<Parameters> {

@@ -1,0 +1,269 @@
+//! Both phases in one CUDA kernel, a block a replica, for networks with one hidden layer ([`phases.cu`]).
+//!
+//! What surrounds the kernel is candle: the drive before it, the input weights after it. What happens inside is the
+//! same as in the plain engine up to rounding, which `tests/kernel.rs` shows without a GPU: it compiles the kernel
+//! for the CPU, with threads in the place of CUDA's.
+//!
+//! [`phases.cu`]: https://docs.rs/crate/eqprop/latest/source/src/engine/cuda/phases.cu
+
+use crate::activation::Activation;
+use crate::dynamics::{Dynamics, Nudge, Time};
+use crate::learning::{Protocol, Rule};
+use crate::network::{Forward, Parameters};
+use candle_core::{CpuStorage, CustomOp1, D, DType, Layout, Result, Shape, Tensor, bail};
+
+/// The kernel's source.
+pub const SOURCE: &str = include_str!("phases.cu");
+
+/// The kernel for networks and minibatches of one size.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Kernel {
+    images: usize,
+    hidden: usize,
+    classes: usize,
+    first_steps: usize,
+    second_steps: usize,
+    rule: Rule,
+    activation: Activation,
+    damped: bool,
+}
+
+/// Most memory that the threads of a block can share, bytes (compute capability 9.0).
+const SHARED_MEMORY: usize = 227 << 10;
+
+impl Kernel {
+    /// The kernel for these stacked weights and minibatches of so many images; `None` where it has none: in real
+    /// time, with other than one hidden layer, where the first phase may end early, in float64, and for what is too
+    /// large for a block.
+    pub fn for_shape(
+        dynamics: &Dynamics,
+        protocol: &Protocol,
+        theta: &Parameters,
+        images: usize,
+    ) -> Option<Self> {
+        let weight = &theta.forward[0].weight;
+        let (_, classes, hidden) = weight.dims3().ok()?;
+        let kernel = Self {
+            images,
+            hidden,
+            classes,
+            first_steps: protocol.first_steps,
+            second_steps: protocol.second_steps,
+            rule: protocol.rule,
+            activation: dynamics.activation,
+            damped: dynamics.damped,
+        };
+        let possible = super::fusible(dynamics, protocol)
+            && dynamics.time == Time::Discrete
+            && theta.forward.len() == 2
+            && protocol.settle_tolerance == 0.0
+            && weight.dtype() == DType::F32
+            && classes <= hidden
+            && hidden <= 1024
+            && kernel.shared_bytes() <= SHARED_MEMORY;
+        possible.then_some(kernel)
+    }
+
+    /// Threads of a block.
+    pub fn threads(&self) -> usize {
+        self.hidden.div_ceil(32) * 32
+    }
+
+    /// Bytes of `Shared`.
+    fn shared_bytes(&self) -> usize {
+        let (b, d, c) = (self.images, self.hidden, self.classes);
+        4 * (b * d + c * d + b * b + 3 * b * c + c)
+    }
+
+    fn tied(&self) -> bool {
+        matches!(self.rule, Rule::Ep | Rule::Cep)
+    }
+
+    /// Sizes of what the kernel is given for a replica, in its order.
+    fn given(&self) -> [usize; 7] {
+        let (b, d, c) = (self.images, self.hidden, self.classes);
+        [b * d, b * b, c * d, if self.tied() { 0 } else { d * c }, c, b * c, 2]
+    }
+
+    /// Sizes of what it returns for a replica, in its order.
+    fn returned(&self) -> [usize; 6] {
+        let (b, d, c) = (self.images, self.hidden, self.classes);
+        [3 * b * d, 3 * b * c, b * d, c * d, if self.tied() { 0 } else { d * c }, c]
+    }
+
+    /// What the compiler is told.
+    pub fn definitions(&self) -> Vec<String> {
+        let rule = match self.rule {
+            Rule::Cep => "CEP",
+            Rule::Vf => "VF",
+            Rule::Cvf => "CVF",
+            _ => "EP",
+        };
+        let activation = match self.activation {
+            Activation::Sigmoid => "SIGMOID",
+            Activation::Tanh => "TANH",
+            Activation::HardSigmoid => "HARD_SIGMOID",
+        };
+        vec![
+            format!("-DIMAGES={}", self.images),
+            format!("-DHIDDEN={}", self.hidden),
+            format!("-DCLASSES={}", self.classes),
+            format!("-DFIRST_STEPS={}", self.first_steps),
+            format!("-DSECOND_STEPS={}", self.second_steps),
+            format!("-DRULE={rule}"),
+            format!("-DACTIVATION={activation}"),
+            format!("-DDAMPED={}", u8::from(self.damped)),
+        ]
+    }
+
+    /// How many numbers the kernel returns for a replica.
+    pub fn returned_size(&self) -> usize {
+        self.returned().iter().sum()
+    }
+
+    /// Both phases: s_{T−2}, s_{T−1}, s_T, and the new θ. `launch` runs the kernel on what it is given, (R, numbers
+    /// in), and returns (R, numbers out).
+    ///
+    /// # Errors
+    /// Those of candle and of `launch`.
+    pub fn run(
+        &self,
+        dynamics: &Dynamics,
+        protocol: &Protocol,
+        theta: &Parameters,
+        x: &Tensor,
+        nudge: Nudge,
+        launch: impl Fn(&Tensor) -> Result<Tensor>,
+    ) -> Result<([Vec<Tensor>; 3], Parameters)> {
+        let (replicas, images, _) = x.dims3()?;
+        let (b, d, c) = (self.images, self.hidden, self.classes);
+        if images != b {
+            bail!("a kernel for {b} images meets {images}");
+        }
+        let (dtype, device) = (x.dtype(), x.device());
+        let drive = dynamics.drive(theta, x)?;
+        let one = Tensor::ones((replicas, 1, 1), dtype, device)?;
+        let Nudge { target, beta } = nudge;
+        // c_N and η_0/(βB) with the sign of each replica's β.
+        let rate = |n: usize| beta.signed(&one, protocol.learning_rates[n] / (beta.size * images as f64));
+        let with_bias = if protocol.last_bias_frozen() { 0.0 } else { 1.0 };
+        let gram = (x.matmul(&x.t()?)? + with_bias)?.broadcast_mul(&rate(1)?)?;
+        let mut given = vec![drive, gram, theta.forward[0].weight.clone()];
+        given.extend(theta.feedback.iter().map(|feedback| feedback[0].clone()));
+        let beta = beta.signed(&one, beta.size)?;
+        given.extend([theta.forward[0].bias.clone(), target.clone(), beta, rate(0)?]);
+        let given: Vec<Tensor> =
+            given.iter().map(|tensor| tensor.reshape((replicas, ()))).collect::<Result<_>>()?;
+        let packed = Tensor::cat(&given, 1)?.contiguous()?;
+        debug_assert_eq!(packed.dim(1)?, self.given().iter().sum::<usize>());
+
+        let returned = launch(&packed)?;
+        let mut start = 0;
+        let mut parts = Vec::new();
+        for size in self.returned() {
+            parts.push(returned.narrow(1, start, size)?.contiguous()?);
+            start += size;
+        }
+        let hidden = parts[0].reshape((replicas, 3, b, d))?;
+        let output = parts[1].reshape((replicas, 3, b, c))?;
+        let state = |age: usize| -> Result<Vec<Tensor>> {
+            Ok(vec![
+                output.narrow(1, age, 1)?.squeeze(1)?.contiguous()?,
+                hidden.narrow(1, age, 1)?.squeeze(1)?.contiguous()?,
+            ])
+        };
+        let recent = [state(0)?, state(1)?, state(2)?];
+        let moved = (parts[2].reshape((replicas, b, d))? - &recent[2][1])?;
+        let rate = rate(1)?;
+        let input = &theta.forward[1];
+        let weight = (&input.weight + moved.t()?.contiguous()?.matmul(x)?.broadcast_mul(&rate)?)?;
+        let bias = match protocol.last_bias_frozen() {
+            true => input.bias.clone(),
+            false => (&input.bias + moved.sum_keepdim(D::Minus2)?.broadcast_mul(&rate)?)?,
+        };
+        let first = Forward {
+            weight: parts[3].reshape((replicas, c, d))?,
+            bias: parts[5].reshape((replicas, 1, c))?,
+        };
+        let feedback = match self.tied() {
+            true => None,
+            false => Some(vec![parts[4].reshape((replicas, d, c))?]),
+        };
+        Ok((recent, Parameters { forward: vec![first, Forward { weight, bias }], feedback }))
+    }
+}
+
+impl CustomOp1 for Kernel {
+    fn name(&self) -> &'static str {
+        "both phases"
+    }
+
+    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
+        bail!("the kernel of both phases runs on a GPU; on a CPU the fused engine does the same")
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        storage: &candle_core::CudaStorage,
+        layout: &Layout,
+    ) -> Result<(candle_core::CudaStorage, Shape)> {
+        launch::launch(self, storage, layout)
+    }
+}
+
+#[cfg(feature = "cuda")]
+mod launch {
+    use super::{Kernel, SOURCE};
+    use candle_core::backend::BackendStorage;
+    use candle_core::cuda_backend::WrapErr;
+    use candle_core::cuda_backend::cudarc::driver::sys::CUfunction_attribute_enum;
+    use candle_core::cuda_backend::cudarc::driver::{LaunchConfig, PushKernelArg};
+    use candle_core::cuda_backend::cudarc::nvrtc::{CompileOptions, compile_ptx_with_opts};
+    use candle_core::{CudaStorage, Layout, Result, Shape, bail};
+    use std::collections::HashMap;
+    use std::sync::Mutex;
+
+    /// What NVRTC has compiled, by kernel.
+    static COMPILED: Mutex<Option<HashMap<Kernel, String>>> = Mutex::new(None);
+
+    fn compiled(kernel: &Kernel) -> Result<String> {
+        let mut compiled = COMPILED.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let known = compiled.get_or_insert_default();
+        if let Some(ptx) = known.get(kernel) {
+            return Ok(ptx.clone());
+        }
+        let options = CompileOptions { options: kernel.definitions(), ..CompileOptions::default() };
+        let ptx = match compile_ptx_with_opts(SOURCE, options) {
+            Ok(ptx) => ptx.to_src(),
+            Err(error) => bail!("the CUDA kernel of both phases does not compile: {error:?}"),
+        };
+        known.insert(kernel.clone(), ptx.clone());
+        Ok(ptx)
+    }
+
+    pub fn launch(kernel: &Kernel, storage: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
+        let device = storage.device().clone();
+        let (replicas, _) = layout.shape().dims2()?;
+        let given = storage.as_cuda_slice::<f32>()?.slice(layout.start_offset()..);
+        let name = format!("{kernel:?}");
+        let function = device.get_or_load_custom_func("phases", &name, &compiled(kernel)?)?;
+        let shared = kernel.shared_bytes();
+        let attribute = CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+        function.set_attribute(attribute, shared as i32).w()?;
+        let size = kernel.returned_size();
+        // Zeros, as states before the first step are.
+        let returned = device.alloc_zeros::<f32>(replicas * size)?;
+        let config = LaunchConfig {
+            grid_dim: (replicas as u32, 1, 1),
+            block_dim: (kernel.threads() as u32, 1, 1),
+            shared_mem_bytes: shared as u32,
+        };
+        let mut builder = function.builder();
+        builder.arg(&given);
+        builder.arg(&returned);
+        // SAFETY: the kernel reads IN and writes OUT numbers for each replica, the sizes of both.
+        unsafe { builder.launch(config) }.w()?;
+        Ok((CudaStorage::wrap_cuda_slice(returned, device), Shape::from((replicas, size))))
+    }
+}

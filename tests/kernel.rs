@@ -1,0 +1,156 @@
+//! The CUDA kernel of both phases, compiled for the CPU by a C++ compiler, against the plain engine.
+//!
+//! It shows what the kernel computes, and that its threads do not race (ThreadSanitizer, where the compiler has it);
+//! that a GPU runs it is for `tests/cuda.rs`. Without g++ it skips with a message.
+
+use candle_core::{DType, Device, Tensor};
+use eqprop::config::{Choices, Config, Resolved, parse_value};
+use eqprop::dynamics::{Beta, Nudge};
+use eqprop::engine::cuda::Kernel;
+use eqprop::learning::Rule;
+use eqprop::network::{Forward, Parameters};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+const REPLICAS: usize = 2;
+const IMAGES: usize = 6;
+const PIXELS: usize = 30;
+const HIDDEN: usize = 40;
+const CLASSES: usize = 5;
+
+/// A compiler that can make a program, and the flags it takes.
+fn compiler(place: &Path) -> Option<Vec<&'static str>> {
+    let empty = place.join("empty.cpp");
+    fs::write(&empty, "#include <barrier>\nint main() {}\n").unwrap();
+    for flags in
+        [&["-std=c++20", "-O1", "-pthread", "-fsanitize=thread"][..], &["-std=c++20", "-O1", "-pthread"]]
+    {
+        let made = Command::new("g++").args(flags).arg(&empty).arg("-o").arg(place.join("empty")).output();
+        let runs = made.is_ok_and(|made| made.status.success())
+            && Command::new(place.join("empty")).status().is_ok_and(|status| status.success());
+        if runs {
+            return Some(flags.to_vec());
+        }
+    }
+    eprintln!("SKIPPED: no g++ with C++20");
+    None
+}
+
+fn emulator(place: &Path, flags: &[&str], kernel: &Kernel) -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let program = place.join("emulate");
+    let output = Command::new("g++")
+        .args(flags)
+        .args(kernel.definitions())
+        .arg(format!("-DKERNEL=\"{}\"", root.join("src/engine/cuda/phases.cu").display()))
+        .arg(root.join("tests/kernel/emulate.cpp"))
+        .arg("-o")
+        .arg(&program)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    program
+}
+
+fn emulate(place: &Path, program: &Path, kernel: &Kernel, given: &Tensor) -> candle_core::Result<Tensor> {
+    let numbers = given.flatten_all()?.to_vec1::<f32>()?;
+    let bytes: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
+    let (given_file, returned_file) = (place.join("in"), place.join("out"));
+    fs::write(&given_file, bytes)?;
+    let replicas = given.dim(0)?;
+    let output =
+        Command::new(program).arg(given_file).arg(&returned_file).arg(replicas.to_string()).output()?;
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let returned: Vec<f32> = (fs::read(returned_file)?.chunks_exact(4))
+        .map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap()))
+        .collect();
+    Tensor::from_vec(returned, (replicas, kernel.returned_size()), &Device::Cpu)
+}
+
+fn config(rule: Rule, settings: &[&str]) -> Config {
+    let dims = format!("network.dims=[{PIXELS}, {HIDDEN}, {CLASSES}]");
+    let flags = (settings.iter().copied().chain([dims.as_str(), "learning.T=6", "learning.K=4"]))
+        .map(|setting| {
+            let (key, value) = setting.split_once('=').unwrap();
+            ("test".to_string(), key.to_string(), parse_value(value))
+        })
+        .collect();
+    Resolved::new(&Choices { algo: Some(rule), depth: Some(1), flags, ..Choices::default() }).unwrap().config
+}
+
+/// Random weights with a leading dimension of replicas, as `engine::replicas` stacks them.
+fn stacked(config: &Config) -> Parameters {
+    let all: Vec<Parameters> = (0..REPLICAS as u64)
+        .map(|seed| {
+            let network = &config.network;
+            let psi = config.psi_degrees();
+            Parameters::init(&network.dims, network.init, psi, seed, DType::F32, &Device::Cpu).unwrap()
+        })
+        .collect();
+    let stack = |pick: &dyn Fn(&Parameters) -> Tensor| {
+        Tensor::stack(&all.iter().map(pick).collect::<Vec<_>>(), 0).unwrap()
+    };
+    Parameters {
+        forward: (0..2)
+            .map(|n| Forward {
+                weight: stack(&|theta| theta.forward[n].weight.clone()),
+                bias: stack(&|theta| theta.forward[n].bias.clone()).unsqueeze(1).unwrap(),
+            })
+            .collect(),
+        feedback: (!config.tied()).then(|| vec![stack(&|theta| theta.feedback.as_ref().unwrap()[0].clone())]),
+    }
+}
+
+fn largest_difference(a: &Tensor, b: &Tensor) -> f32 {
+    (a - b).unwrap().abs().unwrap().max_all().unwrap().to_scalar().unwrap()
+}
+
+#[test]
+fn the_kernel_equals_the_plain_engine() {
+    let place = tempfile::tempdir().unwrap();
+    let Some(flags) = compiler(place.path()) else { return };
+    let numbers = |count: usize| (0..count).map(|i| ((i * 7919 % 1000) as f32) / 1000.0).collect::<Vec<_>>();
+    let x = Tensor::from_vec(numbers(REPLICAS * IMAGES * PIXELS), (REPLICAS, IMAGES, PIXELS), &Device::Cpu)
+        .unwrap();
+    let labels: Vec<u32> = (0..(REPLICAS * IMAGES) as u32).map(|i| i * 3 % CLASSES as u32).collect();
+    let y = Tensor::from_vec(labels, (REPLICAS, IMAGES), &Device::Cpu).unwrap();
+    let target = candle_nn::encoding::one_hot(y, CLASSES, 1f32, 0f32).unwrap();
+    let signs = Tensor::new(&[1f32, -1.0], &Device::Cpu).unwrap().reshape((REPLICAS, 1, 1)).unwrap();
+    for (rule, settings) in [
+        (Rule::Ep, &[][..]),
+        (Rule::Cep, &["network.activation=tanh"]),
+        (Rule::Vf, &["network.psi=45"]),
+        (Rule::Cvf, &["network.psi=90"]),
+        (Rule::Cvf, &["learning.damped=true", "network.activation=hard-sigmoid"]),
+        (Rule::Cvf, &["learning.authors_code=true"]),
+    ] {
+        // Rates large enough for every update to be seen.
+        let config = config(rule, &[settings, &["learning.learning_rates=[0.05, 0.08]"]].concat());
+        let (dynamics, protocol, theta) = (config.dynamics(), config.protocol(), stacked(&config));
+        let beta = Beta { size: config.learning.beta, signs: Some(&signs) };
+        let nudge = Nudge { target: &target, beta };
+        let (states, _) = protocol.first_phase(&dynamics, &theta, &x).unwrap();
+        let expected =
+            protocol.second_phase(&dynamics, &theta, &x, nudge, &states[2], |_, _, _, _| Ok(())).unwrap();
+
+        let kernel = Kernel::for_shape(&dynamics, &protocol, &theta, IMAGES).unwrap();
+        let program = emulator(place.path(), &flags, &kernel);
+        let launch = |given: &Tensor| emulate(place.path(), &program, &kernel, given);
+        let (ours, trained) = kernel.run(&dynamics, &protocol, &theta, &x, nudge, launch).unwrap();
+        for (age, (ours, states)) in ours.iter().zip(&states).enumerate() {
+            for (n, (ours, state)) in ours.iter().zip(states).enumerate() {
+                let difference = largest_difference(ours, state);
+                assert!(difference < 2e-6, "{rule:?} {settings:?}: layer {n} of state {age}: {difference:e}");
+            }
+        }
+        let (ours, before, expected) = (trained.named(), theta.named(), expected.named());
+        for (((name, ours), (_, before)), (_, expected)) in ours.iter().zip(&before).zip(&expected) {
+            let change = largest_difference(expected, before);
+            let difference = largest_difference(ours, expected);
+            let frozen = name == "forward.1.bias" && config.learning.authors_code;
+            assert!(change > 1e-3 || frozen, "{rule:?} {settings:?}: {name} hardly changes: {change:e}");
+            assert!(difference < 2e-5, "{rule:?} {settings:?}: {name}: {difference:e} of {change:e}");
+        }
+    }
+}
