@@ -1,0 +1,85 @@
+//! The same on a GPU: first minibatch within rounding of the CPU's, for every rule, depth and time.
+//!
+//! Skips with a message where this was built without the feature `cuda`, or no GPU answers.
+
+use candle_core::{DType, Device, Tensor};
+use eqprop::config::{Choices, Config, Resolved, parse_value};
+use eqprop::data::glyphs;
+use eqprop::engine::replicas::Hub;
+use eqprop::engine::{Batch, Engine, plain::Plain};
+use eqprop::learning::Rule;
+use eqprop::network::Parameters;
+
+fn gpu() -> Option<Device> {
+    if !candle_core::utils::cuda_is_available() {
+        eprintln!("SKIPPED: built without the feature cuda");
+        return None;
+    }
+    let device = Device::new_cuda(0);
+    if let Err(error) = &device {
+        eprintln!("SKIPPED: no GPU answers: {error}");
+    }
+    device.ok()
+}
+
+fn config(rule: Rule, depth: usize, settings: &[&str]) -> Config {
+    let flags = (settings.iter())
+        .map(|setting| {
+            let (key, value) = setting.split_once('=').unwrap();
+            ("test".to_string(), key.to_string(), parse_value(value))
+        })
+        .collect();
+    Resolved::new(&Choices { algo: Some(rule), depth: Some(depth), flags, ..Choices::default() }).unwrap().config
+}
+
+fn theta(config: &Config, device: &Device) -> Parameters {
+    let network = &config.network;
+    Parameters::init(&network.dims, network.init, config.psi_degrees(), 0, DType::F32, device).unwrap()
+}
+
+fn values(tensor: &Tensor) -> Vec<f32> {
+    tensor.to_device(&Device::Cpu).unwrap().flatten_all().unwrap().to_vec1().unwrap()
+}
+
+#[test]
+fn the_first_minibatch_is_the_cpus_within_rounding() {
+    let Some(gpu) = gpu() else { return };
+    let data = glyphs::dataset();
+    let mut batch = Batch::default();
+    data.train.gather(&(0..20).collect::<Vec<u32>>(), &mut batch);
+    for (rule, depth, settings) in [
+        (Rule::Ep, 1, &[][..]),
+        (Rule::Cep, 1, &[]),
+        (Rule::Vf, 1, &["network.psi=45"]),
+        // In one kernel; and step by step, for the first phase may end early.
+        (Rule::Cvf, 1, &["network.psi=45"]),
+        (Rule::Cvf, 1, &["network.psi=45", "learning.settle_tolerance=1e-7"]),
+        (Rule::Ep, 2, &["learning.settle_tolerance=0.0"]),
+        (Rule::Cvf, 2, &["learning.settle_tolerance=0.0"]),
+        (Rule::CepRescaled, 1, &[]),
+        (Rule::Bptt, 1, &[]),
+        (Rule::Rbp, 1, &[]),
+        (Rule::Cep, 1, &["network.time=real"]),
+        (Rule::Cvf, 1, &["network.time=real"]),
+    ] {
+        let config = config(rule, depth, &[settings, &["network.init=fan-in"]].concat());
+        let (dynamics, protocol, beta) = (config.dynamics(), config.protocol(), config.learning.beta);
+        let mut ours: Box<dyn Engine> = match rule.hebbian() {
+            true => Box::new(Hub::new(dynamics, protocol.clone(), gpu.clone()).join(theta(&config, &gpu))),
+            false => Box::new(Plain::new(dynamics, protocol.clone(), theta(&config, &gpu), &gpu)),
+        };
+        let mut cpu = Plain::new(dynamics, protocol, theta(&config, &Device::Cpu), &Device::Cpu);
+        let (ours_report, expected) = (ours.train(&batch, beta).unwrap(), cpu.train(&batch, beta).unwrap());
+        let close = (ours_report.loss - expected.loss).abs() <= 1e-4 * expected.loss;
+        assert!(close, "{rule:?} {settings:?}: loss {} and {}", ours_report.loss, expected.loss);
+        let (ours, cpu, start) =
+            (ours.parameters().unwrap(), cpu.parameters().unwrap(), theta(&config, &Device::Cpu));
+        for (((name, ours), (_, cpu)), (_, start)) in ours.named().iter().zip(cpu.named()).zip(start.named()) {
+            let (ours, cpu, start) = (values(ours), values(cpu), values(start));
+            let change = cpu.iter().zip(&start).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            let difference = ours.iter().zip(&cpu).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            let allowed = 1e-6 + 1e-2 * change;
+            assert!(difference <= allowed, "{rule:?} {settings:?} {name}: {difference:e} of {change:e}");
+        }
+    }
+}
