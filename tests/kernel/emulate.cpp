@@ -10,6 +10,7 @@
 #define EMULATED
 #define __global__
 #define __device__
+#define __launch_bounds__(...)
 #define BLOCK_MEMORY(name) Shared& name = *block_memory
 struct Index { int x; };
 static thread_local Index threadIdx, blockIdx;

@@ -2,6 +2,8 @@
 // block a replica, one thread a hidden neuron. E.2, E.4; the same as `Dynamics::step` and `hebbian_update`, with the
 // Gram form of the input weights (see engine/fused). float32.
 //
+// Loops over images and classes are unrolled, so that what a thread keeps for each stays in registers.
+//
 // Given by the compiler: IMAGES (B), HIDDEN (d_1), CLASSES (d_0), FIRST_STEPS (T), SECOND_STEPS (K), RULE,
 // ACTIVATION, DAMPED. The block has HIDDEN threads, rounded up to whole warps.
 //
@@ -13,6 +15,7 @@
 enum { EP, CEP, VF, CVF };
 enum { SIGMOID, TANH, HARD_SIGMOID };
 
+#define UNROLL _Pragma("unroll")
 #ifndef EMULATED
 #define BLOCK_MEMORY(name)                  \
   extern __shared__ unsigned char memory[]; \
@@ -61,7 +64,7 @@ __device__ void next_output(Shared& sh, const float* y, float beta) {
   }
 }
 
-extern "C" __global__ void phases(const float* all_in, float* all_out) {
+extern "C" __global__ void __launch_bounds__(THREADS, 1) phases(const float* all_in, float* all_out) {
   BLOCK_MEMORY(sh);
   const int j = threadIdx.x;
   const bool mine = j < HIDDEN;
@@ -85,11 +88,13 @@ extern "C" __global__ void phases(const float* all_in, float* all_out) {
   for (int o = j; o < IMAGES * IMAGES; o += THREADS) sh.gram[o / IMAGES][o % IMAGES] = gram[o];
   for (int k = j; k < CLASSES; k += THREADS) sh.bias[k] = bias[k];
   if (mine) {
+    UNROLL
     for (int i = 0; i < IMAGES; i++) {
       s[i] = 0.0f;
       u[i] = drive[i * HIDDEN + j];
       sh.hidden[i][j] = 0.0f;
     }
+    UNROLL
     for (int k = 0; k < CLASSES; k++) {
       sh.forward[k][j] = forward[k * HIDDEN + j];
       back[k] = TIED ? forward[k * HIDDEN + j] : feedback[j * CLASSES + k];
@@ -103,16 +108,20 @@ extern "C" __global__ void phases(const float* all_in, float* all_out) {
       for (int o = j; o < IMAGES * CLASSES; o += THREADS)
         sh.output_star[o / CLASSES][o % CLASSES] = sh.output[o / CLASSES][o % CLASSES];
       if (mine)
+        UNROLL
         for (int i = 0; i < IMAGES; i++) star[i] = s[i];
       __syncthreads();
     }
 
     // s¹_{t+1} = σ(u_t + feedback.0·s⁰_t), with u_t = u_0 + c·(x·xᵀ + 1)·(s¹_t − s¹_*) under a continual rule.
     if (mine) {
+      UNROLL
       for (int i = 0; i < IMAGES; i++) {
         float h = u[i];
         if (nudged && CONTINUAL)
+          UNROLL
           for (int other = 0; other < IMAGES; other++) h += sh.gram[i][other] * (s[other] - star[other]);
+        UNROLL
         for (int k = 0; k < CLASSES; k++) h += back[k] * sh.output[i][k];
         next[i] = DAMPED ? 0.5f * (sigma(h) + s[i]) : sigma(h);
       }
@@ -124,8 +133,10 @@ extern "C" __global__ void phases(const float* all_in, float* all_out) {
     if (nudged && RULE != EP) {
       float sum;
       if (mine) {
+        UNROLL
         for (int k = 0; k < CLASSES; k++) {
           sum = 0.0f;
+          UNROLL
           for (int i = 0; i < IMAGES; i++) {
             float o = sh.output[i][k], o_next = sh.output_next[i][k];
             sum += TIED ? o_next * next[i] - o * s[i] : (o_next - o) * s[i];
@@ -137,6 +148,7 @@ extern "C" __global__ void phases(const float* all_in, float* all_out) {
             back[k] = sh.forward[k][j];
           } else {
             sum = 0.0f;
+            UNROLL
             for (int i = 0; i < IMAGES; i++) sum += (next[i] - s[i]) * sh.output[i][k];
             if (CONTINUAL) back[k] += rate * sum;
             else feedback_end[j * CLASSES + k] = (t == FIRST_STEPS ? 0.0f : feedback_end[j * CLASSES + k]) + rate * sum;
@@ -145,6 +157,7 @@ extern "C" __global__ void phases(const float* all_in, float* all_out) {
       }
       if (CONTINUAL && j < CLASSES) {
         sum = 0.0f;
+        UNROLL
         for (int i = 0; i < IMAGES; i++) sum += sh.output_next[i][j] - sh.output[i][j];
         sh.bias[j] += rate * sum;
       }
@@ -154,6 +167,7 @@ extern "C" __global__ void phases(const float* all_in, float* all_out) {
     for (int o = j; o < IMAGES * CLASSES; o += THREADS)
       sh.output[o / CLASSES][o % CLASSES] = sh.output_next[o / CLASSES][o % CLASSES];
     if (mine)
+      UNROLL
       for (int i = 0; i < IMAGES; i++) {
         s[i] = next[i];
         sh.hidden[i][j] = next[i];
@@ -164,6 +178,7 @@ extern "C" __global__ void phases(const float* all_in, float* all_out) {
     const int slot = t + 1 - (FIRST_STEPS - 2);
     if (!nudged && slot >= 0) {
       if (mine)
+        UNROLL
         for (int i = 0; i < IMAGES; i++) states[(slot * IMAGES + i) * HIDDEN + j] = s[i];
       for (int o = j; o < IMAGES * CLASSES; o += THREADS)
         outputs[slot * IMAGES * CLASSES + o] = sh.output[o / CLASSES][o % CLASSES];
@@ -171,11 +186,14 @@ extern "C" __global__ void phases(const float* all_in, float* all_out) {
   }
 
   if (mine) {
+    UNROLL
     for (int i = 0; i < IMAGES; i++) end[i * HIDDEN + j] = s[i];
+    UNROLL
     for (int k = 0; k < CLASSES; k++) {
       float f = sh.forward[k][j];
       if (RULE == EP) {
         float sum = 0.0f;
+        UNROLL
         for (int i = 0; i < IMAGES; i++) sum += sh.output[i][k] * s[i] - sh.output_star[i][k] * star[i];
         f += rate * sum;
       }
@@ -191,6 +209,7 @@ extern "C" __global__ void phases(const float* all_in, float* all_out) {
   if (j < CLASSES) {
     float sum = 0.0f;
     if (!CONTINUAL)
+      UNROLL
       for (int i = 0; i < IMAGES; i++) sum += sh.output[i][j] - sh.output_star[i][j];
     bias_end[j] = sh.bias[j] + rate * sum;
   }
