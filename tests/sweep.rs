@@ -116,6 +116,24 @@ fn killed_five_times_a_sweep_ends_as_one_never_stopped() {
 }
 
 #[test]
+fn interrupted_it_saves_its_runs_and_leaves_them_to_the_next() {
+    let place = place();
+    let long = ["--workers", "2", "--set", "training.epochs=100000"];
+    let child = sweep(&place, &long).stderr(Stdio::piped()).spawn().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let begun = |name: &str| place.path(&format!("s/checkpoints/{name}/last.safetensors")).is_file();
+    while !(begun(RUNS[0]) && begun(RUNS[2])) {
+        assert!(Instant::now() < deadline, "the sweep does not begin");
+        sleep(Duration::from_millis(10));
+    }
+    Command::new("kill").args(["-s", "INT", &child.id().to_string()]).status().unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(names(&place, "running").is_empty() && names(&place, "done").is_empty());
+    assert_eq!(names(&place, "waiting").len() + names(&place, "failed").len(), 8);
+}
+
+#[test]
 fn a_job_arrays_tasks_share_the_runs_and_take_up_what_a_killed_one_left() {
     let place = place();
     sweep(&place, &["--slurm"]).stderr(Stdio::null()).status().unwrap();

@@ -42,8 +42,14 @@ pub fn work(
     let held: Mutex<Vec<Claim>> = Mutex::new(Vec::new());
     let worker = || -> Result<Tally> {
         let mut tally = Tally::default();
-        let mut claim = folder.tickets.claim(&names)?;
-        while let Some(ours) = claim.take().filter(|_| interrupt.signal().is_none()) {
+        let mut had_one = false;
+        while interrupt.signal().is_none() {
+            let claim = match one_each && had_one {
+                true => folder.tickets.claim_abandoned()?,
+                false => folder.tickets.claim(&names)?,
+            };
+            let Some(ours) = claim else { break };
+            had_one = true;
             lock(&held).push(ours.clone());
             let outcome = run(folder, shared, &ours, board, interrupt);
             lock(&held).retain(|other| other.name != ours.name);
@@ -69,13 +75,6 @@ pub fn work(
                 error!("{}: {reason}", ours.name);
             }
             board.finish(&ours.name, &how.unwrap_or_else(|reason| format!("failed: {reason}")));
-            claim = match one_each {
-                true => folder.tickets.claim_abandoned()?,
-                false => folder.tickets.claim(&names)?,
-            };
-        }
-        if let Some(ours) = claim {
-            folder.tickets.release(&ours)?;
         }
         Ok(tally)
     };
