@@ -29,7 +29,9 @@ fn config(rule: Rule, depth: usize, settings: &[&str]) -> Config {
             ("test".to_string(), key.to_string(), parse_value(value))
         })
         .collect();
-    Resolved::new(&Choices { algo: Some(rule), depth: Some(depth), flags, ..Choices::default() }).unwrap().config
+    Resolved::new(&Choices { algo: Some(rule), depth: Some(depth), flags, ..Choices::default() })
+        .unwrap()
+        .config
 }
 
 fn theta(config: &Config, device: &Device) -> Parameters {
@@ -74,7 +76,8 @@ fn the_first_minibatch_is_the_cpus_within_rounding() {
         assert!(close, "{rule:?} {settings:?}: loss {} and {}", ours_report.loss, expected.loss);
         let (ours, cpu, start) =
             (ours.parameters().unwrap(), cpu.parameters().unwrap(), theta(&config, &Device::Cpu));
-        for (((name, ours), (_, cpu)), (_, start)) in ours.named().iter().zip(cpu.named()).zip(start.named()) {
+        for (((name, ours), (_, cpu)), (_, start)) in ours.named().iter().zip(cpu.named()).zip(start.named())
+        {
             let (ours, cpu, start) = (values(ours), values(cpu), values(start));
             let change = cpu.iter().zip(&start).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
             let difference = ours.iter().zip(&cpu).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);

@@ -331,15 +331,20 @@ pub fn open_device(choice: DeviceChoice) -> Result<Device> {
             "device = \"cuda\": this eqprop was built without CUDA; build it with `cargo build --release \
              --features cuda` on a machine with a CUDA toolkit, or choose --device cpu"
         ),
-        DeviceChoice::Auto => match Device::new_cuda(0) {
+        DeviceChoice::Auto | DeviceChoice::Cuda => match Device::new_cuda(0) {
             Ok(device) => Ok(device),
             Err(error) => {
-                info!("no GPU answers ({error}); computing on the CPU");
+                // The rest is a backtrace.
+                let reason = error.to_string().lines().next().unwrap_or_default().to_string();
+                if choice == DeviceChoice::Cuda {
+                    bail!(
+                        "device = \"cuda\": no GPU answers ({reason}); is its driver loaded? --device cpu goes without"
+                    );
+                }
+                info!("no GPU answers ({reason}); computing on the CPU");
                 Ok(Device::Cpu)
             }
         },
-        DeviceChoice::Cuda => Device::new_cuda(0)
-            .context("device = \"cuda\": no GPU answers; is its driver loaded? --device cpu goes without"),
     }
 }
 
