@@ -148,7 +148,10 @@ fn notes(group: &Group) -> Vec<String> {
     }
     for run in &group.runs {
         if let Some(epoch) = run.collapsed {
-            notes.push(format!("seed {} collapsed in epoch {epoch}", run.config.training.seed));
+            let before = run.best().map_or(String::new(), |best| {
+                format!(", {:.2} in its best epoch, {}", best.test, best.number)
+            });
+            notes.push(format!("seed {} collapsed in epoch {epoch}{before}", run.config.training.seed));
         }
         if let Some(reason) = &run.failed {
             notes.push(format!("seed {} failed: {reason}", run.config.training.seed));

@@ -95,6 +95,11 @@ impl Measured {
         Ok(())
     }
 
+    /// The epoch with the lowest test error; the first of them.
+    fn best(&self) -> Option<Epoch> {
+        self.epochs.iter().copied().min_by(|a, b| a.test.total_cmp(&b.test)).filter(|epoch| epoch.number > 0)
+    }
+
     fn last(&self) -> Option<Epoch> {
         self.epochs.last().copied().filter(|epoch| epoch.number > 0)
     }
@@ -333,6 +338,8 @@ struct RunLine<'a> {
     epochs: usize,
     test: Option<f64>,
     train: Option<f64>,
+    best_test: Option<f64>,
+    best_epoch: Option<usize>,
     angle_before_training: Option<f64>,
     collapsed_in_epoch: Option<usize>,
     failed: Option<&'a str>,
@@ -410,6 +417,8 @@ pub fn write(sweep: &Path, out: &Path) -> Result<PathBuf> {
         epochs: run.last().map_or(0, |epoch| epoch.number),
         test: run.last().map(|epoch| epoch.test),
         train: run.last().and_then(|epoch| epoch.train),
+        best_test: run.best().map(|epoch| epoch.test),
+        best_epoch: run.best().map(|epoch| epoch.number),
         angle_before_training: run.angle,
         collapsed_in_epoch: run.collapsed,
         failed: run.failed.as_deref(),
