@@ -69,7 +69,7 @@ gdd: ## Make a figure of Appendix E.6, left and right panels: FIG=5 or 8 to 15, 
 # Sweeps of the paper share a folder, so that a run which is in several of them is trained once.
 reproduce: ## Run the paper's experiments, or go on, and write the report: SWEEP=quick, or any of configs/reproduce/; WORKERS DATA_DIR DEVICE OUT ARGS
 	@for sweep in $(SWEEP); do \
-	  $(EQPROP) sweep --config configs/reproduce/$$sweep.toml --out $(SWEEPS) $(FOLDER) $(if $(WORKERS),--workers $(WORKERS)) $(if $(DEVICE),--device $(DEVICE)) $(ARGS) || test $$? = 4 || exit; \
+	  $(EQPROP) sweep --config configs/reproduce/$$sweep.toml --out $(SWEEPS) $(FOLDER) $(if $(WORKERS),--workers $(WORKERS)) $(if $(DEVICE),--device $(DEVICE)) $(ARGS) || { status=$$?; test $$status = 4 || exit $$status; }; \
 	done
 	$(EQPROP) report $(SWEEPS)
 

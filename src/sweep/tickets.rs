@@ -126,11 +126,14 @@ impl Tickets {
         Ok(())
     }
 
-    /// The first ticket to be had, in the order of `names`: of those waiting, then of those left behind.
+    /// The first ticket to be had: of those left behind, then of those waiting, in the order of `names`.
     ///
     /// # Errors
     /// Where tickets cannot be listed or moved.
     pub fn claim(&self, names: &[String]) -> Result<Option<Claim>> {
+        if let Some(claim) = self.claim_abandoned()? {
+            return Ok(Some(claim));
+        }
         let worker = worker();
         for name in names {
             let path = self.place("running", &format!("{name}@{worker}"));
@@ -138,7 +141,7 @@ impl Tickets {
                 return Ok(Some(Claim { name: name.clone(), path }));
             }
         }
-        self.claim_abandoned()
+        Ok(None)
     }
 
     /// A ticket whose worker is no more.
