@@ -81,29 +81,26 @@ fn assert_complete(place: &Place) {
 #[test]
 fn killed_five_times_a_sweep_ends_as_one_never_stopped() {
     let undisturbed = place();
-    let begun = Instant::now();
     // Some runs fail, which is neither success nor failure of the sweep.
     assert_eq!(sweep(&undisturbed, &[]).stderr(Stdio::null()).status().unwrap().code(), Some(4));
-    let time = begun.elapsed();
     assert_complete(&undisturbed);
 
+    // Killed whenever 8 more of the 78 epochs are recorded.
     let killed = place();
-    let mut kills = 0;
-    for attempt in 1.. {
+    let recorded = || -> usize {
+        let lines = |run: &str| fs::read_to_string(killed.path(&format!("s/runs/{run}/metrics.jsonl")));
+        RUNS.iter().map(|run| lines(run).map_or(0, |text| text.lines().count())).sum()
+    };
+    for kill in 1..=5 {
         let mut child = sweep(&killed, &[]).stderr(Stdio::null()).spawn().unwrap();
-        if kills < 5 {
-            sleep(time.mul_f64(0.08 + 0.03 * f64::from(attempt % 5)));
-            if child.try_wait().unwrap().is_none() {
-                child.kill().unwrap();
-                child.wait().unwrap();
-                kills += 1;
-                continue;
-            }
+        while recorded() < 8 * kill {
+            assert!(child.try_wait().unwrap().is_none(), "over before it was killed {kill} times");
+            sleep(Duration::from_millis(2));
         }
+        child.kill().unwrap();
         child.wait().unwrap();
-        break;
     }
-    assert!(kills >= 3, "only {kills} kills before the sweep was over");
+    sweep(&killed, &[]).stderr(Stdio::null()).status().unwrap();
     assert_complete(&killed);
     assert_eq!(report(&killed), report(&undisturbed));
     for run in RUNS {
