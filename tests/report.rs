@@ -159,7 +159,7 @@ fn verdicts_follow_two_standard_errors() {
     let table = place.read("r/table3.csv");
     let line = |start: &str| table.lines().find(|line| line.starts_with(start)).unwrap().to_string();
     assert!(line("EP-1h,").contains(",1,30,30,2.28,,0.2,,2.0,0.13,0.2,within,45.5,"), "{table}");
-    assert!(table.contains("C-EP-1h,,,1,100,100,2.64,,0.4,,2.28,0.16,0.41,outside,45.5,"), "{table}");
+    assert!(table.contains("\"C-EP-1h, ±β\",,,1,100,100,2.64,,0.4,,2.28,0.16,0.41,outside,45.5,"), "{table}");
     let cvf = line("C-VF-1h,0.0,");
     assert!(cvf.starts_with("C-VF-1h,0.0,,3,100,100,2.6") && cvf.contains(",outside,"), "{cvf}");
     assert!(line("C-VF-1h,45.0,").contains(",1,7,100,2.4,"), "{table}");

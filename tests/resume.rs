@@ -117,6 +117,21 @@ fn killed_at_twenty_moments_the_run_ends_in_the_same_bits() {
     assert_eq!(metrics(&path(&place, METRICS)), expected_metrics);
 }
 
+#[test]
+fn killed_before_its_first_checkpoint_a_run_begins_anew() {
+    let more = ["--epochs", "2"];
+    let (expected, expected_metrics) = undisturbed("cep", &more);
+    let place = Place::new();
+    fs::create_dir_all(place.path("runs/r-data")).unwrap();
+    fs::create_dir_all(place.path("checkpoints/r-data")).unwrap();
+    fs::write(place.path("runs/r-data/metrics.jsonl"), "{\"epoch\":0,\"data\":\"data\"}\n").unwrap();
+    fs::write(place.path("checkpoints/r-data/.tmpAbCdEf"), "half a file").unwrap();
+    let name = ["--name", "r-data", "--resume", "auto"];
+    place.eqprop().args(place.small_run("cep", &[&more[..], &name].concat())).assert().success();
+    assert_eq!(fs::read(path(&place, LAST)).unwrap(), expected);
+    assert_eq!(metrics(&path(&place, METRICS)), expected_metrics);
+}
+
 #[cfg(unix)]
 #[test]
 fn signals_save_say_how_to_go_on_and_set_the_status() {

@@ -97,7 +97,7 @@ fn published(row: &Row) -> String {
 fn missing(row: &Row) -> Markup {
     html! {
         tr {
-            td { (row.name()) @if row.random_beta && row.psi.is_none() { ", ±β" } }
+            td { (row.name()) }
             td .number { (degrees(row.psi)) }
             td .number { "–" }
             td .number { (published(row)) }
@@ -120,7 +120,7 @@ fn line(group: &Group) -> Markup {
         tr {
             td {
                 @match group.row {
-                    Some(row) => { (row.name()) @if row.random_beta && row.psi.is_none() { ", ±β" } }
+                    Some(row) => (row.name()),
                     None => (group.name()),
                 }
                 @if !group.variant.is_empty() && group.row.is_some() { small { (group.variant) } }
@@ -287,8 +287,6 @@ fn training_curves(results: &Results) -> Result<Markup> {
             let mut name = labelled(row.name(), &group.variant);
             if let Some(psi) = row.psi {
                 name += &format!(", Ψ = {psi}°");
-            } else if row.random_beta {
-                name += ", ±β";
             }
             panels.push((name, charts::curves(group.epochs(), &train, &test)?));
         }

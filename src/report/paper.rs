@@ -92,6 +92,8 @@ impl Row {
     pub fn name(&self) -> String {
         match self.rule {
             Rule::CepRescaled => format!("Algorithm 5-{}h", self.depth),
+            // C-VF always has it.
+            Rule::Cep if self.random_beta => format!("C-EP-{}h, ±β", self.depth),
             rule => format!("{}-{}h", rule.title(), self.depth),
         }
     }

@@ -2,12 +2,11 @@
 
 use super::tickets::{Claim, HEARTBEAT};
 use super::{Folder, State};
-use crate::config::Choices;
+use crate::config::{Choices, Resolved};
 use crate::train::board::{Board, Line};
 use crate::train::progress::Observer;
 use crate::train::{self, Interrupt, Options, Outcome, Resume, Run, Shared, checkpoint};
-use anyhow::{Context, Result};
-use std::fs;
+use anyhow::Result;
 use std::sync::{Mutex, MutexGuard, mpsc};
 use std::thread;
 use tracing::{error, info_span};
@@ -137,25 +136,16 @@ fn run(
     let name = &claim.name;
     let last = folder.checkpoints().join(name).join("last.safetensors");
     let choices = Choices { config: Some(folder.config(name)), ..Choices::default() };
-    let resume = last.is_file().then_some(Resume::File(last.clone()));
-    if resume.is_some() {
+    if last.is_file() {
         let (_, progress) = checkpoint::read_progress(&last)?;
-        let epochs = crate::config::Resolved::new(&choices)?.config.training.epochs;
+        let epochs = Resolved::new(&choices)?.config.training.epochs;
         if progress.epoch >= epochs {
             return Ok((Outcome::Done, "was complete".into()));
-        }
-    } else {
-        // Killed before its first checkpoint.
-        for rest in [folder.runs().join(name), folder.checkpoints().join(name)] {
-            if rest.exists() {
-                fs::remove_dir_all(&rest)
-                    .with_context(|| format!("{}: cannot be removed", rest.display()))?;
-            }
         }
     }
     let options = Options {
         init: None,
-        resume,
+        resume: Some(Resume::Auto),
         name: Some(name.clone()),
         runs_dir: folder.runs(),
         checkpoints_dir: folder.checkpoints(),

@@ -144,6 +144,13 @@ impl Folder {
         self.path.join("last.safetensors")
     }
 
+    /// Whether it has no checkpoint at all.
+    pub fn is_empty(&self) -> bool {
+        let holds = |path: &Path| path.extension().is_some_and(|extension| extension == "safetensors");
+        let mut entries = fs::read_dir(&self.path).into_iter().flatten().flatten();
+        !entries.any(|entry| holds(&entry.path()))
+    }
+
     /// Writes `step-NNNNNNNN.safetensors`, makes `last.safetensors` the same, and `best.safetensors`
     /// too where `best`. Removes numbered files that are too many.
     ///

@@ -9,6 +9,7 @@ use crate::network::Parameters;
 use anyhow::{Context, Result, bail};
 use candle_core::Device;
 use serde_json::json;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tracing::info;
@@ -51,6 +52,8 @@ pub struct Run {
     pub progress: Progress,
     /// Whether it continues an earlier process.
     pub resumed: bool,
+    /// Whether `folder` holds what a run left that was killed before its first checkpoint.
+    left_over: bool,
     /// `runs/NAME`.
     pub folder: PathBuf,
     /// `checkpoints/NAME`.
@@ -108,8 +111,12 @@ impl Run {
             }
         }
         let config = &resolved.config;
+        let mut left_over = false;
         if let Some((path, _, progress)) = &from {
             check_same_science(path, &resolved, progress, &dataset)?;
+        } else if options.resume == Some(Resume::Auto) && checkpoints.is_empty() {
+            // Killed before its first checkpoint, if anything is there at all: begun anew.
+            left_over = files::holds_anything(&folder);
         } else {
             for taken in [&folder, &checkpoints_path] {
                 if files::holds_anything(taken) {
@@ -161,7 +168,7 @@ impl Run {
         }
         let resumed = from.is_some();
         let device = describe(&device);
-        Ok(Self { resolved, dataset, engine, progress, resumed, folder, checkpoints, device })
+        Ok(Self { resolved, dataset, engine, progress, resumed, left_over, folder, checkpoints, device })
     }
 
     /// Minibatches an epoch; the last may be smaller.
@@ -182,6 +189,10 @@ impl Run {
     /// # Errors
     /// Names what cannot be created or written.
     pub fn create_files(&self) -> Result<()> {
+        if self.left_over {
+            let complaint = || format!("{}: cannot be removed to begin anew", self.folder.display());
+            fs::remove_dir_all(&self.folder).with_context(complaint)?;
+        }
         files::create_folder(&self.folder)?;
         if let Some(parent) = self.checkpoints.last().parent() {
             files::create_folder(parent)?;
