@@ -153,6 +153,17 @@ pub fn fusible(dynamics: &Dynamics, protocol: &Protocol) -> bool {
     dynamics.time == Time::Discrete && matches!(protocol.rule, Rule::Ep | Rule::Cep | Rule::Vf | Rule::Cvf)
 }
 
+impl EngineKind {
+    /// Whether the fused engine is meant: asked for, or the best there is.
+    pub fn is_fused(self, dynamics: &Dynamics, protocol: &Protocol, device: &Device) -> bool {
+        match self {
+            EngineKind::Auto => device.is_cpu() && fusible(dynamics, protocol),
+            EngineKind::Plain => false,
+            EngineKind::Fused => true,
+        }
+    }
+}
+
 /// The engine for `kind` on `device`, holding `theta`.
 ///
 /// # Errors
@@ -165,16 +176,13 @@ pub fn build(
     theta: Parameters,
     device: &Device,
 ) -> Result<Box<dyn Engine>> {
-    let fused = match kind {
-        EngineKind::Auto => device.is_cpu() && fusible(&dynamics, &protocol),
-        EngineKind::Plain => false,
-        EngineKind::Fused if device.is_cpu() => true,
-        EngineKind::Fused => anyhow::bail!(
-            "training.engine = \"fused\" runs on the CPU only: choose --device cpu, or engine = \"auto\""
-        ),
-    };
-    if !fused {
+    if !kind.is_fused(&dynamics, &protocol, device) {
         return Ok(Box::new(plain::Plain::new(dynamics, protocol, theta, device)));
+    }
+    if !device.is_cpu() {
+        anyhow::bail!(
+            "training.engine = \"fused\" runs on the CPU only: choose --device cpu, or engine = \"auto\""
+        );
     }
     Ok(match theta.forward[0].weight.dtype() {
         DType::F64 => Box::new(fused::Fused::<f64>::new(dims, dynamics, protocol, &theta)?),

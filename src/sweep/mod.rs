@@ -11,11 +11,11 @@ mod work;
 
 pub use estimate::Estimator;
 pub use plan::{Planned, Row, SweepFile};
-pub use tickets::{State, worker};
+pub use tickets::State;
 pub use work::{Tally, work};
 
 use crate::config::{Choices, Resolved};
-use crate::train::files;
+use crate::train::{checkpoint, files};
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use std::fs;
@@ -82,6 +82,34 @@ impl Folder {
     /// `checkpoints/`.
     pub fn checkpoints(&self) -> PathBuf {
         self.path.join("checkpoints")
+    }
+
+    /// The last checkpoint of a run.
+    fn last_checkpoint(&self, name: &str) -> PathBuf {
+        self.checkpoints().join(name).join("last.safetensors")
+    }
+
+    /// All runs with the share of each that is done, as its last checkpoint says.
+    ///
+    /// # Errors
+    /// Where the folder cannot be read.
+    pub fn standing(&self) -> Result<Vec<(Entry, f64)>> {
+        let entries = self.entries()?;
+        (entries.into_iter())
+            .map(|entry| {
+                let share = match self.state(&entry.name)? {
+                    Some(State::Done | State::Failed(_)) => 1.0,
+                    _ => self.share_done(&entry.name).unwrap_or(0.0),
+                };
+                Ok((entry, share))
+            })
+            .collect()
+    }
+
+    /// The share of a run's epochs that its last checkpoint has behind it; `None` where there is none.
+    fn share_done(&self, name: &str) -> Option<f64> {
+        let (_, progress) = checkpoint::read_progress(&self.last_checkpoint(name)).ok()?;
+        Some(progress.epoch as f64 / progress.config.training.epochs as f64)
     }
 
     /// Adds runs to the plan. Those that are there already stay as they stand, unless they now have more

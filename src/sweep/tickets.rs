@@ -243,7 +243,7 @@ fn abandoned(worker: &str, ticket: &Path) -> bool {
 }
 
 /// The name of this process: machine, process number and when it began.
-pub fn worker() -> String {
+fn worker() -> String {
     let process = std::process::id();
     format!("{}.{process}.{}", machine(), started(process).unwrap_or_default())
 }

@@ -1,13 +1,13 @@
 //! Workers: each takes a run, trains it on one thread to its end, and takes the next.
 
+use super::Folder;
 use super::tickets::{Claim, HEARTBEAT};
-use super::{Folder, State};
 use crate::config::{Choices, Resolved};
 use crate::train::board::{Board, Line};
 use crate::train::progress::Observer;
-use crate::train::{self, Interrupt, Options, Outcome, Resume, Run, Shared, checkpoint};
+use crate::train::{self, Interrupt, Options, Outcome, Resume, Run, Shared, checkpoint, lock};
 use anyhow::Result;
-use std::sync::{Mutex, MutexGuard, mpsc};
+use std::sync::{Mutex, mpsc};
 use std::thread;
 use tracing::{error, info_span};
 
@@ -18,10 +18,6 @@ pub struct Tally {
     pub done: usize,
     /// Runs that cannot be.
     pub failed: usize,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
 /// Works off a sweep's runs with so many workers, until none is left to take or a signal comes. With
@@ -134,14 +130,10 @@ fn run(
     interrupt: &Interrupt,
 ) -> Result<(Outcome, String)> {
     let name = &claim.name;
-    let last = folder.checkpoints().join(name).join("last.safetensors");
     let choices = Choices { config: Some(folder.config(name)), ..Choices::default() };
-    if last.is_file() {
-        let (_, progress) = checkpoint::read_progress(&last)?;
-        let epochs = Resolved::new(&choices)?.config.training.epochs;
-        if progress.epoch >= epochs {
-            return Ok((Outcome::Done, "was complete".into()));
-        }
+    let epochs = Resolved::new(&choices)?.config.training.epochs;
+    if checkpoint::is_complete(&folder.last_checkpoint(name), epochs)? {
+        return Ok((Outcome::Done, "was complete".into()));
     }
     let options = Options {
         init: None,
@@ -158,30 +150,4 @@ fn run(
         let outcome = train::train(run, &mut held, interrupt)?;
         Ok((outcome, held.line.summary()))
     })
-}
-
-impl Folder {
-    /// All runs with the share of each that is done, as its last checkpoint says.
-    ///
-    /// # Errors
-    /// Where the folder cannot be read.
-    pub fn standing(&self) -> Result<Vec<(super::Entry, f64)>> {
-        let entries = self.entries()?;
-        (entries.into_iter())
-            .map(|entry| {
-                let share = match self.state(&entry.name)? {
-                    Some(State::Done | State::Failed(_)) => 1.0,
-                    _ => self.share_done(&entry.name).unwrap_or(0.0),
-                };
-                Ok((entry, share))
-            })
-            .collect()
-    }
-
-    /// The share of a run's epochs that its last checkpoint has behind it; `None` where there is none.
-    fn share_done(&self, name: &str) -> Option<f64> {
-        let last = self.checkpoints().join(name).join("last.safetensors");
-        let (_, progress) = checkpoint::read_progress(&last).ok()?;
-        Some(progress.epoch as f64 / progress.config.training.epochs as f64)
-    }
 }

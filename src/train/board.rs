@@ -1,7 +1,7 @@
 //! What a person sees of many runs: a bar a run and one for all on a terminal, a line a run elsewhere.
 
-use super::Run;
 use super::progress::{Observer, Stderr, screen};
+use super::{Run, lock};
 use indicatif::{HumanDuration, MultiProgress, ProgressBar, ProgressStyle};
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -56,7 +56,7 @@ impl Board {
     }
 
     fn with<R>(&self, look: impl FnOnce(&mut Work) -> R) -> R {
-        look(&mut self.work.lock().unwrap_or_else(|poisoned| poisoned.into_inner()))
+        look(&mut lock(&self.work))
     }
 
     /// The time left: at the pace so far, once there is one, and at the estimated pace before.

@@ -127,6 +127,14 @@ pub fn read_progress(path: &Path) -> Result<(Checkpoint, Progress)> {
     Ok((checkpoint, progress))
 }
 
+/// Whether a run has done so many epochs, as this checkpoint says; `false` where there is none.
+///
+/// # Errors
+/// As [`read_progress`].
+pub fn is_complete(last: &Path, epochs: usize) -> Result<bool> {
+    Ok(last.is_file() && read_progress(last)?.1.epoch >= epochs)
+}
+
 /// The checkpoint folder of a run.
 pub struct Folder {
     path: PathBuf,

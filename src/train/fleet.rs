@@ -31,12 +31,9 @@ pub fn prepare(choices: &Choices, options: &Options, shared: &Shared) -> Result<
         };
         let options = Options { name: Some(name.clone()), ..options.clone() };
         let last = options.checkpoints_dir.join(&name).join("last.safetensors");
-        if options.resume.is_some() && last.is_file() {
-            let (_, progress) = checkpoint::read_progress(&last)?;
-            if progress.epoch >= config.training.epochs {
-                info!("{name} is complete");
-                continue;
-            }
+        if options.resume.is_some() && checkpoint::is_complete(&last, config.training.epochs)? {
+            info!("{name} is complete");
+            continue;
         }
         let _span = info_span!("run", name = name.as_str()).entered();
         runs.push(Run::prepare(&choices, &options, shared)?);

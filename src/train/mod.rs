@@ -16,6 +16,7 @@ pub mod tensorboard;
 pub use interrupt::Interrupt;
 pub use run::{Options, Resume, Run, initial_parameters, open_device};
 pub use shared::Shared;
+pub(crate) use shared::lock;
 
 use crate::data::Split;
 use crate::engine::{Batch, Engine, Report};

@@ -4,7 +4,7 @@ use super::{TEST_BATCH, open_device};
 use crate::config::{Config, DeviceChoice, TrainingConfig};
 use crate::data::{self, Dataset};
 use crate::engine::replicas::Hub;
-use crate::engine::{self, Engine, EngineKind};
+use crate::engine::{self, Engine};
 use crate::network::Parameters;
 use anyhow::Result;
 use candle_core::Device;
@@ -38,7 +38,8 @@ pub struct Shared {
     hubs: Option<Mutex<HashMap<String, Hub>>>,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+/// What a mutex guards, also after a thread has panicked with it.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
@@ -110,8 +111,7 @@ impl Shared {
     pub fn engine(&self, config: &Config, theta: Parameters, device: &Device) -> Result<Box<dyn Engine>> {
         let (dynamics, protocol) = (config.dynamics(), config.protocol());
         let kind = config.training.engine;
-        let fused = kind == EngineKind::Fused
-            || (kind == EngineKind::Auto && device.is_cpu() && engine::fusible(&dynamics, &protocol));
+        let fused = kind.is_fused(&dynamics, &protocol, device);
         if let Some(hubs) = self.hubs.as_ref().filter(|_| !fused && protocol.rule.hebbian()) {
             let key = format!(
                 "{:?} {dynamics:?} {protocol:?} {} {:?} {:?}",

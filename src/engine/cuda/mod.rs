@@ -7,7 +7,7 @@
 //! [`phases.cu`]: https://docs.rs/crate/eqprop/latest/source/src/engine/cuda/phases.cu
 
 use crate::activation::Activation;
-use crate::dynamics::{Dynamics, Nudge, Time};
+use crate::dynamics::{Dynamics, Nudge};
 use crate::learning::{Protocol, Rule};
 use crate::network::{Forward, Parameters};
 use candle_core::{CpuStorage, CustomOp1, D, DType, Layout, Result, Shape, Tensor, bail};
@@ -54,7 +54,6 @@ impl Kernel {
             damped: dynamics.damped,
         };
         let possible = super::fusible(dynamics, protocol)
-            && dynamics.time == Time::Discrete
             && theta.forward.len() == 2
             && protocol.settle_tolerance == 0.0
             && weight.dtype() == DType::F32
