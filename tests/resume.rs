@@ -125,7 +125,9 @@ fn killed_before_its_first_checkpoint_a_run_begins_anew() {
     fs::create_dir_all(place.path("runs/r-data")).unwrap();
     fs::create_dir_all(place.path("checkpoints/r-data")).unwrap();
     fs::write(place.path("runs/r-data/metrics.jsonl"), "{\"epoch\":0,\"data\":\"data\"}\n").unwrap();
-    fs::write(place.path("checkpoints/r-data/.tmpAbCdEf"), "half a file").unwrap();
+    for part in [".tmpAbCdEf", "best.safetensors", "step-00000000.safetensors"] {
+        fs::write(place.path(&format!("checkpoints/r-data/{part}")), "half of what is saved first").unwrap();
+    }
     let name = ["--name", "r-data", "--resume", "auto"];
     place.eqprop().args(place.small_run("cep", &[&more[..], &name].concat())).assert().success();
     assert_eq!(fs::read(path(&place, LAST)).unwrap(), expected);

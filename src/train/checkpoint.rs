@@ -152,11 +152,10 @@ impl Folder {
         self.path.join("last.safetensors")
     }
 
-    /// Whether it has no checkpoint at all.
-    pub fn is_empty(&self) -> bool {
-        let holds = |path: &Path| path.extension().is_some_and(|extension| extension == "safetensors");
-        let mut entries = fs::read_dir(&self.path).into_iter().flatten().flatten();
-        !entries.any(|entry| holds(&entry.path()))
+    /// Whether it holds nothing but, at most, a part of what a run saves before its first minibatch.
+    pub fn is_at_start(&self) -> bool {
+        let at_start = |path: &PathBuf| path.ends_with(numbered_name(0));
+        !self.last().is_file() && self.numbered().unwrap_or_default().iter().all(at_start)
     }
 
     /// Writes `step-NNNNNNNN.safetensors`, makes `last.safetensors` the same, and `best.safetensors`
@@ -168,7 +167,7 @@ impl Folder {
         if best {
             files::write_atomically(&self.path.join("best.safetensors"), bytes)?;
         }
-        let numbered = self.path.join(format!("step-{step:08}.safetensors"));
+        let numbered = self.path.join(numbered_name(step));
         files::write_atomically(&numbered, bytes)?;
         self.link_last(&numbered, bytes)?;
         for superfluous in superfluous(self.numbered()?, self.keep) {
@@ -202,6 +201,11 @@ impl Folder {
         found.sort();
         Ok(found)
     }
+}
+
+/// The name of the checkpoint after so many minibatches.
+fn numbered_name(step: u64) -> String {
+    format!("step-{step:08}.safetensors")
 }
 
 /// Which of the numbered checkpoints, oldest first, are too many.

@@ -114,8 +114,8 @@ impl Run {
         let mut left_over = false;
         if let Some((path, _, progress)) = &from {
             check_same_science(path, &resolved, progress, &dataset)?;
-        } else if options.resume == Some(Resume::Auto) && checkpoints.is_empty() {
-            // Killed before its first checkpoint, if anything is there at all: begun anew.
+        } else if options.resume == Some(Resume::Auto) && checkpoints.is_at_start() {
+            // Killed before its first checkpoint was whole, if anything is there at all: begun anew.
             left_over = files::holds_anything(&folder);
         } else {
             for taken in [&folder, &checkpoints_path] {
