@@ -180,7 +180,7 @@ pub fn curves(epochs: usize, train: &[Point], test: &[Point]) -> Result<String> 
             .bold_line_style(BLACK.mix(0.12))
             .axis_style(BLACK.mix(0.5))
             .x_labels(6)
-            .x_label_formatter(&|epoch| format!("{epoch}"))
+            .x_label_formatter(&|epoch| if epoch.fract() == 0.0 { format!("{epoch}") } else { String::new() })
             .label_style(("sans-serif", 14))
             .x_desc("epoch")
             .draw()

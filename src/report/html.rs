@@ -110,6 +110,8 @@ fn missing(row: &Row) -> Markup {
 fn line(group: &Group) -> Markup {
     let (test, train) = (group.test(), group.train());
     let (class, word) = match group.verdict() {
+        Verdict::Within if group.epochs() < group.epochs_wanted() => ("not-run", "within, so far"),
+        Verdict::Outside if group.epochs() < group.epochs_wanted() => ("not-run", "outside, so far"),
         Verdict::Within => ("within", "within"),
         Verdict::Outside => ("outside", "outside"),
         Verdict::NotRun if test.is_some() => ("not-run", "not in the paper"),
