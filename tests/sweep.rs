@@ -69,8 +69,11 @@ fn report(place: &Place) -> Vec<String> {
 }
 
 fn assert_complete(place: &Place) {
+    let reasons: Vec<String> = (names(place, "failed").into_iter())
+        .map(|name| format!("{name}: {}", place.read(&format!("s/tickets/failed/{name}"))))
+        .collect();
+    assert_eq!(reasons.len(), 2, "{reasons:?}");
     assert_eq!(names(place, "done"), RUNS.iter().map(|name| name.to_string()).collect());
-    assert_eq!(names(place, "failed").len(), 2);
     assert!(names(place, "waiting").is_empty() && names(place, "running").is_empty());
     for name in names(place, "failed") {
         assert!(name.starts_with("cvf-1h-psi0-data-wild-seed"), "{name}");

@@ -9,7 +9,7 @@ use crate::train::files;
 use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
 use std::fs::{self, File};
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -112,7 +112,10 @@ impl Tickets {
     /// # Errors
     /// Where it cannot be written.
     pub fn add(&self, name: &str) -> Result<()> {
-        files::write_atomically(&self.place("waiting", name), b"")
+        let path = self.place("waiting", name);
+        // An empty file is whole as soon as it is there.
+        let created = File::options().append(true).create(true).open(&path);
+        created.map(drop).with_context(|| format!("{}: cannot be created", path.display()))
     }
 
     /// Puts a ticket that is done or failed back to wait.
@@ -182,12 +185,15 @@ impl Tickets {
     /// # Errors
     /// Where that cannot be written down.
     pub fn failed(&self, claim: &Claim, reason: &str) -> Result<()> {
-        files::write_atomically(&self.place("failed", &claim.name), reason.as_bytes())?;
-        match fs::remove_file(&claim.path) {
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                Err(error).with_context(|| format!("{}: cannot be removed", claim.path.display()))
-            }
-            _ => Ok(()),
+        // Into the ticket first: what is in failed/ has its reason, whenever we are killed.
+        let written = File::options().write(true).truncate(true).open(&claim.path).and_then(|mut ticket| {
+            ticket.write_all(reason.as_bytes())?;
+            ticket.sync_all()
+        });
+        match written {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error).with_context(|| format!("{}: cannot be written", claim.path.display())),
+            Ok(()) => take(&claim.path, &self.place("failed", &claim.name)).map(drop),
         }
     }
 }
