@@ -118,27 +118,20 @@ pub fn hebbian_update(
     Ok(Parameters { forward, feedback })
 }
 
-/// The states of replica `r` alone, its dimension kept.
-fn replica(states: &[Vec<Tensor>; 3], replicas: usize, r: usize) -> Result<[Vec<Tensor>; 3]> {
-    let of = |s: &Vec<Tensor>| -> Result<Vec<Tensor>> {
-        match replicas {
-            1 => Ok(s.clone()),
-            _ => s.iter().map(|s| s.narrow(0, r, 1)).collect(),
-        }
-    };
-    Ok([of(&states[0])?, of(&states[1])?, of(&states[2])?])
+/// The largest |s' − s| of any neuron, for each image.
+fn largest_changes(s_next: &[Tensor], s: &[Tensor]) -> Result<Vec<f64>> {
+    let layers: Vec<Tensor> = (s_next.iter().zip(s))
+        .map(|(next, s)| (next - s)?.abs()?.max(D::Minus1)?.flatten_all())
+        .collect::<Result<_>>()?;
+    Tensor::stack(&layers, 0)?.max(0)?.to_dtype(DType::F64)?.to_vec1()
 }
 
-/// The largest |s' − s| of any neuron, for each replica.
-fn largest_changes(s_next: &[Tensor], s: &[Tensor], replicas: usize) -> Result<Vec<f64>> {
-    let mut largest = vec![0.0; replicas];
-    for (next, s) in s_next.iter().zip(s) {
-        let change = (next - s)?.abs()?.reshape((replicas, ()))?.max(1)?.to_dtype(DType::F64)?;
-        for (largest, change) in largest.iter_mut().zip(change.to_vec1::<f64>()?) {
-            *largest = change.max(*largest);
-        }
+/// Replaces the states of `those` images, a mask of shape (…, B, 1), by `new` ones.
+fn replace(states: &mut [Tensor], those: &Tensor, new: &[Tensor]) -> Result<()> {
+    for (state, new) in states.iter_mut().zip(new) {
+        *state = those.broadcast_as(state.shape())?.where_cond(new, state)?;
     }
-    Ok(largest)
+    Ok(())
 }
 
 /// Steps between two looks at whether the first phase has settled.
@@ -153,8 +146,8 @@ pub struct Protocol {
     pub tied: bool,
     /// T, steps of the first phase.
     pub first_steps: usize,
-    /// The first phase ends where no neuron moves by more than this (line 4 of Algorithms 1 and 2), at the
-    /// latest after T steps; 0 runs all T. Looked at every [`SETTLE_CHECK`] steps.
+    /// The first phase of an image ends where none of its neurons moves by more than this (line 4 of
+    /// Algorithms 1 and 2), at the latest after T steps; 0 runs all T. Looked at every [`SETTLE_CHECK`] steps.
     pub settle_tolerance: f64,
     /// K, steps of the second phase.
     pub second_steps: usize,
@@ -178,7 +171,7 @@ impl Protocol {
     }
 
     /// The first phase from s_0 = 0: the last three states s_{T−2}, s_{T−1}, s_T, oldest first, and how many
-    /// steps it took, for each replica (one where `x` is (B, d_in)).
+    /// steps it took each image.
     ///
     /// # Errors
     /// Only those of candle (shapes that differ).
@@ -191,46 +184,41 @@ impl Protocol {
         let drive = dynamics.drive(theta, x)?;
         let s_0 = dynamics.rest(theta, x)?;
         let mut recent = [s_0.clone(), s_0.clone(), s_0];
-        let replicas = if x.rank() == 2 { 1 } else { x.dim(0)? };
-        let mut settled = vec![None; replicas];
+        // What images were left with that are through, after so many steps.
+        let mut settled = recent.clone();
+        let mut images = x.dims().to_vec();
+        images[x.rank() - 1] = 1;
+        let mut steps = vec![0; images.iter().product()];
         for t in 0..self.first_steps {
             let s_next = dynamics.step(theta, &drive, &recent[2], None)?;
             recent.rotate_left(1);
             recent[2] = s_next;
-            if !self.looks_settled_at(t) {
+            let rest: Vec<bool> = if t + 1 == self.first_steps {
+                vec![true; steps.len()]
+            } else if self.looks_settled_at(t) {
+                let changes = largest_changes(&recent[2], &recent[1])?;
+                changes.iter().map(|&change| change <= self.settle_tolerance).collect()
+            } else {
                 continue;
+            };
+            let mut through = vec![0u8; steps.len()];
+            for (i, steps) in steps.iter_mut().enumerate().filter(|(i, steps)| rest[*i] && **steps == 0) {
+                (through[i], *steps) = (1, t + 1);
             }
-            for (r, change) in largest_changes(&recent[2], &recent[1], replicas)?.into_iter().enumerate() {
-                if settled[r].is_none() && change <= self.settle_tolerance {
-                    settled[r] = Some((replica(&recent, replicas, r)?, t + 1));
+            if !through.contains(&0) {
+                return Ok((recent, steps));
+            }
+            if through.contains(&1) {
+                let through = Tensor::from_vec(through, &images[..], x.device())?;
+                for (settled, recent) in settled.iter_mut().zip(&recent) {
+                    replace(settled, &through, recent)?;
                 }
             }
-            if settled.iter().all(Option::is_some) {
+            if !steps.contains(&0) {
                 break;
             }
         }
-        // What others still needed after a replica had settled is none of its business.
-        let mut steps = Vec::new();
-        let mut states: Vec<[Vec<Tensor>; 3]> = Vec::new();
-        for (r, settled) in settled.into_iter().enumerate() {
-            let (recent, at) = match settled {
-                Some(settled) => settled,
-                None => (replica(&recent, replicas, r)?, self.first_steps),
-            };
-            steps.push(at);
-            states.push(recent);
-        }
-        if steps.iter().all(|&at| at == steps[0]) {
-            // All ended together, with the states as they are, or as they were when the last settled.
-            let together = if replicas == 1 { states.swap_remove(0) } else { recent };
-            return Ok((together, steps));
-        }
-        let joined = |age: usize, n: usize| {
-            Tensor::cat(&states.iter().map(|state| &state[age][n]).collect::<Vec<_>>(), 0)
-        };
-        let layers = 0..recent[2].len();
-        let age = |age: usize| layers.clone().map(|n| joined(age, n)).collect::<Result<Vec<_>>>();
-        Ok(([age(0)?, age(1)?, age(2)?], steps))
+        Ok((settled, steps))
     }
 
     /// The second phase from the settled state `s_star`: K nudged steps, the weights changing at

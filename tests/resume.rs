@@ -202,15 +202,22 @@ fn more_epochs_go_on_where_the_run_ended() {
 #[test]
 fn the_number_of_threads_does_not_matter_to_the_bits() {
     let place = Place::new();
-    let run = |threads: &str| {
-        let more = ["--epochs", "1", "--name", threads];
+    let run = |threads: &str, settling: &str| {
+        let name = format!("{settling}-{threads}");
+        let settling = format!("learning.settle_tolerance={settling}");
+        let more = ["--epochs", "1", "--name", &name, "--set", &settling];
         let mut arguments = place.small_run("cvf", &more);
         let at = arguments.iter().position(|a| *a == "--threads").unwrap();
         arguments[at + 1] = threads;
         place.eqprop().args(arguments).assert().success();
-        let bytes = fs::read(place.path(&format!("checkpoints/{threads}-data/last.safetensors"))).unwrap();
+        let bytes = fs::read(place.path(&format!("checkpoints/{name}-data/last.safetensors"))).unwrap();
         let header = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
-        (bytes[8 + header..].to_vec(), metrics(&place.path(&format!("runs/{threads}-data/metrics.jsonl"))))
+        (bytes[8 + header..].to_vec(), metrics(&place.path(&format!("runs/{name}-data/metrics.jsonl"))))
     };
-    assert!(run("1") == run("3"));
+    for settling in ["0.0", "1e-3"] {
+        let alone = run("1", settling);
+        let steps = alone.1[1]["settle/steps"].as_f64().unwrap();
+        assert_eq!(steps < 40.0, settling != "0.0", "{steps} steps");
+        assert!(alone == run("2", settling) && alone == run("4", settling), "{settling}");
+    }
 }

@@ -28,7 +28,7 @@ impl Plain {
         let x = images(batch, dtype, &self.device)?;
         let ([older, old, s], steps) = self.protocol.first_phase(&self.dynamics, &self.theta, &x)?;
         let mut report = report(&s, &old, &older, &batch.labels)?;
-        report.steps = steps[0] * batch.labels.len();
+        report.steps = steps.iter().sum();
         Ok((x, s, report))
     }
 }

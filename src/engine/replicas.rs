@@ -220,15 +220,15 @@ impl State {
             };
             let [older, old, s] = &states;
             let mut report = report(&of(s)?, &of(old)?, &of(older)?, &batch.labels)?;
-            report.steps = steps[r] * batch.labels.len();
+            report.steps = steps[r * batch.labels.len()..][..batch.labels.len()].iter().sum();
             reports.push(report);
         }
         self.stacked = Some((ids, theta));
         Ok(reports)
     }
 
-    /// The first phase and, where there is a nudge, the second: s_{T−2}, s_{T−1}, s_T, the steps each replica took,
-    /// and the new θ. In one kernel where the device has it.
+    /// The first phase and, where there is a nudge, the second: s_{T−2}, s_{T−1}, s_T, the steps it took each
+    /// image, and the new θ. In one kernel where the device has it.
     fn phases(&self, theta: Parameters, x: &Tensor, nudge: Option<Nudge>) -> Result<Phases> {
         let (dynamics, protocol) = (&self.dynamics, &self.protocol);
         if let Some(nudge) = nudge
@@ -237,7 +237,7 @@ impl State {
         {
             let launch = |given: &Tensor| given.apply_op1_no_bwd(&kernel);
             let (states, theta) = kernel.run(dynamics, protocol, &theta, x, nudge, launch)?;
-            return Ok((states, vec![protocol.first_steps; x.dim(0)?], theta));
+            return Ok((states, vec![protocol.first_steps; x.dim(0)? * x.dim(1)?], theta));
         }
         let (states, steps) = protocol.first_phase(dynamics, &theta, x)?;
         let theta = match nudge {
@@ -250,7 +250,7 @@ impl State {
     }
 }
 
-/// The last three states of the first phase, how many steps each replica took, and θ.
+/// The last three states of the first phase, how many steps it took each image, and θ.
 type Phases = ([Vec<Tensor>; 3], Vec<usize>, Parameters);
 
 /// Weights of many with a leading dimension of replicas; biases as (R, 1, d_n).

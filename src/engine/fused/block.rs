@@ -1,15 +1,16 @@
-//! A block of images that settle together, and its two phases.
+//! Blocks of images, the step that both phases take, and the second phase.
 
 use super::lanes::{Kernel, Lanes, Real, WIDTH};
+use super::settling::Moving;
 use super::sweep::{Output, Term, sweep};
 use super::synapses::{Synapses, panel_count};
 use crate::activation::Activation;
 use crate::engine::{Report, larger};
-use crate::learning::Protocol;
 use candle_core::{Tensor, WithDType};
+use std::ops::RangeInclusive;
 
-/// How many images settle together.
-pub const BLOCK: usize = 10;
+/// How many images make a block, at the least and at the most. Fewer would wait for the weights to stream by.
+pub const BLOCK: RangeInclusive<usize> = 5..=10;
 
 /// All weights from layer `from` into layer `to`.
 pub struct Connection<T> {
@@ -50,12 +51,21 @@ impl<T: Real> Weights<T> {
     pub fn stride(&self, n: usize) -> usize {
         panel_count(self.widths[n]) * WIDTH
     }
+
+    /// Puts the states of so many images to rest: s_0 = 0.
+    pub fn rest(&self, rows: usize, states: &mut States<T>) {
+        states.resize_with(self.widths.len(), Vec::new);
+        for (n, layer) in states.iter_mut().enumerate() {
+            layer.clear();
+            layer.resize(rows * self.stride(n), T::default());
+        }
+    }
 }
 
 /// States of all layers of a block: layer n is row-major (images, stride(n)).
 pub type States<T> = Vec<Vec<T>>;
 
-/// A block of at most [`BLOCK`] images: what a step reads.
+/// A block of images: what a step reads.
 #[derive(Default)]
 pub struct Block<T> {
     /// How many images.
@@ -68,8 +78,10 @@ pub struct Block<T> {
     pub drive: Vec<T>,
     /// s_{T−2}, s_{T−1} and s_T = s_* of the first phase.
     pub settled: [States<T>; 3],
-    /// Steps the first phase took.
+    /// Σ steps of the first phase over the images.
     pub steps: usize,
+    /// Those still on their way there.
+    pub moving: Moving<T>,
     /// s_t of the second phase.
     pub s: States<T>,
     /// s_t − s_* of layer N.
@@ -131,7 +143,7 @@ impl<T: Real> Layer<'_, T> {
 }
 
 #[inline(always)]
-fn splat<L: Lanes>(value: f64) -> L {
+pub fn splat<L: Lanes>(value: f64) -> L {
     L::splat(L::Elem::from_f64(value))
 }
 
@@ -150,7 +162,7 @@ fn apply<L: Lanes>(activation: Activation, x: L) -> L {
 /// F(x, s, θ) for a block: every layer from the one before, all at once.
 /// `drive` is what the input contributes to layer N; `more` are further terms, by layer.
 #[inline(always)]
-fn step<L: Lanes>(
+pub fn step<L: Lanes>(
     weights: &Weights<L::Elem>,
     activation: Activation,
     rows: usize,
@@ -178,7 +190,7 @@ fn step<L: Lanes>(
 
 /// s' ← (s + s')/2.
 #[inline(always)]
-fn halfway<T: Real>(s_next: &mut States<T>, s: &States<T>) {
+pub fn halfway<T: Real>(s_next: &mut States<T>, s: &States<T>) {
     for (next, s) in s_next.iter_mut().zip(s) {
         for (next, &s) in next.iter_mut().zip(s) {
             *next = (*next + s) * T::from_f64(0.5);
@@ -186,74 +198,24 @@ fn halfway<T: Real>(s_next: &mut States<T>, s: &States<T>) {
     }
 }
 
-/// The first phase of a block.
-pub struct FirstPhase<'a, T> {
-    /// The block; its `settled` states and `drive` are computed.
-    pub block: &'a mut Block<T>,
-    /// θ.
-    pub weights: &'a Weights<T>,
-    /// T.
-    pub protocol: &'a Protocol,
-    /// σ.
-    pub activation: Activation,
-    /// Whether each step goes only half the way.
-    pub damped: bool,
-    /// Pixels, (rows, d_in).
-    pub images: &'a [u8],
-    /// Which of them to look at: [`Block::lit`].
-    pub lit: &'a [u32],
-}
-
-impl<T: Real> Kernel<T> for FirstPhase<'_, T> {
+impl<T: Real> Block<T> {
+    /// x of these images and what it drives layer N with; all else is made ready for so many.
     #[inline(always)]
-    fn run<L: Lanes<Elem = T>>(self) {
-        let Self { block, weights, protocol, activation, damped, images, lit } = self;
+    pub fn begin<L: Lanes<Elem = T>>(&mut self, weights: &Weights<T>, images: &[u8], lit: &[u32]) {
         let (last, width) = (weights.last(), weights.input.from);
         let rows = images.len() / width;
-        block.prepare(weights, rows, lit);
-        for (x, image) in block.x.chunks_exact_mut(lit.len()).zip(images.chunks_exact(width)) {
+        self.prepare(weights, rows, lit);
+        for (x, image) in self.x.chunks_exact_mut(lit.len()).zip(images.chunks_exact(width)) {
             for (x, &pixel) in x.iter_mut().zip(lit) {
                 *x = T::from_f64(f64::from(image[pixel as usize]) / 255.0);
             }
         }
-        let terms = [weights.input.input_of(lit, &block.x)];
+        let terms = [weights.input.input_of(lit, &self.x)];
         let layer = Layer { rows, stride: weights.stride(last), terms: &terms, activation: None };
-        layer.run::<L>(&weights.bias[last], 0, &mut block.drive);
-        for t in 0..protocol.first_steps {
-            block.settled.rotate_left(1);
-            block.steps = t + 1;
-            let [_, s, s_next] = &mut block.settled;
-            step::<L>(weights, activation, rows, &block.drive, &[], s, s_next);
-            if damped {
-                halfway(s_next, s);
-            }
-            if protocol.looks_settled_at(t)
-                && largest_change::<L>(s_next, s).to_f64() <= protocol.settle_tolerance
-            {
-                break;
-            }
-        }
+        layer.run::<L>(&weights.bias[last], 0, &mut self.drive);
     }
-}
 
-/// The largest |s' − s| of any neuron of a block.
-#[inline(always)]
-fn largest_change<L: Lanes>(s_next: &States<L::Elem>, s: &States<L::Elem>) -> L::Elem {
-    let mut largest = splat::<L>(0.0);
-    for (next, s) in s_next.iter().zip(s) {
-        for (next, s) in next.chunks_exact(WIDTH).zip(s.chunks_exact(WIDTH)) {
-            // SAFETY: each chunk is WIDTH long.
-            let change = unsafe { L::load(next.as_ptr()).sub(L::load(s.as_ptr())) };
-            largest = largest.max(change).max(splat::<L>(0.0).sub(change));
-        }
-    }
-    let mut lanes = [L::Elem::default(); WIDTH];
-    unsafe { largest.store(lanes.as_mut_ptr()) };
-    lanes.into_iter().fold(L::Elem::default(), |a, b| if b > a { b } else { a })
-}
-
-impl<T: Real> Block<T> {
-    /// Sizes everything for `rows` images and puts every state to rest.
+    /// Sizes everything for `rows` images.
     fn prepare(&mut self, weights: &Weights<T>, rows: usize, lit: &[u32]) {
         self.rows = rows;
         self.lit.clear();
@@ -265,11 +227,9 @@ impl<T: Real> Block<T> {
         self.x.resize(rows * lit.len(), T::default());
         self.drive.resize(rows * weights.stride(weights.last()), T::default());
         fit(&mut self.drift, weights.stride(weights.last()));
+        self.steps = 0;
         for states in &mut self.settled {
-            states.resize_with(weights.widths.len(), Vec::new);
-            for (n, layer) in states.iter_mut().enumerate() {
-                fit(layer, weights.stride(n));
-            }
+            weights.rest(rows, states);
         }
     }
 
@@ -293,7 +253,7 @@ impl<T: Real> Block<T> {
             }
             largest
         };
-        report.steps += self.rows * self.steps;
+        report.steps += self.steps;
         for (row, &label) in labels.iter().enumerate() {
             let output: Vec<f64> =
                 (s[0][row * weights.stride(0)..][..weights.widths[0]].iter()).map(|s| s.to_f64()).collect();

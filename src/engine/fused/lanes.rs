@@ -328,8 +328,24 @@ impl Isa {
         })
     }
 
+    /// Runs `kernel` with this.
+    ///
+    /// # Safety
+    /// The CPU must have it: no more than [`Isa::native`].
+    #[inline]
+    pub unsafe fn run<K: Kernel<f32>>(self, kernel: K) {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => unsafe { x86::run_avx512(kernel) },
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => unsafe { x86::run_avx2(kernel) },
+            _ => kernel.run::<Portable<f32>>(),
+        }
+    }
+
+    /// The best this CPU has.
     #[cfg(target_arch = "x86_64")]
-    fn native() -> Isa {
+    pub fn native() -> Isa {
         let wide = is_x86_feature_detected!("avx512f")
             && is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx512dq")
@@ -342,8 +358,9 @@ impl Isa {
         }
     }
 
+    /// The best this CPU has.
     #[cfg(not(target_arch = "x86_64"))]
-    fn native() -> Isa {
+    pub fn native() -> Isa {
         Isa::Portable
     }
 }
@@ -351,14 +368,8 @@ impl Isa {
 impl Real for f32 {
     #[inline]
     fn dispatch<K: Kernel<f32>>(kernel: K) {
-        match Isa::detect() {
-            // SAFETY: `detect` has found the features.
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => unsafe { x86::run_avx512(kernel) },
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => unsafe { x86::run_avx2(kernel) },
-            _ => kernel.run::<Portable<f32>>(),
-        }
+        // SAFETY: `detect` has found the features.
+        unsafe { Isa::detect().run(kernel) }
     }
 }
 

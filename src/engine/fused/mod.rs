@@ -9,11 +9,13 @@
 //! - the same for large tied matrices under C-EP, whose updates telescope: W_n(t) = W_n(0) +
 //!   c·(sⁿ_tᵀ·sⁿ⁺¹_t − sⁿ_0ᵀ·sⁿ⁺¹_0), so that s·W_n(t) is s·W_n(0) and two products with (B, B) matrices;
 //! - pixels that are black in all images of a minibatch left out, which take no part in anything;
-//! - images in blocks of [`BLOCK`], each on a thread of its own for the whole first phase. Every
-//!   number is computed the same way whichever thread does it.
+//! - images in [blocks](BLOCK), each on a thread of its own for the whole first phase, which ends for every
+//!   image as it settles ([`settling`]). A number is computed the same way whichever thread does it, and
+//!   whatever images share its block.
 
 mod block;
 mod lanes;
+mod settling;
 mod sweep;
 mod synapses;
 
@@ -22,13 +24,12 @@ use crate::dynamics::Dynamics;
 use crate::learning::{Protocol, Rule};
 use crate::network::{Dims, Forward, Parameters};
 use anyhow::Result;
-use block::{
-    Accumulate, BLOCK, Block, Connection, FirstPhase, InnerProducts, Move, NudgedStep, Weights, pad_bias,
-};
+use block::{Accumulate, BLOCK, Block, Connection, InnerProducts, Move, NudgedStep, Weights, pad_bias};
 use candle_core::{Device, Tensor};
 use lanes::WIDTH;
 pub use lanes::{Isa, Real};
 use rayon::prelude::*;
+use settling::FirstPhase;
 use sweep::Term;
 use synapses::Synapses;
 
@@ -40,6 +41,8 @@ pub struct Fused<T: Real> {
     dynamics: Dynamics,
     protocol: Protocol,
     weights: Weights<T>,
+    /// How many images a block has; the last may have fewer.
+    rows: usize,
     blocks: Vec<Block<T>>,
     moves: Vec<Move<T>>,
 }
@@ -70,32 +73,34 @@ impl<T: Real> Fused<T> {
                 .map(|layer| pad_bias(&layer.bias))
                 .collect::<candle_core::Result<_>>()?,
         };
-        let (blocks, moves) = (Vec::new(), Vec::new());
-        Ok(Self { dynamics, protocol, weights, blocks, moves })
+        let (rows, blocks, moves) = Default::default();
+        Ok(Self { dynamics, protocol, weights, rows, blocks, moves })
     }
 
-    /// Runs the first phase on every block of the batch. Which pixels are black in all of them is found out
-    /// for so many images `together`.
-    fn first_phase(&mut self, batch: &Batch, together: usize) -> Report {
-        let (weights, protocol) = (&self.weights, &self.protocol);
-        let Dynamics { activation, damped, .. } = self.dynamics;
+    /// Runs the first phase on every image of the batch. Pixels are left out that are black in all images of
+    /// the batch, as the updates need it, or else in all images of a block.
+    fn first_phase(&mut self, batch: &Batch, updates: bool) -> Report {
+        let (weights, dynamics, protocol) = (&self.weights, &self.dynamics, &self.protocol);
         let pixels = weights.input.from;
-        let block_bytes = BLOCK * pixels;
+        let images = batch.labels.len();
+        self.rows = images.div_ceil(rayon::current_num_threads()).clamp(*BLOCK.start(), *BLOCK.end());
+        let together = if updates { images } else { self.rows };
         let lit: Vec<Vec<u32>> =
             (batch.images.chunks(together * pixels)).map(|images| lit_pixels(images, pixels)).collect();
-        let count = batch.labels.len().div_ceil(BLOCK);
+        let count = images.div_ceil(self.rows);
         self.blocks.resize_with(count, Block::default);
         let run = |(i, (block, images)): (usize, (&mut Block<T>, &[u8]))| {
-            let lit = &lit[i * BLOCK / together];
-            T::dispatch(FirstPhase { block, weights, protocol, activation, damped, images, lit });
+            let lit = &lit[i * self.rows / together];
+            T::dispatch(FirstPhase { block, weights, dynamics, protocol, images, lit });
         };
+        let bytes = self.rows * pixels;
         if count > 1 && rayon::current_num_threads() > 1 {
-            (self.blocks.par_iter_mut().zip(batch.images.par_chunks(block_bytes)).enumerate()).for_each(run);
+            (self.blocks.par_iter_mut().zip(batch.images.par_chunks(bytes)).enumerate()).for_each(run);
         } else {
-            (self.blocks.iter_mut().zip(batch.images.chunks(block_bytes)).enumerate()).for_each(run);
+            (self.blocks.iter_mut().zip(batch.images.chunks(bytes)).enumerate()).for_each(run);
         }
         let mut report = Report::default();
-        for (block, labels) in self.blocks.iter().zip(batch.labels.chunks(BLOCK)) {
+        for (block, labels) in self.blocks.iter().zip(batch.labels.chunks(self.rows)) {
             block.report(weights, labels, &mut report);
         }
         report
@@ -236,10 +241,10 @@ impl<T: Real> Fused<T> {
         };
         if self.blocks.len() > 1 && rayon::current_num_threads() > 1 {
             let blocks = self.blocks.par_iter_mut().zip(&mut self.moves);
-            blocks.zip(batch.labels.par_chunks(BLOCK)).for_each(run);
+            blocks.zip(batch.labels.par_chunks(self.rows)).for_each(run);
         } else {
             let blocks = self.blocks.iter_mut().zip(&mut self.moves);
-            blocks.zip(batch.labels.chunks(BLOCK)).for_each(run);
+            blocks.zip(batch.labels.chunks(self.rows)).for_each(run);
         }
     }
 
@@ -252,7 +257,7 @@ impl<T: Real> Fused<T> {
             let mut more: Vec<Vec<Term<T>>> = vec![Vec::new(); weights.widths.len()];
             for gram in grams {
                 more[gram.to].extend(blocks.iter().enumerate().map(|(j, other)| Term {
-                    a: &gram.products[i * BLOCK * images + j * BLOCK..],
+                    a: &gram.products[i * self.rows * images + j * self.rows..],
                     a_row: images,
                     a_k: 1,
                     b: match gram.factor {
@@ -270,9 +275,9 @@ impl<T: Real> Fused<T> {
             T::dispatch(NudgedStep { block, step, weights, activation, more, labels, beta, damped });
         };
         if share {
-            (self.moves.par_iter_mut().zip(batch.labels.par_chunks(BLOCK)).enumerate()).for_each(run);
+            (self.moves.par_iter_mut().zip(batch.labels.par_chunks(self.rows)).enumerate()).for_each(run);
         } else {
-            (self.moves.iter_mut().zip(batch.labels.chunks(BLOCK)).enumerate()).for_each(run);
+            (self.moves.iter_mut().zip(batch.labels.chunks(self.rows)).enumerate()).for_each(run);
         }
     }
 }
@@ -309,11 +314,12 @@ enum Factor {
 
 /// c·(a_i·b_j + one) for the rows of all blocks, (B, B) row-major.
 fn inner_products<T: Real>(a: &[&[T]], b: &[&[T]], stride: usize, width: usize, scale: T, one: T) -> Vec<T> {
+    let rows = a[0].len() / stride;
     let images: usize = a.iter().map(|rows| rows.len() / stride).sum();
     let mut products = vec![T::default(); images * images];
     for (i, a) in a.iter().enumerate() {
         for (j, b) in b.iter().enumerate() {
-            let out = &mut products[i * BLOCK * images + j * BLOCK..];
+            let out = &mut products[i * rows * images + j * rows..];
             T::dispatch(InnerProducts { a, b, stride, width, scale, one, out, out_stride: images });
         }
     }
@@ -405,13 +411,13 @@ fn add_to_bias<T: Real>(bias: &mut [T], moves: &[Move<T>], n: usize, rate: T) {
 
 impl<T: Real> Engine for Fused<T> {
     fn train(&mut self, batch: &Batch, beta: f64) -> Result<Report> {
-        let report = self.first_phase(batch, batch.labels.len());
+        let report = self.first_phase(batch, true);
         self.second_phase(batch, beta);
         Ok(report)
     }
 
     fn evaluate(&mut self, batch: &Batch) -> Result<Report> {
-        Ok(self.first_phase(batch, BLOCK))
+        Ok(self.first_phase(batch, false))
     }
 
     fn multiply_adds(&self, report: &Report) -> f64 {

@@ -4,6 +4,7 @@
 //! the tiling, so results do not depend on how rows and panels are shared out.
 
 use super::lanes::{Lanes, WIDTH};
+use std::ops::Range;
 
 /// One product to add up: `a` read number by number, `b` in runs of [`WIDTH`].
 #[derive(Clone, Copy)]
@@ -63,33 +64,60 @@ pub fn sweep<L: Lanes>(rows: usize, panels: usize, terms: &[Term<L::Elem>], outp
         term.check(rows, panels);
     }
     // SAFETY (all tiles): the bounds were checked for all rows and panels just above.
-    let mut panel = 0;
-    while panel < panels {
-        let two = L::MANY_REGISTERS && panel + 2 <= panels;
-        let mut row = 0;
-        while row < rows {
-            let left = rows - row;
-            row += unsafe {
-                if L::MANY_REGISTERS && left >= 10 {
-                    if two {
-                        tile::<L, 10, 2>(row, panel, terms, output)
-                    } else {
-                        tile::<L, 10, 1>(row, panel, terms, output)
-                    }
-                } else if !L::MANY_REGISTERS && left >= 5 {
-                    tile::<L, 5, 1>(row, panel, terms, output)
-                } else if two {
-                    tile::<L, 1, 2>(row, panel, terms, output)
-                } else {
-                    tile::<L, 1, 1>(row, panel, terms, output)
-                }
-            };
+    unsafe {
+        if L::MANY_REGISTERS {
+            let whole = rows - rows % 10;
+            tiles::<L, 10, 2>(0..whole, 0..panels, terms, output);
+            // The tiles of what is left share their panels while those are in the cache.
+            let shared = if whole < rows { panels } else { 0 };
+            for first in (0..shared).step_by(8) {
+                let panels = first..panels.min(first + 8);
+                let row = tiles::<L, 5, 4>(whole..rows, panels.clone(), terms, output);
+                let row = tiles::<L, 2, 8>(row..rows, panels.clone(), terms, output);
+                tiles::<L, 1, 8>(row..rows, panels, terms, output);
+            }
+        } else {
+            for first in (0..panels).step_by(4) {
+                let panels = first..panels.min(first + 4);
+                let row = tiles::<L, 5, 1>(0..rows, panels.clone(), terms, output);
+                let row = tiles::<L, 2, 2>(row..rows, panels.clone(), terms, output);
+                tiles::<L, 1, 4>(row..rows, panels, terms, output);
+            }
         }
-        panel += if two { 2 } else { 1 };
     }
 }
 
-/// `M` rows × `P` panels, accumulated in registers. Returns `M`.
+/// As many tiles of `M` × `P` as there are rows for, and narrower ones where no `P` panels are left.
+/// Returns the first row that is left.
+///
+/// # Safety
+/// Every term must reach to the ends of both ranges.
+#[inline(always)]
+unsafe fn tiles<L: Lanes, const M: usize, const P: usize>(
+    rows: Range<usize>,
+    panels: Range<usize>,
+    terms: &[Term<L::Elem>],
+    output: &impl Output<L>,
+) -> usize {
+    let end = rows.start + rows.len() / M * M;
+    let mut panel = panels.start;
+    while panel < panels.end {
+        let wide = panel + P <= panels.end;
+        for row in (rows.start..end).step_by(M) {
+            unsafe {
+                if wide {
+                    tile::<L, M, P>(row, panel, terms, output);
+                } else {
+                    tile::<L, M, 1>(row, panel, terms, output);
+                }
+            }
+        }
+        panel += if wide { P } else { 1 };
+    }
+    end
+}
+
+/// `M` rows × `P` panels, accumulated in registers.
 ///
 /// # Safety
 /// Every term must reach to row + M and panel + P.
@@ -99,7 +127,7 @@ unsafe fn tile<L: Lanes, const M: usize, const P: usize>(
     panel: usize,
     terms: &[Term<L::Elem>],
     output: &impl Output<L>,
-) -> usize {
+) {
     let mut sums = [[L::splat(L::Elem::default()); P]; M];
     for (i, sums) in sums.iter_mut().enumerate() {
         for (j, sum) in sums.iter_mut().enumerate() {
@@ -134,5 +162,85 @@ unsafe fn tile<L: Lanes, const M: usize, const P: usize>(
             output.finish(row + i, panel + j, sum);
         }
     }
-    M
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::lanes::{Isa, Kernel};
+    use super::*;
+    use std::cell::RefCell;
+
+    /// Into `out`, row-major (rows, panels·WIDTH), beginning with what is there.
+    struct Into<'a>(&'a RefCell<Vec<f32>>, usize);
+
+    impl<L: Lanes<Elem = f32>> Output<L> for Into<'_> {
+        #[inline(always)]
+        fn start(&self, row: usize, panel: usize) -> L {
+            unsafe { L::load(self.0.borrow()[(row * self.1 + panel) * WIDTH..][..WIDTH].as_ptr()) }
+        }
+
+        #[inline(always)]
+        fn finish(&self, row: usize, panel: usize, sum: L) {
+            unsafe { sum.store(self.0.borrow_mut()[(row * self.1 + panel) * WIDTH..][..WIDTH].as_mut_ptr()) }
+        }
+    }
+
+    struct Sweep<'a>(usize, usize, &'a [Term<'a, f32>], Into<'a>);
+
+    impl Kernel<f32> for Sweep<'_> {
+        #[inline(always)]
+        fn run<L: Lanes<Elem = f32>>(self) {
+            sweep::<L>(self.0, self.1, self.2, &self.3);
+        }
+    }
+
+    #[test]
+    fn every_tile_of_every_instruction_set_gives_each_number_the_same_bits() {
+        let depth = 7;
+        let only = [0, 3, 5];
+        let draw = |count: usize, salt: usize| -> Vec<f32> {
+            (0..count).map(|i| ((i * 2_654_435_761 + salt) % 1009) as f32 / 1009.0 - 0.4).collect()
+        };
+        for rows in 1..=23 {
+            for panels in 1..=19 {
+                let (a, b) = (draw(rows * depth, rows), draw(panels * depth * WIDTH, panels));
+                let all = Term {
+                    a: &a,
+                    a_row: depth,
+                    a_k: 1,
+                    b: &b,
+                    b_panel: depth * WIDTH,
+                    b_k: WIDTH,
+                    b_only: None,
+                    depth,
+                };
+                let terms = [all, Term { b_only: Some(&only), depth: only.len(), ..all }];
+                let start = draw(rows * panels * WIDTH, 1);
+                // Over k in order, rounded once where there are fused multiply-adds.
+                let expected = |fused: bool| -> Vec<f32> {
+                    let number = |i: usize| {
+                        let (row, panel, lane) = (i / WIDTH / panels, i / WIDTH % panels, i % WIDTH);
+                        let product = |sum: f32, (a_k, b_k): (usize, usize)| {
+                            let (a, b) = (a[row * depth + a_k], b[(panel * depth + b_k) * WIDTH + lane]);
+                            if fused { a.mul_add(b, sum) } else { a * b + sum }
+                        };
+                        (0..depth)
+                            .map(|k| (k, k))
+                            .chain(only.iter().enumerate().map(|(k, &b)| (k, b as usize)))
+                            .fold(start[i], product)
+                    };
+                    (0..start.len()).map(number).collect()
+                };
+                for isa in [Isa::Portable, Isa::Avx2, Isa::Avx512] {
+                    if isa > Isa::native() {
+                        continue;
+                    }
+                    let out = RefCell::new(start.clone());
+                    // SAFETY: the CPU has it.
+                    unsafe { isa.run(Sweep(rows, panels, &terms, Into(&out, panels))) };
+                    assert!(out.into_inner() == expected(isa > Isa::Portable), "{isa:?}, {rows} × {panels}");
+                }
+            }
+        }
+    }
 }
