@@ -48,7 +48,7 @@ fn finished_sweep(place: &Place, runs: &[Ended]) {
             let falling = |last: f64| last + 40.0 * (epochs - epoch) as f64 / (epochs * epoch) as f64;
             lines += &format!(
                 "{{\"epoch\":{epoch},\"data\":\"mnist\",\"error/train\":{},\"error/test\":{},\
-                 \"speed/minibatches_per_second\":1000.0,\"collapsed\":false}}\n",
+                 \"speed/epoch_seconds\":3.0,\"collapsed\":false}}\n",
                 falling(train),
                 falling(test)
             );
@@ -167,4 +167,5 @@ fn verdicts_follow_two_standard_errors() {
     assert_eq!(table.lines().count(), 26);
     let page = place.read("r/report.html");
     assert!(page.contains("after 7 of 100 epochs") && page.contains("2.60 ± 0.10"));
+    assert!(page.contains(">3.0 s<") && page.contains(">2 min<"), "30 epochs of 3 s");
 }

@@ -88,10 +88,7 @@ impl Measured {
         if line["collapsed"] == true {
             self.collapsed.get_or_insert(number);
         }
-        if let Some(speed) = line["speed/minibatches_per_second"].as_f64() {
-            let images = self.config.training.limit_train.unwrap_or(60_000);
-            self.seconds += images.div_ceil(self.config.training.batch_size) as f64 / speed;
-        }
+        self.seconds += line["speed/epoch_seconds"].as_f64().unwrap_or_default();
         Ok(())
     }
 

@@ -156,6 +156,7 @@ fn close_epoch(
     }
     if let Some(speed) = speed {
         metrics.push("speed/minibatches_per_second", speed);
+        metrics.push("speed/epoch_seconds", run.minibatches_per_epoch() as f64 / speed);
     }
     let mut collapsed = false;
     if let Some(trained) = trained {

@@ -109,7 +109,7 @@ pub fn metrics(path: &Path) -> Vec<serde_json::Value> {
     text.lines()
         .map(|line| {
             let mut line: serde_json::Value = serde_json::from_str(line).unwrap();
-            line.as_object_mut().unwrap().remove("speed/minibatches_per_second");
+            line.as_object_mut().unwrap().retain(|name, _| !name.starts_with("speed/"));
             line
         })
         .collect()
