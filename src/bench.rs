@@ -1,9 +1,9 @@
 //! How fast a configuration trains on this machine.
 
 use crate::config::Config;
-use crate::data::Split;
+use crate::data::{Dataset, Split};
 use crate::engine::{Batch, Engine, Report};
-use crate::rng;
+use crate::{rng, train};
 use anyhow::{Context, Result};
 use candle_core::{Device, Tensor};
 use serde::Serialize;
@@ -22,6 +22,10 @@ pub struct Speed {
     pub first_phase_steps: f64,
     /// Billions of floating-point operations done a second, a multiply-add being two.
     pub gflops: f64,
+    /// Milliseconds to classify 1,000 images of the test set, the first phase alone.
+    pub ms_per_1000_tested: f64,
+    /// What [`Speed::gflops`] is there.
+    pub gflops_testing: f64,
     /// The most that a large float32 matrix product reaches here, with the same threads.
     pub peak_gflops: f64,
     /// Threads computed with.
@@ -68,7 +72,8 @@ pub fn time(config: &Config, engine: &mut dyn Engine, split: &Split, minibatches
         if m >= WARM_UP {
             whole += started.elapsed().as_secs_f64();
             first += evaluated;
-            multiply_adds += engine.multiply_adds(&trained);
+            let work = engine.multiply_adds(&trained);
+            multiply_adds += work.first + work.second;
             report.add(&trained);
         }
     }
@@ -76,18 +81,39 @@ pub fn time(config: &Config, engine: &mut dyn Engine, split: &Split, minibatches
     Ok(Timing { whole, first_phase, report, multiply_adds })
 }
 
+/// Classifies a split; milliseconds for 1,000 images, and multiply-adds done.
+fn time_testing(engine: &mut dyn Engine, split: &Split) -> Result<(f64, f64)> {
+    let (mut seconds, mut multiply_adds) = (0.0, 0.0);
+    train::for_each_test_batch(split, |batch| {
+        let started = Instant::now();
+        let report = engine.evaluate(batch)?;
+        seconds += started.elapsed().as_secs_f64();
+        multiply_adds += engine.multiply_adds(&report).first;
+        Ok(())
+    })?;
+    Ok((1e6 * seconds / split.len() as f64, multiply_adds / seconds))
+}
+
 /// Measures the speed of a configuration, and this machine's peak beside it.
 ///
 /// # Errors
 /// What the engine reports.
-pub fn measure(config: &Config, engine: &mut dyn Engine, split: &Split, minibatches: usize) -> Result<Speed> {
-    let timing = time(config, engine, split, minibatches)?;
+pub fn measure(
+    config: &Config,
+    engine: &mut dyn Engine,
+    dataset: &Dataset,
+    minibatches: usize,
+) -> Result<Speed> {
+    let timing = time(config, engine, &dataset.train, minibatches)?;
+    let (ms_per_1000_tested, tested) = time_testing(engine, &dataset.test)?;
     Ok(Speed {
         ms_per_minibatch: 1e3 * timing.whole,
         ms_first_phase: 1e3 * timing.first_phase,
         ms_second_phase: 1e3 * (timing.whole - timing.first_phase),
         first_phase_steps: timing.report.mean_steps(),
         gflops: 2e-9 * timing.multiply_adds / (timing.whole * minibatches as f64),
+        ms_per_1000_tested,
+        gflops_testing: 2e-9 * tested,
         peak_gflops: peak_gflops()?,
         threads: rayon::current_num_threads(),
         peak_rss_mib: peak_rss_mib(),

@@ -304,7 +304,16 @@ fn bench_says_how_fast_and_settling_early_saves_steps() {
         serde_json::from_str(&shown).unwrap()
     };
     let full = bench(&[]);
-    for key in ["ms_per_minibatch", "ms_first_phase", "gflops", "peak_gflops", "threads", "peak_rss_mib"] {
+    for key in [
+        "ms_per_minibatch",
+        "ms_first_phase",
+        "gflops",
+        "ms_per_1000_tested",
+        "gflops_testing",
+        "peak_gflops",
+        "threads",
+        "peak_rss_mib",
+    ] {
         assert!(full[key].as_f64().unwrap() > 0.0, "{key}: {full}");
     }
     assert_eq!(full["first_phase_steps"], 100.0);

@@ -36,7 +36,7 @@ pub fn bench(args: BenchArgs) -> Result<i32> {
         let (kind, dims) = (config.training.engine, &config.network.dims);
         let device = open_device(config.training.device)?;
         let mut engine = engine::build(kind, dims, config.dynamics(), config.protocol(), theta, &device)?;
-        bench::measure(&config, engine.as_mut(), &dataset.train, args.minibatches)
+        bench::measure(&config, engine.as_mut(), &dataset, args.minibatches)
     })?;
     if args.json {
         println!("{}", serde_json::to_string(&speed)?);
@@ -52,6 +52,10 @@ pub fn bench(args: BenchArgs) -> Result<i32> {
         speed.peak_gflops,
         speed.threads,
         100.0 * speed.gflops / speed.peak_gflops
+    );
+    println!(
+        "classifying takes {:.1} ms for 1,000 images of the test set, at {:.1} GFLOP/s",
+        speed.ms_per_1000_tested, speed.gflops_testing
     );
     println!("peak memory {:.0} MiB", speed.peak_rss_mib);
     Ok(0)

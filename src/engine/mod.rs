@@ -111,6 +111,15 @@ pub fn larger(a: f64, b: f64) -> f64 {
     if a.is_nan() || a >= b { a } else { b }
 }
 
+/// Multiply-adds of the two phases.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Work {
+    /// Of the first phase.
+    pub first: f64,
+    /// Of the second, updates of the weights included.
+    pub second: f64,
+}
+
 /// Something that runs minibatches through a network it holds.
 pub trait Engine: Send {
     /// Both phases on one minibatch with the given β: changes the weights, reports the first phase.
@@ -125,9 +134,9 @@ pub trait Engine: Send {
     /// What the device reports.
     fn evaluate(&mut self, batch: &Batch) -> Result<Report>;
 
-    /// How many multiply-adds [`Engine::train`] did on the last minibatch, whose `report` this is, in all
-    /// phases.
-    fn multiply_adds(&self, report: &Report) -> f64;
+    /// How many multiply-adds [`Engine::train`] did on the last minibatch, whose `report` this is; of these,
+    /// [`Engine::evaluate`] does those of the first phase.
+    fn multiply_adds(&self, report: &Report) -> Work;
 
     /// A copy of the weights as they are now.
     ///

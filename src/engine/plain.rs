@@ -1,6 +1,6 @@
 //! The plain engine: candle tensors, one operation after the other, on any device.
 
-use super::{Batch, Engine, Report};
+use super::{Batch, Engine, Report, Work};
 use crate::dynamics::{Dynamics, Nudge};
 use crate::learning::{Protocol, Rule};
 use crate::network::Parameters;
@@ -62,7 +62,7 @@ impl Engine for Plain {
         Ok(self.first_phase(batch)?.2)
     }
 
-    fn multiply_adds(&self, report: &Report) -> f64 {
+    fn multiply_adds(&self, report: &Report) -> Work {
         multiply_adds(&self.theta, &self.protocol, report)
     }
 
@@ -72,7 +72,7 @@ impl Engine for Plain {
 }
 
 /// See [`Engine::multiply_adds`].
-pub(super) fn multiply_adds(theta: &Parameters, protocol: &Protocol, report: &Report) -> f64 {
+pub(super) fn multiply_adds(theta: &Parameters, protocol: &Protocol, report: &Report) -> Work {
     let size = |tensor: &Tensor| tensor.elem_count() as f64;
     let (last, hidden) = match theta.forward.split_last() {
         Some((last, hidden)) => (size(&last.weight), hidden.iter().map(|l| size(&l.weight)).sum::<f64>()),
@@ -81,9 +81,12 @@ pub(super) fn multiply_adds(theta: &Parameters, protocol: &Protocol, report: &Re
     let (images, steps) = (report.images as f64, protocol.second_steps as f64);
     // Both directions in a step; as much again for the updates, and the input weights in both.
     let updates = if protocol.rule == Rule::Ep { 1.0 } else { steps };
-    let drives = if protocol.rule.continual() { 1.0 + steps } else { 1.0 };
+    let drives = if protocol.rule.continual() { steps } else { 0.0 };
     let step = 2.0 * hidden;
-    report.steps as f64 * step + images * (steps * step + updates * (step + last) + drives * last)
+    Work {
+        first: report.steps as f64 * step + images * last,
+        second: images * (steps * step + updates * (step + last) + drives * last),
+    }
 }
 
 /// x = byte/255 as (B, d_in).

@@ -7,7 +7,7 @@
 
 use super::cuda::Kernel;
 use super::plain::{images, one_hot, report};
-use super::{Batch, Engine, Report, plain};
+use super::{Batch, Engine, Report, Work, plain};
 use crate::dynamics::{Beta, Dynamics, Nudge};
 use crate::learning::Protocol;
 use crate::network::{Forward, Parameters};
@@ -117,9 +117,10 @@ impl Engine for Replica {
         self.hub.ask(self.id, Request { batch: batch.clone(), beta: None })
     }
 
-    fn multiply_adds(&self, report: &Report) -> f64 {
+    fn multiply_adds(&self, report: &Report) -> Work {
         let state = self.hub.lock();
-        state.theta(self.id).map_or(f64::NAN, |theta| plain::multiply_adds(&theta, &state.protocol, report))
+        let work = |theta| plain::multiply_adds(&theta, &state.protocol, report);
+        state.theta(self.id).map_or(Work { first: f64::NAN, second: f64::NAN }, work)
     }
 
     fn parameters(&self) -> Result<Parameters> {

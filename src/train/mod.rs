@@ -203,13 +203,25 @@ fn save(run: &Run, observer: &dyn Observer, best: bool) -> Result<bool> {
 /// What the engine reports.
 pub fn evaluate(engine: &mut dyn Engine, split: &Split) -> Result<Report> {
     let mut report = Report::default();
+    for_each_test_batch(split, |batch| {
+        report.add(&engine.evaluate(batch)?);
+        Ok(())
+    })?;
+    Ok(report)
+}
+
+/// All images of a split, in order, as they are classified together.
+///
+/// # Errors
+/// Those of `visit`.
+pub fn for_each_test_batch(split: &Split, mut visit: impl FnMut(&Batch) -> Result<()>) -> Result<()> {
     let mut batch = Batch::default();
     let order: Vec<u32> = (0..split.len() as u32).collect();
     for indices in order.chunks(TEST_BATCH) {
         split.gather(indices, &mut batch);
-        report.add(&engine.evaluate(&batch)?);
+        visit(&batch)?;
     }
-    Ok(report)
+    Ok(())
 }
 
 fn diverged(run: &Run, report: &Report) -> Result<Outcome> {

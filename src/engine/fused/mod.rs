@@ -19,7 +19,7 @@ mod settling;
 mod sweep;
 mod synapses;
 
-use super::{Batch, Engine, Report};
+use super::{Batch, Engine, Report, Work};
 use crate::dynamics::Dynamics;
 use crate::learning::{Protocol, Rule};
 use crate::network::{Dims, Forward, Parameters};
@@ -43,6 +43,8 @@ pub struct Fused<T: Real> {
     weights: Weights<T>,
     /// How many images a block has; the last may have fewer.
     rows: usize,
+    /// Σ pixels looked at over the images of the last batch.
+    lit: usize,
     blocks: Vec<Block<T>>,
     moves: Vec<Move<T>>,
 }
@@ -73,37 +75,38 @@ impl<T: Real> Fused<T> {
                 .map(|layer| pad_bias(&layer.bias))
                 .collect::<candle_core::Result<_>>()?,
         };
-        let (rows, blocks, moves) = Default::default();
-        Ok(Self { dynamics, protocol, weights, rows, blocks, moves })
+        let (rows, lit, blocks, moves) = Default::default();
+        Ok(Self { dynamics, protocol, weights, rows, lit, blocks, moves })
     }
 
-    /// Runs the first phase on every image of the batch. Pixels are left out that are black in all images of
-    /// the batch, as the updates need it, or else in all images of a block.
-    fn first_phase(&mut self, batch: &Batch, updates: bool) -> Report {
-        let (weights, dynamics, protocol) = (&self.weights, &self.dynamics, &self.protocol);
-        let pixels = weights.input.from;
+    /// Runs the first phase on all images of a batch to be learnt, each block on a thread.
+    fn first_phase(&mut self, batch: &Batch) -> Report {
         let images = batch.labels.len();
-        self.rows = images.div_ceil(rayon::current_num_threads()).clamp(*BLOCK.start(), *BLOCK.end());
-        let together = if updates { images } else { self.rows };
-        let lit: Vec<Vec<u32>> =
-            (batch.images.chunks(together * pixels)).map(|images| lit_pixels(images, pixels)).collect();
-        let count = images.div_ceil(self.rows);
-        self.blocks.resize_with(count, Block::default);
-        let run = |(i, (block, images)): (usize, (&mut Block<T>, &[u8]))| {
-            let lit = &lit[i * self.rows / together];
-            T::dispatch(FirstPhase { block, weights, dynamics, protocol, images, lit });
-        };
-        let bytes = self.rows * pixels;
-        if count > 1 && rayon::current_num_threads() > 1 {
-            (self.blocks.par_iter_mut().zip(batch.images.par_chunks(bytes)).enumerate()).for_each(run);
+        self.rows = block_rows(images);
+        let (pixels, rows) = (self.weights.input.from, self.rows);
+        self.blocks.resize_with(images.div_ceil(rows), Block::default);
+        let lit = lit_pixels(&batch.images, pixels);
+        self.lit = images * lit.len();
+        let mut blocks = std::mem::take(&mut self.blocks);
+        let run = |(block, images): (&mut Block<T>, &[u8])| self.settle(block, images, &lit);
+        let bytes = rows * pixels;
+        if blocks.len() > 1 && rayon::current_num_threads() > 1 {
+            blocks.par_iter_mut().zip(batch.images.par_chunks(bytes)).for_each(run);
         } else {
-            (self.blocks.iter_mut().zip(batch.images.chunks(bytes)).enumerate()).for_each(run);
+            blocks.iter_mut().zip(batch.images.chunks(bytes)).for_each(run);
         }
         let mut report = Report::default();
-        for (block, labels) in self.blocks.iter().zip(batch.labels.chunks(self.rows)) {
-            block.report(weights, labels, &mut report);
+        for (block, labels) in blocks.iter().zip(batch.labels.chunks(rows)) {
+            block.report(&self.weights, labels, &mut report);
         }
+        self.blocks = blocks;
         report
+    }
+
+    /// The first phase of a block of images, which have no other than these `lit` pixels.
+    fn settle(&self, block: &mut Block<T>, images: &[u8], lit: &[u32]) {
+        let (weights, dynamics, protocol) = (&self.weights, &self.dynamics, &self.protocol);
+        T::dispatch(FirstPhase { block, weights, dynamics, protocol, images, lit });
     }
 
     /// The second phase, from the states the blocks have settled in.
@@ -282,6 +285,11 @@ impl<T: Real> Fused<T> {
     }
 }
 
+/// How many of so many images make a block.
+fn block_rows(images: usize) -> usize {
+    images.div_ceil(rayon::current_num_threads()).clamp(*BLOCK.start(), *BLOCK.end())
+}
+
 /// The numbers of the pixels that are not black in all images, ascending; one at least.
 fn lit_pixels(images: &[u8], pixels: usize) -> Vec<u32> {
     let mut brightest = vec![0; pixels];
@@ -411,31 +419,58 @@ fn add_to_bias<T: Real>(bias: &mut [T], moves: &[Move<T>], n: usize, rate: T) {
 
 impl<T: Real> Engine for Fused<T> {
     fn train(&mut self, batch: &Batch, beta: f64) -> Result<Report> {
-        let report = self.first_phase(batch, true);
+        let report = self.first_phase(batch);
         self.second_phase(batch, beta);
         Ok(report)
     }
 
     fn evaluate(&mut self, batch: &Batch) -> Result<Report> {
-        Ok(self.first_phase(batch, false))
+        let (pixels, rows) = (self.weights.input.from, block_rows(batch.labels.len()));
+        // Each thread takes its share with one block, which stays in the cache.
+        let threads = rayon::current_num_threads();
+        let share = batch.labels.len().div_ceil(threads).next_multiple_of(rows);
+        let mut blocks = std::mem::take(&mut self.blocks);
+        blocks.resize_with(threads.max(blocks.len()), Block::default);
+        let shares = batch.images.par_chunks(share * pixels).zip(batch.labels.par_chunks(share));
+        let shown: Vec<(Report, usize)> = (blocks.par_iter_mut().zip(shares))
+            .flat_map_iter(|(block, (images, labels))| {
+                images.chunks(rows * pixels).zip(labels.chunks(rows)).map(|(images, labels)| {
+                    let lit = lit_pixels(images, pixels);
+                    self.settle(block, images, &lit);
+                    let mut report = Report::default();
+                    block.report(&self.weights, labels, &mut report);
+                    (report, labels.len() * lit.len())
+                })
+            })
+            .collect();
+        self.blocks = blocks;
+        let mut report = Report::default();
+        self.lit = 0;
+        for (block, lit) in shown {
+            report.add(&block);
+            self.lit += lit;
+        }
+        Ok(report)
     }
 
-    fn multiply_adds(&self, report: &Report) -> f64 {
+    fn multiply_adds(&self, report: &Report) -> Work {
         let weights = |c: &Connection<T>| (c.synapses.from * c.synapses.to) as f64;
         let batch = self.blocks.iter().map(|b| b.rows).sum::<usize>();
         let (images, steps) = (report.images as f64, self.protocol.second_steps as f64);
         let last = self.weights.last();
-        let (pixels, hidden) = (self.blocks[0].lit.len() as f64, self.weights.widths[last] as f64);
-        let mut sum = images * 2.0 * pixels * hidden;
+        let hidden = self.weights.widths[last] as f64;
+        let lit = self.lit as f64;
+        let (mut first, mut second) = (lit * hidden, lit * hidden);
         if self.protocol.rule.continual() {
             // The Gram matrix of the input, and its product with the drift.
-            sum += images * batch as f64 * (pixels + steps * hidden);
+            second += batch as f64 * (lit + images * steps * hidden);
         }
         for connection in &self.weights.between {
             let terms = if self.protocol.tied { 2.0 } else { 1.0 };
             let update = terms * images * weights(connection);
-            sum += (report.steps as f64 + images * steps) * weights(connection);
-            sum += if self.telescopes(connection, batch) {
+            first += report.steps as f64 * weights(connection);
+            second += images * steps * weights(connection);
+            second += if self.telescopes(connection, batch) {
                 let both = (connection.synapses.from + connection.synapses.to) as f64;
                 steps * 2.0 * images * batch as f64 * both + update
             } else if self.protocol.rule == Rule::Ep {
@@ -444,7 +479,7 @@ impl<T: Real> Engine for Fused<T> {
                 steps * update
             };
         }
-        sum
+        Work { first, second }
     }
 
     fn parameters(&self) -> Result<Parameters> {
