@@ -127,6 +127,15 @@ fn order(at_h: f64, at_half: f64) -> f64 {
     (at_h / at_half).log2()
 }
 
+/// The derivative along a gradient itself, by central differences: `loss(h)` is the loss where its variable
+/// has moved by h·gradient.
+fn assert_gradient_of(loss: impl Fn(f64) -> f64, gradient: &Tensor, tolerance: f64, what: &str) {
+    let h = 1e-5 / norm(gradient);
+    let slope = (loss(h) - loss(-h)) / (2.0 * h);
+    let expected = norm(gradient).powi(2);
+    assert!((slope / expected - 1.0).abs() < tolerance, "{what}: {slope} {expected}");
+}
+
 #[test]
 fn bptt_is_the_derivative_of_the_loss() {
     for time in [DISCRETE, REAL] {
@@ -137,8 +146,6 @@ fn bptt_is_the_derivative_of_the_loss() {
             let Problem { dynamics, protocol, theta, x, y, .. } = &problem;
             let gradients = bptt(dynamics, protocol, theta, x, y).unwrap().total().unwrap();
             for (i, (name, gradient)) in gradients.named().into_iter().enumerate() {
-                // The derivative along the gradient itself, by central differences.
-                let h = 1e-5 / norm(gradient);
                 let moved = |h: f64| {
                     let mut tensors =
                         theta.named().into_iter().map(|(n, t)| (n, t.clone())).collect::<Vec<_>>();
@@ -153,12 +160,8 @@ fn bptt_is_the_derivative_of_the_loss() {
                     )
                     .unwrap()
                 };
-                let slope = (problem.loss(&moved(h)) - problem.loss(&moved(-h))) / (2.0 * h);
-                let expected = norm(gradient).powi(2);
-                assert!(
-                    (slope / expected - 1.0).abs() < 1e-7,
-                    "{time:?} {rule:?} {name}: {slope} {expected}"
-                );
+                let loss = |h| problem.loss(&moved(h));
+                assert_gradient_of(loss, gradient, 1e-7, &format!("{time:?} {rule:?} {name}"));
             }
         }
     }
@@ -179,7 +182,6 @@ fn state_gradients_are_the_derivatives_of_each_samples_loss() {
                     if norm(gradient) == 0.0 {
                         continue;
                     }
-                    let h = 1e-5 / norm(gradient);
                     // s_{T−t} = s_* to rounding; move it, go on t steps, and look at the losses.
                     let loss = |h: f64| -> f64 {
                         let mut s = s_star.clone();
@@ -189,12 +191,7 @@ fn state_gradients_are_the_derivatives_of_each_samples_loss() {
                         }
                         0.5 * norm(&(&s[0] - y).unwrap()).powi(2)
                     };
-                    let slope = (loss(h) - loss(-h)) / (2.0 * h);
-                    let expected = norm(gradient).powi(2);
-                    assert!(
-                        (slope / expected - 1.0).abs() < 1e-5,
-                        "{time:?} {rule:?} t={t} n={n}: {slope} {expected}"
-                    );
+                    assert_gradient_of(loss, gradient, 1e-5, &format!("{time:?} {rule:?} t={t} n={n}"));
                 }
             }
         }
