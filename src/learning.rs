@@ -135,7 +135,7 @@ fn replace(states: &mut [Tensor], those: &Tensor, new: &[Tensor]) -> Result<()> 
 }
 
 /// Steps between two looks at whether the first phase has settled.
-pub const SETTLE_CHECK: usize = 2;
+pub const SETTLE_CHECK: usize = 4;
 
 /// How the two phases are run (Table 2).
 #[derive(Clone, Debug)]
