@@ -5,9 +5,11 @@ use super::settling::Moving;
 use super::sweep::{Output, Term, sweep};
 use super::synapses::{Synapses, panel_count};
 use crate::activation::Activation;
+use crate::dynamics::Dynamics;
 use crate::engine::{Report, larger};
 use candle_core::{Tensor, WithDType};
-use std::ops::RangeInclusive;
+use std::marker::PhantomData;
+use std::ops::{Range, RangeInclusive};
 
 /// How many images make a block, at the least and at the most. Fewer would wait for the weights to stream by.
 pub const BLOCK: RangeInclusive<usize> = 5..=10;
@@ -50,6 +52,19 @@ impl<T: Real> Weights<T> {
     /// Distance between the rows of states of layer n.
     pub fn stride(&self, n: usize) -> usize {
         panel_count(self.widths[n]) * WIDTH
+    }
+
+    /// The panels of every layer, in so many parts, each for a thread.
+    pub fn panels(&self, parts: usize) -> Vec<Vec<Range<usize>>> {
+        let part = |i: usize| {
+            let some = |n: usize| {
+                let (count, share) =
+                    (panel_count(self.widths[n]), panel_count(self.widths[n]).div_ceil(parts));
+                count.min(i * share)..count.min((i + 1) * share)
+            };
+            (0..self.widths.len()).map(some).collect()
+        };
+        (0..parts).map(part).collect()
     }
 
     /// Puts the states of so many images to rest: s_0 = 0.
@@ -97,10 +112,47 @@ pub struct Move<T> {
     pub delta: States<T>,
 }
 
-/// out = σ(start + Σ terms), `rows` × `stride` numbers, whole panels.
+impl<T> Move<T> {
+    /// For a step of `block`.
+    pub fn of<'a>(
+        &'a mut self,
+        block: &'a Block<T>,
+        labels: &'a [u8],
+        more: Vec<Vec<Term<'a, T>>>,
+    ) -> Nudged<'a, T> {
+        let Self { s_next, delta } = self;
+        Nudged { block, labels, more, s_next: Shared::all(s_next), delta: Shared::all(delta) }
+    }
+}
+
+/// States of a layer that several threads write, each panels of its own.
+#[derive(Clone, Copy)]
+pub struct Shared<'a, T> {
+    start: *mut T,
+    len: usize,
+    states: PhantomData<&'a mut [T]>,
+}
+
+// SAFETY: what writes through it, [`step`] and [`NudgedStep`], asks for panels that nobody else has.
+unsafe impl<T: Send> Send for Shared<'_, T> {}
+unsafe impl<T: Send> Sync for Shared<'_, T> {}
+
+impl<'a, T> Shared<'a, T> {
+    /// All layers.
+    pub fn all(states: &'a mut States<T>) -> Vec<Self> {
+        states.iter_mut().map(Self::one).collect()
+    }
+
+    fn one(layer: &'a mut Vec<T>) -> Self {
+        Self { start: layer.as_mut_ptr(), len: layer.len(), states: PhantomData }
+    }
+}
+
+/// out = σ(start + Σ terms): some panels of a layer, whose rows are `stride` apart.
 struct Layer<'a, T> {
     rows: usize,
     stride: usize,
+    panels: Range<usize>,
     terms: &'a [Term<'a, T>],
     activation: Option<Activation>,
 }
@@ -127,19 +179,29 @@ impl<L: Lanes> Output<L> for Rows<'_, L::Elem> {
 }
 
 impl<T: Real> Layer<'_, T> {
+    /// # Safety
+    /// Nobody else may touch these panels of `out` meanwhile.
     #[inline(always)]
-    fn run<L: Lanes<Elem = T>>(&self, start: &[T], start_stride: usize, out: &mut [T]) {
-        let (rows, stride) = (self.rows, self.stride);
-        assert!(start.len() >= (rows - 1) * start_stride + stride && out.len() >= rows * stride);
-        let output = Rows { start, start_stride, out: out.as_mut_ptr(), stride };
-        sweep::<L>(rows, stride / WIDTH, self.terms, &output);
-        if let Some(activation) = self.activation {
-            for lanes in out.chunks_exact_mut(WIDTH) {
-                // SAFETY: each chunk is WIDTH long.
-                unsafe { apply::<L>(activation, L::load(lanes.as_ptr())).store(lanes.as_mut_ptr()) }
+    unsafe fn run<L: Lanes<Elem = T>>(&self, start: &[T], start_stride: usize, out: Shared<T>) {
+        let Self { rows, stride, ref panels, terms, activation } = *self;
+        assert!(panels.end * WIDTH <= stride && out.len >= rows * stride);
+        assert!(start.len() >= (rows - 1) * start_stride + stride);
+        sweep::<L>(rows, panels.clone(), terms, &Rows { start, start_stride, out: out.start, stride });
+        if let Some(activation) = activation {
+            for lanes in lanes_of(rows, stride, panels) {
+                unsafe {
+                    let lanes = out.start.add(lanes);
+                    apply::<L>(activation, L::load(lanes)).store(lanes);
+                }
             }
         }
     }
+}
+
+/// Where the lanes of these panels begin, in rows `stride` apart.
+#[inline(always)]
+fn lanes_of(rows: usize, stride: usize, panels: &Range<usize>) -> impl Iterator<Item = usize> {
+    (0..rows).flat_map(move |row| panels.clone().map(move |panel| row * stride + panel * WIDTH))
 }
 
 #[inline(always)]
@@ -159,32 +221,34 @@ fn apply<L: Lanes>(activation: Activation, x: L) -> L {
     }
 }
 
-/// F(x, s, θ) for a block: every layer from the one before, all at once.
+/// F(x, s, θ) for a block: every layer from the one before, all at once; of each layer these `panels`.
 /// `drive` is what the input contributes to layer N; `more` are further terms, by layer.
+///
+/// # Safety
+/// Nobody else may touch these panels of `s_next` meanwhile.
 #[inline(always)]
-pub fn step<L: Lanes>(
+pub unsafe fn step<L: Lanes>(
     weights: &Weights<L::Elem>,
     activation: Activation,
-    rows: usize,
     drive: &[L::Elem],
     more: &[Vec<Term<L::Elem>>],
     s: &States<L::Elem>,
-    s_next: &mut States<L::Elem>,
+    s_next: &[Shared<L::Elem>],
+    panels: &[Range<usize>],
 ) {
     let last = weights.last();
+    let rows = drive.len() / weights.stride(last);
     let mut connections = weights.between.iter().peekable();
-    for (n, out) in s_next.iter_mut().enumerate() {
+    for (n, (&out, panels)) in s_next.iter().zip(panels).enumerate() {
         let mut terms = more.get(n).cloned().unwrap_or_default();
         while let Some(c) = connections.next_if(|c| c.to == n) {
             terms.push(c.synapses.input(&s[c.from], weights.stride(c.from)));
         }
         let stride = weights.stride(n);
-        let layer = Layer { rows, stride, terms: &terms, activation: Some(activation) };
-        if n == last {
-            layer.run::<L>(drive, stride, out);
-        } else {
-            layer.run::<L>(&weights.bias[n], 0, out);
-        }
+        let panels = panels.clone();
+        let layer = Layer { rows, stride, panels, terms: &terms, activation: Some(activation) };
+        let (start, start_stride) = if n == last { (drive, stride) } else { (&weights.bias[n][..], 0) };
+        unsafe { layer.run::<L>(start, start_stride, out) };
     }
 }
 
@@ -211,8 +275,11 @@ impl<T: Real> Block<T> {
             }
         }
         let terms = [weights.input.input_of(lit, &self.x)];
-        let layer = Layer { rows, stride: weights.stride(last), terms: &terms, activation: None };
-        layer.run::<L>(&weights.bias[last], 0, &mut self.drive);
+        let stride = weights.stride(last);
+        let layer = Layer { rows, stride, panels: 0..stride / WIDTH, terms: &terms, activation: None };
+        let drive = Shared::one(&mut self.drive);
+        // SAFETY: it is ours alone.
+        unsafe { layer.run::<L>(&weights.bias[last], 0, drive) };
     }
 
     /// Sizes everything for `rows` images.
@@ -295,47 +362,69 @@ fn subtract<T: Real>(out: &mut [T], a: &[T], b: &[T]) {
     }
 }
 
-/// One nudged step of a block: s_{t+1} and s_{t+1} − s_t from s_t.
-pub struct NudgedStep<'a, T> {
-    /// The block.
+/// A block in a step of the second phase.
+pub struct Nudged<'a, T> {
+    /// It, with s_t.
     pub block: &'a Block<T>,
-    /// Where it moves.
-    pub step: &'a mut Move<T>,
-    /// θ_t, but for what the second phase leaves as it began.
-    pub weights: &'a Weights<T>,
-    /// σ.
-    pub activation: Activation,
-    /// What weights left as they began would have added since, by layer.
-    pub more: &'a [Vec<Term<'a, T>>],
     /// Class of each image.
     pub labels: &'a [u8],
+    /// What weights left as they began would have added since, by layer.
+    pub more: Vec<Vec<Term<'a, T>>>,
+    /// s_{t+1}.
+    pub s_next: Vec<Shared<'a, T>>,
+    /// s_{t+1} − s_t.
+    pub delta: Vec<Shared<'a, T>>,
+}
+
+/// One step of the second phase of some blocks, from s_t; of each layer these panels, which no other thread
+/// may have.
+pub struct NudgedStep<'a, T> {
+    /// The blocks.
+    pub blocks: &'a [Nudged<'a, T>],
+    /// Of each layer.
+    pub panels: &'a [Range<usize>],
+    /// θ_t, but for what the second phase leaves as it began.
+    pub weights: &'a Weights<T>,
+    /// F.
+    pub dynamics: &'a Dynamics,
     /// β.
     pub beta: T,
-    /// Whether to go only half the way.
-    pub damped: bool,
 }
 
 impl<T: Real> Kernel<T> for NudgedStep<'_, T> {
     #[inline(always)]
     fn run<L: Lanes<Elem = T>>(self) {
-        let Self { block, step: Move { s_next, delta }, weights, activation, more, labels, beta, damped } =
-            self;
-        let s = &block.s;
-        step::<L>(weights, activation, block.rows, &block.drive, more, s, s_next);
-        let (width, stride) = (weights.widths[0], weights.stride(0));
-        for (row, &label) in labels.iter().enumerate() {
-            let row = row * stride..row * stride + width;
-            let states = s_next[0][row.clone()].iter_mut().zip(&s[0][row]);
-            for (class, (next, &s)) in states.enumerate() {
-                let y = T::from_f64(if class == usize::from(label) { 1.0 } else { 0.0 });
-                *next += beta * (y - s);
+        let Self { blocks, panels, weights, dynamics, beta } = self;
+        for Nudged { block, labels, more, s_next, delta } in blocks {
+            let (rows, s) = (block.rows, &block.s);
+            // SAFETY (all): these panels are this thread's, and `step` has checked that the rows are there.
+            unsafe {
+                step::<L>(weights, dynamics.activation, &block.drive, more, s, s_next, panels);
             }
-        }
-        if damped {
-            halfway(s_next, s);
-        }
-        for ((delta, next), s) in delta.iter_mut().zip(s_next.iter()).zip(s) {
-            subtract(delta, next, s);
+            let stride = weights.stride(0);
+            let classes = panels[0].start * WIDTH..weights.widths[0].min(panels[0].end * WIDTH);
+            for (row, &label) in labels.iter().enumerate() {
+                for class in classes.clone() {
+                    let y = T::from_f64(if class == usize::from(label) { 1.0 } else { 0.0 });
+                    let at = row * stride + class;
+                    unsafe { *s_next[0].start.add(at) += beta * (y - s[0][at]) };
+                }
+            }
+            for (n, panels) in panels.iter().enumerate() {
+                let stride = weights.stride(n);
+                assert!(delta[n].len >= rows * stride && s[n].len() >= rows * stride);
+                for at in lanes_of(rows, stride, panels) {
+                    unsafe {
+                        let s = L::load(s[n].as_ptr().add(at));
+                        let mut next = L::load(s_next[n].start.add(at));
+                        if dynamics.damped {
+                            next = next.add(s).mul_add(splat(0.5), splat(0.0));
+                            next.store(s_next[n].start.add(at));
+                        }
+                        next.sub(s).store(delta[n].start.add(at));
+                    }
+                }
+            }
         }
     }
 }
@@ -364,28 +453,52 @@ impl<T: Real> Kernel<T> for InnerProducts<'_, T> {
     #[inline(always)]
     fn run<L: Lanes<Elem = T>>(self) {
         let Self { a, b, stride, width, scale, one, out, out_stride } = self;
+        let rows = b.len() / stride;
         for (a, out) in a.chunks_exact(stride).zip(out.chunks_mut(out_stride)) {
-            for (b, out) in b.chunks_exact(stride).zip(out) {
-                let (a_lanes, a_rest) = a[..width].as_chunks::<WIDTH>();
-                let (b_lanes, b_rest) = b[..width].as_chunks::<WIDTH>();
-                let mut sums = splat::<L>(0.0);
-                for (a, b) in a_lanes.iter().zip(b_lanes) {
-                    // SAFETY: both are WIDTH long.
-                    sums = unsafe { L::load(a.as_ptr()).mul_add(L::load(b.as_ptr()), sums) };
+            let mut store = |first: usize, products: &[T]| {
+                for (out, &product) in out[first..].iter_mut().zip(products) {
+                    *out = scale * (one + product);
                 }
-                let mut lanes = [T::default(); WIDTH];
-                unsafe { sums.store(lanes.as_mut_ptr()) };
-                let mut sum = one;
-                for lane in lanes {
-                    sum += lane;
-                }
-                for (&a, &b) in a_rest.iter().zip(b_rest) {
-                    sum += a * b;
-                }
-                *out = scale * sum;
+            };
+            let mut j = 0;
+            while j + 5 <= rows {
+                store(j, &products::<L, 5>(&a[..width], &b[j * stride..], stride));
+                j += 5;
+            }
+            for j in j..rows {
+                store(j, &products::<L, 1>(&a[..width], &b[j * stride..], stride));
             }
         }
     }
+}
+
+/// a·b_j for `M` rows b_j, side by side, so that no sum waits for another.
+#[inline(always)]
+fn products<L: Lanes, const M: usize>(a: &[L::Elem], b: &[L::Elem], stride: usize) -> [L::Elem; M] {
+    assert!(a.len() <= stride && b.len() >= (M - 1) * stride + a.len());
+    let mut sums = [splat::<L>(0.0); M];
+    for k in (0..a.len() / WIDTH).map(|k| k * WIDTH) {
+        // SAFETY: k + WIDTH ≤ a.len(), and every row of b is as long.
+        unsafe {
+            let a = L::load(a.as_ptr().add(k));
+            for (j, sum) in sums.iter_mut().enumerate() {
+                *sum = a.mul_add(L::load(b.as_ptr().add(j * stride + k)), *sum);
+            }
+        }
+    }
+    let mut products = [L::Elem::default(); M];
+    for (j, (product, lanes)) in products.iter_mut().zip(sums).enumerate() {
+        let mut of_lanes = [L::Elem::default(); WIDTH];
+        // SAFETY: as long as it must be.
+        unsafe { lanes.store(of_lanes.as_mut_ptr()) };
+        for lane in of_lanes {
+            *product += lane;
+        }
+        for k in a.len() / WIDTH * WIDTH..a.len() {
+            *product += a[k] * b[j * stride + k];
+        }
+    }
+    products
 }
 
 /// w += rate·Σ terms, for the panels of some destination neurons.
@@ -437,7 +550,7 @@ impl<T: Real> Kernel<T> for Accumulate<'_, T> {
             only.len()
         });
         let output = AddTo::<L> { w: panels.as_mut_ptr(), from, only, rate: L::splat(rate) };
-        sweep::<L>(rows, count, terms, &output);
+        sweep::<L>(rows, 0..count, terms, &output);
     }
 }
 

@@ -24,12 +24,15 @@ use crate::dynamics::Dynamics;
 use crate::learning::{Protocol, Rule};
 use crate::network::{Dims, Forward, Parameters};
 use anyhow::Result;
-use block::{Accumulate, BLOCK, Block, Connection, InnerProducts, Move, NudgedStep, Weights, pad_bias};
+use block::{
+    Accumulate, BLOCK, Block, Connection, InnerProducts, Move, Nudged, NudgedStep, Weights, pad_bias,
+};
 use candle_core::{Device, Tensor};
 use lanes::WIDTH;
 pub use lanes::{Isa, Real};
 use rayon::prelude::*;
 use settling::FirstPhase;
+use std::ops::Range;
 use sweep::Term;
 use synapses::Synapses;
 
@@ -120,6 +123,7 @@ impl<T: Real> Fused<T> {
         let last_bias = if self.protocol.last_bias_frozen() { 0.0 } else { 1.0 };
         let work: usize = self.weights.between.iter().map(|c| c.synapses.panels.len()).sum();
         let share = work * images > WORTH_SHARING && rayon::current_num_threads() > 1;
+        let parts = self.weights.panels(if share { rayon::current_num_threads() } else { 1 });
 
         let telescoping: Vec<bool> =
             self.weights.between.iter().map(|c| self.telescopes(c, images)).collect();
@@ -143,19 +147,24 @@ impl<T: Real> Fused<T> {
         }
         for _ in 0..steps {
             grams.truncate(1);
-            for (connection, _) in self.weights.between.iter().zip(&telescoping).filter(|(_, t)| **t) {
-                grams.extend(self.change_grams(connection, rates[connection.layer()]));
+            let changing: Vec<&Connection<T>> =
+                self.weights.between.iter().zip(&telescoping).filter(|(_, t)| **t).map(|(c, _)| c).collect();
+            let change = |c: &&Connection<T>| self.change_grams(c, rates[c.layer()]);
+            if share {
+                grams.par_extend(changing.par_iter().flat_map_iter(change));
+            } else {
+                grams.extend(changing.iter().flat_map(change));
             }
-            self.nudged_step(batch, T::from_f64(beta), &grams, share);
+            self.nudged_step(batch, T::from_f64(beta), &grams, &parts);
             let (weights, blocks, moves) = (&mut self.weights, &self.blocks, &self.moves);
             for (i, connection) in weights.between.iter_mut().enumerate() {
                 let rate = rates[connection.layer()];
                 let change = || change_terms(tied, blocks, moves, connection.from, connection.to);
                 if let Some(pending) = pending.get_mut(i) {
-                    accumulate(pending, None, &change(), rate, share);
+                    accumulate(pending, None, &change(), rate);
                 } else if rule.continual() && !telescoping[i] {
                     let change = change();
-                    accumulate(&mut connection.synapses, None, &change, rate, share);
+                    accumulate(&mut connection.synapses, None, &change, rate);
                 }
             }
             if rule.continual() {
@@ -183,7 +192,7 @@ impl<T: Real> Fused<T> {
         for (connection, _) in once {
             let change = change_terms(tied, blocks, moves, connection.from, connection.to);
             let rate = rates[connection.layer()];
-            accumulate(&mut connection.synapses, None, &change, rate, share);
+            accumulate(&mut connection.synapses, None, &change, rate);
         }
         for (n, (bias, &rate)) in weights.bias.iter_mut().zip(&rates).enumerate() {
             if n == last {
@@ -195,7 +204,7 @@ impl<T: Real> Fused<T> {
         let change: Vec<Term<T>> = (blocks.iter().zip(moves))
             .map(|(block, step)| outer(block.rows, &block.x, block.lit.len(), &step.delta[last]))
             .collect();
-        accumulate(&mut weights.input, Some(&blocks[0].lit), &change, rates[last], share);
+        accumulate(&mut weights.input, Some(&blocks[0].lit), &change, rates[last]);
     }
 
     /// Whether the updates of a matrix are left to [`Fused::change_grams`] until the phase is over: under
@@ -233,12 +242,12 @@ impl<T: Real> Fused<T> {
 
     /// All steps of the second phase, where no weight changes between them: each block for itself.
     fn nudged_steps_with_fixed_weights(&mut self, batch: &Batch, beta: T) {
-        let (weights, steps) = (&self.weights, self.protocol.second_steps);
-        let Dynamics { activation, damped, .. } = self.dynamics;
+        let (weights, dynamics) = (&self.weights, &self.dynamics);
+        let panels = &weights.panels(1)[0];
         let run = |((block, step), labels): ((&mut Block<T>, &mut Move<T>), &[u8])| {
-            for _ in 0..steps {
-                let s = NudgedStep { block, step, weights, activation, more: &[], labels, beta, damped };
-                T::dispatch(s);
+            for _ in 0..self.protocol.second_steps {
+                let blocks = &[step.of(block, labels, Vec::new())];
+                T::dispatch(NudgedStep { blocks, panels, weights, dynamics, beta });
                 block.advance(step);
             }
         };
@@ -251,12 +260,12 @@ impl<T: Real> Fused<T> {
         }
     }
 
-    /// One step of the second phase on every block.
-    fn nudged_step(&mut self, batch: &Batch, beta: T, grams: &[Gram<T>], share: bool) {
-        let (weights, blocks) = (&self.weights, &self.blocks);
-        let Dynamics { activation, damped, .. } = self.dynamics;
+    /// One step of the second phase on every block: each thread some panels of all layers, the same as in
+    /// [`accumulate`], so that weights stay in its cache.
+    fn nudged_step(&mut self, batch: &Batch, beta: T, grams: &[Gram<T>], parts: &[Vec<Range<usize>>]) {
+        let (weights, dynamics, blocks) = (&self.weights, &self.dynamics, &self.blocks);
         let images = batch.labels.len();
-        let run = |(i, (step, labels)): (usize, (&mut Move<T>, &[u8]))| {
+        let more = |i: usize| {
             let mut more: Vec<Vec<Term<T>>> = vec![Vec::new(); weights.widths.len()];
             for gram in grams {
                 more[gram.to].extend(blocks.iter().enumerate().map(|(j, other)| Term {
@@ -274,13 +283,20 @@ impl<T: Real> Fused<T> {
                     depth: other.rows,
                 }));
             }
-            let (block, more) = (&blocks[i], &more[..]);
-            T::dispatch(NudgedStep { block, step, weights, activation, more, labels, beta, damped });
+            more
         };
-        if share {
-            (self.moves.par_iter_mut().zip(batch.labels.par_chunks(self.rows)).enumerate()).for_each(run);
+        let nudged: Vec<Nudged<T>> = (blocks.iter().zip(&mut self.moves))
+            .zip(batch.labels.chunks(self.rows))
+            .enumerate()
+            .map(|(i, ((block, step), labels))| step.of(block, labels, more(i)))
+            .collect();
+        let run = |panels: &Vec<Range<usize>>| {
+            T::dispatch(NudgedStep { blocks: &nudged, panels, weights, dynamics, beta });
+        };
+        if parts.len() > 1 {
+            parts.par_iter().for_each(run);
         } else {
-            (self.moves.iter_mut().zip(batch.labels.chunks(self.rows)).enumerate()).for_each(run);
+            parts.iter().for_each(run);
         }
     }
 }
@@ -352,7 +368,8 @@ fn outer<'a, T>(rows: usize, source: &'a [T], source_stride: usize, destination:
 ///
 /// - untied (E.4): Δ_to·s_fromᵀ
 /// - tied (Eq. 95): s'ⁿ·s'ⁿ⁺¹ᵀ − sⁿ·sⁿ⁺¹ᵀ = Δⁿ·s'ⁿ⁺¹ᵀ + sⁿ·Δⁿ⁺¹ᵀ, the same products in the same
-///   order in both directions, so that the two packed copies of a tied matrix stay equal to the bit.
+///   order in both directions, so that the two packed copies of a tied matrix stay equal to the bit, and
+///   image by image, so that it does not matter how many make a block.
 fn change_terms<'a, T: Real>(
     tied: bool,
     blocks: &'a [Block<T>],
@@ -360,37 +377,35 @@ fn change_terms<'a, T: Real>(
     from: usize,
     to: usize,
 ) -> Vec<Term<'a, T>> {
-    let mut terms = Vec::with_capacity(2 * blocks.len());
+    let (mut terms, mut more) = (Vec::with_capacity(2 * blocks.len()), Vec::new());
     for (block, step) in blocks.iter().zip(moves) {
-        let mut push = |source: &'a [T], destination: &'a [T]| {
-            terms.push(outer(block.rows, source, source.len() / block.rows, destination));
+        let outer = |source: &'a [T], destination: &'a [T]| {
+            outer(block.rows, source, source.len() / block.rows, destination)
         };
         match (tied, from > to) {
-            (false, _) => push(&block.s[from], &step.delta[to]),
+            (false, _) => terms.push(outer(&block.s[from], &step.delta[to])),
             (true, true) => {
-                push(&step.s_next[from], &step.delta[to]);
-                push(&step.delta[from], &block.s[to]);
+                terms.push(outer(&step.s_next[from], &step.delta[to]));
+                more.push(outer(&step.delta[from], &block.s[to]));
             }
             (true, false) => {
-                push(&step.delta[from], &step.s_next[to]);
-                push(&block.s[from], &step.delta[to]);
+                terms.push(outer(&step.delta[from], &step.s_next[to]));
+                more.push(outer(&block.s[from], &step.delta[to]));
             }
         }
     }
+    terms.extend(more);
     terms
 }
 
 /// w += rate·Σ terms, whose sources are all or `only` these.
-fn accumulate<T: Real>(
-    synapses: &mut Synapses<T>,
-    only: Option<&[u32]>,
-    terms: &[Term<T>],
-    rate: T,
-    share: bool,
-) {
+fn accumulate<T: Real>(synapses: &mut Synapses<T>, only: Option<&[u32]>, terms: &[Term<T>], rate: T) {
     let from = synapses.from;
     let panel = from * WIDTH;
     let count = synapses.panels.len() / panel;
+    let depth: usize = terms.iter().map(|term| term.depth).sum();
+    let work = only.map_or(from, <[u32]>::len) * count * WIDTH * depth;
+    let share = work > WORTH_SHARING && rayon::current_num_threads() > 1;
     let per_thread = if share { count.div_ceil(rayon::current_num_threads()) } else { count };
     let run = |(i, panels): (usize, &mut [T])| {
         let terms: Vec<Term<T>> =

@@ -1,6 +1,6 @@
 //! The first phase: every image until it has settled.
 
-use super::block::{Block, States, Weights, halfway, splat, step};
+use super::block::{Block, Shared, States, Weights, halfway, splat, step};
 use super::lanes::{Kernel, Lanes, Real, WIDTH};
 use crate::dynamics::Dynamics;
 use crate::learning::Protocol;
@@ -28,6 +28,7 @@ impl<T: Real> Kernel<T> for FirstPhase<'_, T> {
         block.begin::<L>(weights, images, lit);
         let Block { moving, settled, drive, steps, .. } = block;
         moving.begin(weights, drive);
+        let all = &weights.panels(1)[0];
         for t in 0..protocol.first_steps {
             let rows = moving.images.len();
             if rows == 0 {
@@ -35,7 +36,11 @@ impl<T: Real> Kernel<T> for FirstPhase<'_, T> {
             }
             moving.recent.rotate_left(1);
             let [_, s, s_next] = &mut moving.recent;
-            step::<L>(weights, dynamics.activation, rows, &moving.drive, &[], s, s_next);
+            // SAFETY: nobody else has them.
+            unsafe {
+                let s_next = Shared::all(s_next);
+                step::<L>(weights, dynamics.activation, &moving.drive, &[], s, &s_next, all);
+            }
             if dynamics.damped {
                 halfway(s_next, s);
             }

@@ -54,31 +54,33 @@ pub trait Output<L: Lanes> {
     fn finish(&self, row: usize, panel: usize, sum: L);
 }
 
-/// Computes `rows` × `panels` outputs.
+/// Computes the outputs of `rows` rows and these panels.
 #[inline(always)]
-pub fn sweep<L: Lanes>(rows: usize, panels: usize, terms: &[Term<L::Elem>], output: &impl Output<L>) {
-    if rows == 0 || panels == 0 {
+pub fn sweep<L: Lanes>(rows: usize, panels: Range<usize>, terms: &[Term<L::Elem>], output: &impl Output<L>) {
+    if rows == 0 || panels.is_empty() {
         return;
     }
     for term in terms {
-        term.check(rows, panels);
+        term.check(rows, panels.end);
     }
+    let chunks =
+        |width: usize| panels.clone().step_by(width).map(move |first| first..panels.end.min(first + width));
     // SAFETY (all tiles): the bounds were checked for all rows and panels just above.
     unsafe {
         if L::MANY_REGISTERS {
             let whole = rows - rows % 10;
-            tiles::<L, 10, 2>(0..whole, 0..panels, terms, output);
+            tiles::<L, 10, 2>(0..whole, panels.clone(), terms, output);
+            if whole == rows {
+                return;
+            }
             // The tiles of what is left share their panels while those are in the cache.
-            let shared = if whole < rows { panels } else { 0 };
-            for first in (0..shared).step_by(8) {
-                let panels = first..panels.min(first + 8);
+            for panels in chunks(8) {
                 let row = tiles::<L, 5, 4>(whole..rows, panels.clone(), terms, output);
                 let row = tiles::<L, 2, 8>(row..rows, panels.clone(), terms, output);
                 tiles::<L, 1, 8>(row..rows, panels, terms, output);
             }
         } else {
-            for first in (0..panels).step_by(4) {
-                let panels = first..panels.min(first + 4);
+            for panels in chunks(4) {
                 let row = tiles::<L, 5, 1>(0..rows, panels.clone(), terms, output);
                 let row = tiles::<L, 2, 2>(row..rows, panels.clone(), terms, output);
                 tiles::<L, 1, 4>(row..rows, panels, terms, output);
@@ -190,7 +192,9 @@ mod tests {
     impl Kernel<f32> for Sweep<'_> {
         #[inline(always)]
         fn run<L: Lanes<Elem = f32>>(self) {
-            sweep::<L>(self.0, self.1, self.2, &self.3);
+            let (some, rest) = (0..self.1 / 3, self.1 / 3..self.1);
+            sweep::<L>(self.0, some, self.2, &self.3);
+            sweep::<L>(self.0, rest, self.2, &self.3);
         }
     }
 
