@@ -440,8 +440,9 @@ impl<T: Real> Engine for Fused<T> {
     }
 
     fn evaluate(&mut self, batch: &Batch) -> Result<Report> {
-        let (pixels, rows) = (self.weights.input.from, block_rows(batch.labels.len()));
-        // Each thread takes its share with one block, which stays in the cache.
+        let (pixels, rows) = (self.weights.input.from, *BLOCK.end());
+        // Each thread takes its share with one block, which stays in the cache. However many they are, losses
+        // add up in the same order.
         let threads = rayon::current_num_threads();
         let share = batch.labels.len().div_ceil(threads).next_multiple_of(rows);
         let mut blocks = std::mem::take(&mut self.blocks);
