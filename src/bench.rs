@@ -81,7 +81,7 @@ pub fn time(config: &Config, engine: &mut dyn Engine, split: &Split, minibatches
     Ok(Timing { whole, first_phase, report, multiply_adds })
 }
 
-/// Classifies a split; milliseconds for 1,000 images, and multiply-adds done.
+/// Classifies a split: milliseconds for 1,000 images, and multiply-adds a second.
 fn time_testing(engine: &mut dyn Engine, split: &Split) -> Result<(f64, f64)> {
     let (mut seconds, mut multiply_adds) = (0.0, 0.0);
     train::for_each_test_batch(split, |batch| {

@@ -252,12 +252,25 @@ pub unsafe fn step<L: Lanes>(
     }
 }
 
-/// s' ← (s + s')/2.
+/// s' ← (s + s')/2, in these panels of every layer.
+///
+/// # Safety
+/// Nobody else may touch them meanwhile, and both must have so many rows.
 #[inline(always)]
-pub fn halfway<T: Real>(s_next: &mut States<T>, s: &States<T>) {
-    for (next, s) in s_next.iter_mut().zip(s) {
-        for (next, &s) in next.iter_mut().zip(s) {
-            *next = (*next + s) * T::from_f64(0.5);
+pub unsafe fn halfway<L: Lanes>(
+    weights: &Weights<L::Elem>,
+    rows: usize,
+    s_next: &[Shared<L::Elem>],
+    s: &States<L::Elem>,
+    panels: &[Range<usize>],
+) {
+    for (n, panels) in panels.iter().enumerate() {
+        for at in lanes_of(rows, weights.stride(n), panels) {
+            unsafe {
+                let next = s_next[n].start.add(at);
+                let sum = L::load(next).add(L::load(s[n].as_ptr().add(at)));
+                sum.mul_add(splat(0.5), splat(0.0)).store(next);
+            }
         }
     }
 }
@@ -410,17 +423,15 @@ impl<T: Real> Kernel<T> for NudgedStep<'_, T> {
                     unsafe { *s_next[0].start.add(at) += beta * (y - s[0][at]) };
                 }
             }
+            if dynamics.damped {
+                unsafe { halfway::<L>(weights, rows, s_next, s, panels) };
+            }
             for (n, panels) in panels.iter().enumerate() {
                 let stride = weights.stride(n);
                 assert!(delta[n].len >= rows * stride && s[n].len() >= rows * stride);
                 for at in lanes_of(rows, stride, panels) {
                     unsafe {
-                        let s = L::load(s[n].as_ptr().add(at));
-                        let mut next = L::load(s_next[n].start.add(at));
-                        if dynamics.damped {
-                            next = next.add(s).mul_add(splat(0.5), splat(0.0));
-                            next.store(s_next[n].start.add(at));
-                        }
+                        let (next, s) = (L::load(s_next[n].start.add(at)), L::load(s[n].as_ptr().add(at)));
                         next.sub(s).store(delta[n].start.add(at));
                     }
                 }

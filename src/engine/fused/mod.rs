@@ -36,7 +36,7 @@ use std::ops::Range;
 use sweep::Term;
 use synapses::Synapses;
 
-/// Multiply-adds from which threads are worth waking for one step of the second phase.
+/// Multiply-adds from which threads are worth waking, for a step of the second phase or an update.
 const WORTH_SHARING: usize = 2_000_000;
 
 /// The fast path for CPUs.

@@ -40,9 +40,9 @@ impl<T: Real> Kernel<T> for FirstPhase<'_, T> {
             unsafe {
                 let s_next = Shared::all(s_next);
                 step::<L>(weights, dynamics.activation, &moving.drive, &[], s, &s_next, all);
-            }
-            if dynamics.damped {
-                halfway(s_next, s);
+                if dynamics.damped {
+                    halfway::<L>(weights, rows, &s_next, s, all);
+                }
             }
             *steps += rows;
             let last = t + 1 == protocol.first_steps;
