@@ -83,7 +83,7 @@ fn step(c: &mut Criterion) {
     for (name, time) in [("discrete", Time::Discrete), ("real", Time::Real { epsilon: 0.08, clamp: false })] {
         let dims = Dims(vec![784, 512, 512, 10]);
         let theta = Parameters::init(&dims, Init::FanIn, Some(45.0), 0, DType::F32, &Device::Cpu).unwrap();
-        let dynamics = Dynamics { time, activation: Activation::Sigmoid, damped: false };
+        let dynamics = Dynamics { time, activation: Activation::Sigmoid, damping: 0.0 };
         let batch = Batch { images: vec![100; 20 * 784], labels: vec![3; 20] };
         let x = plain::images(&batch, DType::F32, &Device::Cpu).unwrap();
         let target = plain::one_hot(&batch, 10, DType::F32, &Device::Cpu).unwrap();

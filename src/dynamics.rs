@@ -59,6 +59,29 @@ pub enum Time {
     },
 }
 
+/// hⁿ, the input of a layer before σ, in the two parts that its connections deliver; (B, d_n) each.
+#[derive(Clone, Debug)]
+pub struct PreActivation {
+    /// W_nn+1·ρ(sⁿ⁺¹) + b_n: what forward.n and the bias deliver.
+    pub forward: Tensor,
+    /// W_nn−1·ρ(sⁿ⁻¹): what feedback.(n−1) delivers, or the transposed forward.(n−1) where weights are tied;
+    /// `None` at the output, which has no layer before it.
+    pub feedback: Option<Tensor>,
+}
+
+impl PreActivation {
+    /// hⁿ.
+    ///
+    /// # Errors
+    /// Only those of candle.
+    pub fn total(&self) -> Result<Tensor> {
+        match &self.feedback {
+            None => Ok(self.forward.clone()),
+            Some(feedback) => &self.forward + feedback,
+        }
+    }
+}
+
 /// F, and how it depends on the nudge.
 #[derive(Clone, Copy, Debug)]
 pub struct Dynamics {
@@ -66,9 +89,10 @@ pub struct Dynamics {
     pub time: Time,
     /// σ.
     pub activation: Activation,
-    /// Every step goes half the way, s ← (s + F(s))/2: the fixed points are the same, and a synchronous
-    /// step can no longer overshoot into a cycle of period 2. Not in the paper.
-    pub damped: bool,
+    /// d, 0 ≤ d < 1: every step of both phases is s ← d·s + (1 − d)·F(s), the nudge inside F. The fixed points
+    /// of the first phase are the same, and a synchronous step can no longer overshoot into a cycle of period 2.
+    /// Not in the paper, where d = 0.
+    pub damping: f64,
 }
 
 impl Dynamics {
@@ -107,26 +131,32 @@ impl Dynamics {
         self.rate(x)?.matmul(&input.weight.t()?)?.broadcast_add(&input.bias)
     }
 
-    /// hⁿ = W_nn+1·ρ(sⁿ⁺¹) + W_nn−1·ρ(sⁿ⁻¹) + b_n, what arrives at each layer; W_x·ρ(x) + b_N, that is
-    /// [`Dynamics::drive`], stands for the first term at layer N.
+    /// hⁿ = W_nn+1·ρ(sⁿ⁺¹) + b_n + W_nn−1·ρ(sⁿ⁻¹), the input of each layer, in its two parts; W_x·ρ(x) + b_N,
+    /// that is [`Dynamics::drive`], is the first part at layer N.
     ///
     /// # Errors
     /// Only those of candle (shapes that differ).
-    pub fn arriving(&self, theta: &Parameters, drive: &Tensor, s: &[Tensor]) -> Result<Vec<Tensor>> {
+    pub fn pre_activations(
+        &self,
+        theta: &Parameters,
+        drive: &Tensor,
+        s: &[Tensor],
+    ) -> Result<Vec<PreActivation>> {
         let last = theta.depth();
         let rates: Vec<Tensor> = s.iter().map(|s| self.rate(s)).collect::<Result<_>>()?;
         (0..=last)
             .map(|n| {
-                let from_above = if n == last {
+                let forward = if n == last {
                     drive.clone()
                 } else {
                     let layer = &theta.forward[n];
                     rates[n + 1].matmul(&layer.weight.t()?)?.broadcast_add(&layer.bias)?
                 };
-                match n {
-                    0 => Ok(from_above),
-                    _ => from_above + rates[n - 1].matmul(&theta.backward_weight(n - 1)?)?,
-                }
+                let feedback = match n {
+                    0 => None,
+                    _ => Some(rates[n - 1].matmul(&theta.backward_weight(n - 1)?)?),
+                };
+                Ok(PreActivation { forward, feedback })
             })
             .collect()
     }
@@ -154,18 +184,34 @@ impl Dynamics {
         s: &[Tensor],
         nudge: Option<Nudge>,
     ) -> Result<Vec<Tensor>> {
-        let mut s_next = self.arriving(theta, drive, s)?;
-        for (n, h) in s_next.iter_mut().enumerate() {
-            *h = match self.time {
-                Time::Discrete => self.activation.apply(h)?,
+        self.advance(theta, &self.pre_activations(theta, drive, s)?, s, nudge)
+    }
+
+    /// The same from the inputs of the layers, `h`, that [`Dynamics::pre_activations`] gives for s and θ.
+    ///
+    /// # Errors
+    /// Only those of candle (shapes that differ).
+    pub fn advance(
+        &self,
+        theta: &Parameters,
+        h: &[PreActivation],
+        s: &[Tensor],
+        nudge: Option<Nudge>,
+    ) -> Result<Vec<Tensor>> {
+        let next = |n: usize| -> Result<Tensor> {
+            let h = h[n].total()?;
+            match self.time {
+                Time::Discrete => self.activation.apply(&h),
                 Time::Real { epsilon, .. } => {
-                    if self.gated(theta, n) {
-                        *h = (&*h * self.activation.derivative(&s[n])?)?;
-                    }
-                    ((&s[n] * (1.0 - epsilon))? + (&*h * epsilon)?)?
+                    let h = match self.gated(theta, n) {
+                        true => (h * self.activation.derivative(&s[n])?)?,
+                        false => h,
+                    };
+                    (&s[n] * (1.0 - epsilon))? + (h * epsilon)?
                 }
-            };
-        }
+            }
+        };
+        let mut s_next: Vec<Tensor> = (0..s.len()).map(next).collect::<Result<_>>()?;
         if let Some(Nudge { target, beta }) = nudge {
             let strength = match self.time {
                 Time::Discrete => beta.size,
@@ -178,9 +224,9 @@ impl Dynamics {
                 *s = s.clamp(0.0, 1.0)?;
             }
         }
-        if self.damped {
+        if self.damping > 0.0 {
             for (next, s) in s_next.iter_mut().zip(s) {
-                *next = ((&*next + s)? * 0.5)?;
+                *next = ((s * self.damping)? + (&*next * (1.0 - self.damping))?)?;
             }
         }
         Ok(s_next)

@@ -1,6 +1,6 @@
 //! The two phases and what the second does to the weights: EP, C-EP, VF, C-VF and Algorithm 5.
 
-use crate::dynamics::{Beta, Dynamics, Nudge};
+use crate::dynamics::{Beta, Dynamics, Nudge, PreActivation};
 use crate::network::{Forward, Parameters};
 use candle_core::{D, DType, Result, Tensor};
 use serde::{Deserialize, Serialize};
@@ -73,11 +73,65 @@ impl Rule {
     }
 }
 
-/// Δ_θ(t), the normalised update between two consecutive states s_t (`s`) and s_{t+1} (`s_next`), a mean
-/// over the batch. `x` is (B, d_in), states are (B, d_n), output first; ρ is [`Dynamics::rate`].
+/// How ∂F/∂W of the vector-field rules treats σ′ (discrete time; in real time ∂F/∂W has none).
+///
+/// With h_fⁿ = W_nn+1·sⁿ⁺¹ + b_n and h_bⁿ = W_nn−1·sⁿ⁻¹ at the old state s_t and the weights θ_t of the step:
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SigmaPrime {
+    /// Left out, as Eq. 12 prints the rule.
+    Ignored,
+    /// Every connection into layer n is gated by σ′ of what it alone delivers: forward.n and the bias by
+    /// σ′(h_fⁿ), feedback.(n−1) by σ′(h_bⁿ). Not in the paper's text; the published rows of Table 3 were very
+    /// probably made with it.
+    Partial,
+    /// Every connection into layer n, its bias too, is gated by σ′(h_fⁿ + h_bⁿ): ∂F/∂W of Eq. 67.
+    Full,
+}
+
+impl SigmaPrime {
+    /// The name in configurations.
+    pub fn name(self) -> &'static str {
+        match self {
+            SigmaPrime::Ignored => "ignored",
+            SigmaPrime::Partial => "partial",
+            SigmaPrime::Full => "full",
+        }
+    }
+
+    /// Δs of one layer, (B, d_n), as the forward and as the feedback connections into it learn from it.
+    fn gate(self, dynamics: &Dynamics, h: &PreActivation, delta: &Tensor) -> Result<(Tensor, Tensor)> {
+        let gated = |h: &Tensor| delta * dynamics.activation.derivative(h)?;
+        match (self, &h.feedback) {
+            (SigmaPrime::Ignored, _) => Ok((delta.clone(), delta.clone())),
+            (SigmaPrime::Partial, Some(feedback)) => Ok((gated(&h.forward)?, gated(feedback)?)),
+            (SigmaPrime::Full, _) | (SigmaPrime::Partial, None) => {
+                let gated = gated(&h.total()?)?;
+                Ok((gated.clone(), gated))
+            }
+        }
+    }
+}
+
+/// One step of the second phase. States are (B, d_n), output first.
+#[derive(Clone, Copy, Debug)]
+pub struct Step<'a> {
+    /// t, from 0.
+    pub t: usize,
+    /// s_t.
+    pub s: &'a [Tensor],
+    /// hⁿ at s_t and θ_t.
+    pub h: &'a [PreActivation],
+    /// s_{t+1}.
+    pub s_next: &'a [Tensor],
+}
+
+/// Δ_θ(t), the normalised update of one `step` from s to s', a mean over the batch. `x` is (B, d_in); ρ is
+/// [`Dynamics::rate`].
 ///
 /// - tied (Eq. 89, 95, E.3): Δ_{W nn+1} = (ρ(s'ⁿ)·ρ(s'ⁿ⁺¹)ᵀ − ρ(sⁿ)·ρ(sⁿ⁺¹)ᵀ)/β
-/// - untied (E.4, E.5): Δ_{W nn+1} = (s'ⁿ − sⁿ)·ρ(sⁿ⁺¹)ᵀ/β, Δ_{W n+1n} = (s'ⁿ⁺¹ − sⁿ⁺¹)·ρ(sⁿ)ᵀ/β
+/// - untied (E.4, E.5): Δ_{W nn+1} = (s'ⁿ − sⁿ)·ρ(sⁿ⁺¹)ᵀ/β, Δ_{W n+1n} = (s'ⁿ⁺¹ − sⁿ⁺¹)·ρ(sⁿ)ᵀ/β, with
+///   s'ⁿ − sⁿ gated as [`SigmaPrime`] says
 /// - weights from the input as the others, with ρ(x) on both sides; biases as if their input were 1.
 ///
 /// # Errors
@@ -85,11 +139,12 @@ impl Rule {
 pub fn hebbian_update(
     dynamics: &Dynamics,
     tied: bool,
+    sigma_prime: SigmaPrime,
     x: &Tensor,
-    s: &[Tensor],
-    s_next: &[Tensor],
+    step: &Step,
     beta: Beta,
 ) -> Result<Parameters> {
+    let &Step { s, h, s_next, .. } = step;
     let last = s.len() - 1;
     let scaled = |sum: &Tensor| beta.signed(sum, 1.0 / (beta.size * x.dim(D::Minus2)? as f64));
     let outer = |a: &Tensor, b: &Tensor| a.t()?.matmul(b);
@@ -97,6 +152,13 @@ pub fn hebbian_update(
     let (rate, rate_next) = (rates(s)?, rates(s_next)?);
     let (before, after) = if tied { (&rate[..], &rate_next[..]) } else { (s, s_next) };
     let delta: Vec<Tensor> = (after.iter().zip(before)).map(|(a, b)| a - b).collect::<Result<_>>()?;
+    let (delta, delta_feedback) = match sigma_prime {
+        SigmaPrime::Ignored => (delta.clone(), delta),
+        _ => {
+            let gated = h.iter().zip(&delta).map(|(h, delta)| sigma_prime.gate(dynamics, h, delta));
+            gated.collect::<Result<Vec<_>>>()?.into_iter().unzip()
+        }
+    };
     let mut forward = Vec::new();
     let mut feedback = Vec::new();
     for n in 0..=last {
@@ -105,7 +167,7 @@ pub fn hebbian_update(
         } else if tied {
             (outer(&rate_next[n], &rate_next[n + 1])? - outer(&rate[n], &rate[n + 1])?)?
         } else {
-            feedback.push(scaled(&outer(&delta[n + 1], &rate[n])?)?);
+            feedback.push(scaled(&outer(&delta_feedback[n + 1], &rate[n])?)?);
             outer(&delta[n], &rate[n + 1])?
         };
         let over_batch = match delta[n].rank() {
@@ -144,6 +206,8 @@ pub struct Protocol {
     pub rule: Rule,
     /// Whether feedback weights are the transposed forward weights.
     pub tied: bool,
+    /// What the updates of VF and C-VF make of σ′; `Ignored` with all other rules.
+    pub sigma_prime: SigmaPrime,
     /// T, steps of the first phase.
     pub first_steps: usize,
     /// The first phase of an image ends where none of its neurons moves by more than this (line 4 of
@@ -224,7 +288,7 @@ impl Protocol {
     /// The second phase from the settled state `s_star`: K nudged steps, the weights changing at
     /// each (continual rules, Eq. 94 and 99) or after all (Alg. 1). Returns the new θ.
     ///
-    /// `observe(t, s_t, s_{t+1}, θ_{t+1})` sees every step; θ as the next step will use it.
+    /// `observe` sees every step, before the weights change.
     ///
     /// # Errors
     /// Those of candle and of `observe`.
@@ -235,7 +299,7 @@ impl Protocol {
         x: &Tensor,
         nudge: Nudge,
         s_star: &[Tensor],
-        mut observe: impl FnMut(usize, &[Tensor], &[Tensor], &Parameters) -> Result<()>,
+        mut observe: impl FnMut(&Step) -> Result<()>,
     ) -> Result<Parameters> {
         let rate = |n: usize| self.learning_rates[n];
         let mut theta_t = theta.clone();
@@ -243,9 +307,12 @@ impl Protocol {
         let mut drive = dynamics.drive(theta, x)?;
         let mut total: Option<Parameters> = None;
         for t in 0..self.second_steps {
-            let s_next = dynamics.step(&theta_t, &drive, &s, Some(nudge))?;
+            let h = dynamics.pre_activations(&theta_t, &drive, &s)?;
+            let s_next = dynamics.advance(&theta_t, &h, &s, Some(nudge))?;
+            let step = Step { t, s: &s, h: &h, s_next: &s_next };
+            observe(&step)?;
             if !self.telescopes() {
-                let update = self.update(dynamics, x, &s, &s_next, nudge.beta)?;
+                let update = self.update(dynamics, x, &step, nudge.beta)?;
                 if self.rule == Rule::Cep || self.rule == Rule::Cvf {
                     theta_t = theta_t.plus(&update, rate)?;
                 } else {
@@ -264,13 +331,15 @@ impl Protocol {
                     drive = dynamics.drive(&theta_t, x)?;
                 }
             }
-            observe(t, &s, &s_next, &theta_t)?;
             s = s_next;
         }
         match total {
             // VF, and the rescaled total of Algorithm 5.
             Some(total) => theta.plus(&total, rate),
-            None if self.telescopes() => theta.plus(&self.update(dynamics, x, s_star, &s, nudge.beta)?, rate),
+            None if self.telescopes() => {
+                let whole = Step { t: 0, s: s_star, h: &[], s_next: &s };
+                theta.plus(&self.update(dynamics, x, &whole, nudge.beta)?, rate)
+            }
             None => Ok(theta_t),
         }
     }
@@ -285,15 +354,8 @@ impl Protocol {
     ///
     /// # Errors
     /// Only those of candle (shapes that differ).
-    pub fn update(
-        &self,
-        dynamics: &Dynamics,
-        x: &Tensor,
-        s: &[Tensor],
-        s_next: &[Tensor],
-        beta: Beta,
-    ) -> Result<Parameters> {
-        let mut update = hebbian_update(dynamics, self.tied, x, s, s_next, beta)?;
+    pub fn update(&self, dynamics: &Dynamics, x: &Tensor, step: &Step, beta: Beta) -> Result<Parameters> {
+        let mut update = hebbian_update(dynamics, self.tied, self.sigma_prime, x, step, beta)?;
         if self.last_bias_frozen()
             && let Some(last) = update.forward.last_mut()
         {

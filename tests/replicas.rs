@@ -64,9 +64,11 @@ fn a_replica_gets_the_bits_it_would_get_alone() {
         (Rule::Cep, 2, &[]),
         (Rule::Vf, 1, &["network.psi=45"]),
         (Rule::Cvf, 1, &["network.psi=90", "training.dtype=f64"]),
-        (Rule::Cvf, 2, &["learning.damped=true"]),
+        (Rule::Cvf, 2, &["learning.damping=0.5"]),
+        (Rule::Cvf, 1, &["learning.sigma_prime=ignored"]),
+        (Rule::Vf, 2, &["learning.sigma_prime=full"]),
         (Rule::CepRescaled, 1, &[]),
-        (Rule::Cvf, 1, &["network.time=real"]),
+        (Rule::Cvf, 1, &["network.time=real", "learning.sigma_prime=ignored", "learning.authors_code=false"]),
         // Replicas settle at different steps.
         (Rule::Cep, 1, &["learning.settle_tolerance=1e-2"]),
     ] {

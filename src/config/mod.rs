@@ -1,8 +1,10 @@
 //! The configuration of a run: what it holds, and what of it is possible.
 
+mod older;
 mod presets;
 mod resolve;
 
+pub use older::of_any_version;
 pub use presets::{PRESETS, Preset};
 pub use resolve::{Choices, Origin, Resolved, parse_value};
 
@@ -10,7 +12,7 @@ use crate::activation::Activation;
 use crate::data::DataChoice;
 use crate::dynamics::{Dynamics, Time};
 use crate::engine::{self, EngineKind};
-use crate::learning::{Protocol, Rule};
+use crate::learning::{Protocol, Rule, SigmaPrime};
 use crate::network::{Dims, Init};
 use candle_core::DType;
 use serde::{Deserialize, Serialize};
@@ -70,8 +72,10 @@ pub struct LearningConfig {
     pub random_beta: bool,
     /// η, input side first as in Table 2; one for each layer.
     pub learning_rates: Vec<f64>,
-    /// Damp every step of both phases: s ← (s + F(s))/2. The remedy for the collapse of C-VF.
-    pub damped: bool,
+    /// d of damped steps s ← d·s + (1 − d)·F(s) in both phases; 0 is the paper's.
+    pub damping: f64,
+    /// What the updates of VF and C-VF make of σ′.
+    pub sigma_prime: SigmaPrime,
     /// η_tiny/η of Algorithm 5 (rule = "cep-rescaled").
     pub tiny: f64,
     /// Reproduce a quirk of the authors' code: with C-VF the bias of layer N never learns.
@@ -188,7 +192,7 @@ impl Config {
         let rule = learning.rule.name();
         let real = network.time == TimeChoice::Real;
         let baseline = !learning.rule.hebbian();
-        let checks: [(bool, &'static str, String); 24] = [
+        let checks: [(bool, &'static str, String); 26] = [
             (
                 dims.len() >= 3 && dims.iter().all(|&d| d > 0),
                 "network.dims",
@@ -233,6 +237,21 @@ impl Config {
                 "is η_tiny/η and must be above 0 and at most 1".into(),
             ),
             (
+                (0.0..1.0).contains(&learning.damping),
+                "learning.damping",
+                "is the share of the old state that a step keeps and must be from 0 to below 1".into(),
+            ),
+            (
+                learning.sigma_prime == SigmaPrime::Ignored || (!tied && !baseline && !real),
+                "learning.sigma_prime",
+                format!(
+                    "= \"{}\" is a choice for rule = \"vf\" and \"cvf\" in discrete time; the updates of rule = \"{rule}\"{} \
+                     have no σ′: set learning.sigma_prime = \"ignored\"",
+                    learning.sigma_prime.name(),
+                    if real { " in real time" } else { "" },
+                ),
+            ),
+            (
                 !baseline || learning.K <= learning.T,
                 "learning.K",
                 format!("steps back from the last of T = {} steps must not be more than those", learning.T),
@@ -268,7 +287,8 @@ impl Config {
                 !learning.authors_code || (learning.rule == Rule::Cvf && !real),
                 "learning.authors_code",
                 format!(
-                    "reproduces a quirk that only rule = \"cvf\" in discrete time has; rule = \"{rule}\" is the same either way"
+                    "reproduces a quirk that only rule = \"cvf\" in discrete time has; with rule = \"{rule}\"{} set learning.authors_code = false",
+                    if real { " in real time" } else { "" }
                 ),
             ),
             (training.epochs >= 1, "training.epochs", "must be at least 1".into()),
@@ -303,6 +323,7 @@ impl Config {
         Protocol {
             rule: self.learning.rule,
             tied: self.tied(),
+            sigma_prime: self.learning.sigma_prime,
             tiny: self.learning.tiny,
             first_steps: self.learning.T,
             settle_tolerance: self.learning.settle_tolerance,
@@ -318,7 +339,7 @@ impl Config {
             TimeChoice::Discrete => Time::Discrete,
             TimeChoice::Real => Time::Real { epsilon: self.network.epsilon, clamp: self.network.clamp },
         };
-        Dynamics { time, activation: self.network.activation, damped: self.learning.damped }
+        Dynamics { time, activation: self.network.activation, damping: self.learning.damping }
     }
 
     /// Ψ of the feedback weights; `None` where there are none.
@@ -343,8 +364,11 @@ impl Config {
         if self.network.time == TimeChoice::Real {
             name += "-real";
         }
-        if self.learning.damped {
-            name += "-damped";
+        if self.learning.sigma_prime != SigmaPrime::Ignored {
+            name += &format!("-{}", self.learning.sigma_prime.name());
+        }
+        if self.learning.damping > 0.0 {
+            name += &format!("-damping{}", self.learning.damping);
         }
         if data != "mnist" {
             name += &format!("-{data}");

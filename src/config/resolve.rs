@@ -1,5 +1,6 @@
 //! Defaults < file < environment < flags: one configuration, and where each value came from.
 
+use super::older::FORMER;
 use super::{Config, presets};
 use crate::learning::Rule;
 use anyhow::{Context, Result, bail};
@@ -109,6 +110,10 @@ impl Resolved {
             let known = known_keys()?;
             let wanted = variable.trim_start_matches("EQPROP_").replacen('_', ".", 1);
             let Some(key) = known.iter().find(|key| key.eq_ignore_ascii_case(&wanted)) else {
+                if let Some((_, now)) = FORMER.iter().find(|(former, _)| former.eq_ignore_ascii_case(&wanted))
+                {
+                    bail!("{variable} is set in the environment, but names no key any more; {now}");
+                }
                 bail!(
                     "{variable} is set in the environment but names no key; EQPROP_SECTION_KEY sets \
                      section.key, for example EQPROP_LEARNING_BETA"
@@ -268,6 +273,9 @@ fn check_known(key: &str, place: &str) -> Result<()> {
     let known = known_keys()?;
     if known.iter().any(|k| k == key) {
         return Ok(());
+    }
+    if let Some((_, now)) = FORMER.iter().find(|(former, _)| *former == key) {
+        bail!("{place}: {key} is no key any more; {now}");
     }
     let section = key.split('.').next().unwrap_or_default();
     let mut near: Vec<&str> =

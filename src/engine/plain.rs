@@ -53,7 +53,7 @@ impl Engine for Plain {
             &x,
             Nudge { target, beta: beta.into() },
             &s_star,
-            |_, _, _, _| Ok(()),
+            |_| Ok(()),
         )?;
         Ok(report)
     }

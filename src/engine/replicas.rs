@@ -243,9 +243,7 @@ impl State {
         let (states, steps) = protocol.first_phase(dynamics, &theta, x)?;
         let theta = match nudge {
             None => theta,
-            Some(nudge) => {
-                protocol.second_phase(dynamics, &theta, x, nudge, &states[2], |_, _, _, _| Ok(()))?
-            }
+            Some(nudge) => protocol.second_phase(dynamics, &theta, x, nudge, &states[2], |_| Ok(()))?,
         };
         Ok((states, steps, theta))
     }

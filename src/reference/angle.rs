@@ -42,11 +42,12 @@ impl Trace {
         let loss = (&first[0] - nudge.target)?.to_dtype(DType::F64)?.sqr()?.sum_all()?;
         let loss = 0.5 * loss.to_scalar::<f64>()? / x.dim(0)? as f64;
         let (mut states, mut delta_s, mut delta_theta) = (Vec::new(), Vec::new(), Vec::new());
-        let theta_end = protocol.second_phase(dynamics, theta, x, nudge, &first, |_, s, s_next, _| {
+        let theta_end = protocol.second_phase(dynamics, theta, x, nudge, &first, |step| {
             let delta = |(next, s): (&Tensor, &Tensor)| (next - s)? / nudge.beta.size;
-            delta_s.push(s_next.iter().zip(s).map(delta).collect::<Result<_>>()?);
-            delta_theta.push(hebbian_update(dynamics, protocol.tied, x, s, s_next, nudge.beta)?);
-            states.push(s_next.to_vec());
+            delta_s.push(step.s_next.iter().zip(step.s).map(delta).collect::<Result<_>>()?);
+            let (tied, sigma_prime) = (protocol.tied, protocol.sigma_prime);
+            delta_theta.push(hebbian_update(dynamics, tied, sigma_prime, x, step, nudge.beta)?);
+            states.push(step.s_next.to_vec());
             Ok(())
         })?;
         let gradients = bptt(dynamics, protocol, theta, x, nudge.target)?;

@@ -1,7 +1,7 @@
 //! Recurrent backpropagation (Definition 6, Algorithm 4), with vector–Jacobian products by hand.
 
 use super::Gradients;
-use crate::dynamics::{Dynamics, Time};
+use crate::dynamics::{Dynamics, PreActivation, Time};
 use crate::learning::Protocol;
 use crate::network::{Forward, Parameters};
 use candle_core::{Result, Tensor};
@@ -40,8 +40,8 @@ struct Transition<'a> {
     s: &'a [Tensor],
     /// ρ(sⁿ).
     rates: Vec<Tensor>,
-    /// hⁿ, see [`Dynamics::arriving`].
-    arriving: Vec<Tensor>,
+    /// hⁿ.
+    h: Vec<Tensor>,
     /// 1 where a state is free to move, 0 where a clamp holds it; `None` without clamp.
     free: Option<Vec<Tensor>>,
 }
@@ -51,8 +51,7 @@ impl<'a> Transition<'a> {
         let drive = dynamics.drive(theta, x)?;
         let free = match dynamics.time {
             Time::Real { epsilon, clamp: true } => {
-                let free =
-                    Dynamics { time: Time::Real { epsilon, clamp: false }, damped: false, ..*dynamics };
+                let free = Dynamics { time: Time::Real { epsilon, clamp: false }, damping: 0.0, ..*dynamics };
                 let s_next = free.step(theta, &drive, s, None)?;
                 let inside = |s: &Tensor| (s.gt(0.0)? * s.lt(1.0)?)?.to_dtype(s.dtype());
                 Some(s_next.iter().map(inside).collect::<Result<_>>()?)
@@ -65,7 +64,9 @@ impl<'a> Transition<'a> {
             input: dynamics.rate(x)?,
             s,
             rates: s.iter().map(|s| dynamics.rate(s)).collect::<Result<_>>()?,
-            arriving: dynamics.arriving(theta, &drive, s)?,
+            h: (dynamics.pre_activations(theta, &drive, s)?.iter())
+                .map(PreActivation::total)
+                .collect::<Result<_>>()?,
             free,
         })
     }
@@ -79,20 +80,21 @@ impl<'a> Transition<'a> {
         let mut grad_h = Vec::with_capacity(v.len());
         for n in 0..=last {
             let mut v = v[n].clone();
-            if self.dynamics.damped {
-                v = (v * 0.5)?;
-                grad_s[n] = v.clone();
+            let damping = self.dynamics.damping;
+            if damping > 0.0 {
+                grad_s[n] = (&v * damping)?;
+                v = (v * (1.0 - damping))?;
             }
             if let Some(free) = &self.free {
                 v = (v * &free[n])?;
             }
             grad_h.push(match self.dynamics.time {
-                Time::Discrete => (v * activation.derivative(&self.arriving[n])?)?,
+                Time::Discrete => (v * activation.derivative(&self.h[n])?)?,
                 Time::Real { epsilon, .. } => {
                     grad_s[n] = (&grad_s[n] + (&v * (1.0 - epsilon))?)?;
                     let v = (v * epsilon)?;
                     if self.dynamics.gated(theta, n) {
-                        let bend = (activation.second_derivative(&self.s[n])? * &self.arriving[n])?;
+                        let bend = (activation.second_derivative(&self.s[n])? * &self.h[n])?;
                         grad_s[n] = (&grad_s[n] + (&v * bend)?)?;
                         (v * activation.derivative(&self.s[n])?)?
                     } else {

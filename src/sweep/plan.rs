@@ -54,11 +54,12 @@ pub struct Planned {
 }
 
 /// Keys whose value a run's name always shows.
-const NAMED: [&str; 6] = [
+const NAMED: [&str; 7] = [
     "network.psi",
     "network.time",
     "learning.rule",
-    "learning.damped",
+    "learning.damping",
+    "learning.sigma_prime",
     "learning.random_beta",
     "training.seed",
 ];

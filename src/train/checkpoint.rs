@@ -23,6 +23,7 @@ pub struct Progress {
     /// The name of the run.
     pub run: String,
     /// The resolved configuration.
+    #[serde(deserialize_with = "crate::config::of_any_version")]
     pub config: Config,
     /// The data set that was trained on.
     pub data: String,

@@ -229,7 +229,7 @@ fn diverged(run: &Run, report: &Report) -> Result<Outcome> {
     error!(
         "diverged in epoch {} at minibatch {}: a state or weight is no longer a number (residual of the \
          first phase {:.2e}, norms {norms}). The last good checkpoint is {}. Smaller learning rates, or \
-         `--set learning.damped=true`, may help.",
+         `--set learning.damping=0.5`, may help.",
         run.progress.epoch + 1,
         run.progress.minibatch,
         report.residual,

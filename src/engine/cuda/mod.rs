@@ -8,7 +8,7 @@
 
 use crate::activation::Activation;
 use crate::dynamics::{Dynamics, Nudge};
-use crate::learning::{Protocol, Rule};
+use crate::learning::{Protocol, Rule, SigmaPrime};
 use crate::network::{Forward, Parameters};
 use candle_core::{CpuStorage, CustomOp1, D, DType, Layout, Result, Shape, Tensor, bail};
 
@@ -25,7 +25,8 @@ pub struct Kernel {
     second_steps: usize,
     rule: Rule,
     activation: Activation,
-    damped: bool,
+    /// The bits of [`Dynamics::damping`] in f32, which can be compared.
+    damping: u32,
 }
 
 /// Most memory that the threads of a block can share, bytes (compute capability 9.0).
@@ -33,8 +34,8 @@ const SHARED_MEMORY: usize = 227 << 10;
 
 impl Kernel {
     /// The kernel for these stacked weights and minibatches of so many images; `None` where it has none: in real
-    /// time, with other than one hidden layer, where the first phase may end early, in float64, and for what is too
-    /// large for a block.
+    /// time, with other than one hidden layer, where the first phase may end early, where σ′ gates the updates, in
+    /// float64, and for what is too large for a block.
     pub fn for_shape(
         dynamics: &Dynamics,
         protocol: &Protocol,
@@ -51,11 +52,12 @@ impl Kernel {
             second_steps: protocol.second_steps,
             rule: protocol.rule,
             activation: dynamics.activation,
-            damped: dynamics.damped,
+            damping: (dynamics.damping as f32).to_bits(),
         };
         let possible = super::fusible(dynamics, protocol)
             && theta.forward.len() == 2
             && protocol.settle_tolerance == 0.0
+            && protocol.sigma_prime == SigmaPrime::Ignored
             && weight.dtype() == DType::F32
             && classes <= hidden
             && hidden <= 1024
@@ -111,7 +113,7 @@ impl Kernel {
             format!("-DSECOND_STEPS={}", self.second_steps),
             format!("-DRULE={rule}"),
             format!("-DACTIVATION={activation}"),
-            format!("-DDAMPED={}", u8::from(self.damped)),
+            format!("-DDAMPING={:?}f", f32::from_bits(self.damping)),
         ]
     }
 

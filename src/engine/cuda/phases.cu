@@ -5,7 +5,7 @@
 // Loops over images and classes are unrolled, so that what a thread keeps for each stays in registers.
 //
 // Given by the compiler: IMAGES (B), HIDDEN (d_1), CLASSES (d_0), FIRST_STEPS (T), SECOND_STEPS (K), RULE,
-// ACTIVATION, DAMPED. The block has HIDDEN threads, rounded up to whole warps.
+// ACTIVATION, DAMPING. The block has HIDDEN threads, rounded up to whole warps.
 //
 // in,  for each replica: drive u_0 (B, d_1) · c·(x·xᵀ + 1) (B, B) · forward.0 (d_0, d_1) · feedback.0 (d_1, d_0) or
 //      nothing where weights are tied · bias (d_0) · y (B, d_0) · β, η_0/(βB)
@@ -59,7 +59,7 @@ __device__ void next_output(Shared& sh, const float* y, float beta) {
       float s = sh.output[i][k];
       float next = sigma(sum + sh.bias[k]);
       if (beta != 0.0f) next += beta * (y[i * CLASSES + k] - s);
-      sh.output_next[i][k] = DAMPED ? 0.5f * (next + s) : next;
+      sh.output_next[i][k] = DAMPING > 0.0f ? DAMPING * s + (1.0f - DAMPING) * next : next;
     }
   }
 }
@@ -123,7 +123,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) phases(const float* all
           for (int other = 0; other < IMAGES; other++) h += sh.gram[i][other] * (s[other] - star[other]);
         UNROLL
         for (int k = 0; k < CLASSES; k++) h += back[k] * sh.output[i][k];
-        next[i] = DAMPED ? 0.5f * (sigma(h) + s[i]) : sigma(h);
+        next[i] = DAMPING > 0.0f ? DAMPING * s[i] + (1.0f - DAMPING) * sigma(h) : sigma(h);
       }
     }
     next_output(sh, y, nudged ? beta : 0.0f);

@@ -7,6 +7,7 @@ use super::synapses::{Synapses, panel_count};
 use crate::activation::Activation;
 use crate::dynamics::Dynamics;
 use crate::engine::{Report, larger};
+use crate::learning::SigmaPrime;
 use candle_core::{Tensor, WithDType};
 use std::marker::PhantomData;
 use std::ops::{Range, RangeInclusive};
@@ -99,8 +100,9 @@ pub struct Block<T> {
     pub moving: Moving<T>,
     /// s_t of the second phase.
     pub s: States<T>,
-    /// s_t − s_* of layer N.
-    pub drift: Vec<T>,
+    /// Σ over the steps so far of what the forward connections into each layer learn from: s_t − s_* where σ′
+    /// is ignored (of layer N only, which is all that is asked for), Σ σ′⊙Δs where it gates Δs (of all layers).
+    pub drift: States<T>,
 }
 
 /// What a step of the second phase writes.
@@ -108,11 +110,22 @@ pub struct Block<T> {
 pub struct Move<T> {
     /// s_{t+1}.
     pub s_next: States<T>,
-    /// s_{t+1} − s_t.
+    /// Δs = s_{t+1} − s_t as the forward connections into each layer learn from it, gated as
+    /// [`SigmaPrime`] says.
     pub delta: States<T>,
+    /// The same for the feedback connections into each layer; empty where it is `delta`.
+    pub delta_feedback: States<T>,
 }
 
 impl<T> Move<T> {
+    /// Δs of layer `to` as the connections from layer `from` learn from it.
+    pub fn delta(&self, from: usize, to: usize) -> &[T] {
+        match from > to || self.delta_feedback.is_empty() {
+            true => &self.delta[to],
+            false => &self.delta_feedback[to],
+        }
+    }
+
     /// For a step of `block`.
     pub fn of<'a>(
         &'a mut self,
@@ -120,8 +133,9 @@ impl<T> Move<T> {
         labels: &'a [u8],
         more: Vec<Vec<Term<'a, T>>>,
     ) -> Nudged<'a, T> {
-        let Self { s_next, delta } = self;
-        Nudged { block, labels, more, s_next: Shared::all(s_next), delta: Shared::all(delta) }
+        let Self { s_next, delta, delta_feedback } = self;
+        let [s_next, delta, delta_feedback] = [s_next, delta, delta_feedback].map(Shared::all);
+        Nudged { block, labels, more, s_next, delta, delta_feedback }
     }
 }
 
@@ -148,19 +162,17 @@ impl<'a, T> Shared<'a, T> {
     }
 }
 
-/// out = σ(start + Σ terms): some panels of a layer, whose rows are `stride` apart.
+/// out = start + Σ terms: some panels of a layer, whose rows are `stride` apart.
 struct Layer<'a, T> {
     rows: usize,
     stride: usize,
     panels: Range<usize>,
     terms: &'a [Term<'a, T>],
-    activation: Option<Activation>,
 }
 
-/// Rows that begin as `start` says: one row for all (`start_stride` 0), or one each.
+/// Rows that begin as `start` says: one row for all (0 between rows), one each, or zeros (`None`).
 struct Rows<'a, T> {
-    start: &'a [T],
-    start_stride: usize,
+    start: Option<(&'a [T], usize)>,
     out: *mut T,
     stride: usize,
 }
@@ -168,12 +180,16 @@ struct Rows<'a, T> {
 impl<L: Lanes> Output<L> for Rows<'_, L::Elem> {
     #[inline(always)]
     fn start(&self, row: usize, panel: usize) -> L {
-        // SAFETY: `Layer::run` has checked that every row lies within both.
-        unsafe { L::load(self.start.as_ptr().add(row * self.start_stride + panel * WIDTH)) }
+        match self.start {
+            // SAFETY: `Layer::run` has checked that every row lies within it.
+            Some((start, between)) => unsafe { L::load(start.as_ptr().add(row * between + panel * WIDTH)) },
+            None => splat(0.0),
+        }
     }
 
     #[inline(always)]
     fn finish(&self, row: usize, panel: usize, sum: L) {
+        // SAFETY: as above.
         unsafe { sum.store(self.out.add(row * self.stride + panel * WIDTH)) }
     }
 }
@@ -182,19 +198,11 @@ impl<T: Real> Layer<'_, T> {
     /// # Safety
     /// Nobody else may touch these panels of `out` meanwhile.
     #[inline(always)]
-    unsafe fn run<L: Lanes<Elem = T>>(&self, start: &[T], start_stride: usize, out: Shared<T>) {
-        let Self { rows, stride, ref panels, terms, activation } = *self;
+    unsafe fn run<L: Lanes<Elem = T>>(&self, start: Option<(&[T], usize)>, out: Shared<T>) {
+        let Self { rows, stride, ref panels, terms } = *self;
         assert!(panels.end * WIDTH <= stride && out.len >= rows * stride);
-        assert!(start.len() >= (rows - 1) * start_stride + stride);
-        sweep::<L>(rows, panels.clone(), terms, &Rows { start, start_stride, out: out.start, stride });
-        if let Some(activation) = activation {
-            for lanes in lanes_of(rows, stride, panels) {
-                unsafe {
-                    let lanes = out.start.add(lanes);
-                    apply::<L>(activation, L::load(lanes)).store(lanes);
-                }
-            }
-        }
+        assert!(start.is_none_or(|(start, between)| start.len() >= (rows - 1) * between + stride));
+        sweep::<L>(rows, panels.clone(), terms, &Rows { start, out: out.start, stride });
     }
 }
 
@@ -221,11 +229,34 @@ fn apply<L: Lanes>(activation: Activation, x: L) -> L {
     }
 }
 
+/// σ′ at x, where `s` = σ(x); see [`Activation::derivative`].
+#[inline(always)]
+fn derivative<L: Lanes>(activation: Activation, x: L, s: L) -> L {
+    let (zero, one) = (splat::<L>(0.0), splat::<L>(1.0));
+    match activation {
+        Activation::Sigmoid => s.mul_add(s.mul_add(splat(-4.0), splat(4.0)), zero),
+        Activation::Tanh => zero.sub(s).mul_add(s, one),
+        Activation::HardSigmoid => zero.le(x).mul_add(x.le(one), zero),
+    }
+}
+
+/// Where a step leaves σ′ of what arrives, by layer: see [`SigmaPrime`].
+#[derive(Clone, Copy)]
+pub enum Gates<'a, T> {
+    /// Nowhere.
+    Ignored,
+    /// σ′(hⁿ).
+    Full(&'a [Shared<'a, T>]),
+    /// σ′ of what the forward, and of what the feedback connections deliver. The latter is left as it is at the
+    /// output, which has none.
+    Partial(&'a [Shared<'a, T>], &'a [Shared<'a, T>]),
+}
+
 /// F(x, s, θ) for a block: every layer from the one before, all at once; of each layer these `panels`.
-/// `drive` is what the input contributes to layer N; `more` are further terms, by layer.
+/// `drive` is what the input contributes to layer N; `more` are further terms, by layer, which count as forward.
 ///
 /// # Safety
-/// Nobody else may touch these panels of `s_next` meanwhile.
+/// Nobody else may touch these panels of `s_next` and of the gates meanwhile.
 #[inline(always)]
 pub unsafe fn step<L: Lanes>(
     weights: &Weights<L::Elem>,
@@ -235,41 +266,78 @@ pub unsafe fn step<L: Lanes>(
     s: &States<L::Elem>,
     s_next: &[Shared<L::Elem>],
     panels: &[Range<usize>],
+    gates: Gates<L::Elem>,
 ) {
     let last = weights.last();
     let rows = drive.len() / weights.stride(last);
     let mut connections = weights.between.iter().peekable();
     for (n, (&out, panels)) in s_next.iter().zip(panels).enumerate() {
         let mut terms = more.get(n).cloned().unwrap_or_default();
+        let mut feedback = None;
         while let Some(c) = connections.next_if(|c| c.to == n) {
-            terms.push(c.synapses.input(&s[c.from], weights.stride(c.from)));
+            let term = c.synapses.input(&s[c.from], weights.stride(c.from));
+            match gates {
+                Gates::Partial(..) if c.from < n => feedback = Some(term),
+                _ => terms.push(term),
+            }
         }
         let stride = weights.stride(n);
-        let panels = panels.clone();
-        let layer = Layer { rows, stride, panels, terms: &terms, activation: Some(activation) };
-        let (start, start_stride) = if n == last { (drive, stride) } else { (&weights.bias[n][..], 0) };
-        unsafe { layer.run::<L>(start, start_stride, out) };
+        let layer = |terms| Layer { rows, stride, panels: panels.clone(), terms };
+        let start = if n == last { (drive, stride) } else { (&weights.bias[n][..], 0) };
+        unsafe { layer(&terms).run::<L>(Some(start), out) };
+        if let Gates::Full(gate) | Gates::Partial(gate, _) = gates {
+            assert!(gate[n].len >= rows * stride);
+        }
+        let alone = match (&feedback, gates) {
+            (Some(term), Gates::Partial(_, gate)) => {
+                unsafe { layer(std::slice::from_ref(term)).run::<L>(None, gate[n]) };
+                Some(gate[n])
+            }
+            _ => None,
+        };
+        for at in lanes_of(rows, stride, panels) {
+            // SAFETY: `Layer::run` has checked that every row lies within `out`, and the gates are as long.
+            unsafe {
+                let out = out.start.add(at);
+                let mut h = L::load(out);
+                if let Gates::Partial(gate, _) = gates {
+                    derivative::<L>(activation, h, apply(activation, h)).store(gate[n].start.add(at));
+                    if let Some(alone) = alone {
+                        let alone = alone.start.add(at);
+                        let below = L::load(alone);
+                        h = h.add(below);
+                        derivative::<L>(activation, below, apply(activation, below)).store(alone);
+                    }
+                }
+                let s = apply::<L>(activation, h);
+                if let Gates::Full(gate) = gates {
+                    derivative::<L>(activation, h, s).store(gate[n].start.add(at));
+                }
+                s.store(out);
+            }
+        }
     }
 }
 
-/// s' ← (s + s')/2, in these panels of every layer.
+/// s' ← damping·s + (1 − damping)·s', in these panels of every layer.
 ///
 /// # Safety
 /// Nobody else may touch them meanwhile, and both must have so many rows.
 #[inline(always)]
-pub unsafe fn halfway<L: Lanes>(
+pub unsafe fn damp<L: Lanes>(
     weights: &Weights<L::Elem>,
     rows: usize,
     s_next: &[Shared<L::Elem>],
     s: &States<L::Elem>,
     panels: &[Range<usize>],
+    damping: f64,
 ) {
     for (n, panels) in panels.iter().enumerate() {
         for at in lanes_of(rows, weights.stride(n), panels) {
             unsafe {
                 let next = s_next[n].start.add(at);
-                let sum = L::load(next).add(L::load(s[n].as_ptr().add(at)));
-                sum.mul_add(splat(0.5), splat(0.0)).store(next);
+                let stays = L::load(s[n].as_ptr().add(at)).mul_add(splat(damping), splat(0.0));
+                L::load(next).mul_add(splat(1.0 - damping), stays).store(next);
             }
         }
     }
@@ -289,10 +357,10 @@ impl<T: Real> Block<T> {
         }
         let terms = [weights.input.input_of(lit, &self.x)];
         let stride = weights.stride(last);
-        let layer = Layer { rows, stride, panels: 0..stride / WIDTH, terms: &terms, activation: None };
+        let layer = Layer { rows, stride, panels: 0..stride / WIDTH, terms: &terms };
         let drive = Shared::one(&mut self.drive);
         // SAFETY: it is ours alone.
-        unsafe { layer.run::<L>(&weights.bias[last], 0, drive) };
+        unsafe { layer.run::<L>(Some((&weights.bias[last], 0)), drive) };
     }
 
     /// Sizes everything for `rows` images.
@@ -300,13 +368,9 @@ impl<T: Real> Block<T> {
         self.rows = rows;
         self.lit.clear();
         self.lit.extend_from_slice(lit);
-        let fit = |values: &mut Vec<T>, stride: usize| {
-            values.clear();
-            values.resize(rows * stride, T::default());
-        };
         self.x.resize(rows * lit.len(), T::default());
         self.drive.resize(rows * weights.stride(weights.last()), T::default());
-        fit(&mut self.drift, weights.stride(weights.last()));
+        weights.rest(rows, &mut self.drift);
         self.steps = 0;
         for states in &mut self.settled {
             weights.rest(rows, states);
@@ -343,24 +407,38 @@ impl<T: Real> Block<T> {
     }
 
     /// s_0 = s_* of the second phase.
-    pub fn begin_second_phase(&mut self, first: &mut Move<T>) {
+    pub fn begin_second_phase(&mut self, first: &mut Move<T>, sigma_prime: SigmaPrime) {
         self.s.clone_from(&self.settled[2]);
         first.s_next.clone_from(&self.s);
         first.delta.clone_from(&self.s);
-        self.drift.fill(T::default());
+        first.delta_feedback.clear();
+        if sigma_prime == SigmaPrime::Partial {
+            first.delta_feedback.clone_from(&self.s);
+        }
+        self.drift.iter_mut().for_each(|layer| layer.fill(T::default()));
     }
 
-    /// s ← s_{t+1}, and what has become of layer N since s_*.
-    pub fn advance(&mut self, step: &mut Move<T>) {
+    /// s ← s_{t+1}, and what has become of the drift.
+    pub fn advance(&mut self, step: &mut Move<T>, sigma_prime: SigmaPrime) {
         std::mem::swap(&mut self.s, &mut step.s_next);
-        let last = self.s.len() - 1;
-        subtract(&mut self.drift, &self.s[last], &self.settled[2][last]);
+        if sigma_prime == SigmaPrime::Ignored {
+            let last = self.s.len() - 1;
+            subtract(&mut self.drift[last], &self.s[last], &self.settled[2][last]);
+        } else {
+            for (drift, delta) in self.drift.iter_mut().flatten().zip(step.delta.iter().flatten()) {
+                *drift += *delta;
+            }
+        }
     }
 
-    /// Makes the whole second phase, from s_* to s_K, one step.
-    pub fn whole_phase(&mut self, step: &mut Move<T>) {
+    /// Makes the whole second phase, from s_* to s_K, one step; its gates are those of all its steps.
+    pub fn whole_phase(&mut self, step: &mut Move<T>, sigma_prime: SigmaPrime) {
         std::mem::swap(&mut self.s, &mut step.s_next);
         self.s.clone_from(&self.settled[2]);
+        if sigma_prime != SigmaPrime::Ignored {
+            step.delta.clone_from(&self.drift);
+            return;
+        }
         for ((delta, next), s) in step.delta.iter_mut().zip(&step.s_next).zip(&self.s) {
             subtract(delta, next, s);
         }
@@ -385,8 +463,10 @@ pub struct Nudged<'a, T> {
     pub more: Vec<Vec<Term<'a, T>>>,
     /// s_{t+1}.
     pub s_next: Vec<Shared<'a, T>>,
-    /// s_{t+1} − s_t.
+    /// Of [`Move`].
     pub delta: Vec<Shared<'a, T>>,
+    /// Of [`Move`].
+    pub delta_feedback: Vec<Shared<'a, T>>,
 }
 
 /// One step of the second phase of some blocks, from s_t; of each layer these panels, which no other thread
@@ -400,6 +480,8 @@ pub struct NudgedStep<'a, T> {
     pub weights: &'a Weights<T>,
     /// F.
     pub dynamics: &'a Dynamics,
+    /// How Δs is gated.
+    pub sigma_prime: SigmaPrime,
     /// β.
     pub beta: T,
 }
@@ -407,12 +489,17 @@ pub struct NudgedStep<'a, T> {
 impl<T: Real> Kernel<T> for NudgedStep<'_, T> {
     #[inline(always)]
     fn run<L: Lanes<Elem = T>>(self) {
-        let Self { blocks, panels, weights, dynamics, beta } = self;
-        for Nudged { block, labels, more, s_next, delta } in blocks {
+        let Self { blocks, panels, weights, dynamics, sigma_prime, beta } = self;
+        for Nudged { block, labels, more, s_next, delta, delta_feedback } in blocks {
             let (rows, s) = (block.rows, &block.s);
+            let gates = match sigma_prime {
+                SigmaPrime::Ignored => Gates::Ignored,
+                SigmaPrime::Full => Gates::Full(delta),
+                SigmaPrime::Partial => Gates::Partial(delta, delta_feedback),
+            };
             // SAFETY (all): these panels are this thread's, and `step` has checked that the rows are there.
             unsafe {
-                step::<L>(weights, dynamics.activation, &block.drive, more, s, s_next, panels);
+                step::<L>(weights, dynamics.activation, &block.drive, more, s, s_next, panels, gates);
             }
             let stride = weights.stride(0);
             let classes = panels[0].start * WIDTH..weights.widths[0].min(panels[0].end * WIDTH);
@@ -423,16 +510,30 @@ impl<T: Real> Kernel<T> for NudgedStep<'_, T> {
                     unsafe { *s_next[0].start.add(at) += beta * (y - s[0][at]) };
                 }
             }
-            if dynamics.damped {
-                unsafe { halfway::<L>(weights, rows, s_next, s, panels) };
+            if dynamics.damping > 0.0 {
+                unsafe { damp::<L>(weights, rows, s_next, s, panels, dynamics.damping) };
             }
             for (n, panels) in panels.iter().enumerate() {
                 let stride = weights.stride(n);
                 assert!(delta[n].len >= rows * stride && s[n].len() >= rows * stride);
+                let feedback = delta_feedback.get(n).filter(|_| n > 0);
+                assert!(feedback.is_none_or(|delta| delta.len >= rows * stride));
                 for at in lanes_of(rows, stride, panels) {
                     unsafe {
                         let (next, s) = (L::load(s_next[n].start.add(at)), L::load(s[n].as_ptr().add(at)));
-                        next.sub(s).store(delta[n].start.add(at));
+                        let change = next.sub(s);
+                        let gate = |delta: &Shared<T>| {
+                            let delta = delta.start.add(at);
+                            change.mul_add(L::load(delta), splat(0.0)).store(delta);
+                        };
+                        if sigma_prime == SigmaPrime::Ignored {
+                            change.store(delta[n].start.add(at));
+                        } else {
+                            gate(&delta[n]);
+                            if let Some(delta) = feedback {
+                                gate(delta);
+                            }
+                        }
                     }
                 }
             }

@@ -52,6 +52,8 @@ pub trait Lanes: Copy {
     fn min(self, other: Self) -> Self;
     /// The larger of each pair.
     fn max(self, other: Self) -> Self;
+    /// 1 where self ≤ other, else 0.
+    fn le(self, other: Self) -> Self;
     /// exp(self), to about one unit in the last place.
     fn exp(self) -> Self;
 }
@@ -125,6 +127,10 @@ macro_rules! portable {
             #[inline(always)]
             fn max(self, other: Self) -> Self {
                 Self(array::from_fn(|i| if self.0[i] > other.0[i] { self.0[i] } else { other.0[i] }))
+            }
+            #[inline(always)]
+            fn le(self, other: Self) -> Self {
+                Self(array::from_fn(|i| if self.0[i] <= other.0[i] { 1.0 } else { 0.0 }))
             }
             #[inline(always)]
             fn exp(self) -> Self {
@@ -205,6 +211,13 @@ mod x86 {
             Self(unsafe { _mm512_max_ps(self.0, other.0) })
         }
         #[inline(always)]
+        fn le(self, other: Self) -> Self {
+            unsafe {
+                let mask = _mm512_cmp_ps_mask::<_CMP_LE_OQ>(self.0, other.0);
+                Self(_mm512_maskz_mov_ps(mask, _mm512_set1_ps(1.0)))
+            }
+        }
+        #[inline(always)]
         fn exp(self) -> Self {
             exp_f32(self)
         }
@@ -264,6 +277,15 @@ mod x86 {
         #[inline(always)]
         fn max(self, other: Self) -> Self {
             unsafe { Self(_mm256_max_ps(self.0, other.0), _mm256_max_ps(self.1, other.1)) }
+        }
+        #[inline(always)]
+        fn le(self, other: Self) -> Self {
+            unsafe {
+                let one = _mm256_set1_ps(1.0);
+                let low = _mm256_cmp_ps::<_CMP_LE_OQ>(self.0, other.0);
+                let high = _mm256_cmp_ps::<_CMP_LE_OQ>(self.1, other.1);
+                Self(_mm256_and_ps(low, one), _mm256_and_ps(high, one))
+            }
         }
         #[inline(always)]
         fn exp(self) -> Self {

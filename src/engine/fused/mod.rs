@@ -5,7 +5,8 @@
 //! - all inputs of a layer summed in registers ([`sweep`]);
 //! - the input weights left alone during the second phase: with G = x·xᵀ + 1 (B, B) the drive is
 //!   u_t = u_0 + c·G·(sᴺ_t − sᴺ_0), and W_x changes once, at the end, by c·(sᴺ_K − sᴺ_0)ᵀ·x, where
-//!   c = η_N/(βB) — exact, since Δ_{W x} is linear in s and x does not change;
+//!   c = η_N/(βB) — exact, since Δ_{W x} is linear in s and x does not change; where σ′ gates Δs, the sum of
+//!   the gated Δs so far stands for sᴺ_t − sᴺ_0;
 //! - the same for large tied matrices under C-EP, whose updates telescope: W_n(t) = W_n(0) +
 //!   c·(sⁿ_tᵀ·sⁿ⁺¹_t − sⁿ_0ᵀ·sⁿ⁺¹_0), so that s·W_n(t) is s·W_n(0) and two products with (B, B) matrices;
 //! - pixels that are black in all images of a minibatch left out, which take no part in anything;
@@ -21,7 +22,7 @@ mod synapses;
 
 use super::{Batch, Engine, Report, Work};
 use crate::dynamics::Dynamics;
-use crate::learning::{Protocol, Rule};
+use crate::learning::{Protocol, Rule, SigmaPrime};
 use crate::network::{Dims, Forward, Parameters};
 use anyhow::Result;
 use block::{
@@ -114,7 +115,7 @@ impl<T: Real> Fused<T> {
 
     /// The second phase, from the states the blocks have settled in.
     fn second_phase(&mut self, batch: &Batch, beta: f64) {
-        let (rule, tied) = (self.protocol.rule, self.protocol.tied);
+        let (rule, tied, sigma_prime) = (self.protocol.rule, self.protocol.tied, self.protocol.sigma_prime);
         let images = batch.labels.len();
         let last = self.weights.last();
         let rates: Vec<T> = (self.protocol.learning_rates.iter())
@@ -139,7 +140,7 @@ impl<T: Real> Fused<T> {
         }
         self.moves.resize_with(self.blocks.len(), Move::default);
         for (block, step) in self.blocks.iter_mut().zip(&mut self.moves) {
-            block.begin_second_phase(step);
+            block.begin_second_phase(step, sigma_prime);
         }
         let steps = if rule == Rule::Ep { 0 } else { self.protocol.second_steps };
         if rule == Rule::Ep {
@@ -174,13 +175,13 @@ impl<T: Real> Fused<T> {
                 }
             }
             for (block, step) in self.blocks.iter_mut().zip(&mut self.moves) {
-                block.advance(step);
+                block.advance(step, sigma_prime);
             }
         }
 
         // What is applied once: everything for EP and VF, what telescopes, and all that comes from the input.
         for (block, step) in self.blocks.iter_mut().zip(&mut self.moves) {
-            block.whole_phase(step);
+            block.whole_phase(step, sigma_prime);
         }
         let (weights, blocks, moves) = (&mut self.weights, &self.blocks, &self.moves);
         for (connection, pending) in weights.between.iter_mut().zip(&pending) {
@@ -214,7 +215,7 @@ impl<T: Real> Fused<T> {
         self.protocol.rule == Rule::Cep && from * to > images * (from + to)
     }
 
-    /// What the input weights would have added to the drive: c·(x·xᵀ + 1)·(sᴺ_t − sᴺ_0).
+    /// What the input weights would have added to the drive: c·(x·xᵀ + 1)·[drift of layer N](Block::drift).
     fn input_gram(&self, c: T, one: f64) -> Gram<T> {
         let x: Vec<&[T]> = self.blocks.iter().map(|b| &b.x[..]).collect();
         let pixels = self.blocks[0].lit.len();
@@ -247,8 +248,9 @@ impl<T: Real> Fused<T> {
         let run = |((block, step), labels): ((&mut Block<T>, &mut Move<T>), &[u8])| {
             for _ in 0..self.protocol.second_steps {
                 let blocks = &[step.of(block, labels, Vec::new())];
-                T::dispatch(NudgedStep { blocks, panels, weights, dynamics, beta });
-                block.advance(step);
+                let sigma_prime = SigmaPrime::Ignored;
+                T::dispatch(NudgedStep { blocks, panels, weights, dynamics, sigma_prime, beta });
+                block.advance(step, sigma_prime);
             }
         };
         if self.blocks.len() > 1 && rayon::current_num_threads() > 1 {
@@ -273,7 +275,7 @@ impl<T: Real> Fused<T> {
                     a_row: images,
                     a_k: 1,
                     b: match gram.factor {
-                        Factor::Drift => &other.drift,
+                        Factor::Drift => &other.drift[gram.to],
                         Factor::Now => &other.s[gram.to],
                         Factor::First => &other.settled[2][gram.to],
                     },
@@ -291,7 +293,8 @@ impl<T: Real> Fused<T> {
             .map(|(i, ((block, step), labels))| step.of(block, labels, more(i)))
             .collect();
         let run = |panels: &Vec<Range<usize>>| {
-            T::dispatch(NudgedStep { blocks: &nudged, panels, weights, dynamics, beta });
+            let sigma_prime = self.protocol.sigma_prime;
+            T::dispatch(NudgedStep { blocks: &nudged, panels, weights, dynamics, sigma_prime, beta });
         };
         if parts.len() > 1 {
             parts.par_iter().for_each(run);
@@ -328,7 +331,7 @@ struct Gram<T> {
 
 /// States of all images.
 enum Factor {
-    /// sᴺ_t − sᴺ_0.
+    /// [`Block::drift`] of layer N.
     Drift,
     /// s_t of the destination layer.
     Now,
@@ -366,7 +369,7 @@ fn outer<'a, T>(rows: usize, source: &'a [T], source_stride: usize, destination:
 
 /// βB·Δ_W(t) for the weights from layer `from` into layer `to`, between s and s' = s_next.
 ///
-/// - untied (E.4): Δ_to·s_fromᵀ
+/// - untied (E.4): Δ_to·s_fromᵀ, Δ_to gated as [`SigmaPrime`] says
 /// - tied (Eq. 95): s'ⁿ·s'ⁿ⁺¹ᵀ − sⁿ·sⁿ⁺¹ᵀ = Δⁿ·s'ⁿ⁺¹ᵀ + sⁿ·Δⁿ⁺¹ᵀ, the same products in the same
 ///   order in both directions, so that the two packed copies of a tied matrix stay equal to the bit, and
 ///   image by image, so that it does not matter how many make a block.
@@ -383,7 +386,7 @@ fn change_terms<'a, T: Real>(
             outer(block.rows, source, source.len() / block.rows, destination)
         };
         match (tied, from > to) {
-            (false, _) => terms.push(outer(&block.s[from], &step.delta[to])),
+            (false, _) => terms.push(outer(&block.s[from], step.delta(from, to))),
             (true, true) => {
                 terms.push(outer(&step.s_next[from], &step.delta[to]));
                 more.push(outer(&step.delta[from], &block.s[to]));

@@ -1,6 +1,6 @@
 //! The first phase: every image until it has settled.
 
-use super::block::{Block, Shared, States, Weights, halfway, splat, step};
+use super::block::{Block, Gates, Shared, States, Weights, damp, splat, step};
 use super::lanes::{Kernel, Lanes, Real, WIDTH};
 use crate::dynamics::Dynamics;
 use crate::learning::Protocol;
@@ -39,9 +39,9 @@ impl<T: Real> Kernel<T> for FirstPhase<'_, T> {
             // SAFETY: nobody else has them.
             unsafe {
                 let s_next = Shared::all(s_next);
-                step::<L>(weights, dynamics.activation, &moving.drive, &[], s, &s_next, all);
-                if dynamics.damped {
-                    halfway::<L>(weights, rows, &s_next, s, all);
+                step::<L>(weights, dynamics.activation, &moving.drive, &[], s, &s_next, all, Gates::Ignored);
+                if dynamics.damping > 0.0 {
+                    damp::<L>(weights, rows, &s_next, s, all, dynamics.damping);
                 }
             }
             *steps += rows;
