@@ -425,8 +425,10 @@ impl<T: Real> Block<T> {
             let last = self.s.len() - 1;
             subtract(&mut self.drift[last], &self.s[last], &self.settled[2][last]);
         } else {
-            for (drift, delta) in self.drift.iter_mut().flatten().zip(step.delta.iter().flatten()) {
-                *drift += *delta;
+            for (drift, delta) in self.drift.iter_mut().zip(&step.delta) {
+                for (drift, &delta) in drift.iter_mut().zip(delta) {
+                    *drift += delta;
+                }
             }
         }
     }
