@@ -5,13 +5,13 @@
 
 use candle_core::{DType, Device};
 use criterion::{Criterion, criterion_group, criterion_main};
-use eqprop::activation::Activation;
 use eqprop::config::{Choices, Config, Resolved};
 use eqprop::data::glyphs;
-use eqprop::dynamics::{Dynamics, Nudge, Time};
 use eqprop::engine::{self, Batch, EngineKind, plain};
 use eqprop::learning::Rule;
-use eqprop::network::{Dims, Init, Parameters};
+use eqprop::model::activation::Activation;
+use eqprop::model::dynamics::{Dynamics, Nudge, Time};
+use eqprop::model::network::{Dims, Init, Parameters};
 use eqprop::reference::bptt::bptt;
 use std::time::{Duration, Instant};
 
@@ -30,13 +30,12 @@ fn phases(c: &mut Criterion) {
     let mut batch = Batch::default();
     data.train.gather(&(0..20).collect::<Vec<u32>>(), &mut batch);
     for depth in [1, 2] {
-        for rule in [Rule::Ep, Rule::Cep, Rule::Vf, Rule::Cvf] {
+        for rule in [Rule::EP, Rule::CEP, Rule::VF, Rule::CVF] {
             let config = config(rule, depth);
             for (kind, name) in [(EngineKind::Fused, "fused"), (EngineKind::Plain, "plain")] {
-                let (dims, protocol) = (&config.network.dims, config.protocol());
+                let (model, protocol) = (config.model(), config.protocol());
                 let mut engine =
-                    engine::build(kind, dims, config.dynamics(), protocol, parameters(&config), &Device::Cpu)
-                        .unwrap();
+                    engine::build(kind, model, protocol, parameters(&config), &Device::Cpu).unwrap();
                 let mut group = c.benchmark_group(format!("{}-{depth}h/{name}", rule.name()));
                 group.sample_size(10);
                 group.measurement_time(Duration::from_secs(3));
@@ -70,11 +69,11 @@ fn references(c: &mut Criterion) {
     let x = plain::images(&batch, DType::F32, &Device::Cpu).unwrap();
     let target = plain::one_hot(&batch, 10, DType::F32, &Device::Cpu).unwrap();
     for depth in [1, 2] {
-        let config = config(Rule::Cvf, depth);
-        let (dynamics, protocol, theta) = (config.dynamics(), config.protocol(), parameters(&config));
+        let config = config(Rule::CVF, depth);
+        let (model, theta, steps) = (config.model(), parameters(&config), config.learning.K);
         let mut group = c.benchmark_group(format!("reference-{depth}h"));
         group.sample_size(10);
-        group.bench_function("bptt", |b| b.iter(|| bptt(&dynamics, &protocol, &theta, &x, &target).unwrap()));
+        group.bench_function("bptt", |b| b.iter(|| bptt(&model, &theta, &x, &target, steps).unwrap()));
         group.finish();
     }
 }
@@ -88,7 +87,7 @@ fn step(c: &mut Criterion) {
         let x = plain::images(&batch, DType::F32, &Device::Cpu).unwrap();
         let target = plain::one_hot(&batch, 10, DType::F32, &Device::Cpu).unwrap();
         let drive = dynamics.drive(&theta, &x).unwrap();
-        let s = dynamics.rest(&theta, &x).unwrap();
+        let s = Dynamics::initial_state(&theta, &x).unwrap();
         let nudge = Nudge { target: &target, beta: 0.2.into() };
         c.bench_function(&format!("step-2h/plain/{name}"), |b| {
             b.iter(|| dynamics.step(&theta, &drive, &s, Some(nudge)).unwrap())

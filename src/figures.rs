@@ -1,6 +1,6 @@
 //! The figures of Appendix E.6: −∇BPTT (solid) and Δ (dashed) over the second phase, as SVG and PNG.
 
-use crate::reference::angle::Trace;
+use crate::learning::angle::Trace;
 use crate::rng::{Purpose, stream};
 use anyhow::{Context, Result, anyhow};
 use candle_core::{DType, Tensor};
@@ -77,7 +77,7 @@ impl Figure {
         let mut panels = Vec::new();
         for (i, name) in names.iter().enumerate() {
             let Some(matrix) = name.strip_suffix(".weight") else { continue };
-            let of = |all: &[crate::network::Parameters]| {
+            let of = |all: &[crate::model::network::Parameters]| {
                 all.iter().map(|theta| values(theta.named()[i].1)).collect::<Result<Vec<_>>>()
             };
             let (delta, gradient) = (of(&trace.delta_theta)?, of(&trace.gradients.parameters)?);

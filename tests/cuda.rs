@@ -8,7 +8,7 @@ use eqprop::data::glyphs;
 use eqprop::engine::replicas::Hub;
 use eqprop::engine::{Batch, Engine, plain::Plain};
 use eqprop::learning::Rule;
-use eqprop::network::Parameters;
+use eqprop::model::network::Parameters;
 
 fn gpu() -> Option<Device> {
     if !candle_core::utils::cuda_is_available() {
@@ -50,27 +50,30 @@ fn the_first_minibatch_is_the_cpus_within_rounding() {
     let mut batch = Batch::default();
     data.train.gather(&(0..20).collect::<Vec<u32>>(), &mut batch);
     for (rule, depth, settings) in [
-        (Rule::Ep, 1, &[][..]),
-        (Rule::Cep, 1, &[]),
-        (Rule::Vf, 1, &["network.psi=45"]),
+        (Rule::EP, 1, &[][..]),
+        (Rule::CEP, 1, &[]),
+        (Rule::VF, 1, &["network.psi=45"]),
         // In one kernel; and step by step, for the first phase may end early.
-        (Rule::Cvf, 1, &["network.psi=45"]),
-        (Rule::Cvf, 1, &["network.psi=45", "learning.settle_tolerance=1e-7"]),
-        (Rule::Ep, 2, &["learning.settle_tolerance=0.0"]),
-        (Rule::Cvf, 2, &["learning.settle_tolerance=0.0"]),
-        (Rule::CepRescaled, 1, &[]),
-        (Rule::Bptt, 1, &[]),
-        (Rule::Rbp, 1, &[]),
-        (Rule::Cep, 1, &["network.time=real"]),
-        (Rule::Cvf, 1, &["network.time=real"]),
+        (Rule::CVF, 1, &["network.psi=45", "learning.sigma_prime=ignored"]),
+        (Rule::CVF, 1, &["network.psi=45"]),
+        (Rule::CVF, 1, &["network.psi=45", "learning.settle_tolerance=1e-7"]),
+        (Rule::EP, 2, &["learning.settle_tolerance=0.0"]),
+        (Rule::CVF, 2, &["learning.settle_tolerance=0.0"]),
+        (Rule::CEP_RESCALED, 1, &[]),
+        (Rule::BPTT, 1, &[]),
+        (Rule::RBP, 1, &[]),
+        (Rule::CEP, 1, &["network.time=real"]),
+        (Rule::CVF, 1, &["network.time=real", "learning.sigma_prime=ignored", "learning.authors_code=false"]),
     ] {
         let config = config(rule, depth, &[settings, &["network.init=fan-in"]].concat());
-        let (dynamics, protocol, beta) = (config.dynamics(), config.protocol(), config.learning.beta);
+        let (model, protocol, beta) = (config.model(), config.protocol(), config.learning.beta);
         let mut ours: Box<dyn Engine> = match rule.hebbian() {
-            true => Box::new(Hub::new(dynamics, protocol.clone(), gpu.clone()).join(theta(&config, &gpu))),
-            false => Box::new(Plain::new(dynamics, protocol.clone(), theta(&config, &gpu), &gpu)),
+            true => {
+                Box::new(Hub::new(model.clone(), protocol.clone(), gpu.clone()).join(theta(&config, &gpu)))
+            }
+            false => Box::new(Plain::new(model.clone(), protocol.clone(), theta(&config, &gpu), &gpu)),
         };
-        let mut cpu = Plain::new(dynamics, protocol, theta(&config, &Device::Cpu), &Device::Cpu);
+        let mut cpu = Plain::new(model, protocol, theta(&config, &Device::Cpu), &Device::Cpu);
         let (ours_report, expected) = (ours.train(&batch, beta).unwrap(), cpu.train(&batch, beta).unwrap());
         let close = (ours_report.loss - expected.loss).abs() <= 1e-4 * expected.loss;
         assert!(close, "{rule:?} {settings:?}: loss {} and {}", ours_report.loss, expected.loss);

@@ -4,11 +4,11 @@
 //! `EQPROP_GOLDEN` names the folder that holds them; `tests/golden` is the default.
 
 use candle_core::{DType, Device, Result, Tensor};
-use eqprop::dynamics::{Dynamics, Nudge, Time};
 use eqprop::engine::{self, Batch, EngineKind, plain};
-use eqprop::learning::{Protocol, Rule, SigmaPrime};
-use eqprop::network::{Dims, Parameters};
-use eqprop::reference::angle::Trace;
+use eqprop::learning::angle::Trace;
+use eqprop::learning::{Lesson, Protocol, Rule, SigmaPrime};
+use eqprop::model::dynamics::{Nudge, Time};
+use eqprop::model::{Dims, Dynamics, Model, Parameters, Settle};
 use std::collections::HashMap;
 use std::path::PathBuf;
 
@@ -17,9 +17,8 @@ const CASES: [&str; 7] =
 
 struct Case {
     tensors: HashMap<String, Tensor>,
-    dims: Dims,
+    model: Model,
     protocol: Protocol,
-    dynamics: Dynamics,
     beta: f64,
     batch: Batch,
     settings: serde_json::Value,
@@ -43,10 +42,10 @@ impl Case {
         dims.reverse();
         let tied = case["tied"].as_bool().unwrap();
         let rule = match (tied, case["continual"].as_bool().unwrap()) {
-            (true, false) => Rule::Ep,
-            (true, true) => Rule::Cep,
-            (false, false) => Rule::Vf,
-            (false, true) => Rule::Cvf,
+            (true, false) => Rule::EP,
+            (true, true) => Rule::CEP,
+            (false, false) => Rule::VF,
+            (false, true) => Rule::CVF,
         };
         let activation = serde_json::from_value(case["activation"].clone()).unwrap();
         let time = match case["time"].as_str().unwrap() {
@@ -55,24 +54,25 @@ impl Case {
         };
         let rates = numbers("learning_rates_output_first");
         Case {
+            model: Model {
+                dims: Dims(dims.clone()),
+                tied,
+                dynamics: Dynamics { activation, time, damping: 0.0 },
+                settle: Settle { steps: case["T"].as_u64().unwrap() as usize, tolerance: 0.0 },
+            },
             protocol: Protocol {
                 rule,
-                tied,
                 sigma_prime: serde_json::from_value(case["gate"].clone()).unwrap_or(SigmaPrime::Ignored),
                 tiny: 1e-5,
-                settle_tolerance: 0.0,
-                first_steps: case["T"].as_u64().unwrap() as usize,
                 second_steps: case["K"].as_u64().unwrap() as usize,
                 learning_rates: rates.unwrap_or_else(|| vec![0.05; dims.len() - 1]),
                 authors_code: case["authors_code"].as_bool().unwrap_or(false),
             },
-            dynamics: Dynamics { activation, time, damping: 0.0 },
             beta: case["beta"].as_f64().unwrap(),
             batch: Batch {
                 images: tensors["input.bytes"].flatten_all().unwrap().to_vec1().unwrap(),
                 labels: tensors["input.labels"].to_vec1().unwrap(),
             },
-            dims: Dims(dims),
             settings: case.clone(),
             tensors,
         }
@@ -82,8 +82,7 @@ impl Case {
         let tensors = (self.tensors.iter())
             .filter_map(|(name, t)| Some((name.strip_prefix(prefix)?.to_string(), t.clone())))
             .collect();
-        let tied = self.protocol.tied;
-        Parameters::from_named(&tensors, &self.dims, tied, dtype, &Device::Cpu).unwrap()
+        Parameters::from_named(&tensors, &self.model.dims, self.model.tied, dtype, &Device::Cpu).unwrap()
     }
 
     /// The largest difference from the expected tensor, relative to the largest number in it (or,
@@ -119,18 +118,20 @@ fn check_plain(name: &str, dtype: DType, tolerance: f64) -> Result<()> {
     let case = Case::load(name);
     let theta = case.theta("", dtype);
     let x = plain::images(&case.batch, dtype, &Device::Cpu)?;
-    let target = &plain::one_hot(&case.batch, case.dims.output(), dtype, &Device::Cpu)?;
-    let ([_, _, s_star], _) = case.protocol.first_phase(&case.dynamics, &theta, &x)?;
-    for (n, s) in s_star.iter().enumerate() {
+    let target = &plain::one_hot(&case.batch, case.model.dims.output(), dtype, &Device::Cpu)?;
+    let settled = &case.model.settle(&theta, &x)?;
+    for (n, s) in settled.state().iter().enumerate() {
         case.assert_close(&format!("first.state.{n}"), s, tolerance, None);
     }
     let nudge = Nudge { target, beta: case.beta.into() };
     let mut steps = 0;
-    let theta = case.protocol.second_phase(&case.dynamics, &theta, &x, nudge, &s_star, |step| {
+    let lesson =
+        Lesson { model: &case.model, protocol: &case.protocol, theta: &theta, x: &x, nudge, settled };
+    let theta = case.protocol.rule.learn(&lesson, &mut |step| {
         let (t, s, s_next) = (step.t, step.s, step.s_next);
         assert_eq!(t, steps);
         steps += 1;
-        let update = case.protocol.update(&case.dynamics, &x, step, case.beta.into())?;
+        let update = lesson.update(step)?;
         let check = |suffix: String, got: &Tensor| {
             let steps = (dtype == DType::F32).then_some(suffix.as_str());
             case.assert_close(&format!("second.{t}.{suffix}"), got, tolerance, steps);
@@ -157,14 +158,14 @@ fn check_plain(name: &str, dtype: DType, tolerance: f64) -> Result<()> {
 /// Final weights and the first phase's report of an engine, beside the plain engine's in float64.
 fn check_engine(name: &str, rule: Option<Rule>, damping: f64, dtype: DType, tolerance: f64) {
     let mut case = Case::load(name);
-    case.dynamics.damping = damping;
+    case.model.dynamics.damping = damping;
     case.protocol.rule = rule.unwrap_or(case.protocol.rule);
-    case.protocol.authors_code &= case.protocol.rule == Rule::Cvf;
-    case.protocol.tied = case.protocol.rule.tied().unwrap();
+    case.protocol.authors_code &= case.protocol.rule == Rule::CVF;
+    case.model.tied = case.protocol.rule.tied().unwrap();
     let run = |kind, dtype| {
         let theta = case.theta("", dtype);
-        let (dynamics, protocol) = (case.dynamics, case.protocol.clone());
-        let mut engine = engine::build(kind, &case.dims, dynamics, protocol, theta, &Device::Cpu).unwrap();
+        let (model, protocol) = (case.model.clone(), case.protocol.clone());
+        let mut engine = engine::build(kind, model, protocol, theta, &Device::Cpu).unwrap();
         let report = engine.train(&case.batch, case.beta).unwrap();
         (report, engine.parameters().unwrap())
     };
@@ -195,9 +196,9 @@ fn reference_gradients_and_angles() -> Result<()> {
         let case = Case::load(name);
         let theta = case.theta("", DType::F64);
         let x = plain::images(&case.batch, DType::F64, &Device::Cpu)?;
-        let target = &plain::one_hot(&case.batch, case.dims.output(), DType::F64, &Device::Cpu)?;
+        let target = &plain::one_hot(&case.batch, case.model.dims.output(), DType::F64, &Device::Cpu)?;
         let nudge = Nudge { target, beta: case.beta.into() };
-        let trace = Trace::record(&case.dynamics, &case.protocol, &theta, &x, nudge)?;
+        let trace = Trace::record(&case.model, &case.protocol, &theta, &x, nudge)?;
         for t in 0..case.protocol.second_steps {
             for (name, gradient) in trace.gradients.parameters[t].named() {
                 case.assert_close(&format!("bptt.{t}.{name}"), gradient, 1e-9, None);
@@ -249,11 +250,11 @@ fn fused_engine_equals_the_plain_one() {
         ("cvf-2h", None),
         ("cvf-1h-partial", None),
         ("cvf-2h-full", None),
-        ("cvf-2h", Some(Rule::Vf)),
-        ("cvf-1h-partial", Some(Rule::Vf)),
-        ("cvf-2h-full", Some(Rule::Vf)),
-        ("cvf-2h", Some(Rule::Cep)),
-        ("cvf-2h", Some(Rule::Ep)),
+        ("cvf-2h", Some(Rule::VF)),
+        ("cvf-1h-partial", Some(Rule::VF)),
+        ("cvf-2h-full", Some(Rule::VF)),
+        ("cvf-2h", Some(Rule::CEP)),
+        ("cvf-2h", Some(Rule::EP)),
     ] {
         for damping in [0.0, 0.5, 0.8] {
             check_engine(name, rule, damping, DType::F64, 1e-9);

@@ -5,10 +5,10 @@
 
 use candle_core::{DType, Device, Tensor};
 use eqprop::config::{Choices, Config, Resolved, parse_value};
-use eqprop::dynamics::{Beta, Nudge};
 use eqprop::engine::cuda::Kernel;
-use eqprop::learning::Rule;
-use eqprop::network::{Forward, Parameters};
+use eqprop::learning::{Lesson, Rule};
+use eqprop::model::dynamics::{Beta, Nudge};
+use eqprop::model::network::{Forward, Parameters};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -121,13 +121,13 @@ fn the_kernel_equals_the_plain_engine() {
     let target = candle_nn::encoding::one_hot(y, CLASSES, 1f32, 0f32).unwrap();
     let signs = Tensor::new(&[1f32, -1.0], &Device::Cpu).unwrap().reshape((REPLICAS, 1, 1)).unwrap();
     for (rule, settings) in [
-        (Rule::Ep, &[][..]),
-        (Rule::Cep, &["network.activation=tanh"]),
-        (Rule::Vf, &["network.psi=45"]),
+        (Rule::EP, &[][..]),
+        (Rule::CEP, &["network.activation=tanh"]),
+        (Rule::VF, &["network.psi=45"]),
         // The rule that changes most while threads look on.
-        (Rule::Cvf, &["network.psi=90", PRINTED, "learning.authors_code=false"]),
+        (Rule::CVF, &["network.psi=90", PRINTED, "learning.authors_code=false"]),
         (
-            Rule::Cvf,
+            Rule::CVF,
             &[
                 "learning.damping=0.8",
                 "network.activation=hard-sigmoid",
@@ -135,22 +135,23 @@ fn the_kernel_equals_the_plain_engine() {
                 "learning.authors_code=false",
             ],
         ),
-        (Rule::Cvf, &[PRINTED]),
+        (Rule::CVF, &[PRINTED]),
     ] {
         // Rates large enough for every update to be seen.
         let config = config(rule, &[settings, &["learning.learning_rates=[0.05, 0.08]"]].concat());
-        let (dynamics, protocol, theta) = (config.dynamics(), config.protocol(), stacked(&config));
+        let (model, protocol, theta) = (config.model(), config.protocol(), stacked(&config));
         let beta = Beta { size: config.learning.beta, signs: Some(&signs) };
         let nudge = Nudge { target: &target, beta };
-        let (states, _) = protocol.first_phase(&dynamics, &theta, &x).unwrap();
-        let expected = protocol.second_phase(&dynamics, &theta, &x, nudge, &states[2], |_| Ok(())).unwrap();
+        let settled = &model.settle(&theta, &x).unwrap();
+        let lesson = Lesson { model: &model, protocol: &protocol, theta: &theta, x: &x, nudge, settled };
+        let expected = protocol.rule.learn(&lesson, &mut |_| Ok(())).unwrap();
 
-        let kernel = Kernel::for_shape(&dynamics, &protocol, &theta, IMAGES).unwrap();
-        let races = rule == Rule::Cvf && config.learning.damping == 0.0 && !config.learning.authors_code;
+        let kernel = Kernel::for_shape(&model, &protocol, &theta, IMAGES).unwrap();
+        let races = rule == Rule::CVF && config.learning.damping == 0.0 && !config.learning.authors_code;
         let program = emulator(place.path(), if races { &sanitized } else { &plain }, &kernel);
         let launch = |given: &Tensor| emulate(place.path(), &program, &kernel, given);
-        let (ours, trained) = kernel.run(&dynamics, &protocol, &theta, &x, nudge, launch).unwrap();
-        for (age, (ours, states)) in ours.iter().zip(&states).enumerate() {
+        let (ours, trained) = kernel.run(&model.dynamics, &protocol, &theta, &x, nudge, launch).unwrap();
+        for (age, (ours, states)) in ours.iter().zip(&settled.recent).enumerate() {
             for (n, (ours, state)) in ours.iter().zip(states).enumerate() {
                 let difference = largest_difference(ours, state);
                 assert!(difference < 2e-6, "{rule:?} {settings:?}: layer {n} of state {age}: {difference:e}");

@@ -5,7 +5,7 @@ use eqprop::config::{Choices, Config, Resolved, parse_value};
 use eqprop::engine::replicas::Hub;
 use eqprop::engine::{Batch, Engine, Report, plain::Plain};
 use eqprop::learning::Rule;
-use eqprop::network::Parameters;
+use eqprop::model::network::Parameters;
 use eqprop::rng;
 use rand::Rng;
 use std::thread;
@@ -60,30 +60,30 @@ fn run(engine: &mut dyn Engine, config: &Config, seed: u64, minibatches: u64) ->
 #[test]
 fn a_replica_gets_the_bits_it_would_get_alone() {
     for (rule, depth, settings) in [
-        (Rule::Ep, 1, &[][..]),
-        (Rule::Cep, 2, &[]),
-        (Rule::Vf, 1, &["network.psi=45"]),
-        (Rule::Cvf, 1, &["network.psi=90", "training.dtype=f64"]),
-        (Rule::Cvf, 2, &["learning.damping=0.5"]),
-        (Rule::Cvf, 1, &["learning.sigma_prime=ignored"]),
-        (Rule::Vf, 2, &["learning.sigma_prime=full"]),
-        (Rule::CepRescaled, 1, &[]),
-        (Rule::Cvf, 1, &["network.time=real", "learning.sigma_prime=ignored", "learning.authors_code=false"]),
+        (Rule::EP, 1, &[][..]),
+        (Rule::CEP, 2, &[]),
+        (Rule::VF, 1, &["network.psi=45"]),
+        (Rule::CVF, 1, &["network.psi=90", "training.dtype=f64"]),
+        (Rule::CVF, 2, &["learning.damping=0.5"]),
+        (Rule::CVF, 1, &["learning.sigma_prime=ignored"]),
+        (Rule::VF, 2, &["learning.sigma_prime=full"]),
+        (Rule::CEP_RESCALED, 1, &[]),
+        (Rule::CVF, 1, &["network.time=real", "learning.sigma_prime=ignored", "learning.authors_code=false"]),
         // Replicas settle at different steps.
-        (Rule::Cep, 1, &["learning.settle_tolerance=1e-2"]),
+        (Rule::CEP, 1, &["learning.settle_tolerance=1e-2"]),
     ] {
         let config = config(rule, depth, settings);
-        let (dynamics, protocol) = (config.dynamics(), config.protocol());
+        let (model, protocol) = (config.model(), config.protocol());
         // Of different lengths, so that some leave while others go on.
         let lengths = [5, 3, 5, 4];
         let alone: Vec<_> = (lengths.iter().enumerate())
             .map(|(seed, &length)| {
                 let theta = theta(&config, seed as u64);
-                let mut engine = Plain::new(dynamics, protocol.clone(), theta, &Device::Cpu);
+                let mut engine = Plain::new(model.clone(), protocol.clone(), theta, &Device::Cpu);
                 run(&mut engine, &config, seed as u64, length)
             })
             .collect();
-        let hub = Hub::new(dynamics, protocol.clone(), Device::Cpu);
+        let hub = Hub::new(model.clone(), protocol.clone(), Device::Cpu);
         let replicas: Vec<_> = (0..4).map(|seed| hub.join(theta(&config, seed))).collect();
         let together: Vec<_> = thread::scope(|scope| {
             let threads: Vec<_> = (replicas.into_iter().enumerate())

@@ -9,7 +9,7 @@ use crate::config::{Choices, Config, DeviceChoice, Resolved};
 use crate::data;
 use crate::engine;
 use crate::learning::Rule;
-use crate::network::Parameters;
+use crate::model::network::Parameters;
 use crate::train::progress::Display;
 use crate::train::{self, Interrupt, Options, Outcome, Resume, Run, Shared, checkpoint, fleet, with_threads};
 use anyhow::{Context, Result, bail};
@@ -288,9 +288,8 @@ fn run_eval(args: EvalArgs) -> Result<i32> {
         let mut dataset = data::load(config.training.data, folder.as_deref())?;
         dataset.limit(None, config.training.limit_test);
         dataset.check(dims)?;
-        let (dynamics, protocol) = (config.dynamics(), config.protocol());
         let kind = config.training.engine;
-        let mut engine = engine::build(kind, dims, dynamics, protocol, theta, &device)?;
+        let mut engine = engine::build(kind, config.model(), config.protocol(), theta, &device)?;
         let report = train::evaluate(engine.as_mut(), &dataset.test)?;
         Ok((dataset, report))
     })?;

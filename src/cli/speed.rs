@@ -33,9 +33,9 @@ pub fn bench(args: BenchArgs) -> Result<i32> {
         if dataset.train.len() < config.training.batch_size {
             bail!("training.batch_size = {} is more than there are images", config.training.batch_size);
         }
-        let (kind, dims) = (config.training.engine, &config.network.dims);
+        let kind = config.training.engine;
         let device = open_device(config.training.device)?;
-        let mut engine = engine::build(kind, dims, config.dynamics(), config.protocol(), theta, &device)?;
+        let mut engine = engine::build(kind, config.model(), config.protocol(), theta, &device)?;
         bench::measure(&config, engine.as_mut(), &dataset, args.minibatches)
     })?;
     if args.json {

@@ -4,7 +4,7 @@ use super::{ConfigArgs, data_folder};
 use crate::config::{Config, Resolved};
 use crate::data;
 use crate::gdd;
-use crate::network::Parameters;
+use crate::model::network::Parameters;
 use crate::toy::Toy;
 use crate::train::{angles, initial_parameters, open_device, with_threads};
 use anyhow::{Result, bail};

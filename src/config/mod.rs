@@ -8,12 +8,13 @@ pub use older::of_any_version;
 pub use presets::{PRESETS, Preset};
 pub use resolve::{Choices, Origin, Resolved, parse_value};
 
-use crate::activation::Activation;
 use crate::data::DataChoice;
-use crate::dynamics::{Dynamics, Time};
 use crate::engine::{self, EngineKind};
-use crate::learning::{Protocol, Rule, SigmaPrime};
-use crate::network::{Dims, Init};
+use crate::learning::{Protocol, Rule, Schedule, SigmaPrime};
+use crate::model::activation::Activation;
+use crate::model::dynamics::{Dynamics, Time};
+use crate::model::network::{Dims, Init};
+use crate::model::{Model, Settle};
 use candle_core::DType;
 use serde::{Deserialize, Serialize};
 
@@ -284,7 +285,7 @@ impl Config {
                 "must be finite and not negative".into(),
             ),
             (
-                !learning.authors_code || (learning.rule == Rule::Cvf && !real),
+                !learning.authors_code || (learning.rule.is(false, Schedule::Continual) && !real),
                 "learning.authors_code",
                 format!(
                     "reproduces a quirk that only rule = \"cvf\" in discrete time has; with rule = \"{rule}\"{} set learning.authors_code = false",
@@ -302,7 +303,7 @@ impl Config {
             (training.limit_train != Some(0), "training.limit_train", "must be at least 1 image".into()),
             (training.limit_test != Some(0), "training.limit_test", "must be at least 1 image".into()),
             (
-                training.engine != EngineKind::Fused || engine::fusible(&self.dynamics(), &self.protocol()),
+                training.engine != EngineKind::Fused || engine::fusible(&self.model(), &self.protocol()),
                 "training.engine",
                 "\"fused\" runs ep, cep, vf and cvf in discrete time: choose engine = \"auto\"".into(),
             ),
@@ -318,28 +319,30 @@ impl Config {
         }
     }
 
-    /// The phases, as the engines take them.
-    pub fn protocol(&self) -> Protocol {
-        Protocol {
-            rule: self.learning.rule,
-            tied: self.tied(),
-            sigma_prime: self.learning.sigma_prime,
-            tiny: self.learning.tiny,
-            first_steps: self.learning.T,
-            settle_tolerance: self.learning.settle_tolerance,
-            second_steps: self.learning.K,
-            learning_rates: self.learning.learning_rates.iter().rev().copied().collect(),
-            authors_code: self.learning.authors_code,
-        }
-    }
-
-    /// The dynamics, as the engines take them.
-    pub fn dynamics(&self) -> Dynamics {
+    /// The model, as the engines take it.
+    pub fn model(&self) -> Model {
         let time = match self.network.time {
             TimeChoice::Discrete => Time::Discrete,
             TimeChoice::Real => Time::Real { epsilon: self.network.epsilon, clamp: self.network.clamp },
         };
-        Dynamics { time, activation: self.network.activation, damping: self.learning.damping }
+        Model {
+            dims: self.network.dims.clone(),
+            tied: self.tied(),
+            dynamics: Dynamics { time, activation: self.network.activation, damping: self.learning.damping },
+            settle: Settle { steps: self.learning.T, tolerance: self.learning.settle_tolerance },
+        }
+    }
+
+    /// How to learn, as the engines take it.
+    pub fn protocol(&self) -> Protocol {
+        Protocol {
+            rule: self.learning.rule,
+            sigma_prime: self.learning.sigma_prime,
+            tiny: self.learning.tiny,
+            second_steps: self.learning.K,
+            learning_rates: self.learning.learning_rates.iter().rev().copied().collect(),
+            authors_code: self.learning.authors_code,
+        }
     }
 
     /// Ψ of the feedback weights; `None` where there are none.
@@ -355,7 +358,7 @@ impl Config {
     /// A name for a run of this configuration on the data set `data`.
     pub fn run_name(&self, data: &str) -> String {
         let mut name = format!("{}-{}h", self.learning.rule.name(), self.network.dims.depth());
-        if self.learning.rule == Rule::Cep && self.learning.random_beta {
+        if self.learning.rule == Rule::CEP && self.learning.random_beta {
             name += "-random-beta";
         }
         if let Some(psi) = self.psi_degrees() {

@@ -32,7 +32,7 @@ mod tests {
 
     #[test]
     fn a_configuration_with_damped_steps_is_read_as_it_was_meant() {
-        let choices = Choices { algo: Some(Rule::Cvf), ..Choices::default() };
+        let choices = Choices { algo: Some(Rule::CVF), ..Choices::default() };
         let config = Resolved::new(&choices).unwrap().config;
         for (damped, damping) in [(true, 0.5), (false, 0.0)] {
             let mut older = serde_json::to_value(&config).unwrap();

@@ -350,7 +350,7 @@ mod tests {
 
     #[test]
     fn flags_beat_environment_beats_file_beats_defaults() {
-        let mut asked = choices(Rule::Cvf, 1);
+        let mut asked = choices(Rule::CVF, 1);
         let resolve = |asked: &Choices| Resolved::new(asked).unwrap().config;
         assert_eq!(resolve(&asked).learning.beta, 0.2);
         asked.environment = vec![
@@ -378,15 +378,15 @@ mod tests {
             ("training.dtype=f16", "training.dtype"),
             ("training.seed=-1", "training.seed = -1"),
         ] {
-            let mut asked = choices(Rule::Cvf, 1);
+            let mut asked = choices(Rule::CVF, 1);
             asked.flags = vec![flag(setting)];
             let message = error(&asked);
             assert!(message.contains(expected), "{setting}: {message}");
         }
-        let mut asked = choices(Rule::Ep, 1);
+        let mut asked = choices(Rule::EP, 1);
         asked.flags = vec![flag("network.psi=45")];
         assert!(error(&asked).contains("ties them"));
-        let mut asked = choices(Rule::Ep, 1);
+        let mut asked = choices(Rule::EP, 1);
         asked.environment = vec![("EQPROP_LERNING_T".into(), "1".into())];
         assert!(error(&asked).contains("EQPROP_LERNING_T"));
         assert!(error(&Choices::default()).contains("--algo"));
@@ -395,16 +395,16 @@ mod tests {
     #[test]
     fn other_depths_derive_from_the_nearest() {
         for depth in 1..5 {
-            let config = Resolved::new(&choices(Rule::Cvf, depth)).unwrap().config;
+            let config = Resolved::new(&choices(Rule::CVF, depth)).unwrap().config;
             assert_eq!(config.network.dims.depth(), depth);
         }
-        let config = Resolved::new(&choices(Rule::Vf, 1)).unwrap().config;
-        assert_eq!((config.learning.rule, config.learning.T), (Rule::Vf, 30));
+        let config = Resolved::new(&choices(Rule::VF, 1)).unwrap().config;
+        assert_eq!((config.learning.rule, config.learning.T), (Rule::VF, 30));
     }
 
     #[test]
     fn the_annotated_configuration_is_itself_one() {
-        let resolved = Resolved::new(&choices(Rule::Cep, 2)).unwrap();
+        let resolved = Resolved::new(&choices(Rule::CEP, 2)).unwrap();
         let again: Config = toml::from_str(&resolved.annotated()).unwrap();
         assert_eq!(again, resolved.config);
         assert!(resolved.changed_science(&again).unwrap().is_empty());

@@ -7,7 +7,7 @@ mod idx;
 
 use crate::config::TrainingConfig;
 use crate::engine::Batch;
-use crate::network::Dims;
+use crate::model::network::Dims;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};

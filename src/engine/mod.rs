@@ -8,9 +8,9 @@ pub mod fused;
 pub mod plain;
 pub mod replicas;
 
-use crate::dynamics::{Dynamics, Time};
-use crate::learning::{Protocol, Rule};
-use crate::network::{Dims, Parameters};
+use crate::learning::Protocol;
+use crate::model::dynamics::Time;
+use crate::model::{Model, Parameters, loss};
 use anyhow::Result;
 use candle_core::{DType, Device};
 use serde::{Deserialize, Serialize};
@@ -60,11 +60,8 @@ impl Report {
 
     /// Counts one image: its output s⁰, label, and largest last change over one and two steps.
     pub fn add_image(&mut self, output: &[f64], label: u8, residual: f64, two_steps: f64) {
-        let target = |class: usize| if class == usize::from(label) { 1.0 } else { 0.0 };
         let mut best = 0;
-        let mut loss = 0.0;
         for (class, &s) in output.iter().enumerate() {
-            loss += 0.5 * (target(class) - s).powi(2);
             if s > output[best] {
                 best = class;
             }
@@ -72,7 +69,7 @@ impl Report {
         self.add(&Report {
             images: 1,
             errors: usize::from(best != usize::from(label)),
-            loss,
+            loss: loss::of_image(output, label),
             residual,
             residual_two_steps: two_steps,
             steps: 0,
@@ -157,16 +154,17 @@ pub enum EngineKind {
     Fused,
 }
 
-/// Whether the fused engine has this: discrete time, and a rule of its own.
-pub fn fusible(dynamics: &Dynamics, protocol: &Protocol) -> bool {
-    dynamics.time == Time::Discrete && matches!(protocol.rule, Rule::Ep | Rule::Cep | Rule::Vf | Rule::Cvf)
+/// Whether the fused engine has this: discrete time, and a rule that applies [`crate::learning::hebbian_update`] and
+/// nothing else.
+pub fn fusible(model: &Model, protocol: &Protocol) -> bool {
+    model.dynamics.time == Time::Discrete && protocol.rule.schedule().is_some()
 }
 
 impl EngineKind {
     /// Whether the fused engine is meant: asked for, or the best there is.
-    pub fn is_fused(self, dynamics: &Dynamics, protocol: &Protocol, device: &Device) -> bool {
+    pub fn is_fused(self, model: &Model, protocol: &Protocol, device: &Device) -> bool {
         match self {
-            EngineKind::Auto => device.is_cpu() && fusible(dynamics, protocol),
+            EngineKind::Auto => device.is_cpu() && fusible(model, protocol),
             EngineKind::Plain => false,
             EngineKind::Fused => true,
         }
@@ -179,14 +177,13 @@ impl EngineKind {
 /// Where the fused engine is asked for on a device that is not a CPU.
 pub fn build(
     kind: EngineKind,
-    dims: &Dims,
-    dynamics: Dynamics,
+    model: Model,
     protocol: Protocol,
     theta: Parameters,
     device: &Device,
 ) -> Result<Box<dyn Engine>> {
-    if !kind.is_fused(&dynamics, &protocol, device) {
-        return Ok(Box::new(plain::Plain::new(dynamics, protocol, theta, device)));
+    if !kind.is_fused(&model, &protocol, device) {
+        return Ok(Box::new(plain::Plain::new(model, protocol, theta, device)));
     }
     if !device.is_cpu() {
         anyhow::bail!(
@@ -194,7 +191,7 @@ pub fn build(
         );
     }
     Ok(match theta.forward[0].weight.dtype() {
-        DType::F64 => Box::new(fused::Fused::<f64>::new(dims, dynamics, protocol, &theta)?),
-        _ => Box::new(fused::Fused::<f32>::new(dims, dynamics, protocol, &theta)?),
+        DType::F64 => Box::new(fused::Fused::<f64>::new(model, protocol, &theta)?),
+        _ => Box::new(fused::Fused::<f32>::new(model, protocol, &theta)?),
     })
 }

@@ -8,9 +8,10 @@
 use super::cuda::Kernel;
 use super::plain::{images, one_hot, report};
 use super::{Batch, Engine, Report, Work, plain};
-use crate::dynamics::{Beta, Dynamics, Nudge};
-use crate::learning::Protocol;
-use crate::network::{Forward, Parameters};
+use crate::learning::{Lesson, Protocol};
+use crate::model::dynamics::{Beta, Nudge};
+use crate::model::network::Forward;
+use crate::model::{Model, Parameters, Settled};
 use anyhow::{Result, anyhow};
 use candle_core::{Device, Tensor};
 use std::collections::BTreeMap;
@@ -32,7 +33,7 @@ pub struct Replica {
 }
 
 struct State {
-    dynamics: Dynamics,
+    model: Model,
     protocol: Protocol,
     device: Device,
     /// θ of each replica that is not part of `stacked`.
@@ -53,9 +54,9 @@ struct Request {
 
 impl Hub {
     /// A hub without replicas yet.
-    pub fn new(dynamics: Dynamics, protocol: Protocol, device: Device) -> Self {
+    pub fn new(model: Model, protocol: Protocol, device: Device) -> Self {
         let state = State {
-            dynamics,
+            model,
             protocol,
             device,
             alone: BTreeMap::new(),
@@ -197,7 +198,7 @@ impl State {
             Tensor::stack(&batches().map(one).collect::<candle_core::Result<Vec<_>>>()?, 0)
         };
         let x = together(&|batch| images(batch, dtype, device))?;
-        let classes = theta.forward[0].weight.dim(1)?;
+        let classes = self.model.dims.output();
         let target = &together(&|batch| one_hot(batch, classes, dtype, device))?;
         let betas: Option<Vec<f64>> = requests.iter().map(|(_, request)| request.beta).collect();
         let signs = match &betas {
@@ -213,44 +214,45 @@ impl State {
         let nudge = signs
             .as_ref()
             .map(|(size, signs)| Nudge { target, beta: Beta { size: *size, signs: Some(signs) } });
-        let (states, steps, theta) = self.phases(theta, &x, nudge)?;
+        let (settled, theta) = self.phases(theta, &x, nudge)?;
         let mut reports = Vec::new();
         for (r, batch) in batches().enumerate() {
             let of = |states: &[Tensor]| -> candle_core::Result<Vec<Tensor>> {
                 states.iter().map(|s| s.get(r)).collect()
             };
-            let [older, old, s] = &states;
-            let mut report = report(&of(s)?, &of(old)?, &of(older)?, &batch.labels)?;
-            report.steps = steps[r * batch.labels.len()..][..batch.labels.len()].iter().sum();
-            reports.push(report);
+            let [older, old, s] = &settled.recent;
+            let images = batch.labels.len();
+            let steps = settled.steps[r * images..][..images].to_vec();
+            reports.push(report(&Settled { recent: [of(older)?, of(old)?, of(s)?], steps }, &batch.labels)?);
         }
         self.stacked = Some((ids, theta));
         Ok(reports)
     }
 
-    /// The first phase and, where there is a nudge, the second: s_{T−2}, s_{T−1}, s_T, the steps it took each
-    /// image, and the new θ. In one kernel where the device has it.
-    fn phases(&self, theta: Parameters, x: &Tensor, nudge: Option<Nudge>) -> Result<Phases> {
-        let (dynamics, protocol) = (&self.dynamics, &self.protocol);
+    /// The first phase and, where there is a nudge, the second: where the first ended, and the new θ. In one kernel
+    /// where the device has it.
+    fn phases(&self, theta: Parameters, x: &Tensor, nudge: Option<Nudge>) -> Result<(Settled, Parameters)> {
+        let (model, protocol) = (&self.model, &self.protocol);
         if let Some(nudge) = nudge
             && x.device().is_cuda()
-            && let Some(kernel) = Kernel::for_shape(dynamics, protocol, &theta, x.dim(1)?)
+            && let Some(kernel) = Kernel::for_shape(model, protocol, &theta, x.dim(1)?)
         {
             let launch = |given: &Tensor| given.apply_op1_no_bwd(&kernel);
-            let (states, theta) = kernel.run(dynamics, protocol, &theta, x, nudge, launch)?;
-            return Ok((states, vec![protocol.first_steps; x.dim(0)? * x.dim(1)?], theta));
+            let (recent, theta) = kernel.run(&model.dynamics, protocol, &theta, x, nudge, launch)?;
+            let steps = vec![model.settle.steps; x.dim(0)? * x.dim(1)?];
+            return Ok((Settled { recent, steps }, theta));
         }
-        let (states, steps) = protocol.first_phase(dynamics, &theta, x)?;
+        let settled = model.settle(&theta, x)?;
         let theta = match nudge {
             None => theta,
-            Some(nudge) => protocol.second_phase(dynamics, &theta, x, nudge, &states[2], |_| Ok(()))?,
+            Some(nudge) => {
+                let lesson = Lesson { model, protocol, theta: &theta, x, nudge, settled: &settled };
+                protocol.rule.learn(&lesson, &mut |_| Ok(()))?
+            }
         };
-        Ok((states, steps, theta))
+        Ok((settled, theta))
     }
 }
-
-/// The last three states of the first phase, how many steps it took each image, and θ.
-type Phases = ([Vec<Tensor>; 3], Vec<usize>, Parameters);
 
 /// Weights of many with a leading dimension of replicas; biases as (R, 1, d_n).
 fn stacked(all: &[Parameters]) -> candle_core::Result<Parameters> {

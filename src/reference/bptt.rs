@@ -1,12 +1,11 @@
 //! Backpropagation through time (Appendix B.2, Algorithm 3) by candle's autograd, its only use here.
 
 use super::Gradients;
-use crate::dynamics::Dynamics;
-use crate::learning::Protocol;
-use crate::network::{Forward, Parameters};
+use crate::model::network::Forward;
+use crate::model::{Dynamics, Model, Parameters, loss};
 use candle_core::{Result, Tensor, Var, bail};
 
-/// ∇s(t) and ∇θ(t), t = 0…K−1, through the last K of T steps from s_0 = 0.
+/// ∇s(t) and ∇θ(t), t = 0…K−1, through the last K = `steps` of T steps from s_0 = 0.
 ///
 /// One forward pass in which every step has parameters of its own and every state an addend of its own
 /// (0), then one backward pass for all t. Memory: K copies of θ and of the gradients, and the states of
@@ -15,17 +14,17 @@ use candle_core::{Result, Tensor, Var, bail};
 /// # Errors
 /// Where K > T, and those of candle.
 pub fn bptt(
-    dynamics: &Dynamics,
-    protocol: &Protocol,
+    model: &Model,
     theta: &Parameters,
     x: &Tensor,
     target: &Tensor,
+    steps: usize,
 ) -> Result<Gradients> {
-    let (first_steps, steps) = (protocol.first_steps, protocol.second_steps);
+    let (dynamics, first_steps) = (&model.dynamics, model.settle.steps);
     if steps > first_steps {
         bail!("cannot go back K = {steps} steps: the first phase has T = {first_steps}");
     }
-    let mut s = dynamics.rest(theta, x)?;
+    let mut s = Dynamics::initial_state(theta, x)?;
     let drive = dynamics.drive(theta, x)?;
     for _ in 0..first_steps - steps {
         s = dynamics.step(theta, &drive, &s, None)?;
@@ -43,7 +42,7 @@ pub fn bptt(
         leaves.push((addends, theta_t));
     }
     // The sum over the batch: each sample's states see only its own loss.
-    let loss = ((&s[0] - target)?.sqr()?.sum_all()? * 0.5)?;
+    let loss = loss::sum(target, &s[0])?;
     let gradients = loss.backward()?;
     let of = |tensor: &Tensor| match gradients.get(tensor) {
         Some(gradient) => Ok(gradient.detach()),

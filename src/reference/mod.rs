@@ -3,14 +3,13 @@
 //! Time runs backwards here: ∇s(t) = ∂L/∂s_{T−t} and ∇θ(t) = ∂L/∂θ_{T−t}, t = 0…K−1, where θ_{T−t} is what
 //! the step that made s_{T−t} used (Eq. 28, 52). Eq. 31 and Definition 6 shift ∇θ by one step against that.
 
-pub mod angle;
 pub mod bptt;
 pub mod rbp;
 
-use crate::network::Parameters;
+use crate::model::Parameters;
 use candle_core::{Result, Tensor, bail};
 
-/// Gradients of the loss ℓ = ½‖y − s⁰_T‖².
+/// Gradients of the [loss](crate::model::loss) at s_T.
 #[derive(Clone, Debug)]
 pub struct Gradients {
     /// ∇s(t)\[n\], (B, d_n): of each sample's own loss.

@@ -1,29 +1,29 @@
 //! Recurrent backpropagation (Definition 6, Algorithm 4), with vector–Jacobian products by hand.
 
 use super::Gradients;
-use crate::dynamics::{Dynamics, PreActivation, Time};
-use crate::learning::Protocol;
-use crate::network::{Forward, Parameters};
+use crate::model::dynamics::{Dynamics, PreActivation, Time};
+use crate::model::loss;
+use crate::model::network::{Forward, Parameters};
 use candle_core::{Result, Tensor};
 
-/// ∇s(t) and ∇θ(t), t = 0…K−1, at the state `s_star` (Eq. 32–34, in the time convention of
+/// ∇s(t) and ∇θ(t), t = 0…K−1, K = `steps`, at the state `s_star` (Eq. 32–34, in the time convention of
 /// [`super`]): ∇s(0) = ∂ℓ/∂s, ∇s(t+1) = (∂F/∂s)ᵀ·∇s(t), ∇θ(t) = (∂F/∂θ)ᵀ·∇s(t).
 ///
 /// # Errors
 /// Only those of candle.
 pub fn rbp(
     dynamics: &Dynamics,
-    protocol: &Protocol,
     theta: &Parameters,
     x: &Tensor,
     target: &Tensor,
     s_star: &[Tensor],
+    steps: usize,
 ) -> Result<Gradients> {
     let transition = Transition::at(dynamics, theta, x, s_star)?;
     let mut grad_s: Vec<Tensor> = s_star.iter().map(|s| s.zeros_like()).collect::<Result<_>>()?;
-    grad_s[0] = (&s_star[0] - target)?;
+    grad_s[0] = loss::descent(target, &s_star[0])?.neg()?;
     let mut found = Gradients { states: Vec::new(), parameters: Vec::new() };
-    for _ in 0..protocol.second_steps {
+    for _ in 0..steps {
         let (earlier, grad_theta) = transition.vjp(&grad_s)?;
         found.states.push(std::mem::replace(&mut grad_s, earlier));
         found.parameters.push(grad_theta);

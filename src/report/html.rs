@@ -192,8 +192,8 @@ fn error_by_psi(results: &Results) -> Result<Markup> {
     let mut series = Vec::new();
     let mut entries = Vec::new();
     for depth in [1, 2] {
-        let rows = || ROWS.iter().filter(move |row| row.rule == Rule::Cvf && row.depth == depth);
-        for variant in variants(results, Rule::Cvf, depth) {
+        let rows = || ROWS.iter().filter(move |row| row.rule == Rule::CVF && row.depth == depth);
+        for variant in variants(results, Rule::CVF, depth) {
             let color = entries.len();
             let points = rows().filter_map(|row| {
                 let group = results.of_row(row).find(|group| group.variant == variant)?;
@@ -222,7 +222,7 @@ fn error_by_psi(results: &Results) -> Result<Markup> {
 /// Fig. 5a.
 fn error_by_angle(results: &Results) -> Result<Markup> {
     let kinds =
-        [(Rule::Ep, 1), (Rule::Ep, 2), (Rule::Cep, 1), (Rule::Cep, 2), (Rule::Cvf, 1), (Rule::Cvf, 2)];
+        [(Rule::EP, 1), (Rule::EP, 2), (Rule::CEP, 1), (Rule::CEP, 2), (Rule::CVF, 1), (Rule::CVF, 2)];
     let mut series = Vec::new();
     let mut entries = Vec::new();
     for (rule, depth) in kinds {
@@ -265,11 +265,11 @@ fn error_by_angle(results: &Results) -> Result<Markup> {
 /// Figs. 16 to 18.
 fn training_curves(results: &Results) -> Result<Markup> {
     let figures = [
-        ("Figure 16: training of C-EP", Rule::Cep, &[1, 2][..]),
-        ("Figure 17: training of C-VF with one hidden layer", Rule::Cvf, &[1]),
-        ("Figure 18: training of C-VF with two hidden layers", Rule::Cvf, &[2]),
-        ("Training of EP", Rule::Ep, &[1, 2]),
-        ("Training with Algorithm 5", Rule::CepRescaled, &[1, 2]),
+        ("Figure 16: training of C-EP", Rule::CEP, &[1, 2][..]),
+        ("Figure 17: training of C-VF with one hidden layer", Rule::CVF, &[1]),
+        ("Figure 18: training of C-VF with two hidden layers", Rule::CVF, &[2]),
+        ("Training of EP", Rule::EP, &[1, 2]),
+        ("Training with Algorithm 5", Rule::CEP_RESCALED, &[1, 2]),
     ];
     let mut all = html! {};
     for (title, rule, depths) in figures {
@@ -326,7 +326,7 @@ fn times(results: &Results) -> Markup {
         Spread::of(group.runs.iter().map(|run| run.seconds)).map_or(0.0, |spread| spread.mean)
     };
     let paper = |group: &Group| {
-        let row = group.row.filter(|row| row.rule == Rule::Cvf)?;
+        let row = group.row.filter(|row| row.rule == Rule::CVF)?;
         HOURS.iter().find(|(depth, _)| *depth == row.depth).map(|(_, hours)| hours * 3600.0)
     };
     html! {

@@ -51,20 +51,20 @@ const fn tied(
 }
 
 const fn cvf_1h(psi: f64, test: (f64, f64), train: f64) -> Row {
-    Row { psi: Some(psi), random_beta: true, ..tied("cvf-1h", Rule::Cvf, 1, 100, test, train) }
+    Row { psi: Some(psi), random_beta: true, ..tied("cvf-1h", Rule::CVF, 1, 100, test, train) }
 }
 
 const fn cvf_2h(psi: f64, test: (f64, f64), train: f64) -> Row {
-    Row { psi: Some(psi), random_beta: true, ..tied("cvf-2h", Rule::Cvf, 2, 150, test, train) }
+    Row { psi: Some(psi), random_beta: true, ..tied("cvf-2h", Rule::CVF, 2, 150, test, train) }
 }
 
 /// Table 3, in its order, and Appendix F.2.
 pub const ROWS: [Row; 25] = [
-    tied("ep-1h", Rule::Ep, 1, 30, (2.00, 0.13), 0.20),
-    tied("ep-2h", Rule::Ep, 2, 50, (1.95, 0.10), 0.14),
-    tied("cep-1h", Rule::Cep, 1, 100, (2.85, 0.18), 0.83),
-    Row { random_beta: true, ..tied("cep-1h-random-beta", Rule::Cep, 1, 100, (2.28, 0.16), 0.41) },
-    tied("cep-2h", Rule::Cep, 2, 150, (2.44, 0.14), 0.31),
+    tied("ep-1h", Rule::EP, 1, 30, (2.00, 0.13), 0.20),
+    tied("ep-2h", Rule::EP, 2, 50, (1.95, 0.10), 0.14),
+    tied("cep-1h", Rule::CEP, 1, 100, (2.85, 0.18), 0.83),
+    Row { random_beta: true, ..tied("cep-1h-random-beta", Rule::CEP, 1, 100, (2.28, 0.16), 0.41) },
+    tied("cep-2h", Rule::CEP, 2, 150, (2.44, 0.14), 0.31),
     cvf_1h(0.0, (2.43, 0.08), 0.77),
     cvf_1h(22.5, (2.38, 0.15), 0.74),
     cvf_1h(45.0, (2.37, 0.06), 0.78),
@@ -83,18 +83,21 @@ pub const ROWS: [Row; 25] = [
     cvf_2h(135.0, (59.04, 17.97), 60.53),
     cvf_2h(157.5, (77.90, 13.49), 78.04),
     cvf_2h(180.0, (74.17, 12.76), 74.05),
-    tied("ep-1h", Rule::CepRescaled, 1, 30, (2.06, 0.13), 0.18),
-    tied("ep-2h", Rule::CepRescaled, 2, 50, (1.89, 0.22), 0.02),
+    tied("ep-1h", Rule::CEP_RESCALED, 1, 30, (2.06, 0.13), 0.18),
+    tied("ep-2h", Rule::CEP_RESCALED, 2, 50, (1.89, 0.22), 0.02),
 ];
 
 impl Row {
     /// The row's name, as in the paper.
     pub fn name(&self) -> String {
-        match self.rule {
-            Rule::CepRescaled => format!("Algorithm 5-{}h", self.depth),
+        let Row { rule, depth, random_beta, .. } = *self;
+        if rule == Rule::CEP_RESCALED {
+            format!("Algorithm 5-{depth}h")
+        } else if rule == Rule::CEP && random_beta {
             // C-VF always has it.
-            Rule::Cep if self.random_beta => format!("C-EP-{}h, ±β", self.depth),
-            rule => format!("{}-{}h", rule.title(), self.depth),
+            format!("C-EP-{depth}h, ±β")
+        } else {
+            format!("{}-{depth}h", rule.title())
         }
     }
 }

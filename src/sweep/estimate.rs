@@ -41,9 +41,8 @@ impl Estimator {
         }
         let device = shared.device(config.training.device)?;
         let theta = initial_parameters(config, None, &device)?;
-        let (dims, kind_of_engine) = (&config.network.dims, config.training.engine);
         let mut engine =
-            engine::build(kind_of_engine, dims, config.dynamics(), config.protocol(), theta, &device)?;
+            engine::build(config.training.engine, config.model(), config.protocol(), theta, &device)?;
         let timing = bench::time(config, engine.as_mut(), &dataset.train, MINIBATCHES)?;
         let seconds = (timing.whole, timing.first_phase);
         self.measured.insert(kind, seconds);

@@ -214,11 +214,11 @@ mod tests {
             expand(text).unwrap(),
             [
                 "ep-1h-seed0",
-                "cvf-2h-psi0-beta0.1-seed0",
-                "cvf-2h-psi22.5-beta0.1-seed0",
+                "cvf-2h-psi0-partial-beta0.1-seed0",
+                "cvf-2h-psi22.5-partial-beta0.1-seed0",
                 "ep-1h-seed1",
-                "cvf-2h-psi0-beta0.1-seed1",
-                "cvf-2h-psi22.5-beta0.1-seed1",
+                "cvf-2h-psi0-partial-beta0.1-seed1",
+                "cvf-2h-psi22.5-partial-beta0.1-seed1",
             ]
         );
     }

@@ -2,10 +2,10 @@
 
 use crate::config::Config;
 use crate::data::Split;
-use crate::dynamics::Nudge;
 use crate::engine::{Batch, plain};
-use crate::network::Parameters;
-use crate::reference::angle::{Summary, Trace};
+use crate::learning::angle::{Summary, Trace};
+use crate::model::dynamics::Nudge;
+use crate::model::network::Parameters;
 use crate::rng::{Purpose, stream};
 use anyhow::Result;
 use rand::Rng;
@@ -24,7 +24,7 @@ pub fn measure(
     epoch: usize,
 ) -> Result<Option<Summary>> {
     let protocol = config.protocol();
-    if !protocol.rule.hebbian() || protocol.second_steps > protocol.first_steps {
+    if !protocol.rule.hebbian() || config.learning.K > config.learning.T {
         return Ok(None);
     }
     let mut rng = stream(config.training.seed, Purpose::Angle, epoch as u64);
@@ -50,6 +50,6 @@ pub fn record(config: &Config, theta: &Parameters, split: &Split, indices: &[u32
     let x = plain::images(&batch, dtype, device)?;
     let target = &plain::one_hot(&batch, config.network.dims.output(), dtype, device)?;
     let nudge = Nudge { target, beta: config.learning.beta.into() };
-    let trace = Trace::record(&config.dynamics(), &config.protocol(), theta, &x, nudge)?;
+    let trace = Trace::record(&config.model(), &config.protocol(), theta, &x, nudge)?;
     Ok((batch, trace))
 }

@@ -3,7 +3,7 @@
 use super::files;
 use crate::config::Config;
 use crate::engine::Report;
-use crate::network::Parameters;
+use crate::model::network::Parameters;
 use anyhow::{Context, Result, bail};
 use candle_core::{Device, Tensor};
 use safetensors::SafeTensors;

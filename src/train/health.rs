@@ -1,7 +1,7 @@
 //! Watching for first phases that no longer settle, and for the collapse that follows.
 
 use crate::engine::{Engine, Report};
-use crate::network::Parameters;
+use crate::model::network::Parameters;
 use anyhow::Result;
 use tracing::warn;
 

@@ -5,7 +5,7 @@ use super::{Shared, files};
 use crate::config::{Choices, Config, DeviceChoice, Resolved};
 use crate::data::Dataset;
 use crate::engine::{self, Engine, Report};
-use crate::network::Parameters;
+use crate::model::network::Parameters;
 use anyhow::{Context, Result, bail};
 use candle_core::Device;
 use serde_json::json;

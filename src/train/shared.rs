@@ -5,7 +5,7 @@ use crate::config::{Config, DeviceChoice, TrainingConfig};
 use crate::data::{self, Dataset};
 use crate::engine::replicas::Hub;
 use crate::engine::{self, Engine};
-use crate::network::Parameters;
+use crate::model::network::Parameters;
 use anyhow::Result;
 use candle_core::Device;
 use std::collections::HashMap;
@@ -109,20 +109,19 @@ impl Shared {
     /// # Errors
     /// As [`engine::build`].
     pub fn engine(&self, config: &Config, theta: Parameters, device: &Device) -> Result<Box<dyn Engine>> {
-        let (dynamics, protocol) = (config.dynamics(), config.protocol());
+        let (model, protocol) = (config.model(), config.protocol());
         let kind = config.training.engine;
-        let fused = kind.is_fused(&dynamics, &protocol, device);
+        let fused = kind.is_fused(&model, &protocol, device);
         if let Some(hubs) = self.hubs.as_ref().filter(|_| !fused && protocol.rule.hebbian()) {
             let key = format!(
-                "{:?} {dynamics:?} {protocol:?} {} {:?} {:?}",
-                config.network.dims,
+                "{model:?} {protocol:?} {} {:?} {:?}",
                 config.learning.beta.abs(),
                 config.training.dtype,
                 device.location()
             );
-            let hub = || Hub::new(dynamics, protocol.clone(), device.clone());
+            let hub = || Hub::new(model.clone(), protocol.clone(), device.clone());
             return Ok(Box::new(lock(hubs).entry(key).or_insert_with(hub).join(theta)));
         }
-        engine::build(kind, &config.network.dims, dynamics, protocol, theta, device)
+        engine::build(kind, model, protocol, theta, device)
     }
 }

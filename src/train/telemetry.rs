@@ -3,8 +3,8 @@
 use super::files;
 use super::tensorboard::EventFile;
 use crate::engine::Report;
-use crate::network::Parameters;
-use crate::reference::angle::Summary;
+use crate::learning::angle::Summary;
+use crate::model::network::Parameters;
 use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
 use std::fs::{self, OpenOptions};

@@ -6,10 +6,11 @@
 //!
 //! [`phases.cu`]: https://docs.rs/crate/eqprop/latest/source/src/engine/cuda/phases.cu
 
-use crate::activation::Activation;
-use crate::dynamics::{Dynamics, Nudge};
-use crate::learning::{Protocol, Rule, SigmaPrime};
-use crate::network::{Forward, Parameters};
+use crate::learning::{Protocol, Schedule, SigmaPrime};
+use crate::model::activation::Activation;
+use crate::model::dynamics::{Dynamics, Nudge};
+use crate::model::network::Forward;
+use crate::model::{Model, Parameters};
 use candle_core::{CpuStorage, CustomOp1, D, DType, Layout, Result, Shape, Tensor, bail};
 
 /// The kernel's source.
@@ -23,7 +24,8 @@ pub struct Kernel {
     classes: usize,
     first_steps: usize,
     second_steps: usize,
-    rule: Rule,
+    tied: bool,
+    schedule: Schedule,
     activation: Activation,
     /// The bits of [`Dynamics::damping`] in f32, which can be compared.
     damping: u32,
@@ -36,27 +38,25 @@ impl Kernel {
     /// The kernel for these stacked weights and minibatches of so many images; `None` where it has none: in real
     /// time, with other than one hidden layer, where the first phase may end early, where σ′ gates the updates, in
     /// float64, and for what is too large for a block.
-    pub fn for_shape(
-        dynamics: &Dynamics,
-        protocol: &Protocol,
-        theta: &Parameters,
-        images: usize,
-    ) -> Option<Self> {
+    pub fn for_shape(model: &Model, protocol: &Protocol, theta: &Parameters, images: usize) -> Option<Self> {
+        let Model { dynamics, settle, tied, .. } = model;
+        let schedule = protocol.rule.schedule()?;
         let weight = &theta.forward[0].weight;
         let (_, classes, hidden) = weight.dims3().ok()?;
         let kernel = Self {
             images,
             hidden,
             classes,
-            first_steps: protocol.first_steps,
+            first_steps: settle.steps,
             second_steps: protocol.second_steps,
-            rule: protocol.rule,
+            tied: *tied,
+            schedule,
             activation: dynamics.activation,
             damping: (dynamics.damping as f32).to_bits(),
         };
-        let possible = super::fusible(dynamics, protocol)
+        let possible = super::fusible(model, protocol)
             && theta.forward.len() == 2
-            && protocol.settle_tolerance == 0.0
+            && settle.tolerance == 0.0
             && protocol.sigma_prime == SigmaPrime::Ignored
             && weight.dtype() == DType::F32
             && classes <= hidden
@@ -76,29 +76,25 @@ impl Kernel {
         4 * (b * d + c * d + b * b + 3 * b * c + c)
     }
 
-    fn tied(&self) -> bool {
-        matches!(self.rule, Rule::Ep | Rule::Cep)
-    }
-
     /// Sizes of what the kernel is given for a replica, in its order.
     fn given(&self) -> [usize; 7] {
         let (b, d, c) = (self.images, self.hidden, self.classes);
-        [b * d, b * b, c * d, if self.tied() { 0 } else { d * c }, c, b * c, 2]
+        [b * d, b * b, c * d, if self.tied { 0 } else { d * c }, c, b * c, 2]
     }
 
     /// Sizes of what it returns for a replica, in its order.
     fn returned(&self) -> [usize; 6] {
         let (b, d, c) = (self.images, self.hidden, self.classes);
-        [3 * b * d, 3 * b * c, b * d, c * d, if self.tied() { 0 } else { d * c }, c]
+        [3 * b * d, 3 * b * c, b * d, c * d, if self.tied { 0 } else { d * c }, c]
     }
 
     /// What the compiler is told.
     pub fn definitions(&self) -> Vec<String> {
-        let rule = match self.rule {
-            Rule::Cep => "CEP",
-            Rule::Vf => "VF",
-            Rule::Cvf => "CVF",
-            _ => "EP",
+        let rule = match (self.tied, self.schedule) {
+            (true, Schedule::Continual) => "CEP",
+            (true, _) => "EP",
+            (false, Schedule::Continual) => "CVF",
+            (false, _) => "VF",
         };
         let activation = match self.activation {
             Activation::Sigmoid => "SIGMOID",
@@ -186,7 +182,7 @@ impl Kernel {
             weight: parts[3].reshape((replicas, c, d))?,
             bias: parts[5].reshape((replicas, 1, c))?,
         };
-        let feedback = match self.tied() {
+        let feedback = match self.tied {
             true => None,
             false => Some(vec![parts[4].reshape((replicas, d, c))?]),
         };

@@ -21,9 +21,9 @@ mod sweep;
 mod synapses;
 
 use super::{Batch, Engine, Report, Work};
-use crate::dynamics::Dynamics;
-use crate::learning::{Protocol, Rule, SigmaPrime};
-use crate::network::{Dims, Forward, Parameters};
+use crate::learning::{Protocol, Schedule, SigmaPrime};
+use crate::model::network::Forward;
+use crate::model::{Model, Parameters};
 use anyhow::Result;
 use block::{
     Accumulate, BLOCK, Block, Connection, InnerProducts, Move, Nudged, NudgedStep, Weights, pad_bias,
@@ -42,8 +42,9 @@ const WORTH_SHARING: usize = 2_000_000;
 
 /// The fast path for CPUs.
 pub struct Fused<T: Real> {
-    dynamics: Dynamics,
+    model: Model,
     protocol: Protocol,
+    schedule: Schedule,
     weights: Weights<T>,
     /// How many images a block has; the last may have fewer.
     rows: usize,
@@ -57,8 +58,12 @@ impl<T: Real> Fused<T> {
     /// An engine holding a packed copy of `theta`.
     ///
     /// # Errors
-    /// Only those of candle.
-    pub fn new(dims: &Dims, dynamics: Dynamics, protocol: Protocol, theta: &Parameters) -> Result<Self> {
+    /// Where the rule is not [`super::fusible`], and those of candle.
+    pub fn new(model: Model, protocol: Protocol, theta: &Parameters) -> Result<Self> {
+        let Some(schedule) = protocol.rule.schedule().filter(|_| super::fusible(&model, &protocol)) else {
+            anyhow::bail!("rule = \"{}\" with these dynamics has no fast path", protocol.rule.name());
+        };
+        let dims = &model.dims;
         let last = dims.depth();
         let mut between = Vec::new();
         for to in 0..=last {
@@ -80,7 +85,7 @@ impl<T: Real> Fused<T> {
                 .collect::<candle_core::Result<_>>()?,
         };
         let (rows, lit, blocks, moves) = Default::default();
-        Ok(Self { dynamics, protocol, weights, rows, lit, blocks, moves })
+        Ok(Self { model, protocol, schedule, weights, rows, lit, blocks, moves })
     }
 
     /// Runs the first phase on all images of a batch to be learnt, each block on a thread.
@@ -109,13 +114,13 @@ impl<T: Real> Fused<T> {
 
     /// The first phase of a block of images, which have no other than these `lit` pixels.
     fn settle(&self, block: &mut Block<T>, images: &[u8], lit: &[u32]) {
-        let (weights, dynamics, protocol) = (&self.weights, &self.dynamics, &self.protocol);
-        T::dispatch(FirstPhase { block, weights, dynamics, protocol, images, lit });
+        let (weights, model) = (&self.weights, &self.model);
+        T::dispatch(FirstPhase { block, weights, model, images, lit });
     }
 
     /// The second phase, from the states the blocks have settled in.
     fn second_phase(&mut self, batch: &Batch, beta: f64) {
-        let (rule, tied, sigma_prime) = (self.protocol.rule, self.protocol.tied, self.protocol.sigma_prime);
+        let (schedule, tied, sigma_prime) = (self.schedule, self.model.tied, self.protocol.sigma_prime);
         let images = batch.labels.len();
         let last = self.weights.last();
         let rates: Vec<T> = (self.protocol.learning_rates.iter())
@@ -128,13 +133,13 @@ impl<T: Real> Fused<T> {
 
         let telescoping: Vec<bool> =
             self.weights.between.iter().map(|c| self.telescopes(c, images)).collect();
-        let mut grams = match rule.continual() {
+        let mut grams = match schedule == Schedule::Continual {
             true => vec![self.input_gram(rates[last], last_bias)],
             false => Vec::new(),
         };
         // VF: the sum over all steps, applied after the last.
         let mut pending: Vec<Synapses<T>> = Vec::new();
-        if rule == Rule::Vf {
+        if schedule == Schedule::Sum {
             let zeros = |c: &Connection<T>| Synapses::zeros(c.synapses.from, c.synapses.to);
             pending = self.weights.between.iter().map(zeros).collect();
         }
@@ -142,8 +147,8 @@ impl<T: Real> Fused<T> {
         for (block, step) in self.blocks.iter_mut().zip(&mut self.moves) {
             block.begin_second_phase(step, sigma_prime);
         }
-        let steps = if rule == Rule::Ep { 0 } else { self.protocol.second_steps };
-        if rule == Rule::Ep {
+        let steps = if schedule == Schedule::Whole { 0 } else { self.protocol.second_steps };
+        if schedule == Schedule::Whole {
             self.nudged_steps_with_fixed_weights(batch, T::from_f64(beta));
         }
         for _ in 0..steps {
@@ -163,12 +168,12 @@ impl<T: Real> Fused<T> {
                 let change = || change_terms(tied, blocks, moves, connection.from, connection.to);
                 if let Some(pending) = pending.get_mut(i) {
                     accumulate(pending, None, &change(), rate);
-                } else if rule.continual() && !telescoping[i] {
+                } else if schedule == Schedule::Continual && !telescoping[i] {
                     let change = change();
                     accumulate(&mut connection.synapses, None, &change, rate);
                 }
             }
-            if rule.continual() {
+            if schedule == Schedule::Continual {
                 let biases = weights.bias.iter_mut().zip(&rates).enumerate().take(last);
                 for (n, (bias, &rate)) in biases {
                     add_to_bias(bias, moves, n, rate);
@@ -189,7 +194,8 @@ impl<T: Real> Fused<T> {
                 *w += total;
             }
         }
-        let once = weights.between.iter_mut().zip(&telescoping).filter(|(_, t)| rule == Rule::Ep || **t);
+        let once =
+            weights.between.iter_mut().zip(&telescoping).filter(|(_, t)| schedule == Schedule::Whole || **t);
         for (connection, _) in once {
             let change = change_terms(tied, blocks, moves, connection.from, connection.to);
             let rate = rates[connection.layer()];
@@ -198,7 +204,7 @@ impl<T: Real> Fused<T> {
         for (n, (bias, &rate)) in weights.bias.iter_mut().zip(&rates).enumerate() {
             if n == last {
                 add_to_bias(bias, moves, n, rate * T::from_f64(last_bias));
-            } else if !rule.continual() {
+            } else if schedule != Schedule::Continual {
                 add_to_bias(bias, moves, n, rate);
             }
         }
@@ -212,7 +218,7 @@ impl<T: Real> Fused<T> {
     /// C-EP, where that is less work.
     fn telescopes(&self, connection: &Connection<T>, images: usize) -> bool {
         let (from, to) = (connection.synapses.from, connection.synapses.to);
-        self.protocol.rule == Rule::Cep && from * to > images * (from + to)
+        self.model.tied && self.schedule == Schedule::Continual && from * to > images * (from + to)
     }
 
     /// What the input weights would have added to the drive: c·(x·xᵀ + 1)·[drift of layer N](Block::drift).
@@ -243,7 +249,7 @@ impl<T: Real> Fused<T> {
 
     /// All steps of the second phase, where no weight changes between them: each block for itself.
     fn nudged_steps_with_fixed_weights(&mut self, batch: &Batch, beta: T) {
-        let (weights, dynamics) = (&self.weights, &self.dynamics);
+        let (weights, dynamics) = (&self.weights, &self.model.dynamics);
         let panels = &weights.panels(1)[0];
         let run = |((block, step), labels): ((&mut Block<T>, &mut Move<T>), &[u8])| {
             for _ in 0..self.protocol.second_steps {
@@ -265,7 +271,7 @@ impl<T: Real> Fused<T> {
     /// One step of the second phase on every block: each thread some panels of all layers, the same as in
     /// [`accumulate`], so that weights stay in its cache.
     fn nudged_step(&mut self, batch: &Batch, beta: T, grams: &[Gram<T>], parts: &[Vec<Range<usize>>]) {
-        let (weights, dynamics, blocks) = (&self.weights, &self.dynamics, &self.blocks);
+        let (weights, dynamics, blocks) = (&self.weights, &self.model.dynamics, &self.blocks);
         let images = batch.labels.len();
         let more = |i: usize| {
             let mut more: Vec<Vec<Term<T>>> = vec![Vec::new(); weights.widths.len()];
@@ -480,19 +486,19 @@ impl<T: Real> Engine for Fused<T> {
         let hidden = self.weights.widths[last] as f64;
         let lit = self.lit as f64;
         let (mut first, mut second) = (lit * hidden, lit * hidden);
-        if self.protocol.rule.continual() {
+        if self.schedule == Schedule::Continual {
             // The Gram matrix of the input, and its product with the drift.
             second += batch as f64 * (lit + images * steps * hidden);
         }
         for connection in &self.weights.between {
-            let terms = if self.protocol.tied { 2.0 } else { 1.0 };
+            let terms = if self.model.tied { 2.0 } else { 1.0 };
             let update = terms * images * weights(connection);
             first += report.steps as f64 * weights(connection);
             second += images * steps * weights(connection);
             second += if self.telescopes(connection, batch) {
                 let both = (connection.synapses.from + connection.synapses.to) as f64;
                 steps * 2.0 * images * batch as f64 * both + update
-            } else if self.protocol.rule == Rule::Ep {
+            } else if self.schedule == Schedule::Whole {
                 update
             } else {
                 steps * update
@@ -520,7 +526,7 @@ impl<T: Real> Engine for Fused<T> {
                 feedback.push(unpack(n - 1, n)?);
             }
         }
-        let feedback = (!self.protocol.tied).then_some(feedback);
+        let feedback = (!self.model.tied).then_some(feedback);
         Ok(Parameters { forward, feedback })
     }
 }

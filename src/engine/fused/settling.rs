@@ -2,8 +2,7 @@
 
 use super::block::{Block, Gates, Shared, States, Weights, damp, splat, step};
 use super::lanes::{Kernel, Lanes, Real, WIDTH};
-use crate::dynamics::Dynamics;
-use crate::learning::Protocol;
+use crate::model::Model;
 
 /// The first phase of a block.
 pub struct FirstPhase<'a, T> {
@@ -11,10 +10,8 @@ pub struct FirstPhase<'a, T> {
     pub block: &'a mut Block<T>,
     /// θ.
     pub weights: &'a Weights<T>,
-    /// F.
-    pub dynamics: &'a Dynamics,
-    /// T.
-    pub protocol: &'a Protocol,
+    /// F and T.
+    pub model: &'a Model,
     /// Pixels, (rows, d_in).
     pub images: &'a [u8],
     /// Which of them to look at: [`Block::lit`].
@@ -24,12 +21,13 @@ pub struct FirstPhase<'a, T> {
 impl<T: Real> Kernel<T> for FirstPhase<'_, T> {
     #[inline(always)]
     fn run<L: Lanes<Elem = T>>(self) {
-        let Self { block, weights, dynamics, protocol, images, lit } = self;
+        let Self { block, weights, model, images, lit } = self;
+        let Model { dynamics, settle: first, .. } = model;
         block.begin::<L>(weights, images, lit);
         let Block { moving, settled, drive, steps, .. } = block;
         moving.begin(weights, drive);
         let all = &weights.panels(1)[0];
-        for t in 0..protocol.first_steps {
+        for t in 0..first.steps {
             let rows = moving.images.len();
             if rows == 0 {
                 break;
@@ -45,10 +43,10 @@ impl<T: Real> Kernel<T> for FirstPhase<'_, T> {
                 }
             }
             *steps += rows;
-            let last = t + 1 == protocol.first_steps;
-            if last || protocol.looks_settled_at(t) {
+            let last = t + 1 == first.steps;
+            if last || first.looks_at(t) {
                 for row in (0..rows).rev() {
-                    if last || moving.change::<L>(weights, row).to_f64() <= protocol.settle_tolerance {
+                    if last || moving.change::<L>(weights, row).to_f64() <= first.tolerance {
                         moving.leave(weights, row, settled);
                     }
                 }

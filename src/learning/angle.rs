@@ -1,10 +1,11 @@
 //! How well updates follow gradients: Ψ(Δtot, −∇BPTT tot), and the share of synapses that agree in sign.
 
-use super::Gradients;
-use super::bptt::bptt;
-use crate::dynamics::{Dynamics, Nudge};
-use crate::learning::{Protocol, hebbian_update};
-use crate::network::{Parameters, angle_degrees};
+use super::{Lesson, Protocol, hebbian_update};
+use crate::model::dynamics::Nudge;
+use crate::model::network::angle_degrees;
+use crate::model::{Model, Parameters, loss};
+use crate::reference::Gradients;
+use crate::reference::bptt::bptt;
 use candle_core::{DType, Result, Tensor};
 
 /// A nudged trajectory beside the gradients it should follow.
@@ -32,25 +33,28 @@ impl Trace {
     /// # Errors
     /// Where K > T, and those of candle.
     pub fn record(
-        dynamics: &Dynamics,
+        model: &Model,
         protocol: &Protocol,
         theta: &Parameters,
         x: &Tensor,
         nudge: Nudge,
     ) -> Result<Self> {
-        let ([_, _, first], _) = protocol.first_phase(dynamics, theta, x)?;
-        let loss = (&first[0] - nudge.target)?.to_dtype(DType::F64)?.sqr()?.sum_all()?;
-        let loss = 0.5 * loss.to_scalar::<f64>()? / x.dim(0)? as f64;
+        let settled = model.settle(theta, x)?;
+        let double = |tensor: &Tensor| tensor.to_dtype(DType::F64);
+        let loss = loss::sum(&double(nudge.target)?, &double(&settled.state()[0])?)?;
+        let loss = loss.to_scalar::<f64>()? / x.dim(0)? as f64;
         let (mut states, mut delta_s, mut delta_theta) = (Vec::new(), Vec::new(), Vec::new());
-        let theta_end = protocol.second_phase(dynamics, theta, x, nudge, &first, |step| {
+        let lesson = Lesson { model, protocol, theta, x, nudge, settled: &settled };
+        let theta_end = protocol.rule.learn(&lesson, &mut |step| {
             let delta = |(next, s): (&Tensor, &Tensor)| (next - s)? / nudge.beta.size;
             delta_s.push(step.s_next.iter().zip(step.s).map(delta).collect::<Result<_>>()?);
-            let (tied, sigma_prime) = (protocol.tied, protocol.sigma_prime);
-            delta_theta.push(hebbian_update(dynamics, tied, sigma_prime, x, step, nudge.beta)?);
+            let (dynamics, tied) = (&model.dynamics, model.tied);
+            delta_theta.push(hebbian_update(dynamics, tied, protocol.sigma_prime, x, step, nudge.beta)?);
             states.push(step.s_next.to_vec());
             Ok(())
         })?;
-        let gradients = bptt(dynamics, protocol, theta, x, nudge.target)?;
+        let gradients = bptt(model, theta, x, nudge.target, protocol.second_steps)?;
+        let first = settled.state().to_vec();
         Ok(Self { first, states, delta_s, delta_theta, gradients, theta: theta_end, loss })
     }
 

@@ -3,8 +3,9 @@
 //! States are one tensor (B, d_n) a layer, output first. Everything here also works on R replicas at once, networks of
 //! one shape with a leading dimension of R: states (R, B, d_n), weights (R, d_n, d_{n+1}), biases (R, 1, d_n).
 
-use crate::activation::Activation;
-use crate::network::Parameters;
+use super::activation::Activation;
+use super::loss;
+use super::network::Parameters;
 use candle_core::{D, Result, Tensor};
 
 /// The force of the second phase on the output layer, −β ∂ℓ/∂s⁰ = β(y − s⁰).
@@ -100,7 +101,7 @@ impl Dynamics {
     ///
     /// # Errors
     /// Only those of candle.
-    pub fn rest(&self, theta: &Parameters, x: &Tensor) -> Result<Vec<Tensor>> {
+    pub fn initial_state(theta: &Parameters, x: &Tensor) -> Result<Vec<Tensor>> {
         (theta.forward.iter())
             .map(|layer| {
                 let mut shape = x.dims().to_vec();
@@ -217,7 +218,7 @@ impl Dynamics {
                 Time::Discrete => beta.size,
                 Time::Real { epsilon, .. } => epsilon * beta.size,
             };
-            s_next[0] = (&s_next[0] + beta.signed(&(target - &s[0])?, strength)?)?;
+            s_next[0] = (&s_next[0] + beta.signed(&loss::descent(target, &s[0])?, strength)?)?;
         }
         if let Time::Real { clamp: true, .. } = self.time {
             for s in &mut s_next {

@@ -1,0 +1,25 @@
+//! The loss ℓ = ½‖y − s⁰‖² of one image, its target y and its output s⁰.
+
+use candle_core::{Result, Tensor};
+
+/// ℓ summed over all images of a batch: a scalar. `target` and `output` are (B, d_0).
+///
+/// # Errors
+/// Only those of candle (shapes that differ).
+pub fn sum(target: &Tensor, output: &Tensor) -> Result<Tensor> {
+    (output - target)?.sqr()?.sum_all()? * 0.5
+}
+
+/// −∂ℓ/∂s⁰ = y − s⁰, of each image: where the nudge pulls.
+///
+/// # Errors
+/// Only those of candle (shapes that differ).
+pub fn descent(target: &Tensor, output: &Tensor) -> Result<Tensor> {
+    target - output
+}
+
+/// ℓ of one image with this label.
+pub fn of_image(output: &[f64], label: u8) -> f64 {
+    let target = |class: usize| if class == usize::from(label) { 1.0 } else { 0.0 };
+    (output.iter().enumerate()).fold(0.0, |loss, (class, &s)| loss + 0.5 * (target(class) - s).powi(2))
+}
