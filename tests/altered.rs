@@ -51,8 +51,7 @@ fn everything(place: &Place) -> Vec<(std::path::PathBuf, Vec<u8>)> {
 /// Asserts that a command fails with a word about `bad.safetensors` and `word`, and writes nothing.
 fn refuses(place: &Place, arguments: &[&str], word: &str) {
     let before = everything(place);
-    let output =
-        place.eqprop().args(arguments).output().unwrap();
+    let output = place.eqprop().args(arguments).output().unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1), "{arguments:?}, {word}: {said}");
     assert!(said.contains("bad.safetensors") && said.contains(word), "{word}: {said}");
@@ -60,8 +59,7 @@ fn refuses(place: &Place, arguments: &[&str], word: &str) {
     assert!(everything(place) == before, "{arguments:?}, {word}: something was written");
 }
 
-const RESUME: [&str; 7] =
-    ["train", "--resume", "bad.safetensors", "--epochs", "2", "--data-dir", "data"];
+const RESUME: [&str; 7] = ["train", "--resume", "bad.safetensors", "--epochs", "2", "--data-dir", "data"];
 const EVAL: [&str; 5] = ["eval", "--checkpoint", "bad.safetensors", "--data-dir", "data"];
 
 #[test]

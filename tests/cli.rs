@@ -303,11 +303,13 @@ fn a_run_is_resumed_and_tested_on_its_own_data_only() {
     let place = Place::new();
     let offline = [("HF_ENDPOINT", "http://127.0.0.1:9"), ("HF_HOME", "nowhere")];
     let small = ["train", "--algo", "ep", "--limit-train", "40", "--limit-test", "20", "--epochs"];
-    let started = run_with(&place, &[&small[..], &["1", "--set", "network.dims=[784,16,10]"]].concat(), &offline);
+    let started =
+        run_with(&place, &[&small[..], &["1", "--set", "network.dims=[784,16,10]"]].concat(), &offline);
     assert_eq!(started.0, 0, "{}", started.2);
     let checkpoint = "checkpoints/ep-1h-glyphs-train40-test20-seed0/last.safetensors";
     // `auto` found glyphs, and means them from then on.
-    let (status, _, said) = run(&place, &["train", "--resume", checkpoint, "--epochs", "2", "--data-dir", "data"]);
+    let (status, _, said) =
+        run(&place, &["train", "--resume", checkpoint, "--epochs", "2", "--data-dir", "data"]);
     assert_eq!(status, 1, "{said}");
     assert!(said.contains("glyphs") && said.contains("reads no files"), "{said}");
     assert_eq!(run(&place, &["eval", "--checkpoint", checkpoint]).0, 0);

@@ -207,7 +207,19 @@ fn threads_are_those_that_were_asked_for() {
     let train = |name: &str, engine: &str, threads: &str| {
         let engine = format!("training.engine={engine}");
         let arguments = [
-            &["train", "--algo", "cvf", "--data-dir", "data", "--epochs", "1", "--threads", threads, "--name", name],
+            &[
+                "train",
+                "--algo",
+                "cvf",
+                "--data-dir",
+                "data",
+                "--epochs",
+                "1",
+                "--threads",
+                threads,
+                "--name",
+                name,
+            ],
             &["--set", "network.dims=[64, 24, 4]", "--set", "training.replicas=3", "--set", &engine][..],
         ]
         .concat();

@@ -141,8 +141,9 @@ impl Folder {
         for folder in [self.path.join("configs"), self.path.join("sweeps"), self.runs(), self.checkpoints()] {
             files::create_folder(&folder)?;
         }
-        for folder in [self.path.clone(), self.path.join("configs"), self.path.join("sweeps")] {
-            files::remove_temporaries(&folder)?;
+        // Not in the folder itself, where job scripts and reports are written without the lock.
+        for folder in ["configs", "sweeps"] {
+            files::remove_temporaries(&self.path.join(folder))?;
         }
         let text = fs::read(sweep).with_context(|| format!("{}: cannot be read", sweep.display()))?;
         let file_name = sweep.file_name().context("the sweep file has no name")?;

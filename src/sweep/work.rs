@@ -69,6 +69,7 @@ pub fn work(
                     warn!("{}: {error:#}", ours.name);
                     folder.tickets.release(&ours)?;
                     names.retain(|name| *name != ours.name);
+                    had_one = false;
                     continue;
                 }
                 Err(error) => Err(format!("{error:#}")),

@@ -57,6 +57,8 @@ pub struct Run {
     pub device: String,
     /// The name of the engine that computes.
     engine_name: &'static str,
+    /// How many threads it has for that.
+    threads: usize,
 }
 
 impl Run {
@@ -142,7 +144,7 @@ impl Run {
             Some(from) => fitting(config, &from.path, &from.checkpoint, &device)?,
             None => initial_parameters(config, options.init.as_deref(), &device)?,
         };
-        let engine_name = shared.engine_name(config, &device);
+        let (engine_name, threads) = (shared.engine_name(config, &device), shared.threads(config, &device));
         let engine = shared.engine(config, theta, &device)?;
         let resumed = from.is_some();
         let progress = match from {
@@ -161,7 +163,7 @@ impl Run {
                 config: config.clone(),
                 data: dataset.name.clone(),
                 checksums: dataset.checksums.clone(),
-                threads: rayon::current_num_threads(),
+                threads,
                 epoch: 0,
                 minibatch: 0,
                 rng: RngPosition::new(config.training.seed, 0, 0),
@@ -183,6 +185,7 @@ impl Run {
             checkpoints,
             device,
             engine_name,
+            threads,
         }))
     }
 
@@ -224,7 +227,7 @@ impl Run {
             self.resolved.annotated()
         );
         files::write_atomically(&self.folder.join("config.toml"), config.as_bytes())?;
-        let surroundings = Surroundings::here(&self.device, self.engine_name);
+        let surroundings = Surroundings::here(&self.device, self.engine_name, self.threads);
         let environment = self.folder.join("environment.json");
         if !environment.exists() {
             let mut fields = serde_json::to_value(&surroundings)?;

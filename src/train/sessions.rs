@@ -31,14 +31,14 @@ pub struct Surroundings {
 }
 
 impl Surroundings {
-    /// Of this process, on the threads it is called with.
-    pub fn here(device: &str, engine: &str) -> Self {
+    /// Of this process, which computes with this.
+    pub fn here(device: &str, engine: &str, threads: usize) -> Self {
         Self {
             command: std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect(),
             version: env!("CARGO_PKG_VERSION").into(),
             commit: env!("BUILD_COMMIT").into(),
             vector_instructions: format!("{:?}", Isa::detect()),
-            threads: rayon::current_num_threads(),
+            threads,
             device: device.into(),
             engine: engine.into(),
         }

@@ -63,6 +63,14 @@ impl Shared {
         self.engine_name(config, device) == "replicas"
     }
 
+    /// How many threads compute for such a run.
+    pub fn threads(&self, config: &Config, device: &Device) -> usize {
+        match &self.pool {
+            Some(pool) if self.together(config, device) => pool.current_num_threads(),
+            _ => rayon::current_num_threads(),
+        }
+    }
+
     /// The engine that [`Shared::engine`] makes, in a word.
     pub fn engine_name(&self, config: &Config, device: &Device) -> &'static str {
         let (dynamics, protocol) = (config.dynamics(), config.protocol());
