@@ -293,3 +293,15 @@ fn interrupted(run: &Run, signal: i32) -> Outcome {
     );
     Outcome::Interrupted(signal)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn work_that_panics_has_failed() {
+        let outcome = with_threads(Some(2), || -> Result<()> { panic!("one of {}", 2) });
+        assert!(outcome.unwrap_err().to_string().ends_with("panicked, one of 2"));
+        assert_eq!(with_threads(Some(2), || Ok(3)).unwrap(), 3);
+    }
+}
