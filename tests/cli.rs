@@ -46,7 +46,7 @@ fn a_run_leaves_what_it_should() {
     for file in ["last", "best", "step-00000036", "step-00000033", "step-00000030"] {
         assert!(place.path(&format!("checkpoints/{name}/{file}.safetensors")).is_file(), "{file}");
     }
-    assert_eq!(fs::read_dir(place.path(&format!("checkpoints/{name}"))).unwrap().count(), 5);
+    assert_eq!(fs::read_dir(place.path(&format!("checkpoints/{name}"))).unwrap().count(), 6, "and the lock");
     let environment: serde_json::Value =
         serde_json::from_str(&place.read(&format!("runs/{name}/environment.json"))).unwrap();
     assert_eq!(environment["threads"], 1);
@@ -234,6 +234,18 @@ fn divergence_is_said_and_keeps_the_last_good_checkpoint() {
 }
 
 #[test]
+fn weights_that_run_away_but_stay_numbers_are_divergence_too() {
+    let place = Place::new();
+    let more = ["--epochs", "2", "--name", "r-data", "--set", "learning.learning_rates=[1e10, 1e10]"];
+    let (status, _, said) = run(&place, &place.small_run("cep", &more));
+    assert_eq!(status, 3, "{said}");
+    assert!(said.contains("diverged in epoch 1") && said.contains("weights have run away"), "{said}");
+    // What was saved last is from before.
+    let checkpoint = "checkpoints/r-data/last.safetensors";
+    assert_eq!(run(&place, &["eval", "--checkpoint", checkpoint, "--data-dir", "data"]).0, 0);
+}
+
+#[test]
 fn what_cannot_be_written_is_named() {
     let place = Place::new();
     fs::write(place.path("file"), "").unwrap();
@@ -261,12 +273,47 @@ fn without_mnist_the_run_says_glyphs_loudly_and_mnist_never_falls_back() {
     let (status, shown, said) = run_with(&place, &dry, &offline);
     assert_eq!(status, 0, "{said}");
     assert!(
-        said.contains("THIS IS NOT MNIST") && shown.contains("run ep-1h-glyphs-seed0 on glyphs"),
+        said.contains("THIS IS NOT MNIST") && shown.contains("run ep-1h-glyphs-train100-seed0 on glyphs"),
         "{shown}{said}"
     );
     let (status, _, said) = run_with(&place, &[&dry[..], &["--data", "mnist"]].concat(), &offline);
     assert_eq!(status, 1);
     assert!(said.contains("--data-dir") && !said.contains("panicked"), "{said}");
+}
+
+#[test]
+fn a_run_on_mnist_does_not_go_on_as_one_on_glyphs() {
+    let place = Place::new();
+    let offline = [("HF_ENDPOINT", "http://127.0.0.1:9"), ("HF_HOME", "nowhere")];
+    // What a run on MNIST has left, found by its name.
+    fs::create_dir_all(place.path("runs/ep-1h-train40-seed0")).unwrap();
+    fs::write(place.path("runs/ep-1h-train40-seed0/metrics.jsonl"), "{\"epoch\":1}\n").unwrap();
+    let auto = ["train", "--algo", "ep", "--limit-train", "40", "--epochs", "1", "--resume", "auto"];
+    for replicas in ["training.replicas=1", "training.replicas=2"] {
+        let (status, _, said) = run_with(&place, &[&auto[..], &["--set", replicas]].concat(), &offline);
+        assert_eq!(status, 1, "{said}");
+        assert!(said.contains("ep-1h-train40-seed0 is on MNIST") && said.contains("--data-dir"), "{said}");
+    }
+    assert_eq!(fs::read_dir(place.path("runs")).unwrap().count(), 1);
+    assert!(!place.path("checkpoints").exists());
+}
+
+#[test]
+fn a_run_is_resumed_and_tested_on_its_own_data_only() {
+    let place = Place::new();
+    let offline = [("HF_ENDPOINT", "http://127.0.0.1:9"), ("HF_HOME", "nowhere")];
+    let small = ["train", "--algo", "ep", "--limit-train", "40", "--limit-test", "20", "--epochs"];
+    let started =
+        run_with(&place, &[&small[..], &["1", "--set", "network.dims=[784,16,10]"]].concat(), &offline);
+    assert_eq!(started.0, 0, "{}", started.2);
+    let checkpoint = "checkpoints/ep-1h-glyphs-train40-test20-seed0/last.safetensors";
+    // `auto` found glyphs, and means them from then on.
+    let (status, _, said) =
+        run(&place, &["train", "--resume", checkpoint, "--epochs", "2", "--data-dir", "data"]);
+    assert_eq!(status, 1, "{said}");
+    assert!(said.contains("glyphs") && said.contains("reads no files"), "{said}");
+    assert_eq!(run(&place, &["eval", "--checkpoint", checkpoint]).0, 0);
+    assert_eq!(run(&place, &["train", "--resume", checkpoint, "--epochs", "2"]).0, 0);
 }
 
 #[test]

@@ -105,6 +105,29 @@ fn a_replica_gets_the_bits_it_would_get_alone() {
     }
 }
 
+#[test]
+fn a_replica_that_panics_fails_those_it_computes_with_and_keeps_nobody_waiting() {
+    let config = config(Rule::CEP, 1, &[]);
+    let hub = Hub::new(config.model(), config.protocol(), Device::Cpu);
+    let replicas: Vec<_> = (0..3).map(|seed| hub.join(theta(&config, seed))).collect();
+    let outcomes: Vec<_> = thread::scope(|scope| {
+        let threads: Vec<_> = (replicas.into_iter().enumerate())
+            .map(|(seed, mut replica)| {
+                let (mut batch, beta) = minibatch(&config, seed as u64, 0);
+                if seed == 1 {
+                    // Of a class that the network has no output for.
+                    batch.labels[5] = 200;
+                }
+                scope.spawn(move || replica.train(&batch, beta).map(drop))
+            })
+            .collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    for outcome in outcomes {
+        assert!(outcome.unwrap_err().to_string().contains("panicked"));
+    }
+}
+
 mod common;
 
 use common::{Place, metrics};
@@ -177,5 +200,47 @@ fn runs_of_a_sweep_that_compute_together_end_as_those_that_do_not() {
         let weights =
             |out: &str| fs::read(place.path(&format!("{out}/checkpoints/{name}/last.safetensors"))).unwrap();
         assert!(weights("apart") == weights("together"), "{name}: other weights");
+    }
+}
+
+#[test]
+fn threads_are_those_that_were_asked_for() {
+    let place = Place::new();
+    let train = |name: &str, engine: &str, threads: &str| {
+        let engine = format!("training.engine={engine}");
+        let arguments = [
+            &[
+                "train",
+                "--algo",
+                "cvf",
+                "--data-dir",
+                "data",
+                "--epochs",
+                "1",
+                "--threads",
+                threads,
+                "--name",
+                name,
+            ],
+            &["--set", "network.dims=[64, 24, 4]", "--set", "training.replicas=3", "--set", &engine][..],
+        ]
+        .concat();
+        place.eqprop().args(arguments).output().unwrap()
+    };
+    let output = train("n-data", "auto", "0");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8(output.stderr).unwrap().contains("--threads must be at least 1"));
+    assert!(!place.path("runs").exists());
+    // Apart, each replica has its share of them; together, all have all.
+    for (name, engine, asked, each) in
+        [("a-data", "fused", "2", 1), ("b-data", "fused", "7", 2), ("c-data", "plain", "3", 3)]
+    {
+        assert!(train(name, engine, asked).status.success());
+        for seed in 0..3 {
+            let line = place.read(&format!("runs/{name}-seed{seed}/sessions.jsonl"));
+            let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+            assert_eq!(line["threads"], each, "{line}");
+            assert_eq!(line["engine"], if engine == "fused" { "fused" } else { "replicas" });
+        }
     }
 }

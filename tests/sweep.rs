@@ -238,3 +238,49 @@ fn mistakes_are_one_paragraph() {
     }
     assert!(!place.path("sweeps").exists() && !place.path("nowhere").exists());
 }
+
+#[test]
+fn a_run_that_another_process_has_is_left_to_it_and_one_that_cannot_be_is_marked_failed() {
+    let place = place();
+    assert!(sweep(&place, &["--slurm", "--only", "ep-*"]).stderr(Stdio::null()).status().unwrap().success());
+    // The first run is in other hands, who are silent but alive; the second asks for more than there is.
+    for folder in ["runs", "checkpoints"] {
+        fs::create_dir_all(place.path(&format!("s/{folder}/{}", RUNS[0]))).unwrap();
+    }
+    let held = fs::File::create(place.path(&format!("s/runs/{}/lock", RUNS[0]))).unwrap();
+    held.try_lock().unwrap();
+    let config = place.path(&format!("s/configs/{}.toml", RUNS[1]));
+    let text = fs::read_to_string(&config).unwrap();
+    assert!(text.contains("[64, 24, 4]"), "{text}");
+    fs::write(&config, text.replace("[64, 24, 4]", "[64, 2305843009213693952, 4]")).unwrap();
+    let worker =
+        || place.eqprop().args(["sweep", "--worker", "--out", "s", "--data-dir", "data"]).output().unwrap();
+    let output = worker();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("another process is at work there"), "{said}");
+    assert_eq!(names(&place, "failed"), BTreeSet::from([RUNS[1].to_string()]));
+    assert!(said.contains(RUNS[1]), "{said}");
+    assert_eq!(names(&place, "waiting"), BTreeSet::from([RUNS[0].to_string()]));
+    drop(held);
+    assert!(worker().status.success());
+    assert_eq!(names(&place, "done"), BTreeSet::from([RUNS[0].to_string()]));
+}
+
+#[test]
+fn two_that_plan_at_once_lose_no_run() {
+    let place = place();
+    let rows: Vec<_> =
+        ["ep-1h-data-seed0", "ep-1h-data-seed1", "cvf-1h-psi0-data-seed0", "cvf-1h-psi90-data-seed1"]
+            .map(|name| {
+                let mut command = sweep(&place, &["--slurm", "--only", name]);
+                command.stderr(Stdio::piped()).spawn().unwrap()
+            })
+            .into_iter()
+            .collect();
+    for child in rows {
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+    let plan: Vec<serde_json::Value> = serde_json::from_str(&place.read("s/plan.json")).unwrap();
+    assert_eq!((plan.len(), names(&place, "waiting").len()), (4, 4), "{plan:?}");
+}

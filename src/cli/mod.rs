@@ -7,11 +7,12 @@ mod sweep;
 
 use crate::config::{Choices, Config, DeviceChoice, Resolved};
 use crate::data;
-use crate::engine;
+use crate::engine::{self, fused::Isa};
 use crate::learning::Rule;
 use crate::model::network::Parameters;
 use crate::train::progress::Display;
-use crate::train::{self, Interrupt, Options, Outcome, Resume, Run, Shared, checkpoint, fleet, with_threads};
+use crate::train::{self, Interrupt, Options, Outcome, Resume, Run, Shared, checkpoint, fleet};
+use crate::train::{thread_pool, with_threads};
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
@@ -22,7 +23,7 @@ use toml::Value;
 #[command(
     version,
     after_help = "Exit status: 0 done, 1 failed, 2 wrong usage, 3 diverged, \
-    4 some runs of a sweep failed, 130 or 143 interrupted after saving."
+    4 some runs of a sweep failed, 129, 130 or 143 interrupted after saving."
 )]
 pub struct Cli {
     #[command(subcommand)]
@@ -206,6 +207,7 @@ impl Cli {
     /// # Errors
     /// What went wrong, in one paragraph.
     pub fn run(self) -> Result<i32> {
+        Isa::allowed()?;
         match self.command {
             Command::Train(args) => run_train(args),
             Command::Eval(args) => run_eval(args),
@@ -242,15 +244,12 @@ fn run_train(args: TrainArgs) -> Result<i32> {
         _ => Resolved::new(&choices)?.config.training.replicas,
     };
     if replicas > 1 {
-        let runs = fleet::prepare(&choices, &options, &shared.with_replicas())?;
-        if options.dry_run {
-            runs.iter().for_each(|run| println!("{}", run.outline()));
-            return Ok(0);
-        }
-        return Ok(status(fleet::train_all(runs, &Interrupt::listen()?)?));
+        return train_replicas(&choices, &options, shared, args.threads);
     }
     let outcome = with_threads(args.threads, || {
-        let run = Run::prepare(&choices, &options, &shared)?;
+        let Some(run) = Run::prepare(&choices, &options, &shared)? else {
+            return Ok(Outcome::Done);
+        };
         if options.dry_run {
             print!("{}", run.outline());
             return Ok(Outcome::Done);
@@ -259,6 +258,31 @@ fn run_train(args: TrainArgs) -> Result<i32> {
         train::train(run, &mut display, &Interrupt::listen()?)
     })?;
     Ok(status(outcome))
+}
+
+/// Replicas that compute together do so on all threads; others each on a thread, or several where there are more.
+fn train_replicas(
+    choices: &Choices,
+    options: &Options,
+    shared: Shared,
+    threads: Option<usize>,
+) -> Result<i32> {
+    let pool = thread_pool(threads)?;
+    let threads = pool.current_num_threads();
+    let shared = shared.with_replicas(Some(pool));
+    let config = Resolved::new(choices)?.config;
+    let replicas = config.training.replicas;
+    let device = shared.device(config.training.device)?;
+    let (at_a_time, each) = match shared.together(&config, &device) {
+        true => (replicas, 1),
+        false => (replicas.min(threads), (threads / replicas).max(1)),
+    };
+    let runs = with_threads(Some(each), || fleet::prepare(choices, options, &shared))?;
+    if options.dry_run {
+        runs.iter().for_each(|run| println!("{}", run.outline()));
+        return Ok(0);
+    }
+    Ok(status(fleet::train_all(runs, at_a_time, each, &Interrupt::listen()?)?))
 }
 
 fn status(outcome: Outcome) -> i32 {
@@ -285,12 +309,12 @@ fn run_eval(args: EvalArgs) -> Result<i32> {
         .with_context(|| format!("{}: does not fit its own configuration", args.checkpoint.display()))?;
     let folder = data_folder(args.data_dir);
     let (dataset, report) = with_threads(args.threads, || {
-        let mut dataset = data::load(config.training.data, folder.as_deref())?;
+        let mut dataset = data::load(config.training.data.again(&progress.data), folder.as_deref())?;
         dataset.limit(None, config.training.limit_test);
         dataset.check(dims)?;
         let kind = config.training.engine;
         let mut engine = engine::build(kind, config.model(), config.protocol(), theta, &device)?;
-        let report = train::evaluate(engine.as_mut(), &dataset.test)?;
+        let report = train::evaluate(engine.as_mut(), &dataset.test, &|| false)?;
         Ok((dataset, report))
     })?;
     if dataset.checksums != progress.checksums {
@@ -300,6 +324,10 @@ fn run_eval(args: EvalArgs) -> Result<i32> {
             dataset.name,
             dataset.source
         );
+    }
+    if !report.is_finite() {
+        tracing::error!("{}: diverged, its states are no longer numbers", args.checkpoint.display());
+        return Ok(status(Outcome::Diverged));
     }
     if args.json {
         let result = serde_json::json!({

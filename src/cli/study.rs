@@ -98,7 +98,8 @@ pub fn angle(args: AngleArgs) -> Result<i32> {
     }
     with_threads(args.network.threads, || {
         let (dataset, theta) = args.network.load(&config)?;
-        let Some(summary) = angles::measure(&config, &theta, &dataset.train, args.batches, 0)? else {
+        let Some(summary) = angles::measure(&config, &theta, &dataset.train, args.batches, 0, &|| false)?
+        else {
             bail!(
                 "there is no angle to measure: rule = \"{}\" has no Hebbian updates, or BPTT cannot go back \
                  K = {} of T = {} steps",

@@ -85,7 +85,7 @@ pub fn sweep(args: SweepArgs) -> Result<i32> {
     let planned = plan(config, &overrides, &args.only, &shared)?;
     let room = planned.iter().map(|(run, _)| shared.room_for(&run.resolved.config));
     let room = room.collect::<Result<Vec<_>>>()?.into_iter().min().flatten();
-    let shared = if room.is_some() || args.together { shared.with_replicas() } else { shared };
+    let shared = if room.is_some() || args.together { shared.with_replicas(None) } else { shared };
     let cores = || std::thread::available_parallelism().map_or(1, |cores| cores.get());
     let workers = args.workers.or(room).unwrap_or_else(cores);
     if args.dry_run {

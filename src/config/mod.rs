@@ -355,7 +355,7 @@ impl Config {
         self.learning.rule.tied().or(self.network.tied).unwrap_or(true)
     }
 
-    /// A name for a run of this configuration on the data set `data`.
+    /// A name for a run of this configuration on the data set `data`, of which it may see a part only.
     pub fn run_name(&self, data: &str) -> String {
         let mut name = format!("{}-{}h", self.learning.rule.name(), self.network.dims.depth());
         if self.learning.rule == Rule::CEP && self.learning.random_beta {
@@ -375,6 +375,12 @@ impl Config {
         }
         if data != "mnist" {
             name += &format!("-{data}");
+        }
+        if let Some(limit) = self.training.limit_train {
+            name += &format!("-train{limit}");
+        }
+        if let Some(limit) = self.training.limit_test {
+            name += &format!("-test{limit}");
         }
         format!("{name}-seed{}", self.training.seed)
     }

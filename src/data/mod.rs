@@ -32,6 +32,23 @@ pub enum DataChoice {
     Glyphs,
 }
 
+impl DataChoice {
+    /// The name of MNIST, which no other set has.
+    pub const MNIST: &str = "mnist";
+    /// The name of the built-in set, which no other has.
+    pub const GLYPHS: &str = "glyphs";
+
+    /// What to load for a run that has been trained on the set of this name: where the choice leaves it open,
+    /// that set and no other.
+    pub fn again(self, name: &str) -> Self {
+        match (self, name) {
+            (DataChoice::Auto, Self::MNIST) => DataChoice::Mnist,
+            (DataChoice::Auto, Self::GLYPHS) => DataChoice::Glyphs,
+            _ => self,
+        }
+    }
+}
+
 /// Some labelled images.
 #[derive(Clone, Debug, Default)]
 pub struct Split {
@@ -210,11 +227,21 @@ fn from_folder(choice: DataChoice, folder: &Path) -> Result<Dataset> {
              data = \"auto\" to train on another set, or put MNIST's files there",
             folder.display()
         ),
+        DataChoice::FashionMnist if is_mnist => bail!(
+            "{}: these are the training images of MNIST, not of Fashion-MNIST (their checksum says so): use \
+             data = \"mnist\", or give the folder of Fashion-MNIST",
+            folder.display()
+        ),
         DataChoice::FashionMnist => "fashion-mnist".into(),
-        _ if is_mnist => "mnist".into(),
+        _ if is_mnist => DataChoice::MNIST.into(),
         _ => {
             let folder = folder.canonicalize().context("the data folder has no path")?;
-            folder.file_name().map_or("idx".into(), |name| name.to_string_lossy().into_owned())
+            let name = folder.file_name().map_or("idx".into(), |name| name.to_string_lossy().into_owned());
+            // A folder of that name which holds something else.
+            match name.as_str() {
+                DataChoice::MNIST | DataChoice::GLYPHS => format!("idx-in-{name}"),
+                _ => name,
+            }
         }
     };
     Ok(Dataset { name, ..dataset })

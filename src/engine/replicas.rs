@@ -14,7 +14,9 @@ use crate::model::network::Forward;
 use crate::model::{Model, Parameters, Settled};
 use anyhow::{Result, anyhow};
 use candle_core::{Device, Tensor};
+use rayon::ThreadPool;
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 /// Where the replicas of one shape meet.
@@ -36,6 +38,7 @@ struct State {
     model: Model,
     protocol: Protocol,
     device: Device,
+    pool: Option<Arc<ThreadPool>>,
     /// θ of each replica that is not part of `stacked`.
     alone: BTreeMap<usize, Parameters>,
     /// The replicas that were last computed together, and their weights with the dimension of replicas.
@@ -59,6 +62,7 @@ impl Hub {
             model,
             protocol,
             device,
+            pool: None,
             alone: BTreeMap::new(),
             stacked: None,
             asked: BTreeMap::new(),
@@ -66,6 +70,12 @@ impl Hub {
             next_id: 0,
         };
         Self(Arc::new(Shared { state: Mutex::new(state), answered: Condvar::new() }))
+    }
+
+    /// Computes on the threads of `pool` from now on, where there is one.
+    pub fn on(self, pool: Option<Arc<ThreadPool>>) -> Self {
+        self.lock().pool = pool;
+        self
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -175,7 +185,15 @@ impl State {
             }
         }
         for requests in kinds.into_values() {
-            match self.compute(&requests) {
+            let pool = self.pool.clone();
+            let compute = || match pool {
+                Some(pool) => pool.install(|| self.compute(&requests)),
+                None => self.compute(&requests),
+            };
+            // Whoever has asked gets an answer, and be it that there is none.
+            let outcome = catch_unwind(AssertUnwindSafe(compute))
+                .unwrap_or_else(|_| Err(anyhow!("what the replicas compute together has panicked")));
+            match outcome {
                 Ok(reports) => {
                     let ids = requests.iter().map(|(id, _)| *id);
                     self.answers.extend(ids.zip(reports.into_iter().map(Ok)));

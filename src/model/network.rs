@@ -160,7 +160,7 @@ impl Parameters {
     /// Other names in the map are ignored.
     ///
     /// # Errors
-    /// Names the tensor that is missing or has another shape than `dims` asks for.
+    /// Names the tensor that is missing, has another shape than `dims` asks for, or does not hold finite floats.
     pub fn from_named(
         tensors: &HashMap<String, Tensor>,
         dims: &Dims,
@@ -179,7 +179,14 @@ impl Parameters {
                     dims.0
                 );
             }
-            tensor.to_dtype(dtype)?.to_device(device)?.contiguous()
+            if !tensor.dtype().is_float() {
+                bail!("tensor `{name}` holds {:?}, and weights are floats", tensor.dtype());
+            }
+            let tensor = tensor.to_dtype(dtype)?;
+            if !is_finite(&tensor)? {
+                bail!("tensor `{name}` holds values that are not finite numbers of type {dtype:?}");
+            }
+            tensor.to_device(device)?.contiguous()
         };
         let mut forward = Vec::new();
         let mut feedback = Vec::new();
@@ -219,19 +226,21 @@ impl Parameters {
         Ok(Self { forward, feedback })
     }
 
-    /// ‖·‖, the Frobenius norm of each weight matrix, by name.
+    /// ‖·‖, the Frobenius norm of everything, by name as in [`Parameters::named`].
+    ///
+    /// # Errors
+    /// Only those of candle.
+    pub fn norms(&self) -> Result<Vec<(String, f64)>> {
+        self.named().into_iter().map(|(name, tensor)| Ok((name, dot(tensor, tensor)?.sqrt()))).collect()
+    }
+
+    /// ‖·‖ of each weight matrix, by the name of its connection: `forward.0`, ….
     ///
     /// # Errors
     /// Only those of candle.
     pub fn weight_norms(&self) -> Result<Vec<(String, f64)>> {
-        self.named()
-            .into_iter()
-            .filter(|(name, _)| name.ends_with(".weight"))
-            .map(|(name, w)| {
-                let short = name.trim_end_matches(".weight").to_string();
-                Ok((short, dot(w, w)?.sqrt()))
-            })
-            .collect()
+        let matrix = |(name, norm): (String, f64)| Some((name.strip_suffix(".weight")?.to_string(), norm));
+        Ok(self.norms()?.into_iter().filter_map(matrix).collect())
     }
 
     /// Ψ(θf, θb) in degrees for each pair of forward.n and the transpose of feedback.n, n = 0…N−1;
@@ -255,6 +264,11 @@ fn flip_signs(weight: &Tensor, psi_degrees: f64, seed: u64, n: usize) -> Result<
         .to_dtype(weight.dtype())?
         .to_device(weight.device())?;
     (weight * mask)?.t()?.contiguous()
+}
+
+/// Whether all values are finite: a product of 0 with any other is not 0.
+fn is_finite(tensor: &Tensor) -> Result<bool> {
+    Ok(tensor.to_dtype(DType::F64)?.affine(0.0, 0.0)?.sum_all()?.to_scalar::<f64>()? == 0.0)
 }
 
 /// Σ a⊙b in float64.

@@ -15,12 +15,17 @@ pub use tickets::State;
 pub use work::{Tally, work};
 
 use crate::config::{Choices, Resolved};
-use crate::train::{checkpoint, files};
+use crate::train::lock::Lock;
+use crate::train::{checkpoint, files, name};
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use tickets::Tickets;
+
+/// How long to wait for another process that is planning in the same folder, which takes it much less.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A run of a sweep, in `plan.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -58,7 +63,12 @@ impl Folder {
         }
         let damaged =
             || format!("{}: cannot be read; run `eqprop sweep --config` on the folder again", path.display());
-        serde_json::from_slice(&fs::read(&path).with_context(damaged)?).with_context(damaged)
+        let entries: Vec<Entry> =
+            serde_json::from_slice(&fs::read(&path).with_context(damaged)?).with_context(damaged)?;
+        for entry in &entries {
+            name::check(&entry.name, &path.display().to_string())?;
+        }
+        Ok(entries)
     }
 
     /// How a run stands; `None` where it is not planned.
@@ -116,14 +126,24 @@ impl Folder {
     /// epochs or `retry` asks for failed ones once more.
     ///
     /// # Errors
-    /// Where a run is there with other science, and where something cannot be written.
+    /// Where a run is there with other science, another process is planning here, or something cannot be written.
     pub fn add(&self, sweep: &Path, planned: &[(Planned, f64)], retry: bool) -> Result<()> {
+        for (run, _) in planned {
+            self.check_unchanged(run)?;
+        }
+        files::create_folder(&self.path)?;
+        let _ours = Lock::wait(&self.path, PATIENCE)?;
+        // Once more: what has been planned meanwhile.
         for (run, _) in planned {
             self.check_unchanged(run)?;
         }
         self.tickets.create()?;
         for folder in [self.path.join("configs"), self.path.join("sweeps"), self.runs(), self.checkpoints()] {
             files::create_folder(&folder)?;
+        }
+        // Not in the folder itself, where job scripts and reports are written without the lock.
+        for folder in ["configs", "sweeps"] {
+            files::remove_temporaries(&self.path.join(folder))?;
         }
         let text = fs::read(sweep).with_context(|| format!("{}: cannot be read", sweep.display()))?;
         let file_name = sweep.file_name().context("the sweep file has no name")?;

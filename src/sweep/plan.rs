@@ -2,6 +2,7 @@
 
 use crate::config::{Choices, Resolved};
 use crate::learning::Rule;
+use crate::train::name;
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 use std::collections::BTreeSet;
@@ -54,13 +55,15 @@ pub struct Planned {
 }
 
 /// Keys whose value a run's name always shows.
-const NAMED: [&str; 7] = [
+const NAMED: [&str; 9] = [
     "network.psi",
     "network.time",
     "learning.rule",
     "learning.damping",
     "learning.sigma_prime",
     "learning.random_beta",
+    "training.limit_train",
+    "training.limit_test",
     "training.seed",
 ];
 
@@ -145,8 +148,9 @@ impl SweepFile {
         let name = resolved.config.run_name(data);
         let seed = format!("-seed{}", resolved.config.training.seed);
         let name = name.strip_suffix(&seed).unwrap_or(&name).to_string() + &marks + &seed;
-        if name.contains(['/', '\\', '@']) {
-            bail!("{place}: {name:?} cannot name a folder: choose another label");
+        name::check(&name, place)?;
+        if name.contains('@') {
+            bail!("{place}: {name:?} cannot name a ticket: choose another label, without '@'");
         }
         Ok(Planned { name, resolved })
     }

@@ -2,14 +2,15 @@
 
 use super::Folder;
 use super::tickets::{Claim, HEARTBEAT};
-use crate::config::{Choices, Resolved};
+use crate::config::Choices;
 use crate::train::board::{Board, Line};
+use crate::train::lock::Held as HeldElsewhere;
 use crate::train::progress::Observer;
-use crate::train::{self, Interrupt, Options, Outcome, Resume, Run, Shared, checkpoint, lock};
-use anyhow::Result;
+use crate::train::{self, Interrupt, Options, Outcome, Resume, Run, Shared, lock};
+use anyhow::{Result, bail};
 use std::sync::{Mutex, mpsc};
 use std::thread;
-use tracing::{error, info_span};
+use tracing::{error, info_span, warn};
 
 /// What workers have done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,10 +34,11 @@ pub fn work(
     board: &Board,
     interrupt: &Interrupt,
 ) -> Result<Tally> {
-    let names: Vec<String> = folder.entries()?.into_iter().map(|entry| entry.name).collect();
+    let planned: Vec<String> = folder.entries()?.into_iter().map(|entry| entry.name).collect();
     let held: Mutex<Vec<Claim>> = Mutex::new(Vec::new());
     let worker = || -> Result<Tally> {
         let mut tally = Tally::default();
+        let mut names = planned.clone();
         let mut had_one = false;
         while interrupt.signal().is_none() {
             let claim = match one_each && had_one {
@@ -59,7 +61,17 @@ pub fn work(
                     folder.tickets.release(&ours)?;
                     break;
                 }
-                Ok((Outcome::Diverged, _)) => Err("diverged: a state or weight is no longer a number".into()),
+                Ok((Outcome::Diverged, _)) => {
+                    Err("diverged: a state or weight is no longer a number, or weights have run away".into())
+                }
+                // Silent, and yet alive: the run is in good hands.
+                Err(error) if error.is::<HeldElsewhere>() => {
+                    warn!("{}: {error:#}", ours.name);
+                    folder.tickets.release(&ours)?;
+                    names.retain(|name| *name != ours.name);
+                    had_one = false;
+                    continue;
+                }
                 Err(error) => Err(format!("{error:#}")),
             };
             if let Err(reason) = &how
@@ -131,10 +143,6 @@ fn run(
 ) -> Result<(Outcome, String)> {
     let name = &claim.name;
     let choices = Choices { config: Some(folder.config(name)), ..Choices::default() };
-    let epochs = Resolved::new(&choices)?.config.training.epochs;
-    if checkpoint::is_complete(&folder.last_checkpoint(name), epochs)? {
-        return Ok((Outcome::Done, "was complete".into()));
-    }
     let options = Options {
         init: None,
         resume: Some(Resume::Auto),
@@ -145,7 +153,15 @@ fn run(
     };
     train::with_threads(Some(1), || {
         let _span = info_span!("run", name = name.as_str()).entered();
-        let run = Run::prepare(&choices, &options, shared)?;
+        let Some(run) = Run::prepare(&choices, &options, shared)? else {
+            return Ok((Outcome::Done, "was complete".into()));
+        };
+        if run.progress.run != *name {
+            bail!(
+                "the data here is {}, not that of the sweep: give the same by --data-dir",
+                run.dataset.name
+            );
+        }
         let mut held = Held { line: board.follow(&run), claim };
         let outcome = train::train(run, &mut held, interrupt)?;
         Ok((outcome, held.line.summary()))

@@ -11,8 +11,8 @@ use anyhow::Result;
 use rand::Rng;
 
 /// Compares the rule's updates with BPTT on `minibatches` random minibatches, drawn for `epoch`. `theta` is
-/// not changed. `None` for rules that have no updates of their own to compare (the baselines), and where K
-/// is larger than T, so that BPTT cannot go back K steps.
+/// not changed. `None` for rules that have no updates of their own to compare (the baselines), where K
+/// is larger than T, so that BPTT cannot go back K steps, and where `stop` says so meanwhile.
 ///
 /// # Errors
 /// Only those of candle.
@@ -22,6 +22,7 @@ pub fn measure(
     split: &Split,
     minibatches: usize,
     epoch: usize,
+    stop: &dyn Fn() -> bool,
 ) -> Result<Option<Summary>> {
     let protocol = config.protocol();
     if !protocol.rule.hebbian() || config.learning.K > config.learning.T {
@@ -30,6 +31,9 @@ pub fn measure(
     let mut rng = stream(config.training.seed, Purpose::Angle, epoch as u64);
     let mut comparisons = Vec::new();
     for _ in 0..minibatches {
+        if stop() {
+            return Ok(None);
+        }
         let indices: Vec<u32> =
             (0..config.training.batch_size).map(|_| rng.random_range(0..split.len() as u32)).collect();
         let (_, trace) = record(config, theta, split, &indices)?;

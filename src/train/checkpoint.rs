@@ -1,16 +1,18 @@
 //! Checkpoints: one safetensors file with the weights, and in its metadata all that resuming needs.
 
-use super::files;
+use super::{files, name};
 use crate::config::Config;
 use crate::engine::Report;
 use crate::model::network::Parameters;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use candle_core::{Device, Tensor};
 use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
+use tracing::warn;
 
 /// The metadata key. One key only: with several, their order in the file would change from run to run.
 const KEY: &str = "eqprop";
@@ -43,6 +45,73 @@ pub struct Progress {
     pub best_test_error: Option<f64>,
     /// Best train error of an epoch so far, percent.
     pub best_train_error: Option<f64>,
+}
+
+impl Progress {
+    /// Whether the network has been tested before training, which is the first thing a run does.
+    pub fn begun(&self) -> bool {
+        self.best_test_error.is_some()
+    }
+
+    /// The next epoch whose numbers are to be recorded; 0 is before training.
+    pub fn next_epoch(&self) -> usize {
+        if self.begun() { self.epoch + 1 } else { 0 }
+    }
+
+    /// Checks what can be checked without the data: a checkpoint may have been altered, or made by anyone.
+    ///
+    /// # Errors
+    /// The first thing that cannot be.
+    fn check(&self) -> Result<()> {
+        name::check(&self.run, "the run's name")?;
+        self.config.validate().map_err(|problem| anyhow!("{}: {}", problem.key, problem.message))?;
+        let training = &self.config.training;
+        if self.epoch > training.epochs {
+            bail!("{} epochs are done of training.epochs = {}", self.epoch, training.epochs);
+        }
+        let percent = |error: Option<f64>| error.is_none_or(|error| (0.0..=100.0).contains(&error));
+        if !percent(self.best_test_error) || !percent(self.best_train_error) {
+            bail!("its best errors are not from 0 to 100 %");
+        }
+        Ok(())
+    }
+
+    /// Checks the position in the run against the number of training images.
+    ///
+    /// # Errors
+    /// The first thing that does not go together.
+    pub fn check_position(&self, images: usize) -> Result<()> {
+        let (training, running) = (&self.config.training, &self.running);
+        let per_epoch = images.div_ceil(training.batch_size) as u64;
+        if self.minibatch > per_epoch {
+            bail!("it stands at minibatch {} of {per_epoch} an epoch", self.minibatch);
+        }
+        // No more than images, so that this cannot overflow.
+        let seen = (self.minibatch as usize).saturating_mul(training.batch_size).min(images);
+        let counted = running.images == seen && running.errors <= seen && running.unsettled <= seen;
+        if !counted || running.steps > seen.saturating_mul(self.config.learning.T) || running.loss < 0.0 {
+            bail!(
+                "{} minibatches are {seen} images, yet it counts {} images, {} errors, {} unsettled and {} steps",
+                self.minibatch,
+                running.images,
+                running.errors,
+                running.unsettled,
+                running.steps
+            );
+        }
+        let global = (self.epoch as u64).checked_mul(per_epoch).and_then(|n| n.checked_add(self.minibatch));
+        let expected = global.map(|global| RngPosition::new(training.seed, self.epoch, global));
+        if expected.as_ref() != Some(&self.rng) {
+            bail!(
+                "its random streams stand at {:?}, not where epoch {} and minibatch {} of seed {} have them",
+                self.rng,
+                self.epoch,
+                self.minibatch,
+                training.seed
+            );
+        }
+        Ok(())
+    }
 }
 
 /// The position of the random streams; they are counter-based, so this is their whole state.
@@ -85,28 +154,44 @@ pub struct Checkpoint {
     pub progress: Option<Progress>,
 }
 
+/// A file that is not whole.
+#[derive(Clone, Debug)]
+pub struct Damaged(PathBuf);
+
+impl fmt::Display for Damaged {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let path = self.0.display();
+        write!(f, "{path}: not a whole safetensors file; use another checkpoint of the run")
+    }
+}
+
 /// Reads a checkpoint, or any safetensors file of weights.
 ///
 /// # Errors
-/// Where the file is missing, cut short or not safetensors, or its metadata is of another version.
+/// Where the file is missing, cut short or not safetensors ([`Damaged`]), or its metadata is of another
+/// version or says what cannot be.
 pub fn read(path: &Path) -> Result<Checkpoint> {
     let name = path.display();
     let bytes = fs::read(path).with_context(|| format!("{name}: cannot be read"))?;
-    let damaged = || format!("{name}: not a whole safetensors file; use another checkpoint of the run");
+    let damaged = || Damaged(path.to_path_buf());
+    let altered =
+        || format!("{name}: its metadata is not what eqprop wrote; use another checkpoint of the run");
     let (_, header) = SafeTensors::read_metadata(&bytes).with_context(damaged)?;
     let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu).with_context(damaged)?;
     let progress = match header.metadata().as_ref().and_then(|metadata| metadata.get(KEY)) {
         None => None,
         Some(text) => {
             let format =
-                serde_json::from_str::<serde_json::Value>(text).with_context(damaged)?["format"].as_u64();
+                serde_json::from_str::<serde_json::Value>(text).with_context(altered)?["format"].as_u64();
             if format != Some(u64::from(FORMAT)) {
                 bail!(
                     "{name}: its metadata has format {format:?}, this eqprop reads format {FORMAT}: resume \
                      it with the version that wrote it, or start from its weights with --init"
                 );
             }
-            Some(serde_json::from_str(text).with_context(damaged)?)
+            let progress: Progress = serde_json::from_str(text).with_context(altered)?;
+            progress.check().with_context(altered)?;
+            Some(progress)
         }
     };
     Ok(Checkpoint { tensors, progress })
@@ -128,14 +213,6 @@ pub fn read_progress(path: &Path) -> Result<(Checkpoint, Progress)> {
     Ok((checkpoint, progress))
 }
 
-/// Whether a run has done so many epochs, as this checkpoint says; `false` where there is none.
-///
-/// # Errors
-/// As [`read_progress`].
-pub fn is_complete(last: &Path, epochs: usize) -> Result<bool> {
-    Ok(last.is_file() && read_progress(last)?.1.epoch >= epochs)
-}
-
 /// The checkpoint folder of a run.
 pub struct Folder {
     path: PathBuf,
@@ -153,39 +230,67 @@ impl Folder {
         self.path.join("last.safetensors")
     }
 
-    /// Whether it holds nothing but, at most, a part of what a run saves before its first minibatch.
-    pub fn is_at_start(&self) -> bool {
-        let at_start = |path: &PathBuf| path.ends_with(numbered_name(0));
-        !self.last().is_file() && self.numbered().unwrap_or_default().iter().all(at_start)
+    /// The folder.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The checkpoint to go on from: `last.safetensors`, or, where that is not whole or not there, the newest
+    /// numbered one that is whole, and says so. `None` where there is neither, or only what a run saves before
+    /// its first minibatch and that not whole.
+    ///
+    /// # Errors
+    /// As [`read_progress`], and where files are there of which none is whole.
+    pub fn newest(&self) -> Result<Option<(PathBuf, Checkpoint, Progress)>> {
+        let mut candidates = if self.path.is_dir() { self.numbered()? } else { Vec::new() };
+        if self.last().is_file() {
+            candidates.push(self.last());
+        } else if !candidates.is_empty() {
+            warn!("{} is not there", self.last().display());
+        }
+        let at_start = candidates.iter().all(|path| path.ends_with(numbered_name(0)));
+        let mut complaint = None;
+        for path in candidates.into_iter().rev() {
+            match read_progress(&path) {
+                Ok((checkpoint, progress)) => {
+                    if path != self.last() {
+                        warn!("going on from {}, the newest whole checkpoint of the run", path.display());
+                    }
+                    return Ok(Some((path, checkpoint, progress)));
+                }
+                Err(error) if error.is::<Damaged>() => {
+                    warn!("{}: not whole", path.display());
+                    complaint.get_or_insert(error);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        complaint.filter(|_| !at_start).map_or(Ok(None), Err)
     }
 
     /// Writes `step-NNNNNNNN.safetensors`, makes `last.safetensors` the same, and `best.safetensors`
-    /// too where `best`. Removes numbered files that are too many.
+    /// too where `best`. Removes numbered files of `run` that are too many.
     ///
     /// # Errors
     /// Names the file that could not be written; earlier checkpoints stay.
-    pub fn save(&self, step: u64, bytes: &[u8], best: bool) -> Result<()> {
+    pub fn save(&self, run: &str, step: u64, bytes: &[u8], best: bool) -> Result<()> {
         if best {
             files::write_atomically(&self.path.join("best.safetensors"), bytes)?;
         }
         let numbered = self.path.join(numbered_name(step));
         files::write_atomically(&numbered, bytes)?;
-        self.link_last(&numbered, bytes)?;
+        // The same file, or a copy where links are not to be had.
+        files::link_atomically(&numbered, &self.last())
+            .or_else(|_| files::write_atomically(&self.last(), bytes))?;
         for superfluous in superfluous(self.numbered()?, self.keep) {
+            // What is not ours stays, whatever its name.
+            if !is_of(&superfluous, run) {
+                continue;
+            }
             fs::remove_file(&superfluous)
                 .with_context(|| format!("{}: cannot be removed", superfluous.display()))?;
         }
         Ok(())
-    }
-
-    /// Makes `last.safetensors` the same file as `numbered`, or a copy where links are not to be had.
-    fn link_last(&self, numbered: &Path, bytes: &[u8]) -> Result<()> {
-        let link = self.path.join("last.safetensors.new");
-        fs::remove_file(&link).ok();
-        match fs::hard_link(numbered, &link).and_then(|()| fs::rename(&link, self.last())) {
-            Ok(()) => Ok(()),
-            Err(_) => files::write_atomically(&self.last(), bytes),
-        }
     }
 
     /// The numbered checkpoints, oldest first.
@@ -196,10 +301,12 @@ impl Folder {
             .filter_map(|entry| Some(entry.ok()?.path()))
             .filter(|path| {
                 let name = path.file_name().unwrap_or_default().to_string_lossy();
-                name.starts_with("step-") && name.ends_with(".safetensors")
+                let step = name.strip_prefix("step-").and_then(|name| name.strip_suffix(".safetensors"));
+                step.is_some_and(|step| step.len() >= 8 && step.bytes().all(|b| b.is_ascii_digit()))
             })
             .collect();
-        found.sort();
+        // More than eight digits come after fewer.
+        found.sort_by_key(|path| (path.as_os_str().len(), path.clone()));
         Ok(found)
     }
 }
@@ -207,6 +314,11 @@ impl Folder {
 /// The name of the checkpoint after so many minibatches.
 fn numbered_name(step: u64) -> String {
     format!("step-{step:08}.safetensors")
+}
+
+/// Whether a file is a checkpoint of this run, as its metadata says.
+fn is_of(path: &Path, run: &str) -> bool {
+    read_progress(path).is_ok_and(|(_, progress)| progress.run == run)
 }
 
 /// Which of the numbered checkpoints, oldest first, are too many.

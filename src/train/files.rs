@@ -1,19 +1,36 @@
-//! Files that are whole or absent under their final names.
+//! Files that are whole or absent under their final names, and folders in which nothing gets lost.
 
+use super::lock;
 use anyhow::{Context, Result};
 use std::fs::{self, File};
 use std::io::Write;
-use std::path::Path;
-use tempfile::NamedTempFile;
+use std::path::{Path, PathBuf};
+use tempfile::Builder;
+use tracing::{info, warn};
+
+/// How the names of our temporary files begin and end; between are letters and digits.
+const TEMPORARY: (&str, &str) = (".eqprop-", ".tmp");
+
+/// Makes temporary files that [`remove_temporaries`] knows again.
+fn temporaries() -> Builder<'static, 'static> {
+    let mut builder = Builder::new();
+    builder.prefix(TEMPORARY.0).suffix(TEMPORARY.1);
+    builder
+}
+
+fn is_temporary(name: &str) -> bool {
+    let random = name.strip_prefix(TEMPORARY.0).and_then(|name| name.strip_suffix(TEMPORARY.1));
+    random.is_some_and(|random| !random.is_empty() && random.chars().all(|c| c.is_ascii_alphanumeric()))
+}
 
 /// Writes a file so that after any interruption it holds either the old contents or the new.
 ///
 /// # Errors
 /// Names the file where it cannot be written (no space, no permission); the old contents stay.
 pub fn write_atomically(path: &Path, contents: &[u8]) -> Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
+    let folder = folder_of(path);
     let attempt = || -> std::io::Result<()> {
-        let mut file = NamedTempFile::new_in(folder)?;
+        let mut file = temporaries().tempfile_in(folder)?;
         file.write_all(contents)?;
         file.as_file().sync_all()?;
         #[cfg(unix)]
@@ -33,6 +50,58 @@ pub fn write_atomically(path: &Path, contents: &[u8]) -> Result<()> {
     })
 }
 
+/// Makes `path` another name of the file `original`, at once; what `path` was before is gone.
+///
+/// # Errors
+/// Where the file system has no links.
+pub fn link_atomically(original: &Path, path: &Path) -> std::io::Result<()> {
+    let link = temporaries().make_in(folder_of(path), |link| fs::hard_link(original, link))?;
+    link.persist(path)?;
+    Ok(())
+}
+
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+/// Removes the temporary files that processes killed while writing have left in a folder. Only for those who
+/// hold the folder's lock: nobody else may be writing.
+///
+/// # Errors
+/// Names what cannot be listed or removed.
+pub fn remove_temporaries(folder: &Path) -> Result<()> {
+    let complaint = || format!("{}: cannot be listed", folder.display());
+    for entry in fs::read_dir(folder).with_context(complaint)? {
+        let entry = entry.with_context(complaint)?;
+        let ours = entry.file_name().to_str().is_some_and(is_temporary);
+        if ours && entry.file_type().is_ok_and(|kind| kind.is_file()) {
+            let path = entry.path();
+            fs::remove_file(&path).with_context(|| format!("{}: cannot be removed", path.display()))?;
+            info!("{}: half written when a process was killed, removed", path.display());
+        }
+    }
+    Ok(())
+}
+
+/// Moves a folder to a free name beside it, NAME.1 or the like, and says so.
+///
+/// # Errors
+/// Names the folder that cannot be moved.
+pub fn move_aside(folder: &Path) -> Result<PathBuf> {
+    let name = folder.file_name().unwrap_or_default().to_string_lossy();
+    let aside = (1..)
+        .map(|number| folder.with_file_name(format!("{name}.{number}")))
+        .find(|aside| aside.symlink_metadata().is_err())
+        .context("no free name")?;
+    let complaint = || format!("{}: cannot be moved to {}", folder.display(), aside.display());
+    fs::rename(folder, &aside).with_context(complaint)?;
+    warn!("{} holds what cannot be gone on with: it is now {}", folder.display(), aside.display());
+    Ok(aside)
+}
+
 /// Creates a folder and those above it.
 ///
 /// # Errors
@@ -41,7 +110,9 @@ pub fn create_folder(path: &Path) -> Result<()> {
     fs::create_dir_all(path).with_context(|| format!("{}: cannot be created", path.display()))
 }
 
-/// Whether a folder exists and holds anything.
+/// Whether a folder exists and holds anything but a lock and unfinished files.
 pub fn holds_anything(path: &Path) -> bool {
-    fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_some())
+    let counts = |name: &str| name != lock::FILE && !is_temporary(name);
+    fs::read_dir(path)
+        .is_ok_and(|entries| entries.flatten().any(|entry| entry.file_name().to_str().is_none_or(counts)))
 }

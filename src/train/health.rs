@@ -14,6 +14,22 @@ const NOTEWORTHY: f64 = 1.0;
 /// A change in the last step from which it is not just slow settling.
 const FAR: f64 = 0.1;
 
+/// A norm that no network which has learnt anything comes near: those of the paper's stay below a hundred.
+const RUN_AWAY: f64 = 1e6;
+
+/// What is wrong with weights that no training comes back from, in words: a weight or bias that is not a
+/// finite number, or a norm beyond [`RUN_AWAY`]. `None` where nothing is.
+///
+/// # Errors
+/// Only those of candle.
+pub fn diverged(theta: &Parameters) -> Result<Option<String>> {
+    let ill = theta.norms()?.into_iter().find(|(_, norm)| norm.is_nan() || *norm > RUN_AWAY);
+    Ok(ill.map(|(name, norm)| match norm.is_finite() {
+        true => format!("weights have run away, ‖{name}‖ = {norm:.2e}"),
+        false => format!("{name} holds what is no longer a number"),
+    }))
+}
+
 /// Whether a train error (percent) means that the network has lost what it knew: at least 20 %, and
 /// five times the best there was.
 pub fn collapsed(train_error: f64, best: Option<f64>) -> bool {

@@ -1,29 +1,38 @@
-//! Ctrl-C and SIGTERM: asked for once, the run saves and stops; asked for twice, it stops at once.
+//! Ctrl-C, SIGTERM and SIGHUP: asked for once, the run saves and stops; asked for twice, it stops at once.
 
 use anyhow::{Context, Result};
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::flag;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::thread;
 
 /// Remembers the signal that asked the run to stop.
-pub struct Interrupt(Arc<AtomicUsize>);
+pub struct Interrupt(Arc<AtomicI32>);
 
 impl Interrupt {
-    /// Starts listening.
+    /// Starts listening, on a thread of its own, which ends the process with status 1 when asked a second time.
+    /// Where SIGHUP is ignored already, as by nohup, it stays so.
     ///
     /// # Errors
     /// Where the operating system refuses.
     pub fn listen() -> Result<Self> {
-        let asked = Arc::new(AtomicUsize::new(0));
-        let asked_before = Arc::new(AtomicBool::new(false));
-        for signal in [SIGINT, SIGTERM] {
-            // The order matters: the second time the first of these ends the process.
-            flag::register_conditional_shutdown(signal, 128 + signal, asked_before.clone())
-                .and_then(|_| flag::register(signal, asked_before.clone()))
-                .and_then(|_| flag::register_usize(signal, asked.clone(), signal as usize))
-                .context("cannot listen for signals")?;
-        }
+        let asked = Arc::new(AtomicI32::new(0));
+        let hangup = (!is_ignored(SIGHUP)).then_some(SIGHUP);
+        let mut signals =
+            Signals::new([SIGINT, SIGTERM].into_iter().chain(hangup)).context("cannot listen for signals")?;
+        let remembered = asked.clone();
+        let listen = move || {
+            for signal in signals.forever() {
+                if remembered.swap(signal, Ordering::Relaxed) != 0 {
+                    // Not through the log, which the main thread may be holding.
+                    let word = "eqprop: stopped at once by a second signal; what was saved before stays\n";
+                    let _ = std::io::Write::write_all(&mut std::io::stderr(), word.as_bytes());
+                    signal_hook::low_level::exit(1);
+                }
+            }
+        };
+        thread::Builder::new().name("signals".into()).spawn(listen).context("cannot listen for signals")?;
         Ok(Self(asked))
     }
 
@@ -31,7 +40,16 @@ impl Interrupt {
     pub fn signal(&self) -> Option<i32> {
         match self.0.load(Ordering::Relaxed) {
             0 => None,
-            signal => Some(signal as i32),
+            signal => Some(signal),
         }
+    }
+}
+
+/// Whether this process was started with a signal ignored.
+fn is_ignored(signal: i32) -> bool {
+    // SAFETY: nothing is changed, and zeroes are a valid `sigaction` to be written over.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        libc::sigaction(signal, std::ptr::null(), &mut action) == 0 && action.sa_sigaction == libc::SIG_IGN
     }
 }

@@ -7,24 +7,32 @@ pub mod files;
 pub mod fleet;
 mod health;
 mod interrupt;
+pub mod lock;
+pub mod name;
 pub mod progress;
+mod resume;
 mod run;
+pub mod sessions;
 mod shared;
 mod telemetry;
 pub mod tensorboard;
 
 pub use interrupt::Interrupt;
-pub use run::{Options, Resume, Run, initial_parameters, open_device};
+pub use resume::Resume;
+pub use run::{Options, Run, initial_parameters, open_device};
 pub use shared::Shared;
 pub(crate) use shared::lock;
 
 use crate::data::Split;
 use crate::engine::{Batch, Engine, Report};
 use crate::rng;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use checkpoint::RngPosition;
 use health::Health;
 use progress::Observer;
+use rayon::ThreadPool;
+use sessions::Session;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 use telemetry::{Metrics, Telemetry};
 use tracing::{error, info};
@@ -37,27 +45,40 @@ const TEST_BATCH: usize = 1000;
 pub enum Outcome {
     /// All epochs are done.
     Done,
-    /// A state or weight was no longer a number.
+    /// A state or weight was no longer a number, or the weights had run away.
     Diverged,
     /// This signal asked it to stop; it has been saved.
     Interrupted(i32),
 }
 
-/// Runs `work` in a pool of so many threads, by default one a core.
+/// So many threads to compute with, by default one a core.
 ///
 /// # Errors
-/// Where there can be no such pool, and those of `work`.
-pub fn with_threads<R: Send>(threads: Option<usize>, work: impl FnOnce() -> Result<R> + Send) -> Result<R> {
+/// Where there can be no such pool.
+pub fn thread_pool(threads: Option<usize>) -> Result<ThreadPool> {
     if threads == Some(0) {
         bail!("--threads must be at least 1");
     }
-    let pool = rayon::ThreadPoolBuilder::new()
+    rayon::ThreadPoolBuilder::new()
         // Autograd recurses through all steps of a phase.
         .stack_size(256 << 20)
         .num_threads(threads.unwrap_or(0))
         .build()
-        .context("cannot start the threads to compute with")?;
-    pool.install(work)
+        .context("cannot start the threads to compute with")
+}
+
+/// Runs `work` in a pool of so many threads, by default one a core. Work that panics has failed, which harms
+/// nothing beside it.
+///
+/// # Errors
+/// Where there can be no such pool, those of `work`, and where it panics.
+pub fn with_threads<R: Send>(threads: Option<usize>, work: impl FnOnce() -> Result<R> + Send) -> Result<R> {
+    let pool = thread_pool(threads)?;
+    catch_unwind(AssertUnwindSafe(|| pool.install(work))).unwrap_or_else(|panic| {
+        let said = panic.downcast_ref::<&str>().map(|text| text.to_string());
+        let said = said.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+        Err(anyhow!("a mistake in eqprop itself, please report it: panicked, {said}"))
+    })
 }
 
 /// Trains `run` to the end of its epochs, or until it diverges or is interrupted.
@@ -66,17 +87,22 @@ pub fn with_threads<R: Send>(threads: Option<usize>, work: impl FnOnce() -> Resu
 /// What cannot be read or written, named with its remedy; the last checkpoint stays.
 pub fn train(mut run: Run, observer: &mut dyn Observer, interrupt: &Interrupt) -> Result<Outcome> {
     observer.may_write()?;
-    run.create_files()?;
-    let completed = run.resumed.then_some(run.progress.epoch);
-    let mut telemetry = Telemetry::open(&run.folder, &run.dataset.name, completed)?;
+    let mut session = run.create_files()?;
+    let next = run.resumed.then(|| run.progress.next_epoch());
+    let mut telemetry = Telemetry::open(&run.folder, &run.dataset.name, next)?;
     let config = run.resolved.config.clone();
     let per_epoch = run.minibatches_per_epoch();
     info!("run {} on {}: {}", run.progress.run, run.device, run.folder.display());
 
-    if !run.resumed
-        && let Some(outcome) = close_epoch(&mut run, &mut telemetry, observer, None)?
-    {
-        return Ok(outcome);
+    if !run.progress.begun() {
+        // From here on there is something to go on from.
+        if let Some(outcome) = save(&run, &mut session, observer, false)? {
+            return Ok(outcome);
+        }
+        if let Some(outcome) = close_epoch(&mut run, &mut session, &mut telemetry, observer, interrupt, None)?
+        {
+            return Ok(outcome);
+        }
     }
     let mut health = Health::new(run.progress.best_train_error);
     let mut batch = Batch::default();
@@ -98,23 +124,26 @@ pub fn train(mut run: Run, observer: &mut dyn Observer, interrupt: &Interrupt) -
             run.progress.minibatch += 1;
             run.progress.rng = RngPosition::new(config.training.seed, epoch, global + 1);
             if !report.is_finite() {
-                return diverged(&run, &report);
+                return diverged(&run, "a state or weight is no longer a number");
             }
             health.watch(epoch + 1, &report, run.engine.as_ref())?;
             observer.minibatch(epoch + 1, run.progress.running.error_percent());
             let due = (global + 1).is_multiple_of(config.training.checkpoint_every);
             let stop = interrupt.signal();
-            if run.progress.minibatch < per_epoch && (due || stop.is_some()) {
-                if !save(&run, observer, false)? {
-                    return diverged(&run, &report);
+            if stop.is_some() || (due && run.progress.minibatch < per_epoch) {
+                if let Some(outcome) = save(&run, &mut session, observer, false)? {
+                    return Ok(outcome);
                 }
                 if let Some(signal) = stop {
                     return Ok(interrupted(&run, signal));
                 }
             }
         }
-        let speed = (per_epoch - first) as f64 / started.elapsed().as_secs_f64();
-        if let Some(outcome) = close_epoch(&mut run, &mut telemetry, observer, Some(speed))? {
+        // Stopped while it was tested, an epoch has nothing left to time.
+        let speed = (first < per_epoch).then(|| (per_epoch - first) as f64 / started.elapsed().as_secs_f64());
+        if let Some(outcome) =
+            close_epoch(&mut run, &mut session, &mut telemetry, observer, interrupt, speed)?
+        {
             return Ok(outcome);
         }
         health.close_epoch(run.progress.best_train_error);
@@ -127,32 +156,45 @@ pub fn train(mut run: Run, observer: &mut dyn Observer, interrupt: &Interrupt) -
     Ok(Outcome::Done)
 }
 
-/// Tests, records the epoch's numbers and saves. `speed` is `None` before the first epoch.
+/// Tests, records the epoch's numbers and saves; before the first epoch and after each. `speed` in minibatches a
+/// second. A signal puts that off until the run goes on.
 fn close_epoch(
     run: &mut Run,
+    session: &mut Session,
     telemetry: &mut Telemetry,
     observer: &mut dyn Observer,
+    interrupt: &Interrupt,
     speed: Option<f64>,
 ) -> Result<Option<Outcome>> {
-    let test = evaluate(run.engine.as_mut(), &run.dataset.test)?;
-    let trained = std::mem::take(&mut run.progress.running);
-    let trained = speed.map(|_| &trained);
+    let stop = || interrupt.signal().is_some();
+    let test = evaluate(run.engine.as_mut(), &run.dataset.test, &stop)?;
     let theta = run.engine.parameters()?;
+    let training = &run.resolved.config.training;
+    let after_training = run.progress.minibatch > 0;
+    let epoch = run.progress.epoch + usize::from(after_training);
+    let angles = match epoch == 0 || (training.angle_every > 0 && epoch.is_multiple_of(training.angle_every))
+    {
+        true => {
+            let (config, split) = (&run.resolved.config, &run.dataset.train);
+            angles::measure(config, &theta, split, training.angle_minibatches, epoch, &stop)?
+        }
+        false => None,
+    };
+    if let Some(signal) = interrupt.signal() {
+        let diverged = save(run, session, observer, false)?;
+        return Ok(diverged.or_else(|| Some(interrupted(run, signal))));
+    }
+    let trained = std::mem::take(&mut run.progress.running);
+    let trained = after_training.then_some(&trained);
     let mut metrics = Metrics::default();
     metrics.push_reports(trained, &test);
     metrics.push_weights(&theta)?;
-    let training = &run.resolved.config.training;
-    let epoch = run.progress.epoch + usize::from(speed.is_some());
-    if epoch == 0 || (training.angle_every > 0 && epoch.is_multiple_of(training.angle_every)) {
-        let minibatches = training.angle_minibatches;
-        let summary = angles::measure(&run.resolved.config, &theta, &run.dataset.train, minibatches, epoch)?;
-        if let Some(summary) = summary {
-            if epoch == 0 {
-                let (mean, std) = (summary.total_degrees.mean, summary.total_degrees.std);
-                info!("before training Ψ(Δtot, −∇BPTT tot) = {mean:.1} ± {std:.1}°");
-            }
-            metrics.push_angles(&summary);
+    if let Some(summary) = angles {
+        if epoch == 0 {
+            let (mean, std) = (summary.total_degrees.mean, summary.total_degrees.std);
+            info!("before training Ψ(Δtot, −∇BPTT tot) = {mean:.1} ± {std:.1}°");
         }
+        metrics.push_angles(&summary);
     }
     if let Some(speed) = speed {
         metrics.push("speed/minibatches_per_second", speed);
@@ -179,32 +221,33 @@ fn close_epoch(
         test.error_percent(),
         best.min(test.error_percent()),
     );
-    if !save(run, observer, improved)? {
-        return diverged(run, &test).map(Some);
+    save(run, session, observer, improved)
+}
+
+/// Writes a checkpoint, unless the weights have diverged, which is said.
+fn save(run: &Run, session: &mut Session, observer: &dyn Observer, best: bool) -> Result<Option<Outcome>> {
+    observer.may_write()?;
+    let theta = run.engine.parameters()?;
+    if let Some(reason) = health::diverged(&theta)? {
+        return diverged(run, &reason).map(Some);
     }
+    let bytes = checkpoint::to_bytes(&theta, &run.progress)?;
+    let step = run.progress.rng.beta_sign;
+    run.checkpoints.save(&run.progress.run, step, &bytes, best)?;
+    session.reached(step)?;
     Ok(None)
 }
 
-/// Writes a checkpoint; `false` where a weight is not a number, and nothing is written.
-fn save(run: &Run, observer: &dyn Observer, best: bool) -> Result<bool> {
-    observer.may_write()?;
-    let theta = run.engine.parameters()?;
-    if theta.weight_norms()?.iter().any(|(_, norm)| !norm.is_finite()) {
-        return Ok(false);
-    }
-    let bytes = checkpoint::to_bytes(&theta, &run.progress)?;
-    run.checkpoints.save(run.progress.rng.beta_sign, &bytes, best)?;
-    Ok(true)
-}
-
-/// Classifies a split, some images at a time.
+/// Classifies a split, some images at a time, or as many of them as it can before `stop` says so.
 ///
 /// # Errors
 /// What the engine reports.
-pub fn evaluate(engine: &mut dyn Engine, split: &Split) -> Result<Report> {
+pub fn evaluate(engine: &mut dyn Engine, split: &Split, stop: &dyn Fn() -> bool) -> Result<Report> {
     let mut report = Report::default();
     for_each_test_batch(split, |batch| {
-        report.add(&engine.evaluate(batch)?);
+        if !stop() {
+            report.add(&engine.evaluate(batch)?);
+        }
         Ok(())
     })?;
     Ok(report)
@@ -224,16 +267,19 @@ pub fn for_each_test_batch(split: &Split, mut visit: impl FnMut(&Batch) -> Resul
     Ok(())
 }
 
-fn diverged(run: &Run, report: &Report) -> Result<Outcome> {
+fn diverged(run: &Run, reason: &str) -> Result<Outcome> {
     let norms = health::norms(&run.engine.parameters()?)?;
+    let last = run.checkpoints.last();
+    let good = match last.is_file() {
+        true => format!("The last good checkpoint is {}.", last.display()),
+        false => "There is no good checkpoint.".into(),
+    };
     error!(
-        "diverged in epoch {} at minibatch {}: a state or weight is no longer a number (residual of the \
-         first phase {:.2e}, norms {norms}). The last good checkpoint is {}. Smaller learning rates, or \
-         `--set learning.damping=0.5`, may help.",
+        "diverged in epoch {} at minibatch {}: {reason} (largest residual of the first phase {:.2e}, norms \
+         {norms}). {good} Smaller learning rates, or `--set learning.damping=0.5`, may help.",
         run.progress.epoch + 1,
         run.progress.minibatch,
-        report.residual,
-        run.checkpoints.last().display()
+        run.progress.running.residual,
     );
     Ok(Outcome::Diverged)
 }
@@ -246,4 +292,16 @@ fn interrupted(run: &Run, signal: i32) -> Outcome {
         run.checkpoints.last().display()
     );
     Outcome::Interrupted(signal)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn work_that_panics_has_failed() {
+        let outcome = with_threads(Some(2), || -> Result<()> { panic!("one of {}", 2) });
+        assert!(outcome.unwrap_err().to_string().ends_with("panicked, one of 2"));
+        assert_eq!(with_threads(Some(2), || Ok(3)).unwrap(), 3);
+    }
 }

@@ -1,27 +1,20 @@
 //! Setting up a run: from what the user asked for to something that can train.
 
 use super::checkpoint::{self, Checkpoint, Folder, Progress, RngPosition};
-use super::{Shared, files};
+use super::lock::Lock;
+use super::resume::{self, From, Resume};
+use super::sessions::{Session, Surroundings};
+use super::{Shared, files, name};
 use crate::config::{Choices, Config, DeviceChoice, Resolved};
-use crate::data::Dataset;
-use crate::engine::{self, Engine, Report};
+use crate::data::{DataChoice, Dataset};
+use crate::engine::{Engine, Report};
 use crate::model::network::Parameters;
 use anyhow::{Context, Result, bail};
 use candle_core::Device;
-use serde_json::json;
-use std::fs;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tracing::info;
-
-/// Which checkpoint to continue from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Resume {
-    /// The last one of the run of this name, if there is one; a new run otherwise.
-    Auto,
-    /// This file.
-    File(PathBuf),
-}
 
 /// What `train` is told beside the configuration.
 #[derive(Clone, Debug)]
@@ -52,38 +45,67 @@ pub struct Run {
     pub progress: Progress,
     /// Whether it continues an earlier process.
     pub resumed: bool,
-    /// Whether `folder` holds what a run left that was killed before its first checkpoint.
-    left_over: bool,
+    /// Its folders that hold what a run left that was stopped before its first checkpoint.
+    left_over: Vec<PathBuf>,
+    /// Its folders, once they are ours.
+    locks: BTreeMap<PathBuf, Lock>,
     /// `runs/NAME`.
     pub folder: PathBuf,
     /// `checkpoints/NAME`.
     pub checkpoints: Folder,
     /// Where it computes, in words.
     pub device: String,
+    /// The name of the engine that computes.
+    engine_name: &'static str,
+    /// How many threads it has for that.
+    threads: usize,
 }
 
 impl Run {
-    /// Resolves, loads and checks everything. Creates nothing.
+    /// Resolves, loads and checks everything. Creates nothing but, in the folders of a run that is there, the
+    /// file that locks them. `None` where the run is to be resumed automatically and is complete.
     ///
     /// # Errors
     /// Whatever cannot work, named with its remedy.
-    pub fn prepare(choices: &Choices, options: &Options, shared: &Shared) -> Result<Self> {
+    pub fn prepare(choices: &Choices, options: &Options, shared: &Shared) -> Result<Option<Self>> {
         if options.init.is_some() && options.resume.is_some() {
             bail!("--init starts a new run and --resume continues one: leave out one of them");
         }
-        let mut from: Option<(PathBuf, Checkpoint, Progress)> = match &options.resume {
-            Some(Resume::File(path)) => {
-                let (checkpoint, progress) = checkpoint::read_progress(path)?;
-                Some((path.clone(), checkpoint, progress))
-            }
+        let auto = options.resume == Some(Resume::Auto);
+        // First which run it is and where it goes on from, then what that says, and then the data.
+        let named = match &options.resume {
+            Some(Resume::File(path)) => Some(From::file(path)?),
             _ => None,
         };
-        let mut resolved = match &from {
-            Some((path, _, progress)) => Resolved::on_checkpoint(&progress.config, path, choices)?,
+        let run = match (&named, &options.name) {
+            (Some(from), None) => from.progress.run.clone(),
+            (Some(from), Some(name)) => name::on_data(name, &from.progress.data)?,
+            (None, _) => name_of_new(choices, options, shared)?,
+        };
+        let folder = options.runs_dir.join(&run);
+        let checkpoints_path = options.checkpoints_dir.join(&run);
+        let mut locks = BTreeMap::new();
+        if options.resume.is_some() && !options.dry_run {
+            for path in [&folder, &checkpoints_path].into_iter().filter(|path| path.is_dir()) {
+                locks.insert(path.clone(), Lock::take(path)?);
+            }
+        }
+        // What it keeps is known once it is resolved.
+        let found = match auto {
+            true => From::newest(&Folder::new(checkpoints_path.clone(), 0))?,
+            false => None,
+        };
+        let from = named.or(found);
+        let resolved = match &from {
+            Some(from) => Resolved::on_checkpoint(&from.progress.config, &from.path, choices)?,
             None => Resolved::new(choices)?,
         };
-        let dataset = shared.dataset(&resolved.config.training)?;
-        dataset.check(&resolved.config.network.dims)?;
+        let config = &resolved.config;
+        let dataset = match &from {
+            Some(from) => shared.dataset_again(&config.training, &from.progress.data)?,
+            None => shared.dataset(&config.training)?,
+        };
+        dataset.check(&config.network.dims)?;
         info!(
             "data: {} ({}), {} training and {} test images",
             dataset.name,
@@ -91,66 +113,57 @@ impl Run {
             dataset.train.len(),
             dataset.test.len()
         );
-
-        let name = match (&options.name, &from) {
-            (Some(name), _) => mark_data(name, &dataset.name)?,
-            (None, Some((_, _, progress))) => progress.run.clone(),
-            (None, None) => resolved.config.run_name(&dataset.name),
-        };
-        let folder = options.runs_dir.join(&name);
-        let checkpoints_path = options.checkpoints_dir.join(&name);
-        let checkpoints = Folder::new(checkpoints_path.clone(), resolved.config.training.keep_checkpoints);
-        if options.resume == Some(Resume::Auto) {
-            let last = checkpoints.last();
-            if last.is_file() {
-                let (checkpoint, progress) = checkpoint::read_progress(&last)?;
-                resolved = Resolved::on_checkpoint(&progress.config, &last, choices)?;
-                from = Some((last, checkpoint, progress));
-            } else {
-                info!("nothing to resume at {}: a new run", last.display());
-            }
-        }
-        let config = &resolved.config;
-        let mut left_over = false;
-        if let Some((path, _, progress)) = &from {
-            check_same_science(path, &resolved, progress, &dataset)?;
-        } else if options.resume == Some(Resume::Auto) && checkpoints.is_at_start() {
-            // Killed before its first checkpoint was whole, if anything is there at all: begun anew.
-            left_over = files::holds_anything(&folder);
-        } else {
-            for taken in [&folder, &checkpoints_path] {
-                if files::holds_anything(taken) {
-                    bail!(
-                        "{} already holds a run: continue it with --resume auto, give this one another \
-                         name with --name, or remove the folder",
-                        taken.display()
+        let checkpoints = Folder::new(checkpoints_path, config.training.keep_checkpoints);
+        let mut left_over = Vec::new();
+        match &from {
+            Some(from) => {
+                from.check(&resolved, &dataset, &checkpoints)?;
+                if from.progress.epoch >= config.training.epochs {
+                    let done = format!(
+                        "{}: the run has already completed {} of {} epochs",
+                        from.path.display(),
+                        from.progress.epoch,
+                        config.training.epochs
                     );
+                    if auto {
+                        info!("{done}");
+                        return Ok(None);
+                    }
+                    bail!("{done}; raise --epochs, the total, to go on");
                 }
             }
+            None if auto => {
+                info!("nothing to resume at {}: a new run", checkpoints.last().display());
+                left_over = resume::left_over(&folder, &checkpoints)?;
+            }
+            None => check_free(&[&folder, checkpoints.path()])?,
         }
 
         let device = shared.device(config.training.device)?;
-        let theta = starting_parameters(config, &from, options.init.as_deref(), &device)?;
+        let theta = match &from {
+            Some(from) => fitting(config, &from.path, &from.checkpoint, &device)?,
+            None => initial_parameters(config, options.init.as_deref(), &device)?,
+        };
+        let (engine_name, threads) = (shared.engine_name(config, &device), shared.threads(config, &device));
         let engine = shared.engine(config, theta, &device)?;
-        let progress = match &from {
-            Some((path, _, progress)) => {
+        let resumed = from.is_some();
+        let progress = match from {
+            Some(from) => {
                 info!(
-                    "resuming {} after {} epochs and {} minibatches, from {}",
-                    name,
-                    progress.epoch,
-                    progress.minibatch,
-                    path.display()
+                    "resuming {run} after {} epochs and {} minibatches, from {}",
+                    from.progress.epoch,
+                    from.progress.minibatch,
+                    from.path.display()
                 );
-                let progress = progress.clone();
-                Progress { config: config.clone(), run: name, ..progress }
+                Progress { config: config.clone(), run, ..from.progress }
             }
             None => Progress {
                 format: checkpoint::FORMAT,
-                run: name,
+                run,
                 config: config.clone(),
                 data: dataset.name.clone(),
                 checksums: dataset.checksums.clone(),
-                threads: rayon::current_num_threads(),
+                threads,
                 epoch: 0,
                 minibatch: 0,
                 rng: RngPosition::new(config.training.seed, 0, 0),
@@ -159,16 +172,21 @@ impl Run {
                 best_train_error: None,
             },
         };
-        if progress.threads != rayon::current_num_threads() {
-            info!(
-                "the run began with {} threads and goes on with {}",
-                progress.threads,
-                rayon::current_num_threads()
-            );
-        }
-        let resumed = from.is_some();
         let device = describe(&device);
-        Ok(Self { resolved, dataset, engine, progress, resumed, left_over, folder, checkpoints, device })
+        Ok(Some(Self {
+            resolved,
+            dataset,
+            engine,
+            progress,
+            resumed,
+            left_over,
+            locks,
+            folder,
+            checkpoints,
+            device,
+            engine_name,
+            threads,
+        }))
     }
 
     /// Minibatches an epoch; the last may be smaller.
@@ -184,18 +202,23 @@ impl Run {
         (total, per_epoch * self.progress.epoch as u64 + self.progress.minibatch)
     }
 
-    /// Creates the run's folders and records its configuration and surroundings.
+    /// Creates the run's folders, makes them this process's, and records its configuration and surroundings.
     ///
     /// # Errors
-    /// Names what cannot be created or written.
-    pub fn create_files(&self) -> Result<()> {
-        if self.left_over {
-            let complaint = || format!("{}: cannot be removed to begin anew", self.folder.display());
-            fs::remove_dir_all(&self.folder).with_context(complaint)?;
+    /// Names what cannot be created or written, and who has the run where another process does.
+    pub fn create_files(&mut self) -> Result<Session> {
+        for path in std::mem::take(&mut self.left_over) {
+            files::move_aside(&path)?;
+            self.locks.remove(&path);
         }
-        files::create_folder(&self.folder)?;
-        if let Some(parent) = self.checkpoints.last().parent() {
-            files::create_folder(parent)?;
+        for path in [self.folder.clone(), self.checkpoints.path().to_path_buf()] {
+            if !self.locks.contains_key(&path) {
+                files::create_folder(&path)?;
+                self.locks.insert(path.clone(), Lock::take(&path)?);
+                // Another process may have been there since this one looked.
+                check_free(&[&path])?;
+            }
+            files::remove_temporaries(&path)?;
         }
         let config = format!(
             "# The resolved configuration of run {}, trained on {}; see environment.json.\n\n{}",
@@ -204,23 +227,21 @@ impl Run {
             self.resolved.annotated()
         );
         files::write_atomically(&self.folder.join("config.toml"), config.as_bytes())?;
-        let environment = json!({
-            "run": self.progress.run,
-            "version": env!("CARGO_PKG_VERSION"),
-            "commit": env!("BUILD_COMMIT"),
-            "command": std::env::args().collect::<Vec<_>>(),
-            "seed": self.resolved.config.training.seed,
-            "threads": rayon::current_num_threads(),
-            "device": self.device,
-            "vector_instructions": format!("{:?}", engine::fused::Isa::detect()),
-            "data": {
+        let surroundings = Surroundings::here(&self.device, self.engine_name, self.threads);
+        let environment = self.folder.join("environment.json");
+        if !environment.exists() {
+            let mut fields = serde_json::to_value(&surroundings)?;
+            fields["run"] = self.progress.run.clone().into();
+            fields["seed"] = self.resolved.config.training.seed.into();
+            fields["data"] = serde_json::json!({
                 "name": self.dataset.name,
                 "source": self.dataset.source,
                 "sha256": self.dataset.checksums,
-            },
-        });
-        let text = serde_json::to_string_pretty(&environment)? + "\n";
-        files::write_atomically(&self.folder.join("environment.json"), text.as_bytes())
+            });
+            let text = serde_json::to_string_pretty(&fields)? + "\n";
+            files::write_atomically(&environment, text.as_bytes())?;
+        }
+        Session::begin(&self.folder, surroundings, self.progress.rng.beta_sign)
     }
 
     /// What the run would be, for `--dry-run`: shapes, parameters, steps and disk.
@@ -253,60 +274,45 @@ impl Run {
     }
 }
 
-/// A run on any data set but MNIST carries the set's name in its own.
-fn mark_data(name: &str, data: &str) -> Result<String> {
-    if name.is_empty() || name.contains(['/', '\\']) || name.starts_with('.') {
-        bail!("--name {name:?} cannot name a folder: use letters, digits, '-' and '_'");
+/// Checks that a new run overwrites nothing.
+fn check_free(folders: &[&Path]) -> Result<()> {
+    match folders.iter().find(|folder| files::holds_anything(folder)) {
+        None => Ok(()),
+        Some(taken) => bail!(
+            "{} already holds a run: continue it with --resume auto, give this one another name with --name, or \
+             move the folder away",
+            taken.display()
+        ),
     }
-    if data == "mnist" || name.contains(data) {
-        return Ok(name.to_string());
-    }
-    Ok(format!("{name}-{data}"))
 }
 
-fn check_same_science(
-    path: &Path,
-    resolved: &Resolved,
-    progress: &Progress,
-    dataset: &Dataset,
-) -> Result<()> {
-    let mut changes = resolved.changed_science(&progress.config)?;
-    if dataset.checksums != progress.checksums {
-        changes.push(format!(
-            "the data: {} then, {} from {} now, with other checksums",
-            progress.data, dataset.name, dataset.source
-        ));
+/// The name of the run that is asked for, which is that of its data set too.
+///
+/// # Errors
+/// Where the data cannot be had. Glyphs are no substitute for MNIST where a run on MNIST is to be resumed.
+fn name_of_new(choices: &Choices, options: &Options, shared: &Shared) -> Result<String> {
+    let config = Resolved::new(choices)?.config;
+    let on = |data: &str| match &options.name {
+        Some(name) => name::on_data(name, data),
+        None => Ok(config.run_name(data)),
+    };
+    let dataset = shared.dataset(&config.training)?;
+    let run = on(&dataset.name)?;
+    name::check(&run, "the run and its data set")?;
+    if options.resume == Some(Resume::Auto)
+        && config.training.data == DataChoice::Auto
+        && dataset.name == DataChoice::GLYPHS
+    {
+        let other = on(DataChoice::MNIST)?;
+        let there = [&options.runs_dir, &options.checkpoints_dir];
+        if other != run && there.iter().any(|folder| files::holds_anything(&folder.join(&other))) {
+            bail!(
+                "{other} is on MNIST, which cannot be had now, and does not go on with other data: give a folder \
+                 with MNIST's files by --data-dir or EQPROP_DATA, or ask for a run on glyphs with --data glyphs"
+            );
+        }
     }
-    if !changes.is_empty() {
-        bail!(
-            "{}: cannot be resumed with other science ({}): leave the changes out, or start a new run \
-             from its weights with --init",
-            path.display(),
-            changes.join("; ")
-        );
-    }
-    if progress.epoch >= resolved.config.training.epochs {
-        bail!(
-            "{}: the run has already completed {} of {} epochs; raise --epochs, the total, to go on",
-            path.display(),
-            progress.epoch,
-            resolved.config.training.epochs
-        );
-    }
-    Ok(())
-}
-
-/// The weights of the checkpoint that is resumed, or those a new run begins with.
-fn starting_parameters(
-    config: &Config,
-    from: &Option<(PathBuf, Checkpoint, Progress)>,
-    init: Option<&Path>,
-    device: &Device,
-) -> Result<Parameters> {
-    match from {
-        Some((path, checkpoint, _)) => fitting(config, path, checkpoint, device),
-        None => initial_parameters(config, init, device),
-    }
+    Ok(run)
 }
 
 /// The weights in the file `init`, or random ones as the configuration says.

@@ -8,6 +8,7 @@ use crate::engine::{self, Engine};
 use crate::model::network::Parameters;
 use anyhow::Result;
 use candle_core::Device;
+use rayon::ThreadPool;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -36,6 +37,8 @@ pub struct Shared {
     device: Mutex<Option<Device>>,
     /// By what replicas must have in common; `None` where every run computes for itself.
     hubs: Option<Mutex<HashMap<String, Hub>>>,
+    /// Where those compute; on the thread of the one that asks last where there is none.
+    pool: Option<Arc<ThreadPool>>,
 }
 
 /// What a mutex guards, also after a thread has panicked with it.
@@ -49,9 +52,35 @@ impl Shared {
         Self { data_dir, ..Self::default() }
     }
 
-    /// The same for runs on threads of their own, of which those of one shape compute together as replicas.
-    pub fn with_replicas(self) -> Self {
-        Self { hubs: Some(Mutex::default()), ..self }
+    /// The same for runs on threads of their own, of which those of one shape compute together as replicas, in
+    /// `pool` where there is one.
+    pub fn with_replicas(self, pool: Option<ThreadPool>) -> Self {
+        Self { hubs: Some(Mutex::default()), pool: pool.map(Arc::new), ..self }
+    }
+
+    /// Whether a run of this configuration computes together with others.
+    pub fn together(&self, config: &Config, device: &Device) -> bool {
+        self.engine_name(config, device) == "replicas"
+    }
+
+    /// How many threads compute for such a run.
+    pub fn threads(&self, config: &Config, device: &Device) -> usize {
+        match &self.pool {
+            Some(pool) if self.together(config, device) => pool.current_num_threads(),
+            _ => rayon::current_num_threads(),
+        }
+    }
+
+    /// The engine that [`Shared::engine`] makes, in a word.
+    pub fn engine_name(&self, config: &Config, device: &Device) -> &'static str {
+        let (model, protocol) = (config.model(), config.protocol());
+        if config.training.engine.is_fused(&model, &protocol, device) {
+            "fused"
+        } else if self.hubs.is_some() && protocol.rule.hebbian() {
+            "replicas"
+        } else {
+            "plain"
+        }
     }
 
     /// The data set that a configuration asks for.
@@ -67,6 +96,15 @@ impl Shared {
         let dataset = Arc::new(data::load_limited(training, self.data_dir.as_deref())?);
         loaded.insert(key, dataset.clone());
         Ok(dataset)
+    }
+
+    /// The same for a run that goes on and was trained on the set of this name, where the configuration leaves
+    /// it open.
+    ///
+    /// # Errors
+    /// As [`data::load`].
+    pub fn dataset_again(&self, training: &TrainingConfig, name: &str) -> Result<Arc<Dataset>> {
+        self.dataset(&TrainingConfig { data: training.data.again(name), ..training.clone() })
     }
 
     /// The device that was asked for; a GPU is opened once.
@@ -111,15 +149,14 @@ impl Shared {
     pub fn engine(&self, config: &Config, theta: Parameters, device: &Device) -> Result<Box<dyn Engine>> {
         let (model, protocol) = (config.model(), config.protocol());
         let kind = config.training.engine;
-        let fused = kind.is_fused(&model, &protocol, device);
-        if let Some(hubs) = self.hubs.as_ref().filter(|_| !fused && protocol.rule.hebbian()) {
+        if let Some(hubs) = self.hubs.as_ref().filter(|_| self.together(config, device)) {
             let key = format!(
                 "{model:?} {protocol:?} {} {:?} {:?}",
                 config.learning.beta.abs(),
                 config.training.dtype,
                 device.location()
             );
-            let hub = || Hub::new(model.clone(), protocol.clone(), device.clone());
+            let hub = || Hub::new(model.clone(), protocol.clone(), device.clone()).on(self.pool.clone());
             return Ok(Box::new(lock(hubs).entry(key).or_insert_with(hub).join(theta)));
         }
         engine::build(kind, model, protocol, theta, device)

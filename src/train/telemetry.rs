@@ -70,14 +70,14 @@ pub struct Telemetry {
 }
 
 impl Telemetry {
-    /// Opens the files in the run's folder. Lines of epochs after `completed`, which a resumed run
-    /// will write again, are dropped.
+    /// Opens the files in the run's folder. Lines of epochs from `next` on, which a resumed run will write
+    /// again, are dropped.
     ///
     /// # Errors
     /// Names the file that cannot be read or written.
-    pub fn open(folder: &Path, data: &str, completed: Option<usize>) -> Result<Self> {
+    pub fn open(folder: &Path, data: &str, next: Option<usize>) -> Result<Self> {
         let metrics = folder.join("metrics.jsonl");
-        if let Some(completed) = completed {
+        if let Some(next) = next {
             let text = match fs::read_to_string(&metrics) {
                 Ok(text) => text,
                 Err(e) if e.kind() == std::io::ErrorKind::NotFound => String::new(),
@@ -87,12 +87,12 @@ impl Telemetry {
                 .filter(|line| {
                     let line: Option<Value> = serde_json::from_str(line).ok();
                     let epoch = line.and_then(|line| line["epoch"].as_u64());
-                    epoch.is_some_and(|epoch| epoch as usize <= completed)
+                    epoch.is_some_and(|epoch| (epoch as usize) < next)
                 })
                 .collect();
             files::write_atomically(&metrics, kept.as_bytes())?;
         }
-        let events = EventFile::create(folder, completed.map(|epoch| epoch + 1))?;
+        let events = EventFile::create(folder, next)?;
         Ok(Self { data: data.to_string(), metrics, events })
     }
 

@@ -336,18 +336,28 @@ pub enum Isa {
 }
 
 impl Isa {
-    /// The best this CPU has, no better than the environment variable `EQPROP_ISA` allows
-    /// (`portable`, `avx2`, `avx512`), which exists to test the lesser ones.
+    /// The best this CPU has, no better than [`Isa::allowed`].
     pub fn detect() -> Isa {
         static DETECTED: std::sync::OnceLock<Isa> = std::sync::OnceLock::new();
-        *DETECTED.get_or_init(|| {
-            let allowed = match std::env::var("EQPROP_ISA").as_deref() {
-                Ok("portable") => Isa::Portable,
-                Ok("avx2") => Isa::Avx2,
-                _ => Isa::Avx512,
-            };
-            allowed.min(Isa::native())
-        })
+        *DETECTED.get_or_init(|| Isa::allowed().unwrap_or(Isa::Avx512).min(Isa::native()))
+    }
+
+    /// The best that the environment variable `EQPROP_ISA` allows (`portable`, `avx2`, `avx512`), which exists
+    /// to test the lesser ones.
+    ///
+    /// # Errors
+    /// Where it is set to anything else.
+    pub fn allowed() -> anyhow::Result<Isa> {
+        match std::env::var_os("EQPROP_ISA").unwrap_or_default().to_str() {
+            Some("portable") => Ok(Isa::Portable),
+            Some("avx2") => Ok(Isa::Avx2),
+            Some("avx512" | "") => Ok(Isa::Avx512),
+            other => anyhow::bail!(
+                "EQPROP_ISA = {:?} in the environment is no instruction set: use portable, avx2 or avx512, or \
+                 leave it out",
+                other.unwrap_or_default()
+            ),
+        }
     }
 
     /// Runs `kernel` with this.

@@ -1,0 +1,101 @@
+//! One process a run: a lock on a file in its folder, held as long as the process has to do with the run.
+//! The system lets go of it when the process ends, in whatever way.
+
+use anyhow::{Context, Result};
+use std::fmt;
+use std::fs::{self, File, TryLockError};
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+use tracing::warn;
+
+/// The name of the file that is locked. It stays when the lock is gone, since a file that is removed while
+/// another process waits for it locks nothing.
+pub const FILE: &str = "lock";
+
+/// A folder that is this process's, until this is dropped.
+#[derive(Debug)]
+pub struct Lock {
+    _file: File,
+}
+
+/// Another process has the folder.
+#[derive(Clone, Debug)]
+pub struct Held {
+    folder: PathBuf,
+    holder: String,
+}
+
+impl fmt::Display for Held {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(
+            f,
+            "{}: {} is at work there: let it end, or stop it, and say this again",
+            self.folder.display(),
+            self.holder
+        )
+    }
+}
+
+impl std::error::Error for Held {}
+
+impl Lock {
+    /// Locks a folder that exists.
+    ///
+    /// # Errors
+    /// [`Held`], which says by whom, where another process has it; and where the file in it cannot be written.
+    pub fn take(folder: &Path) -> Result<Self> {
+        let path = folder.join(FILE);
+        let complaint = || format!("{}: cannot be locked; may this user write there?", path.display());
+        let mut file = File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)
+            .with_context(complaint)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let holder = fs::read_to_string(&path).unwrap_or_default();
+                let holder = match holder.trim() {
+                    "" => "another process".to_string(),
+                    holder => holder.to_string(),
+                };
+                return Err(Held { folder: folder.to_path_buf(), holder }.into());
+            }
+            Err(TryLockError::Error(error)) if error.kind() == ErrorKind::Unsupported => {
+                warn!(
+                    "{}: this file system has no locks, so see to it that one process only is at work there",
+                    folder.display()
+                );
+            }
+            Err(TryLockError::Error(error)) => return Err(error).with_context(complaint),
+        }
+        let holder = format!("process {} on {}\n", std::process::id(), host());
+        file.set_len(0).and_then(|()| file.write_all(holder.as_bytes())).with_context(complaint)?;
+        Ok(Self { _file: file })
+    }
+
+    /// As [`Lock::take`], but waits so long for another process to be done.
+    ///
+    /// # Errors
+    /// As [`Lock::take`].
+    pub fn wait(folder: &Path, patience: Duration) -> Result<Self> {
+        let begun = Instant::now();
+        loop {
+            match Self::take(folder) {
+                Err(error) if error.is::<Held>() && begun.elapsed() < patience => {
+                    sleep(Duration::from_millis(50));
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+}
+
+/// The name of this machine.
+pub fn host() -> String {
+    gethostname::gethostname().to_string_lossy().into_owned()
+}

@@ -1,0 +1,42 @@
+//! The names of runs. They become names of folders, so each is checked wherever it comes from: the command
+//! line, a checkpoint's metadata, a sweep's plan, the name of a data folder.
+
+use anyhow::{Result, bail};
+
+/// The longest name in bytes; file systems take 255, of which `.1`, `-data` and the like need some.
+const LONGEST: usize = 200;
+
+/// Checks that `name` can name a folder of its own, neither hidden nor anywhere else. `place` says where the
+/// name stands.
+///
+/// # Errors
+/// Says what is wrong with it, and where it stands.
+pub fn check(name: &str, place: &str) -> Result<()> {
+    let problem = if name.is_empty() {
+        "it is empty"
+    } else if name.contains(['/', '\\']) {
+        "it leads to another folder"
+    } else if name.starts_with('.') {
+        "it begins with a dot"
+    } else if name.chars().any(char::is_control) {
+        "it holds control characters"
+    } else if name.len() > LONGEST {
+        "it is too long"
+    } else {
+        return Ok(());
+    };
+    bail!("{place}: {name:?} cannot name a run, because {problem}: use letters, digits, '-' and '_'")
+}
+
+/// The name that a run with the user's `name` has on the data set `data`: on any but MNIST it carries the
+/// set's own.
+///
+/// # Errors
+/// Where `name` cannot name a run.
+pub fn on_data(name: &str, data: &str) -> Result<String> {
+    check(name, "--name")?;
+    if data == "mnist" || name.contains(data) {
+        return Ok(name.to_string());
+    }
+    Ok(format!("{name}-{data}"))
+}

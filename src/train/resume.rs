@@ -1,0 +1,134 @@
+//! Going on: which checkpoint, and whether what is asked for goes together with it.
+
+use super::checkpoint::{self, Checkpoint, Damaged, Folder, Progress};
+use super::files;
+use crate::config::Resolved;
+use crate::data::Dataset;
+use anyhow::{Context, Result, bail};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Which checkpoint to continue from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Resume {
+    /// The last one of the run of this name, if there is one; a new run otherwise.
+    Auto,
+    /// This file.
+    File(PathBuf),
+}
+
+/// A checkpoint, and where it was found.
+pub struct From {
+    /// Its file.
+    pub path: PathBuf,
+    /// Its tensors.
+    pub checkpoint: Checkpoint,
+    /// What it knows.
+    pub progress: Progress,
+}
+
+impl From {
+    /// The checkpoint in a file. In the place of a `last.safetensors` that is not whole, the newest whole one
+    /// beside it, which is said.
+    ///
+    /// # Errors
+    /// As [`checkpoint::read_progress`].
+    pub fn file(path: &Path) -> Result<Self> {
+        match checkpoint::read_progress(path) {
+            Ok((checkpoint, progress)) => Ok(Self { path: path.to_path_buf(), checkpoint, progress }),
+            Err(error) if error.is::<Damaged>() && path.ends_with("last.safetensors") => {
+                let folder = path.parent().unwrap_or(Path::new(""));
+                Self::newest(&Folder::new(folder.to_path_buf(), 0))?.ok_or(error)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The newest whole checkpoint in a folder, if any.
+    ///
+    /// # Errors
+    /// As [`Folder::newest`].
+    pub fn newest(folder: &Folder) -> Result<Option<Self>> {
+        let found = folder.newest()?;
+        Ok(found.map(|(path, checkpoint, progress)| Self { path, checkpoint, progress }))
+    }
+
+    /// Checks that the run can go on with this configuration and data, into this folder.
+    ///
+    /// # Errors
+    /// Where the science, the data or the position differ, or the folder holds another run; shows how.
+    pub fn check(&self, resolved: &Resolved, dataset: &Dataset, folder: &Folder) -> Result<()> {
+        let path = self.path.display();
+        let mut changes = resolved.changed_science(&self.progress.config)?;
+        if dataset.checksums != self.progress.checksums {
+            changes.push(format!(
+                "the data: {} then, {} from {} now, with other checksums",
+                self.progress.data, dataset.name, dataset.source
+            ));
+        }
+        if !changes.is_empty() {
+            bail!(
+                "{path}: cannot be resumed with other science ({}): leave the changes out, or start a new run \
+                 from its weights with --init",
+                changes.join("; ")
+            );
+        }
+        self.progress
+            .check_position(dataset.train.len())
+            .with_context(|| format!("{path}: cannot be resumed; use another checkpoint of the run"))?;
+        self.check_folder(folder)
+    }
+
+    /// A checkpoint from elsewhere must not go on over another run.
+    fn check_folder(&self, folder: &Folder) -> Result<()> {
+        let from = self.path.parent().and_then(|parent| parent.canonicalize().ok());
+        if from.is_some() && from == folder.path().canonicalize().ok() {
+            return Ok(());
+        }
+        if let Some(there) = Self::newest(folder)? {
+            let (ours, theirs) = (&self.progress, &there.progress);
+            let same =
+                ours.checksums == theirs.checksums && ours.config.changes_from(&theirs.config)?.is_empty();
+            if !same {
+                bail!(
+                    "{} holds another run than {} is of: give this one another name with --name",
+                    folder.path().display(),
+                    self.path.display()
+                );
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Which of a run's folders must be moved aside for it to begin anew, where it has no checkpoint to go on from:
+/// such as hold what a run leaves that was stopped before its first.
+///
+/// # Errors
+/// Where it has come further than that.
+pub fn left_over(folder: &Path, checkpoints: &Folder) -> Result<Vec<PathBuf>> {
+    let best = checkpoints.path().join("best.safetensors");
+    if checkpoint::read_progress(&best).is_ok_and(|(_, progress)| progress.epoch > 0) {
+        bail!(
+            "{}: holds the best checkpoint of a run but neither its last nor any numbered one: go on from that \
+             with --resume {}, or give a new run another name with --name",
+            checkpoints.path().display(),
+            best.display()
+        );
+    }
+    let metrics = fs::read_to_string(folder.join("metrics.jsonl")).unwrap_or_default();
+    let epochs = metrics.lines().filter_map(|line| {
+        let line: serde_json::Value = serde_json::from_str(line).ok()?;
+        line["epoch"].as_u64()
+    });
+    if let Some(epochs) = epochs.max().filter(|epochs| *epochs > 0) {
+        bail!(
+            "{} has recorded {epochs} epochs, but {} holds no checkpoint to go on from: is --checkpoints-dir \
+             where they are? To begin anew, give the run another name with --name, or move the folder away",
+            folder.display(),
+            checkpoints.path().display()
+        );
+    }
+    let there = [folder, checkpoints.path()].into_iter().filter(|path| files::holds_anything(path));
+    Ok(there.map(Path::to_path_buf).collect())
+}

@@ -1,0 +1,130 @@
+//! `sessions.jsonl`: a line for each process that has worked on a run, and how far it came.
+//!
+//! A version, CPU or GPU that rounds differently gives other bits, so a run that goes on elsewhere says so.
+
+use super::{files, lock};
+use crate::engine::fused::Isa;
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use tracing::warn;
+
+/// What a process computes with.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Surroundings {
+    /// The command line.
+    pub command: Vec<String>,
+    /// The version of this program.
+    pub version: String,
+    /// The commit it was built from.
+    pub commit: String,
+    /// The vector instructions in use.
+    pub vector_instructions: String,
+    /// Threads to compute with.
+    pub threads: usize,
+    /// Where it computes.
+    pub device: String,
+    /// The engine that really computes: fused, plain or replicas.
+    pub engine: String,
+}
+
+impl Surroundings {
+    /// Of this process, which computes with this.
+    pub fn here(device: &str, engine: &str, threads: usize) -> Self {
+        Self {
+            command: std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            commit: env!("BUILD_COMMIT").into(),
+            vector_instructions: format!("{:?}", Isa::detect()),
+            threads,
+            device: device.into(),
+            engine: engine.into(),
+        }
+    }
+
+    /// What differs from `before` and may change the last bits of what is computed.
+    fn changes_from(&self, before: &Self) -> Vec<String> {
+        let threads = |of: &Self| match of.engine.as_str() {
+            // The fused engine computes a number the same way whichever thread does it.
+            "fused" => String::new(),
+            _ => of.threads.to_string(),
+        };
+        let pairs = [
+            ("version", before.version.clone(), self.version.clone()),
+            ("commit", before.commit.clone(), self.commit.clone()),
+            ("vector instructions", before.vector_instructions.clone(), self.vector_instructions.clone()),
+            ("device", before.device.clone(), self.device.clone()),
+            ("engine", before.engine.clone(), self.engine.clone()),
+            ("threads", threads(before), threads(self)),
+        ];
+        let changed = pairs.into_iter().filter(|(_, before, now)| before != now);
+        changed.map(|(what, before, now)| format!("{what} {before} → {now}")).collect()
+    }
+}
+
+/// A line of the file.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Line {
+    process: u32,
+    host: String,
+    #[serde(flatten)]
+    surroundings: Surroundings,
+    /// Minibatches of the whole run that were done when it began,
+    from_step: u64,
+    /// and when it last saved.
+    to_step: u64,
+}
+
+/// The line of this process.
+pub struct Session {
+    path: PathBuf,
+    earlier: String,
+    line: Line,
+}
+
+impl Session {
+    /// Begins a line in the run's folder, and warns where the run goes on in other surroundings than its last
+    /// process had.
+    ///
+    /// # Errors
+    /// Names the file where it cannot be read or written.
+    pub fn begin(folder: &Path, surroundings: Surroundings, step: u64) -> Result<Self> {
+        let path = folder.join("sessions.jsonl");
+        let earlier = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == ErrorKind::NotFound => String::new(),
+            Err(error) => return Err(error).with_context(|| format!("{}: cannot be read", path.display())),
+        };
+        let before = earlier.lines().next_back().and_then(|line| serde_json::from_str::<Line>(line).ok());
+        let changes = before.map_or(Vec::new(), |before| surroundings.changes_from(&before.surroundings));
+        if !changes.is_empty() {
+            warn!(
+                "the run goes on in other surroundings ({}): its numbers may differ in the last bits from \
+                 those of a run never stopped",
+                changes.join("; ")
+            );
+        }
+        let (process, host) = (std::process::id(), lock::host());
+        let line = Line { process, host, surroundings, from_step: step, to_step: step };
+        let session = Self { path, earlier, line };
+        session.write()?;
+        Ok(session)
+    }
+
+    /// The run has been saved after so many minibatches.
+    ///
+    /// # Errors
+    /// Names the file where it cannot be written.
+    pub fn reached(&mut self, step: u64) -> Result<()> {
+        self.line.to_step = step;
+        self.write()
+    }
+
+    fn write(&self) -> Result<()> {
+        let separator = if self.earlier.is_empty() || self.earlier.ends_with('\n') { "" } else { "\n" };
+        let text = format!("{}{separator}{}\n", self.earlier, serde_json::to_string(&self.line)?);
+        files::write_atomically(&self.path, text.as_bytes())
+    }
+}

@@ -1,0 +1,169 @@
+//! Checkpoints that somebody has altered: refused by name and reason, and nothing is written.
+
+mod common;
+
+use common::Place;
+use serde_json::{Value, json};
+use std::fs;
+
+/// A place with a complete run `r-data` of one epoch, its last checkpoint, and what is in its folders.
+fn place() -> Place {
+    let place = Place::new();
+    place.eqprop().args(place.small_run("ep", &["--epochs", "1", "--name", "r-data"])).assert().success();
+    place
+}
+
+/// Writes `bad.safetensors`: the run's last checkpoint with its header, metadata and data altered.
+fn alter(place: &Place, change: impl FnOnce(&mut Value, &mut Value, &mut [u8])) {
+    let bytes = fs::read(place.path("checkpoints/r-data/last.safetensors")).unwrap();
+    let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let mut header: Value = serde_json::from_slice(&bytes[8..8 + length]).unwrap();
+    let mut metadata: Value =
+        serde_json::from_str(header["__metadata__"]["eqprop"].as_str().unwrap()).unwrap();
+    let mut data = bytes[8 + length..].to_vec();
+    change(&mut header, &mut metadata, &mut data);
+    header["__metadata__"]["eqprop"] = metadata.to_string().into();
+    let mut header = header.to_string().into_bytes();
+    header.resize(header.len().next_multiple_of(8), b' ');
+    let bytes = [&(header.len() as u64).to_le_bytes()[..], &header, &data].concat();
+    fs::write(place.path("bad.safetensors"), bytes).unwrap();
+}
+
+/// Every file below a place, with its contents.
+fn everything(place: &Place) -> Vec<(std::path::PathBuf, Vec<u8>)> {
+    let mut files = Vec::new();
+    let mut folders = vec![place.dir.path().to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            match path.is_dir() {
+                true => folders.push(path),
+                // Who had it last.
+                false if path.ends_with("lock") => {}
+                false => files.push((path.clone(), fs::read(&path).unwrap())),
+            }
+        }
+    }
+    files.sort();
+    files
+}
+
+/// Asserts that a command fails with a word about `bad.safetensors` and `word`, and writes nothing.
+fn refuses(place: &Place, arguments: &[&str], word: &str) {
+    let before = everything(place);
+    let output = place.eqprop().args(arguments).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{arguments:?}, {word}: {said}");
+    assert!(said.contains("bad.safetensors") && said.contains(word), "{word}: {said}");
+    assert!(!said.contains("panicked"), "{said}");
+    assert!(everything(place) == before, "{arguments:?}, {word}: something was written");
+}
+
+const RESUME: [&str; 7] = ["train", "--resume", "bad.safetensors", "--epochs", "2", "--data-dir", "data"];
+const EVAL: [&str; 5] = ["eval", "--checkpoint", "bad.safetensors", "--data-dir", "data"];
+
+#[test]
+fn names_that_lead_elsewhere_are_refused() {
+    let place = place();
+    fs::create_dir_all(place.path("x/y")).unwrap();
+    let absolute = place.path("elsewhere").to_string_lossy().into_owned();
+    for name in ["../../x", "../x/y", absolute.as_str(), "", ".", "..", "a\\b", "a\nb", "\u{1b}[2J"] {
+        alter(&place, |_, metadata, _| metadata["run"] = name.into());
+        refuses(&place, &RESUME, "cannot name a run");
+        refuses(&place, &EVAL, "cannot name a run");
+    }
+    // From the command line, and from a data folder, too.
+    let start = place.small_run("ep", &["--name", "a\tb"]);
+    let output = place.eqprop().args(start).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    fs::rename(place.path("data"), place.path("da\nta")).unwrap();
+    let output = place.eqprop().args(["train", "--algo", "ep", "--data-dir", "da\nta"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8(output.stderr).unwrap().contains("control characters"));
+}
+
+#[test]
+fn positions_that_cannot_be_are_refused() {
+    let place = place();
+    // (section, key, value, what is said); the run has 12 minibatches an epoch and stands after the first.
+    let cases: [(&str, &str, Value, &str); 14] = [
+        ("", "minibatch", json!(u64::MAX), "of 12 an epoch"),
+        ("", "minibatch", json!(944), "minibatch 944 of 12"),
+        ("", "minibatch", json!(3), "60 images, yet it counts 0 images"),
+        ("", "epoch", json!(u64::MAX), "epochs are done"),
+        ("", "epoch", json!(0), "random streams"),
+        ("", "best_test_error", json!(1e300), "best errors"),
+        ("running", "errors", json!(1u64 << 63), "errors"),
+        ("running", "images", json!(20), "counts 20 images"),
+        ("running", "loss", json!(-1.0), "images"),
+        ("rng", "beta_sign", json!(77), "random streams"),
+        ("rng", "shuffle", json!(7), "random streams"),
+        ("rng", "seed", json!(5), "random streams"),
+        ("rng", "generator", json!("dice"), "random streams"),
+        ("", "format", json!(99), "format"),
+    ];
+    for (section, key, value, said) in cases {
+        alter(&place, |_, metadata, _| match section {
+            "" => metadata[key] = value,
+            section => metadata[section][key] = value,
+        });
+        refuses(&place, &RESUME, said);
+    }
+    for (section, key, value) in [
+        ("training", "batch_size", json!(0)),
+        ("network", "dims", json!([])),
+        ("learning", "beta", json!(0.0)),
+    ] {
+        alter(&place, |_, metadata, _| metadata["config"][section][key] = value);
+        refuses(&place, &RESUME, key);
+        refuses(&place, &EVAL, key);
+    }
+}
+
+#[test]
+fn weights_and_biases_that_are_not_finite_floats_are_refused() {
+    let place = place();
+    let init = place.small_run("ep", &["--epochs", "1", "--name", "i-data", "--init", "bad.safetensors"]);
+    for tensor in ["forward.0.weight", "forward.1.bias"] {
+        for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            alter(&place, |header, _, data| {
+                let begin = header[tensor]["data_offsets"][0].as_u64().unwrap() as usize;
+                data[begin..begin + 4].copy_from_slice(&value.to_le_bytes());
+            });
+            refuses(&place, &EVAL, tensor);
+            refuses(&place, &RESUME, tensor);
+            refuses(&place, &init, tensor);
+        }
+        alter(&place, |header, _, _| header[tensor]["dtype"] = "I32".into());
+        refuses(&place, &EVAL, "floats");
+        refuses(&place, &RESUME, "floats");
+    }
+}
+
+#[test]
+fn a_checkpoint_from_elsewhere_does_not_go_on_over_another_run() {
+    let place = place();
+    let other = ["--epochs", "1", "--name", "s-data", "--seed", "9"];
+    place.eqprop().args(place.small_run("ep", &other)).assert().success();
+    alter(&place, |_, metadata, _| metadata["run"] = "s-data".into());
+    refuses(&place, &RESUME, "checkpoints/s-data holds another run");
+}
+
+#[test]
+fn rotation_leaves_what_is_not_the_runs() {
+    let place = Place::new();
+    let other = ["--epochs", "1", "--name", "o-data", "--seed", "9"];
+    place.eqprop().args(place.small_run("ep", &other)).assert().success();
+    place.eqprop().args(place.small_run("ep", &["--epochs", "1", "--name", "r-data"])).assert().success();
+    let foreign = fs::read(place.path("checkpoints/o-data/step-00000012.safetensors")).unwrap();
+    let kept = ["step-00000001.safetensors", "step-mine.safetensors", "step-00000002.safetensors"];
+    for (name, bytes) in kept.iter().zip([&foreign[..], b"mine", b"not whole"]) {
+        fs::write(place.path(&format!("checkpoints/r-data/{name}")), bytes).unwrap();
+    }
+    let more = ["--epochs", "3", "--name", "r-data", "--resume", "auto"];
+    place.eqprop().args(place.small_run("ep", &more)).assert().success();
+    for name in kept {
+        assert!(place.path(&format!("checkpoints/r-data/{name}")).is_file(), "{name}");
+    }
+    assert!(!place.path("checkpoints/r-data/step-00000006.safetensors").exists(), "nothing was rotated");
+}

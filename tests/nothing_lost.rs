@@ -1,0 +1,279 @@
+//! What a run, or anyone, has left is never deleted, and two processes never write one run.
+
+mod common;
+
+use common::{Place, metrics};
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+const LAST: &str = "checkpoints/r-data/last.safetensors";
+const METRICS: &str = "runs/r-data/metrics.jsonl";
+
+/// A small run named `r-data`, asked to resume by itself.
+fn auto<'a>(place: &Place, more: &[&'a str]) -> Vec<&'a str> {
+    place.small_run("cep", &[&["--name", "r-data", "--resume", "auto"], more].concat())
+}
+
+fn run(place: &Place, arguments: &[&str]) -> (i32, String) {
+    let output = place.eqprop().args(arguments).output().unwrap();
+    (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+}
+
+/// A place where the run has done two epochs, and a user has left a note with it.
+fn place() -> Place {
+    let place = Place::new();
+    assert_eq!(run(&place, &auto(&place, &["--epochs", "2"])).0, 0);
+    fs::write(place.path("runs/r-data/note.txt"), "mine").unwrap();
+    place
+}
+
+fn wait_for(what: &str, mut there: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !there() {
+        assert!(Instant::now() < deadline, "{what} does not come");
+        sleep(Duration::from_millis(10));
+    }
+}
+
+fn signal(child: &Child, name: &str) {
+    Command::new("kill").args(["-s", name, &child.id().to_string()]).status().unwrap();
+}
+
+fn words(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn a_run_whose_checkpoints_are_gone_is_not_begun_anew_over_itself() {
+    let place = place();
+    let before = place.read(METRICS);
+    let (status, complaint) =
+        run(&place, &auto(&place, &["--epochs", "2", "--checkpoints-dir", "chekpoints"]));
+    assert_eq!(status, 1, "{complaint}");
+    assert!(
+        complaint.contains("has recorded 2 epochs") && complaint.contains("--checkpoints-dir"),
+        "{complaint}"
+    );
+    fs::rename(place.path("checkpoints"), place.path("purged")).unwrap();
+    assert_eq!(run(&place, &auto(&place, &["--epochs", "2"])).0, 1);
+    assert_eq!((place.read(METRICS), place.read("runs/r-data/note.txt")), (before, "mine".into()));
+
+    // With the best checkpoint only, that stays too.
+    fs::create_dir_all(place.path("checkpoints/r-data")).unwrap();
+    let best = place.path("checkpoints/r-data/best.safetensors");
+    fs::copy(place.path("purged/r-data/last.safetensors"), &best).unwrap();
+    let bytes = fs::read(&best).unwrap();
+    let (status, complaint) = run(&place, &auto(&place, &["--epochs", "4"]));
+    assert_eq!(status, 1, "{complaint}");
+    assert!(complaint.contains("--resume checkpoints/r-data/best.safetensors"), "{complaint}");
+    assert!(fs::read(&best).unwrap() == bytes);
+    // What it says works.
+    let resume = ["train", "--threads", "1", "--data-dir", "data", "--epochs", "4", "--resume"];
+    assert_eq!(run(&place, &[&resume[..], &["checkpoints/r-data/best.safetensors"]].concat()).0, 0);
+    assert_eq!((metrics(&place.path(METRICS)).len(), place.read("runs/r-data/note.txt")), (5, "mine".into()));
+}
+
+#[test]
+fn what_a_run_left_before_its_first_checkpoint_is_moved_aside() {
+    let place = Place::new();
+    for folder in ["runs/r-data", "runs/r-data.1", "checkpoints/r-data"] {
+        fs::create_dir_all(place.path(folder)).unwrap();
+        fs::write(place.path(&format!("{folder}/note.txt")), folder).unwrap();
+    }
+    let (status, said) = run(&place, &auto(&place, &["--epochs", "1"]));
+    assert_eq!(status, 0, "{said}");
+    assert!(
+        said.contains("it is now runs/r-data.2") && said.contains("it is now checkpoints/r-data.1"),
+        "{said}"
+    );
+    for (file, text) in [
+        ("runs/r-data.1/note.txt", "runs/r-data.1"),
+        ("runs/r-data.2/note.txt", "runs/r-data"),
+        ("checkpoints/r-data.1/note.txt", "checkpoints/r-data"),
+    ] {
+        assert_eq!(place.read(file), text);
+    }
+    assert_eq!(metrics(&place.path(METRICS)).len(), 2);
+}
+
+#[test]
+fn files_half_written_when_killed_are_cleaned_up_and_no_others() {
+    let place = place();
+    let unfinished = |folder: &str| -> Vec<PathBuf> {
+        let entries = fs::read_dir(place.path(folder)).unwrap().map(|entry| entry.unwrap().path());
+        entries.filter(|path| path.extension().is_some_and(|extension| extension == "tmp")).collect()
+    };
+    // Killed until a save was under way.
+    let more = ["--epochs", "100000", "--set", "training.checkpoint_every=1"];
+    for attempt in 0u64.. {
+        assert!(attempt < 300, "never killed while it saved");
+        let mut child = place.process().args(auto(&place, &more)).stderr(Stdio::null()).spawn().unwrap();
+        sleep(Duration::from_millis(150 + attempt * 7 % 50));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        if !unfinished("checkpoints/r-data").is_empty() {
+            break;
+        }
+    }
+    let others = [".eqprop-mine", ".eqprop-a_b.tmp", ".tmpAbCdEf.txt", "note.tmp"];
+    for name in others {
+        fs::write(place.path(&format!("checkpoints/r-data/{name}")), "mine").unwrap();
+    }
+    let epochs = (metrics(&place.path(METRICS)).len() + 1).to_string();
+    let (status, said) = run(&place, &auto(&place, &["--epochs", &epochs]));
+    assert_eq!(status, 0, "{said}");
+    let left = unfinished("checkpoints/r-data");
+    assert_eq!((left.len(), unfinished("runs/r-data").len()), (2, 0), "{left:?}");
+    for name in others {
+        assert_eq!(place.read(&format!("checkpoints/r-data/{name}")), "mine");
+    }
+}
+
+#[test]
+fn a_cut_last_checkpoint_gives_way_to_the_newest_whole_one() {
+    let undisturbed = Place::new();
+    assert_eq!(run(&undisturbed, &auto(&undisturbed, &["--epochs", "3"])).0, 0);
+    let expected = fs::read(undisturbed.path(LAST)).unwrap();
+    for by_name in [false, true] {
+        let place = place();
+        let last = place.path(LAST);
+        let bytes = fs::read(&last).unwrap();
+        // In place, so that the numbered one of the same step, the same file, is cut too.
+        fs::write(&last, &bytes[..bytes.len() / 2]).unwrap();
+        let file = ["train", "--threads", "1", "--data-dir", "data", "--epochs", "3", "--resume", LAST];
+        let (status, said) = match by_name {
+            true => run(&place, &file),
+            false => run(&place, &auto(&place, &["--epochs", "3"])),
+        };
+        assert_eq!(status, 0, "{said}");
+        assert!(said.contains("going on from checkpoints/r-data/step-00000021.safetensors"), "{said}");
+        assert!(fs::read(&last).unwrap() == expected, "other weights than those of a run never stopped");
+        let epochs: Vec<u64> =
+            metrics(&place.path(METRICS)).iter().map(|line| line["epoch"].as_u64().unwrap()).collect();
+        assert_eq!(epochs, [0, 1, 2, 3]);
+    }
+}
+
+#[test]
+fn resuming_a_finished_run_by_itself_is_no_failure() {
+    let place = place();
+    let before = fs::read(place.path(LAST)).unwrap();
+    let (status, said) = run(&place, &auto(&place, &["--epochs", "2"]));
+    assert_eq!(status, 0, "{said}");
+    assert!(said.contains("already completed 2 of 2 epochs"), "{said}");
+    assert!(fs::read(place.path(LAST)).unwrap() == before);
+    // But other settings are still refused.
+    let (status, said) = run(&place, &auto(&place, &["--epochs", "2", "--limit-train", "50"]));
+    assert_eq!(status, 1, "{said}");
+    assert!(said.contains("training.limit_train: not set → 50"), "{said}");
+}
+
+#[test]
+fn a_run_has_one_process_and_the_second_says_who_that_is() {
+    let place = place();
+    let long = auto(&place, &["--epochs", "100000"]);
+    let mut first = place.process().args(&long).stderr(Stdio::null()).spawn().unwrap();
+    wait_for("an epoch", || metrics_so_far(&place) > 3);
+    let file = ["train", "--threads", "1", "--data-dir", "data", "--epochs", "100000", "--resume", LAST];
+    for second in [&long[..], &file] {
+        let (status, said) = run(&place, second);
+        assert_eq!(status, 1, "{said}");
+        let holder = format!("process {} on ", first.id());
+        assert!(said.contains(&holder) && said.contains("r-data"), "{said}");
+    }
+    first.kill().unwrap();
+    first.wait().unwrap();
+    // Nothing of the first stands in the way when it is gone.
+    let epochs = (metrics_so_far(&place) + 1).to_string();
+    let (status, said) = run(&place, &auto(&place, &["--epochs", &epochs]));
+    assert_eq!(status, 0, "{said}");
+
+    // Of two that begin at once one trains, whichever that is.
+    let place = Place::new();
+    let begin = || {
+        let mut command = place.process();
+        command.args(auto(&place, &["--epochs", "40"])).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let outputs: Vec<Output> =
+        [begin(), begin()].map(|child| child.wait_with_output().unwrap()).into_iter().collect();
+    let statuses: Vec<i32> = outputs.iter().map(|output| output.status.code().unwrap()).collect();
+    assert!(statuses == [0, 1] || statuses == [1, 0], "{}\n{}", words(&outputs[0]), words(&outputs[1]));
+    let epochs: Vec<u64> =
+        metrics(&place.path(METRICS)).iter().map(|line| line["epoch"].as_u64().unwrap()).collect();
+    assert_eq!(epochs, (0..=40).collect::<Vec<_>>());
+}
+
+/// Whole lines of the run's metrics, which another process is writing.
+fn metrics_so_far(place: &Place) -> usize {
+    fs::read_to_string(place.path(METRICS)).map_or(0, |text| text.matches('\n').count())
+}
+
+#[test]
+fn signals_are_heard_while_angles_are_measured() {
+    // Before training, by angles that take for ever.
+    let more = ["--epochs", "2", "--set", "training.angle_minibatches=100000000"];
+    for (name, status) in [("TERM", 143), ("INT", 130), ("HUP", 129)] {
+        let place = Place::new();
+        let child = place.process().args(auto(&place, &more)).stderr(Stdio::piped()).spawn().unwrap();
+        wait_for("a checkpoint", || place.path(LAST).is_file());
+        sleep(Duration::from_millis(300));
+        signal(&child, name);
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(status), "{}", words(&output));
+        assert!(words(&output).contains("to go on: eqprop train --resume"), "{}", words(&output));
+    }
+
+    // After the first epoch, which is closed when the run goes on.
+    let every = ["--set", "training.angle_every=1", "--set", "training.angle_minibatches=60"];
+    let more = [&["--epochs", "2"], &every[..]].concat();
+    let expected = Place::new();
+    assert_eq!(run(&expected, &auto(&expected, &more)).0, 0);
+    let place = Place::new();
+    let child = place.process().args(auto(&place, &more)).stderr(Stdio::piped()).spawn().unwrap();
+    // All 12 minibatches of the first epoch are done when the 9th has been saved and some time has passed.
+    wait_for("the first epoch", || place.path("checkpoints/r-data/step-00000009.safetensors").is_file());
+    sleep(Duration::from_millis(300));
+    signal(&child, "TERM");
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(143), "{}", words(&output));
+    assert!(words(&output).contains("after 0 epochs and 12 minibatches"), "{}", words(&output));
+    assert_eq!(run(&place, &auto(&place, &more)).0, 0);
+    assert!(fs::read(place.path(LAST)).unwrap() == fs::read(expected.path(LAST)).unwrap());
+    assert_eq!(metrics(&place.path(METRICS)), metrics(&expected.path(METRICS)));
+}
+
+#[test]
+fn a_second_signal_ends_it_at_once_with_a_word() {
+    let place = Place::new();
+    // One minibatch takes longer than the test.
+    let slow = ["--epochs", "2", "--set", "learning.T=20000000", "--set", "training.angle_minibatches=0"];
+    let child = place.process().args(auto(&place, &slow)).stderr(Stdio::piped()).spawn().unwrap();
+    wait_for("a checkpoint", || place.path(LAST).is_file());
+    signal(&child, "TERM");
+    sleep(Duration::from_millis(300));
+    signal(&child, "TERM");
+    let begun = Instant::now();
+    let output = child.wait_with_output().unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(5), "not at once");
+    assert_eq!(output.status.code(), Some(1), "{}", words(&output));
+    assert!(words(&output).contains("stopped at once by a second signal"), "{}", words(&output));
+}
+
+#[test]
+fn a_hangup_that_is_ignored_stays_so() {
+    let place = Place::new();
+    let program = assert_cmd::cargo::cargo_bin!("eqprop");
+    let mut command = Command::new("nohup");
+    command.current_dir(place.dir.path()).arg(program).args(auto(&place, &["--epochs", "100000"]));
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    wait_for("an epoch", || metrics_so_far(&place) > 1);
+    signal(&child, "HUP");
+    let lines = metrics_so_far(&place);
+    wait_for("an epoch after the hangup", || metrics_so_far(&place) > lines + 2);
+    assert!(child.try_wait().unwrap().is_none());
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
