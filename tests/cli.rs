@@ -34,7 +34,7 @@ fn a_run_leaves_what_it_should() {
     let place = Place::new();
     let (status, stdout, stderr) = run(&place, &place.small_run("cvf", &["--epochs", "3", "--psi", "45"]));
     assert_eq!((status, stdout.as_str()), (0, ""), "{stderr}");
-    let name = "cvf-1h-psi45-data-seed0";
+    let name = "cvf-1h-psi45-partial-data-seed0";
     let lines = metrics(&place.path(&format!("runs/{name}/metrics.jsonl")));
     assert_eq!(lines.len(), 4);
     for tag in

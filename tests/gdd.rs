@@ -201,6 +201,15 @@ fn every_rule_trains_in_both_times() {
             ] {
                 more.extend(["--set", setting]);
             }
+            if (rule, time) == ("cvf", "real") {
+                // What the preset does in discrete time has no meaning here.
+                more.extend([
+                    "--set",
+                    "learning.sigma_prime=ignored",
+                    "--set",
+                    "learning.authors_code=false",
+                ]);
+            }
             place.eqprop().args(place.small_run(rule, &more)).assert().success();
             let lines = common::metrics(&place.path(&format!("runs/{name}/metrics.jsonl")));
             let loss = |epoch: usize| lines[epoch]["loss/test"].as_f64().unwrap();

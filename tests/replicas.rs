@@ -195,8 +195,12 @@ fn runs_of_a_sweep_that_compute_together_end_as_those_that_do_not() {
     };
     run("apart", &[]);
     run("together", &["--together", "--workers", "4"]);
-    for name in ["cvf-1h-psi0-data-seed0", "cvf-1h-psi90-data-seed1", "ep-1h-data-seed0", "ep-1h-data-seed1"]
-    {
+    for name in [
+        "cvf-1h-psi0-partial-data-seed0",
+        "cvf-1h-psi90-partial-data-seed1",
+        "ep-1h-data-seed0",
+        "ep-1h-data-seed1",
+    ] {
         let weights =
             |out: &str| fs::read(place.path(&format!("{out}/checkpoints/{name}/last.safetensors"))).unwrap();
         assert!(weights("apart") == weights("together"), "{name}: other weights");

@@ -208,6 +208,8 @@ fn the_number_of_threads_does_not_matter_to_the_bits() {
         let rates = format!("learning.learning_rates={:?}", vec![0.01; dims.split(',').count() - 1]);
         let dims = format!("network.dims={dims}");
         let more = ["--epochs", "1", "--name", &name, "--set", &settling, "--set", &dims, "--set", &rates];
+        // From these weights images settle after different numbers of steps.
+        let more = [&more[..], &["--set", "network.init=glorot"]].concat();
         let mut arguments = place.small_run(rule, &more);
         let at = arguments.iter().position(|a| *a == "--threads").unwrap();
         arguments[at + 1] = threads;

@@ -34,10 +34,10 @@ set.learning.beta = 1e30
 const RUNS: [&str; 6] = [
     "ep-1h-data-seed0",
     "ep-1h-data-seed1",
-    "cvf-1h-psi0-data-seed0",
-    "cvf-1h-psi0-data-seed1",
-    "cvf-1h-psi90-data-seed0",
-    "cvf-1h-psi90-data-seed1",
+    "cvf-1h-psi0-partial-data-seed0",
+    "cvf-1h-psi0-partial-data-seed1",
+    "cvf-1h-psi90-partial-data-seed0",
+    "cvf-1h-psi90-partial-data-seed1",
 ];
 
 /// A place with the small sweep, whose last row must fail.
@@ -76,7 +76,7 @@ fn assert_complete(place: &Place) {
     assert_eq!(names(place, "done"), RUNS.iter().map(|name| name.to_string()).collect());
     assert!(names(place, "waiting").is_empty() && names(place, "running").is_empty());
     for name in names(place, "failed") {
-        assert!(name.starts_with("cvf-1h-psi0-data-wild-seed"), "{name}");
+        assert!(name.starts_with("cvf-1h-psi0-partial-data-wild-seed"), "{name}");
         assert!(place.read(&format!("s/tickets/failed/{name}")).contains("diverged"));
     }
 }
@@ -269,14 +269,18 @@ fn a_run_that_another_process_has_is_left_to_it_and_one_that_cannot_be_is_marked
 #[test]
 fn two_that_plan_at_once_lose_no_run() {
     let place = place();
-    let rows: Vec<_> =
-        ["ep-1h-data-seed0", "ep-1h-data-seed1", "cvf-1h-psi0-data-seed0", "cvf-1h-psi90-data-seed1"]
-            .map(|name| {
-                let mut command = sweep(&place, &["--slurm", "--only", name]);
-                command.stderr(Stdio::piped()).spawn().unwrap()
-            })
-            .into_iter()
-            .collect();
+    let rows: Vec<_> = [
+        "ep-1h-data-seed0",
+        "ep-1h-data-seed1",
+        "cvf-1h-psi0-partial-data-seed0",
+        "cvf-1h-psi90-partial-data-seed1",
+    ]
+    .map(|name| {
+        let mut command = sweep(&place, &["--slurm", "--only", name]);
+        command.stderr(Stdio::piped()).spawn().unwrap()
+    })
+    .into_iter()
+    .collect();
     for child in rows {
         let output = child.wait_with_output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

@@ -246,9 +246,8 @@ impl Config {
                 learning.sigma_prime == SigmaPrime::Ignored || (!tied && !baseline && !real),
                 "learning.sigma_prime",
                 format!(
-                    "= \"{}\" is a choice for rule = \"vf\" and \"cvf\" in discrete time; the updates of rule = \"{rule}\"{} \
+                    "is a choice for rule = \"vf\" and \"cvf\" in discrete time; the updates of rule = \"{rule}\"{} \
                      have no σ′: set learning.sigma_prime = \"ignored\"",
-                    learning.sigma_prime.name(),
                     if real { " in real time" } else { "" },
                 ),
             ),
