@@ -1,5 +1,6 @@
 //! Equilibrium Propagation with continual weight updates.
 #![deny(missing_docs)]
+#![deny(clippy::print_stdout, clippy::print_stderr)] // They panic where nobody listens.
 
 pub mod activation;
 pub mod bench;
@@ -12,6 +13,7 @@ pub mod figures;
 pub mod gdd;
 pub mod learning;
 pub mod network;
+pub mod output;
 pub mod reference;
 pub mod report;
 pub mod rng;

@@ -4,12 +4,15 @@ use super::files;
 use crate::config::Config;
 use crate::engine::Report;
 use crate::network::Parameters;
-use anyhow::{Context, Result, bail};
+use crate::output::check_name;
+use anyhow::{Context, Result, anyhow, bail};
 use candle_core::{Device, Tensor};
 use safetensors::SafeTensors;
+use safetensors::tensor::Metadata;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// The metadata key. One key only: with several, their order in the file would change from run to run.
@@ -40,8 +43,22 @@ pub struct Progress {
     pub running: Report,
     /// Best test error so far, percent.
     pub best_test_error: Option<f64>,
+    /// Best error on the validation images so far, percent, where there are any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub best_validation_error: Option<f64>,
     /// Best train error of an epoch so far, percent.
     pub best_train_error: Option<f64>,
+}
+
+impl Progress {
+    /// Checks what a run relies on.
+    ///
+    /// # Errors
+    /// The first value that no run of ours has written.
+    fn check(&self) -> Result<()> {
+        check_name("the run", &self.run).map_err(|error| anyhow!("{error}"))?;
+        self.config.validate().map_err(|problem| anyhow!("{}: {}", problem.key, problem.message))
+    }
 }
 
 /// The position of the random streams; they are counter-based, so this is their whole state.
@@ -67,6 +84,12 @@ impl RngPosition {
 /// Format written and read by this version.
 pub const FORMAT: u32 = 1;
 
+/// The most bytes a checkpoint can have: its header, and as many weights as a network may have, in 64 bits each.
+const MOST_BYTES: u64 = MOST_HEADER + 8 * (1 << 30);
+
+/// The most bytes of a header: names, shapes and metadata.
+const MOST_HEADER: u64 = 16 << 20;
+
 /// A checkpoint as bytes: the same bytes for the same run at the same place.
 ///
 /// # Errors
@@ -90,8 +113,27 @@ pub struct Checkpoint {
 /// Where the file is missing, cut short or not safetensors, or its metadata is of another version.
 pub fn read(path: &Path) -> Result<Checkpoint> {
     let name = path.display();
-    let bytes = fs::read(path).with_context(|| format!("{name}: cannot be read"))?;
     let damaged = || format!("{name}: not a whole safetensors file; use another checkpoint of the run");
+    let (mut file, size) = files::open(path).with_context(|| format!("{name}: cannot be read"))?;
+    if size > MOST_BYTES {
+        bail!("{name}: has {size} bytes; a checkpoint has at most {MOST_BYTES}");
+    }
+    let mut bytes = Vec::new();
+    file.by_ref().take(8).read_to_end(&mut bytes).with_context(damaged)?;
+    let header = bytes.as_slice().try_into().map_or(u64::MAX, u64::from_le_bytes);
+    if header > MOST_HEADER.min(size.saturating_sub(8)) {
+        bail!("{}: it has {size} bytes, its header says that it has {header} alone", damaged());
+    }
+    file.by_ref().take(header).read_to_end(&mut bytes).with_context(damaged)?;
+    let tensors: Metadata = serde_json::from_slice(&bytes[8..]).with_context(damaged)?;
+    if 8 + header + tensors.data_len() as u64 != size {
+        bail!(
+            "{}: it has {size} bytes, its header says {}",
+            damaged(),
+            tensors.data_len() as u64 + header + 8
+        );
+    }
+    file.take(size).read_to_end(&mut bytes).with_context(damaged)?;
     let (_, header) = SafeTensors::read_metadata(&bytes).with_context(damaged)?;
     let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu).with_context(damaged)?;
     let progress = match header.metadata().as_ref().and_then(|metadata| metadata.get(KEY)) {
@@ -105,7 +147,9 @@ pub fn read(path: &Path) -> Result<Checkpoint> {
                      it with the version that wrote it, or start from its weights with --init"
                 );
             }
-            Some(serde_json::from_str(text).with_context(damaged)?)
+            let progress: Progress = serde_json::from_str(text).with_context(damaged)?;
+            progress.check().with_context(damaged)?;
+            Some(progress)
         }
     };
     Ok(Checkpoint { tensors, progress })

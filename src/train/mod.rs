@@ -7,6 +7,7 @@ pub mod files;
 pub mod fleet;
 mod health;
 mod interrupt;
+mod memory;
 pub mod progress;
 mod run;
 mod shared;
@@ -20,11 +21,12 @@ pub(crate) use shared::lock;
 
 use crate::data::Split;
 use crate::engine::{Batch, Engine, Report};
+use crate::output::usage;
 use crate::rng;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use checkpoint::RngPosition;
 use health::Health;
-use progress::Observer;
+use progress::{Judged, Observer};
 use std::time::Instant;
 use telemetry::{Metrics, Telemetry};
 use tracing::{error, info};
@@ -49,7 +51,7 @@ pub enum Outcome {
 /// Where there can be no such pool, and those of `work`.
 pub fn with_threads<R: Send>(threads: Option<usize>, work: impl FnOnce() -> Result<R> + Send) -> Result<R> {
     if threads == Some(0) {
-        bail!("--threads must be at least 1");
+        usage!("--threads must be at least 1");
     }
     let pool = rayon::ThreadPoolBuilder::new()
         // Autograd recurses through all steps of a phase.
@@ -113,7 +115,9 @@ pub fn train(mut run: Run, observer: &mut dyn Observer, interrupt: &Interrupt) -
                 }
             }
         }
-        let speed = (per_epoch - first) as f64 / started.elapsed().as_secs_f64();
+        // `Instant` never runs backwards, whatever is done to the clock on the wall; but it may stand still.
+        let seconds = started.elapsed().as_secs_f64().max(1e-6);
+        let speed = (per_epoch - first) as f64 / seconds;
         if let Some(outcome) = close_epoch(&mut run, &mut telemetry, observer, Some(speed))? {
             return Ok(outcome);
         }
@@ -135,11 +139,15 @@ fn close_epoch(
     speed: Option<f64>,
 ) -> Result<Option<Outcome>> {
     let test = evaluate(run.engine.as_mut(), &run.dataset.test)?;
+    let validation = match run.dataset.validation.is_empty() {
+        true => None,
+        false => Some(evaluate(run.engine.as_mut(), &run.dataset.validation)?),
+    };
     let trained = std::mem::take(&mut run.progress.running);
     let trained = speed.map(|_| &trained);
     let theta = run.engine.parameters()?;
     let mut metrics = Metrics::default();
-    metrics.push_reports(trained, &test);
+    metrics.push_reports(trained, validation.as_ref(), &test);
     metrics.push_weights(&theta)?;
     let training = &run.resolved.config.training;
     let epoch = run.progress.epoch + usize::from(speed.is_some());
@@ -168,17 +176,17 @@ fn close_epoch(
         run.progress.best_train_error = Some(best.min(error));
         run.progress.rng.shuffle = run.progress.epoch as u64;
     }
-    let best = run.progress.best_test_error.unwrap_or(f64::INFINITY);
-    let improved = test.error_percent() < best;
-    run.progress.best_test_error = Some(best.min(test.error_percent()));
+    let set = run.judged_by();
+    let (judged, best) = match &validation {
+        Some(validation) => (validation, &mut run.progress.best_validation_error),
+        None => (&test, &mut run.progress.best_test_error),
+    };
+    let error = judged.error_percent();
+    let improved = best.is_none_or(|best| error < best);
+    let best = *best.insert(best.map_or(error, |best| best.min(error)));
     observer.may_write()?;
     telemetry.write(run.progress.epoch, collapsed, &metrics)?;
-    observer.epoch(
-        run.progress.epoch,
-        trained.map(Report::error_percent),
-        test.error_percent(),
-        best.min(test.error_percent()),
-    );
+    observer.epoch(run.progress.epoch, trained.map(Report::error_percent), Judged { set, error, best });
     if !save(run, observer, improved)? {
         return diverged(run, &test).map(Some);
     }
@@ -240,10 +248,8 @@ fn diverged(run: &Run, report: &Report) -> Result<Outcome> {
 
 fn interrupted(run: &Run, signal: i32) -> Outcome {
     info!(
-        "stopped by signal {signal} after {} epochs and {} minibatches; to go on: eqprop train --resume {}",
-        run.progress.epoch,
-        run.progress.minibatch,
-        run.checkpoints.last().display()
+        "stopped by signal {signal} after {} epochs and {} minibatches; to go on: {}",
+        run.progress.epoch, run.progress.minibatch, run.go_on
     );
     Outcome::Interrupted(signal)
 }

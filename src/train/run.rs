@@ -1,11 +1,12 @@
 //! Setting up a run: from what the user asked for to something that can train.
 
 use super::checkpoint::{self, Checkpoint, Folder, Progress, RngPosition};
-use super::{Shared, files};
+use super::{Shared, files, memory};
 use crate::config::{Choices, Config, DeviceChoice, Resolved};
 use crate::data::Dataset;
 use crate::engine::{self, Engine, Report};
 use crate::network::Parameters;
+use crate::output::{check_name, shell_word};
 use anyhow::{Context, Result, bail};
 use candle_core::Device;
 use serde_json::json;
@@ -60,6 +61,8 @@ pub struct Run {
     pub checkpoints: Folder,
     /// Where it computes, in words.
     pub device: String,
+    /// The command that goes on from its last checkpoint.
+    pub go_on: String,
 }
 
 impl Run {
@@ -85,10 +88,14 @@ impl Run {
         let dataset = shared.dataset(&resolved.config.training)?;
         dataset.check(&resolved.config.network.dims)?;
         info!(
-            "data: {} ({}), {} training and {} test images",
+            "data: {} ({}), {} training{} and {} test images",
             dataset.name,
             dataset.source,
             dataset.train.len(),
+            match dataset.validation.len() {
+                0 => String::new(),
+                held_out => format!(", {held_out} validation"),
+            },
             dataset.test.len()
         );
 
@@ -156,6 +163,7 @@ impl Run {
                 rng: RngPosition::new(config.training.seed, 0, 0),
                 running: Report::default(),
                 best_test_error: None,
+                best_validation_error: None,
                 best_train_error: None,
             },
         };
@@ -167,8 +175,28 @@ impl Run {
             );
         }
         let resumed = from.is_some();
+        let per_epoch = dataset.train.len().div_ceil(config.training.batch_size) as u64;
+        if progress.minibatch >= per_epoch {
+            bail!(
+                "{}: the checkpoint is at minibatch {} of an epoch, which has {per_epoch}: use another checkpoint",
+                progress.run,
+                progress.minibatch
+            );
+        }
+        let go_on = go_on(options, shared, &checkpoints.last());
         let device = describe(&device);
-        Ok(Self { resolved, dataset, engine, progress, resumed, left_over, folder, checkpoints, device })
+        Ok(Self {
+            resolved,
+            dataset,
+            engine,
+            progress,
+            resumed,
+            left_over,
+            folder,
+            checkpoints,
+            device,
+            go_on,
+        })
     }
 
     /// Minibatches an epoch; the last may be smaller.
@@ -182,6 +210,11 @@ impl Run {
         let per_epoch = self.minibatches_per_epoch();
         let total = per_epoch * self.resolved.config.training.epochs as u64;
         (total, per_epoch * self.progress.epoch as u64 + self.progress.minibatch)
+    }
+
+    /// Which images the best epoch is chosen on: `validation` where some are held out, else `test`.
+    pub fn judged_by(&self) -> &'static str {
+        if self.dataset.validation.is_empty() { "test" } else { "validation" }
     }
 
     /// Creates the run's folders and records its configuration and surroundings.
@@ -213,6 +246,7 @@ impl Run {
             "threads": rayon::current_num_threads(),
             "device": self.device,
             "vector_instructions": format!("{:?}", engine::fused::Isa::detect()),
+            "best_by": self.judged_by(),
             "data": {
                 "name": self.dataset.name,
                 "source": self.dataset.source,
@@ -239,6 +273,13 @@ impl Run {
         let bytes = parameters * config.training.dtype.dtype().size_in_bytes();
         let files = 2 + config.training.keep_checkpoints;
         let (minibatches, _) = self.minibatches();
+        if !self.dataset.validation.is_empty() {
+            text += &format!(
+                "{} training images, and {} of them held out for validation, on which the best epoch is chosen\n",
+                self.dataset.train.len(),
+                self.dataset.validation.len()
+            );
+        }
         text += &format!(
             "{parameters} parameters, {:.1} MB a checkpoint, {:.0} MB for {files} of them\n\
              {minibatches} minibatches of {} images in {} epochs, {} + {} steps each\n",
@@ -253,11 +294,29 @@ impl Run {
     }
 }
 
+/// The command that goes on from a checkpoint, to be pasted where this one was typed.
+fn go_on(options: &Options, shared: &Shared, last: &Path) -> String {
+    let program = std::env::args().next().unwrap_or("eqprop".into());
+    let mut command = format!("{} train --resume {}", shell_word(program), shell_word(last.display()));
+    let folders = [
+        ("--runs-dir", Some(options.runs_dir.as_path()).filter(|folder| *folder != Path::new("runs"))),
+        (
+            "--checkpoints-dir",
+            Some(options.checkpoints_dir.as_path()).filter(|folder| *folder != Path::new("checkpoints")),
+        ),
+        ("--data-dir", shared.data_dir()),
+    ];
+    for (flag, folder) in folders {
+        if let Some(folder) = folder {
+            command += &format!(" {flag} {}", shell_word(folder.display()));
+        }
+    }
+    command
+}
+
 /// A run on any data set but MNIST carries the set's name in its own.
 fn mark_data(name: &str, data: &str) -> Result<String> {
-    if name.is_empty() || name.contains(['/', '\\']) || name.starts_with('.') {
-        bail!("--name {name:?} cannot name a folder: use letters, digits, '-' and '_'");
-    }
+    check_name("--name", name)?;
     if data == "mnist" || name.contains(data) {
         return Ok(name.to_string());
     }
@@ -317,6 +376,7 @@ pub fn initial_parameters(config: &Config, init: Option<&Path>, device: &Device)
     if let Some(path) = init {
         return fitting(config, path, &checkpoint::read(path)?, device);
     }
+    memory::check(config)?;
     let (network, training) = (&config.network, &config.training);
     let dtype = training.dtype.dtype();
     let psi = config.psi_degrees();
