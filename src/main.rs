@@ -24,8 +24,7 @@ fn run() -> anyhow::Result<u8> {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(shown) if shown.use_stderr() => {
-            // Nothing can be done about a closed stderr.
-            let _ = shown.print();
+            output::say(&shown.to_string());
             return Ok(2);
         }
         Err(help) => {

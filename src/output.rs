@@ -55,10 +55,15 @@ pub fn complain(error: &anyhow::Error) -> u8 {
     if error.downcast_ref().is_some_and(gone) {
         return 128 + 13;
     }
-    let lines = format!("eqprop: {error:#}").split('\n').map(visible).collect::<Vec<_>>().join("\n");
-    // Nothing can be done about a closed stderr.
-    let _ = io::stderr().write_all(format!("{lines}\n").as_bytes());
+    say(&format!("eqprop: {error:#}\n"));
     if error.downcast_ref::<Usage>().is_some() { 2 } else { 1 }
+}
+
+/// Says on stderr what went wrong; words of the user's are in it.
+pub fn say(text: &str) {
+    let lines: Vec<String> = text.split('\n').map(visible).collect();
+    // Nothing can be done about a closed stderr.
+    let _ = io::stderr().write_all(lines.join("\n").as_bytes());
 }
 
 /// A line whose control characters can do nothing to a terminal or a file: they are spelt out.

@@ -103,14 +103,14 @@ pub fn to_bytes(theta: &Parameters, progress: &Progress) -> Result<Vec<u8>> {
 pub struct Checkpoint {
     /// Its tensors.
     pub tensors: HashMap<String, Tensor>,
-    /// Its metadata; absent in a file of weights made elsewhere.
-    pub progress: Option<Progress>,
+    /// Its metadata as it stands there; absent in a file of weights made elsewhere.
+    metadata: Option<String>,
 }
 
 /// Reads a checkpoint, or any safetensors file of weights.
 ///
 /// # Errors
-/// Where the file is missing, cut short or not safetensors, or its metadata is of another version.
+/// Where the file is missing, cut short or not safetensors.
 pub fn read(path: &Path) -> Result<Checkpoint> {
     let name = path.display();
     let damaged = || format!("{name}: not a whole safetensors file; use another checkpoint of the run");
@@ -136,38 +136,36 @@ pub fn read(path: &Path) -> Result<Checkpoint> {
     file.take(size).read_to_end(&mut bytes).with_context(damaged)?;
     let (_, header) = SafeTensors::read_metadata(&bytes).with_context(damaged)?;
     let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu).with_context(damaged)?;
-    let progress = match header.metadata().as_ref().and_then(|metadata| metadata.get(KEY)) {
-        None => None,
-        Some(text) => {
-            let format =
-                serde_json::from_str::<serde_json::Value>(text).with_context(damaged)?["format"].as_u64();
-            if format != Some(u64::from(FORMAT)) {
-                bail!(
-                    "{name}: its metadata has format {format:?}, this eqprop reads format {FORMAT}: resume \
-                     it with the version that wrote it, or start from its weights with --init"
-                );
-            }
-            let progress: Progress = serde_json::from_str(text).with_context(damaged)?;
-            progress.check().with_context(damaged)?;
-            Some(progress)
-        }
-    };
-    Ok(Checkpoint { tensors, progress })
+    let metadata = header.metadata().as_ref().and_then(|metadata| metadata.get(KEY)).cloned();
+    Ok(Checkpoint { tensors, metadata })
 }
 
 /// Reads a checkpoint that must be one of ours.
 ///
 /// # Errors
-/// As [`read`], and where the file holds weights only.
+/// As [`read`], and where the file holds weights only, or metadata that this version does not understand.
 pub fn read_progress(path: &Path) -> Result<(Checkpoint, Progress)> {
+    let name = path.display();
     let checkpoint = read(path)?;
-    let Some(progress) = checkpoint.progress.clone() else {
+    let Some(text) = &checkpoint.metadata else {
         bail!(
-            "{}: holds weights but not the metadata of a checkpoint of eqprop; to start a new run from \
-             these weights use `train --init`",
-            path.display()
+            "{name}: holds weights but not the metadata of a checkpoint of eqprop; to start a new run from \
+             these weights use `train --init`"
         );
     };
+    let other = || {
+        format!(
+            "{name}: its metadata is not what this eqprop writes: use another checkpoint of the run or the version \
+             that wrote it, or start from its weights with --init"
+        )
+    };
+    let value: serde_json::Value = serde_json::from_str(text).with_context(other)?;
+    let format = value["format"].as_u64();
+    if format != Some(u64::from(FORMAT)) {
+        bail!("{}: its format is {format:?}, not {FORMAT}", other());
+    }
+    let progress: Progress = serde_path_to_error::deserialize(value).with_context(other)?;
+    progress.check().with_context(other)?;
     Ok((checkpoint, progress))
 }
 
