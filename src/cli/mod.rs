@@ -172,7 +172,7 @@ fn settings(set: &[String]) -> Result<Vec<(String, String, Value)>> {
         .map(|setting| match setting.split_once('=') {
             Some((key, value)) => {
                 let place = format!("--set {setting}");
-                let value = config::parse_value(value.trim(), &place)?;
+                let value = config::given_value(&place, value.trim())?;
                 Ok((place, key.trim().to_string(), value))
             }
             None => {

@@ -6,7 +6,7 @@ mod resolve;
 
 pub use bounds::MOST_REPLICAS;
 pub use presets::{PRESETS, Preset};
-pub use resolve::{Choices, OTHER_VARIABLES, Origin, Resolved, parse_value};
+pub use resolve::{Choices, OTHER_VARIABLES, Origin, Resolved, given_value, parse_value};
 
 use crate::activation::Activation;
 use crate::data::DataChoice;

@@ -116,7 +116,7 @@ impl Resolved {
                      section.key, for example EQPROP_LEARNING_BETA"
                 );
             };
-            values.insert(key.clone(), (parse_value(text, variable)?, origin));
+            values.insert(key.clone(), (given_value(variable, text)?, origin));
         }
         for (flag, key, value) in &choices.flags {
             check_known(key, flag)?;
@@ -205,18 +205,22 @@ impl Config {
     }
 }
 
-/// Parses a value as TOML; what is not TOML is a string, so that `auto` needs no quotes. `place` is the flag or
-/// variable that gave it.
+/// Parses a value as TOML; what is not TOML is a string, so that `auto` needs no quotes.
+pub fn parse_value(text: &str) -> Value {
+    text.parse().unwrap_or_else(|_| Value::from(text))
+}
+
+/// Parses the value that `place`, a flag or a variable, gives.
 ///
 /// # Errors
 /// Where it holds ends of lines or other control characters, which no value does.
-pub fn parse_value(text: &str, place: &str) -> Result<Value> {
+pub fn given_value(place: &str, text: &str) -> Result<Value> {
     if text.contains(char::is_control) {
         usage!(
             "{place}: the value {text:?} holds control characters: write it on one line, without escape codes"
         );
     }
-    Ok(text.parse().unwrap_or_else(|_| Value::from(text)))
+    Ok(parse_value(text))
 }
 
 /// The configuration file or preset that everything starts from.
@@ -325,7 +329,7 @@ mod tests {
 
     fn flag(text: &str) -> (String, String, Value) {
         let (key, value) = text.split_once('=').unwrap();
-        (format!("--set {text}"), key.into(), parse_value(value, "").unwrap())
+        (format!("--set {text}"), key.into(), parse_value(value))
     }
 
     fn error(choices: &Choices) -> String {
