@@ -222,5 +222,5 @@ fn names_and_values_with_control_characters_are_refused() {
         &["EQPROP_DATA", "nosuch"],
     );
     fs::write(place.path("c.toml"), "[network]\ndims = [64, 24, 4]\n").unwrap();
-    refused(&place, &["config", "--config", "c.toml"], &[], 2, &["c.toml", "learning.K", "not set"]);
+    refused(&place, &["config", "--config", "c.toml"], &[], 2, &["c.toml", "learning.rule", "not set"]);
 }

@@ -126,12 +126,10 @@ set.training.validation = 40
 
 /// A cell of `runs.csv`.
 fn cell(place: &Place, run: &str, column: &str) -> String {
-    let text = place.read("s/runs.csv");
-    let mut lines = text.lines();
-    let at = lines.next().unwrap().split(',').position(|name| name == column).unwrap();
-    let line = lines.find(|line| line.starts_with(run)).unwrap_or_else(|| panic!("{run}: {text}"));
-    // The only quoted cells are names before the columns that are asked for; none has a comma here.
-    line.split(',').nth(at).unwrap().to_string()
+    let mut table = csv::Reader::from_path(place.path("s/runs.csv")).unwrap();
+    let at = table.headers().unwrap().iter().position(|name| name == column).unwrap();
+    let mut lines = table.records().map(Result::unwrap);
+    lines.find(|line| &line[0] == run).unwrap_or_else(|| panic!("{run} is not there"))[at].to_string()
 }
 
 #[test]
