@@ -115,9 +115,7 @@ pub fn train(mut run: Run, observer: &mut dyn Observer, interrupt: &Interrupt) -
                 }
             }
         }
-        // `Instant` never runs backwards, whatever is done to the clock on the wall; but it may stand still.
-        let seconds = started.elapsed().as_secs_f64().max(1e-6);
-        let speed = (per_epoch - first) as f64 / seconds;
+        let speed = (per_epoch - first) as f64 / started.elapsed().as_secs_f64();
         if let Some(outcome) = close_epoch(&mut run, &mut telemetry, observer, Some(speed))? {
             return Ok(outcome);
         }
@@ -162,7 +160,8 @@ fn close_epoch(
             metrics.push_angles(&summary);
         }
     }
-    if let Some(speed) = speed {
+    // Not finite where the clock has stood still: `Instant` never runs backwards, but stops where it would.
+    if let Some(speed) = speed.filter(|speed| speed.is_finite()) {
         metrics.push("speed/minibatches_per_second", speed);
         metrics.push("speed/epoch_seconds", run.minibatches_per_epoch() as f64 / speed);
     }

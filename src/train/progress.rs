@@ -101,12 +101,16 @@ impl Display {
         Self { bar, epochs, total, done, started: None, done_at_start: done, last_shown: now, errors }
     }
 
-    /// Minibatches a second since the first, testing and saving included, and the time left at that speed.
-    fn speed(&self) -> (f64, Duration) {
+    /// Minibatches a second since the first, testing and saving included, and the time left at that speed, in words;
+    /// nothing where no time has passed.
+    fn pace(&self) -> String {
         let elapsed = self.started.map_or(0.0, |started| started.elapsed().as_secs_f64());
-        let speed = (self.done - self.done_at_start) as f64 / elapsed.max(1e-9);
-        let left = (self.total - self.done) as f64 / speed.max(1e-9);
-        (speed, Duration::from_secs_f64(left.min(1e9)))
+        let speed = (self.done - self.done_at_start) as f64 / elapsed;
+        if !speed.is_normal() {
+            return String::new();
+        }
+        let left = Duration::from_secs_f64(((self.total - self.done) as f64 / speed).min(1e9));
+        format!("  {speed:.0} minibatches/s  {} left", HumanDuration(left))
     }
 }
 
@@ -122,13 +126,12 @@ impl Observer for Display {
             return;
         }
         self.last_shown = Instant::now();
-        let (speed, left) = self.speed();
         bar.set_position(self.done);
         bar.set_message(format!(
-            "epoch {epoch}/{}  train error {train_error:.2} %{}  {speed:.0} minibatches/s  {} left",
+            "epoch {epoch}/{}  train error {train_error:.2} %{}{}",
             self.epochs,
             self.errors,
-            HumanDuration(left)
+            self.pace()
         ));
     }
 
@@ -136,12 +139,7 @@ impl Observer for Display {
         let Judged { set, error, best } = judged;
         self.errors = format!("  {set} error {error:.2} % (best {best:.2})");
         let train = train.map_or(String::new(), |error| format!("  train error {error:6.2} %"));
-        let pace = if self.done > self.done_at_start {
-            let (speed, left) = self.speed();
-            format!("  {speed:.0} minibatches/s  {} left", HumanDuration(left))
-        } else {
-            String::new()
-        };
+        let pace = self.pace();
         say(&format!(
             "epoch {epoch:>3}/{}{train}  {set} error {error:6.2} %  best {best:6.2} %{pace}",
             self.epochs

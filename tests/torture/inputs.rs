@@ -92,6 +92,13 @@ fn mutate_text(text: &str, dice: &mut Dice) -> Vec<u8> {
             })
             .map(|(at, _)| at)
             .collect();
+        let lists: Vec<usize> = text.match_indices('[').map(|(at, _)| at).collect();
+        if !lists.is_empty() && dice.below(4) == 0 {
+            let start = lists[dice.below(lists.len() as u64) as usize];
+            let end = text[start..].find(']').map_or(text.len(), |length| start + length + 1);
+            text.replace_range(start..end, dice.pick(&["[]", "[1]", "[64]", "[4, 4]", "[64, 0, 4]", "7"]));
+            continue;
+        }
         if starts.is_empty() {
             break;
         }
@@ -117,11 +124,31 @@ const DATA: [&str; 4] = [
 const SWEEP: &str = "title = 't'\nset.training.epochs = 2\ngrid.training.seed = [0, 1]\n[[rows]]\nconfig = 'cvf-1h'\n\
     set.network.dims = [64, 24, 4]\ngrid.network.psi = [0, 45.5]\n[[rows]]\nalgo = 'ep'\ndepth = 2\nlabel = 'x'\n";
 
+/// Commands whose last flag takes a number.
+const FLAGS: [&str; 14] = [
+    "config --algo cvf --depth",
+    "config --algo cvf --psi",
+    "config --algo cvf --epochs",
+    "config --algo cvf --seed",
+    "config --algo cvf --limit-train",
+    "toy --first-steps",
+    "toy --second-steps",
+    "toy --theta",
+    "toy --beta",
+    "angle --algo ep --data-dir nosuch --batches",
+    "bench --algo ep --data-dir nosuch --minibatches",
+    "gdd --algo ep --data-dir data --set network.dims=[64,24,4] --out g --index",
+    "eval --checkpoint checkpoints/r-data/last.safetensors --data-dir data --threads",
+    "sweep --config nosuch.toml --workers",
+];
+
 /// What is whole before it is spoilt.
 pub struct Good {
     data: Vec<Vec<u8>>,
     checkpoint: Vec<u8>,
     config: String,
+    /// Labels: a header that claims 2³² − 1, and more zeros than memory should hold, in a few megabytes.
+    bomb: Vec<u8>,
 }
 
 impl Good {
@@ -129,7 +156,11 @@ impl Good {
         let data = DATA.iter().map(|name| fs::read(place.path(&format!("data/{name}"))).unwrap()).collect();
         let checkpoint = fs::read(place.path("checkpoints/r-data/last.safetensors")).unwrap();
         let config = place.read("runs/r-data/config.toml");
-        Self { data, checkpoint, config }
+        let mut gz = GzEncoder::new(Vec::new(), Compression::fast());
+        gz.write_all(&[0, 0, 8, 1, 0xff, 0xff, 0xff, 0xff]).unwrap();
+        let nothing = vec![0; 1 << 20];
+        (0..1200).for_each(|_| gz.write_all(&nothing).unwrap());
+        Self { data, checkpoint, config, bomb: gz.finish().unwrap() }
     }
 
     /// Puts the data back.
@@ -145,7 +176,7 @@ impl Good {
         let write = |name: &str, bytes: &[u8]| fs::write(place.path(name), bytes).unwrap();
         let which = dice.below(4) as usize;
         let file = format!("data/{}", DATA[which]);
-        match number % 6 {
+        match number % 7 {
             0 => {
                 let mut bytes = self.data[which].clone();
                 mutate_bytes(&mut bytes, dice);
@@ -160,13 +191,10 @@ impl Good {
                 }
                 let mut gz = GzEncoder::new(Vec::new(), Compression::fast());
                 gz.write_all(&inside).unwrap();
-                // Now and then, far more than there should be.
-                if dice.below(8) == 0 {
-                    let nothing = vec![0; 1 << 20];
-                    (0..300).for_each(|_| gz.write_all(&nothing).unwrap());
-                }
                 let mut bytes = gz.finish().unwrap();
-                if dice.below(2) == 0 {
+                if which == 1 && dice.below(4) == 0 {
+                    bytes = self.bomb.clone();
+                } else if dice.below(2) == 0 {
                     mutate_bytes(&mut bytes, dice);
                 }
                 fs::remove_file(place.path(&file)).unwrap();
@@ -195,6 +223,11 @@ impl Good {
                 "bad.toml".into()
             }
             4 => {
+                let (command_and_flag, value) = (dice.pick(&FLAGS), dice.pick(&ABSURD));
+                command.args(command_and_flag.split(' ')).arg(value);
+                format!("{command_and_flag} {value}")
+            }
+            5 => {
                 let names = [
                     "LEARNING_BETA",
                     "LEARNING_T",
