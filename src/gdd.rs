@@ -5,7 +5,8 @@ use crate::data::Split;
 use crate::engine::Batch;
 use crate::figures::Figure;
 use crate::learning::angle::Trace;
-use crate::model::network::Parameters;
+use crate::model::Parameters;
+use crate::output::usage;
 use crate::train::tensorboard::EventFile;
 use crate::train::{angles, files};
 use anyhow::{Result, bail};
@@ -25,8 +26,8 @@ pub fn record(
     index: usize,
     count: usize,
 ) -> Result<(Batch, Trace)> {
-    if count == 0 || index + count > split.len() {
-        bail!("--index {index} and --batch-size {count} go beyond the {} training images", split.len());
+    if count == 0 || index.checked_add(count).is_none_or(|end| end > split.len()) {
+        usage!("--index {index} and --batch-size {count} go beyond the {} training images", split.len());
     }
     if !config.learning.rule.hebbian() {
         bail!(

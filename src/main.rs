@@ -1,14 +1,43 @@
 //! `eqprop`: parse, run, print errors once, decide the exit status.
+#![deny(clippy::print_stdout, clippy::print_stderr)] // They panic where nobody listens.
 
 use clap::Parser;
 use eqprop::cli::Cli;
+use eqprop::output::{self, Usage};
 use eqprop::train::progress::Stderr;
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    let filter = EnvFilter::try_from_env("EQPROP_LOG").unwrap_or_else(|_| EnvFilter::new(cli.default_log()));
+    if std::env::var_os("RUST_LIB_BACKTRACE").is_none() {
+        // The errors of candle would carry a trace in their text wherever RUST_BACKTRACE asks for that of a panic.
+        // SAFETY: no other thread is running yet.
+        unsafe { std::env::set_var("RUST_LIB_BACKTRACE", "0") };
+    }
+    match run() {
+        Ok(status) => ExitCode::from(status),
+        Err(error) => ExitCode::from(output::complain(&error)),
+    }
+}
+
+fn run() -> anyhow::Result<u8> {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(shown) if shown.use_stderr() => {
+            output::say(&shown.to_string());
+            return Ok(2);
+        }
+        Err(help) => {
+            help.print().map_err(output::unwritten)?;
+            return Ok(0);
+        }
+    };
+    let filter = match std::env::var_os("EQPROP_LOG").filter(|text| !text.is_empty()) {
+        None => EnvFilter::new(cli.default_log()),
+        Some(text) => EnvFilter::try_new(text.to_string_lossy()).map_err(|error| {
+            Usage(format!("EQPROP_LOG={text:?}: {error}; write for example EQPROP_LOG=eqprop=debug"))
+        })?,
+    };
     let color =
         std::env::var_os("NO_COLOR").is_none() && std::io::IsTerminal::is_terminal(&std::io::stderr());
     tracing_subscriber::fmt()
@@ -18,11 +47,5 @@ fn main() -> ExitCode {
         .with_target(false)
         .without_time()
         .init();
-    match cli.run() {
-        Ok(status) => ExitCode::from(status as u8),
-        Err(error) => {
-            eprintln!("eqprop: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    cli.run()
 }

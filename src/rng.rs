@@ -26,6 +26,8 @@ pub enum Purpose {
     Angle = 5,
     /// Which neurons and synapses figures show.
     Figure = 6,
+    /// Which training images are held out for validation.
+    Validation = 7,
 }
 
 /// The stream for `purpose`, item `index` (an epoch, a layer, an image …) under `seed`.
@@ -33,6 +35,16 @@ pub fn stream(seed: u64, purpose: Purpose, index: u64) -> ChaCha8Rng {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     rng.set_stream(((purpose as u64) << 48) | index);
     rng
+}
+
+/// The numbers of `held` of `count` training images, and those of all others, each in order.
+pub fn hold_out(seed: u64, count: usize, held: usize) -> (Vec<u32>, Vec<u32>) {
+    let mut order: Vec<u32> = (0..count as u32).collect();
+    order.shuffle(&mut stream(seed, Purpose::Validation, 0));
+    let mut others = order.split_off(held);
+    order.sort_unstable();
+    others.sort_unstable();
+    (order, others)
 }
 
 /// The order in which epoch `epoch` (from 0) visits `count` training images.

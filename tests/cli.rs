@@ -134,25 +134,25 @@ fn a_dry_run_touches_nothing() {
 fn wrong_choices_name_key_place_and_remedy() {
     let place = Place::new();
     let train = |more: &[&'static str]| place.small_run("cvf", more);
-    fails(&place, &["train"], 1, &["--algo"]);
+    fails(&place, &["train"], 2, &["--algo"]);
     fails(&place, &["train", "--algo", "dfa"], 2, &["ep, cep, cep-rescaled, vf, cvf, bptt or rbp"]);
-    fails(&place, &["config", "--algo", "ep", "--psi", "45"], 1, &["network.psi", "--psi", "ties"]);
-    fails(&place, &["config", "--algo", "ep", "--config", "ep-1h"], 1, &["--config", "--algo"]);
+    fails(&place, &["config", "--algo", "ep", "--psi", "45"], 2, &["network.psi", "--psi", "ties"]);
+    fails(&place, &["config", "--algo", "ep", "--config", "ep-1h"], 2, &["--config", "--algo"]);
     fails(&place, &["config", "--config", "nosuch.toml"], 1, &["nosuch.toml", "presets"]);
-    fails(&place, &train(&["--set", "learning.T=0"]), 1, &["learning.T = 0", "--set", "at least 1"]);
-    fails(&place, &train(&["--set", "learning.tau=1"]), 1, &["learning.tau", "learning.T"]);
+    fails(&place, &train(&["--set", "learning.T=0"]), 2, &["learning.T = 0", "--set", "at least 1"]);
+    fails(&place, &train(&["--set", "learning.tau=1"]), 2, &["learning.tau", "learning.T"]);
     fails(&place, &train(&["--threads", "0"]), 2, &[]);
-    fails(&place, &train(&["--name", "../x"]), 1, &["--name"]);
+    fails(&place, &train(&["--name", "../x"]), 2, &["--name"]);
     fails(&place, &train(&["--set", "network.dims=[49, 24, 4]"]), 1, &["64 pixels", "network.dims"]);
     fails(&place, &train(&["--set", "network.dims=[64, 24, 3]"]), 1, &["label 3", "network.dims"]);
     fs::write(place.path("c.toml"), "[network]\ndims = [64,").unwrap();
-    fails(&place, &["config", "--config", "c.toml"], 1, &["c.toml", "not valid TOML"]);
+    fails(&place, &["config", "--config", "c.toml"], 2, &["c.toml", "not valid TOML"]);
     fs::write(place.path("c.toml"), "[learning]\nbetta = 1").unwrap();
-    fails(&place, &["config", "--config", "c.toml"], 1, &["c.toml", "learning.betta"]);
+    fails(&place, &["config", "--config", "c.toml"], 2, &["c.toml", "learning.betta"]);
     fs::write(place.path("c.toml"), "[learning]\nbeta = 1").unwrap();
-    fails(&place, &["config", "--config", "c.toml"], 1, &["network.dims", "not set"]);
+    fails(&place, &["config", "--config", "c.toml"], 2, &["network.dims", "not set"]);
     let (status, _, said) = run_with(&place, &["config", "--algo", "ep"], &[("EQPROP_LEARNING_BETTA", "1")]);
-    assert_eq!(status, 1);
+    assert_eq!(status, 2);
     assert!(said.contains("EQPROP_LEARNING_BETTA"), "{said}");
 }
 

@@ -5,15 +5,17 @@ mod speed;
 mod study;
 mod sweep;
 
-use crate::config::{Choices, Config, DeviceChoice, Resolved};
+use crate::config::{self, Choices, Config, DeviceChoice, Resolved};
 use crate::data;
 use crate::engine::{self, fused::Isa};
 use crate::learning::Rule;
-use crate::model::network::Parameters;
+use crate::model::Parameters;
+use crate::output::{self, Usage, usage};
 use crate::train::progress::Display;
 use crate::train::{self, Interrupt, Options, Outcome, Resume, Run, Shared, checkpoint, fleet};
 use crate::train::{thread_pool, with_threads};
 use anyhow::{Context, Result, bail};
+use clap::builder::RangedU64ValueParser;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 use toml::Value;
@@ -23,7 +25,7 @@ use toml::Value;
 #[command(
     version,
     after_help = "Exit status: 0 done, 1 failed, 2 wrong usage, 3 diverged, \
-    4 some runs of a sweep failed, 129, 130 or 143 interrupted after saving."
+    4 some runs of a sweep failed, 129, 130 or 143 interrupted after saving, 141 where the reader of the result is gone."
 )]
 pub struct Cli {
     #[command(subcommand)]
@@ -104,7 +106,7 @@ struct TrainArgs {
     #[arg(long, value_name = "FILE|auto")]
     resume: Option<PathBuf>,
     /// Threads to compute with [default: all cores].
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count())]
     threads: Option<usize>,
     /// The name of the run.
     #[arg(long, value_name = "RUN")]
@@ -132,7 +134,7 @@ struct EvalArgs {
     #[arg(long, value_name = "DEVICE")]
     device: Option<String>,
     /// Threads to compute with [default: all cores].
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count())]
     threads: Option<usize>,
     /// Print the result as JSON.
     #[arg(long)]
@@ -161,7 +163,7 @@ impl ConfigArgs {
         flag("--device", "training.device", self.device.clone().map(Value::from));
         flags.extend(settings(&self.set)?);
         let (config, algo, depth) = (self.config.clone(), self.algo, self.depth);
-        Ok(Choices { config, algo, depth, flags, environment: environment() })
+        Ok(Choices { config, algo, depth, flags, environment: environment()? })
     }
 }
 
@@ -170,27 +172,59 @@ fn settings(set: &[String]) -> Result<Vec<(String, String, Value)>> {
     (set.iter())
         .map(|setting| match setting.split_once('=') {
             Some((key, value)) => {
-                let value = crate::config::parse_value(value.trim());
-                Ok((format!("--set {setting}"), key.trim().to_string(), value))
+                let place = format!("--set {setting}");
+                let value = config::given_value(&place, value.trim())?;
+                Ok((place, key.trim().to_string(), value))
             }
             None => {
-                bail!("--set {setting}: write --set section.key=value, for example --set learning.beta=0.1")
+                usage!("--set {setting}: write --set section.key=value, for example --set learning.beta=0.1")
             }
         })
         .collect()
 }
 
 /// The variables of the environment that may be ours.
-fn environment() -> Vec<(String, String)> {
-    std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-        .filter(|(name, _)| name.starts_with("EQPROP_"))
-        .collect()
+///
+/// # Errors
+/// Where one of them is not UTF-8, and so not what it is meant to be.
+fn environment() -> Result<Vec<(String, String)>> {
+    let mut ours = Vec::new();
+    for (name, value) in std::env::vars_os() {
+        match name.to_string_lossy() {
+            name if !name.starts_with("EQPROP_") || config::OTHER_VARIABLES.contains(&name.as_ref()) => {}
+            lossy => match (name.to_str(), value.to_str()) {
+                (Some(name), Some(value)) => ours.push((name.into(), value.into())),
+                _ => usage!("{lossy} in the environment is not UTF-8"),
+            },
+        }
+    }
+    Ok(ours)
 }
 
 /// The folder given by flag, or by `EQPROP_DATA`.
-fn data_folder(flag: Option<PathBuf>) -> Option<PathBuf> {
-    flag.or_else(|| std::env::var_os("EQPROP_DATA").filter(|v| !v.is_empty()).map(PathBuf::from))
+///
+/// # Errors
+/// Where the variable names no folder.
+fn data_folder(flag: Option<PathBuf>) -> Result<Option<PathBuf>> {
+    let variable = || std::env::var_os("EQPROP_DATA").filter(|v| !v.is_empty()).map(PathBuf::from);
+    match (flag, variable()) {
+        (Some(flag), _) => Ok(Some(flag)),
+        (None, Some(folder)) if !folder.is_dir() => {
+            bail!("EQPROP_DATA={}: there is no such folder", folder.display())
+        }
+        (None, folder) => Ok(folder),
+    }
+}
+
+/// How many threads or workers there may be.
+fn count() -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(1..=1024)
+}
+
+/// A finite number.
+fn finite(text: &str) -> Result<f64, String> {
+    let number: f64 = text.parse().map_err(|_| "not a number".to_string())?;
+    if number.is_finite() { Ok(number) } else { Err("must be finite".into()) }
 }
 
 impl Cli {
@@ -206,7 +240,7 @@ impl Cli {
     ///
     /// # Errors
     /// What went wrong, in one paragraph.
-    pub fn run(self) -> Result<i32> {
+    pub fn run(self) -> Result<u8> {
         Isa::allowed()?;
         match self.command {
             Command::Train(args) => run_train(args),
@@ -218,14 +252,14 @@ impl Cli {
             Command::Gdd(args) => study::gdd(args),
             Command::Toy(args) => study::toy(args),
             Command::Config(args) => {
-                print!("{}", Resolved::new(&args.choices()?)?.annotated());
+                output::result(&Resolved::new(&args.choices()?)?.annotated())?;
                 Ok(0)
             }
         }
     }
 }
 
-fn run_train(args: TrainArgs) -> Result<i32> {
+fn run_train(args: TrainArgs) -> Result<u8> {
     let choices = args.config.choices()?;
     let options = Options {
         init: args.init,
@@ -238,7 +272,7 @@ fn run_train(args: TrainArgs) -> Result<i32> {
         checkpoints_dir: args.checkpoints_dir,
         dry_run: args.dry_run,
     };
-    let shared = Shared::new(data_folder(args.data_dir));
+    let shared = Shared::new(data_folder(args.data_dir)?);
     let replicas = match &options.resume {
         Some(Resume::File(_)) if args.config.config.is_none() && args.config.algo.is_none() => 1,
         _ => Resolved::new(&choices)?.config.training.replicas,
@@ -251,7 +285,7 @@ fn run_train(args: TrainArgs) -> Result<i32> {
             return Ok(Outcome::Done);
         };
         if options.dry_run {
-            print!("{}", run.outline());
+            output::result(&run.outline())?;
             return Ok(Outcome::Done);
         }
         let mut display = Display::new(&run);
@@ -266,7 +300,7 @@ fn train_replicas(
     options: &Options,
     shared: Shared,
     threads: Option<usize>,
-) -> Result<i32> {
+) -> Result<u8> {
     let pool = thread_pool(threads)?;
     let threads = pool.current_num_threads();
     let shared = shared.with_replicas(Some(pool));
@@ -279,27 +313,27 @@ fn train_replicas(
     };
     let runs = with_threads(Some(each), || fleet::prepare(choices, options, &shared))?;
     if options.dry_run {
-        runs.iter().for_each(|run| println!("{}", run.outline()));
+        output::result(&runs.iter().map(|run| run.outline() + "\n").collect::<String>())?;
         return Ok(0);
     }
     Ok(status(fleet::train_all(runs, at_a_time, each, &Interrupt::listen()?)?))
 }
 
-fn status(outcome: Outcome) -> i32 {
+fn status(outcome: Outcome) -> u8 {
     match outcome {
         Outcome::Done => 0,
         Outcome::Diverged => 3,
-        Outcome::Interrupted(signal) => 128 + signal,
+        Outcome::Interrupted(signal) => 128 + signal as u8,
     }
 }
 
-fn run_eval(args: EvalArgs) -> Result<i32> {
+fn run_eval(args: EvalArgs) -> Result<u8> {
     let (checkpoint, progress) = checkpoint::read_progress(&args.checkpoint)?;
     let config: &Config = &progress.config;
     let device = match &args.device {
         None => config.training.device,
         Some(name) => serde_json::from_value::<DeviceChoice>(name.as_str().into())
-            .with_context(|| format!("--device {name}: choose auto, cpu or cuda"))?,
+            .map_err(|_| Usage(format!("--device {name}: choose auto, cpu or cuda")))?,
     };
     let device = train::open_device(device)?;
     let tied = config.tied();
@@ -307,7 +341,7 @@ fn run_eval(args: EvalArgs) -> Result<i32> {
     let dtype = config.training.dtype.dtype();
     let theta = Parameters::from_named(&checkpoint.tensors, dims, tied, dtype, &device)
         .with_context(|| format!("{}: does not fit its own configuration", args.checkpoint.display()))?;
-    let folder = data_folder(args.data_dir);
+    let folder = data_folder(args.data_dir)?;
     let (dataset, report) = with_threads(args.threads, || {
         let mut dataset = data::load(config.training.data.again(&progress.data), folder.as_deref())?;
         dataset.limit(None, config.training.limit_test);
@@ -340,10 +374,10 @@ fn run_eval(args: EvalArgs) -> Result<i32> {
             "test_error_percent": report.error_percent(),
             "loss": report.mean_loss(),
         });
-        println!("{result}");
+        output::result(&format!("{result}\n"))?;
     } else {
-        println!(
-            "{}: {:.2} % test error on {} ({} of {} images wrong, loss {:.5}), after {} epochs and {} minibatches",
+        output::result(&format!(
+            "{}: {:.2} % test error on {} ({} of {} images wrong, loss {:.5}), after {} epochs and {} minibatches\n",
             progress.run,
             report.error_percent(),
             dataset.name,
@@ -352,7 +386,7 @@ fn run_eval(args: EvalArgs) -> Result<i32> {
             report.mean_loss(),
             progress.epoch,
             progress.minibatch
-        );
+        ))?;
     }
     Ok(0)
 }

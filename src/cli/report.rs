@@ -16,7 +16,7 @@ pub struct ReportArgs {
     out: Option<PathBuf>,
 }
 
-pub fn report(args: ReportArgs) -> Result<i32> {
+pub fn report(args: ReportArgs) -> Result<u8> {
     let page = report::write(&args.sweep, args.out.as_deref().unwrap_or(&args.sweep))?;
     info!("{}: open it in any browser; the numbers are in the CSV files beside it", page.display());
     Ok(0)

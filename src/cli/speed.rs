@@ -5,9 +5,11 @@ use super::study::NetworkArgs;
 use crate::bench;
 use crate::config::Resolved;
 use crate::engine;
+use crate::output;
 use crate::train::{open_device, with_threads};
 use anyhow::{Result, bail};
 use clap::Args;
+use clap::builder::RangedU64ValueParser;
 
 #[derive(Debug, Args)]
 pub struct BenchArgs {
@@ -16,18 +18,15 @@ pub struct BenchArgs {
     #[command(flatten)]
     network: NetworkArgs,
     /// How many minibatches to time.
-    #[arg(long, value_name = "N", default_value_t = 200)]
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = RangedU64ValueParser::<usize>::new().range(1..=1_000_000))]
     minibatches: usize,
     /// Print the result as JSON.
     #[arg(long)]
     json: bool,
 }
 
-pub fn bench(args: BenchArgs) -> Result<i32> {
+pub fn bench(args: BenchArgs) -> Result<u8> {
     let config = Resolved::new(&args.config.choices()?)?.config;
-    if args.minibatches == 0 {
-        bail!("--minibatches must be at least 1");
-    }
     let speed = with_threads(args.network.threads, || {
         let (dataset, theta) = args.network.load(&config)?;
         if dataset.train.len() < config.training.batch_size {
@@ -39,24 +38,25 @@ pub fn bench(args: BenchArgs) -> Result<i32> {
         bench::measure(&config, engine.as_mut(), &dataset, args.minibatches)
     })?;
     if args.json {
-        println!("{}", serde_json::to_string(&speed)?);
+        output::result(&(serde_json::to_string(&speed)? + "\n"))?;
         return Ok(0);
     }
-    println!(
-        "{:.3} ms a minibatch: first phase {:.3} ms ({:.1} steps), second phase {:.3} ms",
-        speed.ms_per_minibatch, speed.ms_first_phase, speed.first_phase_steps, speed.ms_second_phase
-    );
-    println!(
-        "{:.1} GFLOP/s of {:.1} GFLOP/s that sgemm reaches here with {} thread(s): {:.0} %",
+    output::result(&format!(
+        "{:.3} ms a minibatch: first phase {:.3} ms ({:.1} steps), second phase {:.3} ms\n\
+         {:.1} GFLOP/s of {:.1} GFLOP/s that sgemm reaches here with {} thread(s): {:.0} %\n\
+         classifying takes {:.1} ms for 1,000 images of the test set, at {:.1} GFLOP/s\n\
+         peak memory {:.0} MiB\n",
+        speed.ms_per_minibatch,
+        speed.ms_first_phase,
+        speed.first_phase_steps,
+        speed.ms_second_phase,
         speed.gflops,
         speed.peak_gflops,
         speed.threads,
-        100.0 * speed.gflops / speed.peak_gflops
-    );
-    println!(
-        "classifying takes {:.1} ms for 1,000 images of the test set, at {:.1} GFLOP/s",
-        speed.ms_per_1000_tested, speed.gflops_testing
-    );
-    println!("peak memory {:.0} MiB", speed.peak_rss_mib);
+        100.0 * speed.gflops / speed.peak_gflops,
+        speed.ms_per_1000_tested,
+        speed.gflops_testing,
+        speed.peak_rss_mib
+    ))?;
     Ok(0)
 }

@@ -1,14 +1,16 @@
 //! The commands that look at a network without training it: `angle`, `gdd` and `toy`.
 
-use super::{ConfigArgs, data_folder};
+use super::{ConfigArgs, count, data_folder, finite};
 use crate::config::{Config, Resolved};
 use crate::data;
 use crate::gdd;
-use crate::model::network::Parameters;
+use crate::model::Parameters;
+use crate::output::{self, usage};
 use crate::toy::Toy;
 use crate::train::{angles, initial_parameters, open_device, with_threads};
 use anyhow::{Result, bail};
 use clap::Args;
+use clap::builder::RangedU64ValueParser;
 use std::path::PathBuf;
 use toml::Value;
 use tracing::info;
@@ -20,7 +22,7 @@ pub struct AngleArgs {
     #[command(flatten)]
     network: NetworkArgs,
     /// How many random minibatches to measure on.
-    #[arg(long, value_name = "N", default_value_t = 10)]
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = RangedU64ValueParser::<usize>::new().range(1..=10_000))]
     batches: usize,
     /// Print the result as JSON.
     #[arg(long)]
@@ -57,15 +59,18 @@ pub struct NetworkArgs {
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
     /// Threads to compute with [default: all cores].
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count())]
     pub threads: Option<usize>,
 }
 
 impl NetworkArgs {
     pub fn load(&self, config: &Config) -> Result<(data::Dataset, Parameters)> {
-        let folder = data_folder(self.data_dir.clone());
+        let folder = data_folder(self.data_dir.clone())?;
         let mut dataset = data::load(config.training.data, folder.as_deref())?;
         dataset.limit(config.training.limit_train, None);
+        if config.training.validation > 0 {
+            dataset = dataset.hold_out(config.training.validation, config.training.seed)?;
+        }
         dataset.check(&config.network.dims)?;
         let device = open_device(config.training.device)?;
         Ok((dataset, initial_parameters(config, self.init.as_deref(), &device)?))
@@ -75,27 +80,24 @@ impl NetworkArgs {
 #[derive(Debug, Args)]
 pub struct ToyArgs {
     /// θ.
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, default_value_t = 1.0, allow_hyphen_values = true, value_parser = finite)]
     theta: f64,
     /// β.
-    #[arg(long, default_value_t = 0.1, allow_hyphen_values = true)]
+    #[arg(long, default_value_t = 0.1, allow_hyphen_values = true, value_parser = finite)]
     beta: f64,
     /// η, of C-EP.
-    #[arg(long, default_value_t = 0.01)]
+    #[arg(long, default_value_t = 0.01, allow_hyphen_values = true, value_parser = finite)]
     eta: f64,
     /// T, steps of the first phase.
-    #[arg(long = "first-steps", value_name = "T", default_value_t = 50)]
+    #[arg(long = "first-steps", value_name = "T", default_value_t = 50, value_parser = RangedU64ValueParser::<usize>::new().range(0..=1_000_000))]
     first_steps: usize,
     /// K, steps of the second phase.
-    #[arg(long = "second-steps", value_name = "K", default_value_t = 10)]
+    #[arg(long = "second-steps", value_name = "K", default_value_t = 10, value_parser = RangedU64ValueParser::<usize>::new().range(1..=1_000))]
     second_steps: usize,
 }
 
-pub fn angle(args: AngleArgs) -> Result<i32> {
+pub fn angle(args: AngleArgs) -> Result<u8> {
     let config = Resolved::new(&args.config.choices()?)?.config;
-    if args.batches == 0 {
-        bail!("--batches must be at least 1");
-    }
     with_threads(args.network.threads, || {
         let (dataset, theta) = args.network.load(&config)?;
         let Some(summary) = angles::measure(&config, &theta, &dataset.train, args.batches, 0, &|| false)?
@@ -121,33 +123,31 @@ pub fn angle(args: AngleArgs) -> Result<i32> {
                 "sign_match_total": summary.sign_match,
                 "psi_per_pair_degrees": psi,
             });
-            println!("{result}");
-            return Ok(());
+            return output::result(&format!("{result}\n"));
         }
-        println!(
-            "Ψ(Δtot, −∇BPTT tot) on {}, mean ± standard deviation of {} minibatches",
+        let mut text = format!(
+            "Ψ(Δtot, −∇BPTT tot) on {}, mean ± standard deviation of {} minibatches\n",
             dataset.name, args.batches
         );
-        let line = |name: &str, mean: f64, std: f64| println!("{name:<12} {mean:7.2} ± {std:.2} °");
-        line("total", summary.total_degrees.mean, summary.total_degrees.std);
-        for (name, spread) in &summary.per_matrix_degrees {
-            line(name, spread.mean, spread.std);
+        let total = ("total".to_string(), summary.total_degrees);
+        for (name, spread) in [total].iter().chain(&summary.per_matrix_degrees) {
+            text += &format!("{name:<12} {:7.2} ± {:.2} °\n", spread.mean, spread.std);
         }
         let signs = summary.sign_match;
-        println!(
-            "synapses whose totals agree in sign: {:.1} ± {:.1} %",
+        text += &format!(
+            "synapses whose totals agree in sign: {:.1} ± {:.1} %\n",
             100.0 * signs.mean,
             100.0 * signs.std
         );
         for (n, psi) in psi.iter().enumerate() {
-            println!("Ψ(forward.{n}, feedback.{n}ᵀ) = {psi:.2} °");
+            text += &format!("Ψ(forward.{n}, feedback.{n}ᵀ) = {psi:.2} °\n");
         }
-        Ok(())
+        output::result(&text)
     })?;
     Ok(0)
 }
 
-pub fn gdd(args: GddArgs) -> Result<i32> {
+pub fn gdd(args: GddArgs) -> Result<u8> {
     let mut choices = args.config.choices()?;
     let dtype = Value::from(args.dtype.clone());
     choices.flags.insert(0, ("--dtype".into(), "training.dtype".into(), dtype));
@@ -156,7 +156,7 @@ pub fn gdd(args: GddArgs) -> Result<i32> {
         let (dataset, theta) = args.network.load(&config)?;
         let (batch, trace) = gdd::record(&config, &theta, &dataset.train, args.index, args.batch_size)?;
         gdd::write(&config, &theta, &batch, &trace, &args.out)?;
-        println!("{}", gdd::summary(&theta, &trace)?);
+        output::result(&format!("{}\n", gdd::summary(&theta, &trace)?))?;
         info!(
             "trace, summary and figures of {} image(s) of {} are in {}",
             args.batch_size,
@@ -168,14 +168,11 @@ pub fn gdd(args: GddArgs) -> Result<i32> {
     Ok(0)
 }
 
-pub fn toy(args: ToyArgs) -> Result<i32> {
-    if args.beta == 0.0 || !args.beta.is_finite() {
-        bail!("--beta must be a finite number other than 0");
-    }
-    if args.second_steps == 0 {
-        bail!("--second-steps must be at least 1");
+pub fn toy(args: ToyArgs) -> Result<u8> {
+    if args.beta == 0.0 {
+        usage!("--beta must be a number other than 0");
     }
     let ToyArgs { theta, beta, eta, first_steps, second_steps } = args;
-    print!("{}", Toy { theta, beta, eta, first_steps, second_steps }.table());
+    output::result(&Toy { theta, beta, eta, first_steps, second_steps }.table())?;
     Ok(0)
 }

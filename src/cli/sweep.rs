@@ -1,8 +1,9 @@
 //! The command that trains many runs.
 
-use super::{data_folder, environment, settings};
+use super::{count, data_folder, environment, settings};
 use crate::config::Choices;
 use crate::data::DataChoice;
+use crate::output::{self, shell_word, usage};
 use crate::sweep::{Estimator, Folder, Planned, State, SweepFile, work};
 use crate::train::board::Board;
 use crate::train::{Interrupt, Shared, with_threads};
@@ -15,7 +16,7 @@ use std::time::Duration;
 use tracing::info;
 
 /// Exit status where runs failed while the sweep itself went well.
-const SOME_FAILED: i32 = 4;
+const SOME_FAILED: u8 = 4;
 
 #[derive(Debug, Args)]
 pub struct SweepArgs {
@@ -26,7 +27,7 @@ pub struct SweepArgs {
     #[arg(long, value_name = "DIR", required_unless_present = "config")]
     out: Option<PathBuf>,
     /// Runs at a time, one thread each [default: one a core; on a GPU as many as fit].
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count())]
     workers: Option<usize>,
     /// Where to compute: auto, cpu or cuda.
     #[arg(long, value_name = "DEVICE")]
@@ -57,8 +58,8 @@ pub struct SweepArgs {
     worker: bool,
 }
 
-pub fn sweep(args: SweepArgs) -> Result<i32> {
-    let data_dir = data_folder(args.data_dir);
+pub fn sweep(args: SweepArgs) -> Result<u8> {
+    let data_dir = data_folder(args.data_dir)?;
     let shared = Shared::new(data_dir.clone());
     let (Some(config), false) = (&args.config, args.worker) else {
         let folder = Folder::new(args.out.context("--worker needs --out")?);
@@ -74,14 +75,11 @@ pub fn sweep(args: SweepArgs) -> Result<i32> {
         Some(out) => out,
         None => Path::new("sweeps").join(config.file_stem().context("the sweep file has no name")?),
     });
-    if args.workers == Some(0) {
-        bail!("--workers must be at least 1");
-    }
     let mut flags = settings(&args.set)?;
     if let Some(device) = args.device {
         flags.push((format!("--device {device}"), "training.device".into(), device.into()));
     }
-    let overrides = Choices { flags, environment: environment(), ..Choices::default() };
+    let overrides = Choices { flags, environment: environment()?, ..Choices::default() };
     let planned = plan(config, &overrides, &args.only, &shared)?;
     let room = planned.iter().map(|(run, _)| shared.room_for(&run.resolved.config));
     let room = room.collect::<Result<Vec<_>>>()?.into_iter().min().flatten();
@@ -103,7 +101,7 @@ pub fn sweep(args: SweepArgs) -> Result<i32> {
         }
         let longest = open.iter().copied().fold(0.0, f64::max);
         let script = folder.write_slurm_script(open.len(), longest, data_dir.as_deref())?;
-        info!("{} runs; submit them with: sbatch {}", open.len(), script.display());
+        info!("{} runs; submit them with: sbatch {}", open.len(), shell_word(script.display()));
         return Ok(0);
     }
     train(&folder, &shared, workers, false)
@@ -129,7 +127,7 @@ fn plan(path: &Path, overrides: &Choices, only: &[Pattern], shared: &Shared) -> 
     }
     planned.retain(|run| only.is_empty() || only.iter().any(|pattern| pattern.matches(&run.name)));
     if planned.is_empty() {
-        bail!("{}: --only leaves nothing to run; --dry-run without it lists the names", path.display());
+        usage!("{}: --only leaves nothing to run; --dry-run without it lists the names", path.display());
     }
     let mut estimator = Estimator::default();
     with_threads(Some(1), || {
@@ -146,10 +144,12 @@ fn plan(path: &Path, overrides: &Choices, only: &[Pattern], shared: &Shared) -> 
 }
 
 /// The runs, how they stand and how long they should take, to standard output.
-fn list(folder: &Folder, planned: &[(Planned, f64)], workers: usize) -> Result<i32> {
-    let duration = |seconds: f64| HumanDuration(Duration::from_secs_f64(seconds)).to_string();
+fn list(folder: &Folder, planned: &[(Planned, f64)], workers: usize) -> Result<u8> {
+    let duration =
+        |seconds: f64| HumanDuration(Duration::from_secs_f64(seconds.clamp(0.0, 1e12))).to_string();
     let mut open = 0.0;
     let mut longest: f64 = 0.0;
+    let mut text = String::new();
     for (run, seconds) in planned {
         let state = match folder.state(&run.name)? {
             None => "new",
@@ -163,18 +163,19 @@ fn list(folder: &Folder, planned: &[(Planned, f64)], workers: usize) -> Result<i
             longest = longest.max(*seconds);
         }
         let epochs = run.resolved.config.training.epochs;
-        println!("{:<40} {state:<8} {epochs:>4} epochs  {}", run.name, duration(*seconds));
+        text += &format!("{:<40} {state:<8} {epochs:>4} epochs  {}\n", run.name, duration(*seconds));
     }
     let all = (open / workers as f64).max(longest);
-    println!(
-        "{} runs; those to be done take about {} with {workers} worker(s)",
+    text += &format!(
+        "{} runs; those to be done take about {} with {workers} worker(s)\n",
         planned.len(),
         duration(all)
     );
+    output::result(&text)?;
     Ok(0)
 }
 
-fn train(folder: &Folder, shared: &Shared, workers: usize, one_each: bool) -> Result<i32> {
+fn train(folder: &Folder, shared: &Shared, workers: usize, one_each: bool) -> Result<u8> {
     let interrupt = Interrupt::listen()?;
     let standing = folder.standing()?.into_iter();
     let standing = standing.map(|(entry, done)| (entry.name, entry.seconds, done));
@@ -197,7 +198,7 @@ fn train(folder: &Folder, shared: &Shared, workers: usize, one_each: bool) -> Re
         folder.path.display()
     );
     match interrupt.signal() {
-        Some(signal) => Ok(128 + signal),
+        Some(signal) => Ok(128 + signal as u8),
         None if tally.failed > 0 => Ok(SOME_FAILED),
         None => Ok(0),
     }

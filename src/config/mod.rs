@@ -1,12 +1,14 @@
 //! The configuration of a run: what it holds, and what of it is possible.
 
+mod bounds;
 mod older;
 mod presets;
 mod resolve;
 
+pub use bounds::MOST_REPLICAS;
 pub use older::of_any_version;
 pub use presets::{PRESETS, Preset};
-pub use resolve::{Choices, Origin, Resolved, parse_value};
+pub use resolve::{Choices, OTHER_VARIABLES, Origin, Resolved, given_value, parse_value};
 
 use crate::data::DataChoice;
 use crate::engine::{self, EngineKind};
@@ -118,6 +120,10 @@ pub struct TrainingConfig {
     /// Test on the first so many images only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit_test: Option<usize>,
+    /// How many training images to hold out, drawn by the seed: the best epoch is chosen on them, and no longer on
+    /// the test images.
+    #[serde(default, skip_serializing_if = "is_none_held_out")]
+    pub validation: usize,
     /// Element type of states and weights.
     pub dtype: Precision,
     /// Where to compute.
@@ -133,6 +139,11 @@ pub struct TrainingConfig {
 /// The replicas of checkpoints from before there were any.
 fn one() -> usize {
     1
+}
+
+/// Nothing is held out in the paper, and in checkpoints from before anything could be.
+fn is_none_held_out(validation: &usize) -> bool {
+    *validation == 0
 }
 
 /// Element type of states and weights.
@@ -314,7 +325,7 @@ impl Config {
         ];
         match checks.into_iter().find(|(possible, ..)| !possible) {
             Some((_, key, message)) => Err(Problem { key, message }),
-            None => Ok(()),
+            None => bounds::check(self),
         }
     }
 

@@ -1,9 +1,12 @@
 //! Defaults < file < environment < flags: one configuration, and where each value came from.
 
+use super::bounds::MOST_HIDDEN_LAYERS;
 use super::older::FORMER;
 use super::{Config, presets};
 use crate::learning::Rule;
-use anyhow::{Context, Result, bail};
+use crate::output::{Usage, usage, visible};
+use crate::train::files;
+use anyhow::{Context, Result};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -48,12 +51,12 @@ pub struct Choices {
     pub depth: Option<usize>,
     /// Flags and the keys they set, in order of precedence: (flag, key, value).
     pub flags: Vec<(String, String, Value)>,
-    /// Environment variables that begin with `EQPROP_`.
+    /// Environment variables that begin with `EQPROP_`, without [`OTHER_VARIABLES`].
     pub environment: Vec<(String, String)>,
 }
 
 /// Environment variables of ours that are not keys.
-const OTHER_VARIABLES: [&str; 6] =
+pub const OTHER_VARIABLES: [&str; 6] =
     ["EQPROP_DATA", "EQPROP_ISA", "EQPROP_GOLDEN", "EQPROP_LOG", "EQPROP_PYTHON", "EQPROP_CHROMIUM"];
 
 /// Keys without a default.
@@ -61,7 +64,8 @@ const REQUIRED: [&str; 6] =
     ["network.dims", "learning.rule", "learning.T", "learning.K", "learning.beta", "learning.learning_rates"];
 
 /// Keys that may be left out altogether.
-const OPTIONAL: [&str; 3] = ["network.tied", "training.limit_train", "training.limit_test"];
+const OPTIONAL: [&str; 4] =
+    ["network.tied", "training.limit_train", "training.limit_test", "training.validation"];
 
 /// Values with their origins, by `section.key`.
 type Layers = BTreeMap<String, (Value, Origin)>;
@@ -82,8 +86,8 @@ impl Resolved {
     pub fn new(choices: &Choices) -> Result<Self> {
         let mut values = defaults()?;
         let (name, table) = base(choices)?;
-        merge(&mut values, table, &Origin::File(name))?;
-        Self::finish(values, choices)
+        merge(&mut values, table, &Origin::File(name.clone()))?;
+        Self::finish(values, &name, choices)
     }
 
     /// Puts the user's choices on top of the configuration of a checkpoint.
@@ -98,40 +102,40 @@ impl Resolved {
             let (name, table) = base(choices)?;
             merge(&mut values, table, &Origin::File(name))?;
         }
-        Self::finish(values, choices)
+        Self::finish(values, &path.display().to_string(), choices)
     }
 
-    fn finish(mut values: Layers, choices: &Choices) -> Result<Self> {
+    fn finish(mut values: Layers, base: &str, choices: &Choices) -> Result<Self> {
         for (variable, text) in &choices.environment {
-            if OTHER_VARIABLES.contains(&variable.as_str()) {
-                continue;
-            }
             let origin = Origin::Environment(variable.clone());
             let known = known_keys()?;
-            let wanted = variable.trim_start_matches("EQPROP_").replacen('_', ".", 1);
-            let Some(key) = known.iter().find(|key| key.eq_ignore_ascii_case(&wanted)) else {
-                if let Some((_, now)) = FORMER.iter().find(|(former, _)| former.eq_ignore_ascii_case(&wanted))
-                {
-                    bail!("{variable} is set in the environment, but names no key any more; {now}");
+            let names =
+                |key: &&String| *variable == format!("EQPROP_{}", key.replacen('.', "_", 1).to_uppercase());
+            let Some(key) = known.iter().find(names) else {
+                let former = |(former, _): &&(&str, &str)| {
+                    *variable == format!("EQPROP_{}", former.replacen('.', "_", 1).to_uppercase())
+                };
+                if let Some((_, now)) = FORMER.iter().find(former) {
+                    usage!("{variable} is set in the environment, but names no key any more; {now}");
                 }
-                bail!(
+                usage!(
                     "{variable} is set in the environment but names no key; EQPROP_SECTION_KEY sets \
                      section.key, for example EQPROP_LEARNING_BETA"
                 );
             };
-            values.insert(key.clone(), (parse_value(text), origin));
+            values.insert(key.clone(), (given_value(variable, text)?, origin));
         }
         for (flag, key, value) in &choices.flags {
             check_known(key, flag)?;
             values.insert(key.clone(), (value.clone(), Origin::Flag(flag.clone())));
         }
-        Self::from_values(values)
+        Self::from_values(values, base)
     }
 
-    fn from_values(values: Layers) -> Result<Self> {
+    fn from_values(values: Layers, base: &str) -> Result<Self> {
         for key in REQUIRED {
             if !values.contains_key(key) {
-                bail!("{key} is not set: it has no default, so the configuration file must give it");
+                usage!("{base}: {key} is not set: it has no default, so the configuration file must give it");
             }
         }
         let mut table = Table::new();
@@ -149,11 +153,11 @@ impl Resolved {
         let config: Config = serde_path_to_error::deserialize(table).map_err(|error| {
             let path = error.path().to_string();
             let key = path.split('[').next().unwrap_or(&path);
-            anyhow::anyhow!("{}: {}", described(key), error.inner().to_string().trim())
+            Usage(format!("{}: {}", described(key), error.inner().to_string().trim()))
         })?;
         config
             .validate()
-            .map_err(|problem| anyhow::anyhow!("{}: {}", described(problem.key), problem.message))?;
+            .map_err(|problem| Usage(format!("{}: {}", described(problem.key), problem.message)))?;
         Ok(Self { config, values })
     }
 
@@ -165,6 +169,7 @@ impl Resolved {
             let prefix = format!("{section}.");
             for (key, (value, origin)) in &self.values {
                 if let Some(key) = key.strip_prefix(&prefix) {
+                    let origin = visible(&origin.to_string());
                     text += &format!("{:<44} # {origin}\n", format!("{key} = {value}"));
                 }
             }
@@ -209,25 +214,37 @@ impl Config {
 
 /// Parses a value as TOML; what is not TOML is a string, so that `auto` needs no quotes.
 pub fn parse_value(text: &str) -> Value {
-    let parsed: Option<Table> = toml::from_str(&format!("value = {text}")).ok();
-    (parsed.and_then(|mut table| table.remove("value"))).unwrap_or_else(|| Value::from(text))
+    text.parse().unwrap_or_else(|_| Value::from(text))
+}
+
+/// Parses the value that `place`, a flag or a variable, gives.
+///
+/// # Errors
+/// Where it holds ends of lines or other control characters, which no value does.
+pub fn given_value(place: &str, text: &str) -> Result<Value> {
+    if text.contains(char::is_control) {
+        usage!(
+            "{place}: the value {text:?} holds control characters: write it on one line, without escape codes"
+        );
+    }
+    Ok(parse_value(text))
 }
 
 /// The configuration file or preset that everything starts from.
 fn base(choices: &Choices) -> Result<(String, Table)> {
     match (&choices.config, choices.algo) {
         (Some(_), Some(_)) => {
-            bail!("--config and --algo both say what to start from: leave out one of them")
+            usage!("--config and --algo both say what to start from: leave out one of them")
         }
         (Some(_), None) if choices.depth.is_some() => {
-            bail!("--depth picks a preset together with --algo; with --config use --set network.dims=[…]")
+            usage!("--depth picks a preset together with --algo; with --config use --set network.dims=[…]")
         }
         (Some(path), None) => {
             let name = path.display().to_string();
             let preset = if path.is_file() { None } else { presets::text(&name) };
             let text = match preset {
                 Some(text) => text.to_string(),
-                None => std::fs::read_to_string(path).with_context(|| {
+                None => files::read_text(path).with_context(|| {
                     let known: Vec<&str> = presets::PRESETS.iter().map(|(name, _)| *name).collect();
                     format!(
                         "{name}: cannot be read as a configuration, and is not one of the presets {}",
@@ -235,13 +252,18 @@ fn base(choices: &Choices) -> Result<(String, Table)> {
                     )
                 })?,
             };
-            let table = toml::from_str(&text).with_context(|| format!("{name}: not valid TOML"))?;
-            Ok((name, table))
+            match toml::from_str(&text) {
+                Ok(table) => Ok((name, table)),
+                Err(error) => usage!("{name}: not valid TOML: {error}"),
+            }
         }
         (None, Some(rule)) => {
             let depth = choices.depth.unwrap_or(1);
-            if depth == 0 {
-                bail!("--depth counts hidden layers and must be at least 1");
+            if !(1..=MOST_HIDDEN_LAYERS).contains(&depth) {
+                usage!(
+                    "depth = {depth}: it counts hidden layers and must be from 1 to {MOST_HIDDEN_LAYERS} \
+                     (--depth, or depth in a row of a sweep)"
+                );
             }
             let picked = presets::pick(rule, depth)?;
             if let Some(note) = picked.note {
@@ -250,7 +272,7 @@ fn base(choices: &Choices) -> Result<(String, Table)> {
             Ok((format!("preset {}", picked.name), picked.table))
         }
         (None, None) => {
-            bail!("nothing says what to train: give --algo ep|cep|vf|cvf with --depth N, or --config FILE")
+            usage!("nothing says what to train: give --algo ep|cep|vf|cvf with --depth N, or --config FILE")
         }
     }
 }
@@ -275,7 +297,7 @@ fn check_known(key: &str, place: &str) -> Result<()> {
         return Ok(());
     }
     if let Some((_, now)) = FORMER.iter().find(|(former, _)| *former == key) {
-        bail!("{place}: {key} is no key any more; {now}");
+        usage!("{place}: {key} is no key any more; {now}");
     }
     let section = key.split('.').next().unwrap_or_default();
     let mut near: Vec<&str> =
@@ -283,7 +305,7 @@ fn check_known(key: &str, place: &str) -> Result<()> {
     if near.is_empty() {
         near = vec!["network.…", "learning.…", "training.…"];
     }
-    bail!("{place}: unknown key {key}; there are {}", near.join(", "))
+    usage!("{place}: unknown key {key}; there are {}", near.join(", "))
 }
 
 fn merge(values: &mut Layers, table: Table, origin: &Origin) -> Result<()> {
@@ -300,7 +322,7 @@ fn flatten(table: Table, place: &str) -> Result<Vec<(String, Value)>> {
     let mut flat = Vec::new();
     for (section, keys) in table {
         let Value::Table(keys) = keys else {
-            bail!("{place}: key {section} stands outside the sections [network], [learning] and [training]");
+            usage!("{place}: key {section} stands outside the sections [network], [learning] and [training]");
         };
         flat.extend(keys.into_iter().map(|(key, value)| (format!("{section}.{key}"), value)));
     }
@@ -353,11 +375,8 @@ mod tests {
         let mut asked = choices(Rule::CVF, 1);
         let resolve = |asked: &Choices| Resolved::new(asked).unwrap().config;
         assert_eq!(resolve(&asked).learning.beta, 0.2);
-        asked.environment = vec![
-            ("EQPROP_LEARNING_BETA".into(), "0.3".into()),
-            ("EQPROP_LEARNING_T".into(), "50".into()),
-            ("EQPROP_DATA".into(), "somewhere".into()),
-        ];
+        asked.environment =
+            vec![("EQPROP_LEARNING_BETA".into(), "0.3".into()), ("EQPROP_LEARNING_T".into(), "50".into())];
         assert_eq!(resolve(&asked).learning.beta, 0.3);
         asked.flags = vec![flag("learning.beta=0.4")];
         assert_eq!(resolve(&asked).learning.beta, 0.4);
@@ -377,6 +396,11 @@ mod tests {
             ("learning.K=-1", "learning.K = -1"),
             ("training.dtype=f16", "training.dtype"),
             ("training.seed=-1", "training.seed = -1"),
+            ("training.batch_size=2147483648", "training.batch_size = 2147483648"),
+            ("training.replicas=9223372036854775807", "at most 256 runs"),
+            ("learning.T=9223372036854775807", "at most 100000 steps"),
+            ("network.dims=[784, 9223372036854775807, 10]", "at most 1000000 neurons"),
+            ("network.dims=[1000000, 1000000, 10]", "weights and biases"),
         ] {
             let mut asked = choices(Rule::CVF, 1);
             asked.flags = vec![flag(setting)];

@@ -1,9 +1,9 @@
 //! The IDX format of MNIST and its kin: a big-endian header (magic, sizes), then unsigned bytes.
 
 use super::Split;
+use crate::train::files;
 use anyhow::{Context, Result, bail};
 use flate2::read::MultiGzDecoder;
-use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
@@ -12,32 +12,36 @@ const LABELS: u32 = 0x0801;
 /// Magic number of unsigned bytes in three dimensions: images.
 const IMAGES: u32 = 0x0803;
 
+/// The most bytes of pixels that a file of images may hold; MNIST has 47 million.
+const MOST_PIXELS: usize = 768 << 20;
+
 /// Reads `PREFIX-images-idx3-ubyte` and `PREFIX-labels-idx1-ubyte`, raw or `.gz`, from a folder.
 pub fn read_split(folder: &Path, prefix: &str) -> Result<Split> {
     let images_path = find(folder, &format!("{prefix}-images-idx3-ubyte"))?;
     let labels_path = find(folder, &format!("{prefix}-labels-idx1-ubyte"))?;
-    let (sizes, images) = read(&images_path, IMAGES)?;
-    let (_, labels) = read(&labels_path, LABELS)?;
-    if sizes[0] != labels.len() {
+    let mut images = Idx::open(&images_path, IMAGES)?;
+    let mut labels = Idx::open(&labels_path, LABELS)?;
+    // Before either is read: what one of them claims need not be there.
+    if images.sizes[0] != labels.sizes[0] {
         bail!(
             "{} holds {} images but {} holds {} labels: the two files do not belong together",
             images_path.display(),
-            sizes[0],
+            images.sizes[0],
             labels_path.display(),
-            labels.len()
+            labels.sizes[0]
         );
     }
-    if labels.is_empty() {
+    if images.sizes.contains(&0) {
         bail!("{} holds no images", images_path.display());
     }
-    let pixels = sizes[1] * sizes[2];
+    let pixels = images.sizes[1] * images.sizes[2];
     let origin = labels_path.display().to_string();
-    Ok(Split { origin, pixels, images, labels })
+    Ok(Split { origin, pixels, images: images.bytes()?, labels: labels.bytes()? })
 }
 
 fn find(folder: &Path, name: &str) -> Result<PathBuf> {
     let candidates = [name.to_string(), format!("{name}.gz"), name.replacen("-idx", ".idx", 1)];
-    let found = candidates.iter().map(|c| folder.join(c)).find(|path| path.is_file());
+    let found = candidates.iter().map(|c| folder.join(c)).find(|path| path.exists());
     found.with_context(|| {
         format!(
             "{}: found neither {name} nor {name}.gz; a data folder holds the four IDX files of MNIST \
@@ -47,20 +51,36 @@ fn find(folder: &Path, name: &str) -> Result<PathBuf> {
     })
 }
 
-/// The sizes in the header and the bytes after it.
-fn read(path: &Path, magic: u32) -> Result<(Vec<usize>, Vec<u8>)> {
-    let file = File::open(path).with_context(|| format!("{}: cannot be opened", path.display()))?;
-    let file = BufReader::new(file);
-    let mut reader: Box<dyn Read> = match path.extension() {
-        Some(extension) if extension == "gz" => Box::new(MultiGzDecoder::new(file)),
-        _ => Box::new(file),
-    };
-    parse(&mut reader, magic)
-        .with_context(|| format!("{}: not a readable IDX file; fetch it again", path.display()))
+/// An IDX file whose header is read and its bytes are not yet.
+struct Idx {
+    path: PathBuf,
+    reader: Box<dyn Read>,
+    sizes: Vec<usize>,
 }
 
-/// Parses an IDX stream. Allocates no more than the stream really holds, whatever its header says.
-fn parse(reader: &mut dyn Read, magic: u32) -> Result<(Vec<usize>, Vec<u8>)> {
+impl Idx {
+    fn open(path: &Path, magic: u32) -> Result<Self> {
+        let (file, _) = files::open(path).with_context(|| format!("{}: cannot be opened", path.display()))?;
+        let file = BufReader::new(file);
+        let mut reader: Box<dyn Read> = match path.extension() {
+            Some(extension) if extension == "gz" => Box::new(MultiGzDecoder::new(file)),
+            _ => Box::new(file),
+        };
+        let sizes = header(&mut reader, magic).with_context(|| complaint(path))?;
+        Ok(Self { path: path.into(), reader, sizes })
+    }
+
+    fn bytes(&mut self) -> Result<Vec<u8>> {
+        body(&mut self.reader, &self.sizes).with_context(|| complaint(&self.path))
+    }
+}
+
+fn complaint(path: &Path) -> String {
+    format!("{}: not a readable IDX file; fetch it again", path.display())
+}
+
+/// Reads the header of an IDX stream: its sizes, which together are no more than [`MOST_PIXELS`].
+fn header(reader: &mut dyn Read, magic: u32) -> Result<Vec<usize>> {
     let mut word = || -> Result<u32> {
         let mut bytes = [0; 4];
         reader.read_exact(&mut bytes).context("the file ends within its header")?;
@@ -71,9 +91,16 @@ fn parse(reader: &mut dyn Read, magic: u32) -> Result<(Vec<usize>, Vec<u8>)> {
         bail!("its magic number is {found:#010x}, not {magic:#010x}");
     }
     let sizes: Vec<usize> = (0..magic & 0xff).map(|_| Ok(word()? as usize)).collect::<Result<_>>()?;
-    let expected = (sizes.iter())
-        .try_fold(1usize, |product, &size| product.checked_mul(size))
-        .with_context(|| format!("its header claims sizes {sizes:?}, more than memory can hold"))?;
+    let bytes = sizes.iter().try_fold(1usize, |product, &size| product.checked_mul(size));
+    if bytes.is_none_or(|bytes| bytes > MOST_PIXELS) {
+        bail!("its header claims sizes {sizes:?}, more than the {MOST_PIXELS} bytes that are read at most");
+    }
+    Ok(sizes)
+}
+
+/// Reads what follows a header with these sizes. Takes no more memory than there really are bytes.
+fn body(reader: &mut dyn Read, sizes: &[usize]) -> Result<Vec<u8>> {
+    let expected = sizes.iter().product();
     let mut bytes = Vec::new();
     reader.take(expected as u64 + 1).read_to_end(&mut bytes).context("its data cannot be read")?;
     match bytes.len() {
@@ -81,7 +108,7 @@ fn parse(reader: &mut dyn Read, magic: u32) -> Result<(Vec<usize>, Vec<u8>)> {
             bail!("its header says {sizes:?}, {expected} bytes, but only {n} follow: the file is cut short")
         }
         n if n > expected => bail!("more bytes follow than the {expected} its header says"),
-        _ => Ok((sizes, bytes)),
+        _ => Ok(bytes),
     }
 }
 
@@ -90,7 +117,10 @@ mod tests {
     use super::*;
 
     fn parse_bytes(bytes: &[u8], magic: u32) -> Result<(Vec<usize>, Vec<u8>)> {
-        parse(&mut &bytes[..], magic)
+        let mut reader = &bytes[..];
+        let sizes = header(&mut reader, magic)?;
+        let bytes = body(&mut reader, &sizes)?;
+        Ok((sizes, bytes))
     }
 
     #[test]
@@ -114,6 +144,6 @@ mod tests {
         file.extend([0xff; 12]);
         file.extend([1, 2, 3]);
         let error = format!("{:#}", parse_bytes(&file, IMAGES).unwrap_err());
-        assert!(error.contains("more than memory can hold") || error.contains("cut short"), "{error}");
+        assert!(error.contains("header claims sizes"), "{error}");
     }
 }

@@ -7,7 +7,9 @@ mod idx;
 
 use crate::config::TrainingConfig;
 use crate::engine::Batch;
-use crate::model::network::Dims;
+use crate::model::Dims;
+use crate::output::usage;
+use crate::{name, rng};
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -84,8 +86,15 @@ impl Split {
         }
     }
 
+    /// The images with these numbers, as a split of their own.
+    fn part(&self, indices: &[u32]) -> Self {
+        let mut batch = Batch::default();
+        self.gather(indices, &mut batch);
+        Self { origin: self.origin.clone(), pixels: self.pixels, images: batch.images, labels: batch.labels }
+    }
+
     fn truncate(&mut self, limit: Option<usize>) {
-        if let Some(limit) = limit {
+        if let Some(limit) = limit.filter(|limit| *limit < self.len()) {
             self.labels.truncate(limit);
             self.images.truncate(limit * self.pixels);
         }
@@ -128,6 +137,8 @@ pub struct Dataset {
     pub source: String,
     /// What to train on.
     pub train: Split,
+    /// What was held out of it to choose the best epoch on; often nothing.
+    pub validation: Split,
     /// What to test on.
     pub test: Split,
     /// sha256 of pixels and labels as read, before any limit.
@@ -146,7 +157,7 @@ impl Dataset {
             ("test.labels", digest(&test.labels)),
         ];
         let checksums = checksums.map(|(key, sum)| (key.to_string(), sum)).into();
-        Self { name, source, train, test, checksums }
+        Self { name, source, train, validation: Split::default(), test, checksums }
     }
 
     /// Keeps the first so many images of each split.
@@ -155,12 +166,39 @@ impl Dataset {
         self.test.truncate(test);
     }
 
+    /// The same set with `count` of the training images, drawn by `seed`, held out for validation.
+    ///
+    /// # Errors
+    /// Where that leaves nothing to train on.
+    pub fn hold_out(&self, count: usize, seed: u64) -> Result<Self> {
+        if count >= self.train.len() {
+            usage!(
+                "training.validation = {count} leaves nothing of the {} training images of {} to train on: hold out \
+                 fewer",
+                self.train.len(),
+                self.name
+            );
+        }
+        let (held, others) = rng::hold_out(seed, self.train.len(), count);
+        Ok(Self {
+            name: self.name.clone(),
+            source: self.source.clone(),
+            train: self.train.part(&others),
+            validation: self.train.part(&held),
+            test: self.test.clone(),
+            checksums: self.checksums.clone(),
+        })
+    }
+
     /// Checks that a network of these sizes can take the images and name the classes.
     ///
     /// # Errors
     /// Names the file and the size or label that does not fit.
     pub fn check(&self, dims: &Dims) -> Result<()> {
         self.train.check(dims)?;
+        if !self.validation.is_empty() {
+            self.validation.check(dims)?;
+        }
         self.test.check(dims)
     }
 }
@@ -237,6 +275,8 @@ fn from_folder(choice: DataChoice, folder: &Path) -> Result<Dataset> {
         _ => {
             let folder = folder.canonicalize().context("the data folder has no path")?;
             let name = folder.file_name().map_or("idx".into(), |name| name.to_string_lossy().into_owned());
+            // It becomes a part of the names of runs.
+            name::check(&name, "the data folder")?;
             // A folder of that name which holds something else.
             match name.as_str() {
                 DataChoice::MNIST | DataChoice::GLYPHS => format!("idx-in-{name}"),

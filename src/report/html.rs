@@ -64,7 +64,9 @@ fn table(results: &Results) -> Markup {
             "(published values over " (TRIALS) "), and in parentheses the mean train error. " b .within { "Within" } " means that the mean test errors differ "
             "by at most two standard errors, √(s²/n + s²/5); where n = 1 the published deviation stands for the one "
             "not measured. " b .outside { "Outside" } " is the contrary. Runs shorter than the paper's say so: theirs "
-            "is not yet the number to compare."
+            "is not yet the number to compare. No epoch is chosen in this table. Where best epochs are named, here and in "
+            "runs.csv, it is said whether by test error, which flatters, or by the error on images held out of the "
+            "training set (training.validation)."
         }
         div .scroll {
             table {
@@ -151,7 +153,7 @@ fn notes(group: &Group) -> Vec<String> {
     for run in &group.runs {
         if let Some(epoch) = run.collapsed {
             let before = run.best().map_or(String::new(), |best| {
-                format!(", {:.2} in its best epoch, {}", best.test, best.number)
+                format!(", {:.2} in its best epoch by {} error, {}", best.test, run.judged_by(), best.number)
             });
             notes.push(format!("seed {} collapsed in epoch {epoch}{before}", run.config.training.seed));
         }

@@ -19,7 +19,16 @@ use std::path::{Path, PathBuf};
 struct Epoch {
     number: usize,
     train: Option<f64>,
+    /// Where images are held out for it.
+    validation: Option<f64>,
     test: f64,
+}
+
+impl Epoch {
+    /// The error by which the best epoch is chosen.
+    fn judged(&self) -> f64 {
+        self.validation.unwrap_or(self.test)
+    }
 }
 
 /// One run: what it was, and what it left.
@@ -81,7 +90,8 @@ impl Measured {
         let number = line["epoch"].as_u64().context("a line without an epoch")? as usize;
         let test = line["error/test"].as_f64().context("a line without error/test")?;
         self.data = line["data"].as_str().unwrap_or_default().to_string();
-        self.epochs.push(Epoch { number, train: line["error/train"].as_f64(), test });
+        let (train, validation) = (line["error/train"].as_f64(), line["error/validation"].as_f64());
+        self.epochs.push(Epoch { number, train, validation, test });
         if number == 0 {
             self.angle = line["angle/total"].as_f64();
         }
@@ -92,9 +102,16 @@ impl Measured {
         Ok(())
     }
 
-    /// The epoch with the lowest test error; the first of them.
+    /// The first epoch with the lowest error of those that judge it, as in `best.safetensors`: 0 where training has
+    /// never beaten its start. `None` before the first epoch is done.
     fn best(&self) -> Option<Epoch> {
-        self.epochs.iter().copied().min_by(|a, b| a.test.total_cmp(&b.test)).filter(|epoch| epoch.number > 0)
+        self.last()?;
+        self.epochs.iter().copied().min_by(|a, b| a.judged().total_cmp(&b.judged()))
+    }
+
+    /// Which images its best epoch is chosen on.
+    fn judged_by(&self) -> &'static str {
+        if self.config.training.validation > 0 { "validation" } else { "test" }
     }
 
     fn last(&self) -> Option<Epoch> {
@@ -290,8 +307,10 @@ fn classify(run: &Measured) -> Result<(Option<&'static Row>, String)> {
     let mut ours = config.clone();
     ours.network.psi = preset.network.psi;
     ours.learning.rule = preset.learning.rule;
-    let TrainingConfig { batch_size, limit_train, limit_test, dtype, .. } = config.training;
-    ours.training = TrainingConfig { batch_size, limit_train, limit_test, dtype, ..preset.training.clone() };
+    let TrainingConfig { batch_size, limit_train, limit_test, validation, dtype, .. } = config.training;
+    let preset_training = preset.training.clone();
+    ours.training =
+        TrainingConfig { batch_size, limit_train, limit_test, validation, dtype, ..preset_training };
     let mut variant: Vec<String> = (ours.changes_from(&preset)?.into_iter())
         .map(|(key, value)| {
             format!("{} = {}", key.split('.').next_back().unwrap_or(&key), value.replace('"', ""))
@@ -337,6 +356,8 @@ struct RunLine<'a> {
     train: Option<f64>,
     best_test: Option<f64>,
     best_epoch: Option<usize>,
+    best_by: &'static str,
+    best_validation: Option<f64>,
     angle_before_training: Option<f64>,
     collapsed_in_epoch: Option<usize>,
     failed: Option<&'a str>,
@@ -348,6 +369,7 @@ struct CurveLine<'a> {
     run: &'a str,
     epoch: usize,
     train: Option<f64>,
+    validation: Option<f64>,
     test: f64,
 }
 
@@ -416,6 +438,8 @@ pub fn write(sweep: &Path, out: &Path) -> Result<PathBuf> {
         train: run.last().and_then(|epoch| epoch.train),
         best_test: run.best().map(|epoch| epoch.test),
         best_epoch: run.best().map(|epoch| epoch.number),
+        best_by: run.judged_by(),
+        best_validation: run.best().and_then(|epoch| epoch.validation),
         angle_before_training: run.angle,
         collapsed_in_epoch: run.collapsed,
         failed: run.failed.as_deref(),
@@ -425,6 +449,7 @@ pub fn write(sweep: &Path, out: &Path) -> Result<PathBuf> {
             run: &run.name,
             epoch: epoch.number,
             train: epoch.train,
+            validation: epoch.validation,
             test: epoch.test,
         })
     });

@@ -15,8 +15,9 @@ pub use tickets::State;
 pub use work::{Tally, work};
 
 use crate::config::{Choices, Resolved};
+use crate::name;
 use crate::train::lock::Lock;
-use crate::train::{checkpoint, files, name};
+use crate::train::{checkpoint, files};
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use std::fs;

@@ -2,8 +2,10 @@
 
 use crate::config::{Choices, Resolved};
 use crate::learning::Rule;
-use crate::train::name;
-use anyhow::{Context, Result, bail};
+use crate::name;
+use crate::output::{Usage, usage};
+use crate::train::files;
+use anyhow::{Context, Result};
 use serde::Deserialize;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -54,6 +56,9 @@ pub struct Planned {
     pub resolved: Resolved,
 }
 
+/// The most runs of a sweep.
+const MOST_RUNS: usize = 100_000;
+
 /// Keys whose value a run's name always shows.
 const NAMED: [&str; 9] = [
     "network.psi",
@@ -74,12 +79,13 @@ impl SweepFile {
     /// Names the file, and the key where one is wrong.
     pub fn read(path: &Path) -> Result<Self> {
         let name = path.display();
-        let text = std::fs::read_to_string(path).with_context(|| {
+        let text = files::read_text(path).with_context(|| {
             format!("{name}: cannot be read as a sweep; those of the paper are in configs/reproduce/")
         })?;
-        let sweep: Self = toml::from_str(&text).with_context(|| format!("{name}: not a sweep file"))?;
+        let sweep: Self =
+            toml::from_str(&text).map_err(|error| Usage(format!("{name}: not a sweep file: {error}")))?;
         if sweep.rows.is_empty() {
-            bail!("{name}: has no [[rows]], so there is nothing to run");
+            usage!("{name}: has no [[rows]], so there is nothing to run");
         }
         Ok(sweep)
     }
@@ -90,6 +96,11 @@ impl SweepFile {
     /// # Errors
     /// Names the row and the key that is unknown or impossible, and runs that would share a name.
     pub fn expand(&self, path: &Path, overrides: &Choices, data: &str) -> Result<Vec<Planned>> {
+        let rows = (self.rows.iter()).map(|row| size(&row.grid)).fold(0, usize::saturating_add);
+        let runs = size(&self.grid).saturating_mul(rows);
+        if runs > MOST_RUNS {
+            usage!("{}: its grids ask for {runs} runs; a sweep has at most {MOST_RUNS}", path.display());
+        }
         let mut planned: Vec<Planned> = Vec::new();
         let mut names = BTreeSet::new();
         for outer in combinations(&self.grid, path)? {
@@ -98,7 +109,7 @@ impl SweepFile {
                     let place = format!("{} row {}", path.display(), i + 1);
                     let run = self.planned(path, &place, row, &[&outer, &inner], overrides, data)?;
                     if !names.insert(run.name.clone()) {
-                        bail!(
+                        usage!(
                             "{place}: its run {} has the name of another run: give one of the rows a label",
                             run.name
                         );
@@ -150,7 +161,7 @@ impl SweepFile {
         let name = name.strip_suffix(&seed).unwrap_or(&name).to_string() + &marks + &seed;
         name::check(&name, place)?;
         if name.contains('@') {
-            bail!("{place}: {name:?} cannot name a ticket: choose another label, without '@'");
+            usage!("{place}: the run {name:?} cannot have an '@' in its name: choose another label");
         }
         Ok(Planned { name, resolved })
     }
@@ -161,11 +172,17 @@ fn flatten(table: &Table) -> Result<Vec<(String, Value)>> {
     let mut flat = Vec::new();
     for (section, keys) in table {
         let Value::Table(keys) = keys else {
-            bail!("{section} stands outside the sections network, learning and training");
+            usage!("{section} stands outside the sections network, learning and training");
         };
         flat.extend(keys.iter().map(|(key, value)| (format!("{section}.{key}"), value.clone())));
     }
     Ok(flat)
+}
+
+/// How many combinations a grid has; those of what is no grid are not counted.
+fn size(grid: &Table) -> usize {
+    let keys = grid.values().filter_map(Value::as_table).flat_map(Table::values);
+    keys.filter_map(Value::as_array).map(Vec::len).fold(1, usize::saturating_mul)
 }
 
 /// Every combination of a grid's values; the last key varies fastest.
@@ -173,10 +190,10 @@ fn combinations(grid: &Table, path: &Path) -> Result<Vec<Vec<(String, Value)>>> 
     let mut all = vec![Vec::new()];
     for (key, values) in flatten(grid)? {
         let Value::Array(values) = values else {
-            bail!("{}: grid key {key} needs a list of values", path.display());
+            usage!("{}: grid key {key} needs a list of values", path.display());
         };
         if values.is_empty() {
-            bail!("{}: grid key {key} has no values", path.display());
+            usage!("{}: grid key {key} has no values", path.display());
         }
         all = (all.iter())
             .flat_map(|earlier| {

@@ -1,6 +1,7 @@
 //! A Slurm job array whose tasks work off a sweep.
 
 use super::Folder;
+use crate::output::{shell_word, usage};
 use crate::train::files;
 use anyhow::{Context, Result};
 use std::path::{Path, PathBuf};
@@ -16,10 +17,13 @@ impl Folder {
             |path: &Path| path.canonicalize().with_context(|| format!("{}: cannot be found", path.display()));
         let folder = absolute(&self.path)?;
         let program = std::env::current_exe().context("cannot tell where this program is")?;
-        let data = match data_dir {
-            Some(data) => format!(" --data-dir {}", quoted(&absolute(data)?)),
-            None => String::new(),
-        };
+        let data = data_dir.map(absolute).transpose()?;
+        for path in [&folder, &program].into_iter().chain(&data) {
+            if path.to_str().is_none_or(|text| text.contains(char::is_control)) {
+                usage!("{path:?} cannot be written into a script: choose a path of printable characters");
+            }
+        }
+        let data = data.map_or(String::new(), |data| format!(" --data-dir {}", shell_word(data.display())));
         // Twice the estimate, and an hour: nodes differ.
         let minutes = (2.0 * longest / 60.0).ceil() as u64 + 60;
         let text = format!(
@@ -34,13 +38,14 @@ impl Folder {
              #SBATCH --mem=1G\n\
              #SBATCH --time={minutes}\n\
              #SBATCH --requeue\n\
-             #SBATCH --signal=TERM@60\n\
-             #SBATCH --output={log}\n\
+             # Without B: only steps that srun starts would get the signal, and there are none.\n\
+             #SBATCH --signal=B:TERM@60\n\
+             #SBATCH --output={logs}\n\
              exec {program} sweep --worker --out {folder}{data}\n",
-            script = quoted(&folder.join("slurm.sh")),
-            log = folder.join("slurm-%A_%a.log").display(),
-            program = quoted(&program),
-            folder = quoted(&folder),
+            script = shell_word(folder.join("slurm.sh").display()),
+            logs = logs(&folder),
+            program = shell_word(program.display()),
+            folder = shell_word(folder.display()),
         );
         let path = self.path.join("slurm.sh");
         files::write_atomically(&path, text.as_bytes())?;
@@ -48,7 +53,9 @@ impl Folder {
     }
 }
 
-/// A path as one word of a shell.
-fn quoted(path: &Path) -> String {
-    format!("'{}'", path.display().to_string().replace('\'', r"'\''"))
+/// The logs of the tasks as an `#SBATCH` line names them. There `%` begins a pattern, which those of the folder's own
+/// name do not.
+fn logs(folder: &Path) -> String {
+    let folder = folder.display().to_string().replace('%', "%%").replace('\\', r"\\").replace('"', "\\\"");
+    format!("\"{folder}/slurm-%A_%a.log\"")
 }

@@ -5,7 +5,7 @@ use super::tickets::{Claim, HEARTBEAT};
 use crate::config::Choices;
 use crate::train::board::{Board, Line};
 use crate::train::lock::Held as HeldElsewhere;
-use crate::train::progress::Observer;
+use crate::train::progress::{Judged, Observer};
 use crate::train::{self, Interrupt, Options, Outcome, Resume, Run, Shared, lock};
 use anyhow::{Result, bail};
 use std::sync::{Mutex, mpsc};
@@ -124,8 +124,8 @@ impl Observer for Held<'_> {
         self.line.minibatch(epoch, train_error);
     }
 
-    fn epoch(&mut self, epoch: usize, train: Option<f64>, test: f64, best: f64) {
-        self.line.epoch(epoch, train, test, best);
+    fn epoch(&mut self, epoch: usize, train: Option<f64>, judged: Judged) {
+        self.line.epoch(epoch, train, judged);
     }
 
     fn may_write(&self) -> Result<()> {

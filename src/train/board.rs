@@ -1,10 +1,9 @@
 //! What a person sees of many runs: a bar a run and one for all on a terminal, a line a run elsewhere.
 
-use super::progress::{Observer, Stderr, screen};
+use super::progress::{Judged, Observer, say, screen};
 use super::{Run, lock};
 use indicatif::{HumanDuration, MultiProgress, ProgressBar, ProgressStyle};
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -86,8 +85,8 @@ impl Board {
             screen.insert_from_back(1, bar)
         });
         let (begun, shown) = (Instant::now(), Instant::now());
-        let (epochs, test) = (run.resolved.config.training.epochs, String::new());
-        Line { board: self, name, bar, epochs, total, done, first: done, begun, shown, test }
+        let (epochs, errors) = (run.resolved.config.training.epochs, String::new());
+        Line { board: self, name, bar, epochs, total, done, first: done, begun, shown, errors }
     }
 
     /// A run has come to its end, well or not: one line.
@@ -100,9 +99,7 @@ impl Board {
             (work.finished, work.runs.len())
         });
         self.show_overall();
-        let line = format!("[{finished}/{count}] {name}: {how}; {} left\n", HumanDuration(self.left()));
-        // Nothing can be done about a closed stderr.
-        let _ = Stderr.write_all(line.as_bytes());
+        say(&format!("[{finished}/{count}] {name}: {how}; {} left", HumanDuration(self.left())));
     }
 }
 
@@ -125,13 +122,13 @@ pub struct Line<'a> {
     first: u64,
     begun: Instant,
     shown: Instant,
-    test: String,
+    errors: String,
 }
 
 impl Line<'_> {
-    /// The last test error, in words, and how long the run took here.
+    /// The last error it is judged by, in words, and how long the run took here.
     pub fn summary(&self) -> String {
-        format!("{}{}", self.test, HumanDuration(self.begun.elapsed()))
+        format!("{}{}", self.errors, HumanDuration(self.begun.elapsed()))
     }
 }
 
@@ -155,22 +152,19 @@ impl Observer for Line<'_> {
             bar.set_message(format!(
                 "epoch {epoch}/{}  train {train_error:.2} %  {}{} left",
                 self.epochs,
-                self.test,
+                self.errors,
                 HumanDuration(left)
             ));
         }
         self.board.show_overall();
     }
 
-    fn epoch(&mut self, epoch: usize, _: Option<f64>, test: f64, _: f64) {
-        self.test = format!("test error {test:.2} %, ");
+    fn epoch(&mut self, epoch: usize, _: Option<f64>, judged: Judged) {
+        self.errors = format!("{} error {:.2} %, ", judged.set, judged.error);
         let tenth = |epoch: usize| 10 * epoch / self.epochs;
         if self.bar.is_none() && epoch > 0 && epoch < self.epochs && tenth(epoch) > tenth(epoch - 1) {
             let left = HumanDuration(self.board.left());
-            let line =
-                format!("{} epoch {epoch}/{}: {}{left} left in all\n", self.name, self.epochs, self.test);
-            // Nothing can be done about a closed stderr.
-            let _ = Stderr.write_all(line.as_bytes());
+            say(&format!("{} epoch {epoch}/{}: {}{left} left in all", self.name, self.epochs, self.errors));
         }
     }
 }

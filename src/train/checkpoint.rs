@@ -1,16 +1,19 @@
 //! Checkpoints: one safetensors file with the weights, and in its metadata all that resuming needs.
 
-use super::{files, name};
+use super::files;
 use crate::config::Config;
 use crate::engine::Report;
-use crate::model::network::Parameters;
+use crate::model::Parameters;
+use crate::name;
 use anyhow::{Context, Result, anyhow, bail};
 use candle_core::{Device, Tensor};
 use safetensors::SafeTensors;
+use safetensors::tensor::Metadata;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use tracing::warn;
 
@@ -43,6 +46,9 @@ pub struct Progress {
     pub running: Report,
     /// Best test error so far, percent.
     pub best_test_error: Option<f64>,
+    /// Best error on the validation images so far, percent, where there are any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub best_validation_error: Option<f64>,
     /// Best train error of an epoch so far, percent.
     pub best_train_error: Option<f64>,
 }
@@ -50,7 +56,7 @@ pub struct Progress {
 impl Progress {
     /// Whether the network has been tested before training, which is the first thing a run does.
     pub fn begun(&self) -> bool {
-        self.best_test_error.is_some()
+        self.best_test_error.is_some() || self.best_validation_error.is_some()
     }
 
     /// The next epoch whose numbers are to be recorded; 0 is before training.
@@ -63,14 +69,15 @@ impl Progress {
     /// # Errors
     /// The first thing that cannot be.
     fn check(&self) -> Result<()> {
-        name::check(&self.run, "the run's name")?;
+        name::check(&self.run, "the run's name").map_err(|error| anyhow!("{error}"))?;
         self.config.validate().map_err(|problem| anyhow!("{}: {}", problem.key, problem.message))?;
         let training = &self.config.training;
         if self.epoch > training.epochs {
             bail!("{} epochs are done of training.epochs = {}", self.epoch, training.epochs);
         }
         let percent = |error: Option<f64>| error.is_none_or(|error| (0.0..=100.0).contains(&error));
-        if !percent(self.best_test_error) || !percent(self.best_train_error) {
+        if ![self.best_test_error, self.best_validation_error, self.best_train_error].into_iter().all(percent)
+        {
             bail!("its best errors are not from 0 to 100 %");
         }
         Ok(())
@@ -137,6 +144,12 @@ impl RngPosition {
 /// Format written and read by this version.
 pub const FORMAT: u32 = 1;
 
+/// The most bytes a checkpoint can have: its header, and as many weights as a network may have, in 64 bits each.
+const MOST_BYTES: u64 = MOST_HEADER + 8 * (1 << 30);
+
+/// The most bytes of a header: names, shapes and metadata.
+const MOST_HEADER: u64 = 16 << 20;
+
 /// A checkpoint as bytes: the same bytes for the same run at the same place.
 ///
 /// # Errors
@@ -150,8 +163,8 @@ pub fn to_bytes(theta: &Parameters, progress: &Progress) -> Result<Vec<u8>> {
 pub struct Checkpoint {
     /// Its tensors.
     pub tensors: HashMap<String, Tensor>,
-    /// Its metadata; absent in a file of weights made elsewhere.
-    pub progress: Option<Progress>,
+    /// Its metadata as it stands there; absent in a file of weights made elsewhere.
+    metadata: Option<String>,
 }
 
 /// A file that is not whole.
@@ -168,48 +181,60 @@ impl fmt::Display for Damaged {
 /// Reads a checkpoint, or any safetensors file of weights.
 ///
 /// # Errors
-/// Where the file is missing, cut short or not safetensors ([`Damaged`]), or its metadata is of another
-/// version or says what cannot be.
+/// Where the file is missing, too large, or not whole ([`Damaged`]).
 pub fn read(path: &Path) -> Result<Checkpoint> {
     let name = path.display();
-    let bytes = fs::read(path).with_context(|| format!("{name}: cannot be read"))?;
     let damaged = || Damaged(path.to_path_buf());
-    let altered =
-        || format!("{name}: its metadata is not what eqprop wrote; use another checkpoint of the run");
+    let (mut file, size) = files::open(path).with_context(|| format!("{name}: cannot be read"))?;
+    if size > MOST_BYTES {
+        bail!("{name}: has {size} bytes; a checkpoint has at most {MOST_BYTES}");
+    }
+    let mut bytes = Vec::new();
+    file.by_ref().take(8).read_to_end(&mut bytes).with_context(damaged)?;
+    let header = bytes.as_slice().try_into().map_or(u64::MAX, u64::from_le_bytes);
+    if header > MOST_HEADER.min(size.saturating_sub(8)) {
+        let reason = anyhow!("it has {size} bytes, its header says that it has {header} alone");
+        return Err(reason.context(damaged()));
+    }
+    file.by_ref().take(header).read_to_end(&mut bytes).with_context(damaged)?;
+    let tensors: Metadata = serde_json::from_slice(&bytes[8..]).with_context(damaged)?;
+    if 8 + header + tensors.data_len() as u64 != size {
+        let said = tensors.data_len() as u64 + header + 8;
+        return Err(anyhow!("it has {size} bytes, its header says {said}").context(damaged()));
+    }
+    file.take(size).read_to_end(&mut bytes).with_context(damaged)?;
     let (_, header) = SafeTensors::read_metadata(&bytes).with_context(damaged)?;
     let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu).with_context(damaged)?;
-    let progress = match header.metadata().as_ref().and_then(|metadata| metadata.get(KEY)) {
-        None => None,
-        Some(text) => {
-            let format =
-                serde_json::from_str::<serde_json::Value>(text).with_context(altered)?["format"].as_u64();
-            if format != Some(u64::from(FORMAT)) {
-                bail!(
-                    "{name}: its metadata has format {format:?}, this eqprop reads format {FORMAT}: resume \
-                     it with the version that wrote it, or start from its weights with --init"
-                );
-            }
-            let progress: Progress = serde_json::from_str(text).with_context(altered)?;
-            progress.check().with_context(altered)?;
-            Some(progress)
-        }
-    };
-    Ok(Checkpoint { tensors, progress })
+    let metadata = header.metadata().as_ref().and_then(|metadata| metadata.get(KEY)).cloned();
+    Ok(Checkpoint { tensors, metadata })
 }
 
 /// Reads a checkpoint that must be one of ours.
 ///
 /// # Errors
-/// As [`read`], and where the file holds weights only.
+/// As [`read`], and where the file holds weights only, or metadata that this version does not understand.
 pub fn read_progress(path: &Path) -> Result<(Checkpoint, Progress)> {
+    let name = path.display();
     let checkpoint = read(path)?;
-    let Some(progress) = checkpoint.progress.clone() else {
+    let Some(text) = &checkpoint.metadata else {
         bail!(
-            "{}: holds weights but not the metadata of a checkpoint of eqprop; to start a new run from \
-             these weights use `train --init`",
-            path.display()
+            "{name}: holds weights but not the metadata of a checkpoint of eqprop; to start a new run from \
+             these weights use `train --init`"
         );
     };
+    let other = || {
+        format!(
+            "{name}: its metadata is not what this eqprop writes: use another checkpoint of the run or the version \
+             that wrote it, or start from its weights with --init"
+        )
+    };
+    let value: serde_json::Value = serde_json::from_str(text).with_context(other)?;
+    let format = value["format"].as_u64();
+    if format != Some(u64::from(FORMAT)) {
+        bail!("{}: its format is {format:?}, not {FORMAT}", other());
+    }
+    let progress: Progress = serde_path_to_error::deserialize(value).with_context(other)?;
+    progress.check().with_context(other)?;
     Ok((checkpoint, progress))
 }
 

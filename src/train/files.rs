@@ -1,9 +1,9 @@
 //! Files that are whole or absent under their final names, and folders in which nothing gets lost.
 
 use super::lock;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use tempfile::Builder;
 use tracing::{info, warn};
@@ -100,6 +100,36 @@ pub fn move_aside(folder: &Path) -> Result<PathBuf> {
     fs::rename(folder, &aside).with_context(complaint)?;
     warn!("{} holds what cannot be gone on with: it is now {}", folder.display(), aside.display());
     Ok(aside)
+}
+
+/// The most bytes of a text that a person writes: a configuration, a sweep.
+const MOST_TEXT: u64 = 1 << 20;
+
+/// Opens a file to read it, and says how many bytes it has. Pipes and devices, which may never end, are refused.
+///
+/// # Errors
+/// Where it cannot be opened or is no regular file. The caller names it.
+pub fn open(path: &Path) -> Result<(File, u64)> {
+    // Before opening: that waits, where a pipe has no writer.
+    if !fs::metadata(path)?.is_file() {
+        bail!("it is a folder, a pipe or a device: give a regular file");
+    }
+    let file = File::open(path)?;
+    let size = file.metadata()?.len();
+    Ok((file, size))
+}
+
+/// Reads a text that a person wrote.
+///
+/// # Errors
+/// As [`open`], and where it is too large or not UTF-8. The caller names it.
+pub fn read_text(path: &Path) -> Result<String> {
+    let mut text = String::new();
+    open(path)?.0.take(MOST_TEXT + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > MOST_TEXT {
+        bail!("it has more than {MOST_TEXT} bytes");
+    }
+    Ok(text)
 }
 
 /// Creates a folder and those above it.

@@ -8,7 +8,7 @@ pub mod fleet;
 mod health;
 mod interrupt;
 pub mod lock;
-pub mod name;
+mod memory;
 pub mod progress;
 mod resume;
 mod run;
@@ -25,11 +25,12 @@ pub(crate) use shared::lock;
 
 use crate::data::Split;
 use crate::engine::{Batch, Engine, Report};
+use crate::output::usage;
 use crate::rng;
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow};
 use checkpoint::RngPosition;
 use health::Health;
-use progress::Observer;
+use progress::{Judged, Observer};
 use rayon::ThreadPool;
 use sessions::Session;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -57,7 +58,7 @@ pub enum Outcome {
 /// Where there can be no such pool.
 pub fn thread_pool(threads: Option<usize>) -> Result<ThreadPool> {
     if threads == Some(0) {
-        bail!("--threads must be at least 1");
+        usage!("--threads must be at least 1");
     }
     rayon::ThreadPoolBuilder::new()
         // Autograd recurses through all steps of a phase.
@@ -168,6 +169,10 @@ fn close_epoch(
 ) -> Result<Option<Outcome>> {
     let stop = || interrupt.signal().is_some();
     let test = evaluate(run.engine.as_mut(), &run.dataset.test, &stop)?;
+    let validation = match run.dataset.validation.is_empty() {
+        true => None,
+        false => Some(evaluate(run.engine.as_mut(), &run.dataset.validation, &stop)?),
+    };
     let theta = run.engine.parameters()?;
     let training = &run.resolved.config.training;
     let after_training = run.progress.minibatch > 0;
@@ -187,7 +192,7 @@ fn close_epoch(
     let trained = std::mem::take(&mut run.progress.running);
     let trained = after_training.then_some(&trained);
     let mut metrics = Metrics::default();
-    metrics.push_reports(trained, &test);
+    metrics.push_reports(trained, validation.as_ref(), &test);
     metrics.push_weights(&theta)?;
     if let Some(summary) = angles {
         if epoch == 0 {
@@ -196,7 +201,8 @@ fn close_epoch(
         }
         metrics.push_angles(&summary);
     }
-    if let Some(speed) = speed {
+    // Not finite where the clock has stood still: `Instant` never runs backwards, but stops where it would.
+    if let Some(speed) = speed.filter(|speed| speed.is_finite()) {
         metrics.push("speed/minibatches_per_second", speed);
         metrics.push("speed/epoch_seconds", run.minibatches_per_epoch() as f64 / speed);
     }
@@ -210,17 +216,17 @@ fn close_epoch(
         run.progress.best_train_error = Some(best.min(error));
         run.progress.rng.shuffle = run.progress.epoch as u64;
     }
-    let best = run.progress.best_test_error.unwrap_or(f64::INFINITY);
-    let improved = test.error_percent() < best;
-    run.progress.best_test_error = Some(best.min(test.error_percent()));
+    let set = run.judged_by();
+    let (judged, best) = match &validation {
+        Some(validation) => (validation, &mut run.progress.best_validation_error),
+        None => (&test, &mut run.progress.best_test_error),
+    };
+    let error = judged.error_percent();
+    let improved = best.is_none_or(|best| error < best);
+    let best = *best.insert(best.map_or(error, |best| best.min(error)));
     observer.may_write()?;
     telemetry.write(run.progress.epoch, collapsed, &metrics)?;
-    observer.epoch(
-        run.progress.epoch,
-        trained.map(Report::error_percent),
-        test.error_percent(),
-        best.min(test.error_percent()),
-    );
+    observer.epoch(run.progress.epoch, trained.map(Report::error_percent), Judged { set, error, best });
     save(run, session, observer, improved)
 }
 
@@ -286,10 +292,8 @@ fn diverged(run: &Run, reason: &str) -> Result<Outcome> {
 
 fn interrupted(run: &Run, signal: i32) -> Outcome {
     info!(
-        "stopped by signal {signal} after {} epochs and {} minibatches; to go on: eqprop train --resume {}",
-        run.progress.epoch,
-        run.progress.minibatch,
-        run.checkpoints.last().display()
+        "stopped by signal {signal} after {} epochs and {} minibatches; to go on: {}",
+        run.progress.epoch, run.progress.minibatch, run.go_on
     );
     Outcome::Interrupted(signal)
 }

@@ -19,21 +19,41 @@ pub fn screen() -> Option<MultiProgress> {
     bars
 }
 
-/// stderr, for log lines: keeps them clear of progress bars.
+/// stderr, for progress and log lines: keeps them clear of progress bars, and drops what nobody reads.
 pub struct Stderr;
 
 impl Write for Stderr {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let bars = BARS.lock().map(|bars| bars.clone()).unwrap_or_default();
-        match bars {
-            Some(bars) => bars.suspend(|| io::stderr().write(bytes)),
-            None => io::stderr().write(bytes),
-        }
+        // A full or closed stderr is no reason to end a run.
+        let _ = match bars {
+            Some(bars) => bars.suspend(|| io::stderr().write_all(bytes)),
+            None => io::stderr().write_all(bytes),
+        };
+        Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        io::stderr().flush()
+        Ok(())
     }
+}
+
+/// Says a line of progress on stderr.
+pub fn say(line: &str) {
+    // Stderr drops what cannot be written.
+    let _ = Stderr.write_all(format!("{line}\n").as_bytes());
+}
+
+/// What a run is judged by while it trains: the error on the validation images where some are held out, else on
+/// the test images. Percent.
+#[derive(Clone, Copy, Debug)]
+pub struct Judged {
+    /// `validation` or `test`.
+    pub set: &'static str,
+    /// The error now.
+    pub error: f64,
+    /// The lowest so far, this one included.
+    pub best: f64,
 }
 
 /// Follows a run while it trains.
@@ -42,8 +62,8 @@ pub trait Observer {
     fn begin(&mut self) {}
     /// One minibatch more; `train_error` in percent, of the epoch (from 1) so far.
     fn minibatch(&mut self, epoch: usize, train_error: f64);
-    /// An epoch is complete: errors in percent. Epoch 0 is before training.
-    fn epoch(&mut self, epoch: usize, train: Option<f64>, test: f64, best: f64);
+    /// An epoch is complete, with this train error in percent. Epoch 0 is before training.
+    fn epoch(&mut self, epoch: usize, train: Option<f64>, judged: Judged);
     /// Asked before anything is written.
     ///
     /// # Errors
@@ -81,12 +101,16 @@ impl Display {
         Self { bar, epochs, total, done, started: None, done_at_start: done, last_shown: now, errors }
     }
 
-    /// Minibatches a second since the first, testing and saving included, and the time left at that speed.
-    fn speed(&self) -> (f64, Duration) {
+    /// Minibatches a second since the first, testing and saving included, and the time left at that speed, in words;
+    /// nothing where no time has passed.
+    fn pace(&self) -> String {
         let elapsed = self.started.map_or(0.0, |started| started.elapsed().as_secs_f64());
-        let speed = (self.done - self.done_at_start) as f64 / elapsed.max(1e-9);
-        let left = (self.total - self.done) as f64 / speed.max(1e-9);
-        (speed, Duration::from_secs_f64(left.min(1e9)))
+        let speed = (self.done - self.done_at_start) as f64 / elapsed;
+        if !speed.is_normal() {
+            return String::new();
+        }
+        let left = Duration::from_secs_f64(((self.total - self.done) as f64 / speed).min(1e9));
+        format!("  {speed:.0} minibatches/s  {} left", HumanDuration(left))
     }
 }
 
@@ -102,31 +126,24 @@ impl Observer for Display {
             return;
         }
         self.last_shown = Instant::now();
-        let (speed, left) = self.speed();
         bar.set_position(self.done);
         bar.set_message(format!(
-            "epoch {epoch}/{}  train error {train_error:.2} %{}  {speed:.0} minibatches/s  {} left",
+            "epoch {epoch}/{}  train error {train_error:.2} %{}{}",
             self.epochs,
             self.errors,
-            HumanDuration(left)
+            self.pace()
         ));
     }
 
-    fn epoch(&mut self, epoch: usize, train: Option<f64>, test: f64, best: f64) {
-        self.errors = format!("  test error {test:.2} % (best {best:.2})");
+    fn epoch(&mut self, epoch: usize, train: Option<f64>, judged: Judged) {
+        let Judged { set, error, best } = judged;
+        self.errors = format!("  {set} error {error:.2} % (best {best:.2})");
         let train = train.map_or(String::new(), |error| format!("  train error {error:6.2} %"));
-        let pace = if self.done > self.done_at_start {
-            let (speed, left) = self.speed();
-            format!("  {speed:.0} minibatches/s  {} left", HumanDuration(left))
-        } else {
-            String::new()
-        };
-        let line = format!(
-            "epoch {epoch:>3}/{}{train}  test error {test:6.2} %  best {best:6.2} %{pace}\n",
+        let pace = self.pace();
+        say(&format!(
+            "epoch {epoch:>3}/{}{train}  {set} error {error:6.2} %  best {best:6.2} %{pace}",
             self.epochs
-        );
-        // Nothing can be done about a closed stderr.
-        let _ = Stderr.write_all(line.as_bytes());
+        ));
     }
 }
 

@@ -4,11 +4,13 @@ use super::checkpoint::{self, Checkpoint, Folder, Progress, RngPosition};
 use super::lock::Lock;
 use super::resume::{self, From, Resume};
 use super::sessions::{Session, Surroundings};
-use super::{Shared, files, name};
+use super::{Shared, files, memory};
 use crate::config::{Choices, Config, DeviceChoice, Resolved};
 use crate::data::{DataChoice, Dataset};
 use crate::engine::{Engine, Report};
-use crate::model::network::Parameters;
+use crate::model::Parameters;
+use crate::name;
+use crate::output::shell_word;
 use anyhow::{Context, Result, bail};
 use candle_core::Device;
 use std::collections::BTreeMap;
@@ -59,6 +61,8 @@ pub struct Run {
     engine_name: &'static str,
     /// How many threads it has for that.
     threads: usize,
+    /// The command that goes on from its last checkpoint.
+    pub go_on: String,
 }
 
 impl Run {
@@ -107,10 +111,14 @@ impl Run {
         };
         dataset.check(&config.network.dims)?;
         info!(
-            "data: {} ({}), {} training and {} test images",
+            "data: {} ({}), {} training{} and {} test images",
             dataset.name,
             dataset.source,
             dataset.train.len(),
+            match dataset.validation.len() {
+                0 => String::new(),
+                held_out => format!(", {held_out} validation"),
+            },
             dataset.test.len()
         );
         let checkpoints = Folder::new(checkpoints_path, config.training.keep_checkpoints);
@@ -169,9 +177,11 @@ impl Run {
                 rng: RngPosition::new(config.training.seed, 0, 0),
                 running: Report::default(),
                 best_test_error: None,
+                best_validation_error: None,
                 best_train_error: None,
             },
         };
+        let go_on = go_on(options, shared, &checkpoints.last());
         let device = describe(&device);
         Ok(Some(Self {
             resolved,
@@ -186,6 +196,7 @@ impl Run {
             device,
             engine_name,
             threads,
+            go_on,
         }))
     }
 
@@ -200,6 +211,11 @@ impl Run {
         let per_epoch = self.minibatches_per_epoch();
         let total = per_epoch * self.resolved.config.training.epochs as u64;
         (total, per_epoch * self.progress.epoch as u64 + self.progress.minibatch)
+    }
+
+    /// Which images the best epoch is chosen on: `validation` where some are held out, else `test`.
+    pub fn judged_by(&self) -> &'static str {
+        if self.dataset.validation.is_empty() { "test" } else { "validation" }
     }
 
     /// Creates the run's folders, makes them this process's, and records its configuration and surroundings.
@@ -233,6 +249,7 @@ impl Run {
             let mut fields = serde_json::to_value(&surroundings)?;
             fields["run"] = self.progress.run.clone().into();
             fields["seed"] = self.resolved.config.training.seed.into();
+            fields["best_by"] = self.judged_by().into();
             fields["data"] = serde_json::json!({
                 "name": self.dataset.name,
                 "source": self.dataset.source,
@@ -260,6 +277,13 @@ impl Run {
         let bytes = parameters * config.training.dtype.dtype().size_in_bytes();
         let files = 2 + config.training.keep_checkpoints;
         let (minibatches, _) = self.minibatches();
+        if !self.dataset.validation.is_empty() {
+            text += &format!(
+                "{} training images, and {} of them held out for validation, on which the best epoch is chosen\n",
+                self.dataset.train.len(),
+                self.dataset.validation.len()
+            );
+        }
         text += &format!(
             "{parameters} parameters, {:.1} MB a checkpoint, {:.0} MB for {files} of them\n\
              {minibatches} minibatches of {} images in {} epochs, {} + {} steps each\n",
@@ -284,6 +308,26 @@ fn check_free(folders: &[&Path]) -> Result<()> {
             taken.display()
         ),
     }
+}
+
+/// The command that goes on from a checkpoint, to be pasted where this one was typed.
+fn go_on(options: &Options, shared: &Shared, last: &Path) -> String {
+    let program = std::env::args().next().unwrap_or("eqprop".into());
+    let mut command = format!("{} train --resume {}", shell_word(program), shell_word(last.display()));
+    let folders = [
+        ("--runs-dir", Some(options.runs_dir.as_path()).filter(|folder| *folder != Path::new("runs"))),
+        (
+            "--checkpoints-dir",
+            Some(options.checkpoints_dir.as_path()).filter(|folder| *folder != Path::new("checkpoints")),
+        ),
+        ("--data-dir", shared.data_dir()),
+    ];
+    for (flag, folder) in folders {
+        if let Some(folder) = folder {
+            command += &format!(" {flag} {}", shell_word(folder.display()));
+        }
+    }
+    command
 }
 
 /// The name of the run that is asked for, which is that of its data set too.
@@ -323,6 +367,7 @@ pub fn initial_parameters(config: &Config, init: Option<&Path>, device: &Device)
     if let Some(path) = init {
         return fitting(config, path, &checkpoint::read(path)?, device);
     }
+    memory::check(config)?;
     let (network, training) = (&config.network, &config.training);
     let dtype = training.dtype.dtype();
     let psi = config.psi_degrees();

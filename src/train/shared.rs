@@ -1,7 +1,7 @@
 //! What the runs of one process share: data sets, devices, and the hubs where replicas meet.
 
 use super::{TEST_BATCH, open_device};
-use crate::config::{Config, DeviceChoice, TrainingConfig};
+use crate::config::{Config, DeviceChoice, MOST_REPLICAS, TrainingConfig};
 use crate::data::{self, Dataset};
 use crate::engine::replicas::Hub;
 use crate::engine::{self, Engine};
@@ -10,11 +10,8 @@ use anyhow::Result;
 use candle_core::Device;
 use rayon::ThreadPool;
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
-
-/// Each replica has a thread; beyond so many they would only wait for each other.
-const MOST_REPLICAS: usize = 256;
 
 /// Free memory of a GPU in bytes; `None` for a CPU.
 #[cfg(feature = "cuda")]
@@ -83,11 +80,25 @@ impl Shared {
         }
     }
 
+    /// The user's data folder, if any.
+    pub fn data_dir(&self) -> Option<&Path> {
+        self.data_dir.as_deref()
+    }
+
     /// The data set that a configuration asks for.
     ///
     /// # Errors
-    /// As [`data::load`].
+    /// As [`data::load`], and [`Dataset::hold_out`].
     pub fn dataset(&self, training: &TrainingConfig) -> Result<Arc<Dataset>> {
+        let whole = self.whole_dataset(training)?;
+        match training.validation {
+            0 => Ok(whole),
+            // Another for every seed, so kept no longer than its run.
+            count => Ok(Arc::new(whole.hold_out(count, training.seed)?)),
+        }
+    }
+
+    fn whole_dataset(&self, training: &TrainingConfig) -> Result<Arc<Dataset>> {
         let key = format!("{:?} {:?} {:?}", training.data, training.limit_train, training.limit_test);
         let mut loaded = lock(&self.data);
         if let Some(dataset) = loaded.get(&key) {

@@ -21,8 +21,8 @@ impl Metrics {
         self.0.push((tag.into(), value));
     }
 
-    /// What training and testing showed. Errors in percent.
-    pub fn push_reports(&mut self, train: Option<&Report>, test: &Report) {
+    /// What training, the images held out and testing showed. Errors in percent.
+    pub fn push_reports(&mut self, train: Option<&Report>, validation: Option<&Report>, test: &Report) {
         if let Some(train) = train {
             self.push("error/train", train.error_percent());
             self.push("loss/train", train.mean_loss());
@@ -30,6 +30,10 @@ impl Metrics {
             self.push("settle/residual_two_steps", train.residual_two_steps);
             self.push("settle/steps", train.mean_steps());
             self.push("settle/unsettled_percent", train.unsettled_percent());
+        }
+        if let Some(validation) = validation {
+            self.push("error/validation", validation.error_percent());
+            self.push("loss/validation", validation.mean_loss());
         }
         self.push("error/test", test.error_percent());
         self.push("loss/test", test.mean_loss());

@@ -1,23 +1,109 @@
-//! TensorBoard event files.
+//! TensorBoard event files: records of Event messages, each with its length and masked checksums.
 //!
-//! Written through the record writer of tensorboard-rs, but not through its threads, which abort
-//! where a write fails and lose events at the end of a process.
+//! Only what this program writes is stated here, of TensorFlow's `event.proto` and `summary.proto`.
 
 use anyhow::{Context, Result};
-use protobuf::Message;
+use prost::{Enumeration, Message, Oneof};
 use std::fs::{File, OpenOptions};
-use std::io::BufWriter;
+use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
-use tensorboard_proto::event::{Event, SessionLog, SessionLog_SessionStatus};
-use tensorboard_proto::summary::{Summary, Summary_Image, Summary_Value};
-use tensorboard_rs::record_writer::RecordWriter;
-use tensorboard_rs::summary;
+
+/// `Event`.
+#[derive(Clone, PartialEq, Message)]
+struct Event {
+    /// Seconds since 1970.
+    #[prost(double, tag = 1)]
+    wall_time: f64,
+    #[prost(int64, tag = 2)]
+    step: i64,
+    #[prost(oneof = "What", tags = "3, 5, 7")]
+    what: Option<What>,
+}
+
+#[derive(Clone, PartialEq, Oneof)]
+enum What {
+    #[prost(string, tag = 3)]
+    FileVersion(String),
+    #[prost(message, tag = 5)]
+    Summary(Summary),
+    #[prost(message, tag = 7)]
+    SessionLog(SessionLog),
+}
+
+/// `SessionLog`.
+#[derive(Clone, PartialEq, Message)]
+struct SessionLog {
+    #[prost(enumeration = "Status", tag = 1)]
+    status: i32,
+}
+
+/// `SessionLog.SessionStatus`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Enumeration)]
+#[repr(i32)]
+enum Status {
+    Unspecified = 0,
+    Start = 1,
+}
+
+/// `Summary`.
+#[derive(Clone, PartialEq, Message)]
+struct Summary {
+    #[prost(message, repeated, tag = 1)]
+    value: Vec<Tagged>,
+}
+
+/// `Summary.Value`.
+#[derive(Clone, PartialEq, Message)]
+struct Tagged {
+    #[prost(string, tag = 1)]
+    tag: String,
+    #[prost(oneof = "Value", tags = "2, 4")]
+    value: Option<Value>,
+}
+
+#[derive(Clone, PartialEq, Oneof)]
+enum Value {
+    #[prost(float, tag = 2)]
+    Number(f32),
+    #[prost(message, tag = 4)]
+    Image(Image),
+}
+
+/// `Summary.Image`.
+#[derive(Clone, PartialEq, Message)]
+struct Image {
+    #[prost(int32, tag = 1)]
+    height: i32,
+    #[prost(int32, tag = 2)]
+    width: i32,
+    /// 3: RGB.
+    #[prost(int32, tag = 3)]
+    colorspace: i32,
+    /// PNG.
+    #[prost(bytes = "vec", tag = 4)]
+    encoded: Vec<u8>,
+}
+
+/// The checksum of records: CRC-32C, turned and shifted, so that the checksum of a record that holds checksums is
+/// one too.
+fn masked_checksum(bytes: &[u8]) -> u32 {
+    crc32c::crc32c(bytes).rotate_right(15).wrapping_add(0xa282_ead8)
+}
+
+/// Writes a record: its length, the checksum of the length, itself, and its checksum.
+fn write_record(file: &mut impl Write, record: &[u8]) -> io::Result<()> {
+    let length = (record.len() as u64).to_le_bytes();
+    file.write_all(&length)?;
+    file.write_all(&masked_checksum(&length).to_le_bytes())?;
+    file.write_all(record)?;
+    file.write_all(&masked_checksum(record).to_le_bytes())
+}
 
 /// A new event file in a run's folder.
 pub struct EventFile {
     path: PathBuf,
-    writer: RecordWriter<BufWriter<File>>,
+    file: BufWriter<File>,
 }
 
 impl EventFile {
@@ -46,17 +132,10 @@ impl EventFile {
             })
             .context("no free name for an event file")?;
         let file = file.with_context(|| format!("{}: cannot be created", path.display()))?;
-        let mut events = Self { path, writer: RecordWriter::new(BufWriter::new(file)) };
-        let mut version = Event::new();
-        version.set_file_version("brain.Event:2".into());
-        events.write(version)?;
+        let mut events = Self { path, file: BufWriter::new(file) };
+        events.write(0, What::FileVersion("brain.Event:2".into()))?;
         if let Some(step) = resumed_at {
-            let mut log = SessionLog::new();
-            log.set_status(SessionLog_SessionStatus::START);
-            let mut event = Event::new();
-            event.set_step(step as i64);
-            event.set_session_log(log);
-            events.write(event)?;
+            events.write(step, What::SessionLog(SessionLog { status: Status::Start.into() }))?;
         }
         events.flush()?;
         Ok(events)
@@ -67,10 +146,7 @@ impl EventFile {
     /// # Errors
     /// Names the file where it cannot be written.
     pub fn scalar(&mut self, tag: &str, value: f64, step: usize) -> Result<()> {
-        let mut event = Event::new();
-        event.set_step(step as i64);
-        event.set_summary(summary::scalar(tag, value as f32));
-        self.write(event)
+        self.summary(tag, Value::Number(value as f32), step)
     }
 
     /// Adds a picture, encoded as PNG.
@@ -78,20 +154,8 @@ impl EventFile {
     /// # Errors
     /// Names the file where it cannot be written.
     pub fn image(&mut self, tag: &str, png: Vec<u8>, width: u32, height: u32, step: usize) -> Result<()> {
-        let mut image = Summary_Image::new();
-        image.set_width(width as i32);
-        image.set_height(height as i32);
-        image.set_colorspace(3);
-        image.set_encoded_image_string(png);
-        let mut value = Summary_Value::new();
-        value.set_tag(tag.into());
-        value.set_image(image);
-        let mut summary = Summary::new();
-        summary.mut_value().push(value);
-        let mut event = Event::new();
-        event.set_step(step as i64);
-        event.set_summary(summary);
-        self.write(event)
+        let (height, width) = (height as i32, width as i32);
+        self.summary(tag, Value::Image(Image { height, width, colorspace: 3, encoded: png }), step)
     }
 
     /// Hands everything to the operating system.
@@ -99,17 +163,39 @@ impl EventFile {
     /// # Errors
     /// Names the file where it cannot be written.
     pub fn flush(&mut self) -> Result<()> {
-        self.writer.flush().with_context(|| self.complaint())
+        self.file.flush().with_context(|| self.complaint())
     }
 
-    fn write(&mut self, mut event: Event) -> Result<()> {
+    fn summary(&mut self, tag: &str, value: Value, step: usize) -> Result<()> {
+        let value = vec![Tagged { tag: tag.into(), value: Some(value) }];
+        self.write(step, What::Summary(Summary { value }))
+    }
+
+    fn write(&mut self, step: usize, what: What) -> Result<()> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        event.set_wall_time(now.as_secs_f64());
-        let bytes = event.write_to_bytes().with_context(|| self.complaint())?;
-        self.writer.write(&bytes).with_context(|| self.complaint())
+        let event = Event { wall_time: now.as_secs_f64(), step: step as i64, what: Some(what) };
+        write_record(&mut self.file, &event.encode_to_vec()).with_context(|| self.complaint())
     }
 
     fn complaint(&self) -> String {
         format!("{}: cannot be written. Is there space left?", self.path.display())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_are_those_of_the_format() {
+        // The check value that goes with the polynomial.
+        assert_eq!(crc32c::crc32c(b"123456789"), 0xe306_9283);
+        let event = Event { wall_time: 0.0, step: 0, what: Some(What::FileVersion("brain.Event:2".into())) };
+        let record = event.encode_to_vec();
+        assert_eq!(record, [&[0x1a, 13][..], b"brain.Event:2"].concat());
+        let mut file = Vec::new();
+        write_record(&mut file, &record).unwrap();
+        assert_eq!((file.len(), &file[..8]), (8 + 4 + 15 + 4, &15u64.to_le_bytes()[..]));
+        assert_eq!(file[27..], masked_checksum(&record).to_le_bytes());
     }
 }

@@ -1,7 +1,8 @@
 //! The names of runs. They become names of folders, so each is checked wherever it comes from: the command
 //! line, a checkpoint's metadata, a sweep's plan, the name of a data folder.
 
-use anyhow::{Result, bail};
+use crate::output::usage;
+use anyhow::Result;
 
 /// The longest name in bytes; file systems take 255, of which `.1`, `-data` and the like need some.
 const LONGEST: usize = 200;
@@ -16,8 +17,8 @@ pub fn check(name: &str, place: &str) -> Result<()> {
         "it is empty"
     } else if name.contains(['/', '\\']) {
         "it leads to another folder"
-    } else if name.starts_with('.') {
-        "it begins with a dot"
+    } else if name.starts_with(['.', '-']) {
+        "it begins with a dot or a dash"
     } else if name.chars().any(char::is_control) {
         "it holds control characters"
     } else if name.len() > LONGEST {
@@ -25,7 +26,7 @@ pub fn check(name: &str, place: &str) -> Result<()> {
     } else {
         return Ok(());
     };
-    bail!("{place}: {name:?} cannot name a run, because {problem}: use letters, digits, '-' and '_'")
+    usage!("{place}: {name:?} cannot name a run, because {problem}: use letters, digits, '-' and '_'")
 }
 
 /// The name that a run with the user's `name` has on the data set `data`: on any but MNIST it carries the
@@ -39,4 +40,19 @@ pub fn on_data(name: &str, data: &str) -> Result<String> {
         return Ok(name.to_string());
     }
     Ok(format!("{name}-{data}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_one_part_of_a_path() {
+        for name in ["a", "ep-1h seed0", "größe"] {
+            assert!(check(name, "here").is_ok(), "{name}");
+        }
+        for name in ["", ".", "../x", "a/b", "a\nb", "a\x1b[2J", "-x", &"x".repeat(201)] {
+            assert!(check(name, "here").is_err(), "{name}");
+        }
+    }
 }

@@ -1,0 +1,103 @@
+//! What the program says: results on stdout, all else on stderr; and which exit status an error asks for.
+
+use anyhow::Result;
+use std::fmt;
+use std::io::{self, ErrorKind, Write};
+
+/// What a user asked for is wrong: a value, a key, a combination. Exit status 2.
+#[derive(Debug)]
+pub struct Usage(pub String);
+
+impl fmt::Display for Usage {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Usage {}
+
+/// Returns a [`Usage`] error with a formatted message, as `bail!` does any error.
+macro_rules! usage {
+    ($($message:tt)*) => { return Err($crate::output::Usage(format!($($message)*)).into()) };
+}
+pub(crate) use usage;
+
+/// stdout does not take a result.
+#[derive(Debug)]
+struct Unwritten(io::Error);
+
+impl fmt::Display for Unwritten {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "the result cannot be written to standard output: {}", self.0)
+    }
+}
+
+impl std::error::Error for Unwritten {}
+
+/// Writes a result to stdout, whole.
+///
+/// # Errors
+/// Where stdout does not take it: a full disk, or a reader that is gone.
+pub fn result(text: &str) -> Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(unwritten)
+}
+
+/// What [`result`] reports where stdout fails so.
+pub fn unwritten(error: io::Error) -> anyhow::Error {
+    Unwritten(error).into()
+}
+
+/// Says what went wrong, unless nobody is left to listen, and returns the exit status: 2 for wrong usage, 141
+/// where the reader of stdout is gone, as SIGPIPE would give, and 1 otherwise.
+pub fn complain(error: &anyhow::Error) -> u8 {
+    let gone = |unwritten: &Unwritten| unwritten.0.kind() == ErrorKind::BrokenPipe;
+    if error.downcast_ref().is_some_and(gone) {
+        return 128 + 13;
+    }
+    say(&format!("eqprop: {error:#}\n"));
+    if error.downcast_ref::<Usage>().is_some() { 2 } else { 1 }
+}
+
+/// Says on stderr what went wrong; words of the user's are in it.
+pub fn say(text: &str) {
+    let lines: Vec<String> = text.split('\n').map(visible).collect();
+    // Nothing can be done about a closed stderr.
+    let _ = io::stderr().write_all(lines.join("\n").as_bytes());
+}
+
+/// A line whose control characters can do nothing to a terminal or a file: they are spelt out.
+pub fn visible(line: &str) -> String {
+    let spell = |c: char| match c.is_control() {
+        true => c.escape_default().to_string(),
+        false => c.to_string(),
+    };
+    line.chars().map(spell).collect()
+}
+
+/// A path or other text as one word of a shell, for commands that are to be pasted.
+pub fn shell_word(text: impl fmt::Display) -> String {
+    let text = text.to_string();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=:,@%".contains(c);
+    if !text.is_empty() && text.chars().all(plain) {
+        return text;
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_characters_are_spelt_out() {
+        assert_eq!(visible("a\x1b[31mb\nψ\u{9b}"), "a\\u{1b}[31mb\\nψ\\u{9b}");
+    }
+
+    #[test]
+    fn shell_words_are_quoted_where_they_must_be() {
+        for (text, word) in [("a/b-1.x", "a/b-1.x"), ("", "''"), ("a b", "'a b'"), ("it's", r"'it'\''s'")] {
+            assert_eq!(shell_word(text), word);
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! Sizes no machine has, files that never end, and values that are not what they seem: refused with a word, at
+//! once, before anything is allocated for them.
+
+mod common;
+
+use common::Place;
+use std::ffi::{CString, OsStr};
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
+use std::time::{Duration, Instant};
+
+/// Runs the program, which must fail with `status` within seconds, in words that hold all of `words` and nothing that
+/// does something to a terminal.
+fn refused(place: &Place, arguments: &[&str], environment: &[(&str, &str)], status: i32, words: &[&str]) {
+    let mut command = place.eqprop();
+    command.args(arguments).envs(environment.iter().copied()).env("RUST_BACKTRACE", "1");
+    let begun = Instant::now();
+    let output = command.timeout(Duration::from_secs(20)).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(status), "{arguments:?} {environment:?}: {said}");
+    assert!(begun.elapsed() < Duration::from_secs(10), "{arguments:?} took {:?}", begun.elapsed());
+    for word in words {
+        assert!(said.contains(word), "{arguments:?} {environment:?} should mention {word:?}: {said}");
+    }
+    assert!(!said.contains("panicked") && !said.contains("   0: "), "{said}");
+    assert!(!said.contains(|c: char| c.is_control() && c != '\n'), "{said:?}");
+}
+
+#[test]
+fn impossible_sizes_are_refused_with_their_bounds() {
+    let place = Place::new();
+    let huge = i64::MAX.to_string();
+    for (key, value, bound) in [
+        ("training.batch_size", "2147483648", "65536"),
+        ("training.replicas", &huge, "256"),
+        ("training.epochs", &huge, "1000000"),
+        ("training.keep_checkpoints", &huge, "1000000"),
+        ("training.angle_minibatches", &huge, "10000"),
+        ("learning.T", &huge, "100000"),
+        ("learning.K", &huge, "100000"),
+        ("network.dims", "[64, 9223372036854775807, 4]", "1000000 neurons"),
+        ("network.dims", "[64, 1000000, 1000000, 4]", "weights and biases"),
+    ] {
+        let setting = format!("{key}={value}");
+        let mut arguments = vec!["train", "--algo", "ep", "--data-dir", "data", "--set", &setting];
+        if value.contains("1000000, 1000000") {
+            arguments.extend(["--set", "learning.learning_rates=[0.1, 0.1, 0.1]"]);
+        }
+        refused(&place, &arguments, &[], 2, &[key, "--set", bound]);
+    }
+    let most = u64::MAX.to_string();
+    refused(&place, &["config", "--algo", "ep", "--depth", &most], &[], 2, &["depth", "100"]);
+    refused(&place, &["toy", "--first-steps", &most], &[], 2, &["--first-steps", "1000000"]);
+    refused(&place, &["toy", "--second-steps", &most], &[], 2, &["--second-steps", "1000"]);
+    refused(&place, &["toy", "--theta", "nan"], &[], 2, &["--theta", "finite"]);
+    refused(&place, &["angle", "--algo", "ep", "--batches", &most], &[], 2, &["--batches", "10000"]);
+    refused(&place, &["bench", "--algo", "ep", "--minibatches", &most], &[], 2, &["--minibatches"]);
+    refused(&place, &["train", "--algo", "ep", "--threads", &most], &[], 2, &["--threads", "1024"]);
+    let gdd =
+        ["gdd", "--algo", "ep", "--data-dir", "data", "--set", "network.dims=[64, 24, 4]", "--out", "g"];
+    refused(&place, &[&gdd[..], &["--index", &most]].concat(), &[], 2, &["--index", "230 training images"]);
+    assert!(!place.path("runs").exists() && !place.path("g").exists());
+}
+
+#[test]
+fn limits_beyond_the_data_are_no_limits() {
+    let place = Place::new();
+    let limit = format!("training.limit_train={}", i64::MAX);
+    place.eqprop().args(place.small_run("ep", &["--epochs", "1", "--set", &limit])).assert().success();
+}
+
+#[test]
+fn a_sweep_of_too_many_runs_is_refused() {
+    let place = Place::new();
+    let list: Vec<String> = (1..=10_000).map(|i| i.to_string()).collect();
+    let list = list.join(", ");
+    let text = format!(
+        "title = 't'\ngrid.training.seed = [{list}]\n[[rows]]\nconfig = 'ep-1h'\ngrid.learning.T = [{list}]\ngrid.learning.K = [{list}]\n"
+    );
+    fs::write(place.path("s.toml"), text).unwrap();
+    let arguments = ["sweep", "--config", "s.toml", "--data-dir", "data", "--dry-run"];
+    refused(&place, &arguments, &[], 2, &["s.toml", "1000000000000 runs", "at most 100000"]);
+    let most = u64::MAX.to_string();
+    refused(&place, &[&arguments[..], &["--workers", &most]].concat(), &[], 2, &["--workers", "1024"]);
+    fs::write(place.path("s.toml"), format!("title = 't'\n[[rows]]\nalgo = 'ep'\ndepth = {}\n", i64::MAX))
+        .unwrap();
+    refused(&place, &arguments, &[], 2, &["s.toml row 1", "depth"]);
+}
+
+#[test]
+fn more_memory_than_there_is_is_not_asked_for() {
+    let place = Place::new();
+    let dims = ["--set", "network.dims=[64, 1000000, 1000, 4]", "--set", "training.batch_size=65536"];
+    let rates = ["--set", "learning.learning_rates=[0.1, 0.1, 0.1]", "--dry-run"];
+    let arguments = [&["train", "--algo", "ep", "--data-dir", "data"][..], &dims, &rates].concat();
+    refused(&place, &arguments, &[], 1, &["network.dims", "training.batch_size", "GiB"]);
+}
+
+#[test]
+fn pipes_and_devices_are_refused_instead_of_waited_for() {
+    let place = Place::new();
+    place.eqprop().args(place.small_run("ep", &["--epochs", "1", "--name", "r-data"])).assert().success();
+    let pipe = |name: &str| {
+        let path = CString::new(place.path(name).as_os_str().as_bytes()).unwrap();
+        // SAFETY: the path is a string that ends in zero.
+        assert_eq!(unsafe { libc::mkfifo(path.as_ptr(), 0o600) }, 0);
+    };
+    pipe("pipe");
+    for file in ["pipe", "/dev/zero"] {
+        let what = [file, "regular file"];
+        refused(&place, &["eval", "--checkpoint", file, "--data-dir", "data"], &[], 1, &what);
+        refused(&place, &["train", "--resume", file, "--data-dir", "data"], &[], 1, &what);
+        refused(&place, &place.small_run("ep", &["--init", file]), &[], 1, &what);
+        refused(&place, &["config", "--config", file], &[], 1, &what);
+        refused(&place, &["sweep", "--config", file, "--out", "s", "--dry-run"], &[], 1, &what);
+    }
+    fs::remove_file(place.path("data/train-labels-idx1-ubyte")).unwrap();
+    pipe("data/train-labels-idx1-ubyte");
+    refused(
+        &place,
+        &place.small_run("ep", &["--dry-run"]),
+        &[],
+        1,
+        &["train-labels-idx1-ubyte", "regular file"],
+    );
+}
+
+#[test]
+fn a_checkpoint_is_as_large_as_its_header_says() {
+    let place = Place::new();
+    place.eqprop().args(place.small_run("ep", &["--epochs", "1", "--name", "r-data"])).assert().success();
+    let good = fs::read(place.path("checkpoints/r-data/last.safetensors")).unwrap();
+    let eval = ["eval", "--checkpoint", "bad.safetensors", "--data-dir", "data"];
+    // A terabyte of nothing behind it, and headers that claim more than there is.
+    fs::write(place.path("bad.safetensors"), &good).unwrap();
+    File::options().write(true).open(place.path("bad.safetensors")).unwrap().set_len(1 << 40).unwrap();
+    refused(&place, &eval, &[], 1, &["bad.safetensors", "1099511627776 bytes"]);
+    File::options().write(true).open(place.path("bad.safetensors")).unwrap().set_len(1 << 32).unwrap();
+    refused(&place, &eval, &[], 1, &["bad.safetensors", "4294967296 bytes"]);
+    fs::write(place.path("bad.safetensors"), [&u64::MAX.to_le_bytes()[..], &good[8..]].concat()).unwrap();
+    refused(&place, &eval, &[], 1, &["bad.safetensors", "header"]);
+    // A metadata that no run has written: sizes without a hidden layer, and a name that leaves the folder.
+    for (from, to, word) in [
+        ("[64,24,4]", "[64]     ", "network.dims"),
+        (r#"\"run\":\"r-data\""#, r#"\"run\":\"../../\""#, "cannot name a folder"),
+        (r#"\"K\":10"#, r#"\"K\":-1"#, "learning.K"),
+    ] {
+        let header = String::from_utf8_lossy(&good[8..]).into_owned();
+        assert!(header.contains(from), "{header}");
+        let at = header.find(from).unwrap() + 8;
+        let bytes = [&good[..at], to.as_bytes(), &good[at + from.len()..]].concat();
+        fs::write(place.path("bad.safetensors"), bytes).unwrap();
+        refused(&place, &eval, &[], 1, &["bad.safetensors", word]);
+    }
+}
+
+#[test]
+fn what_a_data_header_claims_is_not_read_on_its_word() {
+    let place = Place::new();
+    // Two gigabytes of zeros in two megabytes, as labels of images that are not there.
+    let path = place.path("data/train-labels-idx1-ubyte.gz");
+    let mut gz = flate2::write::GzEncoder::new(File::create(&path).unwrap(), flate2::Compression::fast());
+    gz.write_all(&[0, 0, 8, 1, 0xff, 0xff, 0xff, 0xff]).unwrap();
+    for _ in 0..2048 {
+        gz.write_all(&[0; 1 << 20]).unwrap();
+    }
+    gz.finish().unwrap();
+    fs::remove_file(place.path("data/train-labels-idx1-ubyte")).unwrap();
+    let dry = place.small_run("ep", &["--dry-run"]);
+    refused(&place, &dry, &[], 1, &["train-labels-idx1-ubyte.gz", "4294967295"]);
+    // A size that could be, behind which more follows: read no further than that.
+    let mut bytes = vec![0, 0, 8, 1];
+    bytes.extend(230u32.to_be_bytes());
+    bytes.extend([0; 1 << 20]);
+    fs::remove_file(&path).unwrap();
+    fs::write(place.path("data/train-labels-idx1-ubyte"), bytes).unwrap();
+    refused(&place, &dry, &[], 1, &["train-labels-idx1-ubyte", "more bytes follow"]);
+}
+
+#[test]
+fn names_and_values_with_control_characters_are_refused() {
+    let place = Place::new();
+    for name in ["a\nb", "a\x1b[31mb", "-x", "..", ""] {
+        let arguments = place.small_run("ep", &["--name", name]);
+        let status = place.eqprop().args(arguments).arg("--dry-run").output().unwrap().status;
+        assert_eq!(status.code(), Some(2), "{name:?}");
+    }
+    refused(&place, &place.small_run("ep", &["--name", "a\nb"]), &[], 2, &["--name", r"a\nb"]);
+    fs::write(place.path("s.toml"), "title = 't'\n[[rows]]\nconfig = 'ep-1h'\nlabel = \"a\\nb\"\n").unwrap();
+    refused(&place, &["sweep", "--config", "s.toml", "--dry-run"], &[], 2, &["s.toml row 1", "label"]);
+    fs::rename(place.path("data"), place.path("da\nta")).unwrap();
+    let folder = ["train", "--algo", "ep", "--data-dir", "da\nta", "--dry-run"];
+    refused(&place, &folder, &[], 2, &["data folder", r"da\nta"]);
+
+    let config = ["config", "--algo", "ep"];
+    let set = |setting: &'static str| [&config[..], &["--set", setting]].concat();
+    refused(&place, &set("learning.beta=0.1\nx=1"), &[], 2, &["--set learning.beta", "control characters"]);
+    refused(&place, &set("learning.b\x1b[31m=1"), &[], 2, &["unknown key", r"\u{1b}"]);
+    refused(&place, &["config", "--al\x1b[31mgo"], &[], 2, &["unexpected argument"]);
+    for (variable, value, word) in [
+        ("EQPROP_LEARNING_BETA", "0.1\nx = 1", "control characters"),
+        ("EQPROP_LEARNING_BETA", "big", "learning.beta"),
+        ("EQPROP_LEARNING_BETA", "", "learning.beta"),
+        ("EQPROP_LEARNING_T", "0", "at least 1"),
+        ("EQPROP_EQPROP_LEARNING_BETA", "0.1", "names no key"),
+        ("EQPROP_learning_beta", "0.1", "names no key"),
+        ("EQPROP_LOG", "=,=", "filter"),
+    ] {
+        refused(&place, &config, &[(variable, value)], 2, &[variable, word]);
+    }
+    let mut command = place.eqprop();
+    let output =
+        command.args(config).env("EQPROP_LEARNING_BETA", OsStr::from_bytes(b"0.1\xff")).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("EQPROP_LEARNING_BETA"));
+    refused(
+        &place,
+        &["train", "--algo", "ep", "--dry-run"],
+        &[("EQPROP_DATA", "nosuch")],
+        1,
+        &["EQPROP_DATA", "nosuch"],
+    );
+    fs::write(place.path("c.toml"), "[network]\ndims = [64, 24, 4]\n").unwrap();
+    refused(&place, &["config", "--config", "c.toml"], &[], 2, &["c.toml", "learning.rule", "not set"]);
+}
