@@ -2,9 +2,9 @@
 #![deny(clippy::print_stdout, clippy::print_stderr)] // They panic where nobody listens.
 
 use clap::Parser;
+use eqprop::base::output::{self, Usage};
 use eqprop::cli::Cli;
-use eqprop::output::{self, Usage};
-use eqprop::train::progress::Stderr;
+use eqprop::telemetry::progress::Stderr;
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
 

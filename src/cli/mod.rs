@@ -5,15 +5,15 @@ mod speed;
 mod study;
 mod sweep;
 
+use crate::base::output::{self, Usage, usage};
 use crate::config::{self, Choices, Config, DeviceChoice, Resolved};
 use crate::data;
-use crate::engine::{self, fused::Isa};
+use crate::engine::{self, cpu::Isa};
 use crate::learning::Rule;
 use crate::model::Parameters;
-use crate::output::{self, Usage, usage};
-use crate::train::progress::Display;
-use crate::train::{self, Interrupt, Options, Outcome, Resume, Run, Shared, checkpoint, fleet};
-use crate::train::{thread_pool, with_threads};
+use crate::run::{self, Interrupt, Options, Outcome, Resume, Run, Shared, checkpoint, replicas};
+use crate::run::{thread_pool, with_threads};
+use crate::telemetry::progress::Display;
 use anyhow::{Context, Result, bail};
 use clap::builder::RangedU64ValueParser;
 use clap::{Args, Parser, Subcommand};
@@ -288,8 +288,8 @@ fn run_train(args: TrainArgs) -> Result<u8> {
             output::result(&run.outline())?;
             return Ok(Outcome::Done);
         }
-        let mut display = Display::new(&run);
-        train::train(run, &mut display, &Interrupt::listen()?)
+        let mut display = Display::new(&run.extent());
+        run::train(run, &mut display, &Interrupt::listen()?)
     })?;
     Ok(status(outcome))
 }
@@ -311,12 +311,12 @@ fn train_replicas(
         true => (replicas, 1),
         false => (replicas.min(threads), (threads / replicas).max(1)),
     };
-    let runs = with_threads(Some(each), || fleet::prepare(choices, options, &shared))?;
+    let runs = with_threads(Some(each), || replicas::prepare(choices, options, &shared))?;
     if options.dry_run {
         output::result(&runs.iter().map(|run| run.outline() + "\n").collect::<String>())?;
         return Ok(0);
     }
-    Ok(status(fleet::train_all(runs, at_a_time, each, &Interrupt::listen()?)?))
+    Ok(status(replicas::train_all(runs, at_a_time, each, &Interrupt::listen()?)?))
 }
 
 fn status(outcome: Outcome) -> u8 {
@@ -335,7 +335,7 @@ fn run_eval(args: EvalArgs) -> Result<u8> {
         Some(name) => serde_json::from_value::<DeviceChoice>(name.as_str().into())
             .map_err(|_| Usage(format!("--device {name}: choose auto, cpu or cuda")))?,
     };
-    let device = train::open_device(device)?;
+    let device = run::open_device(device)?;
     let tied = config.tied();
     let dims = &config.network.dims;
     let dtype = config.training.dtype.dtype();
@@ -348,7 +348,7 @@ fn run_eval(args: EvalArgs) -> Result<u8> {
         dataset.check(dims)?;
         let kind = config.training.engine;
         let mut engine = engine::build(kind, config.model(), config.protocol(), theta, &device)?;
-        let report = train::evaluate(engine.as_mut(), &dataset.test, &|| false)?;
+        let report = run::evaluate(engine.as_mut(), &dataset.test, &|| false)?;
         Ok((dataset, report))
     })?;
     if dataset.checksums != progress.checksums {

@@ -2,11 +2,11 @@
 
 use super::ConfigArgs;
 use super::study::NetworkArgs;
-use crate::bench;
+use crate::base::output;
 use crate::config::Resolved;
 use crate::engine;
-use crate::output;
-use crate::train::{open_device, with_threads};
+use crate::run::{open_device, with_threads};
+use crate::study::bench;
 use anyhow::{Result, bail};
 use clap::Args;
 use clap::builder::RangedU64ValueParser;

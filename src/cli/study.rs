@@ -1,13 +1,13 @@
 //! The commands that look at a network without training it: `angle`, `gdd` and `toy`.
 
 use super::{ConfigArgs, count, data_folder, finite};
+use crate::base::output::{self, usage};
 use crate::config::{Config, Resolved};
 use crate::data;
-use crate::gdd;
 use crate::model::Parameters;
-use crate::output::{self, usage};
-use crate::toy::Toy;
-use crate::train::{angles, initial_parameters, open_device, with_threads};
+use crate::run::{angles, initial_parameters, open_device, with_threads};
+use crate::study::gdd;
+use crate::study::toy::Toy;
 use anyhow::{Result, bail};
 use clap::Args;
 use clap::builder::RangedU64ValueParser;

@@ -1,12 +1,12 @@
 //! The command that trains many runs.
 
 use super::{count, data_folder, environment, settings};
+use crate::base::output::{self, shell_word, usage};
 use crate::config::Choices;
 use crate::data::DataChoice;
-use crate::output::{self, shell_word, usage};
+use crate::run::{Interrupt, Shared, with_threads};
 use crate::sweep::{Estimator, Folder, Planned, State, SweepFile, work};
-use crate::train::board::Board;
-use crate::train::{Interrupt, Shared, with_threads};
+use crate::telemetry::board::Board;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use glob::Pattern;

@@ -3,9 +3,9 @@
 use super::bounds::MOST_HIDDEN_LAYERS;
 use super::older::FORMER;
 use super::{Config, presets};
+use crate::base::files;
+use crate::base::output::{Usage, usage, visible};
 use crate::learning::Rule;
-use crate::output::{Usage, usage, visible};
-use crate::train::files;
 use anyhow::{Context, Result};
 use std::collections::BTreeMap;
 use std::fmt;

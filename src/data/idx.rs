@@ -1,7 +1,7 @@
 //! The IDX format of MNIST and its kin: a big-endian header (magic, sizes), then unsigned bytes.
 
 use super::Split;
-use crate::train::files;
+use crate::base::files;
 use anyhow::{Context, Result, bail};
 use flate2::read::MultiGzDecoder;
 use std::io::{BufReader, Read};

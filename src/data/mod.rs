@@ -5,11 +5,12 @@ pub mod glyphs;
 mod hub;
 mod idx;
 
+use crate::base::name;
+use crate::base::output::usage;
 use crate::config::TrainingConfig;
 use crate::engine::Batch;
 use crate::model::Dims;
-use crate::output::usage;
-use crate::{name, rng};
+use crate::rng;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};

@@ -1,10 +1,10 @@
 //! Engines run the two phases on minibatches. All state the same science; they differ in speed.
 //!
 //! [`plain`] is candle, step by step, on any device, and [`replicas`] the same for many networks at once;
-//! [`fused`] is the fast path for CPUs.
+//! [`cpu`] is the fast path for CPUs.
 
+pub mod cpu;
 pub mod cuda;
-pub mod fused;
 pub mod plain;
 pub mod replicas;
 
@@ -191,7 +191,7 @@ pub fn build(
         );
     }
     Ok(match theta.forward[0].weight.dtype() {
-        DType::F64 => Box::new(fused::Fused::<f64>::new(model, protocol, &theta)?),
-        _ => Box::new(fused::Fused::<f32>::new(model, protocol, &theta)?),
+        DType::F64 => Box::new(cpu::Fused::<f64>::new(model, protocol, &theta)?),
+        _ => Box::new(cpu::Fused::<f32>::new(model, protocol, &theta)?),
     })
 }

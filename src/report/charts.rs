@@ -1,7 +1,7 @@
 //! The figures of the report, as SVG that takes its ink from the page around it.
 
 use super::Spread;
-use crate::figures::{COLORS, register_fonts};
+use crate::study::figures::{COLORS, register_fonts};
 use anyhow::{Result, anyhow};
 use plotters::coord::Shift;
 use plotters::coord::ranged1d::{KeyPointHint, Ranged, ValueFormatter};

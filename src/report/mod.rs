@@ -4,9 +4,9 @@ mod charts;
 mod html;
 mod paper;
 
+use crate::base::files;
 use crate::config::{Choices, Config, Resolved, TrainingConfig};
 use crate::sweep::{Folder, State};
-use crate::train::files;
 use anyhow::{Context, Result, bail};
 use paper::{ROWS, Row, TRIALS};
 use serde::Serialize;

@@ -1,10 +1,10 @@
 //! How long runs take, from a short measurement.
 
-use crate::bench;
 use crate::config::Config;
 use crate::data::Dataset;
 use crate::engine;
-use crate::train::{Shared, initial_parameters};
+use crate::run::{Shared, initial_parameters};
+use crate::study::bench;
 use anyhow::Result;
 use std::collections::HashMap;
 

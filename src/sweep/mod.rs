@@ -14,10 +14,11 @@ pub use plan::{Planned, Row, SweepFile};
 pub use tickets::State;
 pub use work::{Tally, work};
 
+use crate::base::files;
+use crate::base::lock::Lock;
+use crate::base::name;
 use crate::config::{Choices, Resolved};
-use crate::name;
-use crate::train::lock::Lock;
-use crate::train::{checkpoint, files};
+use crate::run::checkpoint;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use std::fs;

@@ -1,10 +1,10 @@
 //! What a sweep runs: rows × grid, each combination a configuration with a name.
 
+use crate::base::files;
+use crate::base::name;
+use crate::base::output::{Usage, usage};
 use crate::config::{Choices, Resolved};
 use crate::learning::Rule;
-use crate::name;
-use crate::output::{Usage, usage};
-use crate::train::files;
 use anyhow::{Context, Result};
 use serde::Deserialize;
 use std::collections::BTreeSet;

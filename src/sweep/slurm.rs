@@ -1,8 +1,8 @@
 //! A Slurm job array whose tasks work off a sweep.
 
 use super::Folder;
-use crate::output::{shell_word, usage};
-use crate::train::files;
+use crate::base::files;
+use crate::base::output::{shell_word, usage};
 use anyhow::{Context, Result};
 use std::path::{Path, PathBuf};
 

@@ -5,7 +5,7 @@
 //! `running/` its name carries the worker's, who touches it now and then; a ticket whose worker is dead, or
 //! has not touched it for [`STALE`], may be taken over, again by rename.
 
-use crate::train::files;
+use crate::base::files;
 use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
 use std::fs::{self, File};

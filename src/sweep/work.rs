@@ -2,11 +2,12 @@
 
 use super::Folder;
 use super::tickets::{Claim, HEARTBEAT};
+use crate::base::lock::Held as HeldElsewhere;
+use crate::base::mutex::guard;
 use crate::config::Choices;
-use crate::train::board::{Board, Line};
-use crate::train::lock::Held as HeldElsewhere;
-use crate::train::progress::{Judged, Observer};
-use crate::train::{self, Interrupt, Options, Outcome, Resume, Run, Shared, lock};
+use crate::run::{self, Interrupt, Options, Outcome, Resume, Run, Shared};
+use crate::telemetry::board::{Board, Line};
+use crate::telemetry::progress::{Judged, Observer};
 use anyhow::{Result, bail};
 use std::sync::{Mutex, mpsc};
 use std::thread;
@@ -47,9 +48,9 @@ pub fn work(
             };
             let Some(ours) = claim else { break };
             had_one = true;
-            lock(&held).push(ours.clone());
+            guard(&held).push(ours.clone());
             let outcome = run(folder, shared, &ours, board, interrupt);
-            lock(&held).retain(|other| other.name != ours.name);
+            guard(&held).retain(|other| other.name != ours.name);
             let how = match &outcome {
                 _ if ours.check().is_err() => Err("another worker has taken it over".to_string()),
                 Ok((Outcome::Done, summary)) => {
@@ -90,7 +91,7 @@ pub fn work(
         let held = &held;
         scope.spawn(move || {
             while stopped.recv_timeout(HEARTBEAT) == Err(mpsc::RecvTimeoutError::Timeout) {
-                for claim in lock(held).iter() {
+                for claim in guard(held).iter() {
                     claim.touch();
                 }
             }
@@ -151,7 +152,7 @@ fn run(
         checkpoints_dir: folder.checkpoints(),
         dry_run: false,
     };
-    train::with_threads(Some(1), || {
+    run::with_threads(Some(1), || {
         let _span = info_span!("run", name = name.as_str()).entered();
         let Some(run) = Run::prepare(&choices, &options, shared)? else {
             return Ok((Outcome::Done, "was complete".into()));
@@ -162,8 +163,8 @@ fn run(
                 run.dataset.name
             );
         }
-        let mut held = Held { line: board.follow(&run), claim };
-        let outcome = train::train(run, &mut held, interrupt)?;
+        let mut held = Held { line: board.follow(&run.extent()), claim };
+        let outcome = run::train(run, &mut held, interrupt)?;
         Ok((outcome, held.line.summary()))
     })
 }

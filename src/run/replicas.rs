@@ -1,8 +1,9 @@
 //! Replicas: runs that differ in their seed, trained together.
 
-use super::board::Board;
-use super::{Interrupt, Options, Outcome, Resume, Run, Shared, lock, train, with_threads};
+use super::{Interrupt, Options, Outcome, Resume, Run, Shared, train, with_threads};
+use crate::base::mutex::guard;
 use crate::config::{Choices, Resolved};
+use crate::telemetry::board::Board;
 use anyhow::{Result, bail};
 use std::collections::VecDeque;
 use std::sync::Mutex;
@@ -46,7 +47,7 @@ pub fn train_all(runs: Vec<Run>, at_a_time: usize, threads: usize, interrupt: &I
     let board = &Board::new(standing, at_a_time);
     let one = |run: Run| {
         let name = run.progress.run.clone();
-        let mut line = board.follow(&run);
+        let mut line = board.follow(&run.extent());
         let outcome = with_threads(Some(threads), || {
             let _span = info_span!("run", name = name.as_str()).entered();
             train(run, &mut line, interrupt)
@@ -69,19 +70,19 @@ pub fn train_all(runs: Vec<Run>, at_a_time: usize, threads: usize, interrupt: &I
         for _ in 0..at_a_time {
             scope.spawn(|| {
                 // Apart from the loop's condition, which would hold the lock all through its body.
-                let next = || lock(waiting).pop_front();
+                let next = || guard(waiting).pop_front();
                 while let Some(run) = next() {
                     let outcome = match interrupt.signal() {
                         Some(signal) => Ok(Outcome::Interrupted(signal)),
                         None => one(run),
                     };
-                    lock(&outcomes).push(outcome);
+                    guard(&outcomes).push(outcome);
                 }
             });
         }
     });
     let mut worst = Outcome::Done;
-    for outcome in std::mem::take(&mut *lock(&outcomes)) {
+    for outcome in std::mem::take(&mut *guard(&outcomes)) {
         match outcome? {
             Outcome::Done => {}
             Outcome::Diverged if matches!(worst, Outcome::Interrupted(_)) => {}

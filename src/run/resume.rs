@@ -1,7 +1,7 @@
 //! Going on: which checkpoint, and whether what is asked for goes together with it.
 
 use super::checkpoint::{self, Checkpoint, Damaged, Folder, Progress};
-use super::files;
+use crate::base::files;
 use crate::config::Resolved;
 use crate::data::Dataset;
 use anyhow::{Context, Result, bail};

@@ -1,7 +1,7 @@
 //! What a run tells: `metrics.jsonl` and TensorBoard, the same numbers in both.
 
-use super::files;
 use super::tensorboard::EventFile;
+use crate::base::files;
 use crate::engine::Report;
 use crate::learning::angle::Summary;
 use crate::model::network::Parameters;

@@ -1,6 +1,5 @@
 //! What a person sees of a run: a bar on a terminal, a line an epoch elsewhere; all on stderr.
 
-use super::Run;
 use anyhow::Result;
 use indicatif::{HumanDuration, MultiProgress, ProgressBar, ProgressStyle};
 use std::io::{self, IsTerminal, Write};
@@ -86,11 +85,23 @@ pub struct Display {
     errors: String,
 }
 
+/// How long a run is, and how far it has come.
+#[derive(Clone, Debug)]
+pub struct Extent {
+    /// Its name.
+    pub name: String,
+    /// Epochs in all.
+    pub epochs: usize,
+    /// Minibatches in all.
+    pub total: u64,
+    /// Minibatches done.
+    pub done: u64,
+}
+
 impl Display {
     /// For a run that is about to begin or go on.
-    pub fn new(run: &Run) -> Self {
-        let epochs = run.resolved.config.training.epochs;
-        let (total, done) = run.minibatches();
+    pub fn new(run: &Extent) -> Self {
+        let &Extent { epochs, total, done, .. } = run;
         let bar = screen().map(|screen| {
             let style = ProgressStyle::with_template("{msg}\n{wide_bar:.cyan/dim} {pos}/{len}")
                 .unwrap_or_else(|_| ProgressStyle::default_bar());

@@ -1,7 +1,7 @@
 //! What a person sees of many runs: a bar a run and one for all on a terminal, a line a run elsewhere.
 
-use super::progress::{Judged, Observer, say, screen};
-use super::{Run, lock};
+use super::progress::{Extent, Judged, Observer, say, screen};
+use crate::base::mutex::guard;
 use indicatif::{HumanDuration, MultiProgress, ProgressBar, ProgressStyle};
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -55,7 +55,7 @@ impl Board {
     }
 
     fn with<R>(&self, look: impl FnOnce(&mut Work) -> R) -> R {
-        look(&mut lock(&self.work))
+        look(&mut guard(&self.work))
     }
 
     /// The time left: at the pace so far, once there is one, and at the estimated pace before.
@@ -75,9 +75,8 @@ impl Board {
     }
 
     /// A run begins or goes on: what follows it.
-    pub fn follow(&self, run: &Run) -> Line<'_> {
-        let (total, done) = run.minibatches();
-        let name = run.progress.run.clone();
+    pub fn follow(&self, run: &Extent) -> Line<'_> {
+        let Extent { name, epochs, total, done } = run.clone();
         let bar = self.screen.as_ref().map(|screen| {
             let style = ProgressStyle::with_template("{prefix}  {bar:24.cyan/dim} {msg}")
                 .unwrap_or_else(|_| ProgressStyle::default_bar());
@@ -85,7 +84,7 @@ impl Board {
             screen.insert_from_back(1, bar)
         });
         let (begun, shown) = (Instant::now(), Instant::now());
-        let (epochs, errors) = (run.resolved.config.training.epochs, String::new());
+        let errors = String::new();
         Line { board: self, name, bar, epochs, total, done, first: done, begun, shown, errors }
     }
 

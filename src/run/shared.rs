@@ -1,6 +1,8 @@
 //! What the runs of one process share: data sets, devices, and the hubs where replicas meet.
 
-use super::{TEST_BATCH, open_device};
+use super::open_device;
+use super::train::TEST_BATCH;
+use crate::base::mutex::guard;
 use crate::config::{Config, DeviceChoice, MOST_REPLICAS, TrainingConfig};
 use crate::data::{self, Dataset};
 use crate::engine::replicas::Hub;
@@ -11,7 +13,7 @@ use candle_core::Device;
 use rayon::ThreadPool;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 
 /// Free memory of a GPU in bytes; `None` for a CPU.
 #[cfg(feature = "cuda")]
@@ -36,11 +38,6 @@ pub struct Shared {
     hubs: Option<Mutex<HashMap<String, Hub>>>,
     /// Where those compute; on the thread of the one that asks last where there is none.
     pool: Option<Arc<ThreadPool>>,
-}
-
-/// What a mutex guards, also after a thread has panicked with it.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
 impl Shared {
@@ -100,7 +97,7 @@ impl Shared {
 
     fn whole_dataset(&self, training: &TrainingConfig) -> Result<Arc<Dataset>> {
         let key = format!("{:?} {:?} {:?}", training.data, training.limit_train, training.limit_test);
-        let mut loaded = lock(&self.data);
+        let mut loaded = guard(&self.data);
         if let Some(dataset) = loaded.get(&key) {
             return Ok(dataset.clone());
         }
@@ -126,7 +123,7 @@ impl Shared {
         if choice == DeviceChoice::Cpu {
             return Ok(Device::Cpu);
         }
-        let mut opened = lock(&self.device);
+        let mut opened = guard(&self.device);
         if let Some(device) =
             opened.as_ref().filter(|device| device.is_cuda() || choice == DeviceChoice::Auto)
         {
@@ -168,7 +165,7 @@ impl Shared {
                 device.location()
             );
             let hub = || Hub::new(model.clone(), protocol.clone(), device.clone()).on(self.pool.clone());
-            return Ok(Box::new(lock(hubs).entry(key).or_insert_with(hub).join(theta)));
+            return Ok(Box::new(guard(hubs).entry(key).or_insert_with(hub).join(theta)));
         }
         engine::build(kind, model, protocol, theta, device)
     }

@@ -18,7 +18,7 @@ impl std::error::Error for Usage {}
 
 /// Returns a [`Usage`] error with a formatted message, as `bail!` does any error.
 macro_rules! usage {
-    ($($message:tt)*) => { return Err($crate::output::Usage(format!($($message)*)).into()) };
+    ($($message:tt)*) => { return Err($crate::base::output::Usage(format!($($message)*)).into()) };
 }
 pub(crate) use usage;
 

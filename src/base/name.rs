@@ -1,7 +1,7 @@
 //! The names of runs. They become names of folders, so each is checked wherever it comes from: the command
 //! line, a checkpoint's metadata, a sweep's plan, the name of a data folder.
 
-use crate::output::usage;
+use crate::base::output::usage;
 use anyhow::Result;
 
 /// The longest name in bytes; file systems take 255, of which `.1`, `-data` and the like need some.

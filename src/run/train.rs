@@ -1,45 +1,20 @@
-//! The training loop, and what stands around it.
+//! The training loop: minibatches, epochs, tests, checkpoints.
 
-pub mod angles;
-pub mod board;
-pub mod checkpoint;
-pub mod files;
-pub mod fleet;
-mod health;
-mod interrupt;
-pub mod lock;
-mod memory;
-pub mod progress;
-mod resume;
-mod run;
-pub mod sessions;
-mod shared;
-mod telemetry;
-pub mod tensorboard;
-
-pub use interrupt::Interrupt;
-pub use resume::Resume;
-pub use run::{Options, Run, initial_parameters, open_device};
-pub use shared::Shared;
-pub(crate) use shared::lock;
-
+use super::checkpoint::{self, RngPosition};
+use super::health::{self, Health};
+use super::sessions::Session;
+use super::{Interrupt, Run, angles};
 use crate::data::Split;
 use crate::engine::{Batch, Engine, Report};
-use crate::output::usage;
 use crate::rng;
-use anyhow::{Context, Result, anyhow};
-use checkpoint::RngPosition;
-use health::Health;
-use progress::{Judged, Observer};
-use rayon::ThreadPool;
-use sessions::Session;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use crate::telemetry::metrics::{Metrics, Telemetry};
+use crate::telemetry::progress::{Judged, Observer};
+use anyhow::Result;
 use std::time::Instant;
-use telemetry::{Metrics, Telemetry};
 use tracing::{error, info};
 
 /// Images classified at a time when testing.
-const TEST_BATCH: usize = 1000;
+pub(super) const TEST_BATCH: usize = 1000;
 
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,36 +25,6 @@ pub enum Outcome {
     Diverged,
     /// This signal asked it to stop; it has been saved.
     Interrupted(i32),
-}
-
-/// So many threads to compute with, by default one a core.
-///
-/// # Errors
-/// Where there can be no such pool.
-pub fn thread_pool(threads: Option<usize>) -> Result<ThreadPool> {
-    if threads == Some(0) {
-        usage!("--threads must be at least 1");
-    }
-    rayon::ThreadPoolBuilder::new()
-        // Autograd recurses through all steps of a phase.
-        .stack_size(256 << 20)
-        .num_threads(threads.unwrap_or(0))
-        .build()
-        .context("cannot start the threads to compute with")
-}
-
-/// Runs `work` in a pool of so many threads, by default one a core. Work that panics has failed, which harms
-/// nothing beside it.
-///
-/// # Errors
-/// Where there can be no such pool, those of `work`, and where it panics.
-pub fn with_threads<R: Send>(threads: Option<usize>, work: impl FnOnce() -> Result<R> + Send) -> Result<R> {
-    let pool = thread_pool(threads)?;
-    catch_unwind(AssertUnwindSafe(|| pool.install(work))).unwrap_or_else(|panic| {
-        let said = panic.downcast_ref::<&str>().map(|text| text.to_string());
-        let said = said.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
-        Err(anyhow!("a mistake in eqprop itself, please report it: panicked, {said}"))
-    })
 }
 
 /// Trains `run` to the end of its epochs, or until it diverges or is interrupted.
@@ -296,16 +241,4 @@ fn interrupted(run: &Run, signal: i32) -> Outcome {
         run.progress.epoch, run.progress.minibatch, run.go_on
     );
     Outcome::Interrupted(signal)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn work_that_panics_has_failed() {
-        let outcome = with_threads(Some(2), || -> Result<()> { panic!("one of {}", 2) });
-        assert!(outcome.unwrap_err().to_string().ends_with("panicked, one of 2"));
-        assert_eq!(with_threads(Some(2), || Ok(3)).unwrap(), 3);
-    }
 }

@@ -1,10 +1,10 @@
 //! Checkpoints: one safetensors file with the weights, and in its metadata all that resuming needs.
 
-use super::files;
+use crate::base::files;
+use crate::base::name;
 use crate::config::Config;
 use crate::engine::Report;
 use crate::model::Parameters;
-use crate::name;
 use anyhow::{Context, Result, anyhow, bail};
 use candle_core::{Device, Tensor};
 use safetensors::SafeTensors;

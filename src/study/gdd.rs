@@ -1,14 +1,15 @@
 //! The gradient-descending dynamics of one batch (Appendix E.6): a trace, a summary, and figures.
 
+use crate::base::files;
+use crate::base::output::usage;
 use crate::config::{Config, TimeChoice};
 use crate::data::Split;
 use crate::engine::Batch;
-use crate::figures::Figure;
 use crate::learning::angle::Trace;
 use crate::model::Parameters;
-use crate::output::usage;
-use crate::train::tensorboard::EventFile;
-use crate::train::{angles, files};
+use crate::run::angles;
+use crate::study::figures::Figure;
+use crate::telemetry::tensorboard::EventFile;
 use anyhow::{Result, bail};
 use candle_core::{Device, Tensor};
 use serde_json::{Value, json};

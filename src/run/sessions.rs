@@ -2,8 +2,9 @@
 //!
 //! A version, CPU or GPU that rounds differently gives other bits, so a run that goes on elsewhere says so.
 
-use super::{files, lock};
-use crate::engine::fused::Isa;
+use crate::base::files;
+use crate::base::lock;
+use crate::engine::cpu::Isa;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use std::fs;

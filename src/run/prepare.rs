@@ -1,16 +1,18 @@
 //! Setting up a run: from what the user asked for to something that can train.
 
 use super::checkpoint::{self, Checkpoint, Folder, Progress, RngPosition};
-use super::lock::Lock;
 use super::resume::{self, From, Resume};
 use super::sessions::{Session, Surroundings};
-use super::{Shared, files, memory};
+use super::{Shared, memory};
+use crate::base::files;
+use crate::base::lock::Lock;
+use crate::base::name;
+use crate::base::output::shell_word;
 use crate::config::{Choices, Config, DeviceChoice, Resolved};
 use crate::data::{DataChoice, Dataset};
 use crate::engine::{Engine, Report};
 use crate::model::Parameters;
-use crate::name;
-use crate::output::shell_word;
+use crate::telemetry::progress::Extent;
 use anyhow::{Context, Result, bail};
 use candle_core::Device;
 use std::collections::BTreeMap;
@@ -198,6 +200,13 @@ impl Run {
             threads,
             go_on,
         }))
+    }
+
+    /// How long it is, and how far it has come.
+    pub fn extent(&self) -> Extent {
+        let (total, done) = self.minibatches();
+        let epochs = self.resolved.config.training.epochs;
+        Extent { name: self.progress.run.clone(), epochs, total, done }
     }
 
     /// Minibatches an epoch; the last may be smaller.

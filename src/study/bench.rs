@@ -3,7 +3,7 @@
 use crate::config::Config;
 use crate::data::{Dataset, Split};
 use crate::engine::{Batch, Engine, Report};
-use crate::{rng, train};
+use crate::{rng, run};
 use anyhow::{Context, Result};
 use candle_core::{Device, Tensor};
 use serde::Serialize;
@@ -84,7 +84,7 @@ pub fn time(config: &Config, engine: &mut dyn Engine, split: &Split, minibatches
 /// Classifies a split: milliseconds for 1,000 images, and multiply-adds a second.
 fn time_testing(engine: &mut dyn Engine, split: &Split) -> Result<(f64, f64)> {
     let (mut seconds, mut multiply_adds) = (0.0, 0.0);
-    train::for_each_test_batch(split, |batch| {
+    run::for_each_test_batch(split, |batch| {
         let started = Instant::now();
         let report = engine.evaluate(batch)?;
         seconds += started.elapsed().as_secs_f64();

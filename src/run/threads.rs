@@ -1,0 +1,48 @@
+//! The threads that a run computes with.
+
+use crate::base::output::usage;
+use anyhow::{Context, Result, anyhow};
+use rayon::ThreadPool;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// So many threads to compute with, by default one a core.
+///
+/// # Errors
+/// Where there can be no such pool.
+pub fn thread_pool(threads: Option<usize>) -> Result<ThreadPool> {
+    if threads == Some(0) {
+        usage!("--threads must be at least 1");
+    }
+    rayon::ThreadPoolBuilder::new()
+        // Autograd recurses through all steps of a phase.
+        .stack_size(256 << 20)
+        .num_threads(threads.unwrap_or(0))
+        .build()
+        .context("cannot start the threads to compute with")
+}
+
+/// Runs `work` in a pool of so many threads, by default one a core. Work that panics has failed, which harms
+/// nothing beside it.
+///
+/// # Errors
+/// Where there can be no such pool, those of `work`, and where it panics.
+pub fn with_threads<R: Send>(threads: Option<usize>, work: impl FnOnce() -> Result<R> + Send) -> Result<R> {
+    let pool = thread_pool(threads)?;
+    catch_unwind(AssertUnwindSafe(|| pool.install(work))).unwrap_or_else(|panic| {
+        let said = panic.downcast_ref::<&str>().map(|text| text.to_string());
+        let said = said.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+        Err(anyhow!("a mistake in eqprop itself, please report it: panicked, {said}"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn work_that_panics_has_failed() {
+        let outcome = with_threads(Some(2), || -> Result<()> { panic!("one of {}", 2) });
+        assert!(outcome.unwrap_err().to_string().ends_with("panicked, one of 2"));
+        assert_eq!(with_threads(Some(2), || Ok(3)).unwrap(), 3);
+    }
+}

@@ -1,0 +1,6 @@
+//! What a run says while it trains: numbers for TensorBoard and metrics.jsonl, and progress for people.
+
+pub mod board;
+pub mod metrics;
+pub mod progress;
+pub mod tensorboard;
