@@ -141,8 +141,10 @@ fn a_clock_that_is_set_back_makes_no_speed() {
             speeds.extend(line["speed/minibatches_per_second"].as_f64());
         }
         let shown = said.split_whitespace().collect::<Vec<_>>();
-        let shown =
-            shown.windows(2).filter(|pair| pair[1] == "minibatches/s").map(|pair| pair[0].parse().unwrap());
+        let shown = shown
+            .windows(2)
+            .filter(|pair| pair[1] == "minibatches/s")
+            .map(|pair| pair[0].parse::<f64>().unwrap());
         speeds.extend(shown);
         // No machine trains this network at a million minibatches a second.
         assert!(speeds.iter().all(|speed: &f64| (1.0..1e6).contains(speed)), "{speeds:?}: {said}");
