@@ -214,7 +214,7 @@ fn metrics_so_far(place: &Place) -> usize {
 #[test]
 fn signals_are_heard_while_angles_are_measured() {
     // Before training, by angles that take for ever.
-    let more = ["--epochs", "2", "--set", "training.angle_minibatches=100000000"];
+    let more = ["--epochs", "2", "--set", "training.angle_minibatches=10000"];
     for (name, status) in [("TERM", 143), ("INT", 130), ("HUP", 129)] {
         let place = Place::new();
         let child = place.process().args(auto(&place, &more)).stderr(Stdio::piped()).spawn().unwrap();
