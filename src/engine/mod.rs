@@ -108,9 +108,9 @@ pub fn larger(a: f64, b: f64) -> f64 {
     if a.is_nan() || a >= b { a } else { b }
 }
 
-/// Multiply-adds of the two phases.
+/// How many multiply-adds the two phases took.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Work {
+pub struct MultiplyAdds {
     /// Of the first phase.
     pub first: f64,
     /// Of the second, updates of the weights included.
@@ -133,7 +133,7 @@ pub trait Engine: Send {
 
     /// How many multiply-adds [`Engine::train`] did on the last minibatch, whose `report` this is; of these,
     /// [`Engine::evaluate`] does those of the first phase.
-    fn multiply_adds(&self, report: &Report) -> Work;
+    fn multiply_adds(&self, report: &Report) -> MultiplyAdds;
 
     /// A copy of the weights as they are now.
     ///

@@ -7,7 +7,7 @@
 
 use super::cuda::Kernel;
 use super::plain::{images, one_hot, report};
-use super::{Batch, Engine, Report, Work, plain};
+use super::{Batch, Engine, MultiplyAdds, Report, plain};
 use crate::learning::{Lesson, Protocol};
 use crate::model::dynamics::{Beta, Nudge};
 use crate::model::network::Forward;
@@ -128,10 +128,10 @@ impl Engine for Replica {
         self.hub.ask(self.id, Request { batch: batch.clone(), beta: None })
     }
 
-    fn multiply_adds(&self, report: &Report) -> Work {
+    fn multiply_adds(&self, report: &Report) -> MultiplyAdds {
         let state = self.hub.lock();
         let work = |theta| plain::multiply_adds(&theta, &state.protocol, report);
-        state.theta(self.id).map_or(Work { first: f64::NAN, second: f64::NAN }, work)
+        state.theta(self.id).map_or(MultiplyAdds { first: f64::NAN, second: f64::NAN }, work)
     }
 
     fn parameters(&self) -> Result<Parameters> {
