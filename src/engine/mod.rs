@@ -152,6 +152,8 @@ pub enum EngineKind {
     Plain,
     /// The fast path for CPUs.
     Fused,
+    /// Both phases in one CUDA kernel ([`cuda`]), which has never run on a GPU.
+    Kernel,
 }
 
 /// Whether the fused engine has this: discrete time, and a rule that applies [`crate::learning::hebbian_update`] and
@@ -165,7 +167,7 @@ impl EngineKind {
     pub fn is_fused(self, model: &Model, protocol: &Protocol, device: &Device) -> bool {
         match self {
             EngineKind::Auto => device.is_cpu() && fusible(model, protocol),
-            EngineKind::Plain => false,
+            EngineKind::Plain | EngineKind::Kernel => false,
             EngineKind::Fused => true,
         }
     }
@@ -174,7 +176,8 @@ impl EngineKind {
 /// The engine for `kind` on `device`, holding `theta`.
 ///
 /// # Errors
-/// Where the fused engine is asked for on a device that is not a CPU.
+/// Where the fused engine is asked for on a device that is not a CPU, or the kernel on one that is not a GPU or for what
+/// it cannot run.
 pub fn build(
     kind: EngineKind,
     model: Model,
@@ -182,6 +185,18 @@ pub fn build(
     theta: Parameters,
     device: &Device,
 ) -> Result<Box<dyn Engine>> {
+    if kind == EngineKind::Kernel {
+        if !device.is_cuda() {
+            anyhow::bail!(
+                "training.engine = \"kernel\" runs on a GPU only: choose --device cuda, or engine = \"auto\""
+            );
+        }
+        if let Some(why) = cuda::obstacle(&model, &protocol, theta.forward[0].weight.dtype()) {
+            anyhow::bail!("training.engine = \"kernel\" {why}: choose engine = \"auto\"");
+        }
+        let hub = replicas::Hub::new(model, protocol, device.clone()).with_kernel(true);
+        return Ok(Box::new(hub.join(theta)));
+    }
     if !kind.is_fused(&model, &protocol, device) {
         return Ok(Box::new(plain::Plain::new(model, protocol, theta, device)));
     }
