@@ -204,7 +204,13 @@ impl Config {
         let rule = learning.rule.name();
         let real = network.time == TimeChoice::Real;
         let baseline = !learning.rule.hebbian();
-        let checks: [(bool, &'static str, String); 26] = [
+        let no_kernel = match training.engine {
+            EngineKind::Kernel if dims.len() >= 3 => {
+                engine::cuda::obstacle(&self.model(), &self.protocol(), training.dtype.dtype())
+            }
+            _ => None,
+        };
+        let checks: [(bool, &'static str, String); 28] = [
             (
                 dims.len() >= 3 && dims.iter().all(|&d| d > 0),
                 "network.dims",
@@ -321,6 +327,16 @@ impl Config {
                 training.engine != EngineKind::Fused || training.device != DeviceChoice::Cuda,
                 "training.engine",
                 "\"fused\" runs on the CPU only: choose device = \"cpu\" or engine = \"auto\"".into(),
+            ),
+            (
+                training.engine != EngineKind::Kernel || training.device != DeviceChoice::Cpu,
+                "training.engine",
+                "\"kernel\" runs on a GPU only: choose device = \"cuda\" or engine = \"auto\"".into(),
+            ),
+            (
+                training.engine != EngineKind::Kernel || no_kernel.is_none(),
+                "training.engine",
+                format!("\"kernel\" {}: choose engine = \"auto\"", no_kernel.unwrap_or_default()),
             ),
         ];
         match checks.into_iter().find(|(possible, ..)| !possible) {

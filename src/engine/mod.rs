@@ -108,9 +108,9 @@ pub fn larger(a: f64, b: f64) -> f64 {
     if a.is_nan() || a >= b { a } else { b }
 }
 
-/// Multiply-adds of the two phases.
+/// How many multiply-adds the two phases took.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Work {
+pub struct MultiplyAdds {
     /// Of the first phase.
     pub first: f64,
     /// Of the second, updates of the weights included.
@@ -133,7 +133,7 @@ pub trait Engine: Send {
 
     /// How many multiply-adds [`Engine::train`] did on the last minibatch, whose `report` this is; of these,
     /// [`Engine::evaluate`] does those of the first phase.
-    fn multiply_adds(&self, report: &Report) -> Work;
+    fn multiply_adds(&self, report: &Report) -> MultiplyAdds;
 
     /// A copy of the weights as they are now.
     ///
@@ -152,6 +152,8 @@ pub enum EngineKind {
     Plain,
     /// The fast path for CPUs.
     Fused,
+    /// Both phases in one CUDA kernel ([`cuda`]), which has never run on a GPU.
+    Kernel,
 }
 
 /// Whether the fused engine has this: discrete time, and a rule that applies [`crate::learning::hebbian_update`] and
@@ -165,7 +167,7 @@ impl EngineKind {
     pub fn is_fused(self, model: &Model, protocol: &Protocol, device: &Device) -> bool {
         match self {
             EngineKind::Auto => device.is_cpu() && fusible(model, protocol),
-            EngineKind::Plain => false,
+            EngineKind::Plain | EngineKind::Kernel => false,
             EngineKind::Fused => true,
         }
     }
@@ -174,7 +176,8 @@ impl EngineKind {
 /// The engine for `kind` on `device`, holding `theta`.
 ///
 /// # Errors
-/// Where the fused engine is asked for on a device that is not a CPU.
+/// Where the fused engine is asked for on a device that is not a CPU, or the kernel on one that is not a GPU or for what
+/// it cannot run.
 pub fn build(
     kind: EngineKind,
     model: Model,
@@ -182,6 +185,18 @@ pub fn build(
     theta: Parameters,
     device: &Device,
 ) -> Result<Box<dyn Engine>> {
+    if kind == EngineKind::Kernel {
+        if !device.is_cuda() {
+            anyhow::bail!(
+                "training.engine = \"kernel\" runs on a GPU only: choose --device cuda, or engine = \"auto\""
+            );
+        }
+        if let Some(why) = cuda::obstacle(&model, &protocol, theta.forward[0].weight.dtype()) {
+            anyhow::bail!("training.engine = \"kernel\" {why}: choose engine = \"auto\"");
+        }
+        let hub = replicas::Hub::new(model, protocol, device.clone()).with_kernel(true);
+        return Ok(Box::new(hub.join(theta)));
+    }
     if !kind.is_fused(&model, &protocol, device) {
         return Ok(Box::new(plain::Plain::new(model, protocol, theta, device)));
     }

@@ -6,7 +6,7 @@ use crate::base::mutex::guard;
 use crate::config::{Config, DeviceChoice, MOST_REPLICAS, TrainingConfig};
 use crate::data::{self, Dataset};
 use crate::engine::replicas::Hub;
-use crate::engine::{self, Engine};
+use crate::engine::{self, Engine, EngineKind};
 use crate::model::network::Parameters;
 use anyhow::Result;
 use candle_core::Device;
@@ -54,7 +54,9 @@ impl Shared {
 
     /// Whether a run of this configuration computes together with others.
     pub fn together(&self, config: &Config, device: &Device) -> bool {
-        self.engine_name(config, device) == "replicas"
+        let (model, protocol) = (config.model(), config.protocol());
+        let fused = config.training.engine.is_fused(&model, &protocol, device);
+        self.hubs.is_some() && protocol.rule.hebbian() && !fused
     }
 
     /// How many threads compute for such a run.
@@ -70,7 +72,9 @@ impl Shared {
         let (model, protocol) = (config.model(), config.protocol());
         if config.training.engine.is_fused(&model, &protocol, device) {
             "fused"
-        } else if self.hubs.is_some() && protocol.rule.hebbian() {
+        } else if config.training.engine == EngineKind::Kernel {
+            "kernel"
+        } else if self.together(config, device) {
             "replicas"
         } else {
             "plain"
@@ -159,12 +163,19 @@ impl Shared {
         let kind = config.training.engine;
         if let Some(hubs) = self.hubs.as_ref().filter(|_| self.together(config, device)) {
             let key = format!(
-                "{model:?} {protocol:?} {} {:?} {:?}",
+                "{model:?} {protocol:?} {} {:?} {:?} {kind:?}",
                 config.learning.beta.abs(),
                 config.training.dtype,
                 device.location()
             );
-            let hub = || Hub::new(model.clone(), protocol.clone(), device.clone()).on(self.pool.clone());
+            let kernel = kind == EngineKind::Kernel;
+            if kernel && !device.is_cuda() {
+                return engine::build(kind, model, protocol, theta, device);
+            }
+            let hub = || {
+                let hub = Hub::new(model.clone(), protocol.clone(), device.clone());
+                hub.on(self.pool.clone()).with_kernel(kernel)
+            };
             return Ok(Box::new(guard(hubs).entry(key).or_insert_with(hub).join(theta)));
         }
         engine::build(kind, model, protocol, theta, device)
