@@ -14,7 +14,6 @@ use crate::model::network::Forward;
 use crate::model::{Model, Parameters, Settled};
 use anyhow::{Result, anyhow};
 use candle_core::{Device, Tensor};
-use rayon::ThreadPool;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -38,7 +37,6 @@ struct State {
     model: Model,
     protocol: Protocol,
     device: Device,
-    pool: Option<Arc<ThreadPool>>,
     /// θ of each replica that is not part of `stacked`.
     alone: BTreeMap<usize, Parameters>,
     /// The replicas that were last computed together, and their weights with the dimension of replicas.
@@ -62,7 +60,6 @@ impl Hub {
             model,
             protocol,
             device,
-            pool: None,
             alone: BTreeMap::new(),
             stacked: None,
             asked: BTreeMap::new(),
@@ -70,12 +67,6 @@ impl Hub {
             next_id: 0,
         };
         Self(Arc::new(Shared { state: Mutex::new(state), answered: Condvar::new() }))
-    }
-
-    /// Computes on the threads of `pool` from now on, where there is one.
-    pub fn on(self, pool: Option<Arc<ThreadPool>>) -> Self {
-        self.lock().pool = pool;
-        self
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -185,13 +176,8 @@ impl State {
             }
         }
         for requests in kinds.into_values() {
-            let pool = self.pool.clone();
-            let compute = || match pool {
-                Some(pool) => pool.install(|| self.compute(&requests)),
-                None => self.compute(&requests),
-            };
             // Whoever has asked gets an answer, and be it that there is none.
-            let outcome = catch_unwind(AssertUnwindSafe(compute))
+            let outcome = catch_unwind(AssertUnwindSafe(|| self.compute(&requests)))
                 .unwrap_or_else(|_| Err(anyhow!("what the replicas compute together has panicked")));
             match outcome {
                 Ok(reports) => {
