@@ -75,7 +75,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("older.toml");
         let text = Resolved::new(&choices).unwrap().annotated();
-        let mut read = |replicas: usize| {
+        let read = |replicas: usize| {
             std::fs::write(&path, format!("{text}replicas = {replicas}\n")).unwrap();
             Resolved::new(&Choices { config: Some(path.clone()), ..Choices::default() })
         };
