@@ -37,7 +37,8 @@ pub fn of_any_version<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Conf
     if let Some(training) = config.get_mut("training").and_then(Value::as_object_mut) {
         training.remove("replicas");
     }
-    serde_json::from_value(config).map_err(D::Error::custom)
+    serde_path_to_error::deserialize(config)
+        .map_err(|error| D::Error::custom(format!("{}: {}", error.path(), error.inner())))
 }
 
 #[cfg(test)]
