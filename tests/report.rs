@@ -14,9 +14,7 @@ type Ended = (&'static str, Option<f64>, u64, usize, f64, f64);
 
 /// A sweep folder with these runs.
 fn finished_sweep(place: &Place, runs: &[Ended]) {
-    for folder in
-        ["configs", "sweeps", "tickets/waiting", "tickets/running", "tickets/done", "tickets/failed"]
-    {
+    for folder in ["configs", "sweeps", "failed"] {
         fs::create_dir_all(place.path(&format!("s/{folder}"))).unwrap();
     }
     fs::write(place.path("s/sweeps/a.toml"), "title = 'made up'\n[[rows]]\nconfig = 'ep-1h'\n").unwrap();
@@ -39,7 +37,6 @@ fn finished_sweep(place: &Place, runs: &[Ended]) {
         }
         let config = command.output().unwrap().stdout;
         fs::write(place.path(&format!("s/configs/{name}.toml")), config).unwrap();
-        fs::write(place.path(&format!("s/tickets/done/{name}")), "").unwrap();
         fs::create_dir_all(place.path(&format!("s/runs/{name}"))).unwrap();
         let mut lines = String::from(
             "{\"epoch\":0,\"data\":\"mnist\",\"error/test\":90.0,\"angle/total\":45.5,\"collapsed\":false}\n",

@@ -55,7 +55,13 @@ impl Lock {
             .truncate(false)
             .open(&path)
             .with_context(complaint)?;
-        match file.try_lock() {
+        let mut locked = file.try_lock();
+        if let Err(TryLockError::WouldBlock) = locked {
+            // Perhaps somebody only looks who has it, as `is_held` does, and is done at once.
+            sleep(Duration::from_millis(10));
+            locked = file.try_lock();
+        }
+        match locked {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 let holder = fs::read_to_string(&path).unwrap_or_default();
@@ -76,6 +82,12 @@ impl Lock {
         let holder = format!("process {} on {}\n", std::process::id(), host());
         file.set_len(0).and_then(|()| file.write_all(holder.as_bytes())).with_context(complaint)?;
         Ok(Self { _file: file })
+    }
+
+    /// Whether some process has the folder locked. Writes nothing.
+    pub fn is_held(folder: &Path) -> bool {
+        File::open(folder.join(FILE))
+            .is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
     }
 
     /// As [`Lock::take`], but waits so long for another process to be done.

@@ -5,7 +5,6 @@ mod older;
 mod presets;
 mod resolve;
 
-pub use bounds::MOST_REPLICAS;
 pub use older::of_any_version;
 pub use presets::{PRESETS, Preset};
 pub use resolve::{Choices, OTHER_VARIABLES, Origin, Resolved, given_value, parse_value};
@@ -105,9 +104,6 @@ pub struct TrainingConfig {
     pub batch_size: usize,
     /// Fixes everything that is drawn.
     pub seed: u64,
-    /// How many runs to train at once, of this seed and of those after it.
-    #[serde(default = "one")]
-    pub replicas: usize,
     /// Minibatches between checkpoints.
     pub checkpoint_every: u64,
     /// How many numbered checkpoints to keep; 0 keeps all.
@@ -134,11 +130,6 @@ pub struct TrainingConfig {
     pub angle_minibatches: usize,
     /// Measure it before training (always) and then every so many epochs; 0 only before.
     pub angle_every: usize,
-}
-
-/// The replicas of checkpoints from before there were any.
-fn one() -> usize {
-    1
 }
 
 /// Nothing is held out in the paper, and in checkpoints from before anything could be.
@@ -180,8 +171,8 @@ pub enum DeviceChoice {
 
 /// Keys that may differ between a run and its resumption: they change how far and how often it
 /// saves, not what it computes.
-pub const NOT_SCIENCE: [&str; 4] =
-    ["training.epochs", "training.checkpoint_every", "training.keep_checkpoints", "training.replicas"];
+pub const NOT_SCIENCE: [&str; 3] =
+    ["training.epochs", "training.checkpoint_every", "training.keep_checkpoints"];
 
 /// What is wrong with a configuration: a key, and what to do about it.
 #[derive(Debug, PartialEq)]
@@ -210,7 +201,7 @@ impl Config {
             }
             _ => None,
         };
-        let checks: [(bool, &'static str, String); 28] = [
+        let checks: [(bool, &'static str, String); 27] = [
             (
                 dims.len() >= 3 && dims.iter().all(|&d| d > 0),
                 "network.dims",
@@ -309,7 +300,6 @@ impl Config {
                 ),
             ),
             (training.epochs >= 1, "training.epochs", "must be at least 1".into()),
-            (training.replicas >= 1, "training.replicas", "must be at least 1 run".into()),
             (training.batch_size >= 1, "training.batch_size", "must be at least 1 image".into()),
             (
                 training.checkpoint_every >= 1,

@@ -14,7 +14,6 @@ use crate::model::network::Forward;
 use crate::model::{Model, Parameters, Settled};
 use anyhow::{Result, anyhow};
 use candle_core::{Device, Tensor};
-use rayon::ThreadPool;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -39,7 +38,6 @@ struct State {
     model: Model,
     protocol: Protocol,
     device: Device,
-    pool: Option<Arc<ThreadPool>>,
     /// Whether minibatches are learnt in one launch of [`Kernel`].
     kernel: bool,
     /// θ of each replica that is not part of `stacked`.
@@ -65,7 +63,6 @@ impl Hub {
             model,
             protocol,
             device,
-            pool: None,
             kernel: false,
             alone: BTreeMap::new(),
             stacked: None,
@@ -74,12 +71,6 @@ impl Hub {
             next_id: 0,
         };
         Self(Arc::new(Meeting { state: Mutex::new(state), answered: Condvar::new() }))
-    }
-
-    /// Computes on the threads of `pool` from now on, where there is one.
-    pub fn on(self, pool: Option<Arc<ThreadPool>>) -> Self {
-        self.lock().pool = pool;
-        self
     }
 
     /// Learns every minibatch in one launch of the CUDA kernel from now on, where `kernel` says so.
@@ -195,13 +186,8 @@ impl State {
             }
         }
         for requests in kinds.into_values() {
-            let pool = self.pool.clone();
-            let compute = || match pool {
-                Some(pool) => pool.install(|| self.compute(&requests)),
-                None => self.compute(&requests),
-            };
             // Whoever has asked gets an answer, and be it that there is none.
-            let outcome = catch_unwind(AssertUnwindSafe(compute))
+            let outcome = catch_unwind(AssertUnwindSafe(|| self.compute(&requests)))
                 .unwrap_or_else(|_| Err(anyhow!("what the replicas compute together has panicked")));
             match outcome {
                 Ok(reports) => {

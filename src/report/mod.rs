@@ -6,7 +6,7 @@ mod paper;
 
 use crate::base::files;
 use crate::config::{Choices, Config, Resolved, TrainingConfig};
-use crate::sweep::{Folder, State};
+use crate::sweep::{State, SweepFolder};
 use anyhow::{Context, Result, bail};
 use paper::{ROWS, Row, TRIALS};
 use serde::Serialize;
@@ -51,12 +51,12 @@ struct Measured {
 
 impl Measured {
     /// Reads what the run `name` of the sweep has left so far.
-    fn read(folder: &Folder, name: &str) -> Result<Self> {
+    fn read(folder: &SweepFolder, name: &str) -> Result<Self> {
         let choices = Choices { config: Some(folder.config(name)), ..Choices::default() };
         let config = Resolved::new(&choices)?.config;
         let place = folder.runs().join(name);
         let failed = match folder.state(name)? {
-            Some(State::Failed(reason)) => Some(reason),
+            State::Failed(reason) => Some(reason),
             _ => None,
         };
         let environment = match fs::read(place.join("environment.json")) {
@@ -246,7 +246,7 @@ struct Results {
 }
 
 impl Results {
-    fn read(folder: &Folder) -> Result<Self> {
+    fn read(folder: &SweepFolder) -> Result<Self> {
         let entries = folder.entries()?;
         if entries.is_empty() {
             bail!(
@@ -386,7 +386,7 @@ fn csv<T: Serialize>(lines: impl IntoIterator<Item = T>) -> Result<Vec<u8>> {
 /// # Errors
 /// Where the sweep cannot be read, or a file not written.
 pub fn write(sweep: &Path, out: &Path) -> Result<PathBuf> {
-    let results = Results::read(&Folder::new(sweep.to_path_buf()))?;
+    let results = Results::read(&SweepFolder::new(sweep.to_path_buf()))?;
     files::create_folder(out)?;
     let missing = ROWS.iter().filter(|row| results.of_row(row).next().is_none()).map(|row| TableLine {
         network: row.name(),

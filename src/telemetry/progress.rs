@@ -1,6 +1,5 @@
 //! What a person sees of a run: a bar on a terminal, a line an epoch elsewhere; all on stderr.
 
-use anyhow::Result;
 use indicatif::{HumanDuration, MultiProgress, ProgressBar, ProgressStyle};
 use std::io::{self, IsTerminal, Write};
 use std::sync::Mutex;
@@ -63,13 +62,6 @@ pub trait Observer {
     fn minibatch(&mut self, epoch: usize, train_error: f64);
     /// An epoch is complete, with this train error in percent. Epoch 0 is before training.
     fn epoch(&mut self, epoch: usize, train: Option<f64>, judged: Judged);
-    /// Asked before anything is written.
-    ///
-    /// # Errors
-    /// Where the run is not ours any more: it ends, and what is written stays as it is.
-    fn may_write(&self) -> Result<()> {
-        Ok(())
-    }
 }
 
 /// Shows on stderr how far a run is.
