@@ -6,7 +6,8 @@ use candle_core::{DType, Device, Tensor};
 use eqprop::config::{Choices, Config, Resolved, parse_value};
 use eqprop::data::glyphs;
 use eqprop::engine::replicas::Hub;
-use eqprop::engine::{Batch, Engine, plain::Plain};
+use eqprop::data::Batch;
+use eqprop::engine::{Engine, plain::Plain};
 use eqprop::learning::Rule;
 use eqprop::model::network::Parameters;
 

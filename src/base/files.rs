@@ -1,9 +1,9 @@
 //! Files that are whole or absent under their final names, and folders in which nothing gets lost.
 
 use super::lock;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use tempfile::Builder;
 use tracing::{info, warn};
@@ -109,10 +109,10 @@ const MOST_TEXT: u64 = 1 << 20;
 ///
 /// # Errors
 /// Where it cannot be opened or is no regular file. The caller names it.
-pub fn open(path: &Path) -> Result<(File, u64)> {
+pub fn open(path: &Path) -> io::Result<(File, u64)> {
     // Before opening: that waits, where a pipe has no writer.
     if !fs::metadata(path)?.is_file() {
-        bail!("it is a folder, a pipe or a device: give a regular file");
+        return Err(io::Error::other("it is a folder, a pipe or a device: give a regular file"));
     }
     let file = File::open(path)?;
     let size = file.metadata()?.len();
@@ -123,11 +123,11 @@ pub fn open(path: &Path) -> Result<(File, u64)> {
 ///
 /// # Errors
 /// As [`open`], and where it is too large or not UTF-8. The caller names it.
-pub fn read_text(path: &Path) -> Result<String> {
+pub fn read_text(path: &Path) -> io::Result<String> {
     let mut text = String::new();
     open(path)?.0.take(MOST_TEXT + 1).read_to_string(&mut text)?;
     if text.len() as u64 > MOST_TEXT {
-        bail!("it has more than {MOST_TEXT} bytes");
+        return Err(io::Error::other(format!("it has more than {MOST_TEXT} bytes")));
     }
     Ok(text)
 }

@@ -5,16 +5,9 @@ use std::fmt;
 use std::io::{self, ErrorKind, Write};
 
 /// What a user asked for is wrong: a value, a key, a combination. Exit status 2.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
 pub struct Usage(pub String);
-
-impl fmt::Display for Usage {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for Usage {}
 
 /// Returns a [`Usage`] error with a formatted message, as `bail!` does any error.
 macro_rules! usage {
@@ -23,16 +16,9 @@ macro_rules! usage {
 pub(crate) use usage;
 
 /// stdout does not take a result.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("the result cannot be written to standard output: {0}")]
 struct Unwritten(io::Error);
-
-impl fmt::Display for Unwritten {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        write!(f, "the result cannot be written to standard output: {}", self.0)
-    }
-}
-
-impl std::error::Error for Unwritten {}
 
 /// Writes a result to stdout, whole.
 ///
