@@ -6,8 +6,8 @@
 use candle_core::{DType, Device};
 use criterion::{Criterion, criterion_group, criterion_main};
 use eqprop::config::{Choices, Config, Resolved};
-use eqprop::data::glyphs;
 use eqprop::data::Batch;
+use eqprop::data::glyphs;
 use eqprop::engine::{self, EngineKind, plain};
 use eqprop::learning::Rule;
 use eqprop::model::activation::Activation;

@@ -4,9 +4,9 @@
 
 use candle_core::{DType, Device, Tensor};
 use eqprop::config::{Choices, Config, Resolved, parse_value};
+use eqprop::data::Batch;
 use eqprop::data::glyphs;
 use eqprop::engine::replicas::Hub;
-use eqprop::data::Batch;
 use eqprop::engine::{Engine, plain::Plain};
 use eqprop::learning::Rule;
 use eqprop::model::network::Parameters;

@@ -2,8 +2,8 @@
 
 use candle_core::{DType, Device};
 use eqprop::config::{Choices, Config, Resolved, parse_value};
-use eqprop::engine::replicas::Hub;
 use eqprop::data::Batch;
+use eqprop::engine::replicas::Hub;
 use eqprop::engine::{Engine, Report, plain::Plain};
 use eqprop::learning::Rule;
 use eqprop::model::network::Parameters;

@@ -34,15 +34,15 @@ pub fn unwritten(error: io::Error) -> anyhow::Error {
     Unwritten(error).into()
 }
 
-/// Says what went wrong, unless nobody is left to listen, and returns the exit status: 2 for wrong usage, 141
+/// Says what went wrong, unless nobody is left to listen, and returns the exit status: 2 for `wrong_usage`, 141
 /// where the reader of stdout is gone, as SIGPIPE would give, and 1 otherwise.
-pub fn complain(error: &anyhow::Error) -> u8 {
+pub fn complain(error: &anyhow::Error, wrong_usage: bool) -> u8 {
     let gone = |unwritten: &Unwritten| unwritten.0.kind() == ErrorKind::BrokenPipe;
     if error.downcast_ref().is_some_and(gone) {
         return 128 + 13;
     }
     say(&format!("eqprop: {error:#}\n"));
-    if error.downcast_ref::<Usage>().is_some() { 2 } else { 1 }
+    if wrong_usage { 2 } else { 1 }
 }
 
 /// Says on stderr what went wrong; words of the user's are in it.

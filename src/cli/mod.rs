@@ -319,6 +319,13 @@ fn train_replicas(
     Ok(status(replicas::train_all(runs, at_a_time, each, &Interrupt::listen()?)?))
 }
 
+/// Whether an error, of whatever room, says that what was asked for is wrong.
+pub fn is_usage(error: &anyhow::Error) -> bool {
+    error.is::<Usage>()
+        || matches!(error.downcast_ref(), Some(data::Error::Usage(_)))
+        || matches!(error.downcast_ref(), Some(config::Error::Usage(_)))
+}
+
 fn status(outcome: Outcome) -> u8 {
     match outcome {
         Outcome::Done => 0,

@@ -1,11 +1,13 @@
 //! The configuration of a run: what it holds, and what of it is possible.
 
 mod bounds;
+mod error;
 mod older;
 mod presets;
 mod resolve;
 
 pub use bounds::MOST_REPLICAS;
+pub use error::{Error, Result};
 pub use older::of_any_version;
 pub use presets::{PRESETS, Preset};
 pub use resolve::{Choices, OTHER_VARIABLES, Origin, Resolved, given_value, parse_value};
@@ -184,7 +186,8 @@ pub const NOT_SCIENCE: [&str; 4] =
     ["training.epochs", "training.checkpoint_every", "training.keep_checkpoints", "training.replicas"];
 
 /// What is wrong with a configuration: a key, and what to do about it.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, PartialEq, thiserror::Error)]
+#[error("{key}: {message}")]
 pub struct Problem {
     /// The key.
     pub key: &'static str,
@@ -197,7 +200,7 @@ impl Config {
     ///
     /// # Errors
     /// The first problem found.
-    pub fn validate(&self) -> Result<(), Problem> {
+    pub fn validate(&self) -> std::result::Result<(), Problem> {
         let Config { network, learning, training } = self;
         let dims = &network.dims.0;
         let tied = self.tied();

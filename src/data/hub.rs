@@ -39,9 +39,10 @@ impl Source for Hub {
     /// Loads the set from the cache, downloading it first where it is not there.
     fn read(&self, choice: DataChoice, _: Option<&Path>) -> Result<Dataset> {
         load(choice).map_err(|cause| Error::Unavailable {
-            problem: "the data set could not be had from the Hugging Face hub: check the connection, or give \
+            problem:
+                "the data set could not be had from the Hugging Face hub: check the connection, or give \
                       a folder with its four IDX files by --data-dir or EQPROP_DATA"
-                .into(),
+                    .into(),
             source: Some(cause.into()),
         })
     }
@@ -49,7 +50,9 @@ impl Source for Hub {
 
 fn load(choice: DataChoice) -> anyhow::Result<Dataset> {
     let (repository, folder, name) = match choice {
-        DataChoice::FashionMnist => ("zalando-datasets/fashion_mnist", "fashion_mnist", DataChoice::FASHION_MNIST),
+        DataChoice::FashionMnist => {
+            ("zalando-datasets/fashion_mnist", "fashion_mnist", DataChoice::FASHION_MNIST)
+        }
         _ => ("ylecun/mnist", "mnist", DataChoice::MNIST),
     };
     for split in ["test", "train"] {
@@ -60,16 +63,17 @@ fn load(choice: DataChoice) -> anyhow::Result<Dataset> {
         _ => vision::mnist::load(),
     }
     .with_context(|| format!("{repository}: the downloaded files cannot be read"))?;
-    let split = |part: &str, images: &candle_core::Tensor, labels: &candle_core::Tensor| -> anyhow::Result<Split> {
-        let (_, pixels) = images.dims2()?;
-        let images = images.affine(255.0, 0.5)?.flatten_all()?.to_vec1::<f32>()?;
-        Ok(Split {
-            origin: format!("hub {repository} {part}"),
-            pixels,
-            images: images.into_iter().map(|pixel| pixel as u8).collect(),
-            labels: labels.to_vec1()?,
-        })
-    };
+    let split =
+        |part: &str, images: &candle_core::Tensor, labels: &candle_core::Tensor| -> anyhow::Result<Split> {
+            let (_, pixels) = images.dims2()?;
+            let images = images.affine(255.0, 0.5)?.flatten_all()?.to_vec1::<f32>()?;
+            Ok(Split {
+                origin: format!("hub {repository} {part}"),
+                pixels,
+                images: images.into_iter().map(|pixel| pixel as u8).collect(),
+                labels: labels.to_vec1()?,
+            })
+        };
     Ok(Dataset::new(
         name.into(),
         format!("Hugging Face hub, {repository}"),

@@ -76,7 +76,8 @@ struct Open {
 
 impl Open {
     fn open(path: &Path, magic: u32) -> Result<Self> {
-        let (file, _) = files::open(path).map_err(|error| Error::files(path, format!("cannot be opened: {error}")))?;
+        let (file, _) =
+            files::open(path).map_err(|error| Error::files(path, format!("cannot be opened: {error}")))?;
         let file = BufReader::new(file);
         let mut reader: Box<dyn Read> = match path.extension() {
             Some(extension) if extension == "gz" => Box::new(MultiGzDecoder::new(file)),

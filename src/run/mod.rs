@@ -6,6 +6,7 @@ mod health;
 mod interrupt;
 mod memory;
 mod prepare;
+#[cfg(feature = "cli")]
 pub mod replicas;
 mod resume;
 pub mod sessions;

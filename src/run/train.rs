@@ -8,7 +8,7 @@ use crate::data::{Batch, Split};
 use crate::engine::{Engine, Report};
 use crate::rng;
 use crate::telemetry::metrics::{Metrics, Telemetry};
-use crate::telemetry::progress::{Judged, Observer};
+use crate::telemetry::observer::{Judged, Observer};
 use anyhow::Result;
 use std::time::Instant;
 use tracing::{error, info};
