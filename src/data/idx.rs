@@ -32,8 +32,8 @@ impl Source for Idx {
 fn read_split(folder: &Path, prefix: &str) -> Result<Split> {
     let images_path = find(folder, &format!("{prefix}-images-idx3-ubyte"))?;
     let labels_path = find(folder, &format!("{prefix}-labels-idx1-ubyte"))?;
-    let mut images = Open::open(&images_path, IMAGES)?;
-    let mut labels = Open::open(&labels_path, LABELS)?;
+    let mut images = Open::header_of(&images_path, IMAGES)?;
+    let mut labels = Open::header_of(&labels_path, LABELS)?;
     // Before either is read: what one of them claims need not be there.
     if images.sizes[0] != labels.sizes[0] {
         return Err(Error::files(
@@ -75,7 +75,7 @@ struct Open {
 }
 
 impl Open {
-    fn open(path: &Path, magic: u32) -> Result<Self> {
+    fn header_of(path: &Path, magic: u32) -> Result<Self> {
         let (file, _) =
             files::open(path).map_err(|error| Error::files(path, format!("cannot be opened: {error}")))?;
         let file = BufReader::new(file);
@@ -140,7 +140,7 @@ mod tests {
     use super::*;
 
     fn parse_bytes(bytes: &[u8], magic: u32) -> Parsed<(Vec<usize>, Vec<u8>)> {
-        let mut reader = &bytes[..];
+        let mut reader = bytes;
         let sizes = header(&mut reader, magic)?;
         let bytes = body(&mut reader, &sizes)?;
         Ok((sizes, bytes))
