@@ -32,14 +32,14 @@ pub fn write_atomically(path: &Path, contents: &[u8]) -> Result<()> {
     let attempt = || -> std::io::Result<()> {
         let mut file = temporaries().tempfile_in(folder)?;
         file.write_all(contents)?;
-        file.as_file().sync_all()?;
+        sync(file.as_file())?;
         #[cfg(unix)]
         {
             use std::os::unix::fs::PermissionsExt;
             file.as_file().set_permissions(fs::Permissions::from_mode(0o644))?;
         }
         file.persist(path)?;
-        File::open(folder)?.sync_all()
+        sync(&File::open(folder)?)
     };
     attempt().with_context(|| {
         format!(
@@ -48,6 +48,13 @@ pub fn write_atomically(path: &Path, contents: &[u8]) -> Result<()> {
             path.display()
         )
     })
+}
+
+/// Waits until a file or folder would survive a power cut.
+fn sync(file: &File) -> io::Result<()> {
+    #[cfg(test)]
+    tests::SYNCED.with(|synced| synced.borrow_mut().push(file.metadata().is_ok_and(|m| m.is_dir())));
+    file.sync_all()
 }
 
 /// Makes `path` another name of the file `original`, at once; what `path` was before is gone.
@@ -145,4 +152,25 @@ pub fn holds_anything(path: &Path) -> bool {
     let counts = |name: &str| name != lock::FILE && !is_temporary(name);
     fs::read_dir(path)
         .is_ok_and(|entries| entries.flatten().any(|entry| entry.file_name().to_str().is_none_or(counts)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::RefCell;
+
+    thread_local! {
+        /// What has been synced, in order: whether it was a folder.
+        pub static SYNCED: RefCell<Vec<bool>> = const { RefCell::new(Vec::new()) };
+    }
+
+    #[test]
+    fn what_is_written_is_synced_and_then_its_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a");
+        write_atomically(&path, b"old").unwrap();
+        write_atomically(&path, b"new").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+        assert_eq!(SYNCED.take(), [false, true, false, true]);
+    }
 }

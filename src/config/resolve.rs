@@ -428,6 +428,13 @@ mod tests {
     }
 
     #[test]
+    fn learning_rates_are_written_input_first_and_used_output_first() {
+        let config = Resolved::new(&choices(Rule::EP, 2)).unwrap().config;
+        assert_eq!(config.learning.learning_rates, [0.2, 0.05, 0.005]);
+        assert_eq!(config.protocol().learning_rates, [0.005, 0.05, 0.2]);
+    }
+
+    #[test]
     fn the_annotated_configuration_is_itself_one() {
         let resolved = Resolved::new(&choices(Rule::CEP, 2)).unwrap();
         let again: Config = toml::from_str(&resolved.annotated()).unwrap();
