@@ -17,6 +17,7 @@ pub struct Ended {
 }
 
 /// Runs a process for at most so long.
+#[allow(clippy::zombie_processes)] // wait4 waits.
 pub fn run(mut command: Command, most: Duration) -> Ended {
     let mut child =
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
