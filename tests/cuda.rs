@@ -4,9 +4,10 @@
 
 use candle_core::{DType, Device, Tensor};
 use eqprop::config::{Choices, Config, Resolved, parse_value};
+use eqprop::data::Batch;
 use eqprop::data::glyphs;
 use eqprop::engine::replicas::Hub;
-use eqprop::engine::{Batch, Engine, EngineKind, plain::Plain};
+use eqprop::engine::{Engine, EngineKind, plain::Plain};
 use eqprop::learning::Rule;
 use eqprop::model::network::Parameters;
 

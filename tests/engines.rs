@@ -4,9 +4,10 @@
 //! The oracle is the plain engine, which `tests/golden.rs` holds to an independent program.
 
 use candle_core::{DType, Device, Tensor};
+use eqprop::data::Batch;
 use eqprop::engine::cpu::{Fused, Isa, Simd};
 use eqprop::engine::plain::Plain;
-use eqprop::engine::{Batch, Engine, Report};
+use eqprop::engine::{Engine, Report};
 use eqprop::learning::{Protocol, Rule, SigmaPrime};
 use eqprop::model::dynamics::Time;
 use eqprop::model::network::Init;

@@ -32,6 +32,8 @@ fn compilers(place: &Path) -> Option<[Vec<&'static str>; 2]> {
     let plain = vec!["-std=c++20", "-O1", "-pthread"];
     let sanitized = [&plain[..], &["-fsanitize=thread"]].concat();
     if !works(&plain) {
+        // Where CI=true everything is installed.
+        assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "skipped in CI: no g++ with C++20");
         eprintln!("SKIPPED: no g++ with C++20");
         return None;
     }

@@ -2,8 +2,9 @@
 
 use candle_core::{DType, Device};
 use eqprop::config::{Choices, Config, Resolved, parse_value};
+use eqprop::data::Batch;
 use eqprop::engine::replicas::Hub;
-use eqprop::engine::{Batch, Engine, Report, plain::Plain};
+use eqprop::engine::{Engine, Report, plain::Plain};
 use eqprop::learning::Rule;
 use eqprop::model::network::Parameters;
 use eqprop::rng;

@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::Place;
+use common::{Place, skip};
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
@@ -87,7 +87,7 @@ fn browser() -> Option<PathBuf> {
         Command::new(program).arg("--version").output().is_ok_and(|output| output.status.success())
     });
     if found.is_none() {
-        eprintln!("SKIPPED: no Chromium; EQPROP_CHROMIUM may name one");
+        skip("no Chromium; EQPROP_CHROMIUM may name one");
     }
     found
 }

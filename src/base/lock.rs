@@ -2,7 +2,6 @@
 //! The system lets go of it when the process ends, in whatever way.
 
 use anyhow::{Context, Result};
-use std::fmt;
 use std::fs::{self, File, TryLockError};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -21,24 +20,12 @@ pub struct Lock {
 }
 
 /// Another process has the folder.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{}: {holder} is at work there: let it end, or stop it, and say this again", .folder.display())]
 pub struct Held {
     folder: PathBuf,
     holder: String,
 }
-
-impl fmt::Display for Held {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        write!(
-            f,
-            "{}: {} is at work there: let it end, or stop it, and say this again",
-            self.folder.display(),
-            self.holder
-        )
-    }
-}
-
-impl std::error::Error for Held {}
 
 impl Lock {
     /// Locks a folder that exists.

@@ -286,6 +286,13 @@ fn run_train(args: TrainArgs) -> Result<u8> {
     Ok(status(outcome))
 }
 
+/// Whether an error, of whatever room, says that what was asked for is wrong.
+pub fn is_usage(error: &anyhow::Error) -> bool {
+    error.is::<Usage>()
+        || matches!(error.downcast_ref(), Some(data::Error::Usage(_)))
+        || matches!(error.downcast_ref(), Some(config::Error::Usage(_)))
+}
+
 fn status(outcome: Outcome) -> u8 {
     match outcome {
         Outcome::Done => 0,

@@ -1,10 +1,12 @@
 //! The configuration of a run: what it holds, and what of it is possible.
 
 mod bounds;
+mod error;
 mod older;
 mod presets;
 mod resolve;
 
+pub use error::{Error, Result};
 pub use older::of_any_version;
 pub use presets::{PRESETS, Preset};
 pub use resolve::{Choices, OTHER_VARIABLES, Origin, Resolved, given_value, parse_value};
@@ -175,7 +177,8 @@ pub const NOT_SCIENCE: [&str; 3] =
     ["training.epochs", "training.checkpoint_every", "training.keep_checkpoints"];
 
 /// What is wrong with a configuration: a key, and what to do about it.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, PartialEq, thiserror::Error)]
+#[error("{key}: {message}")]
 pub struct Problem {
     /// The key.
     pub key: &'static str,
@@ -188,7 +191,7 @@ impl Config {
     ///
     /// # Errors
     /// The first problem found.
-    pub fn validate(&self) -> Result<(), Problem> {
+    pub fn validate(&self) -> std::result::Result<(), Problem> {
         let Config { network, learning, training } = self;
         let dims = &network.dims.0;
         let tied = self.tied();

@@ -1,12 +1,12 @@
 //! Defaults < file < environment < flags: one configuration, and where each value came from.
 
 use super::bounds::MOST_HIDDEN_LAYERS;
+use super::error::{Error, Result};
 use super::older::{self, FORMER};
 use super::{Config, presets};
 use crate::base::files;
 use crate::base::output::{Usage, usage, visible};
 use crate::learning::Rule;
-use anyhow::{Context, Result};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -244,12 +244,13 @@ fn base(choices: &Choices) -> Result<(String, Table)> {
             let preset = if path.is_file() { None } else { presets::text(&name) };
             let text = match preset {
                 Some(text) => text.to_string(),
-                None => files::read_text(path).with_context(|| {
+                None => files::read_text(path).map_err(|source| {
                     let known: Vec<&str> = presets::PRESETS.iter().map(|(name, _)| *name).collect();
-                    format!(
+                    let problem = format!(
                         "{name}: cannot be read as a configuration, and is not one of the presets {}",
                         known.join(" ")
-                    )
+                    );
+                    Error::Unreadable { problem, source }
                 })?,
             };
             match toml::from_str(&text) {
@@ -427,6 +428,13 @@ mod tests {
         }
         let config = Resolved::new(&choices(Rule::VF, 1)).unwrap().config;
         assert_eq!((config.learning.rule, config.learning.T), (Rule::VF, 30));
+    }
+
+    #[test]
+    fn learning_rates_are_written_input_first_and_used_output_first() {
+        let config = Resolved::new(&choices(Rule::EP, 2)).unwrap().config;
+        assert_eq!(config.learning.learning_rates, [0.2, 0.05, 0.005]);
+        assert_eq!(config.protocol().learning_rates, [0.005, 0.05, 0.2]);
     }
 
     #[test]

@@ -8,21 +8,13 @@ pub mod cuda;
 pub mod plain;
 pub mod replicas;
 
+use crate::data::Batch;
 use crate::learning::Protocol;
 use crate::model::dynamics::Time;
 use crate::model::{Model, Parameters, loss};
 use anyhow::Result;
 use candle_core::{DType, Device};
 use serde::{Deserialize, Serialize};
-
-/// A minibatch as it lies in the data set.
-#[derive(Clone, Debug, Default)]
-pub struct Batch {
-    /// Pixels, row-major (B, d_in); x = byte/255.
-    pub images: Vec<u8>,
-    /// Class of each image, below d_0.
-    pub labels: Vec<u8>,
-}
 
 /// What the first phase of some images showed, added up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]

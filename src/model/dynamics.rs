@@ -247,3 +247,29 @@ impl Dynamics {
         Ok(s_next)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Dims;
+    use crate::model::network::Init;
+    use candle_core::{DType, Device};
+
+    #[test]
+    fn a_damped_step_is_the_weighted_mean_of_where_it_was_and_where_it_went() -> Result<()> {
+        let theta = Parameters::init(&Dims(vec![3, 4, 2]), Init::FanIn, None, 1, DType::F64, &Device::Cpu)?;
+        let x = Tensor::new(&[[0.1, 0.5, 0.9]], &Device::Cpu)?;
+        let s =
+            [Tensor::new(&[[0.3, 0.6]], &Device::Cpu)?, Tensor::new(&[[0.2, 0.4, 0.7, 0.9]], &Device::Cpu)?];
+        let step = |damping: f64| -> Result<Vec<f64>> {
+            let dynamics = Dynamics { time: Time::Discrete, activation: Activation::Sigmoid, damping };
+            let s_next = dynamics.step(&theta, &dynamics.drive(&theta, &x)?, &s, None)?;
+            Tensor::cat(&s_next, 1)?.flatten_all()?.to_vec1()
+        };
+        let (whole, damped) = (step(0.0)?, step(0.8)?);
+        for ((s, whole), damped) in [0.3, 0.6, 0.2, 0.4, 0.7, 0.9].into_iter().zip(whole).zip(damped) {
+            assert!((damped - (0.8 * s + 0.2 * whole)).abs() < 1e-12);
+        }
+        Ok(())
+    }
+}

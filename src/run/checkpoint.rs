@@ -11,7 +11,6 @@ use safetensors::SafeTensors;
 use safetensors::tensor::Metadata;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
-use std::fmt;
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -168,15 +167,9 @@ pub struct Checkpoint {
 }
 
 /// A file that is not whole.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{}: not a whole safetensors file; use another checkpoint of the run", .0.display())]
 pub struct Damaged(PathBuf);
-
-impl fmt::Display for Damaged {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        let path = self.0.display();
-        write!(f, "{path}: not a whole safetensors file; use another checkpoint of the run")
-    }
-}
 
 /// Opens a safetensors file and reads its header: the file behind it, the bytes read, and what they say.
 fn open(path: &Path) -> Result<(File, Vec<u8>, Metadata)> {

@@ -12,7 +12,7 @@ use crate::config::{Choices, Config, DeviceChoice, Resolved};
 use crate::data::{DataChoice, Dataset};
 use crate::engine::{Engine, Report};
 use crate::model::Parameters;
-use crate::telemetry::progress::Extent;
+use crate::telemetry::observer::Extent;
 use anyhow::{Context, Result, bail};
 use candle_core::Device;
 use std::collections::BTreeMap;

@@ -89,7 +89,9 @@ impl Shared {
         if let Some(dataset) = loaded.get(&key) {
             return Ok(dataset.clone());
         }
-        let dataset = Arc::new(data::load_limited(training, self.data_dir.as_deref())?);
+        let mut dataset = data::load(training.data, self.data_dir.as_deref())?;
+        dataset.limit(training.limit_train, training.limit_test);
+        let dataset = Arc::new(dataset);
         loaded.insert(key, dataset.clone());
         Ok(dataset)
     }
