@@ -49,7 +49,8 @@ pub fn heading(key: &str) -> &str {
 /// keys as tell them apart.
 pub fn labels(groups: &[&Group]) -> Result<Vec<String>> {
     let mut keys = keys(groups)?;
-    let texts = |keys: &[String]| -> Result<Vec<String>> { groups.iter().map(|group| label(group, keys)).collect() };
+    let texts =
+        |keys: &[String]| -> Result<Vec<String>> { groups.iter().map(|group| label(group, keys)).collect() };
     let distinct = |keys: &[String]| -> Result<usize> {
         let names = groups.iter().map(|group| group.network());
         Ok(names.zip(texts(keys)?).collect::<BTreeSet<_>>().len())
