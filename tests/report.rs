@@ -195,7 +195,7 @@ fn verdicts_follow_two_standard_errors() {
         )
     );
     assert!(text.contains("Disagree: C-EP-1h, ±β, C-VF-1h at Ψ = 0°."));
-    assert!(page.contains("seed 0: 2.40 after 7 of 100 epochs") && page.contains("2.60 ± 0.10"));
+    assert!(page.contains("seed 0: 2.40 after 7 of 100 epochs") && page.contains("2.60\u{a0}±\u{a0}0.10"));
     assert!(page.contains(">3.0 s<") && page.contains(">2 min<"), "30 epochs of 3 s");
     // Figs. 4 and 5a; curves of EP-1h, C-EP-1h and C-VF-1h at 0°: none of what is unfinished.
     assert_eq!(page.matches("<svg").count(), 5);
@@ -230,8 +230,11 @@ fn what_is_as_printed_stands_in_a_table_of_its_own() {
     let (table, as_printed) = (place.read("s/table3.csv"), place.read("s/as-printed.csv"));
     assert!(table.contains("C-VF-1h,0.0,,agrees,1,2.4,") && table.contains("EP-1h,,,not-run,0,"), "{table}");
     let [_, ep, cvf] = as_printed.lines().collect::<Vec<_>>()[..] else { panic!("{as_printed}") };
-    assert!(ep.starts_with("EP-1h,,init = glorot,agrees,1,2.0,"), "{ep}");
-    assert!(cvf.starts_with("C-VF-1h,0.0,") && cvf.contains("sigma_prime = ignored"), "{cvf}");
+    assert!(ep.starts_with("EP-1h,,Glorot weights,agrees,1,2.0,"), "{ep}");
+    assert!(
+        cvf.starts_with("C-VF-1h,0.0,") && cvf.contains("all biases learn, σ′ ignored, Glorot weights"),
+        "{cvf}"
+    );
     assert!(cvf.contains(",disagrees,1,90.2,"), "{cvf}");
     assert!(place.read("s/sweep.csv").contains("\nEP-1h,1,2.2,,1.1,,30,0\n"));
     let text = without_tags(&place.read("s/report.html"));
@@ -260,7 +263,7 @@ fn a_sweep_that_is_not_the_papers_shows_what_it_varies() {
     let table = place.read("s/sweep.csv");
     let expected = "network,learning.beta,learning.random_beta,n,test,test_std,train,train_std,epochs,unfinished\n\
                     EP-1h,0.1,true,2,3.05,0.07,1.53,0.04,10,0\n\
-                    EP-1h,0.2,true,2,2.05,0.07,1.03,0.04,10,0\n\
+                    EP-1h,0.2,true,2,2.05,0.07,1.02,0.04,10,0\n\
                     EP-1h,0.5,true,2,30.05,0.07,15.03,0.04,10,0\n\
                     EP-1h,0.4,false,0,,,,,10,1\n\
                     EP-1h,0.1,false,1,2.0,,1.0,,30,0\n";

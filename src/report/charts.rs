@@ -61,8 +61,8 @@ pub struct Look {
 pub struct Series {
     /// How it looks.
     pub look: Look,
-    /// Whether to join the points.
-    pub joined: bool,
+    /// Joins points that are no farther apart in x than this.
+    pub joined: Option<f64>,
     /// In the order they are joined.
     pub points: Vec<Point>,
 }
@@ -227,10 +227,11 @@ fn errors_panel(
         let inside: Vec<&Point> = (line.points.iter())
             .filter(|point| x.start <= point.x && point.x <= x.end && point.y <= y.range.end)
             .collect();
-        if line.joined {
-            let points = inside.iter().map(|point| (point.x, y.clamp(point.y)));
-            let style = color.mix(if line.look.hollow { 0.45 } else { 1.0 }).stroke_width(2);
-            chart.draw_series(LineSeries::new(points, style)).map_err(undrawable)?;
+        let style = color.mix(if line.look.hollow { 0.45 } else { 1.0 }).stroke_width(2);
+        let near = |pair: &&[&Point]| line.joined.is_some_and(|gap| pair[1].x - pair[0].x <= gap);
+        for pair in inside.windows(2).filter(near) {
+            let ends = pair.iter().map(|point| (point.x, y.clamp(point.y)));
+            chart.draw_series([PathElement::new(ends.collect::<Vec<_>>(), style)]).map_err(undrawable)?;
         }
         for point in inside {
             let (low, high) = (y.clamp(point.y - point.std), y.clamp(point.y + point.std));
@@ -268,7 +269,14 @@ pub struct Frame {
 /// Errors over the epochs: means, and bands of one standard deviation.
 pub fn curves(frame: &Frame, lines: &[Line]) -> Result<String> {
     svg(frame.size, frame.alone, |area| {
-        let mut chart = ChartBuilder::on(area)
+        let labels = if frame.alone {
+            lines.iter().map(|line| (line.color, &line.label[..])).collect()
+        } else {
+            vec![]
+        };
+        let (top, area) = area.split_vertically(LABEL * labels.len() as i32);
+        draw_labels(&top, &labels)?;
+        let mut chart = ChartBuilder::on(&area)
             .margin(6)
             .margin_right(14)
             .x_label_area_size(36)
@@ -287,7 +295,7 @@ pub fn curves(frame: &Frame, lines: &[Line]) -> Result<String> {
             .y_desc(frame.y_label)
             .draw()
             .map_err(undrawable)?;
-        for Line { color: number, dashed, label, points } in lines {
+        for Line { color: number, dashed, points, .. } in lines {
             let color = color(*number);
             let upper = points.iter().map(|point| (point.x, frame.axis.clamp(point.y + point.std)));
             let lower = points.iter().rev().map(|point| (point.x, frame.axis.clamp(point.y - point.std)));
@@ -297,22 +305,30 @@ pub fn curves(frame: &Frame, lines: &[Line]) -> Result<String> {
             }
             let means = points.iter().map(|point| (point.x, frame.axis.clamp(point.y)));
             let drawn = match dashed {
-                true => chart.draw_series(DashedLineSeries::new(means, 5, 4, color.stroke_width(2))),
-                false => chart.draw_series(LineSeries::new(means, color.stroke_width(2))),
+                true => {
+                    chart.draw_series(DashedLineSeries::new(means, 5, 4, color.stroke_width(2))).map(drop)
+                }
+                false => chart.draw_series(LineSeries::new(means, color.stroke_width(2))).map(drop),
             };
-            let series = drawn.map_err(undrawable)?;
-            if frame.alone && !label.is_empty() {
-                let key = move |(x, y)| PathElement::new(vec![(x, y), (x + 18, y)], color.stroke_width(3));
-                series.label(label).legend(key);
-            }
-        }
-        if frame.alone {
-            let mut legend = chart.configure_series_labels();
-            legend.position(SeriesLabelPosition::UpperRight).background_style(WHITE.mix(0.8));
-            legend.border_style(BLACK.mix(0.2)).label_font(("sans-serif", 14)).draw().map_err(undrawable)?;
+            drawn.map_err(undrawable)?;
         }
         Ok(())
     })
+}
+
+/// Height of a line of a legend, pixels.
+const LABEL: i32 = 22;
+
+/// What lines of a colour are, one below the other.
+fn draw_labels(area: &DrawingArea<SVGBackend, Shift>, labels: &[(usize, &str)]) -> Result<()> {
+    for (i, (number, label)) in labels.iter().enumerate() {
+        let y = LABEL * i as i32 + 12;
+        let key = PathElement::new(vec![(64, y), (88, y)], color(*number).stroke_width(3));
+        area.draw(&key).map_err(undrawable)?;
+        let text = Text::new(label.to_string(), (96, y - 8), ("sans-serif", 15).into_font());
+        area.draw(&text).map_err(undrawable)?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -406,8 +406,11 @@ fn classify(run: &Measured) -> Result<(Kind, Vec<String>, String)> {
         _ => Kind::Other,
     };
     let mut variant: Vec<String> = (changes.iter())
-        .map(|(key, value)| {
-            format!("{} = {}", key.split('.').next_back().unwrap_or(key), value.replace('"', ""))
+        .map(|(key, value)| match (&key[..], value.trim_matches('"')) {
+            ("learning.sigma_prime", value) => format!("σ′ {value}"),
+            ("learning.authors_code", "false") => "all biases learn".into(),
+            ("network.init", "glorot") => "Glorot weights".into(),
+            (key, value) => format!("{} = {value}", key.split('.').next_back().unwrap_or(key)),
         })
         .collect();
     if not_mnist {

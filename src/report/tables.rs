@@ -137,7 +137,7 @@ fn sweep(groups: &[&Group]) -> Result<Vec<u8>> {
     let numbers = ["n", "test", "test_std", "train", "train_std", "epochs", "unfinished"];
     let heads = ["network"].into_iter().chain(keys.iter().map(String::as_str)).chain(numbers);
     writer.write_record(heads)?;
-    let text = |value: Option<f64>| value.map_or(String::new(), |value| value.to_string());
+    let text = |value: Option<f64>| value.map_or(String::new(), |value| format!("{value:?}"));
     for group in groups {
         let (test, train) = (group.test(), group.train());
         let mut line = vec![group.network()];

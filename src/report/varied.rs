@@ -87,6 +87,7 @@ fn label(group: &Group, keys: &[String]) -> Result<String> {
         let value = value(group, key)?;
         Ok(match &key[..] {
             "network.psi" | "learning.beta" => format!("{} = {value}", heading(key)),
+            "network.init" if value == "glorot" => "Glorot weights".into(),
             "network.init" => format!("{value} weights"),
             _ => format!("{} {value}", heading(key)),
         })

@@ -60,7 +60,7 @@ fn percent(spread: Option<Spread>) -> String {
     match spread {
         None => "–".into(),
         Some(Spread { mean, std: None, .. }) => format!("{mean:.2}"),
-        Some(Spread { mean, std: Some(std), .. }) => format!("{mean:.2} ± {std:.2}"),
+        Some(Spread { mean, std: Some(std), .. }) => format!("{mean:.2}\u{a0}±\u{a0}{std:.2}"),
     }
 }
 

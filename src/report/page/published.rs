@@ -13,6 +13,9 @@ use maud::{Markup, PreEscaped, html};
 const KINDS: [(Rule, usize); 6] =
     [(Rule::EP, 1), (Rule::EP, 2), (Rule::CEP, 1), (Rule::CEP, 2), (Rule::CVF, 1), (Rule::CVF, 2)];
 
+/// Degrees between two Ψ of the paper's rows.
+const STEP: f64 = 22.5;
+
 /// How many rows of the paper agree, and which do not.
 pub fn verdict(results: &Results) -> Markup {
     let with = |verdict| -> Vec<&Row> { ROWS.iter().filter(|row| results.verdict(row) == verdict).collect() };
@@ -116,7 +119,7 @@ fn as_printed(results: &Results) -> Markup {
 }
 
 fn published(row: &Row) -> String {
-    format!("{:.2} ± {:.2} ({:.2})", row.test.mean, row.test.std, row.train)
+    format!("{:.2}\u{a0}±\u{a0}{:.2} ({:.2})", row.test.mean, row.test.std, row.train)
 }
 
 fn missing(row: &Row) -> Markup {
@@ -184,7 +187,7 @@ fn error_by_psi(results: &Results) -> Result<Markup> {
         let mut add = |hollow, name: String, points: Vec<Point>| {
             let look = Look { color: entries.len(), shape: shape(depth), hollow };
             entries.push((look, name));
-            series.push(Series { look, joined: true, points });
+            series.push(Series { look, joined: Some(STEP), points });
         };
         for (_, variant) in variants {
             let groups = of_kind(results, Rule::CVF, depth).filter(|group| group.variant == variant);
@@ -229,7 +232,7 @@ fn error_by_angle(results: &Results) -> Result<Markup> {
                 None => {
                     let init = if glorot { "Glorot" } else { "fan-in" };
                     entries.push((look, format!("{}-{depth}h{}, {init}", rule.title(), of.1)));
-                    series.push(Series { look, joined: false, points: vec![point] });
+                    series.push(Series { look, joined: None, points: vec![point] });
                 }
             }
         }

@@ -99,7 +99,7 @@ fn line(group: &Group, values: &[String], compared: bool) -> Markup {
             @if compared {
                 td .number {
                     @if let Kind::Row(row) = group.kind {
-                        (format!("{:.2} ± {:.2} ({:.2})", row.test.mean, row.test.std, row.train))
+                        (format!("{:.2}\u{a0}±\u{a0}{:.2} ({:.2})", row.test.mean, row.test.std, row.train))
                         @if !word.is_empty() { small class=(class) { (word) } }
                     } @else { "–" }
                 }
@@ -176,5 +176,5 @@ pub fn picture(results: &Results) -> Result<Option<String>> {
         return Ok(None);
     }
     let lines = lines(&drawn);
-    Ok(Some(charts::curves(&frame(&lines, (760, 440), true), &lines)?))
+    Ok(Some(charts::curves(&frame(&lines, (760, 460), true), &lines)?))
 }
