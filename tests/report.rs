@@ -189,12 +189,10 @@ fn verdicts_follow_two_standard_errors() {
     assert!(!place.path("r/as-printed.csv").exists() && !place.path("r/sweep.csv").exists());
     let page = place.read("r/report.html");
     let text = without_tags(&page);
-    assert!(
-        text.contains(
-            "1 agree with it within two standard errors, 2 disagree, 1 are unfinished, and 21 were"
-        )
-    );
-    assert!(text.contains("Disagree: C-EP-1h, ±β, C-VF-1h at Ψ = 0°."));
+    assert!(text.contains(
+        "25 rows: 1 in agreement (within two standard errors), 2 in disagreement, 1 unfinished, 21 not"
+    ));
+    assert!(text.contains("In disagreement: C-EP-1h, ±β, C-VF-1h at Ψ = 0°."));
     assert!(page.contains("seed 0: 2.40 after 7 of 100 epochs") && page.contains("2.60\u{a0}±\u{a0}0.10"));
     assert!(page.contains(">3.0 s<") && page.contains(">2 min<"), "30 epochs of 3 s");
     // Figs. 4 and 5a; curves of EP-1h, C-EP-1h and C-VF-1h at 0°: none of what is unfinished.
@@ -240,7 +238,7 @@ fn what_is_as_printed_stands_in_a_table_of_its_own() {
     let text = without_tags(&place.read("s/report.html"));
     assert!(text.contains("As printed") && text.contains("Not in the paper"));
     assert!(
-        text.contains("1 agree with it within two standard errors, 0 disagree"),
+        text.contains("1 in agreement (within two standard errors), 0 in disagreement"),
         "printed rows do not count"
     );
 }
@@ -271,10 +269,8 @@ fn a_sweep_that_is_not_the_papers_shows_what_it_varies() {
     assert!(!place.path("s/table3.csv").exists(), "nothing of the paper is missing here");
     let page = place.read("s/report.html");
     let text = without_tags(&page);
-    assert!(text.contains(
-        "Of 8 runs with 5 different settings, 7 are finished, 1 unfinished, and 0 have not begun."
-    ));
-    assert!(text.contains("Of 1 row of the paper among them, 1 agree with it"));
+    assert!(text.contains("8 runs with 5 different settings: 7 finished, 1 unfinished, 0 not begun."));
+    assert!(text.contains("Rows of the paper among them: 1 in agreement"));
     assert!(text.contains("seed 0: 2.00 after 4 of 10 epochs"));
     assert!(text.contains("The axis is logarithmic") && !text.contains("Figure 4"));
     assert_eq!(page.matches("<svg").count(), 1);

@@ -392,10 +392,13 @@ fn classify(run: &Measured) -> Result<(Kind, Vec<String>, String)> {
     ours.training =
         TrainingConfig { batch_size, limit_train, limit_test, validation, dtype, ..preset_training };
     let changes = ours.changes_from(&preset)?;
-    let as_printed = |(key, value): &(String, String)| match (key.as_str(), value.trim_matches('"')) {
-        ("network.init", "glorot") | ("learning.sigma_prime", "ignored") => true,
-        ("learning.authors_code", "false") => true,
-        _ => false,
+    let as_printed = |(key, value): &(String, String)| {
+        matches!(
+            (key.as_str(), value.trim_matches('"')),
+            ("network.init", "glorot")
+                | ("learning.sigma_prime", "ignored")
+                | ("learning.authors_code", "false")
+        )
     };
     let not_mnist = !run.data.is_empty() && run.data != "mnist";
     let gated = config.learning.sigma_prime != crate::learning::SigmaPrime::Ignored;

@@ -30,11 +30,11 @@ pub fn verdict(results: &Results) -> Markup {
     };
     html! {
         p .verdict {
-            "Of the paper's " (ROWS.len()) " rows, " b .agrees { (agree.len()) " agree" }
-            " with it within two standard errors, " b .disagrees { (disagree.len()) " disagree" } ", "
-            b { (unfinished.len()) } " are unfinished, and " b { (not_run.len()) } " were not run."
+            "Of the paper's " (ROWS.len()) " rows: " b .agrees { (agree.len()) " in agreement" }
+            " (within two standard errors), " b .disagrees { (disagree.len()) " in disagreement" } ", "
+            b { (unfinished.len()) " unfinished" } ", " b { (not_run.len()) " not run" } "."
         }
-        @for (word, rows) in [("Disagree", &disagree), ("Unfinished", &unfinished)] {
+        @for (word, rows) in [("In disagreement", &disagree), ("Unfinished", &unfinished)] {
             @if !rows.is_empty() { p { (word) ": " (names(rows)) "." } }
         }
     }
@@ -181,15 +181,18 @@ fn error_by_psi(results: &Results) -> Result<Markup> {
     let mut series = Vec::new();
     let mut entries = Vec::new();
     for depth in [1, 2] {
-        let mut variants: Vec<(&str, &str)> =
-            of_kind(results, Rule::CVF, depth).map(|group| (treatment(group), &group.variant[..])).collect();
-        variants.dedup();
+        let mut variants: Vec<&str> = Vec::new();
+        for group in of_kind(results, Rule::CVF, depth) {
+            if !variants.contains(&&group.variant[..]) {
+                variants.push(&group.variant);
+            }
+        }
         let mut add = |hollow, name: String, points: Vec<Point>| {
             let look = Look { color: entries.len(), shape: shape(depth), hollow };
             entries.push((look, name));
             series.push(Series { look, joined: Some(STEP), points });
         };
-        for (_, variant) in variants {
+        for variant in variants {
             let groups = of_kind(results, Rule::CVF, depth).filter(|group| group.variant == variant);
             let points = groups.filter_map(|group| Some(Point::new(group.psi()?, group.test()?))).collect();
             add(false, labelled(format!("C-VF-{depth}h, measured"), variant), points);

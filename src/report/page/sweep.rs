@@ -20,12 +20,11 @@ pub fn verdict(results: &Results) -> Markup {
     let with = |verdict| rows.iter().filter(|group| group.verdict() == verdict).count();
     html! {
         p .verdict {
-            "Of " (runs) " runs with " (results.groups.len()) " different settings, " b { (finished) }
-            " are finished, " b { (begun) } " unfinished, and " b { (runs - finished - begun) } " have not begun."
+            (runs) " runs with " (results.groups.len()) " different settings: " b { (finished) " finished" } ", "
+            b { (begun) " unfinished" } ", " b { (runs - finished - begun) " not begun" } "."
             @if !rows.is_empty() {
-                " Of " (rows.len()) (if rows.len() == 1 { " row" } else { " rows" }) " of the paper among them, "
-                b .agrees { (with(Verdict::Agrees)) " agree" } " with it within two standard errors, "
-                b .disagrees { (with(Verdict::Disagrees)) " disagree" } "."
+                " Rows of the paper among them: " b .agrees { (with(Verdict::Agrees)) " in agreement" }
+                " (within two standard errors), " b .disagrees { (with(Verdict::Disagrees)) " in disagreement" } "."
             }
         }
     }
