@@ -75,10 +75,10 @@ fn names_that_lead_elsewhere_are_refused() {
     // From the command line, and from a data folder, too.
     let start = place.small_run("ep", &["--name", "a\tb"]);
     let output = place.eqprop().args(start).output().unwrap();
-    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.status.code(), Some(2));
     fs::rename(place.path("data"), place.path("da\nta")).unwrap();
     let output = place.eqprop().args(["train", "--algo", "ep", "--data-dir", "da\nta"]).output().unwrap();
-    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8(output.stderr).unwrap().contains("control characters"));
 }
 

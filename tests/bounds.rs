@@ -143,7 +143,7 @@ fn a_checkpoint_is_as_large_as_its_header_says() {
     // A metadata that no run has written: sizes without a hidden layer, and a name that leaves the folder.
     for (from, to, word) in [
         ("[64,24,4]", "[64]     ", "network.dims"),
-        (r#"\"run\":\"r-data\""#, r#"\"run\":\"../../\""#, "cannot name a folder"),
+        (r#"\"run\":\"r-data\""#, r#"\"run\":\"../../\""#, "cannot name a run"),
         (r#"\"K\":10"#, r#"\"K\":-1"#, "learning.K"),
     ] {
         let header = String::from_utf8_lossy(&good[8..]).into_owned();

@@ -214,7 +214,7 @@ fn metrics_so_far(place: &Place) -> usize {
 #[test]
 fn signals_are_heard_while_angles_are_measured() {
     // Before training, by angles that take for ever.
-    let more = ["--epochs", "2", "--set", "training.angle_minibatches=100000000"];
+    let more = ["--epochs", "2", "--set", "training.angle_minibatches=10000"];
     for (name, status) in [("TERM", 143), ("INT", 130), ("HUP", 129)] {
         let place = Place::new();
         let child = place.process().args(auto(&place, &more)).stderr(Stdio::piped()).spawn().unwrap();
@@ -223,7 +223,11 @@ fn signals_are_heard_while_angles_are_measured() {
         signal(&child, name);
         let output = child.wait_with_output().unwrap();
         assert_eq!(output.status.code(), Some(status), "{}", words(&output));
-        assert!(words(&output).contains("to go on: eqprop train --resume"), "{}", words(&output));
+        assert!(
+            words(&output).contains("train --resume checkpoints/r-data/last.safetensors"),
+            "{}",
+            words(&output)
+        );
     }
 
     // After the first epoch, which is closed when the run goes on.
@@ -248,8 +252,9 @@ fn signals_are_heard_while_angles_are_measured() {
 #[test]
 fn a_second_signal_ends_it_at_once_with_a_word() {
     let place = Place::new();
-    // One minibatch takes longer than the test.
-    let slow = ["--epochs", "2", "--set", "learning.T=20000000", "--set", "training.angle_minibatches=0"];
+    // One batch takes longer than the test.
+    let steps = ["--set", "learning.T=100000", "--set", "network.dims=[64, 4000, 4]"];
+    let slow = [&["--epochs", "2", "--set", "training.angle_minibatches=0"][..], &steps].concat();
     let child = place.process().args(auto(&place, &slow)).stderr(Stdio::piped()).spawn().unwrap();
     wait_for("a checkpoint", || place.path(LAST).is_file());
     signal(&child, "TERM");

@@ -221,19 +221,20 @@ fn listing_touches_nothing_and_going_on_adds_only_what_is_new() {
 #[test]
 fn mistakes_are_one_paragraph() {
     let place = place();
-    for (arguments, expected) in [
-        (&["sweep", "--config", "nowhere.toml"][..], "nowhere.toml: cannot be read as a sweep"),
-        (&["sweep", "--worker", "--out", "nowhere"], "nowhere: holds no sweep"),
-        (&["report", "nowhere"], "nowhere: holds no sweep"),
+    for (arguments, status, expected) in [
+        (&["sweep", "--config", "nowhere.toml"][..], 1, "nowhere.toml: cannot be read as a sweep"),
+        (&["sweep", "--worker", "--out", "nowhere"], 1, "nowhere: holds no sweep"),
+        (&["report", "nowhere"], 1, "nowhere: holds no sweep"),
         (
             &["sweep", "--config", "small.toml", "--data-dir", "data", "--only", "x*"],
+            2,
             "small.toml: --only leaves nothing to run",
         ),
-        (&["sweep", "--config", "small.toml", "--workers", "0"], "--workers must be at least 1"),
+        (&["sweep", "--config", "small.toml", "--workers", "0"], 2, "--workers <N>': 0 is not in 1..=1024"),
     ] {
         let output = place.eqprop().args(arguments).output().unwrap();
         let said = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert_eq!(output.status.code(), Some(status), "{said}");
         assert!(said.contains(expected) && !said.contains("panicked"), "{said}");
     }
     assert!(!place.path("sweeps").exists() && !place.path("nowhere").exists());

@@ -21,7 +21,8 @@ pub fn of_any_version<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Conf
         }
         learning.entry("sigma_prime").or_insert("ignored".into());
     }
-    serde_json::from_value(config).map_err(D::Error::custom)
+    serde_path_to_error::deserialize(config)
+        .map_err(|error| D::Error::custom(format!("{}: {}", error.path(), error.inner())))
 }
 
 #[cfg(test)]

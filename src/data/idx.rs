@@ -117,7 +117,7 @@ mod tests {
     use super::*;
 
     fn parse_bytes(bytes: &[u8], magic: u32) -> Result<(Vec<usize>, Vec<u8>)> {
-        let mut reader = &bytes[..];
+        let mut reader = bytes;
         let sizes = header(&mut reader, magic)?;
         let bytes = body(&mut reader, &sizes)?;
         Ok((sizes, bytes))

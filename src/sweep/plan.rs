@@ -159,7 +159,7 @@ impl SweepFile {
         let name = resolved.config.run_name(data);
         let seed = format!("-seed{}", resolved.config.training.seed);
         let name = name.strip_suffix(&seed).unwrap_or(&name).to_string() + &marks + &seed;
-        name::check(&name, place)?;
+        name::check(&name, place).with_context(|| format!("{place}: choose another label"))?;
         if name.contains('@') {
             usage!("{place}: the run {name:?} cannot have an '@' in its name: choose another label");
         }

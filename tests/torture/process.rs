@@ -17,6 +17,7 @@ pub struct Ended {
 }
 
 /// Runs a process for at most so long.
+#[expect(clippy::zombie_processes, reason = "wait4 waits for it")]
 pub fn run(mut command: Command, most: Duration) -> Ended {
     let mut child =
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
