@@ -28,7 +28,7 @@ impl LearningRule for CentredEp {
 
     /// θ + η·(ρ(s⁺)·ρ(s⁺)ᵀ − ρ(s⁻)·ρ(s⁻)ᵀ)/(2β), where s^± is s_K of a second phase with ±β.
     fn learn(&self, lesson: &Lesson, observe: Observe) -> Result<Parameters> {
-        let beta = lesson.nudge.beta.size;
+        let beta = lesson.nudge.beta.size();
         let with = |beta: f64| Lesson { nudge: Nudge { beta: beta.into(), ..lesson.nudge }, ..*lesson };
         let s_plus = with(beta).second_phase(observe, |_| Ok(None))?;
         let s_minus = with(-beta).second_phase(&mut |_| Ok(()), |_| Ok(None))?;

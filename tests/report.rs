@@ -12,28 +12,46 @@ use std::process::Command;
 /// A run that has ended: preset, Ψ, seed, epochs, test and train error.
 type Ended = (&'static str, Option<f64>, u64, usize, f64, f64);
 
-/// A sweep folder with these runs.
+/// A run, with all that a sweep may set in it.
+struct Run {
+    preset: &'static str,
+    set: Vec<String>,
+    seed: u64,
+    epochs: usize,
+    /// Epochs that it has done.
+    done: usize,
+    test: f64,
+    train: f64,
+}
+
+/// A sweep folder with these runs, which have ended.
 fn finished_sweep(place: &Place, runs: &[Ended]) {
+    let run = |&(preset, psi, seed, epochs, test, train): &Ended| Run {
+        preset,
+        set: psi.map(|psi| format!("network.psi={psi}")).into_iter().collect(),
+        seed,
+        epochs,
+        done: epochs,
+        test,
+        train,
+    };
+    sweep_of(place, &runs.iter().map(run).collect::<Vec<_>>());
+}
+
+/// A sweep folder with these runs.
+fn sweep_of(place: &Place, runs: &[Run]) {
     for folder in ["configs", "sweeps", "failed"] {
         fs::create_dir_all(place.path(&format!("s/{folder}"))).unwrap();
     }
     fs::write(place.path("s/sweeps/a.toml"), "title = 'made up'\n[[rows]]\nconfig = 'ep-1h'\n").unwrap();
     let mut plan = Vec::new();
-    for (i, &(preset, psi, seed, epochs, test, train)) in runs.iter().enumerate() {
-        let name = format!("run{i}");
-        let psi_flag = psi.map(|psi| format!("network.psi={psi}"));
+    for (i, run) in runs.iter().enumerate() {
+        let (name, epochs) = (format!("run{i}"), run.done);
         let mut command = place.eqprop();
-        command.args([
-            "config",
-            "--config",
-            preset,
-            "--seed",
-            &seed.to_string(),
-            "--epochs",
-            &epochs.to_string(),
-        ]);
-        if let Some(flag) = &psi_flag {
-            command.args(["--set", flag]);
+        command.args(["config", "--config", run.preset, "--seed", &run.seed.to_string()]);
+        command.args(["--epochs", &run.epochs.to_string()]);
+        for set in &run.set {
+            command.args(["--set", set]);
         }
         let config = command.output().unwrap().stdout;
         fs::write(place.path(&format!("s/configs/{name}.toml")), config).unwrap();
@@ -46,8 +64,8 @@ fn finished_sweep(place: &Place, runs: &[Ended]) {
             lines += &format!(
                 "{{\"epoch\":{epoch},\"data\":\"mnist\",\"error/train\":{},\"error/test\":{},\
                  \"speed/epoch_seconds\":3.0,\"collapsed\":false}}\n",
-                falling(train),
-                falling(test)
+                falling(run.train),
+                falling(run.test)
             );
         }
         fs::write(place.path(&format!("s/runs/{name}/metrics.jsonl")), lines).unwrap();
@@ -155,14 +173,113 @@ fn verdicts_follow_two_standard_errors() {
     place.eqprop().args(["report", "s", "--out", "r"]).assert().success();
     let table = place.read("r/table3.csv");
     let line = |start: &str| table.lines().find(|line| line.starts_with(start)).unwrap().to_string();
-    assert!(line("EP-1h,").contains(",1,30,30,2.28,,0.2,,2.0,0.13,0.2,within,45.5,"), "{table}");
-    assert!(table.contains("\"C-EP-1h, ±β\",,,1,100,100,2.64,,0.4,,2.28,0.16,0.41,outside,45.5,"), "{table}");
-    let cvf = line("C-VF-1h,0.0,");
-    assert!(cvf.starts_with("C-VF-1h,0.0,,3,100,100,2.6") && cvf.contains(",outside,"), "{cvf}");
-    assert!(line("C-VF-1h,45.0,").contains(",1,7,100,2.4,"), "{table}");
-    assert!(line("C-VF-2h,180.0,").contains(",not-run,"), "{table}");
+    assert_eq!(line("EP-1h,"), "EP-1h,,,agrees,1,2.28,,0.2,,2.0,0.13,0.2,30,0,45.5,");
+    let cep = "\"C-EP-1h, ±β\",,,disagrees,1,2.64,,0.4,,2.28,0.16,0.41,100,0,45.5,";
+    assert!(table.contains(cep), "{table}");
+    assert!(line("C-VF-1h,0.0,").starts_with("C-VF-1h,0.0,,disagrees,3,2.6,0.1,0.7,0.0,2.43,"), "{table}");
+    assert!(
+        line("C-VF-1h,45.0,").starts_with("C-VF-1h,45.0,,unfinished,0,,,,,2.37,0.06,0.78,100,1,"),
+        "{table}"
+    );
+    assert!(line("C-VF-2h,180.0,").contains(",not-run,0,"), "{table}");
     assert_eq!(table.lines().count(), 26);
+    assert!(!place.path("r/as-printed.csv").exists() && !place.path("r/sweep.csv").exists());
     let page = place.read("r/report.html");
-    assert!(page.contains("after 7 of 100 epochs") && page.contains("2.60 ± 0.10"));
+    let text = without_tags(&page);
+    assert!(text.contains(
+        "25 rows: 1 in agreement (within two standard errors), 2 in disagreement, 1 unfinished, 21 not"
+    ));
+    assert!(text.contains("In disagreement: C-EP-1h, ±β, C-VF-1h at Ψ = 0°."));
+    assert!(page.contains("seed 0: 2.40 after 7 of 100 epochs") && page.contains("2.60\u{a0}±\u{a0}0.10"));
     assert!(page.contains(">3.0 s<") && page.contains(">2 min<"), "30 epochs of 3 s");
+    // Figs. 4 and 5a; curves of EP-1h, C-EP-1h and C-VF-1h at 0°: none of what is unfinished.
+    assert_eq!(page.matches("<svg").count(), 5);
+    assert!(place.read("r/curves.csv").contains("\nrun3,2,20.3,,22.2\n"), "numbers are rounded");
+}
+
+/// The text of a page.
+fn without_tags(page: &str) -> String {
+    page.split('<').map(|part| part.split_once('>').map_or(part, |(_, text)| text)).collect()
+}
+
+/// A run of a preset, done unless something else is said.
+fn run(preset: &'static str, set: &[&str], seed: u64, epochs: usize, test: f64) -> Run {
+    let set = set.iter().map(|set| set.to_string()).collect();
+    Run { preset, set, seed, epochs, done: epochs, test, train: test / 2.0 }
+}
+
+#[test]
+fn what_is_as_printed_stands_in_a_table_of_its_own() {
+    let place = Place::new();
+    let printed = ["network.init=glorot", "learning.sigma_prime=ignored", "learning.authors_code=false"];
+    sweep_of(
+        &place,
+        &[
+            run("cvf-1h", &[], 0, 100, 2.4),
+            run("cvf-1h", &printed, 0, 100, 90.2),
+            run("ep-1h", &["network.init=glorot"], 0, 30, 2.0),
+            run("ep-1h", &["learning.K=12"], 0, 30, 2.2),
+        ],
+    );
+    place.eqprop().args(["report", "s"]).assert().success();
+    let (table, as_printed) = (place.read("s/table3.csv"), place.read("s/as-printed.csv"));
+    assert!(table.contains("C-VF-1h,0.0,,agrees,1,2.4,") && table.contains("EP-1h,,,not-run,0,"), "{table}");
+    let [_, ep, cvf] = as_printed.lines().collect::<Vec<_>>()[..] else { panic!("{as_printed}") };
+    assert!(ep.starts_with("EP-1h,,Glorot weights,agrees,1,2.0,"), "{ep}");
+    assert!(
+        cvf.starts_with("C-VF-1h,0.0,") && cvf.contains("all biases learn, σ′ ignored, Glorot weights"),
+        "{cvf}"
+    );
+    assert!(cvf.contains(",disagrees,1,90.2,"), "{cvf}");
+    assert!(place.read("s/sweep.csv").contains("\nEP-1h,1,2.2,,1.1,,30,0\n"));
+    let text = without_tags(&place.read("s/report.html"));
+    assert!(text.contains("As printed") && text.contains("Not in the paper"));
+    assert!(
+        text.contains("1 in agreement (within two standard errors), 0 in disagreement"),
+        "printed rows do not count"
+    );
+}
+
+#[test]
+fn a_sweep_that_is_not_the_papers_shows_what_it_varies() {
+    let place = Place::new();
+    let mut runs = Vec::new();
+    for (beta, test) in [("0.1", 3.0), ("0.2", 2.0), ("0.5", 30.0)] {
+        for seed in 0..2 {
+            let set = [&format!("learning.beta={beta}")[..], "learning.random_beta=true"];
+            runs.push(run("ep-1h", &set, seed, 10, test + 0.1 * seed as f64));
+        }
+    }
+    runs.push(run("ep-1h", &["learning.beta=0.4"], 0, 10, 2.0));
+    runs[6].done = 4;
+    runs.push(run("ep-1h", &[], 0, 30, 2.0));
+    sweep_of(&place, &runs);
+    place.eqprop().args(["report", "s"]).assert().success();
+    let table = place.read("s/sweep.csv");
+    let expected = "network,learning.beta,learning.random_beta,n,test,test_std,train,train_std,epochs,unfinished\n\
+                    EP-1h,0.1,true,2,3.05,0.07,1.53,0.04,10,0\n\
+                    EP-1h,0.2,true,2,2.05,0.07,1.02,0.04,10,0\n\
+                    EP-1h,0.5,true,2,30.05,0.07,15.03,0.04,10,0\n\
+                    EP-1h,0.4,false,0,,,,,10,1\n\
+                    EP-1h,0.1,false,1,2.0,,1.0,,30,0\n";
+    assert_eq!(table, expected);
+    assert!(!place.path("s/table3.csv").exists(), "nothing of the paper is missing here");
+    let page = place.read("s/report.html");
+    let text = without_tags(&page);
+    assert!(text.contains("8 runs with 5 different settings: 7 finished, 1 unfinished, 0 not begun."));
+    assert!(text.contains("Rows of the paper among them: 1 in agreement"));
+    assert!(text.contains("seed 0: 2.00 after 4 of 10 epochs"));
+    assert!(text.contains("The axis is logarithmic") && !text.contains("Figure 4"));
+    assert_eq!(page.matches("<svg").count(), 1);
+    let picture = place.read("s/curves.svg");
+    assert!(
+        picture.contains("β = 0.5, random_beta true (n = 2)") && !picture.contains("0.4"),
+        "no line unfinished"
+    );
+
+    // A choice of runs is a sweep of its own.
+    place.eqprop().args(["report", "s", "--only", "run7", "--out", "one"]).assert().success();
+    assert!(place.read("one/sweep.csv").starts_with("network,n,test,"));
+    let none = place.eqprop().args(["report", "s", "--only", "x*"]).output().unwrap();
+    assert!(String::from_utf8_lossy(&none.stderr).contains("--only leaves no run to report"));
 }

@@ -67,7 +67,7 @@ fn report(place: &Place) -> Vec<String> {
     let page = place.read("s/report.html");
     let (before, times) = page.split_once("<section id=\"times\">").unwrap();
     let (_, after) = times.split_once("</section>").unwrap();
-    let tables = ["table3", "runs", "curves"].map(|name| place.read(&format!("s/{name}.csv")));
+    let tables = ["sweep", "runs", "curves"].map(|name| place.read(&format!("s/{name}.csv")));
     [before.to_string(), after.to_string()].into_iter().chain(tables).collect()
 }
 

@@ -38,6 +38,11 @@ impl<'a> Beta<'a> {
         Self { size, signs: Some(signs) }
     }
 
+    /// Its value, or |β| of replicas, which may differ in the sign.
+    pub fn size(&self) -> f64 {
+        self.size
+    }
+
     /// The signs of the β of R replicas, (R, 1, 1).
     ///
     /// # Errors

@@ -1,0 +1,223 @@
+//! The report as one HTML file that needs nothing else.
+
+mod published;
+pub mod sweep;
+
+use super::charts::{self, Look, Point, Shape};
+use super::paper::HOURS;
+use super::results::{Epoch, Group, Measured, Results, Spread};
+use crate::learning::Rule;
+use anyhow::Result;
+use maud::{DOCTYPE, Markup, PreEscaped, html};
+use serde_json::Value;
+use std::collections::BTreeSet;
+
+/// The whole page.
+pub fn page(results: &Results) -> Result<String> {
+    let runs = || results.groups.iter().flat_map(|group| &group.runs);
+    let other_data = runs().any(|run| !run.data.is_empty() && run.data != "mnist");
+    let title = match results.is_papers {
+        true => {
+            "Equilibrium Propagation with continual weight updates: measured beside published".to_string()
+        }
+        false => results.titles.join(" · "),
+    };
+    let page = html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                title { "eqprop: " (results.titles.join(", ")) }
+                style { (PreEscaped(include_str!("../report.css"))) }
+            }
+            body {
+                h1 { (title) }
+                @if results.is_papers {
+                    (published::verdict(results))
+                    p .dim { (results.titles.join(" · ")) }
+                } @else {
+                    (sweep::verdict(results))
+                }
+                @if other_data {
+                    p .warning { "Some runs here are not on MNIST. They are listed, but not compared with the paper." }
+                }
+                @if results.is_papers { (published::sections(results)?) }
+                (sweep::sections(results)?)
+                (times(results))
+                (settings(results))
+            }
+        }
+    };
+    Ok(page.into_string())
+}
+
+fn degrees(psi: Option<f64>) -> String {
+    psi.map_or("–".into(), |psi| format!("{psi}°"))
+}
+
+fn percent(spread: Option<Spread>) -> String {
+    match spread {
+        None => "–".into(),
+        Some(Spread { mean, std: None, .. }) => format!("{mean:.2}"),
+        Some(Spread { mean, std: Some(std), .. }) => format!("{mean:.2}\u{a0}±\u{a0}{std:.2}"),
+    }
+}
+
+/// The measured errors of a group: test, and train in parentheses.
+fn measured(group: &Group) -> Markup {
+    html! {
+        (percent(group.test())) @if let Some(train) = group.train() { " (" (format!("{:.2}", train.mean)) ")" }
+    }
+}
+
+/// What else there is to say of a group.
+fn notes(group: &Group) -> Vec<String> {
+    let mut notes = Vec::new();
+    let wanted = group.epochs_wanted();
+    for (run, last) in group.unfinished() {
+        let Epoch { number, test, .. } = last;
+        notes.push(format!("seed {}: {test:.2} after {number} of {wanted} epochs", run.config.training.seed));
+    }
+    for run in &group.runs {
+        let seed = run.config.training.seed;
+        if let Some(last) = run.last().filter(|last| last.number > wanted) {
+            notes.push(format!("seed {seed} has {} epochs, the row {wanted}", last.number));
+        }
+        if let Some(epoch) = run.collapsed {
+            let before = run.best().map_or(String::new(), |best| {
+                format!(", {:.2} in its best epoch by {} error, {}", best.test, run.judged_by(), best.number)
+            });
+            notes.push(format!("seed {seed} collapsed in epoch {epoch}{before}"));
+        }
+        if let Some(reason) = &run.failed {
+            notes.push(format!("seed {seed} failed: {reason}"));
+        }
+    }
+    notes
+}
+
+/// An error of a group's finished runs over the epochs.
+fn curve(group: &Group, pick: fn(&Epoch) -> Option<f64>) -> Vec<Point> {
+    group.curve(pick).into_iter().map(|(epoch, spread)| Point::new(epoch as f64, spread)).collect()
+}
+
+fn legend(entries: &[(Look, String)]) -> Markup {
+    html! {
+        div .legend {
+            @for (look, text) in entries {
+                @let css = charts::css(look.color);
+                @let fill = if look.hollow { "transparent" } else { css.as_str() };
+                @let radius = if look.shape == Shape::Circle { "50%" } else { "0" };
+                span { i style=(format!("border-color: {css}; background: {fill}; border-radius: {radius}")) {} (text) }
+            }
+        }
+    }
+}
+
+fn labelled(name: String, variant: &str) -> String {
+    if variant.is_empty() { name } else { format!("{name}, {variant}") }
+}
+
+/// Full circles of a colour, as the lines of a figure have in its legend.
+fn plain(color: usize) -> Look {
+    Look { color, shape: Shape::Circle, hollow: false }
+}
+
+fn duration(seconds: f64) -> String {
+    let minutes = (seconds / 60.0).round() as u64;
+    match minutes {
+        0 => format!("{seconds:.0} s"),
+        1..60 => format!("{minutes} min"),
+        _ => format!("{} h {:02} min", minutes / 60, minutes % 60),
+    }
+}
+
+fn times(results: &Results) -> Markup {
+    let groups = || results.groups.iter().filter(|group| group.test().is_some());
+    let mean =
+        |group: &Group| Spread::of(group.finished().map(|run| run.seconds)).map_or(0.0, |spread| spread.mean);
+    let paper = |group: &Group| {
+        let row = group.row().filter(|row| row.rule == Rule::CVF)?;
+        HOURS.iter().find(|(depth, _)| *depth == row.depth).map(|(_, hours)| hours * 3600.0)
+    };
+    html! {
+        section #times {
+            h2 { "Time" }
+            p {
+                "Training time of one finished run, mean over the seeds, without tests and checkpoints, on a machine that other "
+                "work shared. The paper's authors give "
+                "2 h 39 min for C-VF-1h and 10 h 49 min for C-VF-2h on a Titan RTX, all epochs."
+            }
+            div .scroll {
+                table {
+                    thead {
+                        tr {
+                            th { "Network" }
+                            th .number { "Ψ" }
+                            th .number { "Epochs" }
+                            th .number { "Here" }
+                            th .number { "Here, an epoch" }
+                            th .number { "Titan RTX, an epoch" }
+                        }
+                    }
+                    tbody {
+                        @for group in groups() {
+                            tr {
+                                td { (group.name()) }
+                                td .number { (degrees(group.psi())) }
+                                td .number { (group.epochs_wanted()) }
+                                td .number { (duration(mean(group))) }
+                                td .number { (format!("{:.1} s", mean(group) / group.epochs_wanted() as f64)) }
+                                td .number {
+                                    (paper(group).map_or("–".into(), |seconds| {
+                                        format!("{:.1} s", seconds / group.epochs_wanted() as f64)
+                                    }))
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// One text for all runs, or those there are.
+fn common(runs: &[&Measured], pick: impl Fn(&Value) -> String) -> String {
+    let all: BTreeSet<String> =
+        runs.iter().map(|run| pick(&run.environment)).filter(|text| !text.is_empty()).collect();
+    all.into_iter().collect::<Vec<_>>().join(", ")
+}
+
+fn settings(results: &Results) -> Markup {
+    let runs: Vec<&Measured> = results.groups.iter().flat_map(|group| &group.runs).collect();
+    let text = |key: &'static str| {
+        move |value: &Value| match &value[key] {
+            Value::Null => String::new(),
+            Value::String(text) => text.clone(),
+            other => other.to_string(),
+        }
+    };
+    html! {
+        h2 { "Settings" }
+        div .scroll {
+            table {
+                tbody {
+                    tr { th { "eqprop" } td { (common(&runs, text("version"))) ", commit " (common(&runs, text("commit"))) } }
+                    tr { th { "Device" } td { (common(&runs, text("device"))) ", " (common(&runs, text("vector_instructions"))) } }
+                    tr { th { "Threads a run" } td { (common(&runs, text("threads"))) } }
+                    tr { th { "Seeds" } td { (common(&runs, text("seed"))) } }
+                    tr { th { "Data" } td { (common(&runs, |value| text("name")(&value["data"]))) } }
+                }
+            }
+        }
+        @for group in &results.groups {
+            @let run = &group.runs[0];
+            details {
+                summary { (group.name()) @if group.psi().is_some() { ", Ψ = " (degrees(group.psi())) } }
+                pre { (toml::to_string(&run.config).unwrap_or_default()) }
+            }
+        }
+    }
+}
