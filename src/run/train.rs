@@ -3,7 +3,7 @@
 use super::checkpoint::{self, RngPosition};
 use super::health::{self, Health};
 use super::sessions::Session;
-use super::{Interrupt, Run, angles};
+use super::{Interrupt, Run, angles, look};
 use crate::data::Split;
 use crate::engine::{Batch, Engine, Report};
 use crate::rng;
@@ -15,6 +15,9 @@ use tracing::{error, info};
 
 /// Images classified at a time when testing.
 pub(super) const TEST_BATCH: usize = 1000;
+
+/// Test images that pictures are made of before the end of training; then it is all.
+const LOOKED_AT: usize = 1000;
 
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +39,8 @@ pub fn train(mut run: Run, observer: &mut dyn Observer, interrupt: &Interrupt) -
     let mut session = run.create_files()?;
     let next = run.resumed.then(|| run.progress.next_epoch());
     let mut telemetry = Telemetry::open(&run.folder, &run.dataset.name, next)?;
+    let surroundings = serde_json::to_value(session.surroundings())?;
+    telemetry.introduce(&run.progress.run, &run.resolved, &surroundings, next.unwrap_or(0))?;
     let config = run.resolved.config.clone();
     let per_epoch = run.minibatches_per_epoch();
     info!("run {} on {}: {}", run.progress.run, run.device, run.folder.display());
@@ -99,6 +104,7 @@ pub fn train(mut run: Run, observer: &mut dyn Observer, interrupt: &Interrupt) -
             return Ok(interrupted(&run, signal));
         }
     }
+    telemetry.done(run.progress.epoch)?;
     Ok(Outcome::Done)
 }
 
@@ -122,11 +128,25 @@ fn close_epoch(
     let training = &run.resolved.config.training;
     let after_training = run.progress.minibatch > 0;
     let epoch = run.progress.epoch + usize::from(after_training);
-    let angles = match epoch == 0 || (training.angle_every > 0 && epoch.is_multiple_of(training.angle_every))
-    {
+    let due = epoch == 0 || (training.angle_every > 0 && epoch.is_multiple_of(training.angle_every));
+    let angles = match due {
         true => {
+            if epoch == 0 && training.angle_minibatches > 0 && run.resolved.config.learning.rule.hebbian() {
+                info!(
+                    "measuring the angle between update and gradient on {} minibatches",
+                    training.angle_minibatches
+                );
+            }
             let (config, split) = (&run.resolved.config, &run.dataset.train);
             angles::measure(config, &theta, split, training.angle_minibatches, epoch, &stop)?
+        }
+        false => None,
+    };
+    let last = epoch == training.epochs;
+    let looked = match due || last {
+        true => {
+            let count = if last { usize::MAX } else { LOOKED_AT };
+            look::look(&run.resolved.config, &theta, &run.dataset.test, count, &stop)?
         }
         false => None,
     };
@@ -143,6 +163,7 @@ fn close_epoch(
         if epoch == 0 {
             let (mean, std) = (summary.total_degrees.mean, summary.total_degrees.std);
             info!("before training Ψ(Δtot, −∇BPTT tot) = {mean:.1} ± {std:.1}°");
+            metrics.push("before_training/angle", mean);
         }
         metrics.push_angles(&summary);
     }
@@ -170,7 +191,11 @@ fn close_epoch(
     let improved = best.is_none_or(|best| error < best);
     let best = *best.insert(best.map_or(error, |best| best.min(error)));
     observer.may_write()?;
-    telemetry.write(run.progress.epoch, collapsed, &metrics)?;
+    telemetry.weights(epoch, &theta)?;
+    if let Some(looked) = &looked {
+        telemetry.look(epoch, &theta, &run.dataset.test, looked)?;
+    }
+    telemetry.write(epoch, collapsed, &metrics)?;
     observer.epoch(run.progress.epoch, trained.map(Report::error_percent), Judged { set, error, best });
     save(run, session, observer, improved)
 }

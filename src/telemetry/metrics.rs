@@ -1,11 +1,18 @@
-//! What a run tells: `metrics.jsonl` and TensorBoard, the same numbers in both.
+//! What a run tells: `metrics.jsonl` and TensorBoard, the same numbers in both; and pictures for TensorBoard.
 
+use super::pictures;
+use super::plugins::{Layout, PluginContent};
 use super::tensorboard::EventFile;
 use crate::base::files;
+use crate::base::output::visible;
+use crate::config::Resolved;
+use crate::data::Split;
 use crate::engine::Report;
 use crate::learning::angle::Summary;
 use crate::model::network::Parameters;
+use crate::run::look::Look;
 use anyhow::{Context, Result};
+use candle_core::DType;
 use serde_json::{Map, Value, json};
 use std::fs::{self, OpenOptions};
 use std::io::Write;
@@ -42,13 +49,13 @@ impl Metrics {
     /// Ψ(Δtot, −∇BPTT tot) in degrees, and shares of synapses that agree in sign.
     pub fn push_angles(&mut self, summary: &Summary) {
         self.push("angle/total", summary.total_degrees.mean);
-        self.push("angle/total_std", summary.total_degrees.std);
+        self.push("spread/angle/total", summary.total_degrees.std);
         for (name, spread) in &summary.per_matrix_degrees {
             self.push(format!("angle/{name}"), spread.mean);
-            self.push(format!("angle/{name}_std"), spread.std);
+            self.push(format!("spread/angle/{name}"), spread.std);
         }
         self.push("sign_match/total", summary.sign_match.mean);
-        self.push("sign_match/total_std", summary.sign_match.std);
+        self.push("spread/sign_match/total", summary.sign_match.std);
     }
 
     /// Norms of all weights, and Ψ(θf, θb) in degrees.
@@ -65,6 +72,11 @@ impl Metrics {
         Ok(())
     }
 }
+
+/// How many receptive fields a picture shows.
+const FIELDS: usize = 100;
+/// How many wrong images a picture shows.
+const WRONG: usize = 36;
 
 /// Where a run's numbers go.
 pub struct Telemetry {
@@ -98,6 +110,83 @@ impl Telemetry {
         }
         let events = EventFile::create(folder, next)?;
         Ok(Self { data: data.to_string(), metrics, events })
+    }
+
+    /// Tells TensorBoard what the run is: which curves belong together, its settings, its configuration and command.
+    /// `step` is the next epoch that is recorded.
+    ///
+    /// # Errors
+    /// Names the file that cannot be written.
+    pub fn introduce(
+        &mut self,
+        run: &str,
+        resolved: &Resolved,
+        surroundings: &Value,
+        step: usize,
+    ) -> Result<()> {
+        let events = &mut self.events;
+        events.layout(&Layout::of_run(), step)?;
+        events.hparams(&PluginContent::columns(&resolved.config), step)?;
+        events.hparams(&PluginContent::row(run, &resolved.config, &self.data), step)?;
+        let fenced = |text: &str| format!("```\n{}\n```\n", text.replace("```", "` ` `"));
+        let configuration = format!("# run {run}, on {}\n\n{}", self.data, resolved.annotated());
+        events.text("run/configuration", &fenced(&configuration), step)?;
+        let mut lines = String::new();
+        for (key, value) in surroundings.as_object().into_iter().flatten() {
+            let words = match value {
+                Value::Array(words) => words.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" "),
+                Value::String(word) => word.clone(),
+                other => other.to_string(),
+            };
+            lines += &format!("{key:<20} {}\n", visible(&words));
+        }
+        events.text("run/command", &fenced(lines.trim_end()), step)?;
+        events.flush()
+    }
+
+    /// Tells TensorBoard how the weights are spread.
+    ///
+    /// # Errors
+    /// Names the file that cannot be written, and those of candle.
+    pub fn weights(&mut self, epoch: usize, theta: &Parameters) -> Result<()> {
+        for (name, tensor) in theta.named() {
+            if let Some(matrix) = name.strip_suffix(".weight") {
+                let values = tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
+                self.events.histogram(&format!("weights/{matrix}"), &values, epoch)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells TensorBoard what a closer look at the images of `split` shows.
+    ///
+    /// # Errors
+    /// Names the file that cannot be written, and those of candle.
+    pub fn look(&mut self, epoch: usize, theta: &Parameters, split: &Split, look: &Look) -> Result<()> {
+        for (n, states) in look.hidden.iter().enumerate() {
+            self.events.histogram(&format!("states/hidden_layer_{}", n + 1), states, epoch)?;
+        }
+        let first = &theta.forward[theta.depth()].weight;
+        let weights = first.to_dtype(DType::F32)?.to_vec2::<f32>()?;
+        for (tag, picture) in [
+            ("pictures/receptive_fields", pictures::receptive_fields(&weights, FIELDS)?),
+            ("pictures/confusion", Some(pictures::confusion(&look.confusion(split))?)),
+            ("pictures/most_wrong", pictures::most_wrong(&look.most_wrong(split, WRONG))?),
+        ] {
+            if let Some(picture) = picture {
+                self.events.image(tag, picture.png, picture.width, picture.height, epoch)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells TensorBoard that the run is complete.
+    ///
+    /// # Errors
+    /// Names the file that cannot be written.
+    pub fn done(&mut self, epoch: usize) -> Result<()> {
+        self.events.hparams(&PluginContent::done(), epoch)?;
+        self.events.flush()
     }
 
     /// Writes the numbers of an epoch; 0 is before training.

@@ -2,5 +2,8 @@
 
 pub mod board;
 pub mod metrics;
+pub mod pictures;
+pub mod plugins;
 pub mod progress;
+pub mod tags;
 pub mod tensorboard;
