@@ -35,7 +35,7 @@ pub struct SweepArgs {
     /// Let runs of one shape compute together, as replicas; always so on a GPU.
     #[arg(long)]
     together: bool,
-    /// Folder with the four IDX files of a data set, raw or .gz [env: EQPROP_DATA].
+    /// A data set: a folder with IDX files or with PNGs by class, or an .npz file [env: EQPROP_DATA].
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
     /// Set any key in every run, for example --set training.epochs=5; beats all else.

@@ -4,6 +4,8 @@ pub mod glyphs;
 #[cfg(feature = "hub")]
 mod hub;
 mod idx;
+mod npz;
+mod pngs;
 
 use crate::base::name;
 use crate::base::output::usage;
@@ -242,7 +244,8 @@ pub fn load(choice: DataChoice, folder: Option<&Path>) -> Result<Dataset> {
     match from_hub(choice) {
         Ok(dataset) => Ok(dataset),
         Err(error) if choice == DataChoice::Auto => {
-            warn!("MNIST could not be had: {error:#}");
+            let reason = error.root_cause().to_string();
+            warn!("MNIST could not be had: {}", reason.lines().next().unwrap_or_default());
             warn!("**********************************************************************");
             warn!("*  TRAINING ON GLYPHS, A BUILT-IN PROCEDURAL SET. THIS IS NOT MNIST.  *");
             warn!("*  For MNIST: --data-dir DIR with its IDX files, or a way to the hub. *");
@@ -257,8 +260,13 @@ pub fn load(choice: DataChoice, folder: Option<&Path>) -> Result<Dataset> {
 }
 
 fn from_folder(choice: DataChoice, folder: &Path) -> Result<Dataset> {
-    let split = |prefix| idx::read_split(folder, prefix);
-    let dataset = Dataset::new(String::new(), folder.display().to_string(), split("train")?, split("t10k")?);
+    let idx = |prefix| idx::read_split(folder, prefix);
+    let [train, test] = match npz::find(folder) {
+        Some(archive) => npz::read(&archive)?,
+        None if pngs::are_in(folder) => pngs::read(folder)?,
+        None => [idx("train")?, idx("t10k")?],
+    };
+    let dataset = Dataset::new(String::new(), folder.display().to_string(), train, test);
     let is_mnist = dataset.checksums["train.images"] == MNIST_TRAIN_PIXELS;
     let name = match choice {
         DataChoice::Mnist if !is_mnist => bail!(
@@ -275,7 +283,8 @@ fn from_folder(choice: DataChoice, folder: &Path) -> Result<Dataset> {
         _ if is_mnist => DataChoice::MNIST.into(),
         _ => {
             let folder = folder.canonicalize().context("the data folder has no path")?;
-            let name = folder.file_name().map_or("idx".into(), |name| name.to_string_lossy().into_owned());
+            let name = if folder.is_dir() { folder.file_name() } else { folder.file_stem() };
+            let name = name.map_or("idx".into(), |name| name.to_string_lossy().into_owned());
             // It becomes a part of the names of runs.
             name::check(&name, "the data folder")?;
             // A folder of that name which holds something else.

@@ -87,3 +87,25 @@ impl Look {
         wrong
     }
 }
+
+/// The number of the image, among the first `count`, that moves most in the last step of the first phase.
+///
+/// # Errors
+/// Only those of candle.
+pub fn least_settled(config: &Config, theta: &Parameters, split: &Split, count: usize) -> Result<usize> {
+    let mut model = config.model();
+    model.settle.tolerance = 0.0;
+    let weight = &theta.forward[0].weight;
+    let (mut batch, mut worst) = (Batch::default(), (0, f64::NEG_INFINITY));
+    let order: Vec<u32> = (0..split.len().min(count) as u32).collect();
+    for indices in order.chunks(BATCH) {
+        split.gather(indices, &mut batch);
+        let settled = model.settle(theta, &plain::images(&batch, weight.dtype(), weight.device())?)?;
+        for (number, residual) in indices.iter().zip(settled.residuals()?) {
+            if residual > worst.1 {
+                worst = (*number as usize, residual);
+            }
+        }
+    }
+    Ok(worst.0)
+}

@@ -4,6 +4,7 @@ pub mod angles;
 pub mod checkpoint;
 mod health;
 mod interrupt;
+pub mod locate;
 pub mod look;
 mod memory;
 mod prepare;

@@ -56,6 +56,10 @@ impl Metrics {
         }
         self.push("sign_match/total", summary.sign_match.mean);
         self.push("spread/sign_match/total", summary.sign_match.std);
+        for (name, spread) in &summary.per_matrix_sign_match {
+            self.push(format!("sign_match/{name}"), spread.mean);
+            self.push(format!("spread/sign_match/{name}"), spread.std);
+        }
     }
 
     /// Norms of all weights, and Ψ(θf, θb) in degrees.

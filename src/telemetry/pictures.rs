@@ -190,6 +190,24 @@ pub fn image(pixels: &[u8]) -> Result<Option<Picture>> {
     canvas.picture().map(Some)
 }
 
+/// States (a row a neuron, a column a step) as colours: white at 0, dark blue at 1, red below 0. Each is a cell of
+/// this size; a line is drawn before column `mark`.
+///
+/// # Errors
+/// Where it cannot be encoded.
+pub fn heat_map(rows: &[Vec<f64>], cell: (usize, usize), mark: usize) -> Result<Picture> {
+    let columns = rows.first().map_or(1, Vec::len).max(1);
+    let mut canvas = Canvas::new(columns * cell.0, rows.len().max(1) * cell.1);
+    for (y, row) in rows.iter().enumerate() {
+        for (x, &state) in row.iter().enumerate() {
+            canvas.fill((x * cell.0, y * cell.1), cell, diverging(-state));
+        }
+    }
+    let height = canvas.height;
+    canvas.fill((mark * cell.0, 0), (1, height), RED);
+    canvas.picture()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,7 +1,7 @@
 //! What a person sees of a run: a bar on a terminal, a line an epoch elsewhere; all on stderr.
 
 use anyhow::Result;
-use indicatif::{HumanDuration, MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use std::io::{self, IsTerminal, Write};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -41,6 +41,16 @@ impl Write for Stderr {
 pub fn say(line: &str) {
     // Stderr drops what cannot be written.
     let _ = Stderr.write_all(format!("{line}\n").as_bytes());
+}
+
+/// A time in hours and minutes, or in seconds where it is short.
+pub fn hours(time: Duration) -> String {
+    let minutes = (time.as_secs_f64() / 60.0).round() as u64;
+    match (time.as_secs(), minutes) {
+        (seconds @ ..90, _) => format!("{seconds} s"),
+        (_, ..60) => format!("{minutes} min"),
+        _ => format!("{} h {:02} min", minutes / 60, minutes % 60),
+    }
 }
 
 /// What a run is judged by while it trains: the error on the validation images where some are held out, else on
@@ -121,7 +131,8 @@ impl Display {
             return String::new();
         }
         let left = Duration::from_secs_f64(((self.total - self.done) as f64 / speed).min(1e9));
-        format!("  {speed:.0} minibatches/s  {} left", HumanDuration(left))
+        let elapsed = hours(Duration::from_secs_f64(elapsed));
+        format!("  {speed:.0} minibatches/s  {elapsed} elapsed, {} left", hours(left))
     }
 }
 
@@ -163,5 +174,17 @@ impl Drop for Display {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_in_hours_and_minutes() {
+        let times =
+            [0, 89, 90, 59 * 60, 3 * 3600 + 5 * 60 + 10].map(|seconds| hours(Duration::from_secs(seconds)));
+        assert_eq!(times, ["0 s", "89 s", "2 min", "59 min", "3 h 05 min"]);
     }
 }
