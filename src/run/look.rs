@@ -8,11 +8,11 @@ use crate::telemetry::pictures::Wrong;
 use anyhow::Result;
 use candle_core::DType;
 
-/// Images looked at together.
-const BATCH: usize = 250;
+/// Images looked at together: so few that their states stay in the cache.
+const BATCH: usize = 50;
 
 /// Of how many images the states of the hidden layers are kept.
-const WITH_STATES: usize = 250;
+pub const WITH_STATES: usize = 100;
 
 /// What a network makes of some images.
 pub struct Look {

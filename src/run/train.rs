@@ -16,9 +16,6 @@ use tracing::{error, info};
 /// Images classified at a time when testing.
 pub(super) const TEST_BATCH: usize = 1000;
 
-/// Test images that pictures are made of before the end of training; then it is all.
-const LOOKED_AT: usize = 1000;
-
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -138,14 +135,20 @@ fn close_epoch(
                 );
             }
             let (config, split) = (&run.resolved.config, &run.dataset.train);
-            angles::measure(config, &theta, split, training.angle_minibatches, epoch, &stop)?
+            // On fewer than before training, so that it takes 2 % of the time and not 8.
+            let minibatches = match epoch {
+                0 => training.angle_minibatches,
+                _ => training.angle_minibatches.div_ceil(4),
+            };
+            angles::measure(config, &theta, split, minibatches, epoch, &stop)?
         }
         false => None,
     };
     let last = epoch == training.epochs;
     let looked = match due || last {
         true => {
-            let count = if last { usize::MAX } else { LOOKED_AT };
+            // All test images once, which takes about as long as half an epoch; before that a few, for their states.
+            let count = if last { usize::MAX } else { look::WITH_STATES };
             look::look(&run.resolved.config, &theta, &run.dataset.test, count, &stop)?
         }
         false => None,
@@ -193,7 +196,7 @@ fn close_epoch(
     observer.may_write()?;
     telemetry.weights(epoch, &theta)?;
     if let Some(looked) = &looked {
-        telemetry.look(epoch, &theta, &run.dataset.test, looked)?;
+        telemetry.look(epoch, &theta, &run.dataset.test, looked, last)?;
     }
     telemetry.write(epoch, collapsed, &metrics)?;
     observer.epoch(run.progress.epoch, trained.map(Report::error_percent), Judged { set, error, best });

@@ -1,6 +1,6 @@
 //! What a run tells: `metrics.jsonl` and TensorBoard, the same numbers in both; and pictures for TensorBoard.
 
-use super::pictures;
+use super::pictures::{self, Picture};
 use super::plugins::{Layout, PluginContent};
 use super::tensorboard::EventFile;
 use crate::base::files;
@@ -162,23 +162,32 @@ impl Telemetry {
         Ok(())
     }
 
-    /// Tells TensorBoard what a closer look at the images of `split` shows.
+    /// Tells TensorBoard what a closer look at the images of `split` shows; where it was at all of them, with what is
+    /// taken for what.
     ///
     /// # Errors
     /// Names the file that cannot be written, and those of candle.
-    pub fn look(&mut self, epoch: usize, theta: &Parameters, split: &Split, look: &Look) -> Result<()> {
+    pub fn look(
+        &mut self,
+        epoch: usize,
+        theta: &Parameters,
+        split: &Split,
+        look: &Look,
+        all: bool,
+    ) -> Result<()> {
         for (n, states) in look.hidden.iter().enumerate() {
             self.events.histogram(&format!("states/hidden_layer_{}", n + 1), states, epoch)?;
         }
         let first = &theta.forward[theta.depth()].weight;
         let weights = first.to_dtype(DType::F32)?.to_vec2::<f32>()?;
-        for (tag, picture) in [
-            ("pictures/receptive_fields", pictures::receptive_fields(&weights, FIELDS)?),
-            ("pictures/confusion", Some(pictures::confusion(&look.confusion(split))?)),
-            ("pictures/most_wrong", pictures::most_wrong(&look.most_wrong(split, WRONG))?),
-        ] {
-            if let Some(picture) = picture {
-                self.events.image(tag, picture.png, picture.width, picture.height, epoch)?;
+        let mut pictures = vec![("receptive_fields", pictures::receptive_fields(&weights, FIELDS)?)];
+        if all {
+            pictures.push(("confusion", Some(pictures::confusion(&look.confusion(split))?)));
+            pictures.push(("most_wrong", pictures::most_wrong(&look.most_wrong(split, WRONG))?));
+        }
+        for (name, picture) in pictures {
+            if let Some(Picture { png, width, height }) = picture {
+                self.events.image(&format!("pictures/{name}"), png, width, height, epoch)?;
             }
         }
         Ok(())

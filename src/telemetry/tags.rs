@@ -67,8 +67,7 @@ pub fn describe(tag: &str) -> (String, String) {
         ),
         ("pictures", "confusion") => (
             "confusion matrix".into(),
-            "A row for each true class, a column for each answer, with numbers of test images. Before the end of \
-             training it is of the first test images only.",
+            "A row for each true class, a column for each answer, with numbers of test images, after the last epoch.",
         ),
         ("pictures", "most_wrong") => (
             "most wrong".into(),
