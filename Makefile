@@ -32,13 +32,22 @@ WORKERS ?=
 
 CARGO ?= cargo
 FEATURES = $(if $(filter cuda,$(DEVICE)),--features cuda)
-EQPROP = $(CARGO) run --release --quiet $(FEATURES) --
+# Compiling takes minutes the first time: cargo is quiet once there is a program.
+BUILT := $(wildcard $(or $(CARGO_TARGET_DIR),target)/release/eqprop)
+EQPROP = $(CARGO) run --release $(if $(BUILT),--quiet) $(FEATURES) --
 CHOICES = $(if $(PSI),--psi $(PSI)) $(if $(EPOCHS),--epochs $(EPOCHS)) $(if $(SEED),--seed $(SEED)) \
           $(if $(DATA),--data $(DATA)) $(if $(DEVICE),--device $(DEVICE))
 FOLDER = $(if $(DATA_DIR),--data-dir $(DATA_DIR))
 
+# A variable that a target does not know does nothing, which is worth a word.
+KNOWN = ALGO DEPTH PSI EPOCHS SEED DATA DATA_DIR DEVICE RESUME CHECKPOINT ARGS FIG OUT SWEEP WORKERS INPUTS KILLS CHECKS \
+        CARGO PREFIX MAKEFLAGS MAKEOVERRIDES MAKE SHELL
+GIVEN = $(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),$(name)))
+$(foreach variable,$(filter-out $(KNOWN) -%,$(GIVEN)),\
+  $(warning $(variable)=$($(variable)) means nothing here; there are ALGO DEPTH PSI EPOCHS SEED DATA DATA_DIR DEVICE RESUME CHECKPOINT ARGS FIG OUT SWEEP WORKERS))
+
 .DEFAULT_GOAL := help
-.PHONY: help train eval config gdd reproduce check test mutants torture lint features docs deny bench tensorboard
+.PHONY: help install train eval inspect config gdd reproduce check test mutants torture lint features docs deny bench tensorboard
 
 help: ## Show this help
 	@echo 'make TARGET [VARIABLE=VALUE …]'
@@ -47,9 +56,12 @@ help: ## Show this help
 	@echo
 	@echo 'ALGO=ep|cep|vf|cvf  DEPTH=hidden layers  PSI=degrees  EPOCHS=n  SEED=n'
 	@echo 'DATA=auto|mnist|fashion-mnist|glyphs  DATA_DIR=folder of IDX files  DEVICE=auto|cpu|cuda'
-	@echo 'RESUME=auto|checkpoint  CHECKPOINT=file  ARGS="any other flags"'
+	@echo 'RESUME=auto|run|checkpoint  CHECKPOINT=run|file  ARGS="any other flags"'
 	@echo
 	@echo 'Example: make train ALGO=cvf DEPTH=2 PSI=45'
+
+install: ## Compile and put eqprop on the PATH: ARGS, for example ARGS="--root DIR"
+	$(CARGO) install --path . --locked $(FEATURES) $(ARGS)
 
 train: ## Train a network: ALGO DEPTH PSI EPOCHS SEED DATA DATA_DIR DEVICE RESUME ARGS
 ifneq ($(filter-out auto,$(RESUME)),)
@@ -60,6 +72,9 @@ endif
 
 eval: ## Test a checkpoint: CHECKPOINT DATA_DIR DEVICE ARGS
 	$(EQPROP) eval --checkpoint $(CHECKPOINT) $(FOLDER) $(if $(DEVICE),--device $(DEVICE)) $(ARGS)
+
+inspect: ## Make a page about a run: CHECKPOINT DATA_DIR ARGS
+	$(EQPROP) inspect $(CHECKPOINT) $(FOLDER) $(ARGS)
 
 config: ## Print the resolved configuration: ALGO DEPTH PSI EPOCHS SEED DATA DEVICE ARGS
 	$(EQPROP) config --algo $(ALGO) --depth $(DEPTH) $(CHOICES) $(ARGS)
@@ -76,7 +91,7 @@ reproduce: ## Run the paper's experiments, or go on, and write the report: SWEEP
 	@for sweep in $(SWEEP); do \
 	  $(EQPROP) sweep --config configs/reproduce/$$sweep.toml --out $(SWEEPS) $(FOLDER) $(if $(WORKERS),--workers $(WORKERS)) $(if $(DEVICE),--device $(DEVICE)) $(ARGS) || { status=$$?; test $$status = 4 || exit $$status; }; \
 	done
-	$(EQPROP) report $(SWEEPS)
+	$(if $(filter --dry-run,$(ARGS)),@:,$(EQPROP) report $(SWEEPS))
 
 check: lint features docs test ## Format, lints, features, docs and tests: what a change must pass
 
@@ -108,6 +123,8 @@ deny: ## Check advisories, licences and sources of dependencies: CHECKS
 bench: ## Measure speed
 	$(CARGO) bench
 
-tensorboard: ## Install TensorBoard where it is missing, and open it on runs/
+# TensorBoard follows the links, and looks into no other folder of the repository.
+tensorboard: ## Install TensorBoard where it is missing, and open it on runs/ and sweeps/
 	@test -x .venv/bin/tensorboard || { python3 -m venv .venv && .venv/bin/pip install --quiet tensorboard 'setuptools<81'; }
-	.venv/bin/tensorboard --logdir runs $(ARGS)
+	@mkdir -p .venv/logs && for folder in runs sweeps; do ln -sfn "$$PWD/$$folder" .venv/logs/$$folder; done
+	.venv/bin/tensorboard --logdir .venv/logs --reload_multifile true $(ARGS)

@@ -145,9 +145,14 @@ fn angles_are_measured_before_training_and_as_often_as_asked() {
     let lines = common::metrics(&place.path("runs/r-data/metrics.jsonl"));
     let measured: Vec<usize> = (0..5).filter(|&i| lines[i].get("angle/total").is_some()).collect();
     assert_eq!(measured, [0, 2, 4]);
-    for tag in
-        ["angle/forward.0", "angle/forward.1", "angle/feedback.0", "angle/total_std", "sign_match/total"]
-    {
+    for tag in [
+        "angle/forward.0",
+        "angle/forward.1",
+        "angle/feedback.0",
+        "spread/angle/total",
+        "sign_match/total",
+        "sign_match/forward.0",
+    ] {
         assert!(lines[0][tag].is_f64(), "{tag}");
     }
     // Measuring changes no bit of the run.

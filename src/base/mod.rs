@@ -5,4 +5,5 @@ pub mod files;
 pub mod lock;
 pub mod mutex;
 pub mod name;
+pub mod near;
 pub mod output;

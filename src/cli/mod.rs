@@ -1,28 +1,33 @@
 //! The command line: flags into choices, choices into commands, outcomes into exit statuses.
 
+mod look;
+mod manual;
 mod report;
 mod speed;
 mod study;
 mod sweep;
 
+use crate::base::near::did_you_mean;
 use crate::base::output::{self, Usage, usage};
 use crate::config::{self, Choices, Config, DeviceChoice, Resolved};
 use crate::data;
 use crate::engine::{self, cpu::Isa};
-use crate::learning::Rule;
+use crate::learning::{RULES, Rule};
 use crate::model::Parameters;
+use crate::run::locate::locate;
 use crate::run::{self, Interrupt, Options, Outcome, Resume, Run, Shared, checkpoint, with_threads};
 use crate::telemetry::progress::Display;
 use anyhow::{Context, Result, bail};
 use clap::builder::RangedU64ValueParser;
 use clap::{Args, Parser, Subcommand};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use toml::Value;
 
 /// Equilibrium Propagation with continual weight updates: EP, C-EP, VF and C-VF.
 #[derive(Debug, Parser)]
 #[command(
-    version,
+    name = "eqprop",
+    version = concat!(env!("CARGO_PKG_VERSION"), " (", env!("BUILD_COMMIT"), ")"),
     after_help = "Exit status: 0 done, 1 failed, 2 wrong usage, 3 diverged, \
     4 some runs of a sweep failed, 129, 130 or 143 interrupted after saving, 141 where the reader of the result is gone."
 )]
@@ -37,6 +42,10 @@ enum Command {
     Train(TrainArgs),
     /// Test a checkpoint; the result goes to standard output.
     Eval(EvalArgs),
+    /// Make a page about a run: curves, what its network has learnt, how one image settles.
+    Inspect(look::InspectArgs),
+    /// Make a page that lays runs side by side: curves, results, what differs in their settings.
+    Compare(look::CompareArgs),
     /// Print the resolved configuration, each value with its origin.
     Config(ConfigArgs),
     /// Train many runs, here or on a cluster, in a folder of their own.
@@ -51,6 +60,10 @@ enum Command {
     Gdd(study::GddArgs),
     /// Print the four algorithms on the scalar model of Appendix C beside their closed forms.
     Toy(study::ToyArgs),
+    /// Print completions for a shell: `eqprop completions bash > ~/.local/share/bash-completion/completions/eqprop`.
+    Completions(manual::CompletionsArgs),
+    /// Print the manual page: `eqprop man | man -l -`.
+    Man(manual::ManArgs),
 }
 
 /// What to configure; the same for every command that needs a configuration.
@@ -95,14 +108,14 @@ struct ConfigArgs {
 struct TrainArgs {
     #[command(flatten)]
     config: ConfigArgs,
-    /// Folder with the four IDX files of a data set, raw or .gz [env: EQPROP_DATA].
+    /// A data set: a folder with IDX files or with PNGs by class, or an .npz file [env: EQPROP_DATA].
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
     /// Start from the weights in a safetensors file.
     #[arg(long, value_name = "FILE")]
     init: Option<PathBuf>,
-    /// Go on from a checkpoint; `auto` finds the last one of the run of this name.
-    #[arg(long, value_name = "FILE|auto")]
+    /// Go on with a run: its name, its folder or a checkpoint; `auto` finds the run that this would be.
+    #[arg(long, value_name = "RUN|FILE|auto")]
     resume: Option<PathBuf>,
     /// Threads to compute with [default: all cores].
     #[arg(long, value_name = "N", value_parser = count())]
@@ -123,10 +136,15 @@ struct TrainArgs {
 
 #[derive(Debug, Args)]
 struct EvalArgs {
-    /// The checkpoint to test.
-    #[arg(long, value_name = "FILE")]
-    checkpoint: PathBuf,
-    /// Folder with the four IDX files of a data set, raw or .gz [env: EQPROP_DATA].
+    /// What to test: a run's name, its folder, or a checkpoint.
+    #[arg(value_name = "RUN|CHECKPOINT", required_unless_present = "checkpoint")]
+    what: Option<PathBuf>,
+    /// The same.
+    #[arg(long, value_name = "FILE", conflicts_with = "what")]
+    checkpoint: Option<PathBuf>,
+    #[command(flatten)]
+    places: look::Places,
+    /// A data set: a folder with IDX files or with PNGs by class, or an .npz file [env: EQPROP_DATA].
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
     /// Where to compute: auto, cpu or cuda [default: as in training].
@@ -141,8 +159,11 @@ struct EvalArgs {
 }
 
 fn parse_rule(text: &str) -> Result<Rule, String> {
-    serde_json::from_value(text.into())
-        .map_err(|_| "choose ep, cep, cep-rescaled, vf, cvf, bptt or rbp".to_string())
+    let names = || RULES.iter().map(|rule| rule.name());
+    Rule::named(text).ok_or_else(|| {
+        let meant = did_you_mean(text, names());
+        format!("choose {}{meant}", names().collect::<Vec<_>>().join(", "))
+    })
 }
 
 impl ConfigArgs {
@@ -208,7 +229,7 @@ fn data_folder(flag: Option<PathBuf>) -> Result<Option<PathBuf>> {
     let variable = || std::env::var_os("EQPROP_DATA").filter(|v| !v.is_empty()).map(PathBuf::from);
     match (flag, variable()) {
         (Some(flag), _) => Ok(Some(flag)),
-        (None, Some(folder)) if !folder.is_dir() => {
+        (None, Some(folder)) if !folder.exists() => {
             bail!("EQPROP_DATA={}: there is no such folder", folder.display())
         }
         (None, folder) => Ok(folder),
@@ -230,8 +251,8 @@ impl Cli {
     /// What is logged unless EQPROP_LOG says otherwise: of the many runs of a sweep, only what goes wrong.
     pub fn default_log(&self) -> &'static str {
         match self.command {
-            Command::Sweep(_) => "warn,eqprop::cli=info,eqprop::sweep=info",
-            _ => "warn,eqprop=info",
+            Command::Sweep(_) => "warn,hf_hub=off,eqprop::cli=info,eqprop::sweep=info",
+            _ => "warn,hf_hub=off,eqprop=info",
         }
     }
 
@@ -250,6 +271,10 @@ impl Cli {
             Command::Angle(args) => study::angle(args),
             Command::Gdd(args) => study::gdd(args),
             Command::Toy(args) => study::toy(args),
+            Command::Inspect(args) => look::inspect(args),
+            Command::Compare(args) => look::compare(args),
+            Command::Completions(args) => manual::completions(args),
+            Command::Man(args) => manual::man(args),
             Command::Config(args) => {
                 output::result(&Resolved::new(&args.choices()?)?.annotated())?;
                 Ok(0)
@@ -258,14 +283,27 @@ impl Cli {
     }
 }
 
+/// What `--resume` names. What looks like a file is one, whether it is there or not.
+fn to_resume(what: PathBuf, runs: &Path, checkpoints: &Path) -> Result<Resume> {
+    if what.as_os_str() == "auto" {
+        return Ok(Resume::Auto);
+    }
+    if what.is_file() || what.extension().is_some_and(|extension| extension == "safetensors") {
+        return Ok(Resume::File(what));
+    }
+    let found = locate(&what, runs, checkpoints)?;
+    let none =
+        || format!("{}: there is no checkpoint of the run in {}", what.display(), checkpoints.display());
+    Ok(Resume::File(found.checkpoint.with_context(none)?))
+}
+
 fn run_train(args: TrainArgs) -> Result<u8> {
     let choices = args.config.choices()?;
     let options = Options {
         init: args.init,
-        resume: args.resume.map(|path| match path.to_str() {
-            Some("auto") => Resume::Auto,
-            _ => Resume::File(path),
-        }),
+        resume: (args.resume)
+            .map(|what| to_resume(what, &args.runs_dir, &args.checkpoints_dir))
+            .transpose()?,
         name: args.name,
         runs_dir: args.runs_dir,
         checkpoints_dir: args.checkpoints_dir,
@@ -302,7 +340,12 @@ fn status(outcome: Outcome) -> u8 {
 }
 
 fn run_eval(args: EvalArgs) -> Result<u8> {
-    let (checkpoint, progress) = checkpoint::read_progress(&args.checkpoint)?;
+    let what = args.what.or(args.checkpoint).context("nothing to test is named")?;
+    let path = match to_resume(what, &args.places.runs_dir, &args.places.checkpoints_dir)? {
+        Resume::File(path) => path,
+        Resume::Auto => usage!("eval takes a run's name, its folder, or a checkpoint"),
+    };
+    let (checkpoint, progress) = checkpoint::read_progress(&path)?;
     let config: &Config = &progress.config;
     let device = match &args.device {
         None => config.training.device,
@@ -314,7 +357,7 @@ fn run_eval(args: EvalArgs) -> Result<u8> {
     let dims = &config.network.dims;
     let dtype = config.training.dtype.dtype();
     let theta = Parameters::from_named(&checkpoint.tensors, dims, tied, dtype, &device)
-        .with_context(|| format!("{}: does not fit its own configuration", args.checkpoint.display()))?;
+        .with_context(|| format!("{}: does not fit its own configuration", path.display()))?;
     let folder = data_folder(args.data_dir)?;
     let (dataset, report) = with_threads(args.threads, || {
         let mut dataset = data::load(config.training.data.again(&progress.data), folder.as_deref())?;
@@ -334,7 +377,7 @@ fn run_eval(args: EvalArgs) -> Result<u8> {
         );
     }
     if !report.is_finite() {
-        tracing::error!("{}: diverged, its states are no longer numbers", args.checkpoint.display());
+        tracing::error!("{}: diverged, its states are no longer numbers", path.display());
         return Ok(status(Outcome::Diverged));
     }
     if args.json {

@@ -55,7 +55,7 @@ pub struct NetworkArgs {
     /// Take the weights from a safetensors file.
     #[arg(long, value_name = "FILE")]
     init: Option<PathBuf>,
-    /// Folder with the four IDX files of a data set, raw or .gz [env: EQPROP_DATA].
+    /// A data set: a folder with IDX files or with PNGs by class, or an .npz file [env: EQPROP_DATA].
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
     /// Threads to compute with [default: all cores].

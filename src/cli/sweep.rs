@@ -39,7 +39,7 @@ pub struct SweepArgs {
     /// Where to compute: auto, cpu or cuda.
     #[arg(long, value_name = "DEVICE")]
     device: Option<String>,
-    /// Folder with the four IDX files of a data set, raw or .gz [env: EQPROP_DATA].
+    /// A data set: a folder with IDX files or with PNGs by class, or an .npz file [env: EQPROP_DATA].
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
     /// Set any key in every run, for example --set training.epochs=5; beats all else.

@@ -128,7 +128,8 @@ pub struct TrainingConfig {
     pub device: DeviceChoice,
     /// Which engine computes.
     pub engine: EngineKind,
-    /// Over how many minibatches Ψ(Δtot, −∇BPTT tot) is measured; 0 never measures it.
+    /// Over how many minibatches Ψ(Δtot, −∇BPTT tot) is measured before training, and later over a quarter of them; 0
+    /// never measures it.
     pub angle_minibatches: usize,
     /// Measure it before training (always) and then every so many epochs; 0 only before.
     pub angle_every: usize,

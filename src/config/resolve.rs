@@ -5,7 +5,9 @@ use super::error::{Error, Result};
 use super::older::{self, FORMER};
 use super::{Config, presets};
 use crate::base::files;
+use crate::base::near::did_you_mean;
 use crate::base::output::{Usage, usage, visible};
+use crate::data::DataChoice;
 use crate::learning::Rule;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -26,6 +28,8 @@ pub enum Origin {
     Flag(String),
     /// The checkpoint that is resumed.
     Checkpoint(String),
+    /// What was found where this left it open.
+    Found(String),
 }
 
 impl fmt::Display for Origin {
@@ -36,6 +40,7 @@ impl fmt::Display for Origin {
             Origin::Environment(name) => write!(f, "environment {name}"),
             Origin::Flag(flag) => write!(f, "{flag}"),
             Origin::Checkpoint(path) => write!(f, "{path}"),
+            Origin::Found(asked) => write!(f, "what {asked} found"),
         }
     }
 }
@@ -178,6 +183,21 @@ impl Resolved {
         text.trim_end().to_string() + "\n"
     }
 
+    /// The same where `training.data` left the data set open and it turned out to be that of this name; unchanged
+    /// where a configuration has no word for it.
+    pub fn with_data(&self, name: &str) -> Self {
+        let mut resolved = self.clone();
+        if let (DataChoice::Auto, Ok(found)) =
+            (self.config.training.data, serde_json::from_value::<DataChoice>(name.into()))
+            && let Some((value, origin)) = resolved.values.get_mut("training.data")
+        {
+            *origin = Origin::Found(format!("{value} ({origin})"));
+            *value = Value::from(name);
+            resolved.config.training.data = found;
+        }
+        resolved
+    }
+
     /// Keys, other than [`super::NOT_SCIENCE`], in which this configuration differs from `earlier`:
     /// one line each.
     pub fn changed_science(&self, earlier: &Config) -> Result<Vec<String>> {
@@ -247,8 +267,9 @@ fn base(choices: &Choices) -> Result<(String, Table)> {
                 None => files::read_text(path).map_err(|source| {
                     let known: Vec<&str> = presets::PRESETS.iter().map(|(name, _)| *name).collect();
                     let problem = format!(
-                        "{name}: cannot be read as a configuration, and is not one of the presets {}",
-                        known.join(" ")
+                        "{name}: cannot be read as a configuration, and is not one of the presets {}{}",
+                        known.join(" "),
+                        did_you_mean(&name, known.iter().copied())
                     );
                     Error::Unreadable { problem, source }
                 })?,
@@ -306,7 +327,13 @@ fn check_known(key: &str, place: &str) -> Result<()> {
     if near.is_empty() {
         near = vec!["network.…", "learning.…", "training.…"];
     }
-    usage!("{place}: unknown key {key}; there are {}", near.join(", "))
+    let name = |key: &str| key.split('.').next_back().unwrap_or_default().to_string();
+    // What is right but for its section, or alike.
+    let meant = match known.iter().find(|known| name(known) == name(key)) {
+        Some(known) => format!(" (did you mean {known}?)"),
+        None => did_you_mean(key, known.iter().map(String::as_str)),
+    };
+    usage!("{place}: unknown key {key}{meant}; there are {}", near.join(", "))
 }
 
 fn merge(values: &mut Layers, table: Table, origin: &Origin) -> Result<()> {

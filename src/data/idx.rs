@@ -61,7 +61,8 @@ fn find(folder: &Path, name: &str) -> Result<PathBuf> {
     found.ok_or_else(|| {
         let problem = format!(
             "found neither {name} nor {name}.gz; a data folder holds the four IDX files of MNIST \
-             (train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-…), raw or .gz"
+             (train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-…), raw or .gz, or one .npz file, or folders \
+             of PNGs by class (train/3/*.png, test/3/*.png)"
         );
         Error::files(folder, problem)
     })

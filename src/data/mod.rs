@@ -11,6 +11,8 @@ mod hub;
 mod idx;
 #[cfg(not(feature = "hub"))]
 mod no_hub;
+mod npz;
+mod pngs;
 mod split;
 
 pub use dataset::Dataset;
@@ -25,7 +27,7 @@ use tracing::warn;
 
 /// All ways to have a data set. The first that [has](Source::has) what is asked for gives it; where data = "auto"
 /// and it fails to, the next one does.
-pub const SOURCES: [&dyn Source; 3] = [&idx::Idx, &hub::Hub, &glyphs::Glyphs];
+pub const SOURCES: [&dyn Source; 5] = [&npz::Npz, &pngs::Pngs, &idx::Idx, &hub::Hub, &glyphs::Glyphs];
 
 /// A way to have a data set.
 pub trait Source: Sync {

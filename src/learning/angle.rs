@@ -77,6 +77,8 @@ pub struct Comparison {
     pub per_matrix_degrees: Vec<(String, f64)>,
     /// The share of synapses whose Δtot and −∇tot have the same sign.
     pub sign_match: f64,
+    /// The same for each matrix, by name.
+    pub per_matrix_sign_match: Vec<(String, f64)>,
 }
 
 impl Comparison {
@@ -86,22 +88,26 @@ impl Comparison {
     /// Only those of candle (parameters that differ in shape).
     pub fn new(update: &Parameters, gradient: &Parameters) -> Result<Self> {
         let (mut all_updates, mut all_descents) = (Vec::new(), Vec::new());
-        let mut per_matrix_degrees = Vec::new();
+        let agree = |update: &Tensor, descent: &Tensor| -> Result<f64> {
+            update.sign()?.eq(&descent.sign()?)?.to_dtype(DType::F64)?.mean_all()?.to_scalar()
+        };
+        let (mut per_matrix_degrees, mut per_matrix_sign_match) = (Vec::new(), Vec::new());
         for ((name, update), (_, gradient)) in update.named().into_iter().zip(gradient.named()) {
             let Some(matrix) = name.strip_suffix(".weight") else { continue };
             let descent = gradient.to_dtype(DType::F64)?.neg()?;
             let update = update.to_dtype(DType::F64)?;
             per_matrix_degrees.push((matrix.to_string(), angle_degrees(&update, &descent)?));
+            per_matrix_sign_match.push((matrix.to_string(), agree(&update, &descent)?));
             all_updates.push(update.flatten_all()?);
             all_descents.push(descent.flatten_all()?);
         }
         let update = Tensor::cat(&all_updates, 0)?;
         let descent = Tensor::cat(&all_descents, 0)?;
-        let equal = update.sign()?.eq(&descent.sign()?)?.to_dtype(DType::F64)?;
         Ok(Self {
             total_degrees: angle_degrees(&update, &descent)?,
             per_matrix_degrees,
-            sign_match: equal.mean_all()?.to_scalar()?,
+            sign_match: agree(&update, &descent)?,
+            per_matrix_sign_match,
         })
     }
 }
@@ -133,6 +139,8 @@ pub struct Summary {
     pub per_matrix_degrees: Vec<(String, Spread)>,
     /// The share of synapses that agree in sign.
     pub sign_match: Spread,
+    /// The same for each matrix, by name.
+    pub per_matrix_sign_match: Vec<(String, Spread)>,
 }
 
 impl Summary {
@@ -148,6 +156,9 @@ impl Summary {
                 .map(|(i, (name, _))| (name.clone(), over(&|c| c.per_matrix_degrees[i].1)))
                 .collect(),
             sign_match: over(&|c| c.sign_match),
+            per_matrix_sign_match: (first.per_matrix_sign_match.iter().enumerate())
+                .map(|(i, (name, _))| (name.clone(), over(&|c| c.per_matrix_sign_match[i].1)))
+                .collect(),
         })
     }
 }

@@ -4,6 +4,7 @@ pub mod angles;
 pub mod checkpoint;
 mod health;
 mod interrupt;
+pub mod locate;
 mod memory;
 mod prepare;
 mod resume;

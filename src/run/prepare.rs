@@ -249,7 +249,7 @@ impl Run {
             "# The resolved configuration of run {}, trained on {}; see environment.json.\n\n{}",
             self.progress.run,
             self.dataset.name,
-            self.resolved.annotated()
+            self.resolved.with_data(&self.dataset.name).annotated()
         );
         files::write_atomically(&self.folder.join("config.toml"), config.as_bytes())?;
         let surroundings = Surroundings::here(&self.device, self.engine_name, self.threads);

@@ -114,6 +114,11 @@ impl Session {
         Ok(session)
     }
 
+    /// What this process computes with.
+    pub fn surroundings(&self) -> &Surroundings {
+        &self.line.surroundings
+    }
+
     /// The run has been saved after so many minibatches.
     ///
     /// # Errors

@@ -7,6 +7,7 @@ use super::{Interrupt, Run, angles};
 use crate::data::{Batch, Split};
 use crate::engine::{Engine, Report};
 use crate::rng;
+use crate::telemetry::look;
 use crate::telemetry::metrics::{Metrics, Telemetry};
 use crate::telemetry::observer::{Judged, Observer};
 use anyhow::Result;
@@ -35,6 +36,8 @@ pub fn train(mut run: Run, observer: &mut dyn Observer, interrupt: &Interrupt) -
     let mut session = run.create_files()?;
     let next = run.resumed.then(|| run.progress.next_epoch());
     let mut telemetry = Telemetry::open(&run.folder, &run.dataset.name, next)?;
+    let surroundings = serde_json::to_value(session.surroundings())?;
+    telemetry.introduce(&run.progress.run, &run.resolved, &surroundings, next.unwrap_or(0))?;
     let config = run.resolved.config.clone();
     let per_epoch = run.minibatches_per_epoch();
     info!("run {} on {}: {}", run.progress.run, run.device, run.folder.display());
@@ -98,6 +101,7 @@ pub fn train(mut run: Run, observer: &mut dyn Observer, interrupt: &Interrupt) -
             return Ok(interrupted(&run, signal));
         }
     }
+    telemetry.done(run.progress.epoch)?;
     Ok(Outcome::Done)
 }
 
@@ -121,11 +125,31 @@ fn close_epoch(
     let training = &run.resolved.config.training;
     let after_training = run.progress.minibatch > 0;
     let epoch = run.progress.epoch + usize::from(after_training);
-    let angles = match epoch == 0 || (training.angle_every > 0 && epoch.is_multiple_of(training.angle_every))
-    {
+    let due = epoch == 0 || (training.angle_every > 0 && epoch.is_multiple_of(training.angle_every));
+    let angles = match due {
         true => {
+            if epoch == 0 && training.angle_minibatches > 0 && run.resolved.config.learning.rule.hebbian() {
+                info!(
+                    "measuring the angle between update and gradient on {} minibatches",
+                    training.angle_minibatches
+                );
+            }
             let (config, split) = (&run.resolved.config, &run.dataset.train);
-            angles::measure(config, &theta, split, training.angle_minibatches, epoch, &stop)?
+            // On fewer than before training, so that it takes 2 % of the time and not 8.
+            let minibatches = match epoch {
+                0 => training.angle_minibatches,
+                _ => training.angle_minibatches.div_ceil(4),
+            };
+            angles::measure(config, &theta, split, minibatches, epoch, &stop)?
+        }
+        false => None,
+    };
+    let last = epoch == training.epochs;
+    let looked = match due || last {
+        true => {
+            // All test images once, which takes about as long as half an epoch; before that a few, for their states.
+            let count = if last { usize::MAX } else { look::WITH_STATES };
+            look::look(&run.resolved.config, &theta, &run.dataset.test, count, &stop)?
         }
         false => None,
     };
@@ -142,6 +166,7 @@ fn close_epoch(
         if epoch == 0 {
             let (mean, std) = (summary.total_degrees.mean, summary.total_degrees.std);
             info!("before training Ψ(Δtot, −∇BPTT tot) = {mean:.1} ± {std:.1}°");
+            metrics.push("before_training/angle", mean);
         }
         metrics.push_angles(&summary);
     }
@@ -168,7 +193,11 @@ fn close_epoch(
     let error = judged.error_percent();
     let improved = best.is_none_or(|best| error < best);
     let best = *best.insert(best.map_or(error, |best| best.min(error)));
-    telemetry.write(run.progress.epoch, collapsed, &metrics)?;
+    telemetry.weights(epoch, &theta)?;
+    if let Some(looked) = &looked {
+        telemetry.look(epoch, &theta, &run.dataset.test, looked, last)?;
+    }
+    telemetry.write(epoch, collapsed, &metrics)?;
     observer.epoch(run.progress.epoch, trained.map(Report::error_percent), Judged { set, error, best });
     save(run, session, improved)
 }

@@ -2,7 +2,19 @@
 
 pub mod bench;
 #[cfg(feature = "cli")]
+pub mod compare;
+#[cfg(feature = "cli")]
 pub mod figures;
 #[cfg(feature = "cli")]
 pub mod gdd;
+#[cfg(feature = "cli")]
+pub mod inspect;
+#[cfg(feature = "cli")]
+mod page;
+#[cfg(feature = "cli")]
+mod plot;
+#[cfg(feature = "cli")]
+mod record;
+#[cfg(feature = "cli")]
+mod settling;
 pub mod toy;

@@ -1,8 +1,8 @@
 //! What a person sees of many runs: a bar a run and one for all on a terminal, a line a run elsewhere.
 
-use super::progress::{Extent, Judged, Observer, say, screen};
+use super::progress::{Extent, Judged, Observer, hours, say, screen};
 use crate::base::mutex::guard;
-use indicatif::{HumanDuration, MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -74,7 +74,7 @@ impl Board {
             (estimates.done() / estimates.total().max(1e-9), estimates.finished, estimates.runs.len())
         });
         overall.set_position((1000.0 * share) as u64);
-        overall.set_message(format!("{finished} of {count} runs done  {} left", HumanDuration(self.left())));
+        overall.set_message(format!("{finished} of {count} runs done  {} left", hours(self.left())));
     }
 
     /// A run begins or goes on: what follows it.
@@ -101,7 +101,7 @@ impl Board {
             (estimates.finished, estimates.runs.len())
         });
         self.show_overall();
-        say(&format!("[{finished}/{count}] {name}: {how}; {} left", HumanDuration(self.left())));
+        say(&format!("[{finished}/{count}] {name}: {how}; {} left", hours(self.left())));
     }
 }
 
@@ -130,7 +130,7 @@ pub struct Line<'a> {
 impl Line<'_> {
     /// The last error it is judged by, in words, and how long the run took here.
     pub fn summary(&self) -> String {
-        format!("{}{}", self.errors, HumanDuration(self.begun.elapsed()))
+        format!("{}{}", self.errors, hours(self.begun.elapsed()))
     }
 }
 
@@ -155,7 +155,7 @@ impl Observer for Line<'_> {
                 "epoch {epoch}/{}  train {train_error:.2} %  {}{} left",
                 self.epochs,
                 self.errors,
-                HumanDuration(left)
+                hours(left)
             ));
         }
         self.board.show_overall();
@@ -165,7 +165,7 @@ impl Observer for Line<'_> {
         self.errors = format!("{} error {:.2} %, ", judged.set, judged.error);
         let tenth = |epoch: usize| 10 * epoch / self.epochs;
         if self.bar.is_none() && epoch > 0 && epoch < self.epochs && tenth(epoch) > tenth(epoch - 1) {
-            let left = HumanDuration(self.board.left());
+            let left = hours(self.board.left());
             say(&format!("{} epoch {epoch}/{}: {}{left} left in all", self.name, self.epochs, self.errors));
         }
     }

@@ -43,13 +43,17 @@ impl Metrics {
     /// Ψ(Δtot, −∇BPTT tot) in degrees, and shares of synapses that agree in sign.
     pub fn push_angles(&mut self, summary: &Summary) {
         self.push("angle/total", summary.total_degrees.mean);
-        self.push("angle/total_std", summary.total_degrees.std);
+        self.push("spread/angle/total", summary.total_degrees.std);
         for (name, spread) in &summary.per_matrix_degrees {
             self.push(format!("angle/{name}"), spread.mean);
-            self.push(format!("angle/{name}_std"), spread.std);
+            self.push(format!("spread/angle/{name}"), spread.std);
         }
         self.push("sign_match/total", summary.sign_match.mean);
-        self.push("sign_match/total_std", summary.sign_match.std);
+        self.push("spread/sign_match/total", summary.sign_match.std);
+        for (name, spread) in &summary.per_matrix_sign_match {
+            self.push(format!("sign_match/{name}"), spread.mean);
+            self.push(format!("spread/sign_match/{name}"), spread.std);
+        }
     }
 
     /// Norms of all weights, and Ψ(θf, θb) in degrees.
@@ -69,10 +73,10 @@ impl Metrics {
 
 /// Where a run's numbers go.
 pub struct Telemetry {
-    data: String,
+    pub(super) data: String,
     metrics: PathBuf,
     #[cfg(feature = "cli")]
-    events: EventFile,
+    pub(super) events: EventFile,
 }
 
 impl Telemetry {
@@ -131,5 +135,37 @@ impl Telemetry {
         };
         append()
             .with_context(|| format!("{}: cannot be written. Is there space left?", self.metrics.display()))
+    }
+}
+
+#[cfg(not(feature = "cli"))]
+impl Telemetry {
+    pub(crate) fn introduce(
+        &mut self,
+        _: &str,
+        _: &crate::config::Resolved,
+        _: &Value,
+        _: usize,
+    ) -> Result<()> {
+        Ok(())
+    }
+
+    pub(crate) fn weights(&mut self, _: usize, _: &Parameters) -> Result<()> {
+        Ok(())
+    }
+
+    pub(crate) fn look(
+        &mut self,
+        _: usize,
+        _: &Parameters,
+        _: &crate::data::Split,
+        _: &super::look::Look,
+        _: bool,
+    ) -> Result<()> {
+        Ok(())
+    }
+
+    pub(crate) fn done(&mut self, _: usize) -> Result<()> {
+        Ok(())
     }
 }

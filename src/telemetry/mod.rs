@@ -2,9 +2,17 @@
 
 #[cfg(feature = "cli")]
 pub mod board;
+pub mod look;
 pub mod metrics;
 pub mod observer;
 #[cfg(feature = "cli")]
+pub mod pictures;
+#[cfg(feature = "cli")]
+pub mod plugins;
+#[cfg(feature = "cli")]
 pub mod progress;
+#[cfg(feature = "cli")]
+mod showing;
+pub mod tags;
 #[cfg(feature = "cli")]
 pub mod tensorboard;

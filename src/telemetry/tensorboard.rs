@@ -2,8 +2,11 @@
 //!
 //! Only what this program writes is stated here, of TensorFlow's `event.proto` and `summary.proto`.
 
+use super::plugins::{self, Layout, PluginContent};
+use super::tags;
 use anyhow::{Context, Result};
 use prost::{Enumeration, Message, Oneof};
+use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -58,8 +61,44 @@ struct Summary {
 struct Tagged {
     #[prost(string, tag = 1)]
     tag: String,
-    #[prost(oneof = "Value", tags = "2, 4")]
+    /// Needed the first time only that a file names the tag.
+    #[prost(message, optional, tag = 9)]
+    metadata: Option<Metadata>,
+    #[prost(oneof = "Value", tags = "2, 4, 5, 8")]
     value: Option<Value>,
+}
+
+/// `SummaryMetadata`.
+#[derive(Clone, PartialEq, Message)]
+struct Metadata {
+    #[prost(message, optional, tag = 1)]
+    plugin: Option<Plugin>,
+    #[prost(string, tag = 2)]
+    display_name: String,
+    #[prost(string, tag = 3)]
+    description: String,
+}
+
+/// `SummaryMetadata.PluginData`.
+#[derive(Clone, PartialEq, Message)]
+struct Plugin {
+    #[prost(string, tag = 1)]
+    name: String,
+    #[prost(bytes = "vec", tag = 2)]
+    content: Vec<u8>,
+}
+
+impl Metadata {
+    /// What TensorBoard shows of a tag.
+    fn of(tag: &str) -> Self {
+        let (display_name, description) = tags::describe(tag);
+        Self { plugin: None, display_name, description }
+    }
+
+    fn of_plugin(name: &str, content: Vec<u8>) -> Self {
+        let plugin = Plugin { name: name.into(), content };
+        Self { plugin: Some(plugin), ..Self::default() }
+    }
 }
 
 #[derive(Clone, PartialEq, Oneof)]
@@ -68,6 +107,81 @@ enum Value {
     Number(f32),
     #[prost(message, tag = 4)]
     Image(Image),
+    #[prost(message, tag = 5)]
+    Histogram(Histogram),
+    #[prost(message, tag = 8)]
+    Tensor(Tensor),
+}
+
+/// `HistogramProto`.
+#[derive(Clone, PartialEq, Message)]
+struct Histogram {
+    #[prost(double, tag = 1)]
+    min: f64,
+    #[prost(double, tag = 2)]
+    max: f64,
+    #[prost(double, tag = 3)]
+    count: f64,
+    #[prost(double, tag = 4)]
+    sum: f64,
+    #[prost(double, tag = 5)]
+    sum_of_squares: f64,
+    /// The upper end of each bucket.
+    #[prost(double, repeated, tag = 6)]
+    limits: Vec<f64>,
+    #[prost(double, repeated, tag = 7)]
+    counts: Vec<f64>,
+}
+
+/// How many buckets a histogram has, of one width.
+const BUCKETS: usize = 50;
+
+impl Histogram {
+    /// Of those of `values` that are finite; `None` where there are none.
+    fn of(values: &[f32]) -> Option<Self> {
+        let finite = || values.iter().map(|&value| f64::from(value)).filter(|value| value.is_finite());
+        let min = finite().reduce(f64::min)?;
+        let max = finite().reduce(f64::max)?;
+        let width = ((max - min) / BUCKETS as f64).max(f64::MIN_POSITIVE.max(min.abs() * 1e-9));
+        let mut counts = vec![0.0; BUCKETS];
+        let (mut count, mut sum, mut sum_of_squares) = (0.0, 0.0, 0.0);
+        for value in finite() {
+            counts[(((value - min) / width) as usize).min(BUCKETS - 1)] += 1.0;
+            (count, sum, sum_of_squares) = (count + 1.0, sum + value, sum_of_squares + value * value);
+        }
+        let limits = (1..=BUCKETS).map(|i| min + width * i as f64).collect();
+        Some(Self { min, max, count, sum, sum_of_squares, limits, counts })
+    }
+}
+
+/// `TensorProto`, without the shape that a scalar does not have.
+#[derive(Clone, PartialEq, Message)]
+struct Tensor {
+    /// `DataType`.
+    #[prost(int32, tag = 1)]
+    dtype: i32,
+    #[prost(message, optional, tag = 2)]
+    shape: Option<Shape>,
+    #[prost(float, repeated, tag = 5)]
+    floats: Vec<f32>,
+    #[prost(bytes = "vec", repeated, tag = 8)]
+    strings: Vec<Vec<u8>>,
+}
+
+/// `TensorShapeProto` of a scalar.
+#[derive(Clone, PartialEq, Message)]
+struct Shape {}
+
+impl Tensor {
+    /// One string.
+    fn string(bytes: Vec<u8>) -> Self {
+        Self { dtype: 7, shape: Some(Shape {}), floats: Vec::new(), strings: vec![bytes] }
+    }
+
+    /// The number 0, where only the metadata say something.
+    fn nothing() -> Self {
+        Self { dtype: 1, shape: Some(Shape {}), floats: vec![0.0], strings: Vec::new() }
+    }
 }
 
 /// `Summary.Image`.
@@ -104,6 +218,8 @@ fn write_record(file: &mut impl Write, record: &[u8]) -> io::Result<()> {
 pub struct EventFile {
     path: PathBuf,
     file: BufWriter<File>,
+    /// The tags that this file has named.
+    named: HashSet<String>,
 }
 
 impl EventFile {
@@ -132,7 +248,7 @@ impl EventFile {
             })
             .context("no free name for an event file")?;
         let file = file.with_context(|| format!("{}: cannot be created", path.display()))?;
-        let mut events = Self { path, file: BufWriter::new(file) };
+        let mut events = Self { path, file: BufWriter::new(file), named: HashSet::new() };
         events.write(0, What::FileVersion("brain.Event:2".into()))?;
         if let Some(step) = resumed_at {
             events.write(step, What::SessionLog(SessionLog { status: Status::Start.into() }))?;
@@ -158,6 +274,46 @@ impl EventFile {
         self.summary(tag, Value::Image(Image { height, width, colorspace: 3, encoded: png }), step)
     }
 
+    /// Adds a histogram of `values`, unless none of them is finite.
+    ///
+    /// # Errors
+    /// Names the file where it cannot be written.
+    pub fn histogram(&mut self, tag: &str, values: &[f32], step: usize) -> Result<()> {
+        match Histogram::of(values) {
+            Some(histogram) => self.summary(tag, Value::Histogram(histogram), step),
+            None => Ok(()),
+        }
+    }
+
+    /// Adds a text, in Markdown.
+    ///
+    /// # Errors
+    /// Names the file where it cannot be written.
+    pub fn text(&mut self, tag: &str, markdown: &str, step: usize) -> Result<()> {
+        let (display_name, description) = tags::describe(tag);
+        let metadata = Metadata { display_name, description, ..Metadata::of_plugin("text", Vec::new()) };
+        self.with_metadata(tag, metadata, Value::Tensor(Tensor::string(markdown.into())), step)
+    }
+
+    /// Says which curves the custom scalars tab draws together.
+    ///
+    /// # Errors
+    /// Names the file where it cannot be written.
+    pub fn layout(&mut self, layout: &Layout, step: usize) -> Result<()> {
+        let metadata = Metadata::of_plugin(plugins::LAYOUT_PLUGIN, Vec::new());
+        let value = Value::Tensor(Tensor::string(layout.encode_to_vec()));
+        self.with_metadata(plugins::LAYOUT_TAG, metadata, value, step)
+    }
+
+    /// Tells the hparams tab something.
+    ///
+    /// # Errors
+    /// Names the file where it cannot be written.
+    pub fn hparams(&mut self, content: &PluginContent, step: usize) -> Result<()> {
+        let metadata = Metadata::of_plugin(plugins::HPARAMS_PLUGIN, content.encode_to_vec());
+        self.with_metadata(content.tag(), metadata, Value::Tensor(Tensor::nothing()), step)
+    }
+
     /// Hands everything to the operating system.
     ///
     /// # Errors
@@ -167,7 +323,13 @@ impl EventFile {
     }
 
     fn summary(&mut self, tag: &str, value: Value, step: usize) -> Result<()> {
-        let value = vec![Tagged { tag: tag.into(), value: Some(value) }];
+        let metadata = self.named.insert(tag.to_string()).then(|| Metadata::of(tag));
+        let value = vec![Tagged { tag: tag.into(), metadata, value: Some(value) }];
+        self.write(step, What::Summary(Summary { value }))
+    }
+
+    fn with_metadata(&mut self, tag: &str, metadata: Metadata, value: Value, step: usize) -> Result<()> {
+        let value = vec![Tagged { tag: tag.into(), metadata: Some(metadata), value: Some(value) }];
         self.write(step, What::Summary(Summary { value }))
     }
 

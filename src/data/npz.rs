@@ -1,0 +1,186 @@
+//! NumPy archives: one `.npz` file with `x_train`, `y_train`, `x_test` and `y_test`, as Keras' mnist.npz.
+//!
+//! Images are (N, height, width), (N, height, width, 1) or (N, pixels), as uint8 or as floats from 0 to 1; labels are
+//! whole numbers (N,) or (N, 1) from 0 to 255. candle reads the arrays, compressed or not.
+
+use super::{DataChoice, Dataset, Error, Source, Split};
+use crate::base::near::did_you_mean;
+use anyhow::{Context, Result, bail};
+use candle_core::npy::NpzTensors;
+use candle_core::{DType, Tensor};
+use std::path::{Path, PathBuf};
+
+/// The most values an array may have; MNIST's training images have 47 million.
+const MOST_VALUES: usize = 768 << 20;
+
+/// A NumPy archive, or a folder with one.
+pub(super) struct Npz;
+
+impl Source for Npz {
+    fn has(&self, choice: DataChoice, path: Option<&Path>) -> bool {
+        choice != DataChoice::Glyphs && path.is_some_and(|path| find(path).is_some())
+    }
+
+    fn read(&self, choice: DataChoice, path: Option<&Path>) -> super::Result<Dataset> {
+        let place = path.unwrap_or(Path::new("."));
+        let [train, test] = read(&find(place).unwrap_or_else(|| place.to_path_buf()))
+            .map_err(|error| Error::Unavailable { problem: format!("{error:#}"), source: None })?;
+        Dataset::of_files(choice, place, train, test)
+    }
+}
+
+/// The archive that a data folder stands for: itself, or the only one in it.
+pub fn find(place: &Path) -> Option<PathBuf> {
+    let is_npz = |path: &Path| path.extension().is_some_and(|extension| extension == "npz");
+    if is_npz(place) {
+        return Some(place.to_path_buf());
+    }
+    let entries = place.read_dir().ok()?.flatten().map(|entry| entry.path());
+    let mut archives = entries.filter(|path| is_npz(path));
+    archives.next().filter(|_| archives.next().is_none())
+}
+
+/// Training and test images of an archive.
+///
+/// # Errors
+/// Names the file and the array that is missing or not what it should be.
+pub fn read(path: &Path) -> Result<[Split; 2]> {
+    let name = path.display();
+    let archive = NpzTensors::new(path).with_context(|| format!("{name}: not a readable .npz file"))?;
+    Ok([split(&archive, path, "train")?, split(&archive, path, "test")?])
+}
+
+fn split(archive: &NpzTensors, path: &Path, part: &str) -> Result<Split> {
+    let name = path.display();
+    let (x, y) = (format!("x_{part}"), format!("y_{part}"));
+    let images = array(archive, path, &x)?;
+    let labels = array(archive, path, &y)?;
+    let origin = format!("{name}: {y}");
+    let (count, pixels) = match *images.dims() {
+        [count, pixels] => (count, pixels),
+        [count, height, width] | [count, height, width, 1] => (count, height * width),
+        ref other => bail!(
+            "{name}: {x} has shape {other:?}: images are (N, height, width) or (N, pixels), in shades of grey"
+        ),
+    };
+    if !matches!(labels.dims(), [n] | [n, 1] if *n == count) {
+        bail!(
+            "{name}: {x} has {count} images, but {y} has shape {:?}: it should be ({count},)",
+            labels.dims()
+        );
+    }
+    if count == 0 || pixels == 0 {
+        bail!("{name}: {x} holds no images");
+    }
+    let images = bytes(&images).with_context(|| format!("{name}: {x}"))?;
+    let labels = classes(&labels).with_context(|| format!("{name}: {y}"))?;
+    Ok(Split { origin, pixels, images, labels })
+}
+
+fn array(archive: &NpzTensors, path: &Path, array: &str) -> Result<Tensor> {
+    let name = path.display();
+    if !archive.names().iter().any(|name| *name == array) {
+        let mut names: Vec<&str> = archive.names().into_iter().map(String::as_str).collect();
+        names.sort_unstable();
+        let meant = did_you_mean(array, names.iter().copied());
+        bail!(
+            "{name}: has no array {array}, only {}{meant}; x_train, y_train, x_test and y_test are needed",
+            names.join(", ")
+        );
+    }
+    let unreadable = || format!("{name}: {array} cannot be read as an array");
+    // Before anything is allocated for what the header claims.
+    let (shape, _) = archive.get_shape_and_dtype(array).with_context(unreadable)?;
+    let values = shape.dims().iter().try_fold(1usize, |product, &size| product.checked_mul(size));
+    if values.is_none_or(|values| values > MOST_VALUES) {
+        bail!(
+            "{name}: {array} claims shape {shape:?}, more than the {MOST_VALUES} values that are read at most"
+        );
+    }
+    archive.get(array).with_context(unreadable)?.with_context(unreadable)
+}
+
+/// Pixels as bytes; floats from 0 to 1 are rounded to 255ths.
+fn bytes(images: &Tensor) -> Result<Vec<u8>> {
+    if images.dtype() == DType::U8 {
+        return Ok(images.flatten_all()?.to_vec1()?);
+    }
+    if !images.dtype().is_float() {
+        bail!("has type {:?}; images are uint8, or floats from 0 to 1", images.dtype());
+    }
+    let values = images.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
+    if let Some(i) = values.iter().position(|value| !(0.0..=1.0).contains(value)) {
+        bail!(
+            "value {i} is {}, and floats must be from 0 to 1: divide by 255, or store it as uint8",
+            values[i]
+        );
+    }
+    Ok(values.into_iter().map(|value| (value * 255.0).round() as u8).collect())
+}
+
+fn classes(labels: &Tensor) -> Result<Vec<u8>> {
+    let labels = labels.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>()?;
+    (labels.iter().enumerate())
+        .map(|(i, &label)| match label.fract() == 0.0 && (0.0..=255.0).contains(&label) {
+            true => Ok(label as u8),
+            false => bail!("label {i} is {label}: labels are whole numbers from 0 to 255"),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::Device;
+
+    fn archive(folder: &Path, arrays: &[(&str, Tensor)]) -> PathBuf {
+        let path = folder.join("set.npz");
+        Tensor::write_npz(arrays, &path).unwrap();
+        path
+    }
+
+    fn tensor<T: candle_core::WithDType>(values: Vec<T>, shape: &[usize]) -> Tensor {
+        Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
+    }
+
+    #[test]
+    fn bytes_and_floats_are_the_same_images() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = archive(
+            folder.path(),
+            &[
+                ("x_train", tensor((0u8..12).collect(), &[3, 2, 2])),
+                ("y_train", tensor(vec![0i64, 1, 2], &[3])),
+                ("x_test", tensor((0..4).map(|i| i as f32 / 255.0).collect(), &[1, 4])),
+                ("y_test", tensor(vec![1u8], &[1, 1])),
+            ],
+        );
+        assert_eq!(find(folder.path()), Some(path.clone()));
+        let [train, test] = read(&path).unwrap();
+        assert_eq!((train.pixels, train.images, train.labels), (4, (0..12).collect(), vec![0, 1, 2]));
+        assert_eq!((test.pixels, test.images, test.labels), (4, vec![0, 1, 2, 3], vec![1]));
+    }
+
+    #[test]
+    fn mistakes_name_file_and_array() {
+        let folder = tempfile::tempdir().unwrap();
+        let images = || tensor(vec![0u8; 8], &[2, 4]);
+        let labels = || tensor(vec![0u8; 2], &[2]);
+        for (x, y, expected) in [
+            (images(), tensor(vec![0u8; 3], &[3]), "x_train has 2 images, but y_train has shape [3]"),
+            (images(), tensor(vec![0i64, 256], &[2]), "y_train: label 1 is 256"),
+            (tensor(vec![0.5f32, 1.5], &[2, 1]), labels(), "x_train: value 1 is 1.5"),
+            (tensor(vec![0u8; 2], &[2]), labels(), "x_train has shape [2]"),
+            (tensor(vec![0i64; 8], &[2, 4]), labels(), "x_train: has type I64"),
+        ] {
+            let path = archive(folder.path(), &[("x_train", x), ("y_train", y)]);
+            let error = format!("{:#}", read(&path).unwrap_err());
+            assert!(error.contains("set.npz") && error.contains(expected), "{error}");
+        }
+        let path = archive(folder.path(), &[("X_train", images()), ("y_train", labels())]);
+        let error = format!("{:#}", read(&path).unwrap_err());
+        assert!(error.contains("no array x_train") && error.contains("did you mean X_train?"), "{error}");
+        std::fs::write(&path, "no zip").unwrap();
+        assert!(format!("{:#}", read(&path).unwrap_err()).contains("not a readable .npz file"));
+    }
+}

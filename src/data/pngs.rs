@@ -1,0 +1,215 @@
+//! Folders of PNGs: `train/CLASS/*.png` and `test/CLASS/*.png`, all of one size.
+//!
+//! Classes that are numbers are their own labels; others are numbered in alphabetical order. Images come in turns, the
+//! first of each class, the second of each, …, so that the first so many of them are of all classes. Colours become
+//! shades of grey (luma of Rec. 601), 16 bits become 8, and transparency is left out.
+
+use super::{DataChoice, Dataset, Error, Source, Split};
+use crate::base::files;
+use anyhow::{Context, Result, bail};
+use png::{ColorType, Decoder, Limits, Transformations};
+use std::fs;
+use std::io::BufReader;
+use std::path::{Path, PathBuf};
+
+/// The most bytes that decoding one image may take.
+const MOST_BYTES: usize = 64 << 20;
+/// The most bytes of pixels of a split.
+const MOST_PIXELS: usize = 768 << 20;
+
+/// A folder of PNGs by class.
+pub(super) struct Pngs;
+
+impl Source for Pngs {
+    fn has(&self, choice: DataChoice, path: Option<&Path>) -> bool {
+        choice != DataChoice::Glyphs && path.is_some_and(|path| are_in(path))
+    }
+
+    fn read(&self, choice: DataChoice, path: Option<&Path>) -> super::Result<Dataset> {
+        let place = path.unwrap_or(Path::new("."));
+        let [train, test] = read(place)
+            .map_err(|error| Error::Unavailable { problem: format!("{error:#}"), source: None })?;
+        Dataset::of_files(choice, place, train, test)
+    }
+}
+
+/// Whether a data folder holds such folders.
+pub fn are_in(place: &Path) -> bool {
+    ["train", "test"].iter().all(|part| place.join(part).is_dir())
+}
+
+/// Training and test images of a folder.
+///
+/// # Errors
+/// Names the file or folder that is missing or not what it should be.
+pub fn read(place: &Path) -> Result<[Split; 2]> {
+    let classes = labels(&place.join("train"))?;
+    let train = split(&place.join("train"), &classes)?;
+    for (name, _) in labels(&place.join("test"))? {
+        if !classes.iter().any(|(class, _)| *class == name) {
+            bail!("{}: there is no such class in train/", place.join("test").join(name).display());
+        }
+    }
+    let test = split(&place.join("test"), &classes)?;
+    if train.pixels != test.pixels {
+        bail!(
+            "{}: images in train/ have {} pixels, those in test/ {}: make all of one size",
+            place.display(),
+            train.pixels,
+            test.pixels
+        );
+    }
+    Ok([train, test])
+}
+
+/// The folders of classes, each with its label.
+fn labels(folder: &Path) -> Result<Vec<(String, u8)>> {
+    let names: Vec<String> = (sorted(folder)?.into_iter())
+        .filter(|path| path.is_dir())
+        .filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned()))
+        .filter(|name| !name.starts_with('.'))
+        .collect();
+    if names.is_empty() {
+        bail!(
+            "{}: holds no folders: put the images of each class into one, as train/3/*.png",
+            folder.display()
+        );
+    }
+    let numbers: Option<Vec<u8>> = names.iter().map(|name| name.parse().ok()).collect();
+    match numbers {
+        Some(numbers) => Ok(names.into_iter().zip(numbers).collect()),
+        None if names.len() > 256 => {
+            bail!("{}: has {} classes, of which there are at most 256", folder.display(), names.len())
+        }
+        None => Ok(names.into_iter().zip(0..=255).collect()),
+    }
+}
+
+fn split(folder: &Path, classes: &[(String, u8)]) -> Result<Split> {
+    let mut files: Vec<(usize, u8, PathBuf)> = Vec::new();
+    for (class, label) in classes {
+        let there = folder.join(class);
+        let is_png = |path: &PathBuf| path.extension().is_some_and(|e| e.eq_ignore_ascii_case("png"));
+        let images = if there.is_dir() { sorted(&there)? } else { Vec::new() };
+        files.extend(images.into_iter().filter(is_png).enumerate().map(|(turn, path)| (turn, *label, path)));
+    }
+    files.sort();
+    let mut split = Split { origin: folder.display().to_string(), ..Split::default() };
+    let mut size = None;
+    for (_, label, path) in &files {
+        let (width, height, grey) = image(path).with_context(|| path.display().to_string())?;
+        let (w, h, first) = *size.get_or_insert((width, height, path));
+        if (width, height) != (w, h) {
+            bail!(
+                "{}: is {width} × {height} pixels, but {} is {w} × {h}: make all of one size",
+                path.display(),
+                first.display()
+            );
+        }
+        split.pixels = grey.len();
+        split.images.extend(grey);
+        split.labels.push(*label);
+        if split.images.len() > MOST_PIXELS {
+            bail!("{}: holds more than the {MOST_PIXELS} pixels that are read at most", folder.display());
+        }
+    }
+    if split.is_empty() {
+        bail!("{}: holds no PNGs in folders of classes, as {}/3/*.png", folder.display(), folder.display());
+    }
+    Ok(split)
+}
+
+/// What a folder holds, in the order of the names, numbers in them by value.
+fn sorted(folder: &Path) -> Result<Vec<PathBuf>> {
+    let unreadable = || format!("{}: cannot be read", folder.display());
+    let entries = fs::read_dir(folder).with_context(unreadable)?;
+    let mut paths: Vec<PathBuf> = entries
+        .map(|entry| entry.map(|entry| entry.path()))
+        .collect::<Result<_, _>>()
+        .with_context(unreadable)?;
+    paths.sort_by_cached_key(|path| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let number: Option<u64> = path.file_stem().and_then(|stem| stem.to_str()?.parse().ok());
+        (number.is_none(), number, name)
+    });
+    Ok(paths)
+}
+
+/// Width, height and shades of grey of a PNG.
+fn image(path: &Path) -> Result<(u32, u32, Vec<u8>)> {
+    let (file, _) = files::open(path)?;
+    let mut decoder = Decoder::new_with_limits(BufReader::new(file), Limits { bytes: MOST_BYTES });
+    decoder.set_transformations(Transformations::normalize_to_color8());
+    let mut reader = decoder.read_info().context("not a readable PNG")?;
+    let bytes = reader.output_buffer_size().filter(|bytes| *bytes <= MOST_BYTES).context("is too large")?;
+    let mut pixels = vec![0; bytes];
+    let frame = reader.next_frame(&mut pixels).context("not a readable PNG")?;
+    pixels.truncate(frame.buffer_size());
+    let luma = |rgb: &[u8]| {
+        let [r, g, b] = [rgb[0], rgb[1], rgb[2]].map(u32::from);
+        ((299 * r + 587 * g + 114 * b + 500) / 1000) as u8
+    };
+    let grey = match frame.color_type {
+        ColorType::Grayscale => pixels,
+        ColorType::GrayscaleAlpha => pixels.chunks_exact(2).map(|pixel| pixel[0]).collect(),
+        ColorType::Rgb => pixels.chunks_exact(3).map(luma).collect(),
+        ColorType::Rgba => pixels.chunks_exact(4).map(luma).collect(),
+        ColorType::Indexed => bail!("not a readable PNG"),
+    };
+    Ok((frame.width, frame.height, grey))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(path: &Path, (width, height): (u32, u32), color: ColorType, pixels: &[u8]) {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let mut encoder = png::Encoder::new(fs::File::create(path).unwrap(), width, height);
+        encoder.set_color(color);
+        encoder.write_header().unwrap().write_image_data(pixels).unwrap();
+    }
+
+    #[test]
+    fn images_come_in_turns_and_numbers_are_labels() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = folder.path();
+        for (name, pixels) in
+            [("train/3/2.png", [1, 2]), ("train/3/10.png", [3, 4]), ("train/7/1.png", [5, 6])]
+        {
+            write(&place.join(name), (2, 1), ColorType::Grayscale, &pixels);
+        }
+        write(&place.join("test/7/a.png"), (2, 1), ColorType::Rgb, &[255, 255, 255, 255, 0, 0]);
+        assert!(are_in(place));
+        let [train, test] = read(place).unwrap();
+        assert_eq!((train.pixels, train.images, train.labels), (2, vec![1, 2, 5, 6, 3, 4], vec![3, 7, 3]));
+        assert_eq!((test.pixels, test.images, test.labels), (2, vec![255, 76], vec![7]));
+    }
+
+    #[test]
+    fn words_are_numbered_in_order() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["train/dog/1.png", "train/cat/1.png", "test/dog/1.png"] {
+            write(&folder.path().join(name), (1, 1), ColorType::Grayscale, &[9]);
+        }
+        let [train, test] = read(folder.path()).unwrap();
+        assert_eq!((train.labels, test.labels), (vec![0, 1], vec![1]));
+    }
+
+    #[test]
+    fn mistakes_name_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = folder.path();
+        let complaint = || format!("{:#}", read(place).unwrap_err());
+        write(&place.join("train/0/a.png"), (1, 1), ColorType::Grayscale, &[9]);
+        write(&place.join("train/1/b.png"), (2, 1), ColorType::Grayscale, &[9, 9]);
+        fs::create_dir(place.join("test")).unwrap();
+        assert!(complaint().contains("b.png: is 2 × 1 pixels"), "{}", complaint());
+        fs::write(place.join("train/1/b.png"), "no picture").unwrap();
+        assert!(complaint().contains("b.png: not a readable PNG"), "{}", complaint());
+        write(&place.join("train/1/b.png"), (1, 1), ColorType::Grayscale, &[9]);
+        assert!(complaint().contains("test: holds no folders"), "{}", complaint());
+        write(&place.join("test/2/c.png"), (1, 1), ColorType::Grayscale, &[9]);
+        assert!(complaint().contains("test/2: there is no such class"), "{}", complaint());
+    }
+}

@@ -1,0 +1,82 @@
+//! Finding a run by its name, its folder, or a file of it.
+
+use super::checkpoint;
+use crate::base::near::did_you_mean;
+use crate::base::output::usage;
+use anyhow::Result;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Where a run is; it need not have both.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Located {
+    /// Its name.
+    pub name: String,
+    /// `runs/NAME`, with what it told.
+    pub folder: Option<PathBuf>,
+    /// The checkpoint that is meant: the file that was named, else its last.
+    pub checkpoint: Option<PathBuf>,
+}
+
+/// Finds the run that `what` names: the name of one in `runs` or `checkpoints`, its folder in either, or a checkpoint.
+///
+/// # Errors
+/// Where there is none, with the name most alike.
+pub fn locate(what: &Path, runs: &Path, checkpoints: &Path) -> Result<Located> {
+    if what.is_file() {
+        let (_, progress) = checkpoint::read_progress(what)?;
+        let beside = what.canonicalize()?.parent().and_then(|parent| sibling(parent, "runs"));
+        let folder =
+            beside.into_iter().chain([runs.join(&progress.run)]).find(|folder| holds_metrics(folder));
+        return Ok(Located { name: progress.run, folder, checkpoint: Some(what.to_path_buf()) });
+    }
+    let named = |place: &Path| Some(place.join(what)).filter(|_| is_name(what));
+    let there = [Some(what.to_path_buf()), named(runs), named(checkpoints)];
+    for folder in there.into_iter().flatten().filter(|folder| folder.is_dir()) {
+        let whole = folder.canonicalize()?;
+        let name = whole.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let last = |folder: &Path| Some(folder.join("last.safetensors")).filter(|path| path.is_file());
+        if let Some(checkpoint) = last(&folder) {
+            let beside = sibling(&whole, "runs").into_iter().chain([runs.join(&name)]);
+            let folder = beside.into_iter().find(|folder| holds_metrics(folder));
+            return Ok(Located { name, folder, checkpoint: Some(checkpoint) });
+        }
+        if holds_metrics(&folder) {
+            let beside = [checkpoints.join(&name)].into_iter().chain(sibling(&whole, "checkpoints"));
+            let checkpoint = beside.into_iter().find_map(|folder| last(&folder));
+            return Ok(Located { name, folder: Some(folder), checkpoint });
+        }
+    }
+    let mut names: Vec<String> = [runs, checkpoints].into_iter().flat_map(names).collect();
+    names.sort();
+    names.dedup();
+    let meant = did_you_mean(&what.to_string_lossy(), names.iter().map(String::as_str));
+    usage!(
+        "{}: is no checkpoint, no folder of a run, and no run in {} or {}{meant}",
+        what.display(),
+        runs.display(),
+        checkpoints.display()
+    )
+}
+
+fn is_name(what: &Path) -> bool {
+    what.components().count() == 1
+}
+
+fn holds_metrics(folder: &Path) -> bool {
+    folder.join("metrics.jsonl").is_file()
+}
+
+/// `…/KIND/NAME` for `…/any/NAME`.
+fn sibling(folder: &Path, kind: &str) -> Option<PathBuf> {
+    Some(folder.parent()?.parent()?.join(kind).join(folder.file_name()?))
+}
+
+/// The names of the folders in a folder.
+fn names(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries
+        .filter(|entry| entry.path().is_dir())
+        .map(|e| e.file_name().to_string_lossy().into_owned())
+        .collect()
+}

@@ -1,0 +1,117 @@
+//! Some runs side by side: curves, differences of their settings, results.
+
+use super::page::{chart, page};
+use super::plot::{Line, Plot, css};
+use super::record::Record;
+use crate::config::Config;
+use crate::telemetry::progress::hours;
+use anyhow::Result;
+use maud::{Markup, html};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The whole page about the runs in these folders.
+///
+/// # Errors
+/// Names what cannot be read.
+pub fn write(folders: &[PathBuf]) -> Result<String> {
+    let runs = folders.iter().map(|folder| Record::read(folder)).collect::<Result<Vec<_>>>()?;
+    let plot = |y_label, log| Plot { x_label: "epoch", y_label, log, mark: None };
+    // One colour a run, dashes from the ninth on.
+    let lines = |tag: &str| -> Vec<Line> {
+        (runs.iter().enumerate())
+            .map(|(i, run)| Line { name: run.name.clone(), color: i, dashed: i >= 8, points: run.curve(tag) })
+            .collect()
+    };
+    let body = html! {
+        h1 { (runs.len()) " runs compared" }
+        (results(&runs))
+        h2 { "Over training" }
+        div .panels {
+            (chart("Test error", "", &plot("error, %", true), &lines("error/test")))
+            (chart("Train error", "", &plot("error, %", true), &lines("error/train")))
+            (chart("Error on the images held out", "", &plot("error, %", true), &lines("error/validation")))
+            (chart("Angle Ψ(Δtot, −∇BPTT), all matrices", "", &plot("angle, degrees", false), &lines("angle/total")))
+            (chart("Signs that agree with −∇BPTT", "½ is chance", &plot("share of synapses", false), &lines("sign_match/total")))
+            (chart("Settling, worst of the epoch", "the largest change in the last step of the first phase", &plot("|s_T − s_{T−1}|", true), &lines("settle/residual")))
+        }
+        (differences(&runs))
+    };
+    Ok(page(&format!("eqprop: {} runs", runs.len()), &body))
+}
+
+fn percent(error: Option<f64>) -> String {
+    error.map_or("–".into(), |error| format!("{error:.2}"))
+}
+
+fn results(runs: &[Record]) -> Markup {
+    html! {
+        div .scroll {
+            table {
+                thead {
+                    tr {
+                        th { "Run" } th { "Data" } th .number { "Epochs" } th .number { "Test error, %" } th .number { "Train error, %" }
+                        th .number { "Lowest test error, %" } th .number { "Angle before training" } th .number { "Time" }
+                    }
+                }
+                tbody {
+                    @for (i, run) in runs.iter().enumerate() {
+                        tr {
+                            td { b style=(format!("color: {}", css(i))) { "■ " } (run.name)
+                                @if let Some(epoch) = run.collapsed() { small { "collapsed in epoch " (epoch) } } }
+                            td { (run.data()) }
+                            td .number { (run.epochs()) }
+                            td .number { (percent(run.last("error/test"))) }
+                            td .number { (percent(run.last("error/train"))) }
+                            td .number { (percent(run.curve("error/test").into_iter().map(|point| point.1).reduce(f64::min))) }
+                            td .number { (run.first("angle/total").map_or("–".into(), |angle| format!("{angle:.1}°"))) }
+                            td .number { (time(run)) }
+                        }
+                    }
+                }
+            }
+        }
+        p .dim { "The lowest test error is chosen on the test images, so it flatters. Time is that of training alone." }
+    }
+}
+
+fn time(run: &Record) -> String {
+    let seconds: f64 = run.curve("speed/epoch_seconds").into_iter().map(|point| point.1).sum();
+    hours(Duration::from_secs_f64(seconds.clamp(0.0, 1e9)))
+}
+
+/// Every key, `section.key`, with its value.
+fn settings(config: &Config) -> BTreeMap<String, String> {
+    let table = toml::Table::try_from(config).unwrap_or_default();
+    let keys = table.into_iter().flat_map(|(section, keys)| {
+        let keys = keys.as_table().cloned().unwrap_or_default();
+        keys.into_iter().map(move |(key, value)| (format!("{section}.{key}"), value.to_string()))
+    });
+    keys.collect()
+}
+
+fn differences(runs: &[Record]) -> Markup {
+    let all: Vec<_> = runs.iter().map(|run| run.config.as_ref().map(settings).unwrap_or_default()).collect();
+    let keys: std::collections::BTreeSet<&String> = all.iter().flat_map(BTreeMap::keys).collect();
+    let differs = |key: &&&String| all.iter().any(|settings| settings.get(**key) != all[0].get(**key));
+    let different: Vec<&&String> = keys.iter().filter(differs).collect();
+    html! {
+        h2 { "What differs" }
+        @if different.is_empty() {
+            p { "Nothing: they have the same settings." }
+        } @else {
+            div .scroll {
+                table {
+                    thead { tr { th { "Setting" } @for run in runs { th { (run.name) } } } }
+                    tbody {
+                        @for key in different {
+                            tr { td { (key) } @for settings in &all { td { (settings.get(*key).map_or("–", String::as_str)) } } }
+                        }
+                    }
+                }
+            }
+            p .dim { "All else is the same in all of them." }
+        }
+    }
+}

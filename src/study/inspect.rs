@@ -1,0 +1,326 @@
+//! One page about one run: its curves, what its network has learnt, and how the states of one image settle.
+
+use super::page::{chart, data_url, page, picture};
+use super::plot::{Line, Plot};
+use super::record::Record;
+use super::settling::Settling;
+use crate::config::Config;
+use crate::data::Dataset;
+use crate::model::Parameters;
+use crate::run::checkpoint::Progress;
+use crate::telemetry::look::{self, Look};
+use crate::telemetry::pictures;
+use anyhow::{Result, bail};
+use candle_core::DType;
+use maud::{Markup, html};
+use std::path::Path;
+
+/// How many neurons' receptive fields are shown, and how many wrong images.
+const SHOWN: (usize, usize) = (100, 49);
+
+/// Among how many test images the least settled one is looked for.
+const SOUGHT: usize = 500;
+
+/// Rows of a heat map.
+const ROWS: usize = 128;
+
+/// What is inspected.
+pub struct Subject<'a> {
+    /// Where the checkpoint stands.
+    pub progress: &'a Progress,
+    /// Its weights.
+    pub theta: &'a Parameters,
+    /// The data it was trained on.
+    pub dataset: &'a Dataset,
+    /// The run's folder, where there is one.
+    pub folder: Option<&'a Path>,
+    /// The checkpoint's file, in words.
+    pub checkpoint: String,
+    /// The test image whose settling is shown; the least settled where it is left out.
+    pub image: Option<usize>,
+}
+
+/// The whole page.
+///
+/// # Errors
+/// Where there is no such image, the run's record cannot be read, and those of candle.
+pub fn write(subject: &Subject) -> Result<String> {
+    let Subject { progress, theta, dataset, .. } = *subject;
+    let (config, test) = (&progress.config, &dataset.test);
+    let looked = look::look(config, theta, test, usize::MAX, &|| false)?;
+    let Some(looked) = looked.filter(|look| !look.outputs.is_empty()) else {
+        bail!("there are no test images")
+    };
+    let record = subject.folder.map(Record::read).transpose()?;
+    let number = match subject.image {
+        Some(number) if number >= test.len() => {
+            bail!("--image {number}: there are {} test images, from 0 on", test.len())
+        }
+        Some(number) => number,
+        None => look::least_settled(config, theta, test, SOUGHT)?,
+    };
+    let settling = Settling::record(config, theta, test, number)?;
+    let answers = looked.answers();
+    let wrong =
+        answers.iter().zip(&test.labels).filter(|(answer, label)| **answer != usize::from(**label)).count();
+    let body = html! {
+        h1 { (progress.run) }
+        p .dim {
+            (subject.checkpoint) ": after " (progress.epoch) " epochs"
+            @if progress.minibatch > 0 { " and " (progress.minibatch) " minibatches" }
+            ", on " (dataset.name) ". "
+            (format!("{wrong} of {} test images wrong: {:.2} %.", test.len(), 100.0 * wrong as f64 / test.len() as f64))
+        }
+        (summary(config))
+        @if let Some(record) = &record {
+            @if let Some(epoch) = record.collapsed() {
+                p .warning { "The run collapsed in epoch " (epoch) ": it lost what it knew." }
+            }
+            (curves(record))
+        }
+        (settling_of(&settling, number, answers[number], &test.images[number * test.pixels..][..test.pixels])?)
+        (learnt(theta, dataset, &looked)?)
+        (weights(theta)?)
+        h2 { "Configuration" }
+        pre { (toml::to_string(config)?) }
+    };
+    Ok(page(&format!("eqprop: {}", progress.run), &body))
+}
+
+fn summary(config: &Config) -> Markup {
+    let Config { network, learning, training } = config;
+    let rates: Vec<String> = learning.learning_rates.iter().map(f64::to_string).collect();
+    html! {
+        p {
+            (learning.rule.title()) ", layers " (network.dims.0.iter().map(usize::to_string).collect::<Vec<_>>().join("–"))
+            ", T = " (learning.T) ", K = " (learning.K) ", β = " @if learning.random_beta { "±" } (learning.beta)
+            ", η = " (rates.join(", ")) " (input side first)"
+            @if !config.tied() { ", Ψ = " (network.psi) "°" }
+            @if learning.damping > 0.0 { ", damping " (learning.damping) }
+            ", seed " (training.seed) "."
+        }
+    }
+}
+
+/// A line for each tag that begins so.
+fn lines_of(record: &Record, prefix: &str) -> Vec<Line> {
+    (record.tags(prefix).into_iter().enumerate())
+        .map(|(i, name)| {
+            let points = record.curve(&format!("{prefix}{name}"));
+            Line { dashed: name.starts_with("feedback"), name, color: i, points }
+        })
+        .collect()
+}
+
+fn curves(record: &Record) -> Markup {
+    let plot = |y_label, log| Plot { x_label: "epoch", y_label, log, mark: None };
+    let line = |tag: &str, name: &str, color, dashed| Line {
+        name: name.into(),
+        color,
+        dashed,
+        points: record.curve(tag),
+    };
+    let mut errors = vec![line("error/test", "test", 0, false), line("error/train", "train", 1, true)];
+    errors.push(line("error/validation", "validation", 2, false));
+    errors.retain(|line| !line.points.is_empty());
+    let residuals = [
+        line("settle/residual", "one step", 0, false),
+        line("settle/residual_two_steps", "two steps", 1, true),
+    ];
+    html! {
+        h2 { "Over training" }
+        div .panels {
+            (chart("Error", "", &plot("error, %", true), &errors))
+            (chart("Angle Ψ(Δtot, −∇BPTT)", "0° follows the gradient, 90° does not", &plot("angle, degrees", false), &lines_of(record, "angle/")))
+            (chart("Signs that agree with −∇BPTT", "½ is chance", &plot("share of synapses", false), &lines_of(record, "sign_match/")))
+            (chart("Settling, worst of the epoch", "largest change over the last one and two steps of the first phase; two steps far below one is a cycle of period 2", &plot("|s_T − s_{T−n}|", true), &residuals))
+            (chart("Norms of the weights", "", &plot("‖W‖", false), &lines_of(record, "weights/norm/")))
+            (chart("Angle Ψ(θf, θb)", "between forward.n and the transpose of feedback.n", &plot("angle, degrees", false), &lines_of(record, "psi/")))
+        }
+    }
+}
+
+fn settling_of(settling: &Settling, number: usize, answer: usize, pixels: &[u8]) -> Result<Markup> {
+    let Settling { first, states, truth, .. } = settling;
+    let plot = |y_label, log| Plot { x_label: "t, steps", y_label, log, mark: Some((*first as f64, "T")) };
+    let residual = |lag, name: &str, color, dashed| Line {
+        name: name.into(),
+        color,
+        dashed,
+        points: settling.residuals(lag),
+    };
+    let mut residuals =
+        vec![residual(1, "|s_t − s_{t−1}|", 0, false), residual(2, "|s_t − s_{t−2}|", 1, true)];
+    if states.len() > first + 1 {
+        residuals.push(Line {
+            name: "nudge, |β(y − s⁰)|".into(),
+            color: 2,
+            dashed: false,
+            points: settling.nudge(),
+        });
+    }
+    let outputs: Vec<Line> = (0..states[0][0].len())
+        .map(|class| Line {
+            name: if class == *truth { format!("{class}, the truth") } else { class.to_string() },
+            color: class,
+            dashed: class >= 8,
+            points: states.iter().enumerate().map(|(t, layers)| (t as f64, layers[0][class])).collect(),
+        })
+        .collect();
+    // What still moves in the last two steps of the first phase: over two steps much less than over one is a cycle.
+    let at_end = |lag: usize| {
+        settling.residuals(lag).into_iter().find(|(t, _)| *t as usize == *first).map_or(0.0, |p| p.1)
+    };
+    let (one, two) = (at_end(1), at_end(2));
+    let mut maps = Vec::new();
+    for n in (0..states[0].len()).rev() {
+        let title = if n == 0 { "output, s⁰".to_string() } else { format!("hidden layer {n}") };
+        let rows = rows(states, n, *first);
+        let shown = rows.len();
+        let cell = (10, (256 / shown.max(1)).clamp(2, 16));
+        let map = pictures::heat_map(&rows, cell, first + 1)?;
+        maps.push((title, shown, states[0][n].len(), map));
+    }
+    Ok(html! {
+        h2 { "How one image settles" }
+        p {
+            "Test image " (number) ", a " (truth) ", classified as " (answer) ". From s = 0 it takes T = " (first)
+            " steps without a nudge"
+            @if states.len() > first + 1 { ", then " (states.len() - 1 - first) " with one" }
+            ". At T its states still move by " (format!("{one:.1e}")) " in one step, and by " (format!("{two:.1e}"))
+            " over two"
+            @if one > 0.01 && two < 0.2 * one { ": " b { "a cycle of period 2" } "." } @else { "." }
+        }
+        @if let Some(image) = pictures::image(pixels)? {
+            figure { img width="112" height="112" src=(data_url(&image.png)) alt=(format!("test image {number}")); }
+        }
+        div .panels {
+            (chart("What still moves", "the largest of all neurons", &plot("change in a state", true), &residuals))
+            (chart("The output", "one line a class", &plot("s⁰", false), &outputs))
+        }
+        div .panels .heat {
+            @for (title, shown, all, map) in &maps {
+                figure {
+                    figcaption {
+                        (title)
+                        small {
+                            "a row a neuron" @if shown < all { " (" (shown) " of " (all) ", those that move most in step T first chosen)" }
+                            ", a column a step; white 0, dark blue 1; the red line is T. A cycle shows as stripes."
+                        }
+                    }
+                    (picture(map, &format!("states of the {title} over the steps"), true))
+                }
+            }
+        }
+    })
+}
+
+/// The states of a layer, a row a neuron: those that move most at the end of the first phase, by their last state.
+fn rows(states: &[Vec<Vec<f64>>], n: usize, first: usize) -> Vec<Vec<f64>> {
+    let moved = |i: usize| (states[first][n][i] - states[first.saturating_sub(1)][n][i]).abs();
+    let mut neurons: Vec<usize> = (0..states[0][n].len()).collect();
+    if neurons.len() > ROWS {
+        neurons.sort_by(|&a, &b| moved(b).total_cmp(&moved(a)));
+        neurons.truncate(ROWS);
+    }
+    if n > 0 {
+        neurons.sort_by(|&a, &b| states[first][n][b].total_cmp(&states[first][n][a]));
+    }
+    neurons.into_iter().map(|i| states.iter().map(|layers| layers[n][i]).collect()).collect()
+}
+
+fn learnt(theta: &Parameters, dataset: &Dataset, looked: &Look) -> Result<Markup> {
+    let test = &dataset.test;
+    let first = theta.forward[theta.depth()].weight.to_dtype(DType::F32)?.to_vec2::<f32>()?;
+    let fields = pictures::receptive_fields(&first, SHOWN.0)?;
+    let counts = looked.confusion(test);
+    let wrong = looked.most_wrong(test, SHOWN.1);
+    let wrong_picture = pictures::most_wrong(&wrong)?;
+    Ok(html! {
+        h2 { "What it has learnt" }
+        @if let Some(fields) = fields {
+            figure {
+                (picture(&fields, "receptive fields", false))
+                figcaption {
+                    "Weights from the image into the first " (SHOWN.0.min(first.len())) " neurons of the hidden layer next to it: blue "
+                    "negative, red positive, each neuron on a scale of its own."
+                }
+            }
+        }
+        h2 { "What it takes for what" }
+        div .scroll {
+            table {
+                thead { tr { th { "truth ↓ answer →" } @for class in 0..counts.len() { th .number { (class) } } th .number { "error" } } }
+                tbody {
+                    @for (class, row) in counts.iter().enumerate() {
+                        tr {
+                            th { (class) }
+                            @for (answer, count) in row.iter().enumerate() {
+                                td .number style=(shade(*count, row, class == answer)) { @if *count > 0 { (count) } }
+                            }
+                            td .number { (error_of(row, class)) }
+                        }
+                    }
+                }
+            }
+        }
+        @if let Some(pictured) = wrong_picture {
+            figure {
+                (picture(&pictured, "the most wrongly classified test images", false))
+                figcaption {
+                    "The " (wrong.len()) " test images whose answer is farthest from the truth, by s⁰ of the answer (red) less "
+                    "that of the truth (green); the first is image " (wrong[0].number) ", by " (format!("{:.2}", wrong[0].margin)) "."
+                }
+            }
+        }
+    })
+}
+
+fn error_of(row: &[usize], class: usize) -> String {
+    let all: usize = row.iter().sum();
+    if all == 0 { String::new() } else { format!("{:.1} %", 100.0 * (all - row[class]) as f64 / all as f64) }
+}
+
+/// How a cell is coloured: the more of its row, the more.
+fn shade(count: usize, row: &[usize], right: bool) -> String {
+    let share = (count as f64 / row.iter().sum::<usize>().max(1) as f64).sqrt();
+    let color = if right { "33 102 172" } else { "200 60 0" };
+    format!("background: rgb({color} / {:.2})", if right { 0.45 * share } else { share.min(0.8) })
+}
+
+fn weights(theta: &Parameters) -> Result<Markup> {
+    let mut charts = Vec::new();
+    for (name, tensor) in theta.named() {
+        let Some(matrix) = name.strip_suffix(".weight") else { continue };
+        let values = tensor.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>()?;
+        let line = Line { name: matrix.into(), color: 0, dashed: false, points: histogram(&values) };
+        charts.push((matrix.to_string(), line));
+    }
+    let plot = Plot { x_label: "weight", y_label: "synapses", log: true, mark: None };
+    Ok(html! {
+        h2 { "Weights" }
+        div .panels { @for (matrix, line) in charts { (chart(&matrix, "", &plot, &[line])) } }
+    })
+}
+
+/// Steps of a histogram, as a line.
+fn histogram(values: &[f64]) -> Vec<(f64, f64)> {
+    const BUCKETS: usize = 60;
+    let (low, high) =
+        values.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(*v), h.max(*v)));
+    let width = (high - low) / BUCKETS as f64;
+    if width.is_nan() || width <= 0.0 {
+        return Vec::new();
+    }
+    let mut counts = vec![0.0; BUCKETS];
+    for value in values {
+        counts[(((value - low) / width) as usize).min(BUCKETS - 1)] += 1.0;
+    }
+    let edge = |i: usize| low + width * i as f64;
+    // What an axis of logarithms cannot show lies at its foot.
+    counts
+        .into_iter()
+        .enumerate()
+        .flat_map(|(i, count)| [(edge(i), f64::max(count, 0.5)), (edge(i + 1), f64::max(count, 0.5))])
+        .collect()
+}

@@ -1,0 +1,69 @@
+//! What pages have in common: a frame that needs nothing else, charts with legends, pictures.
+
+use super::plot::{Line, Plot, css};
+use crate::telemetry::pictures::Picture;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use maud::{DOCTYPE, Markup, PreEscaped, html};
+
+/// What these pages need beside the style of the report.
+const STYLE: &str = "
+.panels { grid-template-columns: repeat(auto-fill, minmax(min(100%, 21rem), 1fr)); }
+.panels figcaption small { display: block; font-weight: 400; color: var(--dim); }
+figure img { display: block; max-width: 100%; height: auto; background: #fff; image-rendering: pixelated; }
+figure img.wide { width: 100%; }
+.legend svg { width: 1.8em; height: .8em; margin-right: .4em; display: inline-block; }
+.heat img { width: 100%; height: auto; }
+";
+
+/// A whole page.
+pub fn page(title: &str, body: &Markup) -> String {
+    let page = html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                link rel="icon" href="data:,";
+                title { (title) }
+                style { (PreEscaped(include_str!("../report/report.css"))) (PreEscaped(STYLE)) }
+            }
+            body { (body) }
+        }
+    };
+    page.into_string()
+}
+
+/// A chart with caption and legend, unless there is nothing to draw.
+pub fn chart(caption: &str, note: &str, plot: &Plot, lines: &[Line]) -> Markup {
+    if lines.iter().all(|line| line.points.is_empty()) {
+        return html! {};
+    }
+    html! {
+        figure {
+            figcaption { (caption) @if !note.is_empty() { small { (note) } } }
+            (PreEscaped(plot.svg(lines)))
+            div .legend {
+                @for line in lines {
+                    span {
+                        svg viewBox="0 0 30 10" {
+                            path d="M0 5H30" stroke=(css(line.color)) stroke-width="3"
+                                stroke-dasharray=[line.dashed.then_some("7 5")] {}
+                        }
+                        (line.name)
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A PNG as an address of its own.
+pub fn data_url(png: &[u8]) -> String {
+    format!("data:image/png;base64,{}", STANDARD.encode(png))
+}
+
+/// A picture as part of the page; `alt` says what it shows.
+pub fn picture(picture: &Picture, alt: &str, wide: bool) -> Markup {
+    html! { img .wide[wide] src=(data_url(&picture.png)) alt=(alt) width=(picture.width) height=(picture.height); }
+}

@@ -1,0 +1,84 @@
+//! What a run has told so far: its configuration and its numbers, read from its folder.
+
+use crate::config::{Choices, Config, Resolved};
+use anyhow::{Context, Result};
+use serde_json::{Map, Value};
+use std::fs;
+use std::path::Path;
+
+/// A run's own record.
+pub struct Record {
+    /// Its name.
+    pub name: String,
+    /// Its configuration; `None` where the folder has none that can be read.
+    pub config: Option<Config>,
+    lines: Vec<Map<String, Value>>,
+}
+
+impl Record {
+    /// Reads `config.toml` and `metrics.jsonl`.
+    ///
+    /// # Errors
+    /// Names the file that is not what a run writes.
+    pub fn read(folder: &Path) -> Result<Self> {
+        let whole = folder.canonicalize().with_context(|| format!("{}: cannot be read", folder.display()))?;
+        let name = whole.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let choices = Choices { config: Some(folder.join("config.toml")), ..Choices::default() };
+        let config = Resolved::new(&choices).ok().map(|resolved| resolved.config);
+        let path = folder.join("metrics.jsonl");
+        let text =
+            fs::read_to_string(&path).with_context(|| format!("{}: cannot be read", path.display()))?;
+        let lines = (text.split_inclusive('\n'))
+            // The last line may be cut short where the run was killed.
+            .filter(|line| line.ends_with('\n'))
+            .map(|line| serde_json::from_str(line))
+            .collect::<Result<_, _>>()
+            .with_context(|| format!("{}: not what a run writes", path.display()))?;
+        Ok(Self { name, config, lines })
+    }
+
+    /// The curve of a tag over the epochs.
+    pub fn curve(&self, tag: &str) -> Vec<(f64, f64)> {
+        let point =
+            |line: &Map<String, Value>| Some((line.get("epoch")?.as_f64()?, line.get(tag)?.as_f64()?));
+        self.lines.iter().filter_map(point).collect()
+    }
+
+    /// The tags that begin so, in the order of their first appearance, without that beginning.
+    pub fn tags(&self, prefix: &str) -> Vec<String> {
+        let mut tags: Vec<String> = Vec::new();
+        for tag in self.lines.iter().flat_map(|line| line.keys()) {
+            if let Some(rest) = tag.strip_prefix(prefix).filter(|rest| !tags.iter().any(|tag| tag == rest)) {
+                tags.push(rest.into());
+            }
+        }
+        tags.sort_by_key(|tag| tag != "total");
+        tags
+    }
+
+    /// The last value of a tag.
+    pub fn last(&self, tag: &str) -> Option<f64> {
+        self.curve(tag).last().map(|point| point.1)
+    }
+
+    /// The first value of a tag.
+    pub fn first(&self, tag: &str) -> Option<f64> {
+        self.curve(tag).first().map(|point| point.1)
+    }
+
+    /// Epochs that are complete.
+    pub fn epochs(&self) -> usize {
+        self.lines.last().and_then(|line| line.get("epoch")?.as_u64()).unwrap_or(0) as usize
+    }
+
+    /// The data set.
+    pub fn data(&self) -> &str {
+        self.lines.last().and_then(|line| line.get("data")?.as_str()).unwrap_or("")
+    }
+
+    /// The first epoch that was marked as collapsed.
+    pub fn collapsed(&self) -> Option<u64> {
+        let line = self.lines.iter().find(|line| line.get("collapsed") == Some(&Value::Bool(true)))?;
+        line.get("epoch")?.as_u64()
+    }
+}

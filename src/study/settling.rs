@@ -1,0 +1,79 @@
+//! The settling of one image, step by step: every state through both phases.
+
+use crate::config::Config;
+use crate::data::Batch;
+use crate::data::Split;
+use crate::engine::plain;
+use crate::learning::Lesson;
+use crate::model::dynamics::Nudge;
+use crate::model::{Dynamics, Parameters, Settled};
+use anyhow::Result;
+use candle_core::{DType, Tensor};
+
+/// The states of an image through T + K steps.
+pub struct Settling {
+    /// T.
+    pub first: usize,
+    /// `states[t][n]` is sⁿ_t, t = 0…T (+ K where the rule has a second phase); output first.
+    pub states: Vec<Vec<Vec<f64>>>,
+    /// Its class.
+    pub truth: usize,
+    /// β of the second phase.
+    pub beta: f64,
+}
+
+impl Settling {
+    /// All T steps of the first phase of image `number`, whatever the tolerance, and the K of the second, in which
+    /// weights change as the rule has it. `theta` is not changed.
+    ///
+    /// # Errors
+    /// Only those of candle.
+    pub fn record(config: &Config, theta: &Parameters, split: &Split, number: usize) -> Result<Self> {
+        let mut batch = Batch::default();
+        split.gather(&[number as u32], &mut batch);
+        let (model, protocol) = (config.model(), config.protocol());
+        let weight = &theta.forward[0].weight;
+        let x = plain::images(&batch, weight.dtype(), weight.device())?;
+        let drive = model.dynamics.drive(theta, &x)?;
+        let mut all = vec![Dynamics::initial_state(theta, &x)?];
+        for t in 0..model.settle.steps {
+            all.push(model.dynamics.step(theta, &drive, &all[t], None)?);
+        }
+        let first = all.len() - 1;
+        if protocol.rule.hebbian() {
+            let recent = [2, 1, 0].map(|back| all[first.saturating_sub(back)].clone());
+            let settled = Settled { recent, steps: vec![first] };
+            let target = &plain::one_hot(&batch, model.dims.output(), weight.dtype(), weight.device())?;
+            let nudge = Nudge { target, beta: config.learning.beta.into() };
+            let lesson =
+                Lesson { model: &model, protocol: &protocol, theta, x: &x, nudge, settled: &settled };
+            protocol.rule.learn(&lesson, &mut |step| {
+                all.push(step.s_next.to_vec());
+                Ok(())
+            })?;
+        }
+        let values = |s: &Tensor| s.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>();
+        let states =
+            all.iter().map(|layers| layers.iter().map(values).collect()).collect::<Result<_, _>>()?;
+        Ok(Self { first, states, truth: usize::from(batch.labels[0]), beta: config.learning.beta })
+    }
+
+    /// The largest |s_t − s_{t−lag}| of any neuron, by t.
+    pub fn residuals(&self, lag: usize) -> Vec<(f64, f64)> {
+        let change = |t: usize| {
+            let pairs = self.states[t].iter().flatten().zip(self.states[t - lag].iter().flatten());
+            pairs.map(|(now, before)| (now - before).abs()).fold(0.0, f64::max)
+        };
+        (lag..self.states.len()).map(|t| (t as f64, change(t))).collect()
+    }
+
+    /// The largest |β(y − s⁰_t)| of any output in the second phase, by t: the nudge of the step from t.
+    pub fn nudge(&self) -> Vec<(f64, f64)> {
+        let size = |t: usize| {
+            let outputs = self.states[t][0].iter().enumerate();
+            let target = |class: usize| if class == self.truth { 1.0 } else { 0.0 };
+            outputs.map(|(class, s)| (self.beta * (target(class) - s)).abs()).fold(0.0, f64::max)
+        };
+        (self.first..self.states.len()).map(|t| (t as f64, size(t))).collect()
+    }
+}

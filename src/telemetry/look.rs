@@ -1,0 +1,125 @@
+//! A closer look at what a network makes of images than its error: every answer, and the states of hidden layers.
+
+use crate::config::Config;
+use crate::data::Batch;
+use crate::data::Split;
+use crate::engine::plain;
+use crate::model::Parameters;
+use anyhow::Result;
+use candle_core::DType;
+
+/// Images looked at together: so few that their states stay in the cache.
+const BATCH: usize = 50;
+
+/// Of how many images the states of the hidden layers are kept.
+pub const WITH_STATES: usize = 100;
+
+/// An image that was classified wrongly.
+pub struct Wrong<'a> {
+    /// Its number in its split.
+    pub number: usize,
+    /// Its pixels.
+    pub pixels: &'a [u8],
+    /// Its class.
+    pub truth: usize,
+    /// The class it was given.
+    pub answer: usize,
+    /// s⁰ of the answer less that of the truth.
+    pub margin: f64,
+}
+
+/// What a network makes of some images.
+pub struct Look {
+    /// s⁰ of each image at the end of the first phase.
+    pub outputs: Vec<Vec<f64>>,
+    /// The states of each hidden layer, from layer 1 on, of the first images.
+    pub hidden: Vec<Vec<f32>>,
+}
+
+/// Settles the first `count` images of `split`, or `None` where `stop` says so meanwhile.
+///
+/// # Errors
+/// Only those of candle.
+pub fn look(
+    config: &Config,
+    theta: &Parameters,
+    split: &Split,
+    count: usize,
+    stop: &dyn Fn() -> bool,
+) -> Result<Option<Look>> {
+    let model = config.model();
+    let weight = &theta.forward[0].weight;
+    let mut look = Look { outputs: Vec::new(), hidden: vec![Vec::new(); theta.depth()] };
+    let order: Vec<u32> = (0..split.len().min(count) as u32).collect();
+    let mut batch = Batch::default();
+    for (i, indices) in order.chunks(BATCH).enumerate() {
+        if stop() {
+            return Ok(None);
+        }
+        split.gather(indices, &mut batch);
+        let settled = model.settle(theta, &plain::images(&batch, weight.dtype(), weight.device())?)?;
+        look.outputs.extend(settled.state()[0].to_dtype(DType::F64)?.to_vec2::<f64>()?);
+        if i * BATCH < WITH_STATES {
+            for (kept, s) in look.hidden.iter_mut().zip(&settled.state()[1..]) {
+                kept.extend(s.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?);
+            }
+        }
+    }
+    Ok(Some(look))
+}
+
+impl Look {
+    /// The class that each image is given.
+    pub fn answers(&self) -> Vec<usize> {
+        let answer =
+            |s: &Vec<f64>| (1..s.len()).fold(0, |best, class| if s[class] > s[best] { class } else { best });
+        self.outputs.iter().map(answer).collect()
+    }
+
+    /// Numbers of images, by true class (rows) and answer (columns).
+    pub fn confusion(&self, split: &Split) -> Vec<Vec<usize>> {
+        let classes = self.outputs.first().map_or(0, Vec::len);
+        let mut counts = vec![vec![0; classes]; classes];
+        for (answer, &label) in self.answers().into_iter().zip(&split.labels) {
+            counts[usize::from(label)][answer] += 1;
+        }
+        counts
+    }
+
+    /// The images that are classified wrongly, the farthest from the truth first, at most `most` of them.
+    pub fn most_wrong<'a>(&self, split: &'a Split, most: usize) -> Vec<Wrong<'a>> {
+        let mut wrong: Vec<Wrong> = (self.answers().into_iter().zip(&split.labels).enumerate())
+            .map(|(number, (answer, &label))| {
+                let (truth, s) = (usize::from(label), &self.outputs[number]);
+                let pixels = &split.images[number * split.pixels..][..split.pixels];
+                Wrong { number, pixels, truth, answer, margin: s[answer] - s[truth] }
+            })
+            .filter(|image| image.truth != image.answer)
+            .collect();
+        wrong.sort_by(|a, b| b.margin.total_cmp(&a.margin));
+        wrong.truncate(most);
+        wrong
+    }
+}
+
+/// The number of the image, among the first `count`, that moves most in the last step of the first phase.
+///
+/// # Errors
+/// Only those of candle.
+pub fn least_settled(config: &Config, theta: &Parameters, split: &Split, count: usize) -> Result<usize> {
+    let mut model = config.model();
+    model.settle.tolerance = 0.0;
+    let weight = &theta.forward[0].weight;
+    let (mut batch, mut worst) = (Batch::default(), (0, f64::NEG_INFINITY));
+    let order: Vec<u32> = (0..split.len().min(count) as u32).collect();
+    for indices in order.chunks(BATCH) {
+        split.gather(indices, &mut batch);
+        let settled = model.settle(theta, &plain::images(&batch, weight.dtype(), weight.device())?)?;
+        for (number, residual) in indices.iter().zip(settled.residuals()?) {
+            if residual > worst.1 {
+                worst = (*number as usize, residual);
+            }
+        }
+    }
+    Ok(worst.0)
+}

@@ -1,0 +1,220 @@
+//! Pictures of what a network has learnt, as PNG: receptive fields, the confusion matrix, the most wrong images.
+
+use super::look::Wrong;
+use anyhow::Result;
+
+/// A picture, encoded as PNG.
+pub struct Picture {
+    /// The file.
+    pub png: Vec<u8>,
+    /// Pixels.
+    pub width: u32,
+    /// Pixels.
+    pub height: u32,
+}
+
+type Color = [u8; 3];
+
+const GREEN: Color = [0, 140, 90];
+const RED: Color = [200, 60, 0];
+const GREY: Color = [208, 208, 208];
+
+/// The digits, five rows of three pixels each.
+const DIGITS: [[u8; 5]; 10] = [
+    [7, 5, 5, 5, 7],
+    [2, 6, 2, 2, 7],
+    [7, 1, 7, 4, 7],
+    [7, 1, 7, 1, 7],
+    [5, 5, 7, 1, 1],
+    [7, 4, 7, 1, 7],
+    [7, 4, 7, 5, 7],
+    [7, 1, 1, 1, 1],
+    [7, 5, 7, 5, 7],
+    [7, 5, 7, 1, 7],
+];
+
+/// Pixels to draw on.
+struct Canvas {
+    width: usize,
+    height: usize,
+    pixels: Vec<u8>,
+}
+
+impl Canvas {
+    fn new(width: usize, height: usize) -> Self {
+        Self { width, height, pixels: vec![255; width * height * 3] }
+    }
+
+    fn fill(&mut self, (x, y): (usize, usize), (width, height): (usize, usize), color: Color) {
+        for row in y..(y + height).min(self.height) {
+            for column in x..(x + width).min(self.width) {
+                self.pixels[3 * (row * self.width + column)..][..3].copy_from_slice(&color);
+            }
+        }
+    }
+
+    /// A number whose upper left corner is there; the width it takes.
+    fn number(&mut self, number: usize, (x, y): (usize, usize), scale: usize, color: Color) -> usize {
+        let text = number.to_string();
+        for (place, digit) in text.bytes().enumerate() {
+            for (row, bits) in DIGITS[usize::from(digit - b'0')].iter().enumerate() {
+                for column in (0..3).filter(|column| bits >> (2 - column) & 1 == 1) {
+                    let at = (x + scale * (4 * place + column), y + scale * row);
+                    self.fill(at, (scale, scale), color);
+                }
+            }
+        }
+        4 * scale * text.len()
+    }
+
+    /// A square image whose upper left corner is there.
+    fn image(&mut self, side: usize, (x, y): (usize, usize), scale: usize, color: impl Fn(usize) -> Color) {
+        for i in 0..side * side {
+            self.fill((x + scale * (i % side), y + scale * (i / side)), (scale, scale), color(i));
+        }
+    }
+
+    fn picture(self) -> Result<Picture> {
+        let (width, height) = (self.width as u32, self.height as u32);
+        let mut png = Vec::new();
+        let mut encoder = png::Encoder::new(&mut png, width, height);
+        encoder.set_color(png::ColorType::Rgb);
+        encoder.set_depth(png::BitDepth::Eight);
+        encoder.write_header()?.write_image_data(&self.pixels)?;
+        Ok(Picture { png, width, height })
+    }
+}
+
+/// The side of square images of so many pixels.
+pub fn side(pixels: usize) -> Option<usize> {
+    let side = pixels.isqrt();
+    (side > 0 && side * side == pixels).then_some(side)
+}
+
+/// A value from −1 to 1 as a colour from blue over white to red.
+pub fn diverging(value: f64) -> Color {
+    let value = if value.is_finite() { value.clamp(-1.0, 1.0) } else { 0.0 };
+    let end: [f64; 3] = if value < 0.0 { [33.0, 102.0, 172.0] } else { [178.0, 24.0, 43.0] };
+    end.map(|channel| (255.0 + (channel - 255.0) * value.abs()).round() as u8)
+}
+
+/// How many columns a grid of so many tiles has.
+fn columns(tiles: usize) -> usize {
+    (tiles.isqrt() + usize::from(tiles.isqrt().pow(2) < tiles)).max(1)
+}
+
+/// The weights (a row a neuron) as images, at most `most` of them; `None` where the images are not square.
+///
+/// # Errors
+/// Where they cannot be encoded.
+pub fn receptive_fields(weights: &[Vec<f32>], most: usize) -> Result<Option<Picture>> {
+    let shown = weights.len().min(most);
+    let Some(side) = weights.first().and_then(|weights| side(weights.len())) else { return Ok(None) };
+    let scale = (56 / side).max(1);
+    let (tile, columns) = (side * scale + 2, columns(shown));
+    let mut canvas = Canvas::new(columns * tile, shown.div_ceil(columns) * tile);
+    for (i, weights) in weights.iter().take(shown).enumerate() {
+        let largest = weights.iter().fold(0.0f32, |largest, w| largest.max(w.abs()));
+        let largest = f64::from(if largest > 0.0 { largest } else { 1.0 });
+        let at = (i % columns * tile, i / columns * tile);
+        canvas.image(side, at, scale, |pixel| diverging(f64::from(weights[pixel]) / largest));
+    }
+    canvas.picture().map(Some)
+}
+
+/// Numbers of images, by true class (rows) and answer (columns).
+///
+/// # Errors
+/// Where it cannot be encoded.
+pub fn confusion(counts: &[Vec<usize>]) -> Result<Picture> {
+    const CELL: (usize, usize) = (46, 26);
+    let classes = counts.len();
+    let mut canvas = Canvas::new((classes + 1) * CELL.0, (classes + 1) * CELL.1);
+    for (class, row) in counts.iter().enumerate() {
+        canvas.number(class, (CELL.0 / 2, (class + 1) * CELL.1 + 8), 2, GREEN);
+        canvas.number(class, ((class + 1) * CELL.0 + 6, 8), 2, RED);
+        let all = row.iter().sum::<usize>().max(1) as f64;
+        for (answer, &count) in row.iter().enumerate() {
+            let at = ((answer + 1) * CELL.0, (class + 1) * CELL.1);
+            // The square root, so that a few mistakes are seen.
+            let share = (count as f64 / all).sqrt();
+            let color = if answer == class { diverging(-0.75 * share) } else { diverging(share) };
+            canvas.fill(at, (CELL.0 - 1, CELL.1 - 1), color);
+            let ink = if count == 0 { GREY } else { [20, 20, 20] };
+            canvas.number(count, (at.0 + 6, at.1 + 8), 2, ink);
+        }
+    }
+    canvas.picture()
+}
+
+/// Images with truth and answer below; `None` where there are none, or they are not square.
+///
+/// # Errors
+/// Where they cannot be encoded.
+pub fn most_wrong(images: &[Wrong]) -> Result<Option<Picture>> {
+    let Some(side) = images.first().and_then(|image| side(image.pixels.len())) else { return Ok(None) };
+    let scale = (56 / side).max(1);
+    let (tile, columns) = (side * scale + 4, columns(images.len()));
+    let height = tile + 14;
+    let mut canvas = Canvas::new(columns * tile, images.len().div_ceil(columns) * height);
+    for (i, image) in images.iter().enumerate() {
+        let (x, y) = (i % columns * tile, i / columns * height);
+        canvas.image(side, (x, y), scale, |pixel| [255 - image.pixels[pixel]; 3]);
+        let width = canvas.number(image.truth, (x + 4, y + side * scale + 2), 2, GREEN);
+        canvas.number(image.answer, (x + 4 + width + 10, y + side * scale + 2), 2, RED);
+    }
+    canvas.picture().map(Some)
+}
+
+/// A square image as a PNG, dark on white.
+///
+/// # Errors
+/// Where it cannot be encoded.
+pub fn image(pixels: &[u8]) -> Result<Option<Picture>> {
+    let Some(side) = side(pixels.len()) else { return Ok(None) };
+    let mut canvas = Canvas::new(side, side);
+    canvas.image(side, (0, 0), 1, |pixel| [255 - pixels[pixel]; 3]);
+    canvas.picture().map(Some)
+}
+
+/// States (a row a neuron, a column a step) as colours: white at 0, dark blue at 1, red below 0. Each is a cell of
+/// this size; a line is drawn before column `mark`.
+///
+/// # Errors
+/// Where it cannot be encoded.
+pub fn heat_map(rows: &[Vec<f64>], cell: (usize, usize), mark: usize) -> Result<Picture> {
+    let columns = rows.first().map_or(1, Vec::len).max(1);
+    let mut canvas = Canvas::new(columns * cell.0, rows.len().max(1) * cell.1);
+    for (y, row) in rows.iter().enumerate() {
+        for (x, &state) in row.iter().enumerate() {
+            canvas.fill((x * cell.0, y * cell.1), cell, diverging(-state));
+        }
+    }
+    let height = canvas.height;
+    canvas.fill((mark * cell.0, 0), (1, height), RED);
+    canvas.picture()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pictures_have_a_tile_for_each_thing() -> Result<()> {
+        let fields = receptive_fields(&vec![vec![0.5; 64]; 10], 9)?.unwrap();
+        assert_eq!((fields.width, fields.height), (3 * (8 * 7 + 2), 3 * (8 * 7 + 2)));
+        assert!(receptive_fields(&[vec![0.5; 63]], 9)?.is_none());
+        let matrix = confusion(&[vec![9, 1], vec![0, 10]])?;
+        assert_eq!((matrix.width, matrix.height), (3 * 46, 3 * 26));
+        assert!(most_wrong(&[])?.is_none());
+        Ok(())
+    }
+
+    #[test]
+    fn colours_are_white_at_zero_and_say_the_sign() {
+        assert_eq!(diverging(0.0), [255; 3]);
+        assert_eq!(diverging(f64::NAN), [255; 3]);
+        let ([blue, ..], [_, _, red]) = (diverging(-1.0), diverging(1.0));
+        assert!(blue < 100 && red < 100);
+    }
+}

@@ -1,0 +1,106 @@
+//! What TensorBoard shows of a run beside its numbers: layout, settings, histograms, pictures.
+
+use super::look::Look;
+use super::metrics::Telemetry;
+use super::pictures::{self, Picture};
+use super::plugins::{Layout, PluginContent};
+use crate::base::output::visible;
+use crate::config::Resolved;
+use crate::data::Split;
+use crate::model::Parameters;
+use anyhow::Result;
+use candle_core::DType;
+use serde_json::Value;
+
+/// How many receptive fields a picture shows.
+const FIELDS: usize = 100;
+/// How many wrong images a picture shows.
+const WRONG: usize = 36;
+
+impl Telemetry {
+    /// Tells TensorBoard what the run is: which curves belong together, its settings, its configuration and command.
+    /// `step` is the next epoch that is recorded.
+    ///
+    /// # Errors
+    /// Names the file that cannot be written.
+    pub fn introduce(
+        &mut self,
+        run: &str,
+        resolved: &Resolved,
+        surroundings: &Value,
+        step: usize,
+    ) -> Result<()> {
+        let events = &mut self.events;
+        events.layout(&Layout::of_run(), step)?;
+        events.hparams(&PluginContent::columns(&resolved.config), step)?;
+        events.hparams(&PluginContent::row(run, &resolved.config, &self.data), step)?;
+        let fenced = |text: &str| format!("```\n{}\n```\n", text.replace("```", "` ` `"));
+        let configuration = format!("# run {run}, on {}\n\n{}", self.data, resolved.annotated());
+        events.text("run/configuration", &fenced(&configuration), step)?;
+        let mut lines = String::new();
+        for (key, value) in surroundings.as_object().into_iter().flatten() {
+            let words = match value {
+                Value::Array(words) => words.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" "),
+                Value::String(word) => word.clone(),
+                other => other.to_string(),
+            };
+            lines += &format!("{key:<20} {}\n", visible(&words));
+        }
+        events.text("run/command", &fenced(lines.trim_end()), step)?;
+        events.flush()
+    }
+
+    /// Tells TensorBoard how the weights are spread.
+    ///
+    /// # Errors
+    /// Names the file that cannot be written, and those of candle.
+    pub fn weights(&mut self, epoch: usize, theta: &Parameters) -> Result<()> {
+        for (name, tensor) in theta.named() {
+            if let Some(matrix) = name.strip_suffix(".weight") {
+                let values = tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
+                self.events.histogram(&format!("weights/{matrix}"), &values, epoch)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells TensorBoard what a closer look at the images of `split` shows; where it was at all of them, with what is
+    /// taken for what.
+    ///
+    /// # Errors
+    /// Names the file that cannot be written, and those of candle.
+    pub fn look(
+        &mut self,
+        epoch: usize,
+        theta: &Parameters,
+        split: &Split,
+        look: &Look,
+        all: bool,
+    ) -> Result<()> {
+        for (n, states) in look.hidden.iter().enumerate() {
+            self.events.histogram(&format!("states/hidden_layer_{}", n + 1), states, epoch)?;
+        }
+        let first = &theta.forward[theta.depth()].weight;
+        let weights = first.to_dtype(DType::F32)?.to_vec2::<f32>()?;
+        let mut pictures = vec![("receptive_fields", pictures::receptive_fields(&weights, FIELDS)?)];
+        if all {
+            pictures.push(("confusion", Some(pictures::confusion(&look.confusion(split))?)));
+            pictures.push(("most_wrong", pictures::most_wrong(&look.most_wrong(split, WRONG))?));
+        }
+        for (name, picture) in pictures {
+            if let Some(Picture { png, width, height }) = picture {
+                self.events.image(&format!("pictures/{name}"), png, width, height, epoch)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells TensorBoard that the run is complete.
+    ///
+    /// # Errors
+    /// Names the file that cannot be written.
+    pub fn done(&mut self, epoch: usize) -> Result<()> {
+        self.events.hparams(&PluginContent::done(), epoch)?;
+        self.events.flush()
+    }
+}

@@ -1,0 +1,82 @@
+//! What each tag is, in words and with its unit, as TensorBoard shows it.
+
+/// The name of a tag with its unit, and what it is. A tag that is not known is its own name.
+pub fn describe(tag: &str) -> (String, String) {
+    let (group, name) = tag.split_once('/').unwrap_or(("", tag));
+    let (title, description): (String, &str) = match (group, name) {
+        ("error", "train") => (
+            "train error, %".into(),
+            "Share of training images classified wrongly, counted during the epoch, before each minibatch is learnt.",
+        ),
+        ("error", set) => (format!("{set} error, %"), "Share of images classified wrongly after the epoch."),
+        ("loss", set) => (format!("{set} loss"), "Mean of ½‖y − s⁰‖² over the images."),
+        ("settle", "residual") => (
+            "last step of the first phase, largest".into(),
+            "The largest |s_T − s_{T−1}| of any neuron in the epoch. Near 0 where the first phase settles.",
+        ),
+        ("settle", "residual_two_steps") => (
+            "last two steps of the first phase, largest".into(),
+            "The largest |s_T − s_{T−2}| of any neuron in the epoch. Small beside the residual over one step in a \
+             cycle of period 2.",
+        ),
+        ("settle", "steps") => {
+            ("steps of the first phase, mean".into(), "Steps until an image has settled, at most T.")
+        }
+        ("settle", "unsettled_percent") => (
+            "images that have not settled, %".into(),
+            "Images with a neuron that still moved by more than 0.01 in step T.",
+        ),
+        ("angle", matrix) => (
+            format!("angle Ψ, {matrix}, degrees"),
+            "Between the rule's total update and −∇BPTT, mean of a few random training minibatches. 0° is gradient \
+             descent, 90° is unrelated.",
+        ),
+        ("before_training", _) => (
+            "angle Ψ before training, degrees".into(),
+            "Between the rule's total update and −∇BPTT over all matrices, of the initial weights.",
+        ),
+        ("sign_match", matrix) => (
+            format!("signs that agree, {matrix}, share"),
+            "The share of synapses whose total update has the sign of −∇BPTT. ½ is chance.",
+        ),
+        ("spread", of) => {
+            (format!("standard deviation of {of}"), "Over the minibatches that it was measured on.")
+        }
+        ("psi", n) => (
+            format!("angle Ψ(forward.{n}, feedback.{n}ᵀ), degrees"),
+            "Between the weights that lead forward and those that lead back.",
+        ),
+        ("speed", "minibatches_per_second") => {
+            ("minibatches a second".into(), "Training alone, without tests, angles and pictures.")
+        }
+        ("speed", "epoch_seconds") => {
+            ("seconds an epoch".into(), "Training alone, without tests, angles and pictures.")
+        }
+        ("weights", name) if name.starts_with("norm/") => {
+            (format!("‖{}‖", name.trim_start_matches("norm/")), "Frobenius norm of the matrix.")
+        }
+        ("weights", matrix) => (format!("weights of {matrix}"), "All weights of the matrix after the epoch."),
+        ("states", layer) => (
+            format!("states of {layer}"),
+            "s at the end of the first phase, of all neurons of the layer and some test images.",
+        ),
+        ("pictures", "receptive_fields") => (
+            "receptive fields".into(),
+            "Weights from the image into the first neurons of the hidden layer next to it. Blue is negative, red \
+             positive, each neuron on a scale of its own.",
+        ),
+        ("pictures", "confusion") => (
+            "confusion matrix".into(),
+            "A row for each true class, a column for each answer, with numbers of test images, after the last epoch.",
+        ),
+        ("pictures", "most_wrong") => (
+            "most wrong".into(),
+            "The test images whose answer is farthest from the truth, by s⁰ of the answer less that of the true \
+             class. Below each: the truth (green) and the answer (red).",
+        ),
+        ("run", "configuration") => ("configuration".into(), "As resolved; each value with its origin."),
+        ("run", "command") => ("command".into(), "What was typed, and what computes."),
+        _ => (tag.to_string(), ""),
+    };
+    (title, description.to_string())
+}
