@@ -45,7 +45,7 @@ print(json.dumps(curves))
     assert_eq!(lines.len(), 6);
     let mut compared = 0;
     for (tag, curve) in curves.as_object().unwrap() {
-        // Angles are measured before training only; `metrics` leaves out the speed, which epoch 0 has none of.
+        // Angles are measured before training and after epoch 5; `metrics` leaves out the speed, which epoch 0 has none of.
         let has = |epoch: u64| match tag.starts_with("speed/") {
             true => epoch > 0,
             false => lines[epoch as usize].get(tag).is_some(),
@@ -65,6 +65,59 @@ print(json.dumps(curves))
         assert!(curves.get(tag).is_some(), "{tag}");
     }
     assert!(compared > 50);
+}
+
+#[test]
+fn tensorboard_knows_settings_layout_texts_histograms_and_pictures() {
+    let Some(python) = python("tensorboard") else { return };
+    let place = Place::new();
+    place.eqprop().args(place.small_run("cvf", &["--epochs", "2", "--name", "r-data"])).assert().success();
+    let more = ["train", "--data-dir", "data", "--threads", "1", "--resume", "r-data", "--epochs", "3"];
+    place.eqprop().args(more).assert().success();
+    let printed = script(
+        &place,
+        &python,
+        r#"
+import json
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams import plugin_data_pb2
+from tensorboard.plugins.custom_scalar import layout_pb2
+events = EventAccumulator("runs/r-data", size_guidance={"tensors": 0, "images": 0, "histograms": 0})
+events.Reload()
+tags = events.Tags()
+def hparams(tag):
+    return plugin_data_pb2.HParamsPluginData.FromString(events.SummaryMetadata("_hparams_/" + tag).plugin_data.content)
+start = hparams("session_start_info").session_start_info.hparams
+layout = layout_pb2.Layout.FromString(events.Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0])
+named = events.SummaryMetadata("error/test")
+print(json.dumps({
+    "rule": start["00 rule"].string_value,
+    "T": [start[key].number_value for key in start if key.endswith(" T")],
+    "columns": len(hparams("experiment").experiment.hparam_infos) == len(start),
+    "metrics": [m.name.tag for m in hparams("experiment").experiment.metric_infos],
+    "done": hparams("session_end_info").session_end_info.status,
+    "charts": [c.title for category in layout.category for c in category.chart],
+    "command": "--epochs 3" in events.Tensors("run/command")[-1].tensor_proto.string_val[0].decode(),
+    "configuration": "[network]" in events.Tensors("run/configuration")[0].tensor_proto.string_val[0].decode(),
+    "name": named.display_name,
+    "images": sorted({tag for tag in tags["images"]}),
+    "histograms": sorted(tags["histograms"]),
+    "counted": events.Histograms("weights/forward.1")[-1].histogram_value.num,
+}))
+"#,
+    );
+    let mut found: serde_json::Value = serde_json::from_str(&printed).unwrap();
+    assert!(found["charts"].as_array().unwrap().len() >= 3);
+    found["charts"] = serde_json::Value::Null;
+    let expected = serde_json::json!({
+        "rule": "cvf", "T": [40.0], "columns": true,
+        "metrics": ["error/test", "error/train", "start/angle"], "done": 1, "charts": null,
+        "command": true, "configuration": true, "name": "test error, %",
+        "images": ["pictures/confusion", "pictures/most_wrong", "pictures/receptive_fields"],
+        "histograms": ["states/hidden_layer_1", "weights/feedback.0", "weights/forward.0", "weights/forward.1"],
+        "counted": 24.0 * 64.0,
+    });
+    assert_eq!(found, expected);
 }
 
 #[test]

@@ -166,7 +166,7 @@ fn close_epoch(
         if epoch == 0 {
             let (mean, std) = (summary.total_degrees.mean, summary.total_degrees.std);
             info!("before training Ψ(Δtot, −∇BPTT tot) = {mean:.1} ± {std:.1}°");
-            metrics.push("before_training/angle", mean);
+            metrics.push("start/angle", mean);
         }
         metrics.push_angles(&summary);
     }

@@ -34,7 +34,7 @@ pub fn write(folders: &[PathBuf]) -> Result<String> {
             (chart("Error on the images held out", "", &plot("error, %", true), &lines("error/validation")))
             (chart("Angle Ψ(Δtot, −∇BPTT), all matrices", "", &plot("angle, degrees", false), &lines("angle/total")))
             (chart("Signs that agree with −∇BPTT", "½ is chance", &plot("share of synapses", false), &lines("sign_match/total")))
-            (chart("Settling, worst of the epoch", "the largest change in the last step of the first phase", &plot("|s_T − s_{T−1}|", true), &lines("settle/residual")))
+            (chart("Settling, worst of the epoch", "the largest change in the last step of the first phase", &plot("largest change of a state", true), &lines("settle/residual")))
         }
         (differences(&runs))
     };

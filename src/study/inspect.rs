@@ -107,6 +107,8 @@ fn lines_of(record: &Record, prefix: &str) -> Vec<Line> {
     (record.tags(prefix).into_iter().enumerate())
         .map(|(i, name)| {
             let points = record.curve(&format!("{prefix}{name}"));
+            // Of Ψ there is one for each pair.
+            let name = if prefix == "psi/" { format!("forward.{name}, feedback.{name}ᵀ") } else { name };
             Line { dashed: name.starts_with("feedback"), name, color: i, points }
         })
         .collect()
@@ -133,7 +135,7 @@ fn curves(record: &Record) -> Markup {
             (chart("Error", "", &plot("error, %", true), &errors))
             (chart("Angle Ψ(Δtot, −∇BPTT)", "0° follows the gradient, 90° does not", &plot("angle, degrees", false), &lines_of(record, "angle/")))
             (chart("Signs that agree with −∇BPTT", "½ is chance", &plot("share of synapses", false), &lines_of(record, "sign_match/")))
-            (chart("Settling, worst of the epoch", "largest change over the last one and two steps of the first phase; two steps far below one is a cycle of period 2", &plot("|s_T − s_{T−n}|", true), &residuals))
+            (chart("Settling, worst of the epoch", "largest change over the last one and two steps of the first phase; two steps far below one is a cycle of period 2", &plot("largest change of a state", true), &residuals))
             (chart("Norms of the weights", "", &plot("‖W‖", false), &lines_of(record, "weights/norm/")))
             (chart("Angle Ψ(θf, θb)", "between forward.n and the transpose of feedback.n", &plot("angle, degrees", false), &lines_of(record, "psi/")))
         }
@@ -149,8 +151,7 @@ fn settling_of(settling: &Settling, number: usize, answer: usize, pixels: &[u8])
         dashed,
         points: settling.residuals(lag),
     };
-    let mut residuals =
-        vec![residual(1, "|s_t − s_{t−1}|", 0, false), residual(2, "|s_t − s_{t−2}|", 1, true)];
+    let mut residuals = vec![residual(1, "|sₜ − sₜ₋₁|", 0, false), residual(2, "|sₜ − sₜ₋₂|", 1, true)];
     if states.len() > first + 1 {
         residuals.push(Line {
             name: "nudge, |β(y − s⁰)|".into(),
@@ -187,8 +188,10 @@ fn settling_of(settling: &Settling, number: usize, answer: usize, pixels: &[u8])
             "Test image " (number) ", a " (truth) ", classified as " (answer) ". From s = 0 it takes T = " (first)
             " steps without a nudge"
             @if states.len() > first + 1 { ", then " (states.len() - 1 - first) " with one" }
-            ". At T its states still move by " (format!("{one:.1e}")) " in one step, and by " (format!("{two:.1e}"))
-            " over two"
+            @if one == 0.0 { ". At T its states no longer move at all" } @else {
+                ". At T its states still move by up to " (format!("{one:.1e}")) " in one step, and by "
+                (format!("{two:.1e}")) " over two"
+            }
             @if one > 0.01 && two < 0.2 * one { ": " b { "a cycle of period 2" } "." } @else { "." }
         }
         @if let Some(image) = pictures::image(pixels)? {

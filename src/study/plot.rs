@@ -63,14 +63,17 @@ impl Plot<'_> {
             escaped(self.x_label)
         );
         let mut put = |text: String| svg += &text;
-        for value in if self.log { log_ticks(y) } else { ticks(y) } {
+        let y_ticks = if self.log { log_ticks(y) } else { ticks(y) };
+        // One format an axis.
+        let powers = self.log && y_ticks.iter().any(|tick| is_far(*tick));
+        for value in y_ticks {
             let at = at_y(value);
             put(format!(
                 "<path d=\"M{left} {at:.1}h{width}\" stroke=\"currentColor\" stroke-opacity=\".13\"/>\
                  <text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\" fill=\"currentColor\">{}</text>",
                 left - 6.0,
                 at + 4.5,
-                number(value)
+                if powers { power(value) } else { number(value) }
             ));
         }
         let foot = top + height;
@@ -163,12 +166,16 @@ fn ticks((low, high): (f64, f64)) -> Vec<f64> {
     (first..).map(|i| i as f64 * step).take_while(|tick| *tick <= high + step * 1e-9).collect()
 }
 
-/// Powers of ten in a range, or 1, 2 and 5 of them where there are few.
+/// Powers of ten in a range, or some multiples of them where there are few.
 fn log_ticks((low, high): (f64, f64)) -> Vec<f64> {
     let decades = (high / low).log10();
     let every = (decades / 7.0).ceil().max(1.0) as i32;
     let (first, last) = (low.log10().floor() as i32, high.log10().ceil() as i32);
-    let factors: &[f64] = if decades < 3.2 { &[1.0, 2.0, 5.0] } else { &[1.0] };
+    let factors: &[f64] = match decades {
+        ..0.9 => &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0],
+        0.9..3.2 => &[1.0, 2.0, 5.0],
+        _ => &[1.0],
+    };
     (first..=last)
         .filter(|power| every == 1 || power.rem_euclid(every) == 0)
         .flat_map(|power| factors.iter().map(move |factor| factor * 10f64.powi(power)))
@@ -176,23 +183,32 @@ fn log_ticks((low, high): (f64, f64)) -> Vec<f64> {
         .collect()
 }
 
+/// Whether a number is too large or too small to be written out.
+fn is_far(value: f64) -> bool {
+    let size = value.abs();
+    size > 0.0 && !(0.001..1e5).contains(&size)
+}
+
 /// A number on an axis.
 fn number(value: f64) -> String {
-    const POWERS: [char; 10] = ['⁰', '¹', '²', '³', '⁴', '⁵', '⁶', '⁷', '⁸', '⁹'];
-    let size = value.abs();
-    if size < 1e-300 {
+    if value.abs() < 1e-300 {
         return "0".into();
     }
-    let power = size.log10().floor() as i32;
-    if (-3..5).contains(&power) {
+    match is_far(value) {
+        true => power(value),
         // What rounding has left of the steps is not shown.
-        return format!("{}", (value * 1e9).round() / 1e9).replace('-', "−");
+        false => format!("{}", (value * 1e9).round() / 1e9).replace('-', "−"),
     }
+}
+
+/// A number as a multiple of a power of ten.
+fn power(value: f64) -> String {
+    const POWERS: [char; 10] = ['⁰', '¹', '²', '³', '⁴', '⁵', '⁶', '⁷', '⁸', '⁹'];
+    let power = (value.abs().log10() + 1e-9).floor() as i32;
     let digits: String =
         power.abs().to_string().bytes().map(|digit| POWERS[usize::from(digit - b'0')]).collect();
     let sign = if power < 0 { "⁻" } else { "" };
-    let factor = value / 10f64.powi(power);
-    let factor = (factor * 100.0).round() / 100.0;
+    let factor = (value / 10f64.powi(power) * 100.0).round() / 100.0;
     if factor == 1.0 {
         format!("10{sign}{digits}")
     } else {

@@ -175,10 +175,10 @@ struct End {
 const METRICS: [(&str, &str); 3] = [
     ("error/test", "test error, %"),
     ("error/train", "train error, %"),
-    ("before_training/angle", "angle before training, °"),
+    ("start/angle", "angle before training, °"),
 ];
 
-/// What the table shows of a run's settings, in this order: heading and value.
+/// What the table shows of a run's settings: heading and value. The first five are shown unless others are ticked.
 fn settings(config: &Config, data: &str) -> Vec<(&'static str, SettingValue)> {
     use SettingValue::{Bool, Number, Text};
     let Config { network, learning, training } = config;
@@ -191,6 +191,8 @@ fn settings(config: &Config, data: &str) -> Vec<(&'static str, SettingValue)> {
         ("rule", Text(learning.rule.name().into())),
         ("depth", Number(network.dims.depth() as f64)),
         ("Ψ, °", Number(network.psi)),
+        ("damping", Number(learning.damping)),
+        ("seed", Number(training.seed as f64)),
         ("β", Number(learning.beta)),
         ("random sign of β", Bool(learning.random_beta)),
         ("T", Number(learning.T as f64)),
@@ -198,13 +200,16 @@ fn settings(config: &Config, data: &str) -> Vec<(&'static str, SettingValue)> {
         ("η, input side", Number(learning.learning_rates.first().copied().unwrap_or_default())),
         ("all η", Text(rates.join(", "))),
         ("σ′", word(serde_json::to_value(learning.sigma_prime))),
-        ("damping", Number(learning.damping)),
         ("init", word(serde_json::to_value(network.init))),
         ("batch size", Number(training.batch_size as f64)),
         ("epochs", Number(training.epochs as f64)),
         ("data", Text(data.into())),
-        ("seed", Number(training.seed as f64)),
     ]
+}
+
+/// The name of a setting; the table has its columns in the order of these.
+fn key(place: usize, heading: &str) -> String {
+    format!("{place:02} {heading}")
 }
 
 fn seconds() -> f64 {
@@ -218,14 +223,18 @@ impl PluginContent {
 
     /// The columns of the table, the same for all runs.
     pub fn columns(config: &Config) -> Self {
-        let settings = (settings(config, "").into_iter())
-            .map(|(name, value)| {
+        let settings = (settings(config, "").into_iter().enumerate())
+            .map(|(place, (heading, value))| {
                 let data_type = match value {
                     SettingValue::Number(_) => DataType::Float64,
                     SettingValue::Text(_) => DataType::String,
                     SettingValue::Bool(_) => DataType::Bool,
                 };
-                SettingInfo { name: name.into(), display_name: name.into(), data_type: data_type.into() }
+                SettingInfo {
+                    name: key(place, heading),
+                    display_name: heading.into(),
+                    data_type: data_type.into(),
+                }
             })
             .collect();
         let metrics = METRICS
@@ -239,8 +248,8 @@ impl PluginContent {
 
     /// The row of a run, on this data.
     pub fn row(run: &str, config: &Config, data: &str) -> Self {
-        let settings = (settings(config, data).into_iter())
-            .map(|(name, value)| (name.to_string(), Setting { value: Some(value) }))
+        let settings = (settings(config, data).into_iter().enumerate())
+            .map(|(place, (heading, value))| (key(place, heading), Setting { value: Some(value) }))
             .collect();
         Self::new(Content::Start(Start { settings, group: run.into(), seconds: seconds() }))
     }

@@ -31,7 +31,7 @@ pub fn describe(tag: &str) -> (String, String) {
             "Between the rule's total update and −∇BPTT, mean of a few random training minibatches. 0° is gradient \
              descent, 90° is unrelated.",
         ),
-        ("before_training", _) => (
+        ("start", _) => (
             "angle Ψ before training, degrees".into(),
             "Between the rule's total update and −∇BPTT over all matrices, of the initial weights.",
         ),

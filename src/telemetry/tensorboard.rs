@@ -77,6 +77,18 @@ struct Metadata {
     display_name: String,
     #[prost(string, tag = 3)]
     description: String,
+    #[prost(enumeration = "DataClass", tag = 4)]
+    data_class: i32,
+}
+
+/// `DataClass`: readers take metadata as they are only where this is set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Enumeration)]
+#[repr(i32)]
+enum DataClass {
+    Unknown = 0,
+    Scalar = 1,
+    Tensor = 2,
+    BlobSequence = 3,
 }
 
 /// `SummaryMetadata.PluginData`.
@@ -89,15 +101,22 @@ struct Plugin {
 }
 
 impl Metadata {
-    /// What TensorBoard shows of a tag.
-    fn of(tag: &str) -> Self {
+    /// What TensorBoard shows of a tag with such values.
+    fn of(tag: &str, value: &Value) -> Self {
+        let (plugin, data_class) = match value {
+            Value::Number(_) => ("scalars", DataClass::Scalar),
+            Value::Image(_) => ("images", DataClass::BlobSequence),
+            Value::Histogram(_) => ("histograms", DataClass::Tensor),
+            Value::Tensor(_) => ("text", DataClass::Tensor),
+        };
         let (display_name, description) = tags::describe(tag);
-        Self { plugin: None, display_name, description }
+        let plugin = Some(Plugin { name: plugin.into(), content: Vec::new() });
+        Self { plugin, display_name, description, data_class: data_class.into() }
     }
 
     fn of_plugin(name: &str, content: Vec<u8>) -> Self {
-        let plugin = Plugin { name: name.into(), content };
-        Self { plugin: Some(plugin), ..Self::default() }
+        let plugin = Some(Plugin { name: name.into(), content });
+        Self { plugin, data_class: DataClass::Tensor.into(), ..Self::default() }
     }
 }
 
@@ -290,9 +309,7 @@ impl EventFile {
     /// # Errors
     /// Names the file where it cannot be written.
     pub fn text(&mut self, tag: &str, markdown: &str, step: usize) -> Result<()> {
-        let (display_name, description) = tags::describe(tag);
-        let metadata = Metadata { display_name, description, ..Metadata::of_plugin("text", Vec::new()) };
-        self.with_metadata(tag, metadata, Value::Tensor(Tensor::string(markdown.into())), step)
+        self.summary(tag, Value::Tensor(Tensor::string(markdown.into())), step)
     }
 
     /// Says which curves the custom scalars tab draws together.
@@ -323,7 +340,7 @@ impl EventFile {
     }
 
     fn summary(&mut self, tag: &str, value: Value, step: usize) -> Result<()> {
-        let metadata = self.named.insert(tag.to_string()).then(|| Metadata::of(tag));
+        let metadata = self.named.insert(tag.to_string()).then(|| Metadata::of(tag, &value));
         let value = vec![Tagged { tag: tag.into(), metadata, value: Some(value) }];
         self.write(step, What::Summary(Summary { value }))
     }
