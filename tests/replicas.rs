@@ -132,7 +132,7 @@ fn a_replica_that_panics_fails_those_it_computes_with_and_keeps_nobody_waiting()
 mod common;
 
 use common::{Place, metrics};
-use eqprop::run::{Interrupt, Shared};
+use eqprop::run::{Interrupt, Resources};
 use eqprop::sweep::{SweepFolder, Tally, work};
 use eqprop::telemetry::board::Board;
 use std::fs;
@@ -165,10 +165,10 @@ fn train_together() {
     let Some(folder) = std::env::var_os("TRAIN_TOGETHER_IN").map(PathBuf::from) else { return };
     let sweep = SweepFolder::new(folder.join("together"));
     let names: Vec<String> = sweep.entries().unwrap().into_iter().map(|entry| entry.name).collect();
-    let shared = Shared::new(Some(folder.join("data"))).computing_together();
+    let resources = Resources::new(Some(folder.join("data"))).computing_together();
     let board = Board::new([], names.len());
     let tally =
-        work(&sweep, names.clone(), &shared, names.len(), &board, &Interrupt::listen().unwrap()).unwrap();
+        work(&sweep, names.clone(), &resources, names.len(), &board, &Interrupt::listen().unwrap()).unwrap();
     assert_eq!((tally.failed, tally.elsewhere), (0, Tally::default().elsewhere));
 }
 

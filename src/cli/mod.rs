@@ -15,7 +15,7 @@ use crate::engine::{self, cpu::Isa};
 use crate::learning::{RULES, Rule};
 use crate::model::Parameters;
 use crate::run::locate::locate;
-use crate::run::{self, Interrupt, Options, Outcome, Resume, Run, Shared, checkpoint, with_threads};
+use crate::run::{self, Interrupt, Options, Outcome, Resources, Resume, Run, checkpoint, with_threads};
 use crate::telemetry::progress::Display;
 use anyhow::{Context, Result, bail};
 use clap::builder::RangedU64ValueParser;
@@ -309,9 +309,9 @@ fn run_train(args: TrainArgs) -> Result<u8> {
         checkpoints_dir: args.checkpoints_dir,
         dry_run: args.dry_run,
     };
-    let shared = Shared::new(data_folder(args.data_dir)?);
+    let resources = Resources::new(data_folder(args.data_dir)?);
     let outcome = with_threads(args.threads, || {
-        let Some(run) = Run::prepare(&choices, &options, &shared)? else {
+        let Some(run) = Run::prepare(&choices, &options, &resources)? else {
             return Ok(Outcome::Done);
         };
         if options.dry_run {

@@ -5,7 +5,7 @@ use crate::base::lock::Lock;
 use crate::base::output::{self, shell_word, usage};
 use crate::config::Choices;
 use crate::data::DataChoice;
-use crate::run::{Interrupt, Shared, with_threads};
+use crate::run::{Interrupt, Resources, with_threads};
 use crate::sweep::{Entry, Estimator, MOST_RUNS, Planned, State, SweepFile, SweepFolder, Tally, work};
 use crate::telemetry::board::Board;
 use anyhow::{Context, Result, bail};
@@ -83,10 +83,10 @@ pub fn sweep(args: SweepArgs) -> Result<u8> {
         );
     }
     let data_dir = data_folder(args.data_dir)?;
-    let shared = Shared::new(data_dir.clone());
+    let resources = Resources::new(data_dir.clone());
     let Some(config) = &args.config else {
         let folder = SweepFolder::new(args.out.context("--task needs --out")?);
-        return train_task(&folder, args.task.context("--task is missing")?, &shared);
+        return train_task(&folder, args.task.context("--task is missing")?, &resources);
     };
     let folder = SweepFolder::new(match args.out {
         Some(out) => out,
@@ -97,10 +97,10 @@ pub fn sweep(args: SweepArgs) -> Result<u8> {
         flags.push((format!("--device {device}"), "training.device".into(), device.into()));
     }
     let overrides = Choices { flags, environment: environment()?, ..Choices::default() };
-    let planned = plan(config, &overrides, &args.only, &shared)?;
-    let room = planned.iter().map(|(run, _)| shared.room_for(&run.resolved.config));
+    let planned = plan(config, &overrides, &args.only, &resources)?;
+    let room = planned.iter().map(|(run, _)| resources.room_for(&run.resolved.config));
     let room = room.collect::<Result<Vec<_>>>()?.into_iter().min().flatten();
-    let shared = if room.is_some() { shared.computing_together() } else { shared };
+    let resources = if room.is_some() { resources.computing_together() } else { resources };
     let cores = || std::thread::available_parallelism().map_or(1, |cores| cores.get());
     let workers = args.workers.or(room).unwrap_or_else(cores);
     if args.dry_run {
@@ -112,11 +112,16 @@ pub fn sweep(args: SweepArgs) -> Result<u8> {
         return write_script(&folder, &ours, data_dir.as_deref());
     }
     let entries = folder.entries()?.into_iter().filter(|entry| ours.contains(entry.name.as_str())).collect();
-    train(&folder, entries, &shared, workers)
+    train(&folder, entries, &resources, workers)
 }
 
 /// The runs of a sweep file, each with an estimate of its time in seconds.
-fn plan(path: &Path, overrides: &Choices, only: &[Pattern], shared: &Shared) -> Result<Vec<(Planned, f64)>> {
+fn plan(
+    path: &Path,
+    overrides: &Choices,
+    only: &[Pattern],
+    resources: &Resources,
+) -> Result<Vec<(Planned, f64)>> {
     let sweep = SweepFile::read(path)?;
     // The names of runs carry that of their data set, which may turn out another than asked for.
     let mut planned = sweep.expand(path, overrides, "mnist")?;
@@ -124,7 +129,7 @@ fn plan(path: &Path, overrides: &Choices, only: &[Pattern], shared: &Shared) -> 
     for run in &planned {
         let training = &run.resolved.config.training;
         if training.data != DataChoice::Mnist {
-            names.push(shared.dataset(training)?.name.clone());
+            names.push(resources.dataset(training)?.name.clone());
         }
     }
     names.dedup();
@@ -142,9 +147,9 @@ fn plan(path: &Path, overrides: &Choices, only: &[Pattern], shared: &Shared) -> 
         (planned.into_iter())
             .map(|run| {
                 let config = &run.resolved.config;
-                let dataset = shared.dataset(&config.training)?;
+                let dataset = resources.dataset(&config.training)?;
                 dataset.check(&config.network.dims)?;
-                let seconds = estimator.seconds(config, &dataset, shared)?;
+                let seconds = estimator.seconds(config, &dataset, resources)?;
                 Ok((run, seconds))
             })
             .collect()
@@ -205,7 +210,7 @@ fn write_script(folder: &SweepFolder, ours: &BTreeSet<&str>, data_dir: Option<&P
 }
 
 /// Trains these runs of the plan.
-fn train(folder: &SweepFolder, entries: Vec<Entry>, shared: &Shared, workers: usize) -> Result<u8> {
+fn train(folder: &SweepFolder, entries: Vec<Entry>, resources: &Resources, workers: usize) -> Result<u8> {
     let interrupt = Interrupt::listen()?;
     let mut open = Vec::new();
     let mut standing = Vec::new();
@@ -217,7 +222,7 @@ fn train(folder: &SweepFolder, entries: Vec<Entry>, shared: &Shared, workers: us
         }
     }
     let board = Board::new(standing, workers);
-    let tally = work(folder, open, shared, workers, &board, &interrupt)?;
+    let tally = work(folder, open, resources, workers, &board, &interrupt)?;
     drop(board);
     let (mut done, mut failed) = (0, 0);
     for entry in &entries {
@@ -238,7 +243,7 @@ fn train(folder: &SweepFolder, entries: Vec<Entry>, shared: &Shared, workers: us
 
 /// Trains the run in this place of the plan, counted from 1. A task that is requeued may come before the system has
 /// noticed that its predecessor is gone, so it waits a while for a run that another process has.
-fn train_task(folder: &SweepFolder, task: usize, shared: &Shared) -> Result<u8> {
+fn train_task(folder: &SweepFolder, task: usize, resources: &Resources) -> Result<u8> {
     let entries = folder.entries()?;
     if entries.is_empty() {
         bail!("{}: holds no sweep; make one with `eqprop sweep --config … --out …`", folder.path.display());
@@ -257,7 +262,7 @@ fn train_task(folder: &SweepFolder, task: usize, shared: &Shared) -> Result<u8> 
     let board = Board::new([(name.clone(), entry.seconds, state.share())], 1);
     let begun = Instant::now();
     loop {
-        let tally = work(folder, vec![name.clone()], shared, 1, &board, &interrupt)?;
+        let tally = work(folder, vec![name.clone()], resources, 1, &board, &interrupt)?;
         if tally.elsewhere.is_empty() || interrupt.signal().is_some() {
             return Ok(status(&tally, &interrupt));
         }

@@ -251,12 +251,12 @@ pub fn read_progress(path: &Path) -> Result<(Checkpoint, Progress)> {
 }
 
 /// The checkpoint folder of a run.
-pub struct Folder {
+pub struct CheckpointFolder {
     path: PathBuf,
     keep: usize,
 }
 
-impl Folder {
+impl CheckpointFolder {
     /// `checkpoints/NAME`, of which the newest `keep` numbered files stay (0: all).
     pub fn new(path: PathBuf, keep: usize) -> Self {
         Self { path, keep }

@@ -7,15 +7,15 @@ mod interrupt;
 pub mod locate;
 mod memory;
 mod prepare;
+mod resources;
 mod resume;
 pub mod sessions;
-mod shared;
 mod threads;
 mod train;
 
 pub use interrupt::Interrupt;
 pub use prepare::{Options, Run, initial_parameters, open_device};
+pub use resources::Resources;
 pub use resume::Resume;
-pub use shared::Shared;
 pub use threads::with_threads;
 pub use train::{Outcome, evaluate, for_each_test_batch, train};

@@ -1,9 +1,9 @@
 //! Setting up a run: from what the user asked for to something that can train.
 
-use super::checkpoint::{self, Checkpoint, Folder, Progress, RngPosition};
+use super::checkpoint::{self, Checkpoint, CheckpointFolder, Progress, RngPosition};
 use super::resume::{self, From, Resume};
 use super::sessions::{Session, Surroundings};
-use super::{Shared, memory};
+use super::{Resources, memory};
 use crate::base::files;
 use crate::base::lock::Lock;
 use crate::base::name;
@@ -56,7 +56,7 @@ pub struct Run {
     /// `runs/NAME`.
     pub folder: PathBuf,
     /// `checkpoints/NAME`.
-    pub checkpoints: Folder,
+    pub checkpoints: CheckpointFolder,
     /// Where it computes, in words.
     pub device: String,
     /// The name of the engine that computes.
@@ -73,7 +73,7 @@ impl Run {
     ///
     /// # Errors
     /// Whatever cannot work, named with its remedy.
-    pub fn prepare(choices: &Choices, options: &Options, shared: &Shared) -> Result<Option<Self>> {
+    pub fn prepare(choices: &Choices, options: &Options, resources: &Resources) -> Result<Option<Self>> {
         if options.init.is_some() && options.resume.is_some() {
             bail!("--init starts a new run and --resume continues one: leave out one of them");
         }
@@ -86,7 +86,7 @@ impl Run {
         let run = match (&named, &options.name) {
             (Some(from), None) => from.progress.run.clone(),
             (Some(from), Some(name)) => name::on_data(name, &from.progress.data)?,
-            (None, _) => name_of_new(choices, options, shared)?,
+            (None, _) => name_of_new(choices, options, resources)?,
         };
         let folder = options.runs_dir.join(&run);
         let checkpoints_path = options.checkpoints_dir.join(&run);
@@ -98,7 +98,7 @@ impl Run {
         }
         // What it keeps is known once it is resolved.
         let found = match auto {
-            true => From::newest(&Folder::new(checkpoints_path.clone(), 0))?,
+            true => From::newest(&CheckpointFolder::new(checkpoints_path.clone(), 0))?,
             false => None,
         };
         let from = named.or(found);
@@ -108,8 +108,8 @@ impl Run {
         };
         let config = &resolved.config;
         let dataset = match &from {
-            Some(from) => shared.dataset_again(&config.training, &from.progress.data)?,
-            None => shared.dataset(&config.training)?,
+            Some(from) => resources.dataset_again(&config.training, &from.progress.data)?,
+            None => resources.dataset(&config.training)?,
         };
         dataset.check(&config.network.dims)?;
         info!(
@@ -123,7 +123,7 @@ impl Run {
             },
             dataset.test.len()
         );
-        let checkpoints = Folder::new(checkpoints_path, config.training.keep_checkpoints);
+        let checkpoints = CheckpointFolder::new(checkpoints_path, config.training.keep_checkpoints);
         let mut left_over = Vec::new();
         match &from {
             Some(from) => {
@@ -149,13 +149,13 @@ impl Run {
             None => check_free(&[&folder, checkpoints.path()])?,
         }
 
-        let device = shared.device(config.training.device)?;
+        let device = resources.device(config.training.device)?;
         let theta = match &from {
             Some(from) => fitting(config, &from.path, &from.checkpoint, &device)?,
             None => initial_parameters(config, options.init.as_deref(), &device)?,
         };
-        let (engine_name, threads) = (shared.engine_name(config, &device), rayon::current_num_threads());
-        let engine = shared.engine(config, theta, &device)?;
+        let (engine_name, threads) = (resources.engine_name(config, &device), rayon::current_num_threads());
+        let engine = resources.engine(config, theta, &device)?;
         let resumed = from.is_some();
         let progress = match from {
             Some(from) => {
@@ -183,7 +183,7 @@ impl Run {
                 best_train_error: None,
             },
         };
-        let go_on = go_on(options, shared, &checkpoints.last());
+        let go_on = go_on(options, resources, &checkpoints.last());
         let device = describe(&device);
         Ok(Some(Self {
             resolved,
@@ -320,7 +320,7 @@ fn check_free(folders: &[&Path]) -> Result<()> {
 }
 
 /// The command that goes on from a checkpoint, to be pasted where this one was typed.
-fn go_on(options: &Options, shared: &Shared, last: &Path) -> String {
+fn go_on(options: &Options, resources: &Resources, last: &Path) -> String {
     let program = std::env::args().next().unwrap_or("eqprop".into());
     let mut command = format!("{} train --resume {}", shell_word(program), shell_word(last.display()));
     let folders = [
@@ -329,7 +329,7 @@ fn go_on(options: &Options, shared: &Shared, last: &Path) -> String {
             "--checkpoints-dir",
             Some(options.checkpoints_dir.as_path()).filter(|folder| *folder != Path::new("checkpoints")),
         ),
-        ("--data-dir", shared.data_dir()),
+        ("--data-dir", resources.data_dir()),
     ];
     for (flag, folder) in folders {
         if let Some(folder) = folder {
@@ -343,13 +343,13 @@ fn go_on(options: &Options, shared: &Shared, last: &Path) -> String {
 ///
 /// # Errors
 /// Where the data cannot be had. Glyphs are no substitute for MNIST where a run on MNIST is to be resumed.
-fn name_of_new(choices: &Choices, options: &Options, shared: &Shared) -> Result<String> {
+fn name_of_new(choices: &Choices, options: &Options, resources: &Resources) -> Result<String> {
     let config = Resolved::new(choices)?.config;
     let on = |data: &str| match &options.name {
         Some(name) => name::on_data(name, data),
         None => Ok(config.run_name(data)),
     };
-    let dataset = shared.dataset(&config.training)?;
+    let dataset = resources.dataset(&config.training)?;
     let run = on(&dataset.name)?;
     name::check(&run, "the run and its data set")?;
     if options.resume == Some(Resume::Auto)

@@ -1,6 +1,6 @@
 //! Going on: which checkpoint, and whether what is asked for goes together with it.
 
-use super::checkpoint::{self, Checkpoint, Damaged, Folder, Progress};
+use super::checkpoint::{self, Checkpoint, CheckpointFolder, Damaged, Progress};
 use crate::base::files;
 use crate::config::Resolved;
 use crate::data::Dataset;
@@ -38,7 +38,7 @@ impl From {
             Ok((checkpoint, progress)) => Ok(Self { path: path.to_path_buf(), checkpoint, progress }),
             Err(error) if error.is::<Damaged>() && path.ends_with("last.safetensors") => {
                 let folder = path.parent().unwrap_or(Path::new(""));
-                Self::newest(&Folder::new(folder.to_path_buf(), 0))?.ok_or(error)
+                Self::newest(&CheckpointFolder::new(folder.to_path_buf(), 0))?.ok_or(error)
             }
             Err(error) => Err(error),
         }
@@ -47,8 +47,8 @@ impl From {
     /// The newest whole checkpoint in a folder, if any.
     ///
     /// # Errors
-    /// As [`Folder::newest`].
-    pub fn newest(folder: &Folder) -> Result<Option<Self>> {
+    /// As [`CheckpointFolder::newest`].
+    pub fn newest(folder: &CheckpointFolder) -> Result<Option<Self>> {
         let found = folder.newest()?;
         Ok(found.map(|(path, checkpoint, progress)| Self { path, checkpoint, progress }))
     }
@@ -57,7 +57,7 @@ impl From {
     ///
     /// # Errors
     /// Where the science, the data or the position differ, or the folder holds another run; shows how.
-    pub fn check(&self, resolved: &Resolved, dataset: &Dataset, folder: &Folder) -> Result<()> {
+    pub fn check(&self, resolved: &Resolved, dataset: &Dataset, folder: &CheckpointFolder) -> Result<()> {
         let path = self.path.display();
         let mut changes = resolved.changed_science(&self.progress.config)?;
         if dataset.checksums != self.progress.checksums {
@@ -80,7 +80,7 @@ impl From {
     }
 
     /// A checkpoint from elsewhere must not go on over another run.
-    fn check_folder(&self, folder: &Folder) -> Result<()> {
+    fn check_folder(&self, folder: &CheckpointFolder) -> Result<()> {
         let from = self.path.parent().and_then(|parent| parent.canonicalize().ok());
         if from.is_some() && from == folder.path().canonicalize().ok() {
             return Ok(());
@@ -106,7 +106,7 @@ impl From {
 ///
 /// # Errors
 /// Where it has come further than that.
-pub fn left_over(folder: &Path, checkpoints: &Folder) -> Result<Vec<PathBuf>> {
+pub fn left_over(folder: &Path, checkpoints: &CheckpointFolder) -> Result<Vec<PathBuf>> {
     let best = checkpoints.path().join("best.safetensors");
     if checkpoint::read_progress(&best).is_ok_and(|(_, progress)| progress.epoch > 0) {
         bail!(

@@ -3,7 +3,7 @@
 use crate::config::Config;
 use crate::data::Dataset;
 use crate::engine;
-use crate::run::{Shared, initial_parameters};
+use crate::run::{Resources, initial_parameters};
 use crate::study::bench;
 use anyhow::Result;
 use std::collections::HashMap;
@@ -23,14 +23,14 @@ impl Estimator {
     ///
     /// # Errors
     /// What the engine reports.
-    pub fn seconds(&mut self, config: &Config, dataset: &Dataset, shared: &Shared) -> Result<f64> {
-        let (whole, first) = self.minibatch(config, dataset, shared)?;
+    pub fn seconds(&mut self, config: &Config, dataset: &Dataset, resources: &Resources) -> Result<f64> {
+        let (whole, first) = self.minibatch(config, dataset, resources)?;
         let minibatches = |images: usize| images as f64 / config.training.batch_size as f64;
         let epoch = minibatches(dataset.train.len()) * whole + minibatches(dataset.test.len()) * first;
         Ok(epoch * config.training.epochs as f64)
     }
 
-    fn minibatch(&mut self, config: &Config, dataset: &Dataset, shared: &Shared) -> Result<(f64, f64)> {
+    fn minibatch(&mut self, config: &Config, dataset: &Dataset, resources: &Resources) -> Result<(f64, f64)> {
         let mut kind = config.clone();
         kind.network.psi = 0.0;
         kind.training.seed = 0;
@@ -39,7 +39,7 @@ impl Estimator {
         if let Some(&known) = self.measured.get(&kind) {
             return Ok(known);
         }
-        let device = shared.device(config.training.device)?;
+        let device = resources.device(config.training.device)?;
         let theta = initial_parameters(config, None, &device)?;
         let mut engine =
             engine::build(config.training.engine, config.model(), config.protocol(), theta, &device)?;

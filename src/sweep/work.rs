@@ -5,7 +5,7 @@ use crate::base::files;
 use crate::base::lock::Held;
 use crate::base::mutex::guard;
 use crate::config::Choices;
-use crate::run::{self, Interrupt, Options, Outcome, Resume, Run, Shared};
+use crate::run::{self, Interrupt, Options, Outcome, Resources, Resume, Run};
 use crate::telemetry::board::Board;
 use anyhow::{Result, bail};
 use std::collections::VecDeque;
@@ -32,7 +32,7 @@ pub struct Tally {
 pub fn work(
     sweep: &SweepFolder,
     names: Vec<String>,
-    shared: &Shared,
+    resources: &Resources,
     workers: usize,
     board: &Board,
     interrupt: &Interrupt,
@@ -46,7 +46,7 @@ pub fn work(
                 // A statement of its own, so that the queue is not locked while the run is trained.
                 let next = guard(&queue).pop_front();
                 let Some(name) = next else { break };
-                take(sweep, name, shared, board, interrupt, &tally)?;
+                take(sweep, name, resources, board, interrupt, &tally)?;
             }
             Ok(())
         };
@@ -71,7 +71,7 @@ pub fn work(
 fn take(
     sweep: &SweepFolder,
     name: String,
-    shared: &Shared,
+    resources: &Resources,
     board: &Board,
     interrupt: &Interrupt,
     tally: &Mutex<Tally>,
@@ -84,7 +84,7 @@ fn take(
     for folder in [sweep.runs(), sweep.checkpoints()] {
         files::create_folder(&folder.join(&name))?;
     }
-    let how = match train(sweep, &name, shared, board, interrupt) {
+    let how = match train(sweep, &name, resources, board, interrupt) {
         Ok((Outcome::Interrupted(_), _)) => return Ok(()),
         Ok((Outcome::Done, summary)) => {
             guard(tally).done += 1;
@@ -114,7 +114,7 @@ fn take(
 fn train(
     sweep: &SweepFolder,
     name: &str,
-    shared: &Shared,
+    resources: &Resources,
     board: &Board,
     interrupt: &Interrupt,
 ) -> Result<(Outcome, String)> {
@@ -129,7 +129,7 @@ fn train(
     };
     run::with_threads(Some(1), || {
         let _span = info_span!("run", name).entered();
-        let Some(run) = Run::prepare(&choices, &options, shared)? else {
+        let Some(run) = Run::prepare(&choices, &options, resources)? else {
             return Ok((Outcome::Done, "was complete".into()));
         };
         if run.progress.run != name {

@@ -32,7 +32,7 @@ const MOST_TOGETHER: usize = 256;
 
 /// Data sets in memory once for all runs, one device for all, and engines that compute together where that pays.
 #[derive(Default)]
-pub struct Shared {
+pub struct Resources {
     data_dir: Option<PathBuf>,
     data: Mutex<HashMap<String, Arc<Dataset>>>,
     device: Mutex<Option<Device>>,
@@ -40,7 +40,7 @@ pub struct Shared {
     hubs: Option<Mutex<HashMap<String, Hub>>>,
 }
 
-impl Shared {
+impl Resources {
     /// For runs that compute each for itself, with the user's data folder, if any.
     pub fn new(data_dir: Option<PathBuf>) -> Self {
         Self { data_dir, ..Self::default() }
@@ -51,7 +51,7 @@ impl Shared {
         Self { hubs: Some(Mutex::default()), ..self }
     }
 
-    /// The engine that [`Shared::engine`] makes, in a word.
+    /// The engine that [`Resources::engine`] makes, in a word.
     pub fn engine_name(&self, config: &Config, device: &Device) -> &'static str {
         let (model, protocol) = (config.model(), config.protocol());
         if config.training.engine.is_fused(&model, &protocol, device) {
