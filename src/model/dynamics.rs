@@ -38,6 +38,11 @@ impl<'a> Beta<'a> {
         Self { size, signs: Some(signs) }
     }
 
+    /// factor·β.
+    pub fn times(self, factor: f64) -> Self {
+        Self { size: factor * self.size, ..self }
+    }
+
     /// The signs of the β of R replicas, (R, 1, 1).
     ///
     /// # Errors
