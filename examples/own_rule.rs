@@ -28,12 +28,14 @@ impl LearningRule for CentredEp {
 
     /// θ + η·(ρ(s⁺)·ρ(s⁺)ᵀ − ρ(s⁻)·ρ(s⁻)ᵀ)/(2β), where s^± is s_K of a second phase with ±β.
     fn learn(&self, lesson: &Lesson, observe: Observe) -> Result<Parameters> {
-        let beta = lesson.nudge.beta.size();
-        let with = |beta: f64| Lesson { nudge: Nudge { beta: beta.into(), ..lesson.nudge }, ..*lesson };
-        let s_plus = with(beta).second_phase(observe, |_| Ok(None))?;
-        let s_minus = with(-beta).second_phase(&mut |_| Ok(()), |_| Ok(None))?;
+        let times = |factor: f64| {
+            let beta = lesson.nudge.beta.times(factor);
+            Lesson { nudge: Nudge { beta, ..lesson.nudge }, ..*lesson }
+        };
+        let s_plus = lesson.second_phase(observe, |_| Ok(None))?;
+        let s_minus = times(-1.0).second_phase(&mut |_| Ok(()), |_| Ok(None))?;
         let across = Step { t: 0, s: &s_minus, h: &[], s_next: &s_plus };
-        lesson.applied(lesson.theta, &with(2.0 * beta).update(&across)?)
+        lesson.applied(lesson.theta, &times(2.0).update(&across)?)
     }
 }
 

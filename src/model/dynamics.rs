@@ -38,9 +38,9 @@ impl<'a> Beta<'a> {
         Self { size, signs: Some(signs) }
     }
 
-    /// Its value, or |β| of replicas, which may differ in the sign.
-    pub fn size(&self) -> f64 {
-        self.size
+    /// factor·β.
+    pub fn times(self, factor: f64) -> Self {
+        Self { size: factor * self.size, ..self }
     }
 
     /// The signs of the β of R replicas, (R, 1, 1).
