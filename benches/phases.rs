@@ -6,8 +6,9 @@
 use candle_core::{DType, Device};
 use criterion::{Criterion, criterion_group, criterion_main};
 use eqprop::config::{Choices, Config, Resolved};
+use eqprop::data::Batch;
 use eqprop::data::glyphs;
-use eqprop::engine::{self, Batch, EngineKind, plain};
+use eqprop::engine::{self, EngineKind, plain};
 use eqprop::learning::Rule;
 use eqprop::model::activation::Activation;
 use eqprop::model::dynamics::{Dynamics, Nudge, Time};

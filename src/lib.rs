@@ -1,8 +1,94 @@
-//! Equilibrium Propagation with continual weight updates.
-#![deny(missing_docs)]
+//! Equilibrium Propagation with continual weight updates, after Ernoult, Grollier, Querlioz, Bengio and Scellier (2020):
+//! EP, C-EP and C-VF, exact and reproducible to the bit, on [candle](https://github.com/huggingface/candle).
+//!
+//! # The model
+//!
+//! Layers are numbered as in the paper: 0 is the output, N the last hidden layer, above it the input x.
+//!
+//! ```text
+//! first (free) phase     s₀ = 0,  s_{t+1} = F(x, s_t, θ),            t = 0 … T−1, until s_t = s_*
+//! F, discrete time       sⁿ ← σ(W_{n,n+1} sⁿ⁺¹ + b_n + W_{n,n−1} sⁿ⁻¹)           (Eq. 85, 98)
+//! loss                   ℓ = ½‖y − s⁰‖²                                           (Eq. 3)
+//! second (nudged) phase  the same from s_*, and s⁰ ← s⁰ + β(y − s⁰),  t = 0 … K−1 (Eq. 86, 99)
+//! update, tied           Δ_W(t) = (s^n_{t+1} s^{n+1}_{t+1}ᵀ − s^n_t s^{n+1}_tᵀ)/β  (Eq. 89)
+//! update, untied         Δ_W(t) = (s^n_{t+1} − s^n_t) s^{n+1}_tᵀ/β                 (Eq. 12)
+//! EP, VF                 θ ← θ + η Σ_t Δ_θ(t), after the second phase             (Alg. 1)
+//! C-EP, C-VF             θ_{t+1} = θ_t + η Δ_θ(t), at every step of it            (Alg. 2)
+//! Theorem 1              Σ_t Δ_θ(t) → −dL/dθ as BPTT has it, for small β and η
+//! ```
+//!
+//! # A network that learns
+//!
+//! ```
+//! use candle_core::{DType, Device};
+//! use eqprop::data::Batch;
+//! use eqprop::engine::{Engine, plain::Plain};
+//! use eqprop::learning::{Protocol, Rule, SigmaPrime};
+//! use eqprop::model::{Activation, Dims, Dynamics, Model, Parameters, Settle, dynamics::Time, network::Init};
+//!
+//! # fn main() -> anyhow::Result<()> {
+//! let dims = Dims(vec![4, 16, 2]); // 4 pixels, 16 hidden neurons, 2 classes
+//! let theta = Parameters::init(&dims, Init::Glorot, None, 0, DType::F32, &Device::Cpu)?;
+//! let dynamics = Dynamics { time: Time::Discrete, activation: Activation::Sigmoid, damping: 0.0 };
+//! let model = Model { dims, tied: true, dynamics, settle: Settle { steps: 20, tolerance: 0.0 } };
+//! let protocol = Protocol {
+//!     rule: Rule::CEP,
+//!     sigma_prime: SigmaPrime::Ignored,
+//!     second_steps: 8,
+//!     tiny: 1.0,
+//!     learning_rates: vec![0.05, 0.1], // output first
+//!     authors_code: false,
+//! };
+//! let mut engine = Plain::new(model, protocol, theta, &Device::Cpu);
+//!
+//! // Is the left half bright, or the right one?
+//! let images = vec![250, 200, 10, 0, 220, 180, 30, 20, 0, 30, 240, 190, 20, 10, 200, 230];
+//! let batch = Batch { images, labels: vec![0, 0, 1, 1] };
+//! let before = engine.evaluate(&batch)?.mean_loss();
+//! for _ in 0..50 {
+//!     engine.train(&batch, 0.5)?; // β = ½
+//! }
+//! let after = engine.evaluate(&batch)?;
+//! assert!(after.mean_loss() < 0.2 * before);
+//! assert_eq!(after.errors, 0);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # The rooms
+//!
+//! Each knows those above it only.
+//!
+//! | room | what is in it |
+//! |---|---|
+//! | [`base`], [`rng`] | files that are whole or absent, locks, names; the random streams |
+//! | [`model`] | the layered network, σ, the loss, one step F, the first phase |
+//! | [`learning`] | the second phase, Δ_θ, and the rules: one file each |
+//! | [`reference`](mod@reference) | the gradients the updates are held against: BPTT, RBP |
+//! | [`data`] | labelled images, minibatches, and the ways to have them: one file each |
+//! | [`engine`] | what runs the two phases on minibatches: plain (candle, step by step), and fast ones |
+//! | [`config`] | a run's configuration, resolved from defaults, files, environment and flags |
+//! | [`telemetry`] | what a run says: metrics, and with `cli` TensorBoard and progress bars |
+//! | [`run`] | a run prepared, trained, saved, interrupted and gone on with |
+//! | [`study`] | what is looked at beside training: the toy model, speed, and with `cli` figures |
+//! | `sweep`, `report`, `cli` | many runs, what they measured beside the paper, the command line (feature `cli`) |
+//!
+//! # Features
+//!
+//! - `cli` (default): the program `eqprop`, with its command line, progress bars, sweeps, reports, figures and TensorBoard
+//!   events. A library that uses this one leaves it out, and builds fewer than half the dependencies.
+//! - `hub` (default): MNIST and Fashion-MNIST from the Hugging Face hub.
+//! - `cuda`: GPUs.
+//!
+//! # Errors
+//!
+//! [`model`], [`learning`] and [`reference`](mod@reference) return candle's; [`data::Error`] and [`config::Error`] say
+//! what is wrong with data or a configuration; [`run::checkpoint::Damaged`] and [`base::lock::Held`] are found in the
+//! `anyhow::Error`s of [`run`] by downcasting.
 #![deny(clippy::print_stdout, clippy::print_stderr)] // They panic where nobody listens.
 
 pub mod base;
+#[cfg(feature = "cli")]
 pub mod cli;
 pub mod config;
 pub mod data;
@@ -10,9 +96,11 @@ pub mod engine;
 pub mod learning;
 pub mod model;
 pub mod reference;
+#[cfg(feature = "cli")]
 pub mod report;
 pub mod rng;
 pub mod run;
 pub mod study;
+#[cfg(feature = "cli")]
 pub mod sweep;
 pub mod telemetry;

@@ -3,7 +3,7 @@
 
 use clap::Parser;
 use eqprop::base::output::{self, Usage};
-use eqprop::cli::Cli;
+use eqprop::cli::{self, Cli};
 use eqprop::telemetry::progress::Stderr;
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
@@ -16,12 +16,12 @@ fn main() -> ExitCode {
     }
     match run() {
         Ok(status) => ExitCode::from(status),
-        Err(error) => ExitCode::from(output::complain(&error)),
+        Err(error) => ExitCode::from(output::complain(&error, cli::is_usage(&error))),
     }
 }
 
 fn run() -> anyhow::Result<u8> {
-    let cli = match Cli::try_parse() {
+    let asked = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(shown) if shown.use_stderr() => {
             output::say(&shown.to_string());
@@ -33,7 +33,7 @@ fn run() -> anyhow::Result<u8> {
         }
     };
     let filter = match std::env::var_os("EQPROP_LOG").filter(|text| !text.is_empty()) {
-        None => EnvFilter::new(cli.default_log()),
+        None => EnvFilter::new(asked.default_log()),
         Some(text) => EnvFilter::try_new(text.to_string_lossy()).map_err(|error| {
             Usage(format!("EQPROP_LOG={text:?}: {error}; write for example EQPROP_LOG=eqprop=debug"))
         })?,
@@ -47,5 +47,5 @@ fn run() -> anyhow::Result<u8> {
         .with_target(false)
         .without_time()
         .init();
-    cli.run()
+    asked.run()
 }

@@ -33,7 +33,6 @@ fn impossible_sizes_are_refused_with_their_bounds() {
     let huge = i64::MAX.to_string();
     for (key, value, bound) in [
         ("training.batch_size", "2147483648", "65536"),
-        ("training.replicas", &huge, "256"),
         ("training.epochs", &huge, "1000000"),
         ("training.keep_checkpoints", &huge, "1000000"),
         ("training.angle_minibatches", &huge, "10000"),
@@ -56,7 +55,9 @@ fn impossible_sizes_are_refused_with_their_bounds() {
     refused(&place, &["toy", "--theta", "nan"], &[], 2, &["--theta", "finite"]);
     refused(&place, &["angle", "--algo", "ep", "--batches", &most], &[], 2, &["--batches", "10000"]);
     refused(&place, &["bench", "--algo", "ep", "--minibatches", &most], &[], 2, &["--minibatches"]);
-    refused(&place, &["train", "--algo", "ep", "--threads", &most], &[], 2, &["--threads", "1024"]);
+    for threads in ["0", &most] {
+        refused(&place, &["train", "--algo", "ep", "--threads", threads], &[], 2, &["--threads", "1024"]);
+    }
     let gdd =
         ["gdd", "--algo", "ep", "--data-dir", "data", "--set", "network.dims=[64, 24, 4]", "--out", "g"];
     refused(&place, &[&gdd[..], &["--index", &most]].concat(), &[], 2, &["--index", "230 training images"]);
@@ -81,8 +82,9 @@ fn a_sweep_of_too_many_runs_is_refused() {
     fs::write(place.path("s.toml"), text).unwrap();
     let arguments = ["sweep", "--config", "s.toml", "--data-dir", "data", "--dry-run"];
     refused(&place, &arguments, &[], 2, &["s.toml", "1000000000000 runs", "at most 100000"]);
-    let most = u64::MAX.to_string();
-    refused(&place, &[&arguments[..], &["--workers", &most]].concat(), &[], 2, &["--workers", "1024"]);
+    for workers in ["0", &u64::MAX.to_string()] {
+        refused(&place, &[&arguments[..], &["--workers", workers]].concat(), &[], 2, &["--workers", "1024"]);
+    }
     fs::write(place.path("s.toml"), format!("title = 't'\n[[rows]]\nalgo = 'ep'\ndepth = {}\n", i64::MAX))
         .unwrap();
     refused(&place, &arguments, &[], 2, &["s.toml row 1", "depth"]);

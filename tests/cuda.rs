@@ -4,11 +4,15 @@
 
 use candle_core::{DType, Device, Tensor};
 use eqprop::config::{Choices, Config, Resolved, parse_value};
+use eqprop::data::Batch;
 use eqprop::data::glyphs;
 use eqprop::engine::replicas::Hub;
-use eqprop::engine::{Batch, Engine, plain::Plain};
+use eqprop::engine::{Engine, EngineKind, plain::Plain};
 use eqprop::learning::Rule;
 use eqprop::model::network::Parameters;
+
+const KERNEL: &str = "training.engine=kernel";
+const ALL_STEPS: &str = "learning.settle_tolerance=0.0";
 
 fn gpu() -> Option<Device> {
     if !candle_core::utils::cuda_is_available() {
@@ -53,7 +57,11 @@ fn the_first_minibatch_is_the_cpus_within_rounding() {
         (Rule::EP, 1, &[][..]),
         (Rule::CEP, 1, &[]),
         (Rule::VF, 1, &["network.psi=45"]),
-        // In one kernel; and step by step, for the first phase may end early.
+        // In one kernel; and step by step.
+        (Rule::EP, 1, &[KERNEL, ALL_STEPS]),
+        (Rule::CEP, 1, &[KERNEL, ALL_STEPS]),
+        (Rule::VF, 1, &[KERNEL, ALL_STEPS, "network.psi=45", "learning.sigma_prime=ignored"]),
+        (Rule::CVF, 1, &[KERNEL, ALL_STEPS, "network.psi=45", "learning.sigma_prime=ignored"]),
         (Rule::CVF, 1, &["network.psi=45", "learning.sigma_prime=ignored"]),
         (Rule::CVF, 1, &["network.psi=45"]),
         (Rule::CVF, 1, &["network.psi=45", "learning.settle_tolerance=1e-7"]),
@@ -69,7 +77,9 @@ fn the_first_minibatch_is_the_cpus_within_rounding() {
         let (model, protocol, beta) = (config.model(), config.protocol(), config.learning.beta);
         let mut ours: Box<dyn Engine> = match rule.hebbian() {
             true => {
-                Box::new(Hub::new(model.clone(), protocol.clone(), gpu.clone()).join(theta(&config, &gpu)))
+                let hub = Hub::new(model.clone(), protocol.clone(), gpu.clone());
+                let kernel = config.training.engine == EngineKind::Kernel;
+                Box::new(hub.with_kernel(kernel).join(theta(&config, &gpu)))
             }
             false => Box::new(Plain::new(model.clone(), protocol.clone(), theta(&config, &gpu), &gpu)),
         };

@@ -4,7 +4,8 @@
 //! `EQPROP_GOLDEN` names the folder that holds them; `tests/golden` is the default.
 
 use candle_core::{DType, Device, Result, Tensor};
-use eqprop::engine::{self, Batch, EngineKind, plain};
+use eqprop::data::Batch;
+use eqprop::engine::{self, EngineKind, plain};
 use eqprop::learning::angle::Trace;
 use eqprop::learning::{Lesson, Protocol, Rule, SigmaPrime};
 use eqprop::model::dynamics::{Nudge, Time};

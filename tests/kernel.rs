@@ -6,6 +6,7 @@
 use candle_core::{DType, Device, Tensor};
 use eqprop::config::{Choices, Config, Resolved, parse_value};
 use eqprop::engine::cuda::Kernel;
+use eqprop::engine::{self, EngineKind};
 use eqprop::learning::{Lesson, Rule};
 use eqprop::model::dynamics::{Beta, Nudge};
 use eqprop::model::network::{Forward, Parameters};
@@ -31,6 +32,8 @@ fn compilers(place: &Path) -> Option<[Vec<&'static str>; 2]> {
     let plain = vec!["-std=c++20", "-O1", "-pthread"];
     let sanitized = [&plain[..], &["-fsanitize=thread"]].concat();
     if !works(&plain) {
+        // Where CI=true everything is installed.
+        assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "skipped in CI: no g++ with C++20");
         eprintln!("SKIPPED: no g++ with C++20");
         return None;
     }
@@ -119,7 +122,7 @@ fn the_kernel_equals_the_plain_engine() {
     let labels: Vec<u32> = (0..(REPLICAS * IMAGES) as u32).map(|i| i * 3 % CLASSES as u32).collect();
     let y = Tensor::from_vec(labels, (REPLICAS, IMAGES), &Device::Cpu).unwrap();
     let target = candle_nn::encoding::one_hot(y, CLASSES, 1f32, 0f32).unwrap();
-    let signs = Tensor::new(&[1f32, -1.0], &Device::Cpu).unwrap().reshape((REPLICAS, 1, 1)).unwrap();
+    let signs = Beta::signs(&[0.1, -0.1], DType::F32, &Device::Cpu).unwrap();
     for (rule, settings) in [
         (Rule::EP, &[][..]),
         (Rule::CEP, &["network.activation=tanh"]),
@@ -140,7 +143,7 @@ fn the_kernel_equals_the_plain_engine() {
         // Rates large enough for every update to be seen.
         let config = config(rule, &[settings, &["learning.learning_rates=[0.05, 0.08]"]].concat());
         let (model, protocol, theta) = (config.model(), config.protocol(), stacked(&config));
-        let beta = Beta { size: config.learning.beta, signs: Some(&signs) };
+        let beta = Beta::of_replicas(config.learning.beta, &signs);
         let nudge = Nudge { target: &target, beta };
         let settled = &model.settle(&theta, &x).unwrap();
         let lesson = Lesson { model: &model, protocol: &protocol, theta: &theta, x: &x, nudge, settled };
@@ -166,4 +169,45 @@ fn the_kernel_equals_the_plain_engine() {
             assert!(difference < 2e-5, "{rule:?} {settings:?}: {name}: {difference:e} of {change:e}");
         }
     }
+}
+
+/// What the kernel cannot do is an error that says why, and `auto` never takes it.
+#[test]
+fn the_kernel_is_taken_only_where_it_is_asked_for_and_applies() {
+    let resolve = |rule: Rule, depth: usize, settings: &[&str]| {
+        let flags = (settings.iter().copied().chain(["training.engine=kernel"]))
+            .map(|setting| {
+                let (key, value) = setting.split_once('=').unwrap();
+                ("test".to_string(), key.to_string(), parse_value(value))
+            })
+            .collect();
+        Resolved::new(&Choices { algo: Some(rule), depth: Some(depth), flags, ..Choices::default() })
+    };
+    let mut wrong = Vec::new();
+    for (rule, depth, settings, why) in [
+        (Rule::CEP, 1, &["training.device=cpu"][..], "runs on a GPU only"),
+        (Rule::EP, 2, &["learning.settle_tolerance=0.0"], "one hidden layer"),
+        (Rule::CVF, 1, &["learning.sigma_prime=partial"], "learning.sigma_prime = \"ignored\""),
+        (Rule::CEP, 1, &["network.time=real"], "discrete time"),
+        (Rule::BPTT, 1, &[], "ep, cep, vf and cvf"),
+        (Rule::CEP, 1, &["training.dtype=f64"], "float32"),
+        (Rule::CEP, 1, &["learning.settle_tolerance=1e-7"], "learning.settle_tolerance = 0.0"),
+    ] {
+        match resolve(rule, depth, settings) {
+            Ok(_) => wrong.push(format!("{rule:?} {settings:?} is taken")),
+            Err(error) if !format!("{error:#}").contains(why) => {
+                wrong.push(format!("{rule:?} {settings:?}: {error:#}"));
+            }
+            Err(_) => {}
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+
+    let config = resolve(Rule::CEP, 1, &["learning.settle_tolerance=0.0"]).unwrap().config;
+    let (model, protocol, network) = (config.model(), config.protocol(), &config.network);
+    let theta = Parameters::init(&network.dims, network.init, None, 0, DType::F32, &Device::Cpu).unwrap();
+    let build = |kind, theta| engine::build(kind, model.clone(), protocol.clone(), theta, &Device::Cpu);
+    let refused = build(config.training.engine, theta.clone()).err().expect("a kernel without a GPU");
+    assert!(refused.to_string().contains("runs on a GPU only"), "{refused}");
+    assert!(build(EngineKind::Auto, theta).is_ok());
 }

@@ -1,6 +1,7 @@
 //! Other programs open what a run leaves: TensorBoard's own reader, and Python's safetensors.
 //!
-//! `EQPROP_PYTHON` names the Python to use; without its packages these tests skip with a message.
+//! `EQPROP_PYTHON` names the Python to use; without its packages these tests skip with a message,
+//! and fail where CI=true.
 
 mod common;
 

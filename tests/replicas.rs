@@ -2,8 +2,9 @@
 
 use candle_core::{DType, Device};
 use eqprop::config::{Choices, Config, Resolved, parse_value};
+use eqprop::data::Batch;
 use eqprop::engine::replicas::Hub;
-use eqprop::engine::{Batch, Engine, Report, plain::Plain};
+use eqprop::engine::{Engine, Report, plain::Plain};
 use eqprop::learning::Rule;
 use eqprop::model::network::Parameters;
 use eqprop::rng;
@@ -131,34 +132,79 @@ fn a_replica_that_panics_fails_those_it_computes_with_and_keeps_nobody_waiting()
 mod common;
 
 use common::{Place, metrics};
+use eqprop::run::{Interrupt, Shared};
+use eqprop::sweep::{SweepFolder, Tally, work};
+use eqprop::telemetry::board::Board;
 use std::fs;
-use std::process::Stdio;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
-const SETTINGS: [&str; 6] = ["--epochs", "6", "--set", "training.engine=plain", "--set", "learning.T=40"];
+const SWEEP: &str = r#"
+title = "two shapes"
+set.network.dims = [64, 24, 4]
+set.training.epochs = 6
+set.training.checkpoint_every = 3
+set.training.engine = "plain"
+set.learning.T = 40
+grid.training.seed = [0, 1]
+
+[[rows]]
+config = "cvf-1h"
+grid.network.psi = [0, 90]
+
+[[rows]]
+config = "ep-1h"
+"#;
+
+/// Not a test but the process that [`runs_that_compute_together_end_as_those_that_do_not`] kills: it trains the sweep
+/// in this folder as on a GPU.
+#[test]
+#[ignore = "the process that another test kills"]
+fn train_together() {
+    let Some(folder) = std::env::var_os("TRAIN_TOGETHER_IN").map(PathBuf::from) else { return };
+    let sweep = SweepFolder::new(folder.join("together"));
+    let names: Vec<String> = sweep.entries().unwrap().into_iter().map(|entry| entry.name).collect();
+    let shared = Shared::new(Some(folder.join("data"))).computing_together();
+    let board = Board::new([], names.len());
+    let tally =
+        work(&sweep, names.clone(), &shared, names.len(), &board, &Interrupt::listen().unwrap()).unwrap();
+    assert_eq!((tally.failed, tally.elsewhere), (0, Tally::default().elsewhere));
+}
 
 #[test]
-fn replicas_killed_and_resumed_end_as_runs_of_their_own() {
+fn runs_that_compute_together_end_as_those_that_do_not() {
     let place = Place::new();
-    let train = |more: &[&str]| {
+    fs::write(place.path("s.toml"), SWEEP).unwrap();
+    for (out, more) in [("apart", None), ("together", Some("--slurm"))] {
         let mut command = place.process();
-        command.args(place.small_run("cvf", &[])).args(SETTINGS).args(more).stderr(Stdio::null());
-        command
-    };
-    for seed in ["5", "6", "7"] {
-        assert!(
-            train(&["--seed", seed, "--name", &format!("alone-data-{seed}")]).status().unwrap().success()
-        );
+        command.args(["sweep", "--config", "s.toml", "--data-dir", "data", "--out", out]).args(more);
+        assert!(command.stderr(Stdio::null()).status().unwrap().success());
     }
-    let replicas = ["--seed", "5", "--set", "training.replicas=3", "--name", "r-data", "--resume", "auto"];
-    let last = |name: &str| place.path(&format!("checkpoints/{name}/last.safetensors"));
+    let names = [
+        "cvf-1h-psi0-partial-data-seed0",
+        "cvf-1h-psi0-partial-data-seed1",
+        "cvf-1h-psi90-partial-data-seed0",
+        "cvf-1h-psi90-partial-data-seed1",
+        "ep-1h-data-seed0",
+        "ep-1h-data-seed1",
+    ];
+    let last = |out: &str, name: &str| place.path(&format!("{out}/checkpoints/{name}/last.safetensors"));
+    let train = || {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", "train_together", "--ignored"]).env("TRAIN_TOGETHER_IN", place.dir.path());
+        command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    };
     let mut kills = 0;
     while kills < 3 {
-        let mut child = train(&replicas).spawn().unwrap();
-        // Killed some time after its first checkpoint.
-        while !last("r-data-seed7").is_file() && child.try_wait().unwrap().is_none() {
-            thread::sleep(std::time::Duration::from_millis(2));
+        let mut child = train();
+        // Killed some time after its first checkpoints.
+        while !names.iter().all(|name| last("together", name).is_file())
+            && child.try_wait().unwrap().is_none()
+        {
+            thread::sleep(Duration::from_millis(2));
         }
-        thread::sleep(std::time::Duration::from_millis(60 + 40 * kills));
+        thread::sleep(Duration::from_millis(60 + 40 * kills));
         if child.try_wait().unwrap().is_some() {
             break;
         }
@@ -167,84 +213,22 @@ fn replicas_killed_and_resumed_end_as_runs_of_their_own() {
         kills += 1;
     }
     assert!(kills > 0, "over before it could be killed");
-    assert!(train(&replicas).status().unwrap().success());
-    for seed in 5..8 {
-        let (alone, together) = (format!("alone-data-{seed}"), format!("r-data-seed{seed}"));
-        let tensors = |name: &str| {
-            let bytes = fs::read(last(name)).unwrap();
-            let header = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
-            bytes[header..].to_vec()
-        };
-        assert!(tensors(&alone) == tensors(&together), "seed {seed}: other weights");
-        let numbers = |name: &str| metrics(&place.path(&format!("runs/{name}/metrics.jsonl")));
-        assert_eq!(numbers(&alone), numbers(&together), "seed {seed}");
-    }
-}
-
-#[test]
-fn runs_of_a_sweep_that_compute_together_end_as_those_that_do_not() {
-    let place = Place::new();
-    let sweep = "title = 't'\nset.network.dims = [64, 24, 4]\nset.training.epochs = 3\nset.training.engine = 'plain'\n\
-                 grid.training.seed = [0, 1]\n\
-                 [[rows]]\nconfig = 'cvf-1h'\ngrid.network.psi = [0, 90]\n[[rows]]\nconfig = 'ep-1h'\n";
-    fs::write(place.path("s.toml"), sweep).unwrap();
-    let run = |out: &str, more: &[&str]| {
-        let mut command = place.process();
-        command.args(["sweep", "--config", "s.toml", "--data-dir", "data", "--out", out]).args(more);
-        assert!(command.stderr(Stdio::null()).status().unwrap().success());
-    };
-    run("apart", &[]);
-    run("together", &["--together", "--workers", "4"]);
-    for name in [
-        "cvf-1h-psi0-partial-data-seed0",
-        "cvf-1h-psi90-partial-data-seed1",
-        "ep-1h-data-seed0",
-        "ep-1h-data-seed1",
-    ] {
-        let weights =
-            |out: &str| fs::read(place.path(&format!("{out}/checkpoints/{name}/last.safetensors"))).unwrap();
+    assert!(train().wait().unwrap().success());
+    for name in names {
+        let weights = |out: &str| fs::read(last(out, name)).unwrap();
         assert!(weights("apart") == weights("together"), "{name}: other weights");
-    }
-}
-
-#[test]
-fn threads_are_those_that_were_asked_for() {
-    let place = Place::new();
-    let train = |name: &str, engine: &str, threads: &str| {
-        let engine = format!("training.engine={engine}");
-        let arguments = [
-            &[
-                "train",
-                "--algo",
-                "cvf",
-                "--data-dir",
-                "data",
-                "--epochs",
-                "1",
-                "--threads",
-                threads,
-                "--name",
-                name,
-            ],
-            &["--set", "network.dims=[64, 24, 4]", "--set", "training.replicas=3", "--set", &engine][..],
-        ]
-        .concat();
-        place.eqprop().args(arguments).output().unwrap()
-    };
-    let output = train("n-data", "auto", "0");
-    assert_eq!(output.status.code(), Some(2));
-    assert!(String::from_utf8(output.stderr).unwrap().contains("--threads"));
-    assert!(!place.path("runs").exists());
-    // Apart, each replica has its share of them; together, all have all.
-    for (name, engine, asked, each) in
-        [("a-data", "fused", "2", 1), ("b-data", "fused", "7", 2), ("c-data", "plain", "3", 3)]
-    {
-        assert!(train(name, engine, asked).status.success());
-        for seed in 0..3 {
-            let line = place.read(&format!("runs/{name}-seed{seed}/sessions.jsonl"));
-            let line: serde_json::Value = serde_json::from_str(&line).unwrap();
-            assert_eq!(line["threads"], each, "{line}");
-            assert_eq!(line["engine"], if engine == "fused" { "fused" } else { "replicas" });
+        let numbers = |out: &str| metrics(&place.path(&format!("{out}/runs/{name}/metrics.jsonl")));
+        assert_eq!(numbers("apart"), numbers("together"), "{name}");
+        for (out, engine) in [("apart", "plain"), ("together", "replicas")] {
+            let sessions = place.read(&format!("{out}/runs/{name}/sessions.jsonl"));
+            for session in sessions.lines() {
+                let session: serde_json::Value = serde_json::from_str(session).unwrap();
+                assert_eq!(
+                    (&session["engine"], &session["threads"]),
+                    (&engine.into(), &1.into()),
+                    "{session}"
+                );
+            }
         }
     }
 }

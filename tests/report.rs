@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::Place;
+use common::{Place, skip};
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
@@ -40,9 +40,7 @@ fn finished_sweep(place: &Place, runs: &[Ended]) {
 
 /// A sweep folder with these runs.
 fn sweep_of(place: &Place, runs: &[Run]) {
-    for folder in
-        ["configs", "sweeps", "tickets/waiting", "tickets/running", "tickets/done", "tickets/failed"]
-    {
+    for folder in ["configs", "sweeps", "failed"] {
         fs::create_dir_all(place.path(&format!("s/{folder}"))).unwrap();
     }
     fs::write(place.path("s/sweeps/a.toml"), "title = 'made up'\n[[rows]]\nconfig = 'ep-1h'\n").unwrap();
@@ -57,7 +55,6 @@ fn sweep_of(place: &Place, runs: &[Run]) {
         }
         let config = command.output().unwrap().stdout;
         fs::write(place.path(&format!("s/configs/{name}.toml")), config).unwrap();
-        fs::write(place.path(&format!("s/tickets/done/{name}")), "").unwrap();
         fs::create_dir_all(place.path(&format!("s/runs/{name}"))).unwrap();
         let mut lines = String::from(
             "{\"epoch\":0,\"data\":\"mnist\",\"error/test\":90.0,\"angle/total\":45.5,\"collapsed\":false}\n",
@@ -108,7 +105,7 @@ fn browser() -> Option<PathBuf> {
         Command::new(program).arg("--version").output().is_ok_and(|output| output.status.success())
     });
     if found.is_none() {
-        eprintln!("SKIPPED: no Chromium; EQPROP_CHROMIUM may name one");
+        skip("no Chromium; EQPROP_CHROMIUM may name one");
     }
     found
 }

@@ -44,12 +44,13 @@ fn a_job_script_takes_any_path_and_its_signal() {
     assert_eq!(words(&place, "sbatch", submit.trim()), [format!("{out}/slurm.sh")]);
 
     let script = place.read(&format!("{out}/slurm.sh"));
-    // To the batch script, which `exec` makes the worker; without B: only to steps of srun.
+    // To the batch script, which `exec` makes the run's process; without B: only to steps of srun.
     assert!(script.contains("\n#SBATCH --signal=B:TERM@60\n"), "{script}");
     assert!(script.contains(r##"it's 50%% $HOME \"x\" \\/s/slurm-%A_%a.log""##), "{script}");
     let mut task = Command::new("bash")
         .arg(place.path(&format!("{out}/slurm.sh")))
         .current_dir("/")
+        .env("SLURM_ARRAY_TASK_ID", "1")
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
@@ -57,7 +58,12 @@ fn a_job_script_takes_any_path_and_its_signal() {
     wait_for("the checkpoint", || last.is_file());
     Command::new("kill").args(["-TERM", &task.id().to_string()]).status().unwrap();
     assert_eq!(task.wait().unwrap().code(), Some(143));
-    assert!(place.path(&format!("{out}/tickets/waiting/ep-1h-data-seed0")).is_file());
+    let listed = place.eqprop().args(&arguments[..7]).arg("--dry-run").output().unwrap().stdout;
+    let listed = String::from_utf8(listed).unwrap();
+    assert!(
+        listed.lines().any(|line| line.starts_with("ep-1h-data-seed0 ") && line.contains(" waiting ")),
+        "{listed}"
+    );
 
     // No script can hold a path of two lines.
     let arguments = ["sweep", "--config", "s.toml", "--out", "a\nb", "--data-dir", &data, "--slurm"];

@@ -5,7 +5,7 @@ mod common;
 use common::{Place, metrics};
 use std::collections::BTreeSet;
 use std::fs;
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -53,9 +53,12 @@ fn sweep(place: &Place, more: &[&str]) -> Command {
     command
 }
 
+/// The runs that are listed as standing so.
 fn names(place: &Place, state: &str) -> BTreeSet<String> {
-    let entries = fs::read_dir(place.path(&format!("s/tickets/{state}"))).unwrap();
-    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    let listed = sweep(place, &["--dry-run"]).output().unwrap();
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    let words = listed.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    words.filter(|words| words[1] == state).map(|words| words[0].to_string()).collect()
 }
 
 /// The report without what depends on the clock.
@@ -70,14 +73,13 @@ fn report(place: &Place) -> Vec<String> {
 
 fn assert_complete(place: &Place) {
     let reasons: Vec<String> = (names(place, "failed").into_iter())
-        .map(|name| format!("{name}: {}", place.read(&format!("s/tickets/failed/{name}"))))
+        .map(|name| format!("{name}: {}", place.read(&format!("s/failed/{name}"))))
         .collect();
     assert_eq!(reasons.len(), 2, "{reasons:?}");
     assert_eq!(names(place, "done"), RUNS.iter().map(|name| name.to_string()).collect());
-    assert!(names(place, "waiting").is_empty() && names(place, "running").is_empty());
     for name in names(place, "failed") {
         assert!(name.starts_with("cvf-1h-psi0-partial-data-wild-seed"), "{name}");
-        assert!(place.read(&format!("s/tickets/failed/{name}")).contains("diverged"));
+        assert!(place.read(&format!("s/failed/{name}")).contains("diverged"));
     }
 }
 
@@ -131,60 +133,92 @@ fn interrupted_it_saves_its_runs_and_leaves_them_to_the_next() {
     assert_eq!(output.status.code(), Some(130), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(names(&place, "running").is_empty() && names(&place, "done").is_empty());
     assert_eq!(names(&place, "waiting").len() + names(&place, "failed").len(), 8);
+    assert!(begun(RUNS[0]) && begun(RUNS[2]));
 }
 
-#[test]
-fn a_job_arrays_tasks_share_the_runs_and_take_up_what_a_killed_one_left() {
-    let place = place();
-    sweep(&place, &["--slurm"]).stderr(Stdio::null()).status().unwrap();
-    let script = place.read("s/slurm.sh");
-    assert!(script.contains("#SBATCH --array=1-8\n"), "{script}");
-    assert_eq!(names(&place, "waiting").len(), 8);
-    let task = || {
-        let mut command = Command::new("bash");
-        command.arg(place.path("s/slurm.sh")).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
-    };
-    // One task is killed in the middle of its run.
-    let mut victim = task();
-    let deadline = Instant::now() + Duration::from_secs(60);
-    let begun = loop {
-        let running = names(&place, "running");
-        let begun = running
-            .iter()
-            .filter_map(|ticket| ticket.split_once('@'))
-            .map(|(name, _)| name.to_string())
-            .next();
-        if let Some(name) = begun
-            && place.path(&format!("s/checkpoints/{name}/last.safetensors")).is_file()
-        {
-            break name;
-        }
-        assert!(Instant::now() < deadline, "the task does not begin");
-        sleep(Duration::from_millis(5));
-    };
-    victim.kill().unwrap();
-    victim.wait().unwrap();
-    assert!(
-        names(&place, "running").iter().any(|ticket| ticket.starts_with(&begun)),
-        "{begun} was over already"
-    );
+/// How many runs the processes with this output have completed.
+fn completed(outputs: &[Output]) -> usize {
+    let said = outputs.iter().map(|output| String::from_utf8_lossy(&output.stderr).into_owned());
+    said.map(|said| {
+        said.lines().filter(|line| line.starts_with('[') && line.contains(": test error")).count()
+    })
+    .sum()
+}
 
-    let outputs: Vec<_> = (0..8).map(|_| task()).map(|task| task.wait_with_output().unwrap()).collect();
-    assert_complete(&place);
-    // Whoever trains a run writes these lines of its metrics; nothing is there twice.
+/// Every epoch of every run is recorded once.
+fn assert_recorded_once(place: &Place) {
     for run in RUNS {
         let epochs: Vec<u64> = (metrics(&place.path(&format!("s/runs/{run}/metrics.jsonl"))).iter())
             .map(|line| line["epoch"].as_u64().unwrap())
             .collect();
         assert_eq!(epochs, (0..=12).collect::<Vec<_>>(), "{run}");
     }
-    let finished: usize = (outputs.iter())
-        .map(|output| String::from_utf8_lossy(&output.stderr).matches("test error").count())
-        .sum();
-    assert!(finished >= 6, "{finished}");
+}
+
+#[test]
+fn processes_that_train_one_sweep_at_once_share_its_runs() {
+    let place = place();
+    let children = [(); 3].map(|()| {
+        sweep(&place, &["--workers", "1"]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+    });
+    let outputs = children.map(|child| child.wait_with_output().unwrap());
+    for output in &outputs {
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(matches!(output.status.code(), Some(0 | 4)), "{said}");
+    }
+    assert_complete(&place);
+    assert_recorded_once(&place);
+    assert_eq!(completed(&outputs), 6);
+}
+
+#[test]
+fn the_tasks_of_a_job_array_train_each_its_run_and_go_on_when_requeued() {
+    let place = place();
+    sweep(&place, &["--slurm"]).stderr(Stdio::null()).status().unwrap();
+    let script = place.read("s/slurm.sh");
+    assert!(script.contains("#SBATCH --array=1-8\n"), "{script}");
+    assert_eq!(names(&place, "waiting").len(), 8);
+    let task = |index: usize| {
+        let mut command = Command::new("bash");
+        command.arg(place.path("s/slurm.sh")).env("SLURM_ARRAY_TASK_ID", index.to_string());
+        command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    // One task is killed in the middle of its run, the first of the plan.
+    let mut victim = task(1);
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !place.path(&format!("s/checkpoints/{}/last.safetensors", RUNS[0])).is_file() {
+        assert!(Instant::now() < deadline, "the task does not begin");
+        sleep(Duration::from_millis(2));
+    }
+    victim.kill().unwrap();
+    victim.wait().unwrap();
+    assert!(names(&place, "waiting").contains(RUNS[0]), "{} was over already", RUNS[0]);
+
+    // The first comes twice, as where the system has not noticed that a task is gone: one waits for the other.
+    let tasks: Vec<_> = (1..=8).chain([1]).map(task).collect();
+    let outputs: Vec<_> = tasks.into_iter().map(|task| task.wait_with_output().unwrap()).collect();
+    assert_complete(&place);
+    assert_recorded_once(&place);
+    assert_eq!(completed(&outputs), 6);
+    let statuses: Vec<_> = outputs.iter().map(|output| output.status.code().unwrap()).collect();
+    assert_eq!(statuses, [0, 0, 0, 4, 0, 0, 0, 4, 0]);
     // A task that comes too late finds nothing to do.
-    let output = task().wait_with_output().unwrap();
-    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    for index in [1, 4] {
+        let output = task(index).wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{said}");
+        assert!(said.contains(if index == 1 { "is done" } else { "has failed" }), "{said}");
+    }
+    let output = task(9).wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("--task 9") && said.contains("has 8 runs"), "{said}");
+
+    // The indices are places in the plan, whatever of it is asked for.
+    let more = ["--slurm", "--set", "training.epochs=13", "--only", "cvf-1h-psi90-*"];
+    sweep(&place, &more).stderr(Stdio::null()).status().unwrap();
+    let script = place.read("s/slurm.sh");
+    assert!(script.contains("#SBATCH --array=3,7\n"), "{script}");
 }
 
 #[test]
@@ -198,9 +232,18 @@ fn listing_touches_nothing_and_going_on_adds_only_what_is_new() {
     assert!(listed.contains("8 runs; those to be done take about"), "{listed}");
     assert!(!place.path("s").exists());
 
+    // All are planned, and only what is asked for is trained.
+    assert!(
+        sweep(&place, &["--slurm", "--set", "training.epochs=1"])
+            .stderr(Stdio::null())
+            .status()
+            .unwrap()
+            .success()
+    );
     let some = ["--only", "ep-1h-*", "--set", "training.epochs=2"];
     assert!(sweep(&place, &some).stderr(Stdio::null()).status().unwrap().success());
-    assert_eq!(names(&place, "done").len(), 2);
+    assert_eq!(names(&place, "done"), BTreeSet::from([RUNS[0].to_string(), RUNS[1].to_string()]));
+    assert_eq!(names(&place, "waiting").len(), 6);
     let first = fs::read(place.path("s/runs/ep-1h-data-seed0/metrics.jsonl")).unwrap();
     // The same again does nothing; more epochs go on; other science is refused.
     assert!(sweep(&place, &some).stderr(Stdio::null()).status().unwrap().success());
@@ -223,19 +266,30 @@ fn mistakes_are_one_paragraph() {
     let place = place();
     for (arguments, status, expected) in [
         (&["sweep", "--config", "nowhere.toml"][..], 1, "nowhere.toml: cannot be read as a sweep"),
-        (&["sweep", "--worker", "--out", "nowhere"], 1, "nowhere: holds no sweep"),
+        (&["sweep", "--task", "1", "--out", "nowhere"], 1, "nowhere: holds no sweep"),
         (&["report", "nowhere"], 1, "nowhere: holds no sweep"),
         (
             &["sweep", "--config", "small.toml", "--data-dir", "data", "--only", "x*"],
             2,
             "small.toml: --only leaves nothing to run",
         ),
-        (&["sweep", "--config", "small.toml", "--workers", "0"], 2, "--workers <N>': 0 is not in 1..=1024"),
     ] {
         let output = place.eqprop().args(arguments).output().unwrap();
         let said = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(status), "{said}");
         assert!(said.contains(expected) && !said.contains("panicked"), "{said}");
+    }
+    // What there was in earlier versions says what there is instead.
+    let config = ["--config", "small.toml", "--data-dir", "data"];
+    for (arguments, expected) in [
+        (&["--worker", "--out", "nowhere"][..], "--task N"),
+        (&[&config[..], &["--together"]].concat(), "leave it out"),
+        (&[&config[..], &["--set", "training.replicas=3"]].concat(), "grid.training.seed"),
+    ] {
+        let output = place.eqprop().arg("sweep").args(arguments).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains(expected), "{said}");
     }
     assert!(!place.path("sweeps").exists() && !place.path("nowhere").exists());
 }
@@ -244,27 +298,34 @@ fn mistakes_are_one_paragraph() {
 fn a_run_that_another_process_has_is_left_to_it_and_one_that_cannot_be_is_marked_failed() {
     let place = place();
     assert!(sweep(&place, &["--slurm", "--only", "ep-*"]).stderr(Stdio::null()).status().unwrap().success());
-    // The first run is in other hands, who are silent but alive; the second asks for more than there is.
+    // Another process has the first run; the second has lost its checkpoints.
     for folder in ["runs", "checkpoints"] {
         fs::create_dir_all(place.path(&format!("s/{folder}/{}", RUNS[0]))).unwrap();
     }
     let held = fs::File::create(place.path(&format!("s/runs/{}/lock", RUNS[0]))).unwrap();
     held.try_lock().unwrap();
-    let config = place.path(&format!("s/configs/{}.toml", RUNS[1]));
-    let text = fs::read_to_string(&config).unwrap();
-    assert!(text.contains("[64, 24, 4]"), "{text}");
-    fs::write(&config, text.replace("[64, 24, 4]", "[64, 2305843009213693952, 4]")).unwrap();
-    let worker =
-        || place.eqprop().args(["sweep", "--worker", "--out", "s", "--data-dir", "data"]).output().unwrap();
-    let output = worker();
+    let lost = place.path(&format!("s/runs/{}", RUNS[1]));
+    fs::create_dir_all(&lost).unwrap();
+    fs::write(lost.join("metrics.jsonl"), "{\"epoch\":5}\n").unwrap();
+    let train = || sweep(&place, &["--only", "ep-*"]).output().unwrap();
+    assert_eq!(names(&place, "running"), BTreeSet::from([RUNS[0].to_string()]));
+    let output = train();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(said.contains("another process is at work there"), "{said}");
+    assert!(said.contains("1 left, 1 of them with other processes"), "{said}");
+    assert_eq!(output.status.code(), Some(4), "{said}");
     assert_eq!(names(&place, "failed"), BTreeSet::from([RUNS[1].to_string()]));
-    assert!(said.contains(RUNS[1]), "{said}");
-    assert_eq!(names(&place, "waiting"), BTreeSet::from([RUNS[0].to_string()]));
+    assert!(place.read(&format!("s/failed/{}", RUNS[1])).contains("has recorded 5 epochs"), "{said}");
+    assert_eq!(names(&place, "running"), BTreeSet::from([RUNS[0].to_string()]));
     drop(held);
-    assert!(worker().status.success());
+    assert!(train().status.success());
     assert_eq!(names(&place, "done"), BTreeSet::from([RUNS[0].to_string()]));
+    // What has failed is tried once more only where that is asked for.
+    assert_eq!(names(&place, "failed"), BTreeSet::from([RUNS[1].to_string()]));
+    fs::remove_dir_all(&lost).unwrap();
+    let again = sweep(&place, &["--only", "ep-*", "--retry-failed"]).stderr(Stdio::null()).status().unwrap();
+    assert!(again.success());
+    assert_eq!(names(&place, "done").len(), 2);
 }
 
 #[test]

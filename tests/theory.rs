@@ -2,7 +2,8 @@
 //! convergence in β and η, and properties of random small networks.
 
 use candle_core::{DType, Device, Result, Tensor, Var};
-use eqprop::engine::{self, Batch, EngineKind};
+use eqprop::data::Batch;
+use eqprop::engine::{self, EngineKind};
 use eqprop::learning::angle::{Comparison, Trace};
 use eqprop::learning::{Lesson, Protocol, Rule, SigmaPrime, Step, hebbian_update};
 use eqprop::model::dynamics::{Nudge, Time};

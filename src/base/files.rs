@@ -1,9 +1,9 @@
 //! Files that are whole or absent under their final names, and folders in which nothing gets lost.
 
 use super::lock;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use tempfile::Builder;
 use tracing::{info, warn};
@@ -32,14 +32,14 @@ pub fn write_atomically(path: &Path, contents: &[u8]) -> Result<()> {
     let attempt = || -> std::io::Result<()> {
         let mut file = temporaries().tempfile_in(folder)?;
         file.write_all(contents)?;
-        file.as_file().sync_all()?;
+        sync(file.as_file())?;
         #[cfg(unix)]
         {
             use std::os::unix::fs::PermissionsExt;
             file.as_file().set_permissions(fs::Permissions::from_mode(0o644))?;
         }
         file.persist(path)?;
-        File::open(folder)?.sync_all()
+        sync(&File::open(folder)?)
     };
     attempt().with_context(|| {
         format!(
@@ -48,6 +48,13 @@ pub fn write_atomically(path: &Path, contents: &[u8]) -> Result<()> {
             path.display()
         )
     })
+}
+
+/// Waits until a file or folder would survive a power cut.
+fn sync(file: &File) -> io::Result<()> {
+    #[cfg(test)]
+    tests::SYNCED.with(|synced| synced.borrow_mut().push(file.metadata().is_ok_and(|m| m.is_dir())));
+    file.sync_all()
 }
 
 /// Makes `path` another name of the file `original`, at once; what `path` was before is gone.
@@ -109,10 +116,10 @@ const MOST_TEXT: u64 = 1 << 20;
 ///
 /// # Errors
 /// Where it cannot be opened or is no regular file. The caller names it.
-pub fn open(path: &Path) -> Result<(File, u64)> {
+pub fn open(path: &Path) -> io::Result<(File, u64)> {
     // Before opening: that waits, where a pipe has no writer.
     if !fs::metadata(path)?.is_file() {
-        bail!("it is a folder, a pipe or a device: give a regular file");
+        return Err(io::Error::other("it is a folder, a pipe or a device: give a regular file"));
     }
     let file = File::open(path)?;
     let size = file.metadata()?.len();
@@ -123,11 +130,11 @@ pub fn open(path: &Path) -> Result<(File, u64)> {
 ///
 /// # Errors
 /// As [`open`], and where it is too large or not UTF-8. The caller names it.
-pub fn read_text(path: &Path) -> Result<String> {
+pub fn read_text(path: &Path) -> io::Result<String> {
     let mut text = String::new();
     open(path)?.0.take(MOST_TEXT + 1).read_to_string(&mut text)?;
     if text.len() as u64 > MOST_TEXT {
-        bail!("it has more than {MOST_TEXT} bytes");
+        return Err(io::Error::other(format!("it has more than {MOST_TEXT} bytes")));
     }
     Ok(text)
 }
@@ -145,4 +152,25 @@ pub fn holds_anything(path: &Path) -> bool {
     let counts = |name: &str| name != lock::FILE && !is_temporary(name);
     fs::read_dir(path)
         .is_ok_and(|entries| entries.flatten().any(|entry| entry.file_name().to_str().is_none_or(counts)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::RefCell;
+
+    thread_local! {
+        /// What has been synced, in order: whether it was a folder.
+        pub static SYNCED: RefCell<Vec<bool>> = const { RefCell::new(Vec::new()) };
+    }
+
+    #[test]
+    fn what_is_written_is_synced_and_then_its_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a");
+        write_atomically(&path, b"old").unwrap();
+        write_atomically(&path, b"new").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+        assert_eq!(SYNCED.take(), [false, true, false, true]);
+    }
 }

@@ -2,7 +2,6 @@
 //! The system lets go of it when the process ends, in whatever way.
 
 use anyhow::{Context, Result};
-use std::fmt;
 use std::fs::{self, File, TryLockError};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -21,24 +20,12 @@ pub struct Lock {
 }
 
 /// Another process has the folder.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{}: {holder} is at work there: let it end, or stop it, and say this again", .folder.display())]
 pub struct Held {
     folder: PathBuf,
     holder: String,
 }
-
-impl fmt::Display for Held {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        write!(
-            f,
-            "{}: {} is at work there: let it end, or stop it, and say this again",
-            self.folder.display(),
-            self.holder
-        )
-    }
-}
-
-impl std::error::Error for Held {}
 
 impl Lock {
     /// Locks a folder that exists.
@@ -55,7 +42,13 @@ impl Lock {
             .truncate(false)
             .open(&path)
             .with_context(complaint)?;
-        match file.try_lock() {
+        let mut locked = file.try_lock();
+        if let Err(TryLockError::WouldBlock) = locked {
+            // Perhaps somebody only looks who has it, as `is_held` does, and is done at once.
+            sleep(Duration::from_millis(10));
+            locked = file.try_lock();
+        }
+        match locked {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 let holder = fs::read_to_string(&path).unwrap_or_default();
@@ -76,6 +69,12 @@ impl Lock {
         let holder = format!("process {} on {}\n", std::process::id(), host());
         file.set_len(0).and_then(|()| file.write_all(holder.as_bytes())).with_context(complaint)?;
         Ok(Self { _file: file })
+    }
+
+    /// Whether some process has the folder locked. Writes nothing.
+    pub fn is_held(folder: &Path) -> bool {
+        File::open(folder.join(FILE))
+            .is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
     }
 
     /// As [`Lock::take`], but waits so long for another process to be done.

@@ -1,8 +1,7 @@
 //! The names of runs. They become names of folders, so each is checked wherever it comes from: the command
 //! line, a checkpoint's metadata, a sweep's plan, the name of a data folder.
 
-use crate::base::output::usage;
-use anyhow::Result;
+use crate::base::output::{Usage, usage};
 
 /// The longest name in bytes; file systems take 255, of which `.1`, `-data` and the like need some.
 const LONGEST: usize = 200;
@@ -12,7 +11,7 @@ const LONGEST: usize = 200;
 ///
 /// # Errors
 /// Says what is wrong with it, and where it stands.
-pub fn check(name: &str, place: &str) -> Result<()> {
+pub fn check(name: &str, place: &str) -> Result<(), Usage> {
     let problem = if name.is_empty() {
         "it is empty"
     } else if name.contains(['/', '\\']) {
@@ -34,7 +33,7 @@ pub fn check(name: &str, place: &str) -> Result<()> {
 ///
 /// # Errors
 /// Where `name` cannot name a run.
-pub fn on_data(name: &str, data: &str) -> Result<String> {
+pub fn on_data(name: &str, data: &str) -> Result<String, Usage> {
     check(name, "--name")?;
     if data == "mnist" || name.contains(data) {
         return Ok(name.to_string());

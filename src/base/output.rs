@@ -5,16 +5,9 @@ use std::fmt;
 use std::io::{self, ErrorKind, Write};
 
 /// What a user asked for is wrong: a value, a key, a combination. Exit status 2.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
 pub struct Usage(pub String);
-
-impl fmt::Display for Usage {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for Usage {}
 
 /// Returns a [`Usage`] error with a formatted message, as `bail!` does any error.
 macro_rules! usage {
@@ -23,16 +16,9 @@ macro_rules! usage {
 pub(crate) use usage;
 
 /// stdout does not take a result.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("the result cannot be written to standard output: {0}")]
 struct Unwritten(io::Error);
-
-impl fmt::Display for Unwritten {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        write!(f, "the result cannot be written to standard output: {}", self.0)
-    }
-}
-
-impl std::error::Error for Unwritten {}
 
 /// Writes a result to stdout, whole.
 ///
@@ -48,15 +34,15 @@ pub fn unwritten(error: io::Error) -> anyhow::Error {
     Unwritten(error).into()
 }
 
-/// Says what went wrong, unless nobody is left to listen, and returns the exit status: 2 for wrong usage, 141
+/// Says what went wrong, unless nobody is left to listen, and returns the exit status: 2 for `wrong_usage`, 141
 /// where the reader of stdout is gone, as SIGPIPE would give, and 1 otherwise.
-pub fn complain(error: &anyhow::Error) -> u8 {
+pub fn complain(error: &anyhow::Error, wrong_usage: bool) -> u8 {
     let gone = |unwritten: &Unwritten| unwritten.0.kind() == ErrorKind::BrokenPipe;
     if error.downcast_ref().is_some_and(gone) {
         return 128 + 13;
     }
     say(&format!("eqprop: {error:#}\n"));
-    if error.downcast_ref::<Usage>().is_some() { 2 } else { 1 }
+    if wrong_usage { 2 } else { 1 }
 }
 
 /// Says on stderr what went wrong; words of the user's are in it.

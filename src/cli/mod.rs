@@ -11,8 +11,7 @@ use crate::data;
 use crate::engine::{self, cpu::Isa};
 use crate::learning::Rule;
 use crate::model::Parameters;
-use crate::run::{self, Interrupt, Options, Outcome, Resume, Run, Shared, checkpoint, replicas};
-use crate::run::{thread_pool, with_threads};
+use crate::run::{self, Interrupt, Options, Outcome, Resume, Run, Shared, checkpoint, with_threads};
 use crate::telemetry::progress::Display;
 use anyhow::{Context, Result, bail};
 use clap::builder::RangedU64ValueParser;
@@ -273,13 +272,6 @@ fn run_train(args: TrainArgs) -> Result<u8> {
         dry_run: args.dry_run,
     };
     let shared = Shared::new(data_folder(args.data_dir)?);
-    let replicas = match &options.resume {
-        Some(Resume::File(_)) if args.config.config.is_none() && args.config.algo.is_none() => 1,
-        _ => Resolved::new(&choices)?.config.training.replicas,
-    };
-    if replicas > 1 {
-        return train_replicas(&choices, &options, shared, args.threads);
-    }
     let outcome = with_threads(args.threads, || {
         let Some(run) = Run::prepare(&choices, &options, &shared)? else {
             return Ok(Outcome::Done);
@@ -294,29 +286,11 @@ fn run_train(args: TrainArgs) -> Result<u8> {
     Ok(status(outcome))
 }
 
-/// Replicas that compute together do so on all threads; others each on a thread, or several where there are more.
-fn train_replicas(
-    choices: &Choices,
-    options: &Options,
-    shared: Shared,
-    threads: Option<usize>,
-) -> Result<u8> {
-    let pool = thread_pool(threads)?;
-    let threads = pool.current_num_threads();
-    let shared = shared.with_replicas(Some(pool));
-    let config = Resolved::new(choices)?.config;
-    let replicas = config.training.replicas;
-    let device = shared.device(config.training.device)?;
-    let (at_a_time, each) = match shared.together(&config, &device) {
-        true => (replicas, 1),
-        false => (replicas.min(threads), (threads / replicas).max(1)),
-    };
-    let runs = with_threads(Some(each), || replicas::prepare(choices, options, &shared))?;
-    if options.dry_run {
-        output::result(&runs.iter().map(|run| run.outline() + "\n").collect::<String>())?;
-        return Ok(0);
-    }
-    Ok(status(replicas::train_all(runs, at_a_time, each, &Interrupt::listen()?)?))
+/// Whether an error, of whatever room, says that what was asked for is wrong.
+pub fn is_usage(error: &anyhow::Error) -> bool {
+    error.is::<Usage>()
+        || matches!(error.downcast_ref(), Some(data::Error::Usage(_)))
+        || matches!(error.downcast_ref(), Some(config::Error::Usage(_)))
 }
 
 fn status(outcome: Outcome) -> u8 {

@@ -1,19 +1,26 @@
 //! The command that trains many runs.
 
 use super::{count, data_folder, environment, settings};
+use crate::base::lock::Lock;
 use crate::base::output::{self, shell_word, usage};
 use crate::config::Choices;
 use crate::data::DataChoice;
 use crate::run::{Interrupt, Shared, with_threads};
-use crate::sweep::{Estimator, Folder, Planned, State, SweepFile, work};
+use crate::sweep::{Entry, Estimator, MOST_RUNS, Planned, State, SweepFile, SweepFolder, Tally, work};
 use crate::telemetry::board::Board;
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use clap::builder::RangedU64ValueParser;
 use glob::Pattern;
 use indicatif::HumanDuration;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 use tracing::info;
+
+/// How long the task of a job array waits for a run that another process has.
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Exit status where runs failed while the sweep itself went well.
 const SOME_FAILED: u8 = 4;
@@ -21,27 +28,24 @@ const SOME_FAILED: u8 = 4;
 #[derive(Debug, Args)]
 pub struct SweepArgs {
     /// The sweep: rows × grid. Those of the paper are in configs/reproduce/.
-    #[arg(long, value_name = "FILE", required_unless_present = "worker")]
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["task", "worker"])]
     config: Option<PathBuf>,
     /// The sweep's folder; what is there is kept and continued [default: sweeps/ and the name of FILE].
-    #[arg(long, value_name = "DIR", required_unless_present = "config")]
+    #[arg(long, value_name = "DIR", required_unless_present_any = ["config", "worker"])]
     out: Option<PathBuf>,
-    /// Runs at a time, one thread each [default: one a core; on a GPU as many as fit].
+    /// Runs at a time, one thread each [default: one a core; on a GPU as many as fit, which compute together].
     #[arg(long, value_name = "N", value_parser = count())]
     workers: Option<usize>,
     /// Where to compute: auto, cpu or cuda.
     #[arg(long, value_name = "DEVICE")]
     device: Option<String>,
-    /// Let runs of one shape compute together, as replicas; always so on a GPU.
-    #[arg(long)]
-    together: bool,
     /// Folder with the four IDX files of a data set, raw or .gz [env: EQPROP_DATA].
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
     /// Set any key in every run, for example --set training.epochs=5; beats all else.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// Only runs whose name matches, for example --only 'cvf-1h-*-seed0'; may be given more than once.
+    /// Plan and train only runs whose name matches, for example --only 'cvf-1h-*-seed0'; may be given more than once.
     #[arg(long, value_name = "PATTERN")]
     only: Vec<Pattern>,
     /// Try runs that have failed once more.
@@ -53,25 +57,38 @@ pub struct SweepArgs {
     /// Write a Slurm job array for the runs, and train nothing.
     #[arg(long)]
     slurm: bool,
-    /// Take one run of the sweep in --out and train it: what each task of a job array does.
-    #[arg(long, conflicts_with_all = ["config", "workers", "device", "together", "set", "only", "retry_failed", "dry_run", "slurm"])]
+    /// Train the N-th run of the plan in --out and no other: what each task of a job array does.
+    #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1..=MOST_RUNS as u64),
+        conflicts_with_all = ["config", "workers", "device", "set", "only", "retry_failed", "dry_run", "slurm"])]
+    task: Option<usize>,
+    /// A flag of earlier versions.
+    #[arg(long, hide = true)]
     worker: bool,
+    /// A flag of earlier versions.
+    #[arg(long, hide = true)]
+    together: bool,
 }
 
 pub fn sweep(args: SweepArgs) -> Result<u8> {
+    if args.worker {
+        usage!(
+            "--worker is no flag any more: the tasks of a job array are `eqprop sweep --task N --out DIR`, N counting \
+             the runs of the plan from 1; --slurm writes the script anew"
+        );
+    }
+    if args.together {
+        usage!(
+            "--together is no flag any more: runs of one shape compute together wherever that pays, which is on a \
+             GPU; leave it out"
+        );
+    }
     let data_dir = data_folder(args.data_dir)?;
     let shared = Shared::new(data_dir.clone());
-    let (Some(config), false) = (&args.config, args.worker) else {
-        let folder = Folder::new(args.out.context("--worker needs --out")?);
-        if folder.entries()?.is_empty() {
-            bail!(
-                "{}: holds no sweep; make one with `eqprop sweep --config … --out …`",
-                folder.path.display()
-            );
-        }
-        return train(&folder, &shared, 1, true);
+    let Some(config) = &args.config else {
+        let folder = SweepFolder::new(args.out.context("--task needs --out")?);
+        return train_task(&folder, args.task.context("--task is missing")?, &shared);
     };
-    let folder = Folder::new(match args.out {
+    let folder = SweepFolder::new(match args.out {
         Some(out) => out,
         None => Path::new("sweeps").join(config.file_stem().context("the sweep file has no name")?),
     });
@@ -83,28 +100,19 @@ pub fn sweep(args: SweepArgs) -> Result<u8> {
     let planned = plan(config, &overrides, &args.only, &shared)?;
     let room = planned.iter().map(|(run, _)| shared.room_for(&run.resolved.config));
     let room = room.collect::<Result<Vec<_>>>()?.into_iter().min().flatten();
-    let shared = if room.is_some() || args.together { shared.with_replicas(None) } else { shared };
+    let shared = if room.is_some() { shared.computing_together() } else { shared };
     let cores = || std::thread::available_parallelism().map_or(1, |cores| cores.get());
     let workers = args.workers.or(room).unwrap_or_else(cores);
     if args.dry_run {
         return list(&folder, &planned, workers);
     }
     folder.add(config, &planned, args.retry_failed)?;
+    let ours: BTreeSet<&str> = planned.iter().map(|(run, _)| run.name.as_str()).collect();
     if args.slurm {
-        let open: Vec<f64> = (folder.standing()?.into_iter())
-            .filter(|(_, done)| *done < 1.0)
-            .map(|(entry, _)| entry.seconds)
-            .collect();
-        if open.is_empty() {
-            info!("every run of {} is done: there is nothing to submit", folder.path.display());
-            return Ok(0);
-        }
-        let longest = open.iter().copied().fold(0.0, f64::max);
-        let script = folder.write_slurm_script(open.len(), longest, data_dir.as_deref())?;
-        info!("{} runs; submit them with: sbatch {}", open.len(), shell_word(script.display()));
-        return Ok(0);
+        return write_script(&folder, &ours, data_dir.as_deref());
     }
-    train(&folder, &shared, workers, false)
+    let entries = folder.entries()?.into_iter().filter(|entry| ours.contains(entry.name.as_str())).collect();
+    train(&folder, entries, &shared, workers)
 }
 
 /// The runs of a sweep file, each with an estimate of its time in seconds.
@@ -144,19 +152,21 @@ fn plan(path: &Path, overrides: &Choices, only: &[Pattern], shared: &Shared) -> 
 }
 
 /// The runs, how they stand and how long they should take, to standard output.
-fn list(folder: &Folder, planned: &[(Planned, f64)], workers: usize) -> Result<u8> {
+fn list(folder: &SweepFolder, planned: &[(Planned, f64)], workers: usize) -> Result<u8> {
     let duration =
         |seconds: f64| HumanDuration(Duration::from_secs_f64(seconds.clamp(0.0, 1e12))).to_string();
+    let entries = folder.entries()?;
     let mut open = 0.0;
     let mut longest: f64 = 0.0;
     let mut text = String::new();
     for (run, seconds) in planned {
-        let state = match folder.state(&run.name)? {
-            None => "new",
-            Some(State::Waiting) => "waiting",
-            Some(State::Running) => "running",
-            Some(State::Done) => "done",
-            Some(State::Failed(_)) => "failed",
+        let state = folder.state(&run.name)?;
+        let state = match state {
+            State::Done => "done",
+            State::Failed(_) => "failed",
+            State::Open(_) if Lock::is_held(&folder.runs().join(&run.name)) => "running",
+            State::Open(_) if entries.iter().any(|entry| entry.name == run.name) => "waiting",
+            State::Open(_) => "new",
         };
         if !matches!(state, "done" | "failed") {
             open += seconds;
@@ -175,31 +185,94 @@ fn list(folder: &Folder, planned: &[(Planned, f64)], workers: usize) -> Result<u
     Ok(0)
 }
 
-fn train(folder: &Folder, shared: &Shared, workers: usize, one_each: bool) -> Result<u8> {
-    let interrupt = Interrupt::listen()?;
-    let standing = folder.standing()?.into_iter();
-    let standing = standing.map(|(entry, done)| (entry.name, entry.seconds, done));
-    let board = Board::new(standing, workers);
-    let tally = work(folder, shared, workers, one_each, &board, &interrupt)?;
-    drop(board);
-    let count = |wanted: fn(&State) -> bool| -> Result<usize> {
-        let mut count = 0;
-        for entry in folder.entries()? {
-            count += usize::from(folder.state(&entry.name)?.as_ref().is_some_and(wanted));
+/// Writes a job array for those of `ours` that are open.
+fn write_script(folder: &SweepFolder, ours: &BTreeSet<&str>, data_dir: Option<&Path>) -> Result<u8> {
+    let mut tasks = Vec::new();
+    let mut longest: f64 = 0.0;
+    for (task, entry) in (1..).zip(folder.entries()?) {
+        if ours.contains(entry.name.as_str()) && matches!(folder.state(&entry.name)?, State::Open(_)) {
+            tasks.push(task);
+            longest = longest.max(entry.seconds);
         }
-        Ok(count)
-    };
-    let done = count(|state| *state == State::Done)?;
-    let failed = count(|state| matches!(state, State::Failed(_)))?;
-    let elsewhere = count(|state| *state == State::Running)?;
-    let left = folder.entries()?.len() - done - failed - elsewhere;
+    }
+    if tasks.is_empty() {
+        info!("no run of {} is left to be done: there is nothing to submit", folder.path.display());
+        return Ok(0);
+    }
+    let script = folder.write_slurm_script(&tasks, longest, data_dir)?;
+    info!("{} runs; submit them with: sbatch {}", tasks.len(), shell_word(script.display()));
+    Ok(0)
+}
+
+/// Trains these runs of the plan.
+fn train(folder: &SweepFolder, entries: Vec<Entry>, shared: &Shared, workers: usize) -> Result<u8> {
+    let interrupt = Interrupt::listen()?;
+    let mut open = Vec::new();
+    let mut standing = Vec::new();
+    for entry in &entries {
+        let state = folder.state(&entry.name)?;
+        standing.push((entry.name.clone(), entry.seconds, state.share()));
+        if let State::Open(_) = state {
+            open.push(entry.name.clone());
+        }
+    }
+    let board = Board::new(standing, workers);
+    let tally = work(folder, open, shared, workers, &board, &interrupt)?;
+    drop(board);
+    let (mut done, mut failed) = (0, 0);
+    for entry in &entries {
+        match folder.state(&entry.name)? {
+            State::Done => done += 1,
+            State::Failed(_) => failed += 1,
+            State::Open(_) => {}
+        }
+    }
+    let elsewhere = tally.elsewhere.len();
+    let left = entries.len() - done - failed;
     info!(
-        "{}: {done} runs done, {failed} failed, {elsewhere} with other workers, {left} left",
+        "{}: {done} runs done, {failed} failed, {left} left, {elsewhere} of them with other processes",
         folder.path.display()
     );
+    Ok(status(&tally, &interrupt))
+}
+
+/// Trains the run in this place of the plan, counted from 1. A task that is requeued may come before the system has
+/// noticed that its predecessor is gone, so it waits a while for a run that another process has.
+fn train_task(folder: &SweepFolder, task: usize, shared: &Shared) -> Result<u8> {
+    let entries = folder.entries()?;
+    if entries.is_empty() {
+        bail!("{}: holds no sweep; make one with `eqprop sweep --config … --out …`", folder.path.display());
+    }
+    let Some(entry) = entries.get(task - 1) else {
+        usage!("--task {task}: the plan in {} has {} runs", folder.path.display(), entries.len());
+    };
+    let interrupt = Interrupt::listen()?;
+    let name = &entry.name;
+    let state = folder.state(name)?;
+    if let State::Done | State::Failed(_) = state {
+        let how = if state == State::Done { "is done" } else { "has failed; --retry-failed plans it anew" };
+        info!("{}: run {name} {how}", folder.path.display());
+        return Ok(0);
+    }
+    let board = Board::new([(name.clone(), entry.seconds, state.share())], 1);
+    let begun = Instant::now();
+    loop {
+        let tally = work(folder, vec![name.clone()], shared, 1, &board, &interrupt)?;
+        if tally.elsewhere.is_empty() || interrupt.signal().is_some() {
+            return Ok(status(&tally, &interrupt));
+        }
+        if begun.elapsed() > PATIENCE {
+            bail!("{}: another process has run {name}, which is left to it", folder.path.display());
+        }
+        sleep(Duration::from_secs(1));
+    }
+}
+
+/// The exit status after so much work.
+fn status(tally: &Tally, interrupt: &Interrupt) -> u8 {
     match interrupt.signal() {
-        Some(signal) => Ok(128 + signal as u8),
-        None if tally.failed > 0 => Ok(SOME_FAILED),
-        None => Ok(0),
+        Some(signal) => 128 + signal as u8,
+        None if tally.failed > 0 => SOME_FAILED,
+        None => 0,
     }
 }

@@ -5,8 +5,6 @@ use super::{Config, Problem};
 
 /// The most hidden layers a preset is derived for.
 pub const MOST_HIDDEN_LAYERS: usize = 100;
-/// The most runs that train at once in one process: each has a thread, and more would only wait for each other.
-pub const MOST_REPLICAS: usize = 256;
 /// The most neurons in a layer.
 const MOST_NEURONS: usize = 1_000_000;
 /// The most weights and biases: 4 GiB of 32-bit floats.
@@ -30,7 +28,6 @@ pub fn check(config: &Config) -> Result<(), Problem> {
         ),
         ("training.epochs", training.epochs, 1_000_000, "epochs"),
         ("training.batch_size", training.batch_size, 1 << 16, "images"),
-        ("training.replicas", training.replicas, MOST_REPLICAS, "runs at once"),
         ("training.keep_checkpoints", training.keep_checkpoints, 1_000_000, "files (0 keeps all)"),
         ("training.angle_minibatches", training.angle_minibatches, 10_000, "minibatches"),
     ];

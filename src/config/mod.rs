@@ -1,11 +1,12 @@
 //! The configuration of a run: what it holds, and what of it is possible.
 
 mod bounds;
+mod error;
 mod older;
 mod presets;
 mod resolve;
 
-pub use bounds::MOST_REPLICAS;
+pub use error::{Error, Result};
 pub use older::of_any_version;
 pub use presets::{PRESETS, Preset};
 pub use resolve::{Choices, OTHER_VARIABLES, Origin, Resolved, given_value, parse_value};
@@ -105,9 +106,6 @@ pub struct TrainingConfig {
     pub batch_size: usize,
     /// Fixes everything that is drawn.
     pub seed: u64,
-    /// How many runs to train at once, of this seed and of those after it.
-    #[serde(default = "one")]
-    pub replicas: usize,
     /// Minibatches between checkpoints.
     pub checkpoint_every: u64,
     /// How many numbered checkpoints to keep; 0 keeps all.
@@ -134,11 +132,6 @@ pub struct TrainingConfig {
     pub angle_minibatches: usize,
     /// Measure it before training (always) and then every so many epochs; 0 only before.
     pub angle_every: usize,
-}
-
-/// The replicas of checkpoints from before there were any.
-fn one() -> usize {
-    1
 }
 
 /// Nothing is held out in the paper, and in checkpoints from before anything could be.
@@ -180,11 +173,12 @@ pub enum DeviceChoice {
 
 /// Keys that may differ between a run and its resumption: they change how far and how often it
 /// saves, not what it computes.
-pub const NOT_SCIENCE: [&str; 4] =
-    ["training.epochs", "training.checkpoint_every", "training.keep_checkpoints", "training.replicas"];
+pub const NOT_SCIENCE: [&str; 3] =
+    ["training.epochs", "training.checkpoint_every", "training.keep_checkpoints"];
 
 /// What is wrong with a configuration: a key, and what to do about it.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, PartialEq, thiserror::Error)]
+#[error("{key}: {message}")]
 pub struct Problem {
     /// The key.
     pub key: &'static str,
@@ -197,14 +191,20 @@ impl Config {
     ///
     /// # Errors
     /// The first problem found.
-    pub fn validate(&self) -> Result<(), Problem> {
+    pub fn validate(&self) -> std::result::Result<(), Problem> {
         let Config { network, learning, training } = self;
         let dims = &network.dims.0;
         let tied = self.tied();
         let rule = learning.rule.name();
         let real = network.time == TimeChoice::Real;
         let baseline = !learning.rule.hebbian();
-        let checks: [(bool, &'static str, String); 26] = [
+        let no_kernel = match training.engine {
+            EngineKind::Kernel if dims.len() >= 3 => {
+                engine::cuda::obstacle(&self.model(), &self.protocol(), training.dtype.dtype())
+            }
+            _ => None,
+        };
+        let checks: [(bool, &'static str, String); 27] = [
             (
                 dims.len() >= 3 && dims.iter().all(|&d| d > 0),
                 "network.dims",
@@ -303,7 +303,6 @@ impl Config {
                 ),
             ),
             (training.epochs >= 1, "training.epochs", "must be at least 1".into()),
-            (training.replicas >= 1, "training.replicas", "must be at least 1 run".into()),
             (training.batch_size >= 1, "training.batch_size", "must be at least 1 image".into()),
             (
                 training.checkpoint_every >= 1,
@@ -321,6 +320,16 @@ impl Config {
                 training.engine != EngineKind::Fused || training.device != DeviceChoice::Cuda,
                 "training.engine",
                 "\"fused\" runs on the CPU only: choose device = \"cpu\" or engine = \"auto\"".into(),
+            ),
+            (
+                training.engine != EngineKind::Kernel || training.device != DeviceChoice::Cpu,
+                "training.engine",
+                "\"kernel\" runs on a GPU only: choose device = \"cuda\" or engine = \"auto\"".into(),
+            ),
+            (
+                training.engine != EngineKind::Kernel || no_kernel.is_none(),
+                "training.engine",
+                format!("\"kernel\" {}: choose engine = \"auto\"", no_kernel.unwrap_or_default()),
             ),
         ];
         match checks.into_iter().find(|(possible, ..)| !possible) {

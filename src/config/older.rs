@@ -5,11 +5,24 @@ use serde::{Deserialize, Deserializer, de::Error};
 use serde_json::{Value, json};
 
 /// Keys that are no more, and what says the same now.
-pub const FORMER: [(&str, &str); 1] =
-    [("learning.damped", "learning.damping = 0.5 says the same as damped = true")];
+pub const FORMER: [(&str, &str); 2] = [
+    ("learning.damped", "learning.damping = 0.5 says the same as damped = true"),
+    (
+        "training.replicas",
+        "runs of many seeds are a sweep: `grid.training.seed = [0, 1, 2]` in a file for `eqprop sweep --config`, which \
+         trains them at once, and on a GPU together",
+    ),
+];
+
+/// Whether a file gives a former key the value that it always had where nobody asked for it, and that says nothing: all
+/// configurations that earlier versions have written hold one replica.
+pub fn says_nothing(key: &str, value: &toml::Value) -> bool {
+    key == "training.replicas" && value.as_integer() == Some(1)
+}
 
 /// Reads a configuration of this or an earlier version, as checkpoints hold it. What an earlier version did not
-/// know is as it was then: σ′ was ignored, steps were damped by a half or not at all.
+/// know is as it was then: σ′ was ignored, steps were damped by a half or not at all. How many runs trained beside one
+/// changed nothing in it.
 ///
 /// # Errors
 /// Those of the deserializer: a missing or unknown key, a value of the wrong kind.
@@ -20,6 +33,9 @@ pub fn of_any_version<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Conf
             learning.insert("damping".into(), json!(if damped == json!(true) { 0.5 } else { 0.0 }));
         }
         learning.entry("sigma_prime").or_insert("ignored".into());
+    }
+    if let Some(training) = config.get_mut("training").and_then(Value::as_object_mut) {
+        training.remove("replicas");
     }
     serde_path_to_error::deserialize(config)
         .map_err(|error| D::Error::custom(format!("{}: {}", error.path(), error.inner())))
@@ -47,5 +63,28 @@ mod tests {
             expected.learning.sigma_prime = SigmaPrime::Ignored;
             assert_eq!(read, expected);
         }
+    }
+
+    #[test]
+    fn a_configuration_with_replicas_is_read_without_them() {
+        let choices = Choices { algo: Some(Rule::EP), ..Choices::default() };
+        let config = Resolved::new(&choices).unwrap().config;
+        let mut older = serde_json::to_value(&config).unwrap();
+        older["training"]["replicas"] = json!(3);
+        assert_eq!(of_any_version(older).unwrap(), config);
+        // In files, one replica says nothing, and more are refused with what to do instead.
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("older.toml");
+        let text = Resolved::new(&choices).unwrap().annotated();
+        let read = |replicas: usize| {
+            std::fs::write(&path, format!("{text}replicas = {replicas}\n")).unwrap();
+            Resolved::new(&Choices { config: Some(path.clone()), ..Choices::default() })
+        };
+        assert_eq!(read(1).unwrap().config, config);
+        let refused = format!("{:#}", read(3).unwrap_err());
+        assert!(
+            refused.contains("training.replicas is no key any more") && refused.contains("sweep"),
+            "{refused}"
+        );
     }
 }

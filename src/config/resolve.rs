@@ -1,12 +1,12 @@
 //! Defaults < file < environment < flags: one configuration, and where each value came from.
 
 use super::bounds::MOST_HIDDEN_LAYERS;
-use super::older::FORMER;
+use super::error::{Error, Result};
+use super::older::{self, FORMER};
 use super::{Config, presets};
 use crate::base::files;
 use crate::base::output::{Usage, usage, visible};
 use crate::learning::Rule;
-use anyhow::{Context, Result};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -244,12 +244,13 @@ fn base(choices: &Choices) -> Result<(String, Table)> {
             let preset = if path.is_file() { None } else { presets::text(&name) };
             let text = match preset {
                 Some(text) => text.to_string(),
-                None => files::read_text(path).with_context(|| {
+                None => files::read_text(path).map_err(|source| {
                     let known: Vec<&str> = presets::PRESETS.iter().map(|(name, _)| *name).collect();
-                    format!(
+                    let problem = format!(
                         "{name}: cannot be read as a configuration, and is not one of the presets {}",
                         known.join(" ")
-                    )
+                    );
+                    Error::Unreadable { problem, source }
                 })?,
             };
             match toml::from_str(&text) {
@@ -311,6 +312,9 @@ fn check_known(key: &str, place: &str) -> Result<()> {
 fn merge(values: &mut Layers, table: Table, origin: &Origin) -> Result<()> {
     let place = origin.to_string();
     for (key, value) in flatten(table, &place)? {
+        if older::says_nothing(&key, &value) {
+            continue;
+        }
         check_known(&key, &place)?;
         values.insert(key, (value, origin.clone()));
     }
@@ -397,7 +401,7 @@ mod tests {
             ("training.dtype=f16", "training.dtype"),
             ("training.seed=-1", "training.seed = -1"),
             ("training.batch_size=2147483648", "training.batch_size = 2147483648"),
-            ("training.replicas=9223372036854775807", "at most 256 runs"),
+            ("training.replicas=3", "training.replicas is no key any more"),
             ("learning.T=9223372036854775807", "at most 100000 steps"),
             ("network.dims=[784, 9223372036854775807, 10]", "at most 1000000 neurons"),
             ("network.dims=[1000000, 1000000, 10]", "weights and biases"),
@@ -424,6 +428,13 @@ mod tests {
         }
         let config = Resolved::new(&choices(Rule::VF, 1)).unwrap().config;
         assert_eq!((config.learning.rule, config.learning.T), (Rule::VF, 30));
+    }
+
+    #[test]
+    fn learning_rates_are_written_input_first_and_used_output_first() {
+        let config = Resolved::new(&choices(Rule::EP, 2)).unwrap().config;
+        assert_eq!(config.learning.learning_rates, [0.2, 0.05, 0.005]);
+        assert_eq!(config.protocol().learning_rates, [0.005, 0.05, 0.2]);
     }
 
     #[test]

@@ -4,11 +4,12 @@
 //! several), control points jittered, smoothed, slanted, turned, stretched, shifted and drawn with a
 //! pen of some width and pressure. The set is always the same, whatever the seed of a run.
 
-use super::{Dataset, Split};
+use super::{DataChoice, Dataset, Result, Source, Split};
 use crate::rng::{Purpose, stream};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
+use std::path::Path;
 
 const SIDE: usize = 28;
 const SEED: u64 = 1998;
@@ -136,6 +137,19 @@ const SKELETONS: [&[&[Stroke]]; 10] = [
     ],
 ];
 
+/// The generator.
+pub(super) struct Glyphs;
+
+impl Source for Glyphs {
+    fn has(&self, choice: DataChoice, path: Option<&Path>) -> bool {
+        path.is_none() && matches!(choice, DataChoice::Auto | DataChoice::Glyphs)
+    }
+
+    fn read(&self, _: DataChoice, _: Option<&Path>) -> Result<Dataset> {
+        Ok(dataset())
+    }
+}
+
 /// 60,000 training and 10,000 test glyphs.
 pub fn dataset() -> Dataset {
     let split = |start: usize, count: usize, part: &str| {
@@ -146,7 +160,7 @@ pub fn dataset() -> Dataset {
         Split { origin: format!("glyphs ({part})"), pixels: SIDE * SIDE, images, labels }
     };
     Dataset::new(
-        "glyphs".into(),
+        DataChoice::GLYPHS.into(),
         "generated; NOT MNIST".into(),
         split(0, TRAIN, "training"),
         split(TRAIN, TEST, "test"),

@@ -8,21 +8,13 @@ pub mod cuda;
 pub mod plain;
 pub mod replicas;
 
+use crate::data::Batch;
 use crate::learning::Protocol;
 use crate::model::dynamics::Time;
 use crate::model::{Model, Parameters, loss};
 use anyhow::Result;
 use candle_core::{DType, Device};
 use serde::{Deserialize, Serialize};
-
-/// A minibatch as it lies in the data set.
-#[derive(Clone, Debug, Default)]
-pub struct Batch {
-    /// Pixels, row-major (B, d_in); x = byte/255.
-    pub images: Vec<u8>,
-    /// Class of each image, below d_0.
-    pub labels: Vec<u8>,
-}
 
 /// What the first phase of some images showed, added up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -108,9 +100,9 @@ pub fn larger(a: f64, b: f64) -> f64 {
     if a.is_nan() || a >= b { a } else { b }
 }
 
-/// Multiply-adds of the two phases.
+/// How many multiply-adds the two phases took.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Work {
+pub struct MultiplyAdds {
     /// Of the first phase.
     pub first: f64,
     /// Of the second, updates of the weights included.
@@ -133,7 +125,7 @@ pub trait Engine: Send {
 
     /// How many multiply-adds [`Engine::train`] did on the last minibatch, whose `report` this is; of these,
     /// [`Engine::evaluate`] does those of the first phase.
-    fn multiply_adds(&self, report: &Report) -> Work;
+    fn multiply_adds(&self, report: &Report) -> MultiplyAdds;
 
     /// A copy of the weights as they are now.
     ///
@@ -152,6 +144,8 @@ pub enum EngineKind {
     Plain,
     /// The fast path for CPUs.
     Fused,
+    /// Both phases in one CUDA kernel ([`cuda`]), which has never run on a GPU.
+    Kernel,
 }
 
 /// Whether the fused engine has this: discrete time, and a rule that applies [`crate::learning::hebbian_update`] and
@@ -165,7 +159,7 @@ impl EngineKind {
     pub fn is_fused(self, model: &Model, protocol: &Protocol, device: &Device) -> bool {
         match self {
             EngineKind::Auto => device.is_cpu() && fusible(model, protocol),
-            EngineKind::Plain => false,
+            EngineKind::Plain | EngineKind::Kernel => false,
             EngineKind::Fused => true,
         }
     }
@@ -174,7 +168,8 @@ impl EngineKind {
 /// The engine for `kind` on `device`, holding `theta`.
 ///
 /// # Errors
-/// Where the fused engine is asked for on a device that is not a CPU.
+/// Where the fused engine is asked for on a device that is not a CPU, or the kernel on one that is not a GPU or for what
+/// it cannot run.
 pub fn build(
     kind: EngineKind,
     model: Model,
@@ -182,6 +177,18 @@ pub fn build(
     theta: Parameters,
     device: &Device,
 ) -> Result<Box<dyn Engine>> {
+    if kind == EngineKind::Kernel {
+        if !device.is_cuda() {
+            anyhow::bail!(
+                "training.engine = \"kernel\" runs on a GPU only: choose --device cuda, or engine = \"auto\""
+            );
+        }
+        if let Some(why) = cuda::obstacle(&model, &protocol, theta.forward[0].weight.dtype()) {
+            anyhow::bail!("training.engine = \"kernel\" {why}: choose engine = \"auto\"");
+        }
+        let hub = replicas::Hub::new(model, protocol, device.clone()).with_kernel(true);
+        return Ok(Box::new(hub.join(theta)));
+    }
     if !kind.is_fused(&model, &protocol, device) {
         return Ok(Box::new(plain::Plain::new(model, protocol, theta, device)));
     }

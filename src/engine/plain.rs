@@ -1,6 +1,6 @@
 //! The plain engine: candle tensors, one operation after the other, on any device.
 
-use super::{Batch, Engine, Report, Work};
+use super::{Batch, Engine, MultiplyAdds, Report};
 use crate::learning::{Lesson, Protocol, Schedule};
 use crate::model::dynamics::Nudge;
 use crate::model::{Model, Parameters, Settled};
@@ -51,7 +51,7 @@ impl Engine for Plain {
         Ok(self.settle(batch)?.2)
     }
 
-    fn multiply_adds(&self, report: &Report) -> Work {
+    fn multiply_adds(&self, report: &Report) -> MultiplyAdds {
         multiply_adds(&self.theta, &self.protocol, report)
     }
 
@@ -61,7 +61,7 @@ impl Engine for Plain {
 }
 
 /// See [`Engine::multiply_adds`].
-pub(super) fn multiply_adds(theta: &Parameters, protocol: &Protocol, report: &Report) -> Work {
+pub(super) fn multiply_adds(theta: &Parameters, protocol: &Protocol, report: &Report) -> MultiplyAdds {
     let size = |tensor: &Tensor| tensor.elem_count() as f64;
     let (last, hidden) = match theta.forward.split_last() {
         Some((last, hidden)) => (size(&last.weight), hidden.iter().map(|l| size(&l.weight)).sum::<f64>()),
@@ -72,7 +72,7 @@ pub(super) fn multiply_adds(theta: &Parameters, protocol: &Protocol, report: &Re
     let updates = if protocol.rule.schedule() == Some(Schedule::Whole) { 1.0 } else { steps };
     let drives = if protocol.rule.continual() { steps } else { 0.0 };
     let step = 2.0 * hidden;
-    Work {
+    MultiplyAdds {
         first: report.steps as f64 * step + images * last,
         second: images * (steps * step + updates * (step + last) + drives * last),
     }

@@ -7,23 +7,23 @@
 
 use super::cuda::Kernel;
 use super::plain::{images, one_hot, report};
-use super::{Batch, Engine, Report, Work, plain};
+use super::{Batch, Engine, MultiplyAdds, Report, plain};
 use crate::learning::{Lesson, Protocol};
 use crate::model::dynamics::{Beta, Nudge};
 use crate::model::network::Forward;
 use crate::model::{Model, Parameters, Settled};
 use anyhow::{Result, anyhow};
 use candle_core::{Device, Tensor};
-use rayon::ThreadPool;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 /// Where the replicas of one shape meet.
 #[derive(Clone)]
-pub struct Hub(Arc<Shared>);
+pub struct Hub(Arc<Meeting>);
 
-struct Shared {
+/// What all replicas of a hub see.
+struct Meeting {
     state: Mutex<State>,
     answered: Condvar,
 }
@@ -38,7 +38,8 @@ struct State {
     model: Model,
     protocol: Protocol,
     device: Device,
-    pool: Option<Arc<ThreadPool>>,
+    /// Whether minibatches are learnt in one launch of [`Kernel`].
+    kernel: bool,
     /// θ of each replica that is not part of `stacked`.
     alone: BTreeMap<usize, Parameters>,
     /// The replicas that were last computed together, and their weights with the dimension of replicas.
@@ -62,19 +63,19 @@ impl Hub {
             model,
             protocol,
             device,
-            pool: None,
+            kernel: false,
             alone: BTreeMap::new(),
             stacked: None,
             asked: BTreeMap::new(),
             answers: BTreeMap::new(),
             next_id: 0,
         };
-        Self(Arc::new(Shared { state: Mutex::new(state), answered: Condvar::new() }))
+        Self(Arc::new(Meeting { state: Mutex::new(state), answered: Condvar::new() }))
     }
 
-    /// Computes on the threads of `pool` from now on, where there is one.
-    pub fn on(self, pool: Option<Arc<ThreadPool>>) -> Self {
-        self.lock().pool = pool;
+    /// Learns every minibatch in one launch of the CUDA kernel from now on, where `kernel` says so.
+    pub fn with_kernel(self, kernel: bool) -> Self {
+        self.lock().kernel = kernel;
         self
     }
 
@@ -128,10 +129,10 @@ impl Engine for Replica {
         self.hub.ask(self.id, Request { batch: batch.clone(), beta: None })
     }
 
-    fn multiply_adds(&self, report: &Report) -> Work {
+    fn multiply_adds(&self, report: &Report) -> MultiplyAdds {
         let state = self.hub.lock();
         let work = |theta| plain::multiply_adds(&theta, &state.protocol, report);
-        state.theta(self.id).map_or(Work { first: f64::NAN, second: f64::NAN }, work)
+        state.theta(self.id).map_or(MultiplyAdds { first: f64::NAN, second: f64::NAN }, work)
     }
 
     fn parameters(&self) -> Result<Parameters> {
@@ -185,13 +186,8 @@ impl State {
             }
         }
         for requests in kinds.into_values() {
-            let pool = self.pool.clone();
-            let compute = || match pool {
-                Some(pool) => pool.install(|| self.compute(&requests)),
-                None => self.compute(&requests),
-            };
             // Whoever has asked gets an answer, and be it that there is none.
-            let outcome = catch_unwind(AssertUnwindSafe(compute))
+            let outcome = catch_unwind(AssertUnwindSafe(|| self.compute(&requests)))
                 .unwrap_or_else(|_| Err(anyhow!("what the replicas compute together has panicked")));
             match outcome {
                 Ok(reports) => {
@@ -219,19 +215,9 @@ impl State {
         let classes = self.model.dims.output();
         let target = &together(&|batch| one_hot(batch, classes, dtype, device))?;
         let betas: Option<Vec<f64>> = requests.iter().map(|(_, request)| request.beta).collect();
-        let signs = match &betas {
-            None => None,
-            Some(betas) => {
-                let signs: Vec<f64> = betas.iter().map(|beta| beta.signum()).collect();
-                Some((
-                    betas[0].abs(),
-                    Tensor::new(signs, device)?.to_dtype(dtype)?.reshape((ids.len(), 1, 1))?,
-                ))
-            }
-        };
-        let nudge = signs
-            .as_ref()
-            .map(|(size, signs)| Nudge { target, beta: Beta { size: *size, signs: Some(signs) } });
+        let signs = betas.as_deref().map(|betas| Beta::signs(betas, dtype, device)).transpose()?;
+        let nudge = (signs.as_ref().zip(betas))
+            .map(|(signs, betas)| Nudge { target, beta: Beta::of_replicas(betas[0].abs(), signs) });
         let (settled, theta) = self.phases(theta, &x, nudge)?;
         let mut reports = Vec::new();
         for (r, batch) in batches().enumerate() {
@@ -248,13 +234,11 @@ impl State {
     }
 
     /// The first phase and, where there is a nudge, the second: where the first ended, and the new θ. In one kernel
-    /// where the device has it.
+    /// where that was asked for.
     fn phases(&self, theta: Parameters, x: &Tensor, nudge: Option<Nudge>) -> Result<(Settled, Parameters)> {
         let (model, protocol) = (&self.model, &self.protocol);
-        if let Some(nudge) = nudge
-            && x.device().is_cuda()
-            && let Some(kernel) = Kernel::for_shape(model, protocol, &theta, x.dim(1)?)
-        {
+        if let Some(nudge) = nudge.filter(|_| self.kernel) {
+            let kernel = Kernel::for_shape(model, protocol, &theta, x.dim(1)?)?;
             let launch = |given: &Tensor| given.apply_op1_no_bwd(&kernel);
             let (recent, theta) = kernel.run(&model.dynamics, protocol, &theta, x, nudge, launch)?;
             let steps = vec![model.settle.steps; x.dim(0)? * x.dim(1)?];

@@ -46,7 +46,7 @@ impl Trace {
         let (mut states, mut delta_s, mut delta_theta) = (Vec::new(), Vec::new(), Vec::new());
         let lesson = Lesson { model, protocol, theta, x, nudge, settled: &settled };
         let theta_end = protocol.rule.learn(&lesson, &mut |step| {
-            let delta = |(next, s): (&Tensor, &Tensor)| (next - s)? / nudge.beta.size;
+            let delta = |(next, s): (&Tensor, &Tensor)| nudge.beta.scale(&(next - s)?, |beta| 1.0 / beta);
             delta_s.push(step.s_next.iter().zip(step.s).map(delta).collect::<Result<_>>()?);
             let (dynamics, tied) = (&model.dynamics, model.tied);
             delta_theta.push(hebbian_update(dynamics, tied, protocol.sigma_prime, x, step, nudge.beta)?);

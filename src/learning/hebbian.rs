@@ -59,7 +59,7 @@ pub struct Step<'a> {
 }
 
 /// Δ_θ(t), the normalised update of one `step` from s to s', a mean over the batch. `x` is (B, d_in); ρ is
-/// [`Dynamics::rate`].
+/// [`Dynamics::rho`].
 ///
 /// - tied (Eq. 89, 95, E.3): Δ_{W nn+1} = (ρ(s'ⁿ)·ρ(s'ⁿ⁺¹)ᵀ − ρ(sⁿ)·ρ(sⁿ⁺¹)ᵀ)/β
 /// - untied (E.4, E.5): Δ_{W nn+1} = (s'ⁿ − sⁿ)·ρ(sⁿ⁺¹)ᵀ/β, Δ_{W n+1n} = (s'ⁿ⁺¹ − sⁿ⁺¹)·ρ(sⁿ)ᵀ/β, with
@@ -78,11 +78,12 @@ pub fn hebbian_update(
 ) -> Result<Parameters> {
     let &Step { s, h, s_next, .. } = step;
     let last = s.len() - 1;
-    let scaled = |sum: &Tensor| beta.signed(sum, 1.0 / (beta.size * x.dim(D::Minus2)? as f64));
+    let images = x.dim(D::Minus2)? as f64;
+    let scaled = |sum: &Tensor| beta.scale(sum, |beta| 1.0 / (beta * images));
     let outer = |a: &Tensor, b: &Tensor| a.t()?.matmul(b);
-    let rates = |s: &[Tensor]| -> Result<Vec<Tensor>> { s.iter().map(|s| dynamics.rate(s)).collect() };
-    let (rate, rate_next) = (rates(s)?, rates(s_next)?);
-    let (before, after) = if tied { (&rate[..], &rate_next[..]) } else { (s, s_next) };
+    let rho = |s: &[Tensor]| -> Result<Vec<Tensor>> { s.iter().map(|s| dynamics.rho(s)).collect() };
+    let (rho, rho_next) = (rho(s)?, rho(s_next)?);
+    let (before, after) = if tied { (&rho[..], &rho_next[..]) } else { (s, s_next) };
     let delta: Vec<Tensor> = (after.iter().zip(before)).map(|(a, b)| a - b).collect::<Result<_>>()?;
     let (delta, delta_feedback) = match sigma_prime {
         SigmaPrime::Ignored => (delta.clone(), delta),
@@ -95,18 +96,15 @@ pub fn hebbian_update(
     let mut feedback = Vec::new();
     for n in 0..=last {
         let weight = if n == last {
-            outer(&delta[n], &dynamics.rate(x)?)?
+            outer(&delta[n], &dynamics.rho(x)?)?
         } else if tied {
-            (outer(&rate_next[n], &rate_next[n + 1])? - outer(&rate[n], &rate[n + 1])?)?
+            (outer(&rho_next[n], &rho_next[n + 1])? - outer(&rho[n], &rho[n + 1])?)?
         } else {
-            feedback.push(scaled(&outer(&delta_feedback[n + 1], &rate[n])?)?);
-            outer(&delta[n], &rate[n + 1])?
+            feedback.push(scaled(&outer(&delta_feedback[n + 1], &rho[n])?)?);
+            outer(&delta[n], &rho[n + 1])?
         };
-        let over_batch = match delta[n].rank() {
-            2 => delta[n].sum(0)?,
-            _ => delta[n].sum_keepdim(D::Minus2)?,
-        };
-        forward.push(Forward { weight: scaled(&weight)?, bias: scaled(&over_batch)? });
+        let bias = scaled(&delta[n].sum_keepdim(D::Minus2)?)?.squeeze(D::Minus2)?;
+        forward.push(Forward { weight: scaled(&weight)?, bias });
     }
     let feedback = (!tied).then_some(feedback);
     Ok(Parameters { forward, feedback })

@@ -6,7 +6,7 @@
 use super::activation::Activation;
 use super::loss;
 use super::network::Parameters;
-use candle_core::{D, Result, Tensor};
+use candle_core::{D, DType, Device, Result, Tensor};
 
 /// The force of the second phase on the output layer, −β ∂ℓ/∂s⁰ = β(y − s⁰).
 #[derive(Clone, Copy, Debug)]
@@ -21,9 +21,9 @@ pub struct Nudge<'a> {
 #[derive(Clone, Copy, Debug)]
 pub struct Beta<'a> {
     /// Its value, or its size where there are `signs`.
-    pub size: f64,
+    size: f64,
     /// ±1 for each replica, (R, 1, 1).
-    pub signs: Option<&'a Tensor>,
+    signs: Option<&'a Tensor>,
 }
 
 impl From<f64> for Beta<'_> {
@@ -32,13 +32,32 @@ impl From<f64> for Beta<'_> {
     }
 }
 
-impl Beta<'_> {
-    /// `tensor`·`factor`, with the sign of β where replicas differ in it.
+impl<'a> Beta<'a> {
+    /// ±`size` with the [`Beta::signs`] of R replicas.
+    pub fn of_replicas(size: f64, signs: &'a Tensor) -> Self {
+        Self { size, signs: Some(signs) }
+    }
+
+    /// Its value, or |β| of replicas, which may differ in the sign.
+    pub fn size(&self) -> f64 {
+        self.size
+    }
+
+    /// The signs of the β of R replicas, (R, 1, 1).
+    ///
+    /// # Errors
+    /// Only those of candle.
+    pub fn signs(betas: &[f64], dtype: DType, device: &Device) -> Result<Tensor> {
+        let signs: Vec<f64> = betas.iter().map(|beta| beta.signum()).collect();
+        Tensor::new(signs, device)?.to_dtype(dtype)?.reshape((betas.len(), 1, 1))
+    }
+
+    /// factor(β)·`tensor`, where factor(−β) = −factor(β); `tensor` is (R, …, …) for replicas.
     ///
     /// # Errors
     /// Only those of candle (shapes that differ).
-    pub fn signed(&self, tensor: &Tensor, factor: f64) -> Result<Tensor> {
-        let scaled = (tensor * factor)?;
+    pub fn scale(&self, tensor: &Tensor, factor: impl Fn(f64) -> f64) -> Result<Tensor> {
+        let scaled = (tensor * factor(self.size))?;
         match self.signs {
             None => Ok(scaled),
             Some(signs) => scaled.broadcast_mul(signs),
@@ -116,7 +135,7 @@ impl Dynamics {
     ///
     /// # Errors
     /// Only those of candle.
-    pub fn rate(&self, s: &Tensor) -> Result<Tensor> {
+    pub fn rho(&self, s: &Tensor) -> Result<Tensor> {
         match self.time {
             Time::Discrete => Ok(s.clone()),
             Time::Real { .. } => self.activation.apply(s),
@@ -129,7 +148,7 @@ impl Dynamics {
     /// Only those of candle (shapes that differ).
     pub fn drive(&self, theta: &Parameters, x: &Tensor) -> Result<Tensor> {
         let input = &theta.forward[theta.depth()];
-        self.rate(x)?.matmul(&input.weight.t()?)?.broadcast_add(&input.bias)
+        self.rho(x)?.matmul(&input.weight.t()?)?.broadcast_add(&input.bias)
     }
 
     /// hⁿ = W_nn+1·ρ(sⁿ⁺¹) + b_n + W_nn−1·ρ(sⁿ⁻¹), the input of each layer, in its two parts; W_x·ρ(x) + b_N,
@@ -144,18 +163,18 @@ impl Dynamics {
         s: &[Tensor],
     ) -> Result<Vec<PreActivation>> {
         let last = theta.depth();
-        let rates: Vec<Tensor> = s.iter().map(|s| self.rate(s)).collect::<Result<_>>()?;
+        let rho_s: Vec<Tensor> = s.iter().map(|s| self.rho(s)).collect::<Result<_>>()?;
         (0..=last)
             .map(|n| {
                 let forward = if n == last {
                     drive.clone()
                 } else {
                     let layer = &theta.forward[n];
-                    rates[n + 1].matmul(&layer.weight.t()?)?.broadcast_add(&layer.bias)?
+                    rho_s[n + 1].matmul(&layer.weight.t()?)?.broadcast_add(&layer.bias)?
                 };
                 let feedback = match n {
                     0 => None,
-                    _ => Some(rates[n - 1].matmul(&theta.backward_weight(n - 1)?)?),
+                    _ => Some(rho_s[n - 1].matmul(&theta.backward_weight(n - 1)?)?),
                 };
                 Ok(PreActivation { forward, feedback })
             })
@@ -214,11 +233,11 @@ impl Dynamics {
         };
         let mut s_next: Vec<Tensor> = (0..s.len()).map(next).collect::<Result<_>>()?;
         if let Some(Nudge { target, beta }) = nudge {
-            let strength = match self.time {
-                Time::Discrete => beta.size,
-                Time::Real { epsilon, .. } => epsilon * beta.size,
+            let strength = |beta: f64| match self.time {
+                Time::Discrete => beta,
+                Time::Real { epsilon, .. } => epsilon * beta,
             };
-            s_next[0] = (&s_next[0] + beta.signed(&loss::descent(target, &s[0])?, strength)?)?;
+            s_next[0] = (&s_next[0] + beta.scale(&loss::descent(target, &s[0])?, strength)?)?;
         }
         if let Time::Real { clamp: true, .. } = self.time {
             for s in &mut s_next {
@@ -231,5 +250,31 @@ impl Dynamics {
             }
         }
         Ok(s_next)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Dims;
+    use crate::model::network::Init;
+    use candle_core::{DType, Device};
+
+    #[test]
+    fn a_damped_step_is_the_weighted_mean_of_where_it_was_and_where_it_went() -> Result<()> {
+        let theta = Parameters::init(&Dims(vec![3, 4, 2]), Init::FanIn, None, 1, DType::F64, &Device::Cpu)?;
+        let x = Tensor::new(&[[0.1, 0.5, 0.9]], &Device::Cpu)?;
+        let s =
+            [Tensor::new(&[[0.3, 0.6]], &Device::Cpu)?, Tensor::new(&[[0.2, 0.4, 0.7, 0.9]], &Device::Cpu)?];
+        let step = |damping: f64| -> Result<Vec<f64>> {
+            let dynamics = Dynamics { time: Time::Discrete, activation: Activation::Sigmoid, damping };
+            let s_next = dynamics.step(&theta, &dynamics.drive(&theta, &x)?, &s, None)?;
+            Tensor::cat(&s_next, 1)?.flatten_all()?.to_vec1()
+        };
+        let (whole, damped) = (step(0.0)?, step(0.8)?);
+        for ((s, whole), damped) in [0.3, 0.6, 0.2, 0.4, 0.7, 0.9].into_iter().zip(whole).zip(damped) {
+            assert!((damped - (0.8 * s + 0.2 * whole)).abs() < 1e-12);
+        }
+        Ok(())
     }
 }

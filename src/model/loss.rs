@@ -23,3 +23,13 @@ pub fn of_image(output: &[f64], label: u8) -> f64 {
     let target = |class: usize| if class == usize::from(label) { 1.0 } else { 0.0 };
     (output.iter().enumerate()).fold(0.0, |loss, (class, &s)| loss + 0.5 * (target(class) - s).powi(2))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_loss_of_one_image_is_half_the_squared_distance() {
+        assert_eq!(of_image(&[0.5, 0.25, 1.0], 2), 0.5 * (0.25 + 0.0625));
+    }
+}

@@ -205,7 +205,7 @@ impl Parameters {
     }
 
     /// θ + Σ scale(n)·update, where `scale(n)` is the factor of layer n: it applies to forward.n
-    /// (weight and bias) and to feedback.n.
+    /// (weight and bias) and to feedback.n. Biases keep the shape they have in θ.
     ///
     /// # Errors
     /// Only those of candle (shapes that differ).
@@ -213,7 +213,8 @@ impl Parameters {
         let add = |a: &Tensor, b: &Tensor, n: usize| a + b.affine(scale(n), 0.0)?;
         let forward = (self.forward.iter().zip(&update.forward).enumerate())
             .map(|(n, (a, b))| {
-                Ok(Forward { weight: add(&a.weight, &b.weight, n)?, bias: add(&a.bias, &b.bias, n)? })
+                let bias = b.bias.reshape(a.bias.shape())?;
+                Ok(Forward { weight: add(&a.weight, &b.weight, n)?, bias: add(&a.bias, &bias, n)? })
             })
             .collect::<Result<_>>()?;
         let feedback = match (&self.feedback, &update.feedback) {

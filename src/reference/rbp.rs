@@ -39,7 +39,7 @@ struct Transition<'a> {
     input: Tensor,
     s: &'a [Tensor],
     /// ρ(sⁿ).
-    rates: Vec<Tensor>,
+    rho: Vec<Tensor>,
     /// hⁿ.
     h: Vec<Tensor>,
     /// 1 where a state is free to move, 0 where a clamp holds it; `None` without clamp.
@@ -61,9 +61,9 @@ impl<'a> Transition<'a> {
         Ok(Self {
             dynamics,
             theta,
-            input: dynamics.rate(x)?,
+            input: dynamics.rho(x)?,
             s,
-            rates: s.iter().map(|s| dynamics.rate(s)).collect::<Result<_>>()?,
+            rho: s.iter().map(|s| dynamics.rho(s)).collect::<Result<_>>()?,
             h: (dynamics.pre_activations(theta, &drive, s)?.iter())
                 .map(PreActivation::total)
                 .collect::<Result<_>>()?,
@@ -103,21 +103,21 @@ impl<'a> Transition<'a> {
                 }
             });
         }
-        // Through hⁿ to the rates that made it.
-        let mut grad_rate: Vec<Tensor> = v.iter().map(|v| v.zeros_like()).collect::<Result<_>>()?;
+        // Through hⁿ to the ρ(s) that made it.
+        let mut grad_rho: Vec<Tensor> = v.iter().map(|v| v.zeros_like()).collect::<Result<_>>()?;
         for n in 0..=last {
             if n < last {
-                grad_rate[n + 1] = (&grad_rate[n + 1] + grad_h[n].matmul(&theta.forward[n].weight)?)?;
+                grad_rho[n + 1] = (&grad_rho[n + 1] + grad_h[n].matmul(&theta.forward[n].weight)?)?;
             }
             if n > 0 {
                 let back = grad_h[n].matmul(&theta.backward_weight(n - 1)?.t()?)?;
-                grad_rate[n - 1] = (&grad_rate[n - 1] + back)?;
+                grad_rho[n - 1] = (&grad_rho[n - 1] + back)?;
             }
         }
-        for (n, (grad_s, grad_rate)) in grad_s.iter_mut().zip(&grad_rate).enumerate() {
+        for (n, (grad_s, grad_rho)) in grad_s.iter_mut().zip(&grad_rho).enumerate() {
             let through = match self.dynamics.time {
-                Time::Discrete => grad_rate.clone(),
-                Time::Real { .. } => (grad_rate * activation.derivative(&self.s[n])?)?,
+                Time::Discrete => grad_rho.clone(),
+                Time::Real { .. } => (grad_rho * activation.derivative(&self.s[n])?)?,
             };
             *grad_s = (&*grad_s + through)?;
         }
@@ -132,14 +132,14 @@ impl<'a> Transition<'a> {
         let mut forward = Vec::new();
         let mut feedback = Vec::new();
         for (n, grad) in grad_h.iter().enumerate() {
-            let above = if n == last { &self.input } else { &self.rates[n + 1] };
+            let above = if n == last { &self.input } else { &self.rho[n + 1] };
             let mut weight = outer(grad, above)?;
             if n < last {
                 if self.theta.tied() {
                     // A tied weight works in both directions.
-                    weight = (weight + outer(&self.rates[n], &grad_h[n + 1])?)?;
+                    weight = (weight + outer(&self.rho[n], &grad_h[n + 1])?)?;
                 } else {
-                    feedback.push(outer(&grad_h[n + 1], &self.rates[n])?);
+                    feedback.push(outer(&grad_h[n + 1], &self.rho[n])?);
                 }
             }
             forward.push(Forward { weight, bias: (grad.sum(0)? * mean)? });

@@ -11,7 +11,7 @@ mod tables;
 mod varied;
 
 use crate::base::files;
-use crate::sweep::Folder;
+use crate::sweep::SweepFolder;
 use anyhow::Result;
 use glob::Pattern;
 use results::Results;
@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 /// # Errors
 /// Where a sweep cannot be read, nothing matches `only`, or a file cannot be written.
 pub fn write(sweeps: &[PathBuf], only: &[Pattern], out: &Path) -> Result<PathBuf> {
-    let folders: Vec<Folder> = sweeps.iter().cloned().map(Folder::new).collect();
+    let folders: Vec<SweepFolder> = sweeps.iter().cloned().map(SweepFolder::new).collect();
     let results = Results::read(&folders, only)?;
     files::create_folder(out)?;
     for (name, text) in tables::all(&results)? {

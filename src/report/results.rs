@@ -2,7 +2,7 @@
 
 use super::paper::{ROWS, Row, TRIALS};
 use crate::config::{Choices, Config, Resolved, TrainingConfig};
-use crate::sweep::{Folder, State, SweepFile};
+use crate::sweep::{State, SweepFile, SweepFolder};
 use anyhow::{Context, Result, bail};
 use glob::Pattern;
 use serde::Serialize;
@@ -47,12 +47,12 @@ pub struct Measured {
 
 impl Measured {
     /// Reads what the run `name` of the sweep has left so far.
-    fn read(folder: &Folder, name: &str) -> Result<Self> {
+    fn read(folder: &SweepFolder, name: &str) -> Result<Self> {
         let choices = Choices { config: Some(folder.config(name)), ..Choices::default() };
         let config = Resolved::new(&choices)?.config;
         let place = folder.runs().join(name);
         let failed = match folder.state(name)? {
-            Some(State::Failed(reason)) => Some(reason),
+            State::Failed(reason) => Some(reason),
             _ => None,
         };
         let environment = match fs::read(place.join("environment.json")) {
@@ -284,7 +284,7 @@ pub struct Results {
 impl Results {
     /// Reads the runs whose names match one of `only`, or all where there is none: a choice of runs is a sweep of
     /// its own, from which nothing of the paper is missing.
-    pub fn read(folders: &[Folder], only: &[Pattern]) -> Result<Self> {
+    pub fn read(folders: &[SweepFolder], only: &[Pattern]) -> Result<Self> {
         let mut titles = Vec::new();
         let mut groups: Vec<Group> = Vec::new();
         for folder in folders {
@@ -345,7 +345,7 @@ impl Results {
     }
 }
 
-fn sweep_titles(folder: &Folder) -> Result<Vec<String>> {
+fn sweep_titles(folder: &SweepFolder) -> Result<Vec<String>> {
     let sweeps = folder.path.join("sweeps");
     let listed = fs::read_dir(&sweeps).with_context(|| format!("{}: cannot be listed", sweeps.display()))?;
     let mut files: Vec<PathBuf> = listed.filter_map(|entry| Some(entry.ok()?.path())).collect();

@@ -1,8 +1,8 @@
 //! Ψ(Δtot, −∇BPTT tot) of a network as it is, on random minibatches.
 
 use crate::config::Config;
-use crate::data::Split;
-use crate::engine::{Batch, plain};
+use crate::data::{Batch, Split};
+use crate::engine::plain;
 use crate::learning::angle::{Summary, Trace};
 use crate::model::dynamics::Nudge;
 use crate::model::network::Parameters;

@@ -11,8 +11,7 @@ use safetensors::SafeTensors;
 use safetensors::tensor::Metadata;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
-use std::fmt;
-use std::fs;
+use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use tracing::warn;
@@ -168,21 +167,12 @@ pub struct Checkpoint {
 }
 
 /// A file that is not whole.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{}: not a whole safetensors file; use another checkpoint of the run", .0.display())]
 pub struct Damaged(PathBuf);
 
-impl fmt::Display for Damaged {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        let path = self.0.display();
-        write!(f, "{path}: not a whole safetensors file; use another checkpoint of the run")
-    }
-}
-
-/// Reads a checkpoint, or any safetensors file of weights.
-///
-/// # Errors
-/// Where the file is missing, too large, or not whole ([`Damaged`]).
-pub fn read(path: &Path) -> Result<Checkpoint> {
+/// Opens a safetensors file and reads its header: the file behind it, the bytes read, and what they say.
+fn open(path: &Path) -> Result<(File, Vec<u8>, Metadata)> {
     let name = path.display();
     let damaged = || Damaged(path.to_path_buf());
     let (mut file, size) = files::open(path).with_context(|| format!("{name}: cannot be read"))?;
@@ -202,11 +192,33 @@ pub fn read(path: &Path) -> Result<Checkpoint> {
         let said = tensors.data_len() as u64 + header + 8;
         return Err(anyhow!("it has {size} bytes, its header says {said}").context(damaged()));
     }
-    file.take(size).read_to_end(&mut bytes).with_context(damaged)?;
+    Ok((file, bytes, tensors))
+}
+
+/// Our metadata as it stands in a file's header; absent in a file of weights made elsewhere.
+fn metadata(header: &Metadata) -> Option<String> {
+    header.metadata().as_ref().and_then(|metadata| metadata.get(KEY)).cloned()
+}
+
+/// Reads a checkpoint, or any safetensors file of weights.
+///
+/// # Errors
+/// Where the file is missing, too large, or not whole ([`Damaged`]).
+pub fn read(path: &Path) -> Result<Checkpoint> {
+    let damaged = || Damaged(path.to_path_buf());
+    let (file, mut bytes, _) = open(path)?;
+    file.take(MOST_BYTES).read_to_end(&mut bytes).with_context(damaged)?;
     let (_, header) = SafeTensors::read_metadata(&bytes).with_context(damaged)?;
     let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu).with_context(damaged)?;
-    let metadata = header.metadata().as_ref().and_then(|metadata| metadata.get(KEY)).cloned();
-    Ok(Checkpoint { tensors, metadata })
+    Ok(Checkpoint { tensors, metadata: metadata(&header) })
+}
+
+/// The epochs that the run of a checkpoint has completed, read from its header alone; `None` where the file is not
+/// there or is no whole checkpoint of this version.
+pub fn epochs_done(path: &Path) -> Option<usize> {
+    let (_, _, header) = open(path).ok()?;
+    let progress: Progress = serde_json::from_str(&metadata(&header)?).ok()?;
+    (progress.format == FORMAT && progress.check().is_ok()).then_some(progress.epoch)
 }
 
 /// Reads a checkpoint that must be one of ours.

@@ -1,13 +1,10 @@
 //! Ctrl-C, SIGTERM and SIGHUP: asked for once, the run saves and stops; asked for twice, it stops at once.
 
-use anyhow::{Context, Result};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
-use std::thread;
 
-/// Remembers the signal that asked the run to stop.
+/// Remembers the signal that asked the run to stop. The default listens for none.
+#[derive(Default)]
 pub struct Interrupt(Arc<AtomicI32>);
 
 impl Interrupt {
@@ -16,7 +13,11 @@ impl Interrupt {
     ///
     /// # Errors
     /// Where the operating system refuses.
-    pub fn listen() -> Result<Self> {
+    #[cfg(feature = "cli")]
+    pub fn listen() -> anyhow::Result<Self> {
+        use anyhow::Context;
+        use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+        use signal_hook::iterator::Signals;
         let asked = Arc::new(AtomicI32::new(0));
         let hangup = (!is_ignored(SIGHUP)).then_some(SIGHUP);
         let mut signals =
@@ -32,7 +33,10 @@ impl Interrupt {
                 }
             }
         };
-        thread::Builder::new().name("signals".into()).spawn(listen).context("cannot listen for signals")?;
+        std::thread::Builder::new()
+            .name("signals".into())
+            .spawn(listen)
+            .context("cannot listen for signals")?;
         Ok(Self(asked))
     }
 
@@ -46,6 +50,7 @@ impl Interrupt {
 }
 
 /// Whether this process was started with a signal ignored.
+#[cfg(feature = "cli")]
 fn is_ignored(signal: i32) -> bool {
     // SAFETY: nothing is changed, and zeroes are a valid `sigaction` to be written over.
     unsafe {

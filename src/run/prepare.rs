@@ -12,7 +12,7 @@ use crate::config::{Choices, Config, DeviceChoice, Resolved};
 use crate::data::{DataChoice, Dataset};
 use crate::engine::{Engine, Report};
 use crate::model::Parameters;
-use crate::telemetry::progress::Extent;
+use crate::telemetry::observer::Extent;
 use anyhow::{Context, Result, bail};
 use candle_core::Device;
 use std::collections::BTreeMap;
@@ -154,7 +154,7 @@ impl Run {
             Some(from) => fitting(config, &from.path, &from.checkpoint, &device)?,
             None => initial_parameters(config, options.init.as_deref(), &device)?,
         };
-        let (engine_name, threads) = (shared.engine_name(config, &device), shared.threads(config, &device));
+        let (engine_name, threads) = (shared.engine_name(config, &device), rayon::current_num_threads());
         let engine = shared.engine(config, theta, &device)?;
         let resumed = from.is_some();
         let progress = match from {

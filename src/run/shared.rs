@@ -3,14 +3,13 @@
 use super::open_device;
 use super::train::TEST_BATCH;
 use crate::base::mutex::guard;
-use crate::config::{Config, DeviceChoice, MOST_REPLICAS, TrainingConfig};
+use crate::config::{Config, DeviceChoice, TrainingConfig};
 use crate::data::{self, Dataset};
 use crate::engine::replicas::Hub;
-use crate::engine::{self, Engine};
+use crate::engine::{self, Engine, EngineKind};
 use crate::model::network::Parameters;
 use anyhow::Result;
 use candle_core::Device;
-use rayon::ThreadPool;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -28,6 +27,9 @@ fn free_memory(_: &Device) -> Option<usize> {
     None
 }
 
+/// The most runs that compute together: each has a thread, and more would only wait for each other.
+const MOST_TOGETHER: usize = 256;
+
 /// Data sets in memory once for all runs, one device for all, and engines that compute together where that pays.
 #[derive(Default)]
 pub struct Shared {
@@ -36,8 +38,6 @@ pub struct Shared {
     device: Mutex<Option<Device>>,
     /// By what replicas must have in common; `None` where every run computes for itself.
     hubs: Option<Mutex<HashMap<String, Hub>>>,
-    /// Where those compute; on the thread of the one that asks last where there is none.
-    pool: Option<Arc<ThreadPool>>,
 }
 
 impl Shared {
@@ -46,23 +46,9 @@ impl Shared {
         Self { data_dir, ..Self::default() }
     }
 
-    /// The same for runs on threads of their own, of which those of one shape compute together as replicas, in
-    /// `pool` where there is one.
-    pub fn with_replicas(self, pool: Option<ThreadPool>) -> Self {
-        Self { hubs: Some(Mutex::default()), pool: pool.map(Arc::new), ..self }
-    }
-
-    /// Whether a run of this configuration computes together with others.
-    pub fn together(&self, config: &Config, device: &Device) -> bool {
-        self.engine_name(config, device) == "replicas"
-    }
-
-    /// How many threads compute for such a run.
-    pub fn threads(&self, config: &Config, device: &Device) -> usize {
-        match &self.pool {
-            Some(pool) if self.together(config, device) => pool.current_num_threads(),
-            _ => rayon::current_num_threads(),
-        }
+    /// The same, where runs of one shape compute together as replicas; each needs a thread of its own.
+    pub fn computing_together(self) -> Self {
+        Self { hubs: Some(Mutex::default()), ..self }
     }
 
     /// The engine that [`Shared::engine`] makes, in a word.
@@ -70,6 +56,8 @@ impl Shared {
         let (model, protocol) = (config.model(), config.protocol());
         if config.training.engine.is_fused(&model, &protocol, device) {
             "fused"
+        } else if config.training.engine == EngineKind::Kernel {
+            "kernel"
         } else if self.hubs.is_some() && protocol.rule.hebbian() {
             "replicas"
         } else {
@@ -101,7 +89,9 @@ impl Shared {
         if let Some(dataset) = loaded.get(&key) {
             return Ok(dataset.clone());
         }
-        let dataset = Arc::new(data::load_limited(training, self.data_dir.as_deref())?);
+        let mut dataset = data::load(training.data, self.data_dir.as_deref())?;
+        dataset.limit(training.limit_train, training.limit_test);
+        let dataset = Arc::new(dataset);
         loaded.insert(key, dataset.clone());
         Ok(dataset)
     }
@@ -146,7 +136,7 @@ impl Shared {
         let weights = 6 * dims.parameter_count(config.tied());
         let states = TEST_BATCH * (3 * dims.input() + 8 * dims.0[1..].iter().sum::<usize>());
         let bytes = (weights + states) * config.training.dtype.dtype().size_in_bytes();
-        Ok(Some((free / 10 * 9 / bytes).clamp(1, MOST_REPLICAS)))
+        Ok(Some((free / 10 * 9 / bytes).clamp(1, MOST_TOGETHER)))
     }
 
     /// An engine for a run, holding `theta`: a replica where runs compute together and the plain engine would
@@ -157,14 +147,20 @@ impl Shared {
     pub fn engine(&self, config: &Config, theta: Parameters, device: &Device) -> Result<Box<dyn Engine>> {
         let (model, protocol) = (config.model(), config.protocol());
         let kind = config.training.engine;
-        if let Some(hubs) = self.hubs.as_ref().filter(|_| self.together(config, device)) {
+        if let Some(hubs) =
+            self.hubs.as_ref().filter(|_| matches!(self.engine_name(config, device), "replicas" | "kernel"))
+        {
             let key = format!(
-                "{model:?} {protocol:?} {} {:?} {:?}",
+                "{model:?} {protocol:?} {} {:?} {:?} {kind:?}",
                 config.learning.beta.abs(),
                 config.training.dtype,
                 device.location()
             );
-            let hub = || Hub::new(model.clone(), protocol.clone(), device.clone()).on(self.pool.clone());
+            let kernel = kind == EngineKind::Kernel;
+            if kernel && !device.is_cuda() {
+                return engine::build(kind, model, protocol, theta, device);
+            }
+            let hub = || Hub::new(model.clone(), protocol.clone(), device.clone()).with_kernel(kernel);
             return Ok(Box::new(guard(hubs).entry(key).or_insert_with(hub).join(theta)));
         }
         engine::build(kind, model, protocol, theta, device)

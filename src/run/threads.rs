@@ -9,7 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 ///
 /// # Errors
 /// Where there can be no such pool.
-pub fn thread_pool(threads: Option<usize>) -> Result<ThreadPool> {
+fn thread_pool(threads: Option<usize>) -> Result<ThreadPool> {
     if threads == Some(0) {
         usage!("--threads must be at least 1");
     }

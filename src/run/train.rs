@@ -4,11 +4,11 @@ use super::checkpoint::{self, RngPosition};
 use super::health::{self, Health};
 use super::sessions::Session;
 use super::{Interrupt, Run, angles};
-use crate::data::Split;
-use crate::engine::{Batch, Engine, Report};
+use crate::data::{Batch, Split};
+use crate::engine::{Engine, Report};
 use crate::rng;
 use crate::telemetry::metrics::{Metrics, Telemetry};
-use crate::telemetry::progress::{Judged, Observer};
+use crate::telemetry::observer::{Judged, Observer};
 use anyhow::Result;
 use std::time::Instant;
 use tracing::{error, info};
@@ -32,7 +32,6 @@ pub enum Outcome {
 /// # Errors
 /// What cannot be read or written, named with its remedy; the last checkpoint stays.
 pub fn train(mut run: Run, observer: &mut dyn Observer, interrupt: &Interrupt) -> Result<Outcome> {
-    observer.may_write()?;
     let mut session = run.create_files()?;
     let next = run.resumed.then(|| run.progress.next_epoch());
     let mut telemetry = Telemetry::open(&run.folder, &run.dataset.name, next)?;
@@ -42,7 +41,7 @@ pub fn train(mut run: Run, observer: &mut dyn Observer, interrupt: &Interrupt) -
 
     if !run.progress.begun() {
         // From here on there is something to go on from.
-        if let Some(outcome) = save(&run, &mut session, observer, false)? {
+        if let Some(outcome) = save(&run, &mut session, false)? {
             return Ok(outcome);
         }
         if let Some(outcome) = close_epoch(&mut run, &mut session, &mut telemetry, observer, interrupt, None)?
@@ -77,7 +76,7 @@ pub fn train(mut run: Run, observer: &mut dyn Observer, interrupt: &Interrupt) -
             let due = (global + 1).is_multiple_of(config.training.checkpoint_every);
             let stop = interrupt.signal();
             if stop.is_some() || (due && run.progress.minibatch < per_epoch) {
-                if let Some(outcome) = save(&run, &mut session, observer, false)? {
+                if let Some(outcome) = save(&run, &mut session, false)? {
                     return Ok(outcome);
                 }
                 if let Some(signal) = stop {
@@ -131,7 +130,7 @@ fn close_epoch(
         false => None,
     };
     if let Some(signal) = interrupt.signal() {
-        let diverged = save(run, session, observer, false)?;
+        let diverged = save(run, session, false)?;
         return Ok(diverged.or_else(|| Some(interrupted(run, signal))));
     }
     let trained = std::mem::take(&mut run.progress.running);
@@ -169,15 +168,13 @@ fn close_epoch(
     let error = judged.error_percent();
     let improved = best.is_none_or(|best| error < best);
     let best = *best.insert(best.map_or(error, |best| best.min(error)));
-    observer.may_write()?;
     telemetry.write(run.progress.epoch, collapsed, &metrics)?;
     observer.epoch(run.progress.epoch, trained.map(Report::error_percent), Judged { set, error, best });
-    save(run, session, observer, improved)
+    save(run, session, improved)
 }
 
 /// Writes a checkpoint, unless the weights have diverged, which is said.
-fn save(run: &Run, session: &mut Session, observer: &dyn Observer, best: bool) -> Result<Option<Outcome>> {
-    observer.may_write()?;
+fn save(run: &Run, session: &mut Session, best: bool) -> Result<Option<Outcome>> {
     let theta = run.engine.parameters()?;
     if let Some(reason) = health::diverged(&theta)? {
         return diverged(run, &reason).map(Some);

@@ -1,8 +1,8 @@
 //! How fast a configuration trains on this machine.
 
 use crate::config::Config;
-use crate::data::{Dataset, Split};
-use crate::engine::{Batch, Engine, Report};
+use crate::data::{Batch, Dataset, Split};
+use crate::engine::{Engine, Report};
 use crate::{rng, run};
 use anyhow::{Context, Result};
 use candle_core::{Device, Tensor};

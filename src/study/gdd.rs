@@ -3,8 +3,7 @@
 use crate::base::files;
 use crate::base::output::usage;
 use crate::config::{Config, TimeChoice};
-use crate::data::Split;
-use crate::engine::Batch;
+use crate::data::{Batch, Split};
 use crate::learning::angle::Trace;
 use crate::model::Parameters;
 use crate::run::angles;

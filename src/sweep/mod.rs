@@ -1,17 +1,17 @@
-//! Sweeps: many runs in one folder, worked off by as many workers as there are, here or on a cluster.
+//! Sweeps: many runs in one folder, trained by as many processes as there are, here or on a cluster.
 //!
-//! A sweep folder holds `sweeps/` (the files it was made from), `plan.json` (its runs, in order), `configs/`,
-//! `tickets/` (who runs what), and `runs/` and `checkpoints/` as `train` leaves them.
+//! A sweep's folder holds `sweeps/` (the files it was made from), `plan.json` (its runs, in order), `configs/`,
+//! `failed/` (why a run cannot be completed, one file for each), and `runs/` and `checkpoints/` as `train` leaves
+//! them. A run is complete when its last checkpoint says so. It belongs to the process that holds the lock on its
+//! folder, which the system releases when that process ends, in whatever way.
 
 mod estimate;
 mod plan;
 mod slurm;
-mod tickets;
 mod work;
 
 pub use estimate::Estimator;
-pub use plan::{Planned, Row, SweepFile};
-pub use tickets::State;
+pub use plan::{MOST_RUNS, Planned, SweepFile, SweepRow};
 pub use work::{Tally, work};
 
 use crate::base::files;
@@ -22,9 +22,9 @@ use crate::run::checkpoint;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use tickets::Tickets;
 
 /// How long to wait for another process that is planning in the same folder, which takes it much less.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -39,22 +39,41 @@ pub struct Entry {
     pub seconds: f64,
 }
 
-/// A sweep's folder.
-#[derive(Clone, Debug)]
-pub struct Folder {
-    /// Where it is.
-    pub path: PathBuf,
-    tickets: Tickets,
+/// How a run of a sweep stands.
+#[derive(Clone, Debug, PartialEq)]
+pub enum State {
+    /// This share of its epochs is done, from 0 to below 1.
+    Open(f64),
+    /// All its epochs are done.
+    Done,
+    /// It cannot be completed, for this reason.
+    Failed(String),
 }
 
-impl Folder {
+impl State {
+    /// The share of the work that needs no more doing.
+    pub fn share(&self) -> f64 {
+        match self {
+            State::Open(share) => *share,
+            State::Done | State::Failed(_) => 1.0,
+        }
+    }
+}
+
+/// A sweep's folder.
+#[derive(Clone, Debug)]
+pub struct SweepFolder {
+    /// Where it is.
+    pub path: PathBuf,
+}
+
+impl SweepFolder {
     /// A sweep's folder, which may not exist yet.
     pub fn new(path: PathBuf) -> Self {
-        let tickets = Tickets::new(path.join("tickets"));
-        Self { path, tickets }
+        Self { path }
     }
 
-    /// Its runs, in the order they are to be taken; none where nothing is planned yet.
+    /// Its runs in the order in which they were planned; none where nothing is planned yet.
     ///
     /// # Errors
     /// Where the plan is there but cannot be read.
@@ -73,12 +92,25 @@ impl Folder {
         Ok(entries)
     }
 
-    /// How a run stands; `None` where it is not planned.
+    /// How a run stands, as its checkpoint, its configuration and `failed/` say.
     ///
     /// # Errors
-    /// Where that cannot be read.
-    pub fn state(&self, name: &str) -> Result<Option<State>> {
-        self.tickets.state(name)
+    /// Where it has failed for a reason that cannot be read.
+    pub fn state(&self, name: &str) -> Result<State> {
+        let failed = self.failed(name);
+        match fs::read_to_string(&failed) {
+            Ok(reason) => return Ok(State::Failed(reason.trim().to_string())),
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(error).with_context(|| format!("{}: cannot be read", failed.display())),
+        }
+        let last = self.checkpoints().join(name).join("last.safetensors");
+        let done = checkpoint::epochs_done(&last).unwrap_or(0);
+        // What is wrong with a configuration is said when the run is to be trained.
+        Ok(match self.resolved(name) {
+            Ok(Some(resolved)) if done >= resolved.config.training.epochs => State::Done,
+            Ok(Some(resolved)) => State::Open(done as f64 / resolved.config.training.epochs as f64),
+            Ok(None) | Err(_) => State::Open(0.0),
+        })
     }
 
     /// The configuration of a run.
@@ -96,97 +128,68 @@ impl Folder {
         self.path.join("checkpoints")
     }
 
-    /// The last checkpoint of a run.
-    fn last_checkpoint(&self, name: &str) -> PathBuf {
-        self.checkpoints().join(name).join("last.safetensors")
+    /// The file that says why a run has failed, if it has.
+    fn failed(&self, name: &str) -> PathBuf {
+        self.path.join("failed").join(name)
     }
 
-    /// All runs with the share of each that is done, as its last checkpoint says.
-    ///
-    /// # Errors
-    /// Where the folder cannot be read.
-    pub fn standing(&self) -> Result<Vec<(Entry, f64)>> {
-        let entries = self.entries()?;
-        (entries.into_iter())
-            .map(|entry| {
-                let share = match self.state(&entry.name)? {
-                    Some(State::Done | State::Failed(_)) => 1.0,
-                    _ => self.share_done(&entry.name).unwrap_or(0.0),
-                };
-                Ok((entry, share))
-            })
-            .collect()
-    }
-
-    /// The share of a run's epochs that its last checkpoint has behind it; `None` where there is none.
-    fn share_done(&self, name: &str) -> Option<f64> {
-        let (_, progress) = checkpoint::read_progress(&self.last_checkpoint(name)).ok()?;
-        Some(progress.epoch as f64 / progress.config.training.epochs as f64)
-    }
-
-    /// Adds runs to the plan. Those that are there already stay as they stand, unless they now have more
-    /// epochs or `retry` asks for failed ones once more.
+    /// Adds runs to the plan, whose earlier runs keep their places. Runs that are there already stay as they are,
+    /// unless they now have more epochs or `retry` asks for failed ones once more.
     ///
     /// # Errors
     /// Where a run is there with other science, another process is planning here, or something cannot be written.
     pub fn add(&self, sweep: &Path, planned: &[(Planned, f64)], retry: bool) -> Result<()> {
-        for (run, _) in planned {
-            self.check_unchanged(run)?;
-        }
         files::create_folder(&self.path)?;
-        let _ours = Lock::wait(&self.path, PATIENCE)?;
-        // Once more: what has been planned meanwhile.
+        let _planning = Lock::wait(&self.path, PATIENCE)?;
+        let mut earlier = Vec::new();
         for (run, _) in planned {
-            self.check_unchanged(run)?;
+            earlier.push(self.unchanged(run)?);
         }
-        self.tickets.create()?;
-        for folder in [self.path.join("configs"), self.path.join("sweeps"), self.runs(), self.checkpoints()] {
-            files::create_folder(&folder)?;
+        let [configs, sweeps, failed] = ["configs", "sweeps", "failed"].map(|name| self.path.join(name));
+        for folder in [&configs, &sweeps, &failed, &self.runs(), &self.checkpoints()] {
+            files::create_folder(folder)?;
         }
-        // Not in the folder itself, where job scripts and reports are written without the lock.
-        for folder in ["configs", "sweeps"] {
-            files::remove_temporaries(&self.path.join(folder))?;
+        // Elsewhere in the folder files are written without the lock that is held here.
+        for folder in [&configs, &sweeps] {
+            files::remove_temporaries(folder)?;
         }
         let text = fs::read(sweep).with_context(|| format!("{}: cannot be read", sweep.display()))?;
         let file_name = sweep.file_name().context("the sweep file has no name")?;
-        files::write_atomically(&self.path.join("sweeps").join(file_name), &text)?;
+        files::write_atomically(&sweeps.join(file_name), &text)?;
         let mut entries = self.entries()?;
-        for (run, seconds) in planned {
+        for ((run, seconds), earlier) in planned.iter().zip(earlier) {
             let entry = Entry { name: run.name.clone(), seconds: *seconds };
             match entries.iter_mut().find(|entry| entry.name == run.name) {
                 Some(known) => *known = entry,
                 None => entries.push(entry),
             }
-        }
-        files::write_atomically(&self.path.join("plan.json"), &serde_json::to_vec_pretty(&entries)?)?;
-        for (run, _) in planned {
-            let longer = self
-                .earlier(run)?
-                .is_some_and(|earlier| earlier.config.training.epochs < run.resolved.config.training.epochs);
-            if longer || !self.config(&run.name).exists() {
+            let epochs = |resolved: &Resolved| resolved.config.training.epochs;
+            let longer = earlier.as_ref().is_some_and(|earlier| epochs(earlier) < epochs(&run.resolved));
+            if longer || earlier.is_none() {
                 files::write_atomically(&self.config(&run.name), run.resolved.annotated().as_bytes())?;
             }
-            match self.tickets.state(&run.name)? {
-                None => self.tickets.add(&run.name)?,
-                Some(State::Done) if longer => self.tickets.again(&run.name)?,
-                Some(State::Failed(_)) if longer || retry => self.tickets.again(&run.name)?,
-                Some(_) => {}
+            let failed = self.failed(&run.name);
+            if (longer || retry) && failed.exists() {
+                fs::remove_file(&failed)
+                    .with_context(|| format!("{}: cannot be removed", failed.display()))?;
             }
         }
-        Ok(())
+        // Last, so that what is in the plan has its configuration.
+        files::write_atomically(&self.path.join("plan.json"), &serde_json::to_vec_pretty(&entries)?)
     }
 
-    /// The configuration that a run of this name has in the folder.
-    fn earlier(&self, run: &Planned) -> Result<Option<Resolved>> {
-        let path = self.config(&run.name);
+    /// The configuration that a run has in the folder, if it is there.
+    fn resolved(&self, name: &str) -> Result<Option<Resolved>> {
+        let path = self.config(name);
         match path.exists() {
             true => Ok(Some(Resolved::new(&Choices { config: Some(path), ..Choices::default() })?)),
             false => Ok(None),
         }
     }
 
-    fn check_unchanged(&self, run: &Planned) -> Result<()> {
-        let Some(earlier) = self.earlier(run)? else { return Ok(()) };
+    /// The same for a run that is to be planned, whose science must be that of now.
+    fn unchanged(&self, run: &Planned) -> Result<Option<Resolved>> {
+        let Some(earlier) = self.resolved(&run.name)? else { return Ok(None) };
         let changes = run.resolved.changed_science(&earlier.config)?;
         if !changes.is_empty() {
             bail!(
@@ -197,6 +200,6 @@ impl Folder {
                 changes.join("; ")
             );
         }
-        Ok(())
+        Ok(Some(earlier))
     }
 }

@@ -24,13 +24,13 @@ pub struct SweepFile {
     #[serde(default)]
     pub grid: Table,
     /// What is run.
-    pub rows: Vec<Row>,
+    pub rows: Vec<SweepRow>,
 }
 
 /// A configuration, and a grid of its own.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Row {
+pub struct SweepRow {
     /// A preset, or a configuration file, relative to the sweep file.
     pub config: Option<PathBuf>,
     /// Instead of `config`: the preset of this rule,
@@ -57,7 +57,7 @@ pub struct Planned {
 }
 
 /// The most runs of a sweep.
-const MOST_RUNS: usize = 100_000;
+pub const MOST_RUNS: usize = 100_000;
 
 /// Keys whose value a run's name always shows.
 const NAMED: [&str; 9] = [
@@ -125,7 +125,7 @@ impl SweepFile {
         &self,
         path: &Path,
         place: &str,
-        row: &Row,
+        row: &SweepRow,
         varied: &[&Vec<(String, Value)>],
         overrides: &Choices,
         data: &str,
@@ -160,9 +160,6 @@ impl SweepFile {
         let seed = format!("-seed{}", resolved.config.training.seed);
         let name = name.strip_suffix(&seed).unwrap_or(&name).to_string() + &marks + &seed;
         name::check(&name, place).with_context(|| format!("{place}: choose another label"))?;
-        if name.contains('@') {
-            usage!("{place}: the run {name:?} cannot have an '@' in its name: choose another label");
-        }
         Ok(Planned { name, resolved })
     }
 }

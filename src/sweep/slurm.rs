@@ -1,18 +1,23 @@
-//! A Slurm job array whose tasks work off a sweep.
+//! A Slurm job array, one task for each run that is to be trained.
 
-use super::Folder;
+use super::SweepFolder;
 use crate::base::files;
 use crate::base::output::{shell_word, usage};
 use anyhow::{Context, Result};
 use std::path::{Path, PathBuf};
 
-impl Folder {
-    /// Writes `slurm.sh`: an array of one task a run that is not done, each of which runs
-    /// `eqprop sweep --worker`. `longest` is the estimated time of the longest run, seconds.
+impl SweepFolder {
+    /// Writes `slurm.sh`: an array whose indices are places in the plan, counted from 1. Task n runs
+    /// `eqprop sweep --task n`. `longest` is the estimated time of the longest run, in seconds.
     ///
     /// # Errors
     /// Where it cannot be written.
-    pub fn write_slurm_script(&self, open: usize, longest: f64, data_dir: Option<&Path>) -> Result<PathBuf> {
+    pub fn write_slurm_script(
+        &self,
+        tasks: &[usize],
+        longest: f64,
+        data_dir: Option<&Path>,
+    ) -> Result<PathBuf> {
         let absolute =
             |path: &Path| path.canonicalize().with_context(|| format!("{}: cannot be found", path.display()));
         let folder = absolute(&self.path)?;
@@ -29,10 +34,10 @@ impl Folder {
         let text = format!(
             "#!/bin/bash\n\
              # Written by `eqprop sweep --slurm`; submit with: sbatch {script}\n\
-             # Each task takes one run of the sweep; a task that is killed leaves its run to another, or to\n\
-             # this script submitted again. Runs go on from their last checkpoints.\n\
+             # Task n trains the n-th run of plan.json. A task that is requeued goes on from the run's last\n\
+             # checkpoint, and so do all that have not ended when this script is submitted again.\n\
              #SBATCH --job-name=eqprop\n\
-             #SBATCH --array=1-{open}\n\
+             #SBATCH --array={array}\n\
              #SBATCH --ntasks=1\n\
              #SBATCH --cpus-per-task=1\n\
              #SBATCH --mem=1G\n\
@@ -41,7 +46,8 @@ impl Folder {
              # Without B: only steps that srun starts would get the signal, and there are none.\n\
              #SBATCH --signal=B:TERM@60\n\
              #SBATCH --output={logs}\n\
-             exec {program} sweep --worker --out {folder}{data}\n",
+             exec {program} sweep --task \"$SLURM_ARRAY_TASK_ID\" --out {folder}{data}\n",
+            array = ranges(tasks),
             script = shell_word(folder.join("slurm.sh").display()),
             logs = logs(&folder),
             program = shell_word(program.display()),
@@ -58,4 +64,24 @@ impl Folder {
 fn logs(folder: &Path) -> String {
     let folder = folder.display().to_string().replace('%', "%%").replace('\\', r"\\").replace('"', "\\\"");
     format!("\"{folder}/slurm-%A_%a.log\"")
+}
+
+/// Ascending numbers as Slurm writes them: `1-3,5`.
+fn ranges(numbers: &[usize]) -> String {
+    let runs = numbers.chunk_by(|a, b| a + 1 == *b).map(|run| match run {
+        [one] => one.to_string(),
+        run => format!("{}-{}", run[0], run[run.len() - 1]),
+    });
+    runs.collect::<Vec<_>>().join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ranges;
+
+    #[test]
+    fn indices_are_written_as_slurm_reads_them() {
+        assert_eq!(ranges(&[1]), "1");
+        assert_eq!(ranges(&[1, 2, 3, 5, 8, 9]), "1-3,5,8-9");
+    }
 }

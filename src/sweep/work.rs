@@ -1,170 +1,145 @@
-//! Workers: each takes a run, trains it on one thread to its end, and takes the next.
+//! Training the runs of a sweep: each worker takes the next run that nobody has, and trains it on one thread.
 
-use super::Folder;
-use super::tickets::{Claim, HEARTBEAT};
-use crate::base::lock::Held as HeldElsewhere;
+use super::{State, SweepFolder};
+use crate::base::files;
+use crate::base::lock::Held;
 use crate::base::mutex::guard;
 use crate::config::Choices;
 use crate::run::{self, Interrupt, Options, Outcome, Resume, Run, Shared};
-use crate::telemetry::board::{Board, Line};
-use crate::telemetry::progress::{Judged, Observer};
+use crate::telemetry::board::Board;
 use anyhow::{Result, bail};
-use std::sync::{Mutex, mpsc};
+use std::collections::VecDeque;
+use std::sync::Mutex;
 use std::thread;
 use tracing::{error, info_span, warn};
 
-/// What workers have done.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// What has become of the runs that were to be trained.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// Runs completed.
+    /// How many were completed here.
     pub done: usize,
-    /// Runs that cannot be.
+    /// How many have failed here.
     pub failed: usize,
+    /// Those that another process has.
+    pub elsewhere: Vec<String>,
 }
 
-/// Works off a sweep's runs with so many workers, until none is left to take or a signal comes. With
-/// `one_each`, a worker takes one run, and after it only those whose workers have been killed.
+/// Trains the runs `names` with so many workers, until none of them is left to take or a signal comes. Runs that
+/// another process has are left to it, and tried again when all others are over.
 ///
 /// # Errors
 /// Where the folder itself cannot be read or written. What goes wrong in a run is written down, and said.
 pub fn work(
-    folder: &Folder,
+    sweep: &SweepFolder,
+    names: Vec<String>,
     shared: &Shared,
     workers: usize,
-    one_each: bool,
     board: &Board,
     interrupt: &Interrupt,
 ) -> Result<Tally> {
-    let planned: Vec<String> = folder.entries()?.into_iter().map(|entry| entry.name).collect();
-    let held: Mutex<Vec<Claim>> = Mutex::new(Vec::new());
-    let worker = || -> Result<Tally> {
-        let mut tally = Tally::default();
-        let mut names = planned.clone();
-        let mut had_one = false;
-        while interrupt.signal().is_none() {
-            let claim = match one_each && had_one {
-                true => folder.tickets.claim_abandoned()?,
-                false => folder.tickets.claim(&names)?,
-            };
-            let Some(ours) = claim else { break };
-            had_one = true;
-            guard(&held).push(ours.clone());
-            let outcome = run(folder, shared, &ours, board, interrupt);
-            guard(&held).retain(|other| other.name != ours.name);
-            let how = match &outcome {
-                _ if ours.check().is_err() => Err("another worker has taken it over".to_string()),
-                Ok((Outcome::Done, summary)) => {
-                    folder.tickets.done(&ours)?;
-                    tally.done += 1;
-                    Ok(summary.clone())
-                }
-                Ok((Outcome::Interrupted(_), _)) => {
-                    folder.tickets.release(&ours)?;
-                    break;
-                }
-                Ok((Outcome::Diverged, _)) => {
-                    Err("diverged: a state or weight is no longer a number, or weights have run away".into())
-                }
-                // Silent, and yet alive: the run is in good hands.
-                Err(error) if error.is::<HeldElsewhere>() => {
-                    warn!("{}: {error:#}", ours.name);
-                    folder.tickets.release(&ours)?;
-                    names.retain(|name| *name != ours.name);
-                    had_one = false;
-                    continue;
-                }
-                Err(error) => Err(format!("{error:#}")),
-            };
-            if let Err(reason) = &how
-                && ours.check().is_ok()
-            {
-                folder.tickets.failed(&ours, reason)?;
-                tally.failed += 1;
-                error!("{}: {reason}", ours.name);
+    let mut all = Tally { elsewhere: names, ..Tally::default() };
+    loop {
+        let queue = Mutex::new(VecDeque::from(std::mem::take(&mut all.elsewhere)));
+        let tally = Mutex::new(Tally::default());
+        let worker = || -> Result<()> {
+            while interrupt.signal().is_none() {
+                // A statement of its own, so that the queue is not locked while the run is trained.
+                let next = guard(&queue).pop_front();
+                let Some(name) = next else { break };
+                take(sweep, name, shared, board, interrupt, &tally)?;
             }
-            board.finish(&ours.name, &how.unwrap_or_else(|reason| format!("failed: {reason}")));
+            Ok(())
+        };
+        thread::scope(|scope| {
+            let workers: Vec<_> = (0..workers).map(|_| scope.spawn(worker)).collect();
+            (workers.into_iter())
+                .map(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+                .fold(Ok(()), Result::and)
+        })?;
+        let pass = std::mem::take(&mut *guard(&tally));
+        all.done += pass.done;
+        all.failed += pass.failed;
+        all.elsewhere = pass.elsewhere;
+        let none_taken = pass.done + pass.failed == 0;
+        if none_taken || all.elsewhere.is_empty() || interrupt.signal().is_some() {
+            return Ok(all);
         }
-        Ok(tally)
+    }
+}
+
+/// Trains a run, unless that has been done meanwhile or another process does it.
+fn take(
+    sweep: &SweepFolder,
+    name: String,
+    shared: &Shared,
+    board: &Board,
+    interrupt: &Interrupt,
+    tally: &Mutex<Tally>,
+) -> Result<()> {
+    if !matches!(sweep.state(&name)?, State::Open(_)) {
+        board.finish(&name, "ended in another process");
+        return Ok(());
+    }
+    // Folders that are there are locked before anything is read from them.
+    for folder in [sweep.runs(), sweep.checkpoints()] {
+        files::create_folder(&folder.join(&name))?;
+    }
+    let how = match train(sweep, &name, shared, board, interrupt) {
+        Ok((Outcome::Interrupted(_), _)) => return Ok(()),
+        Ok((Outcome::Done, summary)) => {
+            guard(tally).done += 1;
+            summary
+        }
+        Err(error) if error.is::<Held>() => {
+            warn!("{name}: {error:#}");
+            guard(tally).elsewhere.push(name);
+            return Ok(());
+        }
+        failed => {
+            let reason = match failed {
+                Err(error) => format!("{error:#}"),
+                _ => "diverged: a state or weight is no longer a number, or weights have run away".into(),
+            };
+            files::write_atomically(&sweep.failed(&name), reason.as_bytes())?;
+            guard(tally).failed += 1;
+            error!("{name}: {reason}");
+            format!("failed: {reason}")
+        }
     };
-    thread::scope(|scope| {
-        let (stop, stopped) = mpsc::channel::<()>();
-        let held = &held;
-        scope.spawn(move || {
-            while stopped.recv_timeout(HEARTBEAT) == Err(mpsc::RecvTimeoutError::Timeout) {
-                for claim in guard(held).iter() {
-                    claim.touch();
-                }
-            }
-        });
-        let workers: Vec<_> = (0..workers).map(|_| scope.spawn(worker)).collect();
-        let mut all = Tally::default();
-        let mut outcome = Ok(());
-        for worker in workers {
-            match worker.join() {
-                Ok(Ok(tally)) => {
-                    all.done += tally.done;
-                    all.failed += tally.failed;
-                }
-                Ok(Err(error)) => outcome = Err(error),
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
-        }
-        drop(stop);
-        outcome.map(|()| all)
-    })
-}
-
-/// A run on the board whose ticket is ours, or else it ends.
-struct Held<'a> {
-    line: Line<'a>,
-    claim: &'a Claim,
-}
-
-impl Observer for Held<'_> {
-    fn minibatch(&mut self, epoch: usize, train_error: f64) {
-        self.line.minibatch(epoch, train_error);
-    }
-
-    fn epoch(&mut self, epoch: usize, train: Option<f64>, judged: Judged) {
-        self.line.epoch(epoch, train, judged);
-    }
-
-    fn may_write(&self) -> Result<()> {
-        self.claim.check()
-    }
+    board.finish(&name, &how);
+    Ok(())
 }
 
 /// Trains a run to its end, from where it stands. Also says, in words, how it ended.
-fn run(
-    folder: &Folder,
+fn train(
+    sweep: &SweepFolder,
+    name: &str,
     shared: &Shared,
-    claim: &Claim,
     board: &Board,
     interrupt: &Interrupt,
 ) -> Result<(Outcome, String)> {
-    let name = &claim.name;
-    let choices = Choices { config: Some(folder.config(name)), ..Choices::default() };
+    let choices = Choices { config: Some(sweep.config(name)), ..Choices::default() };
     let options = Options {
         init: None,
         resume: Some(Resume::Auto),
-        name: Some(name.clone()),
-        runs_dir: folder.runs(),
-        checkpoints_dir: folder.checkpoints(),
+        name: Some(name.to_string()),
+        runs_dir: sweep.runs(),
+        checkpoints_dir: sweep.checkpoints(),
         dry_run: false,
     };
     run::with_threads(Some(1), || {
-        let _span = info_span!("run", name = name.as_str()).entered();
+        let _span = info_span!("run", name).entered();
         let Some(run) = Run::prepare(&choices, &options, shared)? else {
             return Ok((Outcome::Done, "was complete".into()));
         };
-        if run.progress.run != *name {
+        if run.progress.run != name {
             bail!(
                 "the data here is {}, not that of the sweep: give the same by --data-dir",
                 run.dataset.name
             );
         }
-        let mut held = Held { line: board.follow(&run.extent()), claim };
-        let outcome = run::train(run, &mut held, interrupt)?;
-        Ok((outcome, held.line.summary()))
+        let mut line = board.follow(&run.extent());
+        let outcome = run::train(run, &mut line, interrupt)?;
+        Ok((outcome, line.summary()))
     })
 }

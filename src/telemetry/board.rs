@@ -13,11 +13,11 @@ pub struct Board {
     overall: Option<ProgressBar>,
     workers: usize,
     begun: Instant,
-    work: Mutex<Work>,
+    estimates: Mutex<Estimates>,
 }
 
-/// Estimated seconds of work.
-struct Work {
+/// How much there is to do, in estimated seconds.
+struct Estimates {
     /// By run: all of it, and the share of it that is done.
     runs: BTreeMap<String, (f64, f64)>,
     /// What was done before this process began.
@@ -25,7 +25,7 @@ struct Work {
     finished: usize,
 }
 
-impl Work {
+impl Estimates {
     fn total(&self) -> f64 {
         self.runs.values().map(|(seconds, _)| seconds).sum()
     }
@@ -41,35 +41,38 @@ impl Board {
         let runs: BTreeMap<_, _> =
             runs.into_iter().map(|(name, seconds, done)| (name, (seconds, done))).collect();
         let finished = runs.values().filter(|(_, done)| *done >= 1.0).count();
-        let mut work = Work { runs, before: 0.0, finished };
-        work.before = work.done();
+        let mut estimates = Estimates { runs, before: 0.0, finished };
+        estimates.before = estimates.done();
         let screen = screen();
         let overall = screen.as_ref().map(|screen| {
             let style = ProgressStyle::with_template("{wide_bar:.green/dim} {msg}")
                 .unwrap_or_else(|_| ProgressStyle::default_bar());
             screen.add(ProgressBar::new(1000).with_style(style))
         });
-        let board = Self { screen, overall, workers, begun: Instant::now(), work: Mutex::new(work) };
+        let board =
+            Self { screen, overall, workers, begun: Instant::now(), estimates: Mutex::new(estimates) };
         board.show_overall();
         board
     }
 
-    fn with<R>(&self, look: impl FnOnce(&mut Work) -> R) -> R {
-        look(&mut guard(&self.work))
+    fn with<R>(&self, look: impl FnOnce(&mut Estimates) -> R) -> R {
+        look(&mut guard(&self.estimates))
     }
 
     /// The time left: at the pace so far, once there is one, and at the estimated pace before.
     fn left(&self) -> Duration {
         let elapsed = self.begun.elapsed().as_secs_f64();
-        let (left, done) = self.with(|work| (work.total() - work.done(), work.done() - work.before));
+        let (left, done) = self
+            .with(|estimates| (estimates.total() - estimates.done(), estimates.done() - estimates.before));
         let pace = if elapsed > 30.0 && done > 0.0 { done / elapsed } else { self.workers as f64 };
         Duration::from_secs_f64((left / pace).clamp(0.0, 1e9))
     }
 
     fn show_overall(&self) {
         let Some(overall) = &self.overall else { return };
-        let (share, finished, count) =
-            self.with(|work| (work.done() / work.total().max(1e-9), work.finished, work.runs.len()));
+        let (share, finished, count) = self.with(|estimates| {
+            (estimates.done() / estimates.total().max(1e-9), estimates.finished, estimates.runs.len())
+        });
         overall.set_position((1000.0 * share) as u64);
         overall.set_message(format!("{finished} of {count} runs done  {} left", HumanDuration(self.left())));
     }
@@ -90,12 +93,12 @@ impl Board {
 
     /// A run has come to its end, well or not: one line.
     pub fn finish(&self, name: &str, how: &str) {
-        let (finished, count) = self.with(|work| {
-            if let Some(run) = work.runs.get_mut(name) {
+        let (finished, count) = self.with(|estimates| {
+            if let Some(run) = estimates.runs.get_mut(name) {
                 run.1 = 1.0;
             }
-            work.finished += 1;
-            (work.finished, work.runs.len())
+            estimates.finished += 1;
+            (estimates.finished, estimates.runs.len())
         });
         self.show_overall();
         say(&format!("[{finished}/{count}] {name}: {how}; {} left", HumanDuration(self.left())));
@@ -139,8 +142,8 @@ impl Observer for Line<'_> {
         }
         self.shown = Instant::now();
         let share = self.done as f64 / self.total.max(1) as f64;
-        self.board.with(|work| {
-            if let Some(run) = work.runs.get_mut(&self.name) {
+        self.board.with(|estimates| {
+            if let Some(run) = estimates.runs.get_mut(&self.name) {
                 run.1 = share.min(1.0);
             }
         });

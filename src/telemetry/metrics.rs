@@ -1,5 +1,6 @@
-//! What a run tells: `metrics.jsonl` and TensorBoard, the same numbers in both.
+//! What a run tells: `metrics.jsonl` and, with the feature `cli`, TensorBoard, the same numbers in both.
 
+#[cfg(feature = "cli")]
 use super::tensorboard::EventFile;
 use crate::base::files;
 use crate::engine::Report;
@@ -70,6 +71,7 @@ impl Metrics {
 pub struct Telemetry {
     data: String,
     metrics: PathBuf,
+    #[cfg(feature = "cli")]
     events: EventFile,
 }
 
@@ -96,8 +98,12 @@ impl Telemetry {
                 .collect();
             files::write_atomically(&metrics, kept.as_bytes())?;
         }
-        let events = EventFile::create(folder, next)?;
-        Ok(Self { data: data.to_string(), metrics, events })
+        Ok(Self {
+            data: data.to_string(),
+            metrics,
+            #[cfg(feature = "cli")]
+            events: EventFile::create(folder, next)?,
+        })
     }
 
     /// Writes the numbers of an epoch; 0 is before training.
@@ -110,9 +116,11 @@ impl Telemetry {
         line.insert("data".into(), json!(self.data));
         for (tag, value) in &metrics.0 {
             line.insert(tag.clone(), json!(value));
+            #[cfg(feature = "cli")]
             self.events.scalar(tag, *value, epoch)?;
         }
         line.insert("collapsed".into(), json!(collapsed));
+        #[cfg(feature = "cli")]
         self.events.flush()?;
         let mut text = serde_json::to_vec(&line)?;
         text.push(b'\n');

@@ -1,6 +1,10 @@
 //! What a run says while it trains: numbers for TensorBoard and metrics.jsonl, and progress for people.
 
+#[cfg(feature = "cli")]
 pub mod board;
 pub mod metrics;
+pub mod observer;
+#[cfg(feature = "cli")]
 pub mod progress;
+#[cfg(feature = "cli")]
 pub mod tensorboard;

@@ -1,6 +1,6 @@
 //! What a person sees of a run: a bar on a terminal, a line an epoch elsewhere; all on stderr.
 
-use anyhow::Result;
+pub use super::observer::{Extent, Judged, Observer};
 use indicatif::{HumanDuration, MultiProgress, ProgressBar, ProgressStyle};
 use std::io::{self, IsTerminal, Write};
 use std::sync::Mutex;
@@ -43,35 +43,6 @@ pub fn say(line: &str) {
     let _ = Stderr.write_all(format!("{line}\n").as_bytes());
 }
 
-/// What a run is judged by while it trains: the error on the validation images where some are held out, else on
-/// the test images. Percent.
-#[derive(Clone, Copy, Debug)]
-pub struct Judged {
-    /// `validation` or `test`.
-    pub set: &'static str,
-    /// The error now.
-    pub error: f64,
-    /// The lowest so far, this one included.
-    pub best: f64,
-}
-
-/// Follows a run while it trains.
-pub trait Observer {
-    /// A minibatch begins.
-    fn begin(&mut self) {}
-    /// One minibatch more; `train_error` in percent, of the epoch (from 1) so far.
-    fn minibatch(&mut self, epoch: usize, train_error: f64);
-    /// An epoch is complete, with this train error in percent. Epoch 0 is before training.
-    fn epoch(&mut self, epoch: usize, train: Option<f64>, judged: Judged);
-    /// Asked before anything is written.
-    ///
-    /// # Errors
-    /// Where the run is not ours any more: it ends, and what is written stays as it is.
-    fn may_write(&self) -> Result<()> {
-        Ok(())
-    }
-}
-
 /// Shows on stderr how far a run is.
 pub struct Display {
     bar: Option<ProgressBar>,
@@ -83,19 +54,6 @@ pub struct Display {
     done_at_start: u64,
     last_shown: Instant,
     errors: String,
-}
-
-/// How long a run is, and how far it has come.
-#[derive(Clone, Debug)]
-pub struct Extent {
-    /// Its name.
-    pub name: String,
-    /// Epochs in all.
-    pub epochs: usize,
-    /// Minibatches in all.
-    pub total: u64,
-    /// Minibatches done.
-    pub done: u64,
 }
 
 impl Display {

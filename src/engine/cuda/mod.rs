@@ -1,5 +1,7 @@
 //! Both phases in one CUDA kernel, a block a replica, for networks with one hidden layer ([`phases.cu`]).
 //!
+//! It has never run on a GPU, so it is taken only where it is asked for: `training.engine = "kernel"`.
+//!
 //! What surrounds the kernel is candle: the drive before it, the input weights after it. What happens inside is the
 //! same as in the plain engine up to rounding, which `tests/kernel.rs` shows without a GPU: it compiles the kernel
 //! for the CPU, with threads in the place of CUDA's.
@@ -34,15 +36,37 @@ pub struct Kernel {
 /// Most memory that the threads of a block can share, bytes (compute capability 9.0).
 const SHARED_MEMORY: usize = 227 << 10;
 
+const RULES: &str = "runs ep, cep, vf and cvf in discrete time";
+
+/// Why the kernel cannot run this, whatever the sizes; `None` where it can.
+pub fn obstacle(model: &Model, protocol: &Protocol, dtype: DType) -> Option<&'static str> {
+    [
+        (super::fusible(model, protocol), RULES),
+        (model.dims.depth() == 1, "runs networks with one hidden layer"),
+        (model.settle.tolerance == 0.0, "runs all T steps: it needs learning.settle_tolerance = 0.0"),
+        (
+            protocol.sigma_prime == SigmaPrime::Ignored,
+            "has no σ′ in the updates: it needs learning.sigma_prime = \"ignored\"",
+        ),
+        (dtype == DType::F32, "computes in float32: it needs training.dtype = \"f32\""),
+    ]
+    .into_iter()
+    .find_map(|(possible, why)| (!possible).then_some(why))
+}
+
 impl Kernel {
-    /// The kernel for these stacked weights and minibatches of so many images; `None` where it has none: in real
-    /// time, with other than one hidden layer, where the first phase may end early, where σ′ gates the updates, in
-    /// float64, and for what is too large for a block.
-    pub fn for_shape(model: &Model, protocol: &Protocol, theta: &Parameters, images: usize) -> Option<Self> {
+    /// The kernel for these stacked weights and minibatches of so many images.
+    ///
+    /// # Errors
+    /// Where there is an [`obstacle`], and for what is too large for a block.
+    pub fn for_shape(model: &Model, protocol: &Protocol, theta: &Parameters, images: usize) -> Result<Self> {
         let Model { dynamics, settle, tied, .. } = model;
-        let schedule = protocol.rule.schedule()?;
         let weight = &theta.forward[0].weight;
-        let (_, classes, hidden) = weight.dims3().ok()?;
+        let (_, classes, hidden) = weight.dims3()?;
+        let schedule = match (protocol.rule.schedule(), obstacle(model, protocol, weight.dtype())) {
+            (Some(schedule), None) => schedule,
+            (_, why) => bail!("the CUDA kernel of both phases {}", why.unwrap_or(RULES)),
+        };
         let kernel = Self {
             images,
             hidden,
@@ -54,15 +78,15 @@ impl Kernel {
             activation: dynamics.activation,
             damping: (dynamics.damping as f32).to_bits(),
         };
-        let possible = super::fusible(model, protocol)
-            && theta.forward.len() == 2
-            && settle.tolerance == 0.0
-            && protocol.sigma_prime == SigmaPrime::Ignored
-            && weight.dtype() == DType::F32
-            && classes <= hidden
-            && hidden <= 1024
-            && kernel.shared_bytes() <= SHARED_MEMORY;
-        possible.then_some(kernel)
+        if classes > hidden || hidden > 1024 || kernel.shared_bytes() > SHARED_MEMORY {
+            bail!(
+                "the CUDA kernel of both phases holds at most 1024 hidden neurons, no more classes than those, and \
+                 {SHARED_MEMORY} bytes; {hidden} hidden neurons, {classes} classes and {images} images take {}: \
+                 choose training.engine = \"auto\"",
+                kernel.shared_bytes()
+            );
+        }
+        Ok(kernel)
     }
 
     /// Threads of a block.
@@ -142,13 +166,13 @@ impl Kernel {
         let one = Tensor::ones((replicas, 1, 1), dtype, device)?;
         let Nudge { target, beta } = nudge;
         // c_N and η_0/(βB) with the sign of each replica's β.
-        let rate = |n: usize| beta.signed(&one, protocol.learning_rates[n] / (beta.size * images as f64));
+        let c_n = |n: usize| beta.scale(&one, |beta| protocol.learning_rates[n] / (beta * images as f64));
         let with_bias = if protocol.last_bias_frozen() { 0.0 } else { 1.0 };
-        let gram = (x.matmul(&x.t()?)? + with_bias)?.broadcast_mul(&rate(1)?)?;
+        let gram = (x.matmul(&x.t()?)? + with_bias)?.broadcast_mul(&c_n(1)?)?;
         let mut given = vec![drive, gram, theta.forward[0].weight.clone()];
         given.extend(theta.feedback.iter().map(|feedback| feedback[0].clone()));
-        let beta = beta.signed(&one, beta.size)?;
-        given.extend([theta.forward[0].bias.clone(), target.clone(), beta, rate(0)?]);
+        let beta = beta.scale(&one, |beta| beta)?;
+        given.extend([theta.forward[0].bias.clone(), target.clone(), beta, c_n(0)?]);
         let given: Vec<Tensor> =
             given.iter().map(|tensor| tensor.reshape((replicas, ()))).collect::<Result<_>>()?;
         let packed = Tensor::cat(&given, 1)?.contiguous()?;
@@ -171,12 +195,12 @@ impl Kernel {
         };
         let recent = [state(0)?, state(1)?, state(2)?];
         let moved = (parts[2].reshape((replicas, b, d))? - &recent[2][1])?;
-        let rate = rate(1)?;
+        let c_last = c_n(1)?;
         let input = &theta.forward[1];
-        let weight = (&input.weight + moved.t()?.contiguous()?.matmul(x)?.broadcast_mul(&rate)?)?;
+        let weight = (&input.weight + moved.t()?.contiguous()?.matmul(x)?.broadcast_mul(&c_last)?)?;
         let bias = match protocol.last_bias_frozen() {
             true => input.bias.clone(),
-            false => (&input.bias + moved.sum_keepdim(D::Minus2)?.broadcast_mul(&rate)?)?,
+            false => (&input.bias + moved.sum_keepdim(D::Minus2)?.broadcast_mul(&c_last)?)?,
         };
         let first = Forward {
             weight: parts[3].reshape((replicas, c, d))?,

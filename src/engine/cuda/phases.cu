@@ -1,6 +1,6 @@
 // Both phases of one minibatch through a network with one hidden layer, in discrete time, without leaving the chip: one
 // block a replica, one thread a hidden neuron. E.2, E.4; the same as `Dynamics::step` and `hebbian_update`, with the
-// Gram form of the input weights (see engine/fused). float32.
+// Gram form of the input weights (see engine/cpu/gram.rs). float32.
 //
 // Loops over images and classes are unrolled, so that what a thread keeps for each stays in registers.
 //
@@ -74,7 +74,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) phases(const float* all
   const float* feedback = forward + CLASSES * HIDDEN;
   const float* bias = feedback + FEEDBACK;
   const float* y = bias + CLASSES;
-  const float beta = y[IMAGES * CLASSES], rate = y[IMAGES * CLASSES + 1];
+  const float beta = y[IMAGES * CLASSES], c_0 = y[IMAGES * CLASSES + 1];
   float* states = all_out + (size_t)blockIdx.x * OUT;
   float* outputs = states + 3 * IMAGES * HIDDEN;
   float* end = outputs + 3 * IMAGES * CLASSES;
@@ -142,16 +142,16 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) phases(const float* all
             sum += TIED ? o_next * next[i] - o * s[i] : (o_next - o) * s[i];
           }
           // VF leaves the weights as they are until the end: their sum builds up where they go.
-          if (CONTINUAL) sh.forward[k][j] += rate * sum;
-          else forward_end[k * HIDDEN + j] = (t == FIRST_STEPS ? 0.0f : forward_end[k * HIDDEN + j]) + rate * sum;
+          if (CONTINUAL) sh.forward[k][j] += c_0 * sum;
+          else forward_end[k * HIDDEN + j] = (t == FIRST_STEPS ? 0.0f : forward_end[k * HIDDEN + j]) + c_0 * sum;
           if (TIED) {
             back[k] = sh.forward[k][j];
           } else {
             sum = 0.0f;
             UNROLL
             for (int i = 0; i < IMAGES; i++) sum += (next[i] - s[i]) * sh.output[i][k];
-            if (CONTINUAL) back[k] += rate * sum;
-            else feedback_end[j * CLASSES + k] = (t == FIRST_STEPS ? 0.0f : feedback_end[j * CLASSES + k]) + rate * sum;
+            if (CONTINUAL) back[k] += c_0 * sum;
+            else feedback_end[j * CLASSES + k] = (t == FIRST_STEPS ? 0.0f : feedback_end[j * CLASSES + k]) + c_0 * sum;
           }
         }
       }
@@ -159,7 +159,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) phases(const float* all
         sum = 0.0f;
         UNROLL
         for (int i = 0; i < IMAGES; i++) sum += sh.output_next[i][j] - sh.output[i][j];
-        sh.bias[j] += rate * sum;
+        sh.bias[j] += c_0 * sum;
       }
     }
     __syncthreads();
@@ -195,7 +195,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) phases(const float* all
         float sum = 0.0f;
         UNROLL
         for (int i = 0; i < IMAGES; i++) sum += sh.output[i][k] * s[i] - sh.output_star[i][k] * star[i];
-        f += rate * sum;
+        f += c_0 * sum;
       }
       if (RULE == VF) f += forward_end[k * HIDDEN + j];
       forward_end[k * HIDDEN + j] = f;
@@ -211,6 +211,6 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) phases(const float* all
     if (!CONTINUAL)
       UNROLL
       for (int i = 0; i < IMAGES; i++) sum += sh.output[i][j] - sh.output_star[i][j];
-    bias_end[j] = sh.bias[j] + rate * sum;
+    bias_end[j] = sh.bias[j] + c_0 * sum;
   }
 }

@@ -1,0 +1,132 @@
+//! A data set: training and test images, what it is called, and where it is from.
+
+use super::error::{Error, Result};
+use super::{DataChoice, Split};
+use crate::base::name;
+use crate::base::output::usage;
+use crate::model::Dims;
+use crate::rng;
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// sha256 of the pixels of MNIST's 60,000 training images.
+const MNIST_TRAIN_PIXELS: &str = "741c988805d008ac6e4c904b69001ba184c24b2c540a4ef403f4c71b676cf757";
+
+/// Training and test images.
+#[derive(Clone, Debug)]
+pub struct Dataset {
+    /// `mnist`, `fashion-mnist`, `glyphs`, or the name of the folder of some other set.
+    pub name: String,
+    /// Where it was found.
+    pub source: String,
+    /// What to train on.
+    pub train: Split,
+    /// What was held out of it to choose the best epoch on; often nothing.
+    pub validation: Split,
+    /// What to test on.
+    pub test: Split,
+    /// sha256 of pixels and labels as read, before any limit.
+    pub checksums: BTreeMap<String, String>,
+}
+
+impl Dataset {
+    /// A set of this name from `source`, nothing held out.
+    pub fn new(name: String, source: String, train: Split, test: Split) -> Self {
+        let digest = |bytes: &[u8]| -> String {
+            Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+        };
+        let checksums = [
+            ("train.images", digest(&train.images)),
+            ("train.labels", digest(&train.labels)),
+            ("test.images", digest(&test.images)),
+            ("test.labels", digest(&test.labels)),
+        ];
+        let checksums = checksums.map(|(key, sum)| (key.to_string(), sum)).into();
+        Self { name, source, train, validation: Split::default(), test, checksums }
+    }
+
+    /// Keeps the first so many images of each split.
+    pub fn limit(&mut self, train: Option<usize>, test: Option<usize>) {
+        self.train.truncate(train);
+        self.test.truncate(test);
+    }
+
+    /// The same set with `count` of the training images, drawn by `seed`, held out for validation.
+    ///
+    /// # Errors
+    /// Where that leaves nothing to train on.
+    pub fn hold_out(&self, count: usize, seed: u64) -> Result<Self> {
+        if count >= self.train.len() {
+            usage!(
+                "training.validation = {count} leaves nothing of the {} training images of {} to train on: hold out \
+                 fewer",
+                self.train.len(),
+                self.name
+            );
+        }
+        let (held, others) = rng::hold_out(seed, self.train.len(), count);
+        Ok(Self {
+            name: self.name.clone(),
+            source: self.source.clone(),
+            train: self.train.part(&others),
+            validation: self.train.part(&held),
+            test: self.test.clone(),
+            checksums: self.checksums.clone(),
+        })
+    }
+
+    /// Checks that a network of these sizes can take the images and name the classes.
+    ///
+    /// # Errors
+    /// Names the file and the size or label that does not fit.
+    pub fn check(&self, dims: &Dims) -> Result<()> {
+        self.train.check(dims)?;
+        if !self.validation.is_empty() {
+            self.validation.check(dims)?;
+        }
+        self.test.check(dims)
+    }
+
+    /// What was found in a file or folder of the user's, named by what it holds, or else by the path.
+    ///
+    /// # Errors
+    /// Where it is not the set that was chosen, or the path can name nothing.
+    pub fn of_files(choice: DataChoice, path: &Path, train: Split, test: Split) -> Result<Self> {
+        let dataset = Self::new(String::new(), path.display().to_string(), train, test);
+        let is_mnist = dataset.checksums["train.images"] == MNIST_TRAIN_PIXELS;
+        let wrong = |problem: &str| Err(Error::files(path, problem));
+        let name = match choice {
+            DataChoice::Mnist if !is_mnist => {
+                return wrong(
+                    "these are not the 60,000 training images of MNIST (their checksum differs): use \
+                     data = \"auto\" to train on another set, or put MNIST's files there",
+                );
+            }
+            DataChoice::FashionMnist if is_mnist => {
+                return wrong(
+                    "these are the training images of MNIST, not of Fashion-MNIST (their checksum says so): use \
+                     data = \"mnist\", or give the folder of Fashion-MNIST",
+                );
+            }
+            DataChoice::FashionMnist => DataChoice::FASHION_MNIST.into(),
+            _ if is_mnist => DataChoice::MNIST.into(),
+            _ => own_name(path)?,
+        };
+        Ok(Self { name, ..dataset })
+    }
+}
+
+/// A set that is none we know is called like its file or folder.
+fn own_name(path: &Path) -> Result<String> {
+    let path = path.canonicalize().map_err(|error| Error::files(path, error))?;
+    let named = if path.is_dir() { path.file_name() } else { path.file_stem() };
+    let name = named.map_or("idx".into(), |name| name.to_string_lossy().into_owned());
+    // It becomes a part of the names of runs.
+    name::check(&name, "the data folder")?;
+    // A folder of that name which holds something else.
+    Ok(match name.as_str() {
+        DataChoice::MNIST | DataChoice::GLYPHS => format!("idx-in-{name}"),
+        _ => name,
+    })
+}

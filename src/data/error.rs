@@ -1,0 +1,46 @@
+//! Why a data set cannot be had.
+
+use crate::base::output::Usage;
+use std::path::Path;
+
+/// Why a data set cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// What was asked for is wrong: other words are needed, not other files.
+    #[error(transparent)]
+    Usage(#[from] Usage),
+    /// A file or folder is missing, damaged, or not what was asked for.
+    #[error("{place}: {problem}")]
+    Files {
+        /// The file or folder.
+        place: String,
+        /// What is wrong with it, and what to do.
+        problem: String,
+    },
+    /// The images or labels are not for a network of these sizes.
+    #[error("{place}: {problem}")]
+    Misfit {
+        /// Where the images came from.
+        place: String,
+        /// What does not fit, and what to change.
+        problem: String,
+    },
+    /// A place that is no folder, such as the hub, does not give the set.
+    #[error("{problem}")]
+    Unavailable {
+        /// Which place, and what to do.
+        problem: String,
+        /// What it said.
+        source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    },
+}
+
+/// What reading a data set gives.
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    /// A file or folder with this problem.
+    pub fn files(path: &Path, problem: impl ToString) -> Self {
+        Error::Files { place: path.display().to_string(), problem: problem.to_string() }
+    }
+}

@@ -1,0 +1,21 @@
+//! What stands for the hub in a build without it.
+
+use super::{DataChoice, Dataset, Error, Result, Source};
+use std::path::Path;
+
+pub(super) struct Hub;
+
+impl Source for Hub {
+    fn has(&self, choice: DataChoice, path: Option<&Path>) -> bool {
+        path.is_none() && choice != DataChoice::Glyphs
+    }
+
+    fn read(&self, _: DataChoice, _: Option<&Path>) -> Result<Dataset> {
+        Err(Error::Unavailable {
+            problem: "the data set is in no folder here, and this eqprop was built without the feature `hub`: give a \
+                      folder with its four IDX files by --data-dir or EQPROP_DATA"
+                .into(),
+            source: None,
+        })
+    }
+}

@@ -1,0 +1,89 @@
+//! Labelled images, and minibatches of them.
+
+use super::error::{Error, Result};
+use crate::model::Dims;
+
+/// A minibatch as it lies in the data set.
+#[derive(Clone, Debug, Default)]
+pub struct Batch {
+    /// Pixels, row-major (B, d_in); x = byte/255.
+    pub images: Vec<u8>,
+    /// Class of each image, below d_0.
+    pub labels: Vec<u8>,
+}
+
+/// Some labelled images.
+#[derive(Clone, Debug, Default)]
+pub struct Split {
+    /// Where the labels came from, for error messages.
+    pub origin: String,
+    /// Pixels an image.
+    pub pixels: usize,
+    /// Row-major (count, pixels).
+    pub images: Vec<u8>,
+    /// The class of each.
+    pub labels: Vec<u8>,
+}
+
+impl Split {
+    /// How many images.
+    pub fn len(&self) -> usize {
+        self.labels.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.labels.is_empty()
+    }
+
+    /// The images with these numbers, in this order.
+    pub fn gather(&self, indices: &[u32], batch: &mut Batch) {
+        batch.images.clear();
+        batch.labels.clear();
+        for &i in indices {
+            let i = i as usize;
+            batch.images.extend_from_slice(&self.images[i * self.pixels..][..self.pixels]);
+            batch.labels.push(self.labels[i]);
+        }
+    }
+
+    /// The images with these numbers, as a split of their own.
+    pub(super) fn part(&self, indices: &[u32]) -> Self {
+        let mut batch = Batch::default();
+        self.gather(indices, &mut batch);
+        Self { origin: self.origin.clone(), pixels: self.pixels, images: batch.images, labels: batch.labels }
+    }
+
+    pub(super) fn truncate(&mut self, limit: Option<usize>) {
+        if let Some(limit) = limit.filter(|limit| *limit < self.len()) {
+            self.labels.truncate(limit);
+            self.images.truncate(limit * self.pixels);
+        }
+    }
+
+    /// Checks sizes and labels against a network's input and output.
+    pub(super) fn check(&self, dims: &Dims) -> Result<()> {
+        let misfit = |problem| Err(Error::Misfit { place: self.origin.clone(), problem });
+        if self.pixels != dims.input() {
+            return misfit(format!(
+                "images have {} pixels, but network.dims = {:?} begins with {}: set network.dims[0] to {}",
+                self.pixels,
+                dims.0,
+                dims.input(),
+                self.pixels
+            ));
+        }
+        let outside = self.labels.iter().position(|&l| usize::from(l) >= dims.output());
+        if let Some(i) = outside {
+            return misfit(format!(
+                "image {i} has label {}, but network.dims = {:?} ends with {} outputs (classes 0 to {}): \
+                 raise the last number of network.dims, or mend the file",
+                self.labels[i],
+                dims.0,
+                dims.output(),
+                dims.output() - 1
+            ));
+        }
+        Ok(())
+    }
+}

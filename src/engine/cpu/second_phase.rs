@@ -1,0 +1,331 @@
+//! The second (nudged) phase of all blocks, and what the rule makes of it.
+
+use super::gemm::Term;
+use super::gram::{Gram, change_grams, input_gram, telescopes};
+use super::packing::{Connection, PackedMatrix, Weights};
+use super::panels::PanelsMut;
+use super::simd::{Lanes, Real, Simd, Vectorized, WIDTH};
+use super::state::{Block, Move, MoveMut};
+use super::step::{Gates, damp, step};
+use super::update::{accumulate, add_to_bias, change_terms, outer, worth_sharing};
+use crate::learning::{Protocol, Schedule, SigmaPrime};
+use crate::model::Model;
+use crate::model::dynamics::Dynamics;
+use rayon::prelude::*;
+use std::ops::Range;
+
+/// The second phase of a minibatch, from the states its blocks have settled in.
+pub struct SecondPhase<'a, T> {
+    /// What to compute with.
+    pub simd: Simd,
+    /// F.
+    pub model: &'a Model,
+    /// The rule, K and η.
+    pub protocol: &'a Protocol,
+    /// When the rule applies updates.
+    pub schedule: Schedule,
+    /// θ.
+    pub weights: &'a mut Weights<T>,
+    /// The images.
+    pub blocks: &'a mut [Block<T>],
+    /// What a step writes of each block.
+    pub moves: &'a mut [Move<T>],
+    /// Class of each image.
+    pub labels: &'a [u8],
+    /// How many images a block has; the last may have fewer.
+    pub rows: usize,
+    /// β.
+    pub beta: f64,
+}
+
+impl<T: Real> SecondPhase<'_, T> {
+    /// Runs it, and changes the weights.
+    pub fn run(mut self) {
+        let images = self.labels.len();
+        let sigma_prime = self.protocol.sigma_prime;
+        // c_n = η_n/(βB)
+        let c: Vec<T> = (self.protocol.learning_rates.iter())
+            .map(|eta| T::from_f64(eta / (self.beta * images as f64)))
+            .collect();
+        for (block, first) in self.blocks.iter_mut().zip(self.moves.iter_mut()) {
+            block.begin_second_phase(first, sigma_prime);
+        }
+        match self.schedule {
+            Schedule::Whole => self.steps_with_fixed_weights(),
+            Schedule::Sum => self.steps_that_add_up(&c),
+            Schedule::Continual => self.steps_that_learn(&c),
+        }
+        for (block, step) in self.blocks.iter_mut().zip(self.moves.iter_mut()) {
+            block.whole_phase(step, sigma_prime);
+        }
+        self.learn_once(&c);
+    }
+
+    /// The factor of the learning rate of the bias of layer N.
+    fn last_bias(&self) -> T {
+        T::from_f64(if self.protocol.last_bias_frozen() { 0.0 } else { 1.0 })
+    }
+
+    /// Whether the updates of a matrix are left to [`change_grams`] until the phase is over.
+    fn telescopes(&self, connection: &Connection<T>) -> bool {
+        telescopes(self.model.tied, self.schedule, &connection.matrix, self.labels.len())
+    }
+
+    /// Whether a step is worth waking threads for.
+    fn shared(&self) -> bool {
+        let weights: usize = self.weights.between.iter().map(|c| c.matrix.panels.len()).sum();
+        worth_sharing(weights * self.labels.len())
+    }
+
+    /// The panels of each thread.
+    fn parts(&self) -> Vec<Vec<Range<usize>>> {
+        self.weights.panels(if self.shared() { rayon::current_num_threads() } else { 1 })
+    }
+
+    /// EP: all steps, where no weight changes between them, each block for itself.
+    fn steps_with_fixed_weights(&mut self) {
+        let Self { simd, beta, protocol, rows, labels, .. } = *self;
+        let (weights, dynamics) = (&*self.weights, &self.model.dynamics);
+        let (parts, sigma_prime, beta) = (&weights.panels(1), SigmaPrime::Ignored, T::from_f64(beta));
+        let run = |((block, step), labels): ((&mut Block<T>, &mut Move<T>), &[u8])| {
+            for _ in 0..protocol.second_steps {
+                for step in step.split(weights, parts) {
+                    let blocks = &mut [Nudged { block, labels, more: &[], step }];
+                    T::run(simd, NudgedStep { blocks, weights, dynamics, sigma_prime, beta });
+                }
+                block.advance(step, sigma_prime);
+            }
+        };
+        if self.blocks.len() > 1 && rayon::current_num_threads() > 1 {
+            let blocks = self.blocks.par_iter_mut().zip(self.moves.par_iter_mut());
+            blocks.zip(labels.par_chunks(rows)).for_each(run);
+        } else {
+            self.blocks.iter_mut().zip(self.moves.iter_mut()).zip(labels.chunks(rows)).for_each(run);
+        }
+    }
+
+    /// VF: all steps, and the sum of their updates of the weights between layers.
+    fn steps_that_add_up(&mut self, c: &[T]) {
+        let zeros = |c: &Connection<T>| PackedMatrix::zeros(c.matrix.from, c.matrix.to);
+        let mut total: Vec<PackedMatrix<T>> = self.weights.between.iter().map(zeros).collect();
+        let parts = self.parts();
+        for _ in 0..self.protocol.second_steps {
+            self.nudged_step(&[], &parts);
+            for (total, connection) in total.iter_mut().zip(&self.weights.between) {
+                let change =
+                    change_terms(self.model.tied, self.blocks, self.moves, connection.from, connection.to);
+                accumulate(self.simd, total, None, &change, c[connection.layer()]);
+            }
+            self.advance();
+        }
+        for (connection, total) in self.weights.between.iter_mut().zip(&total) {
+            for (w, &total) in connection.matrix.panels.iter_mut().zip(&total.panels) {
+                *w += total;
+            }
+        }
+    }
+
+    /// C-EP and C-VF: all steps, each of which changes weights and biases, or what stands for them ([`Gram`]).
+    fn steps_that_learn(&mut self, c: &[T]) {
+        let (parts, last) = (self.parts(), self.weights.last());
+        let mut grams = vec![input_gram(self.simd, self.weights, self.blocks, c[last], self.last_bias())];
+        let telescoping: Vec<bool> = self.weights.between.iter().map(|c| self.telescopes(c)).collect();
+        for _ in 0..self.protocol.second_steps {
+            grams.truncate(1);
+            let changing: Vec<&Connection<T>> =
+                self.weights.between.iter().filter(|connection| self.telescopes(connection)).collect();
+            let (simd, weights, blocks) = (self.simd, &*self.weights, &*self.blocks);
+            let change = |connection: &&Connection<T>| {
+                change_grams(simd, weights, blocks, connection, c[connection.layer()])
+            };
+            if self.shared() {
+                grams.par_extend(changing.par_iter().flat_map_iter(change));
+            } else {
+                grams.extend(changing.iter().flat_map(change));
+            }
+            self.nudged_step(&grams, &parts);
+            let between = self.weights.between.iter_mut().zip(&telescoping);
+            for (connection, _) in between.filter(|(_, telescopes)| !**telescopes) {
+                let change =
+                    change_terms(self.model.tied, self.blocks, self.moves, connection.from, connection.to);
+                let c = c[connection.layer()];
+                accumulate(self.simd, &mut connection.matrix, None, &change, c);
+            }
+            for (n, bias) in self.weights.bias.iter_mut().enumerate().take(last) {
+                add_to_bias(bias, self.moves, n, c[n]);
+            }
+            self.advance();
+        }
+    }
+
+    /// s ← s_{t+1} in all blocks.
+    fn advance(&mut self) {
+        for (block, step) in self.blocks.iter_mut().zip(self.moves.iter_mut()) {
+            block.advance(step, self.protocol.sigma_prime);
+        }
+    }
+
+    /// What is applied once, after the phase: everything for EP, the biases for VF, what telescopes, and all that
+    /// comes from the input. The moves are those of the whole phase.
+    fn learn_once(&mut self, c: &[T]) {
+        let last = self.weights.last();
+        let telescoping: Vec<bool> = self.weights.between.iter().map(|c| self.telescopes(c)).collect();
+        let last_bias = self.last_bias();
+        let Self { simd, schedule, model, .. } = *self;
+        let (weights, blocks, moves) = (&mut *self.weights, &*self.blocks, &*self.moves);
+        let between = weights.between.iter_mut().zip(&telescoping);
+        for (connection, _) in between.filter(|(_, t)| schedule == Schedule::Whole || **t) {
+            let change = change_terms(model.tied, blocks, moves, connection.from, connection.to);
+            let c = c[connection.layer()];
+            accumulate(simd, &mut connection.matrix, None, &change, c);
+        }
+        for (n, bias) in weights.bias.iter_mut().enumerate() {
+            if n == last {
+                add_to_bias(bias, moves, n, c[n] * last_bias);
+            } else if schedule != Schedule::Continual {
+                add_to_bias(bias, moves, n, c[n]);
+            }
+        }
+        let change: Vec<Term<T>> = (blocks.iter().zip(moves))
+            .map(|(block, step)| outer(block.rows, &block.x, block.active_pixels.len(), &step.delta[last]))
+            .collect();
+        accumulate(simd, &mut weights.input, Some(&blocks[0].active_pixels), &change, c[last]);
+    }
+
+    /// One step on every block: each thread some panels of all layers, the same as in [`accumulate`], so that
+    /// weights stay in its cache.
+    fn nudged_step(&mut self, grams: &[Gram<T>], parts: &[Vec<Range<usize>>]) {
+        let (simd, beta, sigma_prime) = (self.simd, T::from_f64(self.beta), self.protocol.sigma_prime);
+        let (weights, dynamics, blocks) = (&*self.weights, &self.model.dynamics, &*self.blocks);
+        let (images, rows) = (self.labels.len(), self.rows);
+        let more: Vec<Vec<Vec<Term<T>>>> =
+            (0..blocks.len()).map(|i| gram_terms(grams, weights, blocks, i * rows, images, rows)).collect();
+        let mut shares: Vec<Vec<Nudged<T>>> =
+            parts.iter().map(|_| Vec::with_capacity(blocks.len())).collect();
+        let of_blocks = blocks.iter().zip(self.moves.iter_mut()).zip(self.labels.chunks(rows)).zip(&more);
+        for (((block, step), labels), more) in of_blocks {
+            for (share, step) in shares.iter_mut().zip(step.split(weights, parts)) {
+                share.push(Nudged { block, labels, more, step });
+            }
+        }
+        let run = |blocks: &mut Vec<Nudged<T>>| {
+            T::run(simd, NudgedStep { blocks, weights, dynamics, sigma_prime, beta });
+        };
+        if shares.len() > 1 {
+            shares.par_iter_mut().for_each(run);
+        } else {
+            shares.iter_mut().for_each(run);
+        }
+    }
+}
+
+/// What `grams` add to the layers of the block that begins with image `first`, by layer.
+fn gram_terms<'a, T: Real>(
+    grams: &'a [Gram<T>],
+    weights: &Weights<T>,
+    blocks: &'a [Block<T>],
+    first: usize,
+    images: usize,
+    rows: usize,
+) -> Vec<Vec<Term<'a, T>>> {
+    let mut terms: Vec<Vec<Term<T>>> = vec![Vec::new(); weights.widths.len()];
+    for gram in grams {
+        terms[gram.to].extend(blocks.iter().enumerate().map(|(j, other)| Term {
+            a: &gram.products[first * images + j * rows..],
+            a_row: images,
+            a_k: 1,
+            b: gram.factor.of(other, gram.to),
+            b_panel: WIDTH,
+            b_k: weights.stride(gram.to),
+            b_only: None,
+            depth: other.rows,
+        }));
+    }
+    terms
+}
+
+/// Some panels of a block in a step of the second phase.
+struct Nudged<'a, T> {
+    /// The block, with s_t.
+    block: &'a Block<T>,
+    /// Class of each image.
+    labels: &'a [u8],
+    /// What weights left as they began would have added since, by layer.
+    more: &'a [Vec<Term<'a, T>>],
+    /// What the step writes.
+    step: MoveMut<'a, T>,
+}
+
+/// One step of the second phase of some panels of some blocks, from s_t.
+struct NudgedStep<'n, 'a, T> {
+    blocks: &'n mut [Nudged<'a, T>],
+    /// θ_t, but for what the second phase leaves as it began.
+    weights: &'n Weights<T>,
+    /// F.
+    dynamics: &'n Dynamics,
+    /// How Δs is gated.
+    sigma_prime: SigmaPrime,
+    /// β.
+    beta: T,
+}
+
+impl<T: Real> Vectorized<T> for NudgedStep<'_, '_, T> {
+    #[inline(always)]
+    fn run<L: Lanes<Elem = T>>(self) {
+        let Self { blocks, weights, dynamics, sigma_prime, beta } = self;
+        for Nudged { block, labels, more, step: MoveMut { s_next, delta, delta_feedback } } in blocks {
+            let s = &block.s;
+            let gates = match sigma_prime {
+                SigmaPrime::Ignored => Gates::Ignored,
+                SigmaPrime::Full => Gates::Full(delta),
+                SigmaPrime::Partial => Gates::Partial(delta, delta_feedback),
+            };
+            step::<L>(weights, dynamics.activation, &block.drive, more, s, s_next, gates);
+            nudge(&mut s_next[0], &s[0], labels, weights.widths[0], beta);
+            if dynamics.damping > 0.0 {
+                damp::<L>(s_next, s, dynamics.damping);
+            }
+            let gated = sigma_prime != SigmaPrime::Ignored;
+            for (n, (next, s)) in s_next.iter().zip(s).enumerate() {
+                store_change::<L>(next, s, gated, &mut delta[n]);
+                if let Some(delta) = delta_feedback.get_mut(n).filter(|_| n > 0) {
+                    store_change::<L>(next, s, gated, delta);
+                }
+            }
+        }
+    }
+}
+
+/// s⁰_{t+1} += β(y − s⁰_t), in these panels of the output layer, which has so many classes.
+#[inline(always)]
+fn nudge<T: Real>(next: &mut PanelsMut<T>, s: &[T], labels: &[u8], classes: usize, beta: T) {
+    let first = next.panels().start * WIDTH;
+    for (row, &label) in labels.iter().enumerate() {
+        let s = next.row_of(s, row).as_flattened();
+        let next = next.row_mut(row).as_flattened_mut();
+        for (class, (next, &s)) in (first..classes).zip(next.iter_mut().zip(s)) {
+            let y = T::from_f64(if class == usize::from(label) { 1.0 } else { 0.0 });
+            *next += beta * (y - s);
+        }
+    }
+}
+
+/// Δs ← s_{t+1} − s_t, times what `delta` held where that is a gate.
+#[inline(always)]
+fn store_change<L: Lanes>(
+    next: &PanelsMut<L::Elem>,
+    s: &[L::Elem],
+    gated: bool,
+    delta: &mut PanelsMut<L::Elem>,
+) {
+    for row in 0..next.rows() {
+        let states = next.row(row).iter().zip(next.row_of(s, row));
+        for (delta, (next, s)) in delta.row_mut(row).iter_mut().zip(states) {
+            let change = L::load(next).sub(L::load(s));
+            match gated {
+                true => change.mul_add(L::load(delta), L::number(0.0)).store(delta),
+                false => change.store(delta),
+            }
+        }
+    }
+}

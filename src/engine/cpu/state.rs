@@ -1,0 +1,215 @@
+//! What a block of images keeps: its input, its states, and what a step of the second phase makes of them.
+
+use super::packing::Weights;
+use super::panels::PanelsMut;
+use super::simd::Real;
+use crate::engine::{Report, larger};
+use crate::learning::SigmaPrime;
+use std::ops::{Range, RangeInclusive};
+
+/// How many images make a block, at the least and at the most. Fewer would wait for the weights to stream by.
+pub const BLOCK: RangeInclusive<usize> = 5..=10;
+
+/// States of all layers of a block: layer n is row-major (images, stride(n)).
+pub type States<T> = Vec<Vec<T>>;
+
+/// Makes the states of so many images s_0 = 0.
+pub fn initial_state<T: Real>(weights: &Weights<T>, rows: usize, states: &mut States<T>) {
+    states.resize_with(weights.widths.len(), Vec::new);
+    for (n, layer) in states.iter_mut().enumerate() {
+        layer.clear();
+        layer.resize(rows * weights.stride(n), T::default());
+    }
+}
+
+/// All panels of all layers, to be written.
+pub fn all_panels<'a, T: Real>(weights: &Weights<T>, states: &'a mut States<T>) -> Vec<PanelsMut<'a, T>> {
+    states.iter_mut().enumerate().map(|(n, layer)| PanelsMut::whole(layer, weights.stride(n))).collect()
+}
+
+/// The panels of all layers for each part, which has a range of panels of every layer; nothing for states of no layers.
+fn split_panels<'a, T: Real>(
+    weights: &Weights<T>,
+    states: &'a mut States<T>,
+    parts: &[Vec<Range<usize>>],
+) -> Vec<Vec<PanelsMut<'a, T>>> {
+    let mut split: Vec<Vec<PanelsMut<T>>> = parts.iter().map(|_| Vec::with_capacity(states.len())).collect();
+    for (n, layer) in states.iter_mut().enumerate() {
+        let panels = PanelsMut::split(layer, weights.stride(n), parts.iter().map(|part| part[n].clone()));
+        for (part, panels) in split.iter_mut().zip(panels) {
+            part.push(panels);
+        }
+    }
+    split
+}
+
+/// A block of images: what a step reads.
+#[derive(Default)]
+pub struct Block<T> {
+    /// How many images.
+    pub rows: usize,
+    /// The numbers of the pixels that are not black in all images of the block, and perhaps others.
+    pub active_pixels: Vec<u32>,
+    /// x = byte/255 of those pixels, (rows, active_pixels.len()).
+    pub x: Vec<T>,
+    /// u_0 = W_x·x + b_N as the second phase begins, (rows, stride(N)).
+    pub drive: Vec<T>,
+    /// s_{T−2}, s_{T−1} and s_T = s_* of the first phase.
+    pub settled: [States<T>; 3],
+    /// Σ steps of the first phase over the images.
+    pub steps: usize,
+    /// s_t of the second phase.
+    pub s: States<T>,
+    /// Σ over the steps so far of what the forward connections into each layer learn from: s_t − s_* where σ′
+    /// is ignored (of layer N only, which is all that is asked for), Σ σ′⊙Δs where it gates Δs (of all layers).
+    pub drift: States<T>,
+}
+
+impl<T: Real> Block<T> {
+    /// Takes in images that have no other than these pixels, and sizes everything for so many.
+    pub fn load(&mut self, weights: &Weights<T>, images: &[u8], active_pixels: &[u32]) {
+        let width = weights.input.from;
+        self.rows = images.len() / width;
+        self.active_pixels.clear();
+        self.active_pixels.extend_from_slice(active_pixels);
+        self.x.resize(self.rows * active_pixels.len(), T::default());
+        self.drive.resize(self.rows * weights.stride(weights.last()), T::default());
+        initial_state(weights, self.rows, &mut self.drift);
+        self.steps = 0;
+        for states in &mut self.settled {
+            initial_state(weights, self.rows, states);
+        }
+        for (x, image) in self.x.chunks_exact_mut(active_pixels.len()).zip(images.chunks_exact(width)) {
+            for (x, &pixel) in x.iter_mut().zip(active_pixels) {
+                *x = T::from_f64(f64::from(image[pixel as usize]) / 255.0);
+            }
+        }
+    }
+
+    /// Adds what the first phase showed of each image to `report`.
+    pub fn report(&self, weights: &Weights<T>, labels: &[u8], report: &mut Report) {
+        let [older, old, s] = &self.settled;
+        report.steps += self.steps;
+        for (row, &label) in labels.iter().enumerate() {
+            let output: Vec<f64> =
+                (s[0][row * weights.stride(0)..][..weights.widths[0]].iter()).map(|s| s.to_f64()).collect();
+            let [residual, two_steps] = [old, older].map(|before| largest_change(weights, s, before, row));
+            report.add_image(&output, label, residual, two_steps);
+        }
+    }
+
+    /// Begins the second (nudged) phase at s_0 = s_*.
+    pub fn begin_second_phase(&mut self, first: &mut Move<T>, sigma_prime: SigmaPrime) {
+        self.s.clone_from(&self.settled[2]);
+        first.s_next.clone_from(&self.s);
+        first.delta.clone_from(&self.s);
+        first.delta_feedback.clear();
+        if sigma_prime == SigmaPrime::Partial {
+            first.delta_feedback.clone_from(&self.s);
+        }
+        self.drift.iter_mut().for_each(|layer| layer.fill(T::default()));
+    }
+
+    /// Makes s_{t+1} the state, and adds the step to the drift.
+    pub fn advance(&mut self, step: &mut Move<T>, sigma_prime: SigmaPrime) {
+        std::mem::swap(&mut self.s, &mut step.s_next);
+        if sigma_prime == SigmaPrime::Ignored {
+            let last = self.s.len() - 1;
+            subtract(&mut self.drift[last], &self.s[last], &self.settled[2][last]);
+        } else {
+            for (drift, delta) in self.drift.iter_mut().zip(&step.delta) {
+                for (drift, &delta) in drift.iter_mut().zip(delta) {
+                    *drift += delta;
+                }
+            }
+        }
+    }
+
+    /// Makes the whole second phase, from s_* to s_K, one step; its gates are those of all its steps.
+    pub fn whole_phase(&mut self, step: &mut Move<T>, sigma_prime: SigmaPrime) {
+        std::mem::swap(&mut self.s, &mut step.s_next);
+        self.s.clone_from(&self.settled[2]);
+        if sigma_prime != SigmaPrime::Ignored {
+            step.delta.clone_from(&self.drift);
+            return;
+        }
+        for ((delta, next), s) in step.delta.iter_mut().zip(&step.s_next).zip(&self.s) {
+            subtract(delta, next, s);
+        }
+    }
+}
+
+/// The largest |s − before| of any neuron of an image, or NaN where one of them is.
+fn largest_change<T: Real>(weights: &Weights<T>, s: &States<T>, before: &States<T>, row: usize) -> f64 {
+    let mut largest = 0.0;
+    for (n, &width) in weights.widths.iter().enumerate() {
+        let row = row * weights.stride(n)..row * weights.stride(n) + width;
+        let mut layer = T::default();
+        let mut sum = T::default();
+        for (&a, &b) in s[n][row.clone()].iter().zip(&before[n][row]) {
+            let change = if a > b { a - b } else { b - a };
+            layer = if change > layer { change } else { layer };
+            sum += change;
+        }
+        // A comparison passes over a NaN, a sum does not.
+        let layer = layer.to_f64();
+        largest = larger(largest, if sum.to_f64().is_nan() { f64::NAN } else { layer });
+    }
+    largest
+}
+
+/// out = a − b.
+#[inline(always)]
+fn subtract<T: Real>(out: &mut [T], a: &[T], b: &[T]) {
+    for ((out, &a), &b) in out.iter_mut().zip(a).zip(b) {
+        *out = a - b;
+    }
+}
+
+/// What a step of the second phase writes.
+#[derive(Default)]
+pub struct Move<T> {
+    /// s_{t+1}.
+    pub s_next: States<T>,
+    /// Δs = s_{t+1} − s_t as the forward connections into each layer learn from it, gated as
+    /// [`SigmaPrime`] says.
+    pub delta: States<T>,
+    /// The same for the feedback connections into each layer; empty where it is `delta`.
+    pub delta_feedback: States<T>,
+}
+
+/// Some panels of every layer of a [`Move`], for one thread to write.
+pub struct MoveMut<'a, T> {
+    /// s_{t+1}.
+    pub s_next: Vec<PanelsMut<'a, T>>,
+    /// As in [`Move`].
+    pub delta: Vec<PanelsMut<'a, T>>,
+    /// As in [`Move`].
+    pub delta_feedback: Vec<PanelsMut<'a, T>>,
+}
+
+impl<T: Real> Move<T> {
+    /// Δs of layer `to` as the connections from layer `from` learn from it.
+    pub fn delta(&self, from: usize, to: usize) -> &[T] {
+        match from > to || self.delta_feedback.is_empty() {
+            true => &self.delta[to],
+            false => &self.delta_feedback[to],
+        }
+    }
+
+    /// Shares the move out in parts of [`Weights::panels`].
+    pub fn split<'a>(
+        &'a mut self,
+        weights: &Weights<T>,
+        parts: &[Vec<Range<usize>>],
+    ) -> impl Iterator<Item = MoveMut<'a, T>> + use<'a, T> {
+        let Self { s_next, delta, delta_feedback } = self;
+        let [s_next, delta, delta_feedback] =
+            [s_next, delta, delta_feedback].map(|states| split_panels(weights, states, parts));
+        (s_next.into_iter().zip(delta).zip(delta_feedback)).map(|((s_next, delta), delta_feedback)| MoveMut {
+            s_next,
+            delta,
+            delta_feedback,
+        })
+    }
+}

@@ -1,0 +1,186 @@
+//! One step s_{t+1} = F(x, s_t, θ) of a block, which both phases take.
+
+use super::gemm::{Output, Term, product};
+use super::packing::Weights;
+use super::panels::PanelsMut;
+use super::simd::{Lanes, WIDTH};
+use super::state::States;
+use crate::model::activation::Activation;
+
+/// What the rows of a sum begin with.
+#[derive(Clone, Copy)]
+pub enum Start<'a, T> {
+    /// Zeros.
+    Zero,
+    /// These panels, the same in every row.
+    Same(&'a [[T; WIDTH]]),
+    /// Panels of every row, so many in a row.
+    Rows(&'a [[T; WIDTH]], usize),
+}
+
+/// Panels that begin as `start` says.
+struct Layer<'s, 'p, 'a, T> {
+    start: Start<'s, T>,
+    out: &'p mut PanelsMut<'a, T>,
+}
+
+impl<L: Lanes> Output<L> for Layer<'_, '_, '_, L::Elem> {
+    #[inline(always)]
+    fn start(&self, row: usize, panel: usize) -> L {
+        match self.start {
+            Start::Zero => L::number(0.0),
+            Start::Same(panels) => L::load(&panels[panel]),
+            Start::Rows(panels, in_a_row) => L::load(&panels[row * in_a_row + panel]),
+        }
+    }
+
+    #[inline(always)]
+    fn finish(&mut self, row: usize, panel: usize, sum: L) {
+        sum.store(self.out.lanes_mut(row, panel));
+    }
+}
+
+/// out = start + Σ terms.
+#[inline(always)]
+pub fn sum<L: Lanes>(start: Start<L::Elem>, terms: &[Term<L::Elem>], out: &mut PanelsMut<L::Elem>) {
+    product::<L>(out.rows(), out.panels(), terms, &mut Layer { start, out });
+}
+
+/// σ, see [`Activation::apply`].
+#[inline(always)]
+fn apply<L: Lanes>(activation: Activation, x: L) -> L {
+    let one = L::number(1.0);
+    match activation {
+        Activation::Sigmoid => one.div(x.mul_add(L::number(-4.0), L::number(2.0)).exp().add(one)),
+        // tanh x = 1 − 2/(exp(2x) + 1)
+        Activation::Tanh => one.sub(L::number(2.0).div(x.add(x).exp().add(one))),
+        Activation::HardSigmoid => one.min(L::number(0.0).max(x)),
+    }
+}
+
+/// σ′ at x, where `s` = σ(x); see [`Activation::derivative`].
+#[inline(always)]
+fn derivative<L: Lanes>(activation: Activation, x: L, s: L) -> L {
+    let (zero, one) = (L::number(0.0), L::number(1.0));
+    match activation {
+        Activation::Sigmoid => s.mul_add(s.mul_add(L::number(-4.0), L::number(4.0)), zero),
+        Activation::Tanh => zero.sub(s).mul_add(s, one),
+        Activation::HardSigmoid => zero.le(x).mul_add(x.le(one), zero),
+    }
+}
+
+/// Where a step leaves σ′ of what arrives, by layer: see [`crate::learning::SigmaPrime`].
+pub enum Gates<'p, 'a, T> {
+    /// Nowhere.
+    Ignored,
+    /// σ′(hⁿ).
+    Full(&'p mut [PanelsMut<'a, T>]),
+    /// σ′ of what the forward, and of what the feedback connections deliver. The latter is left as it is at the
+    /// output, which has none.
+    Partial(&'p mut [PanelsMut<'a, T>], &'p mut [PanelsMut<'a, T>]),
+}
+
+/// F(x, s, θ) for a block: every layer from the one before, all at once; of each layer the panels of `s_next`, which
+/// are those of the gates.
+///
+/// `drive` is what the input contributes to layer N; `more` are further terms, by layer, which count as forward.
+#[inline(always)]
+pub fn step<L: Lanes>(
+    weights: &Weights<L::Elem>,
+    activation: Activation,
+    drive: &[L::Elem],
+    more: &[Vec<Term<L::Elem>>],
+    s: &States<L::Elem>,
+    s_next: &mut [PanelsMut<L::Elem>],
+    mut gates: Gates<L::Elem>,
+) {
+    let last = weights.last();
+    let mut connections = weights.between.iter().peekable();
+    for (n, out) in s_next.iter_mut().enumerate() {
+        let mut terms = more.get(n).cloned().unwrap_or_default();
+        let mut feedback = None;
+        while let Some(c) = connections.next_if(|c| c.to == n) {
+            let term = c.matrix.times(&s[c.from], weights.stride(c.from));
+            match gates {
+                Gates::Partial(..) if c.from < n => feedback = Some(term),
+                _ => terms.push(term),
+            }
+        }
+        let start = match n == last {
+            true => Start::Rows(drive.as_chunks().0, weights.stride(n) / WIDTH),
+            false => Start::Same(weights.bias[n].as_chunks().0),
+        };
+        sum::<L>(start, &terms, out);
+        match &mut gates {
+            Gates::Ignored => activate::<L>(activation, out),
+            Gates::Full(gates) => activate_and_gate::<L>(activation, out, &mut gates[n]),
+            Gates::Partial(forward, backward) => match feedback {
+                None => activate_and_gate::<L>(activation, out, &mut forward[n]),
+                Some(feedback) => {
+                    sum::<L>(Start::Zero, &[feedback], &mut backward[n]);
+                    activate_and_gate_both::<L>(activation, out, &mut forward[n], &mut backward[n]);
+                }
+            },
+        }
+    }
+}
+
+/// s ← σ(h), where the panels held h.
+#[inline(always)]
+fn activate<L: Lanes>(activation: Activation, s: &mut PanelsMut<L::Elem>) {
+    for row in 0..s.rows() {
+        for s in s.row_mut(row) {
+            apply(activation, L::load(s)).store(s);
+        }
+    }
+}
+
+/// s ← σ(h) and gate ← σ′(h), where `s` held h.
+#[inline(always)]
+fn activate_and_gate<L: Lanes>(
+    activation: Activation,
+    s: &mut PanelsMut<L::Elem>,
+    gate: &mut PanelsMut<L::Elem>,
+) {
+    for row in 0..s.rows() {
+        for (s, gate) in s.row_mut(row).iter_mut().zip(gate.row_mut(row)) {
+            let pre_activation = L::load(s);
+            let activated = apply(activation, pre_activation);
+            derivative(activation, pre_activation, activated).store(gate);
+            activated.store(s);
+        }
+    }
+}
+
+/// s ← σ(h_f + h_b), and each gate ← σ′ of its part, where `s` held h_f and `backward` h_b.
+#[inline(always)]
+fn activate_and_gate_both<L: Lanes>(
+    activation: Activation,
+    s: &mut PanelsMut<L::Elem>,
+    forward: &mut PanelsMut<L::Elem>,
+    backward: &mut PanelsMut<L::Elem>,
+) {
+    for row in 0..s.rows() {
+        let gates = forward.row_mut(row).iter_mut().zip(backward.row_mut(row));
+        for (s, (forward, backward)) in s.row_mut(row).iter_mut().zip(gates) {
+            let (from_above, from_below) = (L::load(s), L::load(backward));
+            derivative(activation, from_above, apply(activation, from_above)).store(forward);
+            derivative(activation, from_below, apply(activation, from_below)).store(backward);
+            apply(activation, from_above.add(from_below)).store(s);
+        }
+    }
+}
+
+/// s' ← damping·s + (1 − damping)·s', in these panels of every layer.
+#[inline(always)]
+pub fn damp<L: Lanes>(s_next: &mut [PanelsMut<L::Elem>], s: &States<L::Elem>, damping: f64) {
+    for (next, s) in s_next.iter_mut().zip(s) {
+        for row in 0..next.rows() {
+            let old = next.row_of(s, row);
+            for (next, s) in next.row_mut(row).iter_mut().zip(old) {
+                let stays = L::load(s).mul_add(L::number(damping), L::number(0.0));
+                L::load(next).mul_add(L::number(1.0 - damping), stays).store(next);
+            }
+        }
+    }
+}

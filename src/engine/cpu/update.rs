@@ -1,0 +1,147 @@
+//! What a step does to packed weights: βB·Δ_θ(t), the Hebbian update, added in place.
+
+use super::gemm::{Output, Term, product};
+use super::packing::PackedMatrix;
+use super::simd::{Lanes, Real, Simd, Vectorized, WIDTH};
+use super::state::{Block, Move};
+use rayon::prelude::*;
+
+/// Whether so many multiply-adds, of a step of the second phase or of an update, are worth waking threads for.
+pub fn worth_sharing(multiply_adds: usize) -> bool {
+    multiply_adds > 2_000_000 && rayon::current_num_threads() > 1
+}
+
+/// Σ over the images of a block of source[k]·destination[lane], as a term.
+pub fn outer<'a, T>(rows: usize, source: &'a [T], source_stride: usize, destination: &'a [T]) -> Term<'a, T> {
+    Term {
+        a: source,
+        a_row: 1,
+        a_k: source_stride,
+        b: destination,
+        b_panel: WIDTH,
+        b_k: destination.len() / rows,
+        b_only: None,
+        depth: rows,
+    }
+}
+
+/// βB·Δ_W(t) for the weights from layer `from` into layer `to`, between s and s' = s_next.
+///
+/// - untied (E.4): Δ_to·s_fromᵀ, Δ_to gated as [`crate::learning::SigmaPrime`] says
+/// - tied (Eq. 95): s'ⁿ·s'ⁿ⁺¹ᵀ − sⁿ·sⁿ⁺¹ᵀ = Δⁿ·s'ⁿ⁺¹ᵀ + sⁿ·Δⁿ⁺¹ᵀ, the same products in the same
+///   order in both directions, so that the two packed copies of a tied matrix stay equal to the bit, and
+///   image by image, so that it does not matter how many make a block.
+pub fn change_terms<'a, T: Real>(
+    tied: bool,
+    blocks: &'a [Block<T>],
+    moves: &'a [Move<T>],
+    from: usize,
+    to: usize,
+) -> Vec<Term<'a, T>> {
+    let (mut terms, mut more) = (Vec::with_capacity(2 * blocks.len()), Vec::new());
+    for (block, step) in blocks.iter().zip(moves) {
+        let outer = |source: &'a [T], destination: &'a [T]| {
+            outer(block.rows, source, source.len() / block.rows, destination)
+        };
+        match (tied, from > to) {
+            (false, _) => terms.push(outer(&block.s[from], step.delta(from, to))),
+            (true, true) => {
+                terms.push(outer(&step.s_next[from], &step.delta[to]));
+                more.push(outer(&step.delta[from], &block.s[to]));
+            }
+            (true, false) => {
+                terms.push(outer(&step.delta[from], &step.s_next[to]));
+                more.push(outer(&block.s[from], &step.delta[to]));
+            }
+        }
+    }
+    terms.extend(more);
+    terms
+}
+
+/// w += scale·Σ terms, whose sources are all or `only` these.
+pub fn accumulate<T: Real>(
+    simd: Simd,
+    matrix: &mut PackedMatrix<T>,
+    only: Option<&[u32]>,
+    terms: &[Term<T>],
+    scale: T,
+) {
+    let from = matrix.from;
+    let panel = from * WIDTH;
+    let count = matrix.panels.len() / panel;
+    let depth: usize = terms.iter().map(|term| term.depth).sum();
+    let share = worth_sharing(only.map_or(from, <[u32]>::len) * count * WIDTH * depth);
+    let per_thread = if share { count.div_ceil(rayon::current_num_threads()) } else { count };
+    let run = |(i, panels): (usize, &mut [T])| {
+        let terms: Vec<Term<T>> =
+            (terms.iter()).map(|term| Term { b: &term.b[i * per_thread * WIDTH..], ..*term }).collect();
+        T::run(simd, Accumulate { panels: panels.as_chunks_mut().0, from, only, terms: &terms, scale });
+    };
+    if share {
+        matrix.panels.par_chunks_mut(per_thread * panel).enumerate().for_each(run);
+    } else {
+        run((0, &mut matrix.panels));
+    }
+}
+
+/// w += scale·Σ terms, for the panels of some destination neurons.
+struct Accumulate<'a, T> {
+    /// `[panel][source]`.
+    panels: &'a mut [[T; WIDTH]],
+    /// How many source neurons.
+    from: usize,
+    /// Which of them the terms have; all in order where `None`.
+    only: Option<&'a [u32]>,
+    /// a: source neurons × images, b: images × destination neurons.
+    terms: &'a [Term<'a, T>],
+    scale: T,
+}
+
+impl<T: Real> Vectorized<T> for Accumulate<'_, T> {
+    #[inline(always)]
+    fn run<L: Lanes<Elem = T>>(self) {
+        let Self { panels, from, only, terms, scale } = self;
+        let count = panels.len() / from;
+        let rows = only.map_or(from, |only| {
+            assert!(only.iter().all(|&source| (source as usize) < from), "a source out of bounds");
+            only.len()
+        });
+        product::<L>(rows, 0..count, terms, &mut AddTo { panels, from, only, scale: L::splat(scale) });
+    }
+}
+
+/// w[panel][source] += scale·sum.
+struct AddTo<'a, L: Lanes> {
+    panels: &'a mut [[L::Elem; WIDTH]],
+    from: usize,
+    only: Option<&'a [u32]>,
+    scale: L,
+}
+
+impl<L: Lanes> Output<L> for AddTo<'_, L> {
+    #[inline(always)]
+    fn start(&self, _: usize, _: usize) -> L {
+        L::number(0.0)
+    }
+
+    #[inline(always)]
+    fn finish(&mut self, source: usize, panel: usize, sum: L) {
+        let source = self.only.map_or(source, |only| only[source] as usize);
+        let w = &mut self.panels[panel * self.from + source];
+        self.scale.mul_add(sum, L::load(w)).store(w);
+    }
+}
+
+/// b_n += scale·Σ Δⁿ over the images.
+pub fn add_to_bias<T: Real>(bias: &mut [T], moves: &[Move<T>], n: usize, scale: T) {
+    let mut sum = vec![T::default(); bias.len()];
+    for row in moves.iter().flat_map(|step| step.delta[n].chunks_exact(bias.len())) {
+        for (sum, &delta) in sum.iter_mut().zip(row) {
+            *sum += delta;
+        }
+    }
+    for (b, sum) in bias.iter_mut().zip(sum) {
+        *b += scale * sum;
+    }
+}

@@ -1,0 +1,74 @@
+//! Activation functions σ.
+//!
+//! One is a file here that implements [`Sigma`], and a line in the list below. The plain engine then has it; the fast
+//! ones, which state σ once more in their own vectors, ask for their form of it where they match on [`Activation`].
+
+use candle_core::{Result, Tensor};
+use serde::{Deserialize, Serialize};
+
+/// What σ is: it and its derivatives, elementwise, any shape.
+trait Sigma {
+    /// σ(x).
+    fn apply(&self, x: &Tensor) -> Result<Tensor>;
+    /// σ′(x).
+    fn derivative(&self, x: &Tensor) -> Result<Tensor>;
+    /// σ″(x).
+    fn second_derivative(&self, x: &Tensor) -> Result<Tensor>;
+}
+
+macro_rules! activations {
+    ($($(#[$doc:meta])* $name:ident in $file:ident,)*) => {
+        $(mod $file;)*
+
+        /// An elementwise activation function σ.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        #[serde(rename_all = "kebab-case")]
+        pub enum Activation {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl Activation {
+            fn sigma(self) -> &'static dyn Sigma {
+                match self {
+                    $(Activation::$name => &$file::$name,)*
+                }
+            }
+        }
+    };
+}
+
+activations! {
+    /// σ(x) = 1 / (1 + exp(−4(x − ½))), the paper's "sigmoid" (Eq. 102).
+    Sigmoid in sigmoid,
+    /// σ(x) = tanh x, used for the figures of Appendix E.6.
+    Tanh in tanh,
+    /// σ(x) = min(max(x, 0), 1).
+    HardSigmoid in hard_sigmoid,
+}
+
+impl Activation {
+    /// σ(x), elementwise, any shape.
+    ///
+    /// # Errors
+    /// Whatever candle reports for the operations (an unsupported dtype, no memory).
+    pub fn apply(self, x: &Tensor) -> Result<Tensor> {
+        self.sigma().apply(x)
+    }
+
+    /// σ′(x), elementwise, any shape. At the corners of the hard sigmoid, 1: neurons at rest, s = 0, must
+    /// be able to move.
+    ///
+    /// # Errors
+    /// As [`Activation::apply`].
+    pub fn derivative(self, x: &Tensor) -> Result<Tensor> {
+        self.sigma().derivative(x)
+    }
+
+    /// σ″(x), elementwise, any shape.
+    ///
+    /// # Errors
+    /// As [`Activation::apply`].
+    pub fn second_derivative(self, x: &Tensor) -> Result<Tensor> {
+        self.sigma().second_derivative(x)
+    }
+}

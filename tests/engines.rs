@@ -1,0 +1,183 @@
+//! The fused engine in float32, on every instruction set that this CPU has, against the plain engine in float64: at
+//! the widths it runs at, at widths that leave panels and tiles half full, for every rule, σ′ and damping.
+//!
+//! The oracle is the plain engine, which `tests/golden.rs` holds to an independent program.
+
+use candle_core::{DType, Device, Tensor};
+use eqprop::data::Batch;
+use eqprop::engine::cpu::{Fused, Isa, Simd};
+use eqprop::engine::plain::Plain;
+use eqprop::engine::{Engine, Report};
+use eqprop::learning::{Protocol, Rule, SigmaPrime};
+use eqprop::model::dynamics::Time;
+use eqprop::model::network::Init;
+use eqprop::model::{Activation, Dims, Dynamics, Model, Parameters, Settle};
+use rayon::prelude::*;
+
+const PIXELS: usize = 90;
+const CLASSES: usize = 10;
+const BETA: f64 = 0.5;
+/// Minibatches that one engine learns, one after the other, with β of either sign.
+const BATCHES: [(usize, f64); 2] = [(20, BETA), (7, -BETA)];
+/// Hidden layers, input side first.
+const HIDDEN: [&[usize]; 6] = [&[512], &[500], &[130], &[37], &[512, 500], &[130, 37]];
+/// How far a change may be from the plain engine's, relative to its size.
+const TOLERANCE: f64 = 1e-4;
+
+#[derive(Clone, Debug)]
+struct Case {
+    hidden: &'static [usize],
+    rule: Rule,
+    sigma_prime: SigmaPrime,
+    damping: f64,
+    activation: Activation,
+}
+
+/// All cases; σ alternates.
+fn cases() -> Vec<Case> {
+    let gates = [SigmaPrime::Ignored, SigmaPrime::Partial, SigmaPrime::Full];
+    let mut cases = Vec::new();
+    for hidden in HIDDEN {
+        for rule in [Rule::EP, Rule::CEP, Rule::VF, Rule::CVF] {
+            for &sigma_prime in if rule.tied() == Some(true) { &gates[..1] } else { &gates[..] } {
+                for damping in [0.0, 0.5] {
+                    let activation =
+                        if cases.len() % 3 == 2 { Activation::Tanh } else { Activation::Sigmoid };
+                    cases.push(Case { hidden, rule, sigma_prime, damping, activation });
+                }
+            }
+        }
+    }
+    cases
+}
+
+impl Case {
+    fn model(&self) -> Model {
+        let dims = [&[PIXELS], self.hidden, &[CLASSES]].concat();
+        Model {
+            dims: Dims(dims),
+            tied: self.rule.tied().unwrap(),
+            dynamics: Dynamics { time: Time::Discrete, activation: self.activation, damping: self.damping },
+            settle: Settle { steps: 12, tolerance: 0.0 },
+        }
+    }
+
+    fn protocol(&self) -> Protocol {
+        Protocol {
+            rule: self.rule,
+            sigma_prime: self.sigma_prime,
+            second_steps: 6,
+            tiny: 1e-5,
+            learning_rates: vec![0.05, 0.02, 0.01][..=self.hidden.len()].to_vec(),
+            authors_code: false,
+        }
+    }
+
+    /// θ before training: numbers that float32 has, so that both engines start with the same.
+    fn theta(&self, dtype: DType) -> Parameters {
+        let psi = (self.rule.tied() == Some(false)).then_some(45.0);
+        let model = self.model();
+        let theta = Parameters::init(&model.dims, Init::FanIn, psi, 7, DType::F32, &Device::Cpu).unwrap();
+        let named = theta.named().into_iter().map(|(name, tensor)| (name, tensor.clone())).collect();
+        Parameters::from_named(&named, &model.dims, model.tied, dtype, &Device::Cpu).unwrap()
+    }
+
+    /// What an engine reports of each minibatch, and its weights after it.
+    fn train(&self, engine: &mut dyn Engine) -> Vec<(Report, Parameters)> {
+        BATCHES
+            .iter()
+            .map(|&(images, beta)| {
+                let report = engine.train(&batch(images), beta).unwrap();
+                (report, engine.parameters().unwrap())
+            })
+            .collect()
+    }
+
+    /// What is wrong with what the fused engine does on one instruction set.
+    fn failures(
+        &self,
+        isa: Isa,
+        expected: &[(Report, Parameters)],
+        got: &[(Report, Parameters)],
+    ) -> Vec<String> {
+        let mut wrong = Vec::new();
+        let mut before = self.theta(DType::F64);
+        for (i, ((expected, theta), (report, fused))) in expected.iter().zip(got).enumerate() {
+            let place = format!("{isa:?}, minibatch of {}, {self:?}", BATCHES[i].0);
+            let same = (expected.images, expected.errors, expected.steps)
+                == (report.images, report.errors, report.steps);
+            if !same || (report.loss / expected.loss - 1.0).abs() > TOLERANCE {
+                wrong.push(format!("{place}: reports {report:?}, not {expected:?}"));
+            }
+            let tensors = theta.named().into_iter().zip(fused.named()).zip(before.named());
+            for (((name, theta), (_, fused)), (_, before)) in tensors {
+                let change = norm(&(theta - before).unwrap());
+                let off = norm(&(fused.to_dtype(DType::F64).unwrap() - theta).unwrap());
+                // Weights are rounded at every step.
+                let rounding = 2.0 * f64::from(f32::EPSILON) * norm(theta);
+                if off.is_nan() || off > TOLERANCE * change + rounding {
+                    wrong.push(format!("{place}: {name} off by {off:.1e}, a change of {change:.1e}"));
+                }
+            }
+            before = theta.clone();
+        }
+        wrong
+    }
+}
+
+/// Images some of whose pixels are black in all of them.
+fn batch(images: usize) -> Batch {
+    let pixel = |i: usize| match i % PIXELS % 5 {
+        4 => 0,
+        _ => ((i * 2_654_435_761) >> 9) as u8,
+    };
+    Batch {
+        images: (0..images * PIXELS).map(pixel).collect(),
+        labels: (0..images).map(|i| (i * 7 % CLASSES) as u8).collect(),
+    }
+}
+
+fn norm(t: &Tensor) -> f64 {
+    t.sqr().unwrap().sum_all().unwrap().to_scalar::<f64>().unwrap().sqrt()
+}
+
+fn bits(trained: &[(Report, Parameters)]) -> Vec<u32> {
+    let tensors = trained.iter().flat_map(|(_, theta)| theta.named());
+    tensors
+        .flat_map(|(_, tensor)| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap())
+        .map(f32::to_bits)
+        .collect()
+}
+
+#[test]
+fn every_instruction_set_learns_what_the_plain_engine_learns() {
+    let sets: Vec<(Isa, Simd)> = [Isa::Portable, Isa::Avx2, Isa::Avx512]
+        .into_iter()
+        .filter_map(|isa| Simd::new(isa).map(|simd| (isa, simd)))
+        .collect();
+    let failures: Vec<String> = (cases().par_iter())
+        .flat_map_iter(|case| {
+            let (model, protocol) = (case.model(), case.protocol());
+            let mut plain = Plain::new(model.clone(), protocol.clone(), case.theta(DType::F64), &Device::Cpu);
+            let expected = case.train(&mut plain);
+            let mut failures = Vec::new();
+            // Instruction sets with fused multiply-adds give the same bits.
+            let mut fused_bits: Option<Vec<u32>> = None;
+            for &(isa, simd) in &sets {
+                let theta = case.theta(DType::F32);
+                let mut fused = Fused::<f32>::with(simd, model.clone(), protocol.clone(), &theta).unwrap();
+                let got = case.train(&mut fused);
+                failures.extend(case.failures(isa, &expected, &got));
+                if isa > Isa::Portable {
+                    let bits = bits(&got);
+                    if fused_bits.as_ref().is_some_and(|others| *others != bits) {
+                        failures.push(format!("{isa:?}, {case:?}: not the bits of AVX2"));
+                    }
+                    fused_bits = Some(bits);
+                }
+            }
+            failures
+        })
+        .collect();
+    assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures.join("\n"));
+}
