@@ -22,7 +22,7 @@ pub(super) struct Pngs;
 
 impl Source for Pngs {
     fn has(&self, choice: DataChoice, path: Option<&Path>) -> bool {
-        choice != DataChoice::Glyphs && path.is_some_and(|path| are_in(path))
+        choice != DataChoice::Glyphs && path.is_some_and(are_in)
     }
 
     fn read(&self, choice: DataChoice, path: Option<&Path>) -> super::Result<Dataset> {

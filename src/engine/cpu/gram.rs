@@ -136,10 +136,13 @@ impl<T: Real> Vectorized<T> for InnerProducts<'_, T> {
     }
 }
 
+/// A row in whole vectors, and what is left of it.
+type InLanes<'a, T> = (&'a [[T; WIDTH]], &'a [T]);
+
 /// a·b_j for `M` rows b_j, side by side, so that no sum waits for another.
 #[inline(always)]
 fn products<L: Lanes, const M: usize>(a: &[L::Elem], b: &[L::Elem], stride: usize) -> [L::Elem; M] {
-    let mut rows: [(&[[L::Elem; WIDTH]], &[L::Elem]); M] = [(&[], &[]); M];
+    let mut rows: [InLanes<L::Elem>; M] = [(&[], &[]); M];
     for (j, row) in rows.iter_mut().enumerate() {
         *row = b[j * stride..][..a.len()].as_chunks();
     }

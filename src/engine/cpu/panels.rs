@@ -142,6 +142,6 @@ mod tests {
     #[should_panic = "panels 0..3 of a layer"]
     fn panels_that_are_not_there_are_refused() {
         let mut layer = vec![0; 2 * WIDTH];
-        PanelsMut::split(&mut layer, 2 * WIDTH, [0..3].into_iter());
+        PanelsMut::split(&mut layer, 2 * WIDTH, std::iter::once(0..3));
     }
 }
