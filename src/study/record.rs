@@ -31,7 +31,7 @@ impl Record {
         let lines = (text.split_inclusive('\n'))
             // The last line may be cut short where the run was killed.
             .filter(|line| line.ends_with('\n'))
-            .map(|line| serde_json::from_str(line))
+            .map(serde_json::from_str)
             .collect::<Result<_, _>>()
             .with_context(|| format!("{}: not what a run writes", path.display()))?;
         Ok(Self { name, config, lines })
