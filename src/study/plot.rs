@@ -4,7 +4,7 @@ use super::figures::COLORS;
 
 /// Size of a chart, and what its labels need at the left and below.
 const SIZE: (f64, f64) = (460.0, 300.0);
-const MARGIN: (f64, f64, f64, f64) = (62.0, 14.0, 14.0, 46.0); // left, top, right, bottom
+const MARGIN: (f64, f64, f64, f64) = (76.0, 14.0, 14.0, 46.0); // left, top, right, bottom
 
 /// One curve.
 pub struct Line {
