@@ -48,11 +48,24 @@ impl<T> Term<'_, T> {
 
 /// Where results go. Implementations are `#[inline(always)]`, which closures cannot be: a function
 /// between a computation and its intrinsics that is not inlined is compiled without vectors.
-pub trait Output<L: Lanes> {
+///
+/// Bounds are checked once for a product: checked for every result they took a quarter of the time.
+///
+/// # Safety
+/// Once `check` has returned, `start` and `finish` must be sound for all these rows and panels.
+pub unsafe trait Output<L: Lanes> {
+    /// Panics unless all rows below `rows` and all these panels are there.
+    fn check(&self, rows: usize, panels: &Range<usize>);
     /// What the output begins with.
-    fn start(&self, row: usize, panel: usize) -> L;
+    ///
+    /// # Safety
+    /// The row and the panel must be among those checked.
+    unsafe fn start(&self, row: usize, panel: usize) -> L;
     /// Takes the result.
-    fn finish(&mut self, row: usize, panel: usize, sum: L);
+    ///
+    /// # Safety
+    /// The row and the panel must be among those checked.
+    unsafe fn finish(&mut self, row: usize, panel: usize, sum: L);
 }
 
 /// Computes the outputs of `rows` rows and these panels.
@@ -66,7 +79,8 @@ pub fn product<L: Lanes>(
     if rows == 0 || panels.is_empty() {
         return;
     }
-    let sum = Sum::checked(terms, rows, panels.end);
+    output.check(rows, &panels);
+    let sum = Sum::checked(terms, rows, panels.clone());
     let chunks =
         |width: usize| panels.clone().step_by(width).map(move |first| first..panels.end.min(first + width));
     if L::MANY_REGISTERS {
@@ -94,13 +108,13 @@ pub fn product<L: Lanes>(
 struct Sum<'t, 'a, T> {
     terms: &'t [Term<'a, T>],
     rows: usize,
-    panels: usize,
+    panels: Range<usize>,
 }
 
 impl<'t, 'a, T: Real> Sum<'t, 'a, T> {
-    fn checked(terms: &'t [Term<'a, T>], rows: usize, panels: usize) -> Self {
+    fn checked(terms: &'t [Term<'a, T>], rows: usize, panels: Range<usize>) -> Self {
         for term in terms {
-            term.check(rows, panels);
+            term.check(rows, panels.end);
         }
         Self { terms, rows, panels }
     }
@@ -138,11 +152,13 @@ impl<'t, 'a, T: Real> Sum<'t, 'a, T> {
         panel: usize,
         output: &mut impl Output<L>,
     ) {
-        assert!(row + M <= self.rows && panel + P <= self.panels, "a tile out of bounds");
+        let inside = row + M <= self.rows && self.panels.start <= panel && panel + P <= self.panels.end;
+        assert!(inside, "a tile out of bounds");
         let mut sums = [[L::splat(T::default()); P]; M];
         for (i, sums) in sums.iter_mut().enumerate() {
             for (j, sum) in sums.iter_mut().enumerate() {
-                *sum = output.start(row + i, panel + j);
+                // SAFETY: the tile lies within the rows and panels that `product` has had checked.
+                *sum = unsafe { output.start(row + i, panel + j) };
             }
         }
         for term in self.terms.iter().filter(|term| term.depth > 0) {
@@ -172,7 +188,8 @@ impl<'t, 'a, T: Real> Sum<'t, 'a, T> {
         }
         for (i, sums) in sums.iter().enumerate() {
             for (j, &sum) in sums.iter().enumerate() {
-                output.finish(row + i, panel + j, sum);
+                // SAFETY: as above.
+                unsafe { output.finish(row + i, panel + j, sum) };
             }
         }
     }
@@ -189,14 +206,17 @@ mod tests {
         panels: usize,
     }
 
-    impl<L: Lanes<Elem = f32>> Output<L> for Into<'_> {
+    // SAFETY: both look for themselves whether what they reach is there.
+    unsafe impl<L: Lanes<Elem = f32>> Output<L> for Into<'_> {
+        fn check(&self, _: usize, _: &Range<usize>) {}
+
         #[inline(always)]
-        fn start(&self, row: usize, panel: usize) -> L {
+        unsafe fn start(&self, row: usize, panel: usize) -> L {
             L::load(&self.out[row * self.panels + panel])
         }
 
         #[inline(always)]
-        fn finish(&mut self, row: usize, panel: usize, sum: L) {
+        unsafe fn finish(&mut self, row: usize, panel: usize, sum: L) {
             sum.store(&mut self.out[row * self.panels + panel]);
         }
     }

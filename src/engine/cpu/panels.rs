@@ -93,10 +93,14 @@ impl<'a, T> PanelsMut<'a, T> {
     }
 
     /// One panel, counted as the layer does, of a row.
+    ///
+    /// # Safety
+    /// The row must be one of the [`rows`](Self::rows), the panel one of the [`panels`](Self::panels).
     #[inline(always)]
-    pub fn lanes_mut(&mut self, row: usize, panel: usize) -> &mut [T; WIDTH] {
-        let first = self.panels.start;
-        &mut self.row_mut(row)[panel - first]
+    pub unsafe fn lanes_unchecked(&mut self, row: usize, panel: usize) -> &mut [T; WIDTH] {
+        debug_assert!(row < self.rows && self.panels.contains(&panel));
+        // SAFETY: as in `row_mut`, for the one panel that the caller vouches for.
+        unsafe { &mut *self.layer.add(row * self.stride + panel * WIDTH).cast::<[T; WIDTH]>() }
     }
 
     /// What lies in the place of these panels in a row of `other` states of this layer.

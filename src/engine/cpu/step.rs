@@ -6,6 +6,7 @@ use super::panels::PanelsMut;
 use super::simd::{Lanes, WIDTH};
 use super::state::States;
 use crate::model::activation::Activation;
+use std::ops::Range;
 
 /// What the rows of a sum begin with.
 #[derive(Clone, Copy)]
@@ -24,19 +25,33 @@ struct Layer<'s, 'p, 'a, T> {
     out: &'p mut PanelsMut<'a, T>,
 }
 
-impl<L: Lanes> Output<L> for Layer<'_, '_, '_, L::Elem> {
+// SAFETY: `check` sees that `out` has these rows and panels, and `start` the places they begin with.
+unsafe impl<L: Lanes> Output<L> for Layer<'_, '_, '_, L::Elem> {
+    fn check(&self, rows: usize, panels: &Range<usize>) {
+        let ours = self.out.panels();
+        let there = ours.start <= panels.start && panels.end <= ours.end && rows <= self.out.rows();
+        let begun = match self.start {
+            Start::Zero => true,
+            Start::Same(start) => panels.end <= start.len(),
+            Start::Rows(start, in_a_row) => rows == 0 || (rows - 1) * in_a_row + panels.end <= start.len(),
+        };
+        assert!(there && begun, "panels {panels:?} of {rows} rows are not there");
+    }
+
     #[inline(always)]
-    fn start(&self, row: usize, panel: usize) -> L {
+    unsafe fn start(&self, row: usize, panel: usize) -> L {
         match self.start {
             Start::Zero => L::number(0.0),
-            Start::Same(panels) => L::load(&panels[panel]),
-            Start::Rows(panels, in_a_row) => L::load(&panels[row * in_a_row + panel]),
+            // SAFETY (both): `check` has seen that it is there.
+            Start::Same(panels) => L::load(unsafe { panels.get_unchecked(panel) }),
+            Start::Rows(panels, in_a_row) => L::load(unsafe { panels.get_unchecked(row * in_a_row + panel) }),
         }
     }
 
     #[inline(always)]
-    fn finish(&mut self, row: usize, panel: usize, sum: L) {
-        sum.store(self.out.lanes_mut(row, panel));
+    unsafe fn finish(&mut self, row: usize, panel: usize, sum: L) {
+        // SAFETY: `check` has seen that it is there.
+        sum.store(unsafe { self.out.lanes_unchecked(row, panel) });
     }
 }
 

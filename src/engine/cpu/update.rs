@@ -5,6 +5,7 @@ use super::packing::PackedMatrix;
 use super::simd::{Lanes, Real, Simd, Vectorized, WIDTH};
 use super::state::{Block, Move};
 use rayon::prelude::*;
+use std::ops::Range;
 
 /// Whether so many multiply-adds, of a step of the second phase or of an update, are worth waking threads for.
 pub fn worth_sharing(multiply_adds: usize) -> bool {
@@ -103,10 +104,7 @@ impl<T: Real> Vectorized<T> for Accumulate<'_, T> {
     fn run<L: Lanes<Elem = T>>(self) {
         let Self { panels, from, only, terms, scale } = self;
         let count = panels.len() / from;
-        let rows = only.map_or(from, |only| {
-            assert!(only.iter().all(|&source| (source as usize) < from), "a source out of bounds");
-            only.len()
-        });
+        let rows = only.map_or(from, <[u32]>::len);
         product::<L>(rows, 0..count, terms, &mut AddTo { panels, from, only, scale: L::splat(scale) });
     }
 }
@@ -119,16 +117,28 @@ struct AddTo<'a, L: Lanes> {
     scale: L,
 }
 
-impl<L: Lanes> Output<L> for AddTo<'_, L> {
+// SAFETY: `check` sees that all sources and panels are there.
+unsafe impl<L: Lanes> Output<L> for AddTo<'_, L> {
+    fn check(&self, sources: usize, panels: &Range<usize>) {
+        let listed = match self.only {
+            None => sources <= self.from,
+            Some(only) => sources <= only.len() && only.iter().all(|&source| (source as usize) < self.from),
+        };
+        assert!(listed && panels.end * self.from <= self.panels.len(), "a source or panel out of bounds");
+    }
+
     #[inline(always)]
-    fn start(&self, _: usize, _: usize) -> L {
+    unsafe fn start(&self, _: usize, _: usize) -> L {
         L::number(0.0)
     }
 
     #[inline(always)]
-    fn finish(&mut self, source: usize, panel: usize, sum: L) {
-        let source = self.only.map_or(source, |only| only[source] as usize);
-        let w = &mut self.panels[panel * self.from + source];
+    unsafe fn finish(&mut self, source: usize, panel: usize, sum: L) {
+        // SAFETY: `check` has seen that the source is listed, that it is below `from`, and that the panel is there.
+        let w = unsafe {
+            let source = self.only.map_or(source, |only| *only.get_unchecked(source) as usize);
+            self.panels.get_unchecked_mut(panel * self.from + source)
+        };
         self.scale.mul_add(sum, L::load(w)).store(w);
     }
 }
