@@ -135,7 +135,7 @@ fn wrong_choices_name_key_place_and_remedy() {
     let place = Place::new();
     let train = |more: &[&'static str]| place.small_run("cvf", more);
     fails(&place, &["train"], 2, &["--algo"]);
-    fails(&place, &["train", "--algo", "dfa"], 2, &["ep, cep, cep-rescaled, vf, cvf, bptt or rbp"]);
+    fails(&place, &["train", "--algo", "dfa"], 2, &["ep, cep, cep-rescaled, vf, cvf, bptt, rbp"]);
     fails(&place, &["config", "--algo", "ep", "--psi", "45"], 2, &["network.psi", "--psi", "ties"]);
     fails(&place, &["config", "--algo", "ep", "--config", "ep-1h"], 2, &["--config", "--algo"]);
     fails(&place, &["config", "--config", "nosuch.toml"], 1, &["nosuch.toml", "presets"]);

@@ -23,7 +23,8 @@ pub struct Located {
 /// # Errors
 /// Where there is none, with the name most alike.
 pub fn locate(what: &Path, runs: &Path, checkpoints: &Path) -> Result<Located> {
-    if what.is_file() {
+    // What is neither a file nor a folder is refused by whoever opens it.
+    if what.exists() && !what.is_dir() {
         let (_, progress) = checkpoint::read_progress(what)?;
         let beside = what.canonicalize()?.parent().and_then(|parent| sibling(parent, "runs"));
         let folder =
