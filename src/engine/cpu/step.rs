@@ -42,9 +42,10 @@ unsafe impl<L: Lanes> Output<L> for Layer<'_, '_, '_, L::Elem> {
     unsafe fn start(&self, row: usize, panel: usize) -> L {
         match self.start {
             Start::Zero => L::number(0.0),
-            // SAFETY (both): `check` has seen that it is there.
-            Start::Same(panels) => L::load(unsafe { panels.get_unchecked(panel) }),
-            Start::Rows(panels, in_a_row) => L::load(unsafe { panels.get_unchecked(row * in_a_row + panel) }),
+            // SAFETY: `check` has seen that it is there.
+            Start::Same(panels) => unsafe { L::load(panels.get_unchecked(panel)) },
+            // SAFETY: as above.
+            Start::Rows(panels, in_a_row) => unsafe { L::load(panels.get_unchecked(row * in_a_row + panel)) },
         }
     }
 
