@@ -104,7 +104,8 @@ fn summary(config: &Config) -> Markup {
 
 /// A line for each tag that begins so.
 fn lines_of(record: &Record, prefix: &str) -> Vec<Line> {
-    (record.tags(prefix).into_iter().enumerate())
+    // Runs of version 0.1 have the spread of an angle beside it.
+    (record.tags(prefix).into_iter().filter(|name| !name.ends_with("_std")).enumerate())
         .map(|(i, name)| {
             let points = record.curve(&format!("{prefix}{name}"));
             // Of Ψ there is one for each pair.
