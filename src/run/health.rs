@@ -102,7 +102,7 @@ impl Health {
             let norms = norms(&engine.parameters()?)?;
             warn!(
                 "epoch {epoch}: COLLAPSED: the train error is {error:.1} %, the best epoch had {:.2} %; {}; \
-                 norms {norms}. See \"C-VF collapses\" in README.md.",
+                 norms {norms}. See docs/collapse.md.",
                 self.best_train_error.unwrap_or(f64::NAN),
                 states()
             );
