@@ -3,6 +3,7 @@
 
 use assert_cmd::Command;
 use std::fs;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process;
 use tempfile::TempDir;
@@ -43,10 +44,17 @@ impl Place {
         Command::from_std(self.process())
     }
 
-    /// The same, for a process that is to be interrupted.
+    /// The same, for a process that is to be interrupted. It hears a hangup also where the tests run under `nohup`.
     pub fn process(&self) -> process::Command {
         let mut command = process::Command::new(assert_cmd::cargo::cargo_bin!("eqprop"));
         command.current_dir(self.dir.path()).env_clear().env("PATH", std::env::var_os("PATH").unwrap());
+        // SAFETY: between fork and exec it makes one call, which is allowed there.
+        unsafe {
+            command.pre_exec(|| {
+                libc::signal(libc::SIGHUP, libc::SIG_DFL);
+                Ok(())
+            });
+        }
         command
     }
 
