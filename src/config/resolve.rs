@@ -115,12 +115,9 @@ impl Resolved {
             let origin = Origin::Environment(variable.clone());
             let known = known_keys()?;
             let names =
-                |key: &&String| *variable == format!("EQPROP_{}", key.replacen('.', "_", 1).to_uppercase());
-            let Some(key) = known.iter().find(names) else {
-                let former = |(former, _): &&(&str, &str)| {
-                    *variable == format!("EQPROP_{}", former.replacen('.', "_", 1).to_uppercase())
-                };
-                if let Some((_, now)) = FORMER.iter().find(former) {
+                |key: &str| *variable == format!("EQPROP_{}", key.replacen('.', "_", 1).to_uppercase());
+            let Some(key) = known.iter().find(|key| names(key)) else {
+                if let Some((_, now)) = FORMER.iter().find(|(former, _)| names(former)) {
                     usage!("{variable} is set in the environment, but names no key any more; {now}");
                 }
                 usage!(

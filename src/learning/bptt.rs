@@ -31,7 +31,6 @@ impl LearningRule for Bptt {
     /// θ − η·∇θ(tot).
     fn learn(&self, lesson: &Lesson, _: Observe) -> Result<Parameters> {
         let Lesson { model, protocol, theta, x, nudge, .. } = *lesson;
-        let gradients = bptt(model, theta, x, nudge.target, protocol.second_steps)?;
-        theta.plus(&gradients.total()?, |n| -protocol.learning_rates[n])
+        lesson.descended(&bptt(model, theta, x, nudge.target, protocol.second_steps)?)
     }
 }

@@ -34,11 +34,7 @@ impl LearningRule for CepRescaled {
         let (theta, protocol) = (lesson.theta, lesson.protocol);
         let mut total: Option<Parameters> = None;
         lesson.second_phase(observe, |step| {
-            let update = lesson.update(step)?;
-            let sum = match &total {
-                Some(total) => total.plus(&update, |_| 1.0)?,
-                None => update,
-            };
+            let sum = lesson.added(total.as_ref(), step)?;
             let theta_t = theta.plus(&sum, |n| protocol.tiny * protocol.learning_rates[n])?;
             total = Some(sum);
             Ok(Some(theta_t))

@@ -31,17 +31,26 @@ impl SigmaPrime {
         }
     }
 
-    /// Δs of one layer, (B, d_n), as the forward and as the feedback connections into it learn from it.
-    fn gate(self, dynamics: &Dynamics, h: &PreActivation, delta: &Tensor) -> Result<(Tensor, Tensor)> {
-        let gated = |h: &Tensor| delta * dynamics.activation.derivative(h)?;
-        match (self, &h.feedback) {
-            (SigmaPrime::Ignored, _) => Ok((delta.clone(), delta.clone())),
-            (SigmaPrime::Partial, Some(feedback)) => Ok((gated(&h.forward)?, gated(feedback)?)),
-            (SigmaPrime::Full, _) | (SigmaPrime::Partial, None) => {
-                let gated = gated(&h.total()?)?;
+    /// Δs of each layer, (B, d_n), as the forward and as the feedback connections into it learn from it. `h` is not
+    /// looked at where σ′ is ignored.
+    fn gate(
+        self,
+        dynamics: &Dynamics,
+        h: &[PreActivation],
+        delta: Vec<Tensor>,
+    ) -> Result<(Vec<Tensor>, Vec<Tensor>)> {
+        if self == SigmaPrime::Ignored {
+            return Ok((delta.clone(), delta));
+        }
+        let gated = |delta: &Tensor, h: &Tensor| delta * dynamics.activation.derivative(h)?;
+        let layers = delta.iter().zip(h).map(|(delta, h)| match (self, &h.feedback) {
+            (SigmaPrime::Partial, Some(feedback)) => Ok((gated(delta, &h.forward)?, gated(delta, feedback)?)),
+            _ => {
+                let gated = gated(delta, &h.total()?)?;
                 Ok((gated.clone(), gated))
             }
-        }
+        });
+        Ok(layers.collect::<Result<Vec<_>>>()?.into_iter().unzip())
     }
 }
 
@@ -84,14 +93,8 @@ pub fn hebbian_update(
     let rho = |s: &[Tensor]| -> Result<Vec<Tensor>> { s.iter().map(|s| dynamics.rho(s)).collect() };
     let (rho, rho_next) = (rho(s)?, rho(s_next)?);
     let (before, after) = if tied { (&rho[..], &rho_next[..]) } else { (s, s_next) };
-    let delta: Vec<Tensor> = (after.iter().zip(before)).map(|(a, b)| a - b).collect::<Result<_>>()?;
-    let (delta, delta_feedback) = match sigma_prime {
-        SigmaPrime::Ignored => (delta.clone(), delta),
-        _ => {
-            let gated = h.iter().zip(&delta).map(|(h, delta)| sigma_prime.gate(dynamics, h, delta));
-            gated.collect::<Result<Vec<_>>>()?.into_iter().unzip()
-        }
-    };
+    let delta = (after.iter().zip(before)).map(|(a, b)| a - b).collect::<Result<_>>()?;
+    let (delta, delta_feedback) = sigma_prime.gate(dynamics, h, delta)?;
     let mut forward = Vec::new();
     let mut feedback = Vec::new();
     for n in 0..=last {

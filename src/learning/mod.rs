@@ -18,6 +18,7 @@ pub use hebbian::{SigmaPrime, Step, hebbian_update};
 
 use crate::model::dynamics::Nudge;
 use crate::model::{Model, Parameters, Settled};
+use crate::reference::Gradients;
 use candle_core::{Result, Tensor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
@@ -241,11 +242,31 @@ impl Lesson<'_> {
         Ok(update)
     }
 
+    /// `total` + the update of a step; that update itself where there is no total yet.
+    ///
+    /// # Errors
+    /// Only those of candle (shapes that differ).
+    pub fn added(&self, total: Option<&Parameters>, step: &Step) -> Result<Parameters> {
+        let update = self.update(step)?;
+        match total {
+            Some(total) => total.plus(&update, |_| 1.0),
+            None => Ok(update),
+        }
+    }
+
     /// θ + η·update, η by layer.
     ///
     /// # Errors
     /// Only those of candle (shapes that differ).
     pub fn applied(&self, theta: &Parameters, update: &Parameters) -> Result<Parameters> {
         theta.plus(update, |n| self.protocol.learning_rates[n])
+    }
+
+    /// θ − η·∇θ(tot), η by layer.
+    ///
+    /// # Errors
+    /// Only those of candle.
+    pub fn descended(&self, gradients: &Gradients) -> Result<Parameters> {
+        self.theta.plus(&gradients.total()?, |n| -self.protocol.learning_rates[n])
     }
 }

@@ -32,11 +32,7 @@ impl LearningRule for Vf {
     fn learn(&self, lesson: &Lesson, observe: Observe) -> Result<Parameters> {
         let mut total: Option<Parameters> = None;
         lesson.second_phase(observe, |step| {
-            let update = lesson.update(step)?;
-            total = Some(match &total {
-                Some(total) => total.plus(&update, |_| 1.0)?,
-                None => update,
-            });
+            total = Some(lesson.added(total.as_ref(), step)?);
             Ok(None)
         })?;
         match total {

@@ -1,23 +1,12 @@
 //! The figures of the report, as SVG that takes its ink from the page around it.
 
 use super::results::Spread;
-use crate::study::figures::{COLORS, register_fonts};
+use crate::study::figures::{color, register_fonts};
 use anyhow::{Result, anyhow};
 use plotters::coord::Shift;
 use plotters::coord::ranged1d::{KeyPointHint, Ranged, ValueFormatter};
 use plotters::prelude::*;
 use std::ops::Range;
-
-/// A colour by number; a figure has no more series than there are.
-pub fn color(number: usize) -> RGBColor {
-    COLORS[number % COLORS.len()]
-}
-
-/// A colour as CSS.
-pub fn css(number: usize) -> String {
-    let RGBColor(r, g, b) = color(number);
-    format!("rgb({r} {g} {b})")
-}
 
 /// A measured or published value with its spread.
 #[derive(Clone, Copy, Debug)]

@@ -1,7 +1,8 @@
 //! Some runs side by side: curves, differences of their settings, results.
 
+use super::figures::css;
 use super::page::{chart, page};
-use super::plot::{Line, Plot, css};
+use super::plot::{Line, Plot};
 use super::record::Record;
 use crate::config::Config;
 use crate::telemetry::progress::hours;

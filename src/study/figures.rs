@@ -27,6 +27,17 @@ pub const COLORS: [RGBColor; 8] = [
     RGBColor(120, 120, 120),
 ];
 
+/// A colour by number; a figure has no more series than there are.
+pub fn color(number: usize) -> RGBColor {
+    COLORS[number % COLORS.len()]
+}
+
+/// The same as CSS.
+pub fn css(number: usize) -> String {
+    let RGBColor(r, g, b) = color(number);
+    format!("rgb({r} {g} {b})")
+}
+
 /// One neuron or synapse over time.
 struct Line {
     descent: Vec<f64>,

@@ -10,7 +10,7 @@ pub mod gdd;
 #[cfg(feature = "cli")]
 pub mod inspect;
 #[cfg(feature = "cli")]
-mod page;
+pub mod page;
 #[cfg(feature = "cli")]
 mod plot;
 #[cfg(feature = "cli")]

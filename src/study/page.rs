@@ -1,12 +1,13 @@
 //! What pages have in common: a frame that needs nothing else, charts with legends, pictures.
 
-use super::plot::{Line, Plot, css};
+use super::figures::css;
+use super::plot::{Line, Plot};
 use crate::telemetry::pictures::Picture;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-/// What these pages need beside the style of the report.
+/// What pages with charts and pictures need beside the style of all.
 const STYLE: &str = "
 .panels { grid-template-columns: repeat(auto-fill, minmax(min(100%, 21rem), 1fr)); }
 .panels figcaption small { display: block; font-weight: 400; color: var(--dim); }
@@ -16,17 +17,26 @@ figure img.wide { width: 100%; }
 .heat img { width: 100%; height: auto; }
 ";
 
-/// A whole page.
+/// A whole page with charts and pictures.
 pub fn page(title: &str, body: &Markup) -> String {
+    let head = html! {
+        link rel="icon" href="data:,";
+        style { (PreEscaped(STYLE)) }
+    };
+    frame(title, &head, body)
+}
+
+/// A whole page in the style of all, with `head` beside that.
+pub fn frame(title: &str, head: &Markup, body: &Markup) -> String {
     let page = html! {
         (DOCTYPE)
         html lang="en" {
             head {
                 meta charset="utf-8";
                 meta name="viewport" content="width=device-width, initial-scale=1";
-                link rel="icon" href="data:,";
                 title { (title) }
-                style { (PreEscaped(include_str!("../report/report.css"))) (PreEscaped(STYLE)) }
+                style { (PreEscaped(include_str!("page.css"))) }
+                (head)
             }
             body { (body) }
         }

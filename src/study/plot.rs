@@ -1,6 +1,6 @@
 //! Line charts as SVG that takes its ink from the page around it.
 
-use super::figures::COLORS;
+use super::figures::css;
 
 /// Size of a chart, and what its labels need at the left and below.
 const SIZE: (f64, f64) = (460.0, 300.0);
@@ -29,12 +29,6 @@ pub struct Plot<'a> {
     pub log: bool,
     /// A vertical line, and what it is.
     pub mark: Option<(f64, &'a str)>,
-}
-
-/// A colour as CSS.
-pub fn css(number: usize) -> String {
-    let color = COLORS[number % COLORS.len()];
-    format!("rgb({} {} {})", color.0, color.1, color.2)
 }
 
 impl Plot<'_> {

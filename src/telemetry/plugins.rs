@@ -199,7 +199,7 @@ fn settings(config: &Config, data: &str) -> Vec<(&'static str, SettingValue)> {
         ("K", Number(learning.K as f64)),
         ("η, input side", Number(learning.learning_rates.first().copied().unwrap_or_default())),
         ("all η", Text(rates.join(", "))),
-        ("σ′", word(serde_json::to_value(learning.sigma_prime))),
+        ("σ′", Text(learning.sigma_prime.name().into())),
         ("init", word(serde_json::to_value(network.init))),
         ("batch size", Number(training.batch_size as f64)),
         ("epochs", Number(training.epochs as f64)),

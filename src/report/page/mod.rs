@@ -3,12 +3,14 @@
 mod published;
 pub mod sweep;
 
-use super::charts::{self, Look, Point, Shape};
+use super::charts::{Look, Point, Shape};
 use super::paper::HOURS;
 use super::results::{Epoch, Group, Measured, Results, Spread};
 use crate::learning::Rule;
+use crate::study::figures::css;
+use crate::study::page::frame;
 use anyhow::Result;
-use maud::{DOCTYPE, Markup, PreEscaped, html};
+use maud::{Markup, html};
 use serde_json::Value;
 use std::collections::BTreeSet;
 
@@ -22,34 +24,23 @@ pub fn page(results: &Results) -> Result<String> {
         }
         false => results.titles.join(" · "),
     };
-    let page = html! {
-        (DOCTYPE)
-        html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                title { "eqprop: " (results.titles.join(", ")) }
-                style { (PreEscaped(include_str!("../report.css"))) }
-            }
-            body {
-                h1 { (title) }
-                @if results.is_papers {
-                    (published::verdict(results))
-                    p .dim { (results.titles.join(" · ")) }
-                } @else {
-                    (sweep::verdict(results))
-                }
-                @if other_data {
-                    p .warning { "Some runs here are not on MNIST. They are listed, but not compared with the paper." }
-                }
-                @if results.is_papers { (published::sections(results)?) }
-                (sweep::sections(results)?)
-                (times(results))
-                (settings(results))
-            }
+    let body = html! {
+        h1 { (title) }
+        @if results.is_papers {
+            (published::verdict(results))
+            p .dim { (results.titles.join(" · ")) }
+        } @else {
+            (sweep::verdict(results))
         }
+        @if other_data {
+            p .warning { "Some runs here are not on MNIST. They are listed, but not compared with the paper." }
+        }
+        @if results.is_papers { (published::sections(results)?) }
+        (sweep::sections(results)?)
+        (times(results))
+        (settings(results))
     };
-    Ok(page.into_string())
+    Ok(frame(&format!("eqprop: {}", results.titles.join(", ")), &html! {}, &body))
 }
 
 fn degrees(psi: Option<f64>) -> String {
@@ -106,7 +97,7 @@ fn legend(entries: &[(Look, String)]) -> Markup {
     html! {
         div .legend {
             @for (look, text) in entries {
-                @let css = charts::css(look.color);
+                @let css = css(look.color);
                 @let fill = if look.hollow { "transparent" } else { css.as_str() };
                 @let radius = if look.shape == Shape::Circle { "50%" } else { "0" };
                 span { i style=(format!("border-color: {css}; background: {fill}; border-radius: {radius}")) {} (text) }
