@@ -3,6 +3,7 @@
 use super::paper::{ROWS, Row, TRIALS};
 use crate::config::{Choices, Config, Resolved, TrainingConfig};
 use crate::sweep::{State, SweepFile, SweepFolder};
+use crate::telemetry::metrics;
 use anyhow::{Context, Result, bail};
 use glob::Pattern;
 use serde::Serialize;
@@ -71,18 +72,16 @@ impl Measured {
             seconds: 0.0,
             environment,
         };
-        let metrics = place.join("metrics.jsonl");
-        // Absent where the run has not begun. The last line may be cut short where it was killed.
-        for line in fs::read_to_string(&metrics).unwrap_or_default().split_inclusive('\n') {
-            if line.ends_with('\n') {
-                run.take(line).with_context(|| format!("{}: not what a run writes", metrics.display()))?;
-            }
+        let path = place.join("metrics.jsonl");
+        // Absent where the run has not begun.
+        let text = fs::read_to_string(&path).unwrap_or_default();
+        for line in metrics::lines(&text, &path)? {
+            run.take(&line.into()).with_context(|| format!("{}: not what a run writes", path.display()))?;
         }
         Ok(run)
     }
 
-    fn take(&mut self, line: &str) -> Result<()> {
-        let line: Value = serde_json::from_str(line)?;
+    fn take(&mut self, line: &Value) -> Result<()> {
         let number = line["epoch"].as_u64().context("a line without an epoch")? as usize;
         let test = line["error/test"].as_f64().context("a line without error/test")?;
         self.data = line["data"].as_str().unwrap_or_default().to_string();

@@ -213,12 +213,12 @@ pub fn read(path: &Path) -> Result<Checkpoint> {
     Ok(Checkpoint { tensors, metadata: metadata(&header) })
 }
 
-/// The epochs that the run of a checkpoint has completed, read from its header alone; `None` where the file is not
-/// there or is no whole checkpoint of this version.
-pub fn epochs_done(path: &Path) -> Option<usize> {
+/// What a checkpoint knows, read from its header alone; `None` where the file is not there or is no whole checkpoint
+/// of this version.
+pub fn progress_in_header(path: &Path) -> Option<Progress> {
     let (_, _, header) = open(path).ok()?;
     let progress: Progress = serde_json::from_str(&metadata(&header)?).ok()?;
-    (progress.format == FORMAT && progress.check().is_ok()).then_some(progress.epoch)
+    (progress.format == FORMAT && progress.check().is_ok()).then_some(progress)
 }
 
 /// Reads a checkpoint that must be one of ours.
@@ -321,7 +321,7 @@ impl CheckpointFolder {
             .or_else(|_| files::write_atomically(&self.last(), bytes))?;
         for superfluous in superfluous(self.numbered()?, self.keep) {
             // What is not ours stays, whatever its name.
-            if !is_of(&superfluous, run) {
+            if progress_in_header(&superfluous).is_none_or(|progress| progress.run != run) {
                 continue;
             }
             fs::remove_file(&superfluous)
@@ -351,11 +351,6 @@ impl CheckpointFolder {
 /// The name of the checkpoint after so many minibatches.
 fn numbered_name(step: u64) -> String {
     format!("step-{step:08}.safetensors")
-}
-
-/// Whether a file is a checkpoint of this run, as its metadata says.
-fn is_of(path: &Path, run: &str) -> bool {
-    read_progress(path).is_ok_and(|(_, progress)| progress.run == run)
 }
 
 /// Which of the numbered checkpoints, oldest first, are too many.

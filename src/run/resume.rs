@@ -108,7 +108,7 @@ impl From {
 /// Where it has come further than that.
 pub fn left_over(folder: &Path, checkpoints: &CheckpointFolder) -> Result<Vec<PathBuf>> {
     let best = checkpoints.path().join("best.safetensors");
-    if checkpoint::read_progress(&best).is_ok_and(|(_, progress)| progress.epoch > 0) {
+    if checkpoint::progress_in_header(&best).is_some_and(|progress| progress.epoch > 0) {
         bail!(
             "{}: holds the best checkpoint of a run but neither its last nor any numbered one: go on from that \
              with --resume {}, or give a new run another name with --name",

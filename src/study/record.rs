@@ -1,6 +1,7 @@
 //! What a run has told so far: its configuration and its numbers, read from its folder.
 
 use crate::config::{Choices, Config, Resolved};
+use crate::telemetry::metrics;
 use anyhow::{Context, Result};
 use serde_json::{Map, Value};
 use std::fs;
@@ -28,13 +29,7 @@ impl Record {
         let path = folder.join("metrics.jsonl");
         let text =
             fs::read_to_string(&path).with_context(|| format!("{}: cannot be read", path.display()))?;
-        let lines = (text.split_inclusive('\n'))
-            // The last line may be cut short where the run was killed.
-            .filter(|line| line.ends_with('\n'))
-            .map(serde_json::from_str)
-            .collect::<Result<_, _>>()
-            .with_context(|| format!("{}: not what a run writes", path.display()))?;
-        Ok(Self { name, config, lines })
+        Ok(Self { name, config, lines: metrics::lines(&text, &path)? })
     }
 
     /// The curve of a tag over the epochs.

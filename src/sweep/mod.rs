@@ -104,7 +104,7 @@ impl SweepFolder {
             Err(error) => return Err(error).with_context(|| format!("{}: cannot be read", failed.display())),
         }
         let last = self.checkpoints().join(name).join("last.safetensors");
-        let done = checkpoint::epochs_done(&last).unwrap_or(0);
+        let done = checkpoint::progress_in_header(&last).map_or(0, |progress| progress.epoch);
         // What is wrong with a configuration is said when the run is to be trained.
         Ok(match self.resolved(name) {
             Ok(Some(resolved)) if done >= resolved.config.training.epochs => State::Done,

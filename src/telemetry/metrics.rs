@@ -71,6 +71,17 @@ impl Metrics {
     }
 }
 
+/// The lines of a `metrics.jsonl` with this text. The last may be cut short where the run was killed, and is left out.
+///
+/// # Errors
+/// Names the file at `path` where it is not what a run writes.
+pub fn lines(text: &str, path: &Path) -> Result<Vec<Map<String, Value>>> {
+    (text.split_inclusive('\n').filter(|line| line.ends_with('\n')))
+        .map(serde_json::from_str)
+        .collect::<Result<_, _>>()
+        .with_context(|| format!("{}: not what a run writes", path.display()))
+}
+
 /// Where a run's numbers go.
 pub struct Telemetry {
     pub(super) data: String,
