@@ -155,7 +155,9 @@ impl Resolved {
         let config: Config = serde_path_to_error::deserialize(table).map_err(|error| {
             let path = error.path().to_string();
             let key = path.split('[').next().unwrap_or(&path);
-            Usage(format!("{}: {}", described(key), error.inner().to_string().trim()))
+            // What follows the first line names the key once more.
+            let problem = error.inner().to_string();
+            Usage(format!("{}: {}", described(key), problem.lines().next().unwrap_or_default()))
         })?;
         config
             .validate()
@@ -241,7 +243,8 @@ pub fn parse_value(text: &str) -> Value {
 pub fn given_value(place: &str, text: &str) -> Result<Value> {
     if text.contains(char::is_control) {
         usage!(
-            "{place}: the value {text:?} holds control characters: write it on one line, without escape codes"
+            "{}: the value {text:?} holds control characters: write it on one line, without escape codes",
+            visible(place)
         );
     }
     Ok(parse_value(text))
