@@ -126,8 +126,14 @@ fn duration(seconds: f64) -> String {
 
 fn times(results: &Results) -> Markup {
     let groups = || results.groups.iter().filter(|group| group.test().is_some());
-    let mean =
-        |group: &Group| Spread::of(group.finished().map(|run| run.seconds)).map_or(0.0, |spread| spread.mean);
+    // Runs of which only the errors are known have no time.
+    let mean = |group: &Group| {
+        let timed = group.finished().map(|run| run.seconds).filter(|seconds| *seconds > 0.0);
+        Spread::of(timed).map(|spread| spread.mean)
+    };
+    let an_epoch = |group: &Group, seconds: Option<f64>| {
+        seconds.map_or("–".into(), |seconds| format!("{:.1} s", seconds / group.epochs_wanted() as f64))
+    };
     let paper = |group: &Group| {
         let row = group.row().filter(|row| row.rule == Rule::CVF)?;
         HOURS.iter().find(|(depth, _)| *depth == row.depth).map(|(_, hours)| hours * 3600.0)
@@ -158,13 +164,9 @@ fn times(results: &Results) -> Markup {
                                 td { (group.name()) }
                                 td .number { (degrees(group.psi())) }
                                 td .number { (group.epochs_wanted()) }
-                                td .number { (duration(mean(group))) }
-                                td .number { (format!("{:.1} s", mean(group) / group.epochs_wanted() as f64)) }
-                                td .number {
-                                    (paper(group).map_or("–".into(), |seconds| {
-                                        format!("{:.1} s", seconds / group.epochs_wanted() as f64)
-                                    }))
-                                }
+                                td .number { (mean(group).map_or("–".into(), duration)) }
+                                td .number { (an_epoch(group, mean(group))) }
+                                td .number { (an_epoch(group, paper(group))) }
                             }
                         }
                     }
