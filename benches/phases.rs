@@ -91,7 +91,7 @@ fn step(c: &mut Criterion) {
         let s = Dynamics::initial_state(&theta, &x).unwrap();
         let nudge = Nudge { target: &target, beta: 0.2.into() };
         c.bench_function(&format!("step-2h/plain/{name}"), |b| {
-            b.iter(|| dynamics.step(&theta, &drive, &s, Some(nudge)).unwrap())
+            b.iter(|| dynamics.step(&theta, &drive, &s, Layers::All, Some(nudge)).unwrap())
         });
     }
 }

@@ -1,41 +1,40 @@
-//! A learning rule of one's own: centred EP, which nudges once with +β and once with −β, and learns from the
-//! difference of the two ends. The bias of the one-sided update, linear in β, cancels. It exists nowhere in the library.
+//! A learning rule of one's own: EP whose synapses know the sign of their update only, and all change by the same amount
+//! η, as one-bit programming pulses on neuromorphic hardware do. It exists nowhere in the library.
 //! `docs/adding-a-rule.md` explains it.
 
 use candle_core::{DType, Device, Result};
 use eqprop::data::{Batch, Split, glyphs};
 use eqprop::engine::{Engine, plain::Plain};
-use eqprop::learning::{LearningRule, Lesson, Observe, Protocol, Rule, SigmaPrime, Step};
-use eqprop::model::dynamics::{Nudge, Time};
+use eqprop::learning::{LearningRule, Lesson, Nudging, Observe, Protocol, Rule, SigmaPrime, Step};
+use eqprop::model::dynamics::Time;
 use eqprop::model::network::Init;
 use eqprop::model::{Activation, Dims, Dynamics, Model, Parameters, Settle};
 use eqprop::rng;
 
-struct CentredEp;
+struct SignEp;
 
-impl LearningRule for CentredEp {
+impl LearningRule for SignEp {
     fn name(&self) -> &'static str {
-        "centred-ep"
+        "sign-ep"
     }
 
     fn title(&self) -> &'static str {
-        "centred EP"
+        "EP by signs"
     }
 
     fn tied(&self) -> Option<bool> {
         Some(true)
     }
 
-    /// θ + η·(ρ(s⁺)·ρ(s⁺)ᵀ − ρ(s⁻)·ρ(s⁻)ᵀ)/(2β), where s^± is s_K of a second phase with ±β.
+    /// θ + η·sign(Δ(s_* → s_K)).
     fn learn(&self, lesson: &Lesson, observe: Observe) -> Result<Parameters> {
-        let times = |factor: f64| {
-            let beta = lesson.nudge.beta.times(factor);
-            Lesson { nudge: Nudge { beta, ..lesson.nudge }, ..*lesson }
-        };
-        let s_plus = lesson.second_phase(observe, |_| Ok(None))?;
-        let s_minus = times(-1.0).second_phase(&mut |_| Ok(()), |_| Ok(None))?;
-        let across = Step { t: 0, s: &s_minus, h: &[], s_next: &s_plus };
-        lesson.applied(lesson.theta, &times(2.0).update(&across)?)
+        let s_end = lesson.second_phase(observe, |_| Ok(None))?;
+        let (s, beta) = (lesson.settled.state(), lesson.nudge.beta);
+        let mut update = lesson.update(&Step { t: 0, s, h: &[], s_next: &s_end, beta })?;
+        for layer in &mut update.forward {
+            (layer.weight, layer.bias) = (layer.weight.sign()?, layer.bias.sign()?);
+        }
+        lesson.applied(lesson.theta, &update)
     }
 }
 
@@ -44,13 +43,14 @@ pub fn train(minibatches: usize) -> anyhow::Result<(f64, f64)> {
     let dims = Dims(vec![784, 64, 10]);
     let theta = Parameters::init(&dims, Init::FanIn, None, 1, DType::F32, &Device::Cpu)?;
     let dynamics = Dynamics { time: Time::Discrete, activation: Activation::Sigmoid, damping: 0.0 };
-    let model = Model { dims, tied: true, dynamics, settle: Settle { steps: 20, tolerance: 1e-4 } };
+    let model = Model { dims, tied: true, dynamics, settle: Settle::synchronous(20, 1e-4) };
     let protocol = Protocol {
-        rule: Rule(&CentredEp),
+        rule: Rule(&SignEp),
         sigma_prime: SigmaPrime::Ignored,
+        nudging: Nudging::Positive,
         second_steps: 8,
         tiny: 1.0, // Algorithm 5's alone.
-        learning_rates: vec![0.1, 0.2],
+        learning_rates: vec![2e-3, 2e-3],
         authors_code: false,
     };
     let mut engine = Plain::new(model, protocol, theta, &Device::Cpu);

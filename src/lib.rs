@@ -23,17 +23,18 @@
 //! use candle_core::{DType, Device};
 //! use eqprop::data::Batch;
 //! use eqprop::engine::{Engine, plain::Plain};
-//! use eqprop::learning::{Protocol, Rule, SigmaPrime};
+//! use eqprop::learning::{Nudging, Protocol, Rule, SigmaPrime};
 //! use eqprop::model::{Activation, Dims, Dynamics, Model, Parameters, Settle, dynamics::Time, network::Init};
 //!
 //! # fn main() -> anyhow::Result<()> {
 //! let dims = Dims(vec![4, 16, 2]); // 4 pixels, 16 hidden neurons, 2 classes
 //! let theta = Parameters::init(&dims, Init::Glorot, None, 0, DType::F32, &Device::Cpu)?;
 //! let dynamics = Dynamics { time: Time::Discrete, activation: Activation::Sigmoid, damping: 0.0 };
-//! let model = Model { dims, tied: true, dynamics, settle: Settle { steps: 20, tolerance: 0.0 } };
+//! let model = Model { dims, tied: true, dynamics, settle: Settle::synchronous(20, 0.0) };
 //! let protocol = Protocol {
 //!     rule: Rule::CEP,
 //!     sigma_prime: SigmaPrime::Ignored,
+//!     nudging: Nudging::Positive,
 //!     second_steps: 8,
 //!     tiny: 1.0,
 //!     learning_rates: vec![0.05, 0.1], // output first

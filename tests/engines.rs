@@ -8,7 +8,7 @@ use eqprop::data::Batch;
 use eqprop::engine::cpu::{Fused, Isa, Simd};
 use eqprop::engine::plain::Plain;
 use eqprop::engine::{Engine, Report};
-use eqprop::learning::{Protocol, Rule, SigmaPrime};
+use eqprop::learning::{Nudging, Protocol, Rule, SigmaPrime};
 use eqprop::model::dynamics::Time;
 use eqprop::model::network::Init;
 use eqprop::model::{Activation, Dims, Dynamics, Model, Parameters, Settle};
@@ -58,7 +58,7 @@ impl Case {
             dims: Dims(dims),
             tied: self.rule.tied().unwrap(),
             dynamics: Dynamics { time: Time::Discrete, activation: self.activation, damping: self.damping },
-            settle: Settle { steps: 12, tolerance: 0.0 },
+            settle: Settle::synchronous(12, 0.0),
         }
     }
 
@@ -68,6 +68,7 @@ impl Case {
         Protocol {
             rule: self.rule,
             sigma_prime: self.sigma_prime,
+            nudging: Nudging::Positive,
             second_steps: 6,
             tiny: 1e-5,
             learning_rates: [0.05, 0.02, 0.01][..=self.hidden.len()].iter().map(|eta| eta * scale).collect(),

@@ -7,7 +7,7 @@ use candle_core::{DType, Device, Result, Tensor};
 use eqprop::data::Batch;
 use eqprop::engine::{self, EngineKind, plain};
 use eqprop::learning::angle::Trace;
-use eqprop::learning::{Lesson, Protocol, Rule, SigmaPrime};
+use eqprop::learning::{Lesson, Nudging, Protocol, Rule, SigmaPrime};
 use eqprop::model::dynamics::{Nudge, Time};
 use eqprop::model::{Dims, Dynamics, Model, Parameters, Settle};
 use std::collections::HashMap;
@@ -59,11 +59,12 @@ impl Case {
                 dims: Dims(dims.clone()),
                 tied,
                 dynamics: Dynamics { activation, time, damping: 0.0 },
-                settle: Settle { steps: case["T"].as_u64().unwrap() as usize, tolerance: 0.0 },
+                settle: Settle::synchronous(case["T"].as_u64().unwrap() as usize, 0.0),
             },
             protocol: Protocol {
                 rule,
                 sigma_prime: serde_json::from_value(case["gate"].clone()).unwrap_or(SigmaPrime::Ignored),
+                nudging: Nudging::Positive,
                 tiny: 1e-5,
                 second_steps: case["K"].as_u64().unwrap() as usize,
                 learning_rates: rates.unwrap_or_else(|| vec![0.05; dims.len() - 1]),

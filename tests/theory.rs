@@ -5,10 +5,10 @@ use candle_core::{DType, Device, Result, Tensor, Var};
 use eqprop::data::Batch;
 use eqprop::engine::{self, EngineKind};
 use eqprop::learning::angle::{Comparison, Trace};
-use eqprop::learning::{Lesson, Protocol, Rule, SigmaPrime, Step, hebbian_update};
-use eqprop::model::dynamics::{Nudge, Time};
+use eqprop::learning::{Lesson, Nudging, Protocol, Rule, SigmaPrime, Step, hebbian_update};
+use eqprop::model::dynamics::{Layers, Nudge, Time};
 use eqprop::model::network::Init;
-use eqprop::model::{Activation, Dims, Dynamics, Model, Parameters, Settle};
+use eqprop::model::{Activation, Dims, Dynamics, Model, Order, Parameters, Settle, Solver};
 use eqprop::reference::bptt::bptt;
 use eqprop::reference::rbp::rbp;
 use proptest::prelude::*;
@@ -42,12 +42,13 @@ impl Problem {
         let protocol = Protocol {
             rule,
             sigma_prime: SigmaPrime::Ignored,
+            nudging: Nudging::Positive,
             tiny: 1e-5,
             second_steps: 8,
             learning_rates: vec![0.0; dims.depth() + 1],
             authors_code: false,
         };
-        let settle = Settle { steps: if time == DISCRETE { 200 } else { 600 }, tolerance: 0.0 };
+        let settle = Settle::synchronous(if time == DISCRETE { 200 } else { 600 }, 0.0);
         let dynamics = Dynamics { time, activation, damping: 0.0 };
         Self { model: Model { dims, tied, dynamics, settle }, protocol, theta, x, y }
     }
@@ -191,7 +192,7 @@ fn state_gradients_are_the_derivatives_of_each_samples_loss() {
                         let mut s = settled.state().to_vec();
                         s[n] = (&s[n] + (gradient * h).unwrap()).unwrap();
                         for _ in 0..t {
-                            s = dynamics.step(theta, &drive, &s, None).unwrap();
+                            s = dynamics.step(theta, &drive, &s, Layers::All, None).unwrap();
                         }
                         0.5 * norm(&(&s[0] - y).unwrap()).powi(2)
                     };
@@ -271,6 +272,111 @@ fn theorem_1_with_both_signs_of_beta_it_is_quadratic() {
         for (at_h, at_half) in [(at_h.0, at_half.0), (at_h.1, at_half.1)] {
             let p = order(at_h, at_half);
             assert!((p - 2.0).abs() < 0.1, "{time:?}: order {p:.3} in β, error {at_half:.1e}");
+        }
+    }
+}
+
+/// The first phase's states in the order of `settle`, with so many steps.
+fn states(problem: &Problem, order: Order, steps: usize) -> Vec<Tensor> {
+    let mut model = problem.model.clone();
+    model.settle = Settle { order, ..Settle::synchronous(steps, 0.0) };
+    model.settle(&problem.theta, &problem.x).unwrap().state().to_vec()
+}
+
+fn values(s: &Tensor) -> Vec<f64> {
+    s.flatten_all().unwrap().to_vec1().unwrap()
+}
+
+#[test]
+fn an_alternating_first_phase_is_one_chain_of_the_synchronous_one() {
+    for dims in [&[5, 7, 4][..], &[5, 7, 6, 4], &[5, 7, 6, 8, 4]] {
+        for rule in [Rule::EP, Rule::CVF] {
+            let problem = Problem::new(dims, DISCRETE, Activation::Sigmoid, rule, 11);
+            for sweeps in [1, 2, 7] {
+                let alternating = states(&problem, Order::Alternating, 2 * sweeps);
+                for (n, s) in alternating.iter().enumerate() {
+                    // Even layers move first, so they are a step behind.
+                    let steps = if n % 2 == 0 { 2 * sweeps - 1 } else { 2 * sweeps };
+                    let expected = &states(&problem, Order::Synchronous, steps)[n];
+                    assert_eq!(
+                        values(s),
+                        values(expected),
+                        "{dims:?} {rule:?} layer {n} after {sweeps} sweeps"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_fused_engines_alternating_first_phase_is_that_chain_too() {
+    for (dims, rule) in [(&[6, 40, 3][..], Rule::CEP), (&[6, 40, 20, 3], Rule::CVF)] {
+        let problem = Problem::new(dims, DISCRETE, Activation::Sigmoid, rule, 12);
+        let batch = Batch {
+            images: (0..7 * 6).map(|i| (i * 37 % 256) as u8).collect(),
+            labels: vec![0, 1, 2, 0, 1, 2, 0],
+        };
+        let loss = |order: Order, steps: usize| {
+            let mut model = problem.model.clone();
+            model.settle = Settle { order, ..Settle::synchronous(steps, 0.0) };
+            let (theta, protocol) = (problem.theta.clone(), problem.protocol.clone());
+            let mut engine = engine::build(EngineKind::Fused, model, protocol, theta, &Device::Cpu).unwrap();
+            engine.evaluate(&batch).unwrap().loss
+        };
+        // The output is an even layer, a step behind.
+        assert_eq!(loss(Order::Alternating, 12), loss(Order::Synchronous, 11));
+        assert_ne!(loss(Order::Alternating, 12), loss(Order::Synchronous, 12));
+    }
+}
+
+#[test]
+fn theorem_1_holds_for_half_steps_with_the_same_order_in_beta() {
+    for rule in [Rule::CEP, Rule::CVF] {
+        let mut problem = Problem::linear(DISCRETE, rule);
+        problem.model.settle.order = Order::Alternating;
+        let (at_h, at_half) = (one_sided(&problem, 0.02), one_sided(&problem, 0.01));
+        problem.protocol.nudging = Nudging::Centered;
+        let (both_at_h, both_at_half) = (one_sided(&problem, 0.02), one_sided(&problem, 0.01));
+        for (expected, at_h, at_half) in [
+            (1.0, at_h.0, at_half.0),
+            (1.0, at_h.1, at_half.1),
+            (2.0, both_at_h.0, both_at_half.0),
+            (2.0, both_at_h.1, both_at_half.1),
+        ] {
+            let p = order(at_h, at_half);
+            assert!(
+                (p - expected).abs() < 0.1 && at_half < 0.2,
+                "{rule:?}: order {p:.3} in β, error {at_half:.1e}"
+            );
+        }
+    }
+}
+
+#[test]
+fn with_both_signs_of_beta_the_bias_of_every_rule_is_quadratic_in_it() {
+    for order_of_layers in [Order::Synchronous, Order::Alternating] {
+        for rule in [Rule::EP, Rule::VF, Rule::CEP, Rule::CVF, Rule::CEP_RESCALED] {
+            let mut problem = Problem::linear(DISCRETE, rule);
+            problem.model.settle.order = order_of_layers;
+            problem.protocol.second_steps = 60;
+            // So small that weights do not change the states of a phase by as much as β² does.
+            let eta = 1e-8;
+            problem.protocol.learning_rates.fill(eta);
+            let mut bias = |nudging: Nudging, beta: f64| {
+                problem.protocol.nudging = nudging;
+                let trace = problem.trace(beta);
+                let change = scaled(&trace.theta.plus(&problem.theta, |_| -1.0).unwrap(), 1.0 / eta);
+                distance(&change, &scaled(&trace.gradients.total().unwrap(), -1.0))
+            };
+            for (nudging, expected) in [(Nudging::Positive, 1.0), (Nudging::Centered, 2.0)] {
+                let (at_h, at_half) = (bias(nudging, 0.08), bias(nudging, 0.04));
+                let p = order(at_h, at_half);
+                assert!(
+                    (p - expected).abs() < 0.15,
+                    "{rule:?} {nudging:?} {order_of_layers:?}: order {p:.3} in β, bias {at_half:.1e}"
+                );
+            }
         }
     }
 }
@@ -507,8 +613,8 @@ proptest! {
         let turn = |s: &[Tensor]| s.iter().rev().cloned().collect::<Vec<_>>();
         let (s, s_next) = (&trace.states[0], &trace.states[1]);
         let update = |s: &[Tensor], s_next: &[Tensor]| {
-            let step = Step { t: 0, s, h: &[], s_next };
-            hebbian_update(&problem.model.dynamics, true, SigmaPrime::Ignored, &problem.x, &step, 0.1.into()).unwrap()
+            let step = Step { t: 0, s, h: &[], s_next, beta: 0.1.into() };
+            hebbian_update(&problem.model.dynamics, true, SigmaPrime::Ignored, &problem.x, &step).unwrap()
         };
         let turned = update(&turn(s), &turn(s_next));
         let update = update(s, s_next);
@@ -520,12 +626,46 @@ proptest! {
     }
 
     #[test]
+    fn accelerated_and_alternating_settling_find_the_fixed_point_of_plain_steps(
+        mut problem in random_problem(&[Rule::EP, Rule::CVF]), window in 2usize..=5, alternating in any::<bool>(),
+    ) {
+        problem.model.dynamics = Dynamics { time: DISCRETE, ..problem.model.dynamics };
+        // Within the reach of plain steps, whose fixed point is then the only one.
+        for layer in &mut problem.theta.forward {
+            layer.weight = (&layer.weight * 0.5).unwrap();
+        }
+        for feedback in problem.theta.feedback.iter_mut().flatten() {
+            *feedback = (&*feedback * 0.5).unwrap();
+        }
+        problem.model.settle = Settle::synchronous(2000, 1e-13);
+        let plain = problem.model.settle(&problem.theta, &problem.x).unwrap();
+        prop_assume!(plain.converged.iter().all(|&converged| converged));
+        let order = if alternating { Order::Alternating } else { Order::Synchronous };
+        for solver in [Solver::Iterate, Solver::Anderson { window }] {
+            problem.model.settle = Settle { order, solver, steps: 2000, tolerance: 1e-10 };
+            let settled = problem.model.settle(&problem.theta, &problem.x).unwrap();
+            prop_assert!(settled.converged.iter().all(|&converged| converged), "{:?}: {:?}", solver, settled.steps);
+            for (a, b) in settled.state().iter().zip(plain.state()) {
+                prop_assert!(norm(&(a - b).unwrap()) < 1e-7, "{:?}: {:.1e}", solver, norm(&(a - b).unwrap()));
+            }
+        }
+    }
+
+    #[test]
     fn the_fused_engine_equals_the_plain_one(
         mut problem in random_problem(&[Rule::EP, Rule::CEP, Rule::VF, Rule::CVF]),
         rows in 1usize..33, damping in prop::sample::select(&[0.0, 0.5, 0.8][..]), authors_code in any::<bool>(), negative in any::<bool>(), black in 0usize..5,
         settle_tolerance in prop::sample::select(&[0.0, 1e-4, 1e-2][..]),
         sigma_prime in prop::sample::select(&[SigmaPrime::Ignored, SigmaPrime::Partial, SigmaPrime::Full][..]),
+        alternating in any::<bool>(), window in prop::sample::select(&[None, None, Some(2), Some(4)][..]),
+        nudging in prop::sample::select(&[Nudging::Positive, Nudging::Centered][..]), sweeps in 1usize..20,
     ) {
+        problem.model.settle.order = if alternating { Order::Alternating } else { Order::Synchronous };
+        problem.model.settle.steps = 2 * sweeps;
+        if let Some(window) = window {
+            problem.model.settle.solver = Solver::Anderson { window };
+        }
+        problem.protocol.nudging = nudging;
         if !problem.model.tied {
             problem.protocol.sigma_prime = sigma_prime;
         }
@@ -553,13 +693,17 @@ proptest! {
             ];
             (reports, engine.parameters().unwrap())
         };
+        // Acceleration solves small systems of equations, in which rounding grows.
+        let tolerance = if window.is_some() { 1e-6 } else { 1e-9 };
         let ((plain_reports, plain), (fused_reports, fused)) = (run(EngineKind::Plain), run(EngineKind::Fused));
         for (a, b) in plain_reports.iter().zip(&fused_reports) {
+            // Rounding may decide in which sweep an accelerated image has settled.
+            prop_assume!(window.is_none() || a.steps == b.steps);
             prop_assert_eq!((a.images, a.steps), (b.images, b.steps));
-            prop_assert!((a.loss - b.loss).abs() < 1e-9 && (a.residual - b.residual).abs() < 1e-9);
-            prop_assert!((a.residual_two_steps - b.residual_two_steps).abs() < 1e-9);
+            prop_assert!((a.loss - b.loss).abs() < tolerance && (a.residual - b.residual).abs() < tolerance);
+            prop_assert!((a.residual_two_steps - b.residual_two_steps).abs() < tolerance);
         }
-        prop_assert!(distance(&plain, &fused) < 1e-9 * (1.0 + distance(&plain, &problem.theta)));
+        prop_assert!(distance(&plain, &fused) < tolerance * (1.0 + distance(&plain, &problem.theta)));
     }
 }
 

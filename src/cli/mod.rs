@@ -276,7 +276,7 @@ impl Cli {
             Command::Completions(args) => manual::completions(args),
             Command::Man(args) => manual::man(args),
             Command::Config(args) => {
-                output::result(&Resolved::new(&args.choices()?)?.annotated())?;
+                output::result(&Resolved::new(&args.choices()?)?.told().annotated())?;
                 Ok(0)
             }
         }

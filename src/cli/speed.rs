@@ -26,7 +26,7 @@ pub struct BenchArgs {
 }
 
 pub fn bench(args: BenchArgs) -> Result<u8> {
-    let config = Resolved::new(&args.config.choices()?)?.config;
+    let config = Resolved::new(&args.config.choices()?)?.told().config;
     let speed = with_threads(args.network.threads, || {
         let (dataset, theta) = args.network.load(&config)?;
         if dataset.train.len() < config.training.batch_size {

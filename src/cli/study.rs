@@ -97,7 +97,7 @@ pub struct ToyArgs {
 }
 
 pub fn angle(args: AngleArgs) -> Result<u8> {
-    let config = Resolved::new(&args.config.choices()?)?.config;
+    let config = Resolved::new(&args.config.choices()?)?.told().config;
     with_threads(args.network.threads, || {
         let (dataset, theta) = args.network.load(&config)?;
         let Some(summary) = angles::measure(&config, &theta, &dataset.train, args.batches, 0, &|| false)?
@@ -107,7 +107,7 @@ pub fn angle(args: AngleArgs) -> Result<u8> {
                  K = {} of T = {} steps",
                 config.learning.rule.name(),
                 config.learning.K,
-                config.learning.T
+                config.settle.steps
             );
         };
         let psi = theta.psi_degrees()?;
@@ -151,7 +151,7 @@ pub fn gdd(args: GddArgs) -> Result<u8> {
     let mut choices = args.config.choices()?;
     let dtype = Value::from(args.dtype.clone());
     choices.flags.insert(0, ("--dtype".into(), "training.dtype".into(), dtype));
-    let config = Resolved::new(&choices)?.config;
+    let config = Resolved::new(&choices)?.told().config;
     with_threads(args.network.threads, || {
         let (dataset, theta) = args.network.load(&config)?;
         let (batch, trace) = gdd::record(&config, &theta, &dataset.train, args.index, args.batch_size)?;

@@ -15,9 +15,9 @@ const MOST_PARAMETERS: usize = 1 << 30;
 /// # Errors
 /// The first key that is too large.
 pub fn check(config: &Config) -> Result<(), Problem> {
-    let Config { network, learning, training } = config;
+    let Config { network, settle, learning, training } = config;
     let most = [
-        ("learning.T", learning.T, 100_000, "steps"),
+        ("settle.steps", settle.steps, 100_000, "steps"),
         ("learning.K", learning.K, 100_000, "steps"),
         ("network.dims", network.dims.0.len(), MOST_HIDDEN_LAYERS + 2, "layers"),
         (

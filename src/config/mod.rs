@@ -13,11 +13,13 @@ pub use resolve::{Choices, OTHER_VARIABLES, Origin, Resolved, given_value, parse
 
 use crate::data::DataChoice;
 use crate::engine::{self, EngineKind};
-use crate::learning::{Protocol, Rule, Schedule, SigmaPrime};
+use crate::learning::{Nudging, Protocol, Rule, Schedule, SigmaPrime};
 use crate::model::activation::Activation;
+use crate::model::anderson::MOST_WINDOW;
 use crate::model::dynamics::{Dynamics, Time};
 use crate::model::network::{Dims, Init};
-use crate::model::{Model, Settle};
+use crate::model::{Model, Order, Settle, Solver};
+use crate::rng;
 use candle_core::DType;
 use serde::{Deserialize, Serialize};
 
@@ -27,6 +29,8 @@ use serde::{Deserialize, Serialize};
 pub struct Config {
     /// `[network]`
     pub network: NetworkConfig,
+    /// `[settle]`
+    pub settle: SettleConfig,
     /// `[learning]`
     pub learning: LearningConfig,
     /// `[training]`
@@ -57,27 +61,49 @@ pub struct NetworkConfig {
     pub clamp: bool,
 }
 
-/// `[learning]`: the rule and its phases (Table 2).
+/// `[settle]`: how the equilibrium is found.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SettleConfig {
+    /// In which order layers are updated, in both phases.
+    pub order: Order,
+    /// What happens between sweeps over all layers in the first phase.
+    pub solver: SolverChoice,
+    /// How many sweeps Anderson's acceleration mixes.
+    pub window: usize,
+    /// d of damped steps s ← d·s + (1 − d)·F(s) in both phases; 0 is the paper's.
+    pub damping: f64,
+    /// T, the most steps of the first phase.
+    pub steps: usize,
+    /// End the first phase where no neuron moves by more than this in a sweep; 0 runs all T steps.
+    pub tolerance: f64,
+}
+
+/// What happens between sweeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SolverChoice {
+    /// Nothing.
+    Iterate,
+    /// Anderson's acceleration.
+    Anderson,
+}
+
+/// `[learning]`: the rule and its second phase (Table 2).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[allow(non_snake_case)]
 pub struct LearningConfig {
     /// The learning rule.
     pub rule: Rule,
-    /// Steps of the first phase.
-    pub T: usize,
-    /// End the first phase where no neuron moves by more than this; 0 runs all T steps.
-    pub settle_tolerance: f64,
     /// Steps of the second phase.
     pub K: usize,
-    /// β, or its size where the sign is random.
+    /// β, or its size where both signs are used.
     pub beta: f64,
-    /// Draw the sign of β anew for every minibatch.
-    pub random_beta: bool,
+    /// Whether β has one sign, a random one for every minibatch, or both in each.
+    pub nudging: Nudging,
     /// η, input side first as in Table 2; one for each layer.
     pub learning_rates: Vec<f64>,
-    /// d of damped steps s ← d·s + (1 − d)·F(s) in both phases; 0 is the paper's.
-    pub damping: f64,
     /// What the updates of VF and C-VF make of σ′.
     pub sigma_prime: SigmaPrime,
     /// η_tiny/η of Algorithm 5 (rule = "cep-rescaled").
@@ -193,7 +219,7 @@ impl Config {
     /// # Errors
     /// The first problem found.
     pub fn validate(&self) -> std::result::Result<(), Problem> {
-        let Config { network, learning, training } = self;
+        let Config { network, settle, learning, training } = self;
         let dims = &network.dims.0;
         let tied = self.tied();
         let rule = learning.rule.name();
@@ -205,7 +231,7 @@ impl Config {
             }
             _ => None,
         };
-        let checks: [(bool, &'static str, String); 27] = [
+        let checks: [(bool, &'static str, String); 31] = [
             (
                 dims.len() >= 3 && dims.iter().all(|&d| d > 0),
                 "network.dims",
@@ -250,8 +276,8 @@ impl Config {
                 "is η_tiny/η and must be above 0 and at most 1".into(),
             ),
             (
-                (0.0..1.0).contains(&learning.damping),
-                "learning.damping",
+                (0.0..1.0).contains(&settle.damping),
+                "settle.damping",
                 "is the share of the old state that a step keeps and must be from 0 to below 1".into(),
             ),
             (
@@ -264,16 +290,44 @@ impl Config {
                 ),
             ),
             (
-                !baseline || learning.K <= learning.T,
+                !baseline || learning.K <= settle.steps,
                 "learning.K",
-                format!("steps back from the last of T = {} steps must not be more than those", learning.T),
+                format!(
+                    "steps back from the last of settle.steps = {} steps must not be more than those",
+                    settle.steps
+                ),
             ),
             (
-                learning.settle_tolerance >= 0.0 && learning.settle_tolerance < 1.0,
-                "learning.settle_tolerance",
-                "is a change of a state in one step and must be from 0 (run all T steps) to below 1".into(),
+                settle.tolerance >= 0.0 && settle.tolerance < 1.0,
+                "settle.tolerance",
+                "is a change of a state in one sweep and must be from 0 (run all steps) to below 1".into(),
             ),
-            (learning.T >= 1, "learning.T", "must be at least 1 step".into()),
+            (settle.steps >= 1, "settle.steps", "must be at least 1 step".into()),
+            (
+                settle.order == Order::Synchronous || settle.steps.is_multiple_of(2),
+                "settle.steps",
+                "must be even where settle.order = \"alternating\": a step updates half of the layers".into(),
+            ),
+            (
+                settle.order == Order::Synchronous || !real,
+                "settle.order",
+                "\"alternating\" is for discrete time: in real time a neuron moves on from its own state, so that \
+                 half of the layers are not half of the work: set settle.order = \"synchronous\""
+                    .into(),
+            ),
+            (
+                (2..=MOST_WINDOW).contains(&settle.window),
+                "settle.window",
+                format!("is how many sweeps solver = \"anderson\" mixes and must be from 2 to {MOST_WINDOW}"),
+            ),
+            (
+                learning.nudging != Nudging::Centered || learning.rule.hebbian(),
+                "learning.nudging",
+                format!(
+                    "\"centered\" runs the second phase once with each sign of β, and rule = \"{rule}\" has none: \
+                     leave it out"
+                ),
+            ),
             (learning.K >= 1, "learning.K", "must be at least 1 step".into()),
             (
                 learning.beta.is_finite() && learning.beta != 0.0,
@@ -348,8 +402,16 @@ impl Config {
         Model {
             dims: self.network.dims.clone(),
             tied: self.tied(),
-            dynamics: Dynamics { time, activation: self.network.activation, damping: self.learning.damping },
-            settle: Settle { steps: self.learning.T, tolerance: self.learning.settle_tolerance },
+            dynamics: Dynamics { time, activation: self.network.activation, damping: self.settle.damping },
+            settle: Settle {
+                order: self.settle.order,
+                solver: match self.settle.solver {
+                    SolverChoice::Iterate => Solver::Iterate,
+                    SolverChoice::Anderson => Solver::Anderson { window: self.settle.window },
+                },
+                steps: self.settle.steps,
+                tolerance: self.settle.tolerance,
+            },
         }
     }
 
@@ -358,11 +420,21 @@ impl Config {
         Protocol {
             rule: self.learning.rule,
             sigma_prime: self.learning.sigma_prime,
+            nudging: self.learning.nudging,
             tiny: self.learning.tiny,
             second_steps: self.learning.K,
             learning_rates: self.learning.learning_rates.iter().rev().copied().collect(),
             authors_code: self.learning.authors_code,
         }
+    }
+
+    /// β of a minibatch, counted from the beginning of the run.
+    pub fn beta(&self, minibatch: u64) -> f64 {
+        let sign = match self.learning.nudging {
+            Nudging::Random => rng::beta_sign(self.training.seed, minibatch),
+            Nudging::Positive | Nudging::Centered => 1.0,
+        };
+        sign * self.learning.beta
     }
 
     /// Ψ of the feedback weights; `None` where there are none.
@@ -378,8 +450,11 @@ impl Config {
     /// A name for a run of this configuration on the data set `data`, of which it may see a part only.
     pub fn run_name(&self, data: &str) -> String {
         let mut name = format!("{}-{}h", self.learning.rule.name(), self.network.dims.depth());
-        if self.learning.rule == Rule::CEP && self.learning.random_beta {
-            name += "-random-beta";
+        // The rules of Table 3 whose rows have β > 0.
+        match self.learning.nudging {
+            Nudging::Random if self.tied() => name += "-random-beta",
+            Nudging::Centered => name += "-centered",
+            _ => {}
         }
         if let Some(psi) = self.psi_degrees() {
             name += &format!("-psi{psi}");
@@ -390,8 +465,14 @@ impl Config {
         if self.learning.sigma_prime != SigmaPrime::Ignored {
             name += &format!("-{}", self.learning.sigma_prime.name());
         }
-        if self.learning.damping > 0.0 {
-            name += &format!("-damping{}", self.learning.damping);
+        if self.settle.damping > 0.0 {
+            name += &format!("-damping{}", self.settle.damping);
+        }
+        if self.settle.order == Order::Alternating {
+            name += "-alternating";
+        }
+        if self.settle.solver == SolverChoice::Anderson {
+            name += "-anderson";
         }
         if data != "mnist" {
             name += &format!("-{data}");

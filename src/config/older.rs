@@ -1,18 +1,57 @@
 //! Configurations that earlier versions have written.
 
 use super::Config;
+use crate::base::output::visible;
 use serde::{Deserialize, Deserializer, de::Error};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 /// Keys that are no more, and what says the same now.
 pub const FORMER: [(&str, &str); 2] = [
-    ("learning.damped", "learning.damping = 0.5 says the same as damped = true"),
+    ("learning.damped", "settle.damping = 0.5 says the same as damped = true"),
     (
         "training.replicas",
         "runs of many seeds are a sweep: `grid.training.seed = [0, 1, 2]` in a file for `eqprop sweep --config`, which \
          trains them at once, and on a GPU together",
     ),
 ];
+
+/// A key that has another name now.
+pub struct Renamed {
+    /// What it was called.
+    pub former: &'static str,
+    /// What it is called.
+    pub now: &'static str,
+    /// The same value as it is written now.
+    value: fn(&str) -> Option<&'static str>,
+}
+
+/// Keys that have another name now, and that still work.
+pub const RENAMED: [Renamed; 4] = [
+    Renamed { former: "learning.T", now: "settle.steps", value: |_| None },
+    Renamed { former: "learning.settle_tolerance", now: "settle.tolerance", value: |_| None },
+    Renamed { former: "learning.damping", now: "settle.damping", value: |_| None },
+    Renamed {
+        former: "learning.random_beta",
+        now: "learning.nudging",
+        value: |value| match value {
+            "true" => Some("random"),
+            "false" => Some("positive"),
+            _ => None,
+        },
+    },
+];
+
+/// A key and its value as they are written now. Where they were written otherwise in `place`, `notes` says so.
+pub fn renamed(key: &str, value: toml::Value, place: &str, notes: &mut Vec<String>) -> (String, toml::Value) {
+    let Some(Renamed { now, value: rewrite, .. }) = RENAMED.iter().find(|renamed| renamed.former == key)
+    else {
+        return (key.into(), value);
+    };
+    let value = rewrite(&value.to_string()).map_or(value, toml::Value::from);
+    let place = visible(place);
+    notes.push(format!("{place}: {key} is called {now} now, and {now} = {value} says the same"));
+    ((*now).into(), value)
+}
 
 /// Whether a file gives a former key the value that it always had where nobody asked for it, and that says nothing: all
 /// configurations that earlier versions have written hold one replica.
@@ -34,11 +73,39 @@ pub fn of_any_version<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Conf
         }
         learning.entry("sigma_prime").or_insert("ignored".into());
     }
+    if let Some(sections) = config.as_object_mut() {
+        move_renamed(sections);
+    }
     if let Some(training) = config.get_mut("training").and_then(Value::as_object_mut) {
         training.remove("replicas");
     }
     serde_path_to_error::deserialize(config)
         .map_err(|error| D::Error::custom(format!("{}: {}", error.path(), error.inner())))
+}
+
+/// Moves what earlier versions called otherwise, and adds what they did not know.
+fn move_renamed(sections: &mut Map<String, Value>) {
+    for Renamed { former, now, value: rewrite } in RENAMED {
+        let (Some((section, key)), Some((new_section, new_key))) =
+            (former.split_once('.'), now.split_once('.'))
+        else {
+            continue;
+        };
+        let removed = sections.get_mut(section).and_then(|section| section.as_object_mut()?.remove(key));
+        let Some(value) = removed else { continue };
+        let value = rewrite(&value.to_string()).map_or(value, Value::from);
+        let section = sections.entry(new_section).or_insert_with(|| json!({}));
+        if let Some(section) = section.as_object_mut() {
+            section.insert(new_key.into(), value);
+        }
+    }
+    if let Some(settle) = sections.get_mut("settle").and_then(Value::as_object_mut) {
+        for (key, value) in
+            [("order", json!("synchronous")), ("solver", json!("iterate")), ("window", json!(3))]
+        {
+            settle.entry(key).or_insert(value);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -53,13 +120,18 @@ mod tests {
         let config = Resolved::new(&choices).unwrap().config;
         for (damped, damping) in [(true, 0.5), (false, 0.0)] {
             let mut older = serde_json::to_value(&config).unwrap();
+            let settle = older.as_object_mut().unwrap().remove("settle").unwrap();
             let learning = older["learning"].as_object_mut().unwrap();
-            learning.remove("damping");
-            learning.remove("sigma_prime");
+            for key in ["nudging", "sigma_prime"] {
+                learning.remove(key);
+            }
+            learning.insert("T".into(), settle["steps"].clone());
+            learning.insert("settle_tolerance".into(), settle["tolerance"].clone());
+            learning.insert("random_beta".into(), json!(true));
             learning.insert("damped".into(), json!(damped));
             let read = of_any_version(older).unwrap();
             let mut expected = config.clone();
-            expected.learning.damping = damping;
+            expected.settle.damping = damping;
             expected.learning.sigma_prime = SigmaPrime::Ignored;
             assert_eq!(read, expected);
         }

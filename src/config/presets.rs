@@ -51,7 +51,7 @@ pub fn pick(rule: Rule, depth: usize) -> Result<Picked, toml::de::Error> {
         let lengthen = |steps: i64| {
             move |value: &Value| Value::from(value.as_integer().unwrap_or(0) + steps * extra as i64)
         };
-        set(&mut table, "learning", "T", lengthen(60));
+        set(&mut table, "settle", "steps", lengthen(60));
         set(&mut table, "learning", "K", lengthen(5));
         set(&mut table, "network", "dims", |dims| {
             let mut dims = dims.as_array().cloned().unwrap_or_default();

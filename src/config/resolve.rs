@@ -65,8 +65,14 @@ pub const OTHER_VARIABLES: [&str; 6] =
     ["EQPROP_DATA", "EQPROP_ISA", "EQPROP_GOLDEN", "EQPROP_LOG", "EQPROP_PYTHON", "EQPROP_CHROMIUM"];
 
 /// Keys without a default.
-const REQUIRED: [&str; 6] =
-    ["network.dims", "learning.rule", "learning.T", "learning.K", "learning.beta", "learning.learning_rates"];
+const REQUIRED: [&str; 6] = [
+    "network.dims",
+    "settle.steps",
+    "learning.rule",
+    "learning.K",
+    "learning.beta",
+    "learning.learning_rates",
+];
 
 /// Keys that may be left out altogether.
 const OPTIONAL: [&str; 4] =
@@ -80,6 +86,8 @@ type Layers = BTreeMap<String, (Value, Origin)>;
 pub struct Resolved {
     /// The configuration.
     pub config: Config,
+    /// What whoever wrote it should know: keys that have another name now.
+    pub notes: Vec<String>,
     values: Layers,
 }
 
@@ -89,10 +97,10 @@ impl Resolved {
     /// # Errors
     /// Names the key, the place it came from and the remedy, for anything unknown or impossible.
     pub fn new(choices: &Choices) -> Result<Self> {
-        let mut values = defaults()?;
+        let (mut values, mut notes) = (defaults()?, Vec::new());
         let (name, table) = base(choices)?;
-        merge(&mut values, table, &Origin::File(name.clone()))?;
-        Self::finish(values, &name, choices)
+        merge(&mut values, &mut notes, table, &Origin::File(name.clone()))?;
+        Self::finish(values, notes, &name, choices)
     }
 
     /// Puts the user's choices on top of the configuration of a checkpoint.
@@ -100,23 +108,24 @@ impl Resolved {
     /// # Errors
     /// As [`Resolved::new`].
     pub fn on_checkpoint(config: &Config, path: &Path, choices: &Choices) -> Result<Self> {
-        let mut values = Layers::new();
+        let (mut values, mut notes) = (Layers::new(), Vec::new());
         let origin = Origin::Checkpoint(path.display().to_string());
-        merge(&mut values, Table::try_from(config)?, &origin)?;
+        merge(&mut values, &mut notes, Table::try_from(config)?, &origin)?;
         if choices.config.is_some() || choices.algo.is_some() || choices.depth.is_some() {
             let (name, table) = base(choices)?;
-            merge(&mut values, table, &Origin::File(name))?;
+            merge(&mut values, &mut notes, table, &Origin::File(name))?;
         }
-        Self::finish(values, &path.display().to_string(), choices)
+        Self::finish(values, notes, &path.display().to_string(), choices)
     }
 
-    fn finish(mut values: Layers, base: &str, choices: &Choices) -> Result<Self> {
+    fn finish(mut values: Layers, mut notes: Vec<String>, base: &str, choices: &Choices) -> Result<Self> {
         for (variable, text) in &choices.environment {
             let origin = Origin::Environment(variable.clone());
             let known = known_keys()?;
             let names =
                 |key: &str| *variable == format!("EQPROP_{}", key.replacen('.', "_", 1).to_uppercase());
-            let Some(key) = known.iter().find(|key| names(key)) else {
+            let renamed = older::RENAMED.iter().map(|renamed| renamed.former);
+            let Some(key) = known.iter().map(String::as_str).chain(renamed).find(|key| names(key)) else {
                 if let Some((_, now)) = FORMER.iter().find(|(former, _)| names(former)) {
                     usage!("{variable} is set in the environment, but names no key any more; {now}");
                 }
@@ -125,16 +134,18 @@ impl Resolved {
                      section.key, for example EQPROP_LEARNING_BETA"
                 );
             };
-            values.insert(key.clone(), (given_value(variable, text)?, origin));
+            let (key, value) = older::renamed(key, given_value(variable, text)?, variable, &mut notes);
+            values.insert(key, (value, origin));
         }
         for (flag, key, value) in &choices.flags {
-            check_known(key, flag)?;
-            values.insert(key.clone(), (value.clone(), Origin::Flag(flag.clone())));
+            let (key, value) = older::renamed(key, value.clone(), flag, &mut notes);
+            check_known(&key, flag)?;
+            values.insert(key, (value, Origin::Flag(flag.clone())));
         }
-        Self::from_values(values, base)
+        Self::from_values(values, base, notes)
     }
 
-    fn from_values(values: Layers, base: &str) -> Result<Self> {
+    fn from_values(values: Layers, base: &str, notes: Vec<String>) -> Result<Self> {
         for key in REQUIRED {
             if !values.contains_key(key) {
                 usage!("{base}: {key} is not set: it has no default, so the configuration file must give it");
@@ -162,13 +173,19 @@ impl Resolved {
         config
             .validate()
             .map_err(|problem| Usage(format!("{}: {}", described(problem.key), problem.message)))?;
-        Ok(Self { config, values })
+        Ok(Self { config, notes, values })
+    }
+
+    /// The same, its notes told to whoever wrote it.
+    pub fn told(self) -> Self {
+        self.notes.iter().for_each(|note| info!("{note}"));
+        self
     }
 
     /// The resolved configuration as a TOML file, each value with its origin as a comment.
     pub fn annotated(&self) -> String {
         let mut text = String::new();
-        for section in ["network", "learning", "training"] {
+        for section in ["network", "settle", "learning", "training"] {
             text += &format!("[{section}]\n");
             let prefix = format!("{section}.");
             for (key, (value, origin)) in &self.values {
@@ -325,7 +342,7 @@ fn check_known(key: &str, place: &str) -> Result<()> {
     let mut near: Vec<&str> =
         known.iter().filter(|k| k.split('.').next() == Some(section)).map(String::as_str).collect();
     if near.is_empty() {
-        near = vec!["network.…", "learning.…", "training.…"];
+        near = vec!["network.…", "settle.…", "learning.…", "training.…"];
     }
     let name = |key: &str| key.split('.').next_back().unwrap_or_default().to_string();
     // What is right but for its section, or alike.
@@ -336,12 +353,13 @@ fn check_known(key: &str, place: &str) -> Result<()> {
     usage!("{place}: unknown key {key}{meant}; there are {}", near.join(", "))
 }
 
-fn merge(values: &mut Layers, table: Table, origin: &Origin) -> Result<()> {
+fn merge(values: &mut Layers, notes: &mut Vec<String>, table: Table, origin: &Origin) -> Result<()> {
     let place = origin.to_string();
     for (key, value) in flatten(table, &place)? {
         if older::says_nothing(&key, &value) {
             continue;
         }
+        let (key, value) = older::renamed(&key, value, &place, notes);
         check_known(&key, &place)?;
         values.insert(key, (value, origin.clone()));
     }
@@ -353,7 +371,9 @@ fn flatten(table: Table, place: &str) -> Result<Vec<(String, Value)>> {
     let mut flat = Vec::new();
     for (section, keys) in table {
         let Value::Table(keys) = keys else {
-            usage!("{place}: key {section} stands outside the sections [network], [learning] and [training]");
+            usage!(
+                "{place}: key {section} stands outside the sections [network], [settle], [learning] and [training]"
+            );
         };
         flat.extend(keys.into_iter().map(|(key, value)| (format!("{section}.{key}"), value)));
     }
@@ -363,6 +383,7 @@ fn flatten(table: Table, place: &str) -> Result<Vec<(String, Value)>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::learning::Nudging;
 
     fn choices(algo: Rule, depth: usize) -> Choices {
         Choices { algo: Some(algo), depth: Some(depth), ..Choices::default() }
@@ -392,9 +413,10 @@ mod tests {
         for (name, t, k, beta, random_beta, epochs, rates) in rows {
             let choices = Choices { config: Some(name.into()), ..Choices::default() };
             let config = Resolved::new(&choices).unwrap().config;
-            assert_eq!((config.learning.T, config.learning.K), (t, k), "{name}");
+            assert_eq!((config.settle.steps, config.learning.K), (t, k), "{name}");
             assert_eq!(config.learning.beta, beta, "{name}");
-            assert_eq!(config.learning.random_beta, random_beta, "{name}");
+            let nudging = if random_beta { Nudging::Random } else { Nudging::Positive };
+            assert_eq!(config.learning.nudging, nudging, "{name}");
             assert_eq!(config.training.epochs, epochs, "{name}");
             assert_eq!(config.learning.learning_rates, rates, "{name}");
             assert_eq!(config.training.batch_size, 20, "{name}");
@@ -411,7 +433,7 @@ mod tests {
         assert_eq!(resolve(&asked).learning.beta, 0.3);
         asked.flags = vec![flag("learning.beta=0.4")];
         assert_eq!(resolve(&asked).learning.beta, 0.4);
-        assert_eq!(resolve(&asked).learning.T, 50);
+        assert_eq!(resolve(&asked).settle.steps, 50);
         assert_eq!(resolve(&asked).training.seed, 0);
     }
 
@@ -423,7 +445,8 @@ mod tests {
             ("network.psi=200", "from 0 to 180"),
             ("learning.learning_rates=[0.1]", "has 1 rates"),
             ("network.dims=[784, 10]", "at least one hidden layer"),
-            ("learning.T=0", "learning.T = 0"),
+            ("settle.steps=0", "settle.steps = 0"),
+            ("learning.T=0", "settle.steps = 0 (--set learning.T=0)"),
             ("learning.K=-1", "learning.K = -1"),
             ("training.dtype=f16", "training.dtype"),
             ("training.seed=-1", "training.seed = -1"),
@@ -454,7 +477,7 @@ mod tests {
             assert_eq!(config.network.dims.depth(), depth);
         }
         let config = Resolved::new(&choices(Rule::VF, 1)).unwrap().config;
-        assert_eq!((config.learning.rule, config.learning.T), (Rule::VF, 30));
+        assert_eq!((config.learning.rule, config.settle.steps), (Rule::VF, 30));
     }
 
     #[test]

@@ -52,7 +52,7 @@ impl Engine for Plain {
     }
 
     fn multiply_adds(&self, report: &Report) -> MultiplyAdds {
-        multiply_adds(&self.theta, &self.protocol, report)
+        multiply_adds(&self.theta, &self.model, &self.protocol, report)
     }
 
     fn parameters(&self) -> Result<Parameters> {
@@ -61,20 +61,27 @@ impl Engine for Plain {
 }
 
 /// See [`Engine::multiply_adds`].
-pub(super) fn multiply_adds(theta: &Parameters, protocol: &Protocol, report: &Report) -> MultiplyAdds {
+pub(super) fn multiply_adds(
+    theta: &Parameters,
+    model: &Model,
+    protocol: &Protocol,
+    report: &Report,
+) -> MultiplyAdds {
     let size = |tensor: &Tensor| tensor.elem_count() as f64;
     let (last, hidden) = match theta.forward.split_last() {
         Some((last, hidden)) => (size(&last.weight), hidden.iter().map(|l| size(&l.weight)).sum::<f64>()),
         None => (0.0, 0.0),
     };
-    let (images, steps) = (report.images as f64, protocol.second_steps as f64);
-    // Both directions in a step; as much again for the updates, and the input weights in both.
+    let images = report.images as f64 * protocol.nudging.signs().len() as f64;
+    // Both directions in a step, or one of them; as much again for the updates, and the input weights in both.
+    let steps = protocol.second_steps as f64;
+    let step_share = 1.0 / model.settle.order.sweep() as f64;
     let updates = if protocol.rule.schedule() == Some(Schedule::Whole) { 1.0 } else { steps };
     let drives = if protocol.rule.continual() { steps } else { 0.0 };
     let step = 2.0 * hidden;
     MultiplyAdds {
-        first: report.steps as f64 * step + images * last,
-        second: images * (steps * step + updates * (step + last) + drives * last),
+        first: report.steps as f64 * step_share * step + report.images as f64 * last,
+        second: images * (steps * step_share * step + updates * (step + last) + drives * last),
     }
 }
 

@@ -131,7 +131,7 @@ impl Engine for Replica {
 
     fn multiply_adds(&self, report: &Report) -> MultiplyAdds {
         let state = self.hub.lock();
-        let work = |theta| plain::multiply_adds(&theta, &state.protocol, report);
+        let work = |theta| plain::multiply_adds(&theta, &state.model, &state.protocol, report);
         state.theta(self.id).map_or(MultiplyAdds { first: f64::NAN, second: f64::NAN }, work)
     }
 
@@ -226,8 +226,10 @@ impl State {
             };
             let [older, old, s] = &settled.recent;
             let images = batch.labels.len();
+            let recent = [of(older)?, of(old)?, of(s)?];
             let steps = settled.steps[r * images..][..images].to_vec();
-            reports.push(report(&Settled { recent: [of(older)?, of(old)?, of(s)?], steps }, &batch.labels)?);
+            let converged = settled.converged[r * images..][..images].to_vec();
+            reports.push(report(&Settled { recent, steps, converged }, &batch.labels)?);
         }
         self.stacked = Some((ids, theta));
         Ok(reports)
@@ -242,7 +244,8 @@ impl State {
             let launch = |given: &Tensor| given.apply_op1_no_bwd(&kernel);
             let (recent, theta) = kernel.run(&model.dynamics, protocol, &theta, x, nudge, launch)?;
             let steps = vec![model.settle.steps; x.dim(0)? * x.dim(1)?];
-            return Ok((Settled { recent, steps }, theta));
+            let converged = vec![false; steps.len()];
+            return Ok((Settled { recent, steps, converged }, theta));
         }
         let settled = model.settle(&theta, x)?;
         let theta = match nudge {

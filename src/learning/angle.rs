@@ -13,11 +13,11 @@ use candle_core::{DType, Result, Tensor};
 pub struct Trace {
     /// s_*, the end of the first phase.
     pub first: Vec<Tensor>,
-    /// s_{t+1} of the second phase, t = 0…K−1.
+    /// s_{t+1} of the second phase, t = 0…K−1; of the first one where it has two.
     pub states: Vec<Vec<Tensor>>,
-    /// Δ_s(t) = (s_{t+1} − s_t)/β, each (B, d_n).
+    /// Δ_s(t) = (s_{t+1} − s_t)/β, each (B, d_n); the mean of both phases where there are two.
     pub delta_s: Vec<Vec<Tensor>>,
-    /// Δ_θ(t).
+    /// Δ_θ(t); the mean of both phases where there are two.
     pub delta_theta: Vec<Parameters>,
     /// ∇s(t) and ∇θ(t) of BPTT, at the weights before the second phase.
     pub gradients: Gradients,
@@ -46,11 +46,18 @@ impl Trace {
         let (mut states, mut delta_s, mut delta_theta) = (Vec::new(), Vec::new(), Vec::new());
         let lesson = Lesson { model, protocol, theta, x, nudge, settled: &settled };
         let theta_end = protocol.rule.learn(&lesson, &mut |step| {
-            let delta = |(next, s): (&Tensor, &Tensor)| nudge.beta.scale(&(next - s)?, |beta| 1.0 / beta);
-            delta_s.push(step.s_next.iter().zip(step.s).map(delta).collect::<Result<_>>()?);
-            let (dynamics, tied) = (&model.dynamics, model.tied);
-            delta_theta.push(hebbian_update(dynamics, tied, protocol.sigma_prime, x, step, nudge.beta)?);
-            states.push(step.s_next.to_vec());
+            let delta = |(next, s): (&Tensor, &Tensor)| step.beta.scale(&(next - s)?, |beta| 1.0 / beta);
+            let change: Vec<Tensor> = step.s_next.iter().zip(step.s).map(delta).collect::<Result<_>>()?;
+            let update = hebbian_update(&model.dynamics, model.tied, protocol.sigma_prime, x, step)?;
+            if step.t == states.len() {
+                delta_s.push(change);
+                delta_theta.push(update);
+                states.push(step.s_next.to_vec());
+                return Ok(());
+            }
+            let mean = |(a, b): (&Tensor, &Tensor)| (a + b)? * 0.5;
+            delta_s[step.t] = delta_s[step.t].iter().zip(&change).map(mean).collect::<Result<_>>()?;
+            delta_theta[step.t] = delta_theta[step.t].mean(&update)?;
             Ok(())
         })?;
         let gradients = bptt(model, theta, x, nudge.target, protocol.second_steps)?;

@@ -31,9 +31,12 @@ impl LearningRule for Cep {
 /// θ_{t+1} = θ_t + η·Δ_θ(t) at every step (Eq. 94, 99).
 pub(super) fn learn_continually(lesson: &Lesson, observe: Observe) -> Result<Parameters> {
     let mut theta_t = lesson.theta.clone();
-    lesson.second_phase(observe, |step| {
-        theta_t = lesson.applied(&theta_t, &lesson.update(step)?)?;
-        Ok(Some(theta_t.clone()))
-    })?;
+    for branch in lesson.branches() {
+        let theta = theta_t.clone();
+        Lesson { theta: &theta, ..branch }.second_phase(observe, |step| {
+            theta_t = branch.applied(&theta_t, &branch.update(step)?)?;
+            Ok(Some(theta_t.clone()))
+        })?;
+    }
     Ok(theta_t)
 }

@@ -31,17 +31,21 @@ impl LearningRule for CepRescaled {
     /// θ_{t+1} = θ_0 + η_tiny·Σ Δ_θ during the phase, θ_0 + η·Σ Δ_θ after it. The updates add up beside θ, where
     /// rounding does not swallow them; what it may swallow is only their influence on the next state.
     fn learn(&self, lesson: &Lesson, observe: Observe) -> Result<Parameters> {
-        let (theta, protocol) = (lesson.theta, lesson.protocol);
-        let mut total: Option<Parameters> = None;
-        lesson.second_phase(observe, |step| {
-            let sum = lesson.added(total.as_ref(), step)?;
-            let theta_t = theta.plus(&sum, |n| protocol.tiny * protocol.learning_rates[n])?;
-            total = Some(sum);
-            Ok(Some(theta_t))
-        })?;
-        match total {
-            Some(total) => lesson.applied(theta, &total),
-            None => Ok(theta.clone()),
+        let protocol = lesson.protocol;
+        let mut theta = lesson.theta.clone();
+        for branch in lesson.branches() {
+            let mut total: Option<Parameters> = None;
+            branch.second_phase(observe, |step| {
+                let sum = branch.added(total.as_ref(), step)?;
+                let tiny = |n: usize| protocol.tiny * protocol.rate_of_a_branch(n);
+                let theta_t = lesson.theta.plus(&sum, tiny)?;
+                total = Some(sum);
+                Ok(Some(theta_t))
+            })?;
+            if let Some(total) = total {
+                theta = branch.applied(&theta, &total)?;
+            }
         }
+        Ok(theta)
     }
 }

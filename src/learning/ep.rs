@@ -25,8 +25,13 @@ impl LearningRule for Ep {
 
     /// θ + η·Δ(s_* → s_K): the updates of the steps telescope (Eq. 5).
     fn learn(&self, lesson: &Lesson, observe: Observe) -> Result<Parameters> {
-        let s_end = lesson.second_phase(observe, |_| Ok(None))?;
-        let whole = Step { t: 0, s: lesson.settled.state(), h: &[], s_next: &s_end };
-        lesson.applied(lesson.theta, &lesson.update(&whole)?)
+        let mut theta = lesson.theta.clone();
+        for branch in lesson.branches() {
+            let s_end = branch.second_phase(observe, |_| Ok(None))?;
+            let (s, beta) = (lesson.settled.state(), branch.nudge.beta);
+            let whole = Step { t: 0, s, h: &[], s_next: &s_end, beta };
+            theta = branch.applied(&theta, &branch.update(&whole)?)?;
+        }
+        Ok(theta)
     }
 }

@@ -36,19 +36,21 @@ impl SigmaPrime {
     fn gate(
         self,
         dynamics: &Dynamics,
-        h: &[PreActivation],
+        h: &[Option<PreActivation>],
         delta: Vec<Tensor>,
     ) -> Result<(Vec<Tensor>, Vec<Tensor>)> {
         if self == SigmaPrime::Ignored {
             return Ok((delta.clone(), delta));
         }
         let gated = |delta: &Tensor, h: &Tensor| delta * dynamics.activation.derivative(h)?;
-        let layers = delta.iter().zip(h).map(|(delta, h)| match (self, &h.feedback) {
-            (SigmaPrime::Partial, Some(feedback)) => Ok((gated(delta, &h.forward)?, gated(delta, feedback)?)),
-            _ => {
-                let gated = gated(delta, &h.total()?)?;
-                Ok((gated.clone(), gated))
+        let layers = delta.iter().zip(h).map(|(delta, h)| {
+            // A layer that the step has left alone: Δs is 0.
+            let Some(h) = h else { return Ok((delta.clone(), delta.clone())) };
+            if let (SigmaPrime::Partial, Some(feedback)) = (self, &h.feedback) {
+                return Ok((gated(delta, &h.forward)?, gated(delta, feedback)?));
             }
+            let gated = gated(delta, &h.total()?)?;
+            Ok((gated.clone(), gated))
         });
         Ok(layers.collect::<Result<Vec<_>>>()?.into_iter().unzip())
     }
@@ -61,10 +63,12 @@ pub struct Step<'a> {
     pub t: usize,
     /// s_t.
     pub s: &'a [Tensor],
-    /// hⁿ at s_t and θ_t.
-    pub h: &'a [PreActivation],
+    /// hⁿ at s_t and θ_t of the layers that it updates.
+    pub h: &'a [Option<PreActivation>],
     /// s_{t+1}.
     pub s_next: &'a [Tensor],
+    /// β of the phase.
+    pub beta: Beta<'a>,
 }
 
 /// Δ_θ(t), the normalised update of one `step` from s to s', a mean over the batch. `x` is (B, d_in); ρ is
@@ -83,9 +87,8 @@ pub fn hebbian_update(
     sigma_prime: SigmaPrime,
     x: &Tensor,
     step: &Step,
-    beta: Beta,
 ) -> Result<Parameters> {
-    let &Step { s, h, s_next, .. } = step;
+    let &Step { s, h, s_next, beta, .. } = step;
     let last = s.len() - 1;
     let images = x.dim(D::Minus2)? as f64;
     let scaled = |sum: &Tensor| beta.scale(sum, |beta| 1.0 / (beta * images));

@@ -156,6 +156,38 @@ pub trait LearningRule: Send + Sync {
 /// Sees the steps of a second phase.
 pub type Observe<'a> = &'a mut dyn FnMut(&Step) -> Result<()>;
 
+/// From which side the second phase pulls at the output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Nudging {
+    /// One phase with β as it is given.
+    Positive,
+    /// One phase with ±β, the sign drawn anew for every minibatch.
+    Random,
+    /// Two phases from s_*, one with β and one with −β, each of which learns with half the learning rate: Δ is
+    /// (Δ₊ + Δ₋)/2, and what is linear in β cancels. See [`Lesson::branches`].
+    Centered,
+}
+
+impl Nudging {
+    /// The name in configurations.
+    pub fn name(self) -> &'static str {
+        match self {
+            Nudging::Positive => "positive",
+            Nudging::Random => "random",
+            Nudging::Centered => "centered",
+        }
+    }
+
+    /// The signs of β of the second phases of a minibatch, where the first has that which is asked for.
+    pub fn signs(self) -> &'static [f64] {
+        match self {
+            Nudging::Positive | Nudging::Random => &[1.0],
+            Nudging::Centered => &[1.0, -1.0],
+        }
+    }
+}
+
 /// How a rule learns (Table 2).
 #[derive(Clone, Debug)]
 pub struct Protocol {
@@ -163,6 +195,8 @@ pub struct Protocol {
     pub rule: Rule,
     /// What the updates of VF and C-VF make of σ′; `Ignored` with all other rules.
     pub sigma_prime: SigmaPrime,
+    /// From which side the second phase pulls; who draws the sign where it is random is the caller.
+    pub nudging: Nudging,
     /// K, steps of the second phase.
     pub second_steps: usize,
     /// η_tiny/η of Algorithm 5.
@@ -174,6 +208,11 @@ pub struct Protocol {
 }
 
 impl Protocol {
+    /// η_n, shared out among the second phases of a minibatch ([`Nudging::signs`]).
+    pub fn rate_of_a_branch(&self, n: usize) -> f64 {
+        self.learning_rates[n] / self.nudging.signs().len() as f64
+    }
+
     /// Whether the bias of the last hidden layer never learns (see [`Protocol::authors_code`]).
     pub fn last_bias_frozen(&self) -> bool {
         self.authors_code && self.rule.is(false, Schedule::Continual)
@@ -197,9 +236,25 @@ pub struct Lesson<'a> {
     pub settled: &'a Settled,
 }
 
-impl Lesson<'_> {
-    /// The second (nudged) phase: K steps of F with the nudge, from s_* (Eq. 94 and 99). `learn` sees every step,
-    /// after `observe`; what it returns is θ from the next step on. Returns s_K.
+impl<'a> Lesson<'a> {
+    /// The second phases of the minibatch, each from s_* with a β of its own: one, or two where the nudging is
+    /// [`Nudging::Centered`].
+    ///
+    /// Rules that learn after the phase run both at θ. Continual rules run one after the other, the second with the
+    /// weights that the first has left: one network does it, with no copy of its weights. What the weights' own
+    /// changes add to the states, which does not depend on the sign of β but is divided by it, cancels in the mean
+    /// of the two but for what the second finds at its start.
+    pub fn branches(&self) -> impl Iterator<Item = Lesson<'a>> + use<'a> {
+        let lesson = *self;
+        lesson.protocol.nudging.signs().iter().map(move |&sign| {
+            let beta = lesson.nudge.beta.times(sign);
+            Lesson { nudge: Nudge { beta, ..lesson.nudge }, ..lesson }
+        })
+    }
+
+    /// The second (nudged) phase: K steps of F with the nudge, from s_* (Eq. 94 and 99), of the layers that
+    /// [`Order::layers`](crate::model::Order::layers) says. `learn` sees every step, after `observe`; what it returns
+    /// is θ from the next step on. Returns s_K.
     ///
     /// # Errors
     /// Those of candle, of `observe` and of `learn`.
@@ -208,14 +263,14 @@ impl Lesson<'_> {
         observe: Observe,
         mut learn: impl FnMut(&Step) -> Result<Option<Parameters>>,
     ) -> Result<Vec<Tensor>> {
-        let dynamics = &self.model.dynamics;
+        let Model { dynamics, settle, .. } = self.model;
         let mut theta_t = self.theta.clone();
         let mut drive = dynamics.drive(&theta_t, self.x)?;
         let mut s = self.settled.state().to_vec();
         for t in 0..self.protocol.second_steps {
-            let h = dynamics.pre_activations(&theta_t, &drive, &s)?;
+            let h = dynamics.pre_activations(&theta_t, &drive, &s, settle.order.layers(t))?;
             let s_next = dynamics.advance(&theta_t, &h, &s, Some(self.nudge))?;
-            let step = Step { t, s: &s, h: &h, s_next: &s_next };
+            let step = Step { t, s: &s, h: &h, s_next: &s_next, beta: self.nudge.beta };
             observe(&step)?;
             if let Some(theta_next) = learn(&step)? {
                 theta_t = theta_next;
@@ -231,9 +286,8 @@ impl Lesson<'_> {
     /// # Errors
     /// Only those of candle (shapes that differ).
     pub fn update(&self, step: &Step) -> Result<Parameters> {
-        let Self { model, protocol, x, nudge, .. } = *self;
-        let mut update =
-            hebbian_update(&model.dynamics, model.tied, protocol.sigma_prime, x, step, nudge.beta)?;
+        let Self { model, protocol, x, .. } = *self;
+        let mut update = hebbian_update(&model.dynamics, model.tied, protocol.sigma_prime, x, step)?;
         if protocol.last_bias_frozen()
             && let Some(last) = update.forward.last_mut()
         {
@@ -254,12 +308,12 @@ impl Lesson<'_> {
         }
     }
 
-    /// θ + η·update, η by layer.
+    /// θ + η·update, η by layer; half of it where there are two [`Lesson::branches`].
     ///
     /// # Errors
     /// Only those of candle (shapes that differ).
     pub fn applied(&self, theta: &Parameters, update: &Parameters) -> Result<Parameters> {
-        theta.plus(update, |n| self.protocol.learning_rates[n])
+        theta.plus(update, |n| self.protocol.rate_of_a_branch(n))
     }
 
     /// θ − η·∇θ(tot), η by layer.

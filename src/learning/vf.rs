@@ -30,14 +30,17 @@ impl LearningRule for Vf {
 
     /// θ + η·Σ_t Δ_θ(t).
     fn learn(&self, lesson: &Lesson, observe: Observe) -> Result<Parameters> {
-        let mut total: Option<Parameters> = None;
-        lesson.second_phase(observe, |step| {
-            total = Some(lesson.added(total.as_ref(), step)?);
-            Ok(None)
-        })?;
-        match total {
-            Some(total) => lesson.applied(lesson.theta, &total),
-            None => Ok(lesson.theta.clone()),
+        let mut theta = lesson.theta.clone();
+        for branch in lesson.branches() {
+            let mut total: Option<Parameters> = None;
+            branch.second_phase(observe, |step| {
+                total = Some(branch.added(total.as_ref(), step)?);
+                Ok(None)
+            })?;
+            if let Some(total) = total {
+                theta = branch.applied(&theta, &total)?;
+            }
         }
+        Ok(theta)
     }
 }

@@ -102,6 +102,28 @@ impl PreActivation {
     }
 }
 
+/// Which layers a step updates; the others stay as they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Layers {
+    /// All of them at once.
+    All,
+    /// The output and every second layer from it: 0, 2, ….
+    Even,
+    /// Layers 1, 3, ….
+    Odd,
+}
+
+impl Layers {
+    /// Whether layer `n` is one of them.
+    pub fn contains(self, n: usize) -> bool {
+        match self {
+            Layers::All => true,
+            Layers::Even => n.is_multiple_of(2),
+            Layers::Odd => !n.is_multiple_of(2),
+        }
+    }
+}
+
 /// F, and how it depends on the nudge.
 #[derive(Clone, Copy, Debug)]
 pub struct Dynamics {
@@ -151,8 +173,8 @@ impl Dynamics {
         self.rho(x)?.matmul(&input.weight.t()?)?.broadcast_add(&input.bias)
     }
 
-    /// hⁿ = W_nn+1·ρ(sⁿ⁺¹) + b_n + W_nn−1·ρ(sⁿ⁻¹), the input of each layer, in its two parts; W_x·ρ(x) + b_N,
-    /// that is [`Dynamics::drive`], is the first part at layer N.
+    /// hⁿ = W_nn+1·ρ(sⁿ⁺¹) + b_n + W_nn−1·ρ(sⁿ⁻¹), the input of each of these layers, in its two parts; `None` for
+    /// the others. W_x·ρ(x) + b_N, that is [`Dynamics::drive`], is the first part at layer N.
     ///
     /// # Errors
     /// Only those of candle (shapes that differ).
@@ -161,11 +183,15 @@ impl Dynamics {
         theta: &Parameters,
         drive: &Tensor,
         s: &[Tensor],
-    ) -> Result<Vec<PreActivation>> {
+        layers: Layers,
+    ) -> Result<Vec<Option<PreActivation>>> {
         let last = theta.depth();
         let rho_s: Vec<Tensor> = s.iter().map(|s| self.rho(s)).collect::<Result<_>>()?;
         (0..=last)
             .map(|n| {
+                if !layers.contains(n) {
+                    return Ok(None);
+                }
                 let forward = if n == last {
                     drive.clone()
                 } else {
@@ -176,7 +202,7 @@ impl Dynamics {
                     0 => None,
                     _ => Some(rho_s[n - 1].matmul(&theta.backward_weight(n - 1)?)?),
                 };
-                Ok(PreActivation { forward, feedback })
+                Ok(Some(PreActivation { forward, feedback }))
             })
             .collect()
     }
@@ -188,7 +214,7 @@ impl Dynamics {
         matches!(self.time, Time::Real { .. }) && theta.tied() && n > 0
     }
 
-    /// F(x, s, θ), all layers at once. `drive` is [`Dynamics::drive`] for the same θ and x.
+    /// F(x, s, θ), these layers at once. `drive` is [`Dynamics::drive`] for the same θ and x.
     ///
     /// - Discrete time, Eq. 85 (tied), Eq. 98 (untied): sⁿ ← σ(hⁿ)
     /// - real time, E.3 and E.5: sⁿ ← (1 − ε)sⁿ + ε·hⁿ, with tied weights ε·σ′(sⁿ)⊙hⁿ on the hidden layers
@@ -202,54 +228,55 @@ impl Dynamics {
         theta: &Parameters,
         drive: &Tensor,
         s: &[Tensor],
+        layers: Layers,
         nudge: Option<Nudge>,
     ) -> Result<Vec<Tensor>> {
-        self.advance(theta, &self.pre_activations(theta, drive, s)?, s, nudge)
+        self.advance(theta, &self.pre_activations(theta, drive, s, layers)?, s, nudge)
     }
 
-    /// The same from the inputs of the layers, `h`, that [`Dynamics::pre_activations`] gives for s and θ.
+    /// The same from the inputs of the layers, `h`, that [`Dynamics::pre_activations`] gives for s and θ; a layer
+    /// without one stays as it is.
     ///
     /// # Errors
     /// Only those of candle (shapes that differ).
     pub fn advance(
         &self,
         theta: &Parameters,
-        h: &[PreActivation],
+        h: &[Option<PreActivation>],
         s: &[Tensor],
         nudge: Option<Nudge>,
     ) -> Result<Vec<Tensor>> {
         let next = |n: usize| -> Result<Tensor> {
-            let h = h[n].total()?;
-            match self.time {
-                Time::Discrete => self.activation.apply(&h),
+            let Some(h) = &h[n] else { return Ok(s[n].clone()) };
+            let h = h.total()?;
+            let mut next = match self.time {
+                Time::Discrete => self.activation.apply(&h)?,
                 Time::Real { epsilon, .. } => {
                     let h = match self.gated(theta, n) {
                         true => (h * self.activation.derivative(&s[n])?)?,
                         false => h,
                     };
-                    (&s[n] * (1.0 - epsilon))? + (h * epsilon)?
+                    ((&s[n] * (1.0 - epsilon))? + (h * epsilon)?)?
                 }
+            };
+            if let Some(Nudge { target, beta }) = nudge
+                && n == 0
+            {
+                let strength = |beta: f64| match self.time {
+                    Time::Discrete => beta,
+                    Time::Real { epsilon, .. } => epsilon * beta,
+                };
+                next = (next + beta.scale(&loss::descent(target, &s[0])?, strength)?)?;
+            }
+            if let Time::Real { clamp: true, .. } = self.time {
+                next = next.clamp(0.0, 1.0)?;
+            }
+            match self.damping {
+                0.0 => Ok(next),
+                damping => (&s[n] * damping)? + (next * (1.0 - damping))?,
             }
         };
-        let mut s_next: Vec<Tensor> = (0..s.len()).map(next).collect::<Result<_>>()?;
-        if let Some(Nudge { target, beta }) = nudge {
-            let strength = |beta: f64| match self.time {
-                Time::Discrete => beta,
-                Time::Real { epsilon, .. } => epsilon * beta,
-            };
-            s_next[0] = (&s_next[0] + beta.scale(&loss::descent(target, &s[0])?, strength)?)?;
-        }
-        if let Time::Real { clamp: true, .. } = self.time {
-            for s in &mut s_next {
-                *s = s.clamp(0.0, 1.0)?;
-            }
-        }
-        if self.damping > 0.0 {
-            for (next, s) in s_next.iter_mut().zip(s) {
-                *next = ((s * self.damping)? + (&*next * (1.0 - self.damping))?)?;
-            }
-        }
-        Ok(s_next)
+        (0..s.len()).map(next).collect()
     }
 }
 
@@ -268,7 +295,7 @@ mod tests {
             [Tensor::new(&[[0.3, 0.6]], &Device::Cpu)?, Tensor::new(&[[0.2, 0.4, 0.7, 0.9]], &Device::Cpu)?];
         let step = |damping: f64| -> Result<Vec<f64>> {
             let dynamics = Dynamics { time: Time::Discrete, activation: Activation::Sigmoid, damping };
-            let s_next = dynamics.step(&theta, &dynamics.drive(&theta, &x)?, &s, None)?;
+            let s_next = dynamics.step(&theta, &dynamics.drive(&theta, &x)?, &s, Layers::All, None)?;
             Tensor::cat(&s_next, 1)?.flatten_all()?.to_vec1()
         };
         let (whole, damped) = (step(0.0)?, step(0.8)?);

@@ -4,6 +4,7 @@
 //! s_{t+1} = F(x, s_t, θ), [`settle`] the first (free) phase, [`loss`] what the output is judged by.
 
 pub mod activation;
+pub mod anderson;
 pub mod dynamics;
 pub mod loss;
 pub mod network;
@@ -12,7 +13,7 @@ pub mod settle;
 pub use activation::Activation;
 pub use dynamics::Dynamics;
 pub use network::{Dims, Parameters};
-pub use settle::{Settle, Settled};
+pub use settle::{Order, Settle, Settled, Solver};
 
 /// What stays the same while a network learns: its sizes, how its neurons move, and how long they are given to settle.
 #[derive(Clone, Debug)]

@@ -227,6 +227,15 @@ impl Parameters {
         Ok(Self { forward, feedback })
     }
 
+    /// The mean of two, of one shape.
+    ///
+    /// # Errors
+    /// Only those of candle (shapes that differ).
+    pub fn mean(&self, other: &Parameters) -> Result<Self> {
+        let difference = other.plus(self, |_| -1.0)?;
+        self.plus(&difference, |_| 0.5)
+    }
+
     /// ‖·‖, the Frobenius norm of everything, by name as in [`Parameters::named`].
     ///
     /// # Errors

@@ -1,35 +1,136 @@
-//! The first (free) phase: steps of F without a nudge, from s_0 = 0 until the states have settled in s_*.
+//! The first (free) phase: how the equilibrium s_* is found, from s_0 = 0 without a nudge.
+//!
+//! The paper takes T synchronous steps. Two choices of ours find the same fixed points in less arithmetic:
+//!
+//! - **alternating order**: even layers, then odd ones, half of the network in each step. A layer's neighbours are all
+//!   of the other parity, so from s_0 = 0 a synchronous phase is two interleaved chains that never meet; this is one of
+//!   them. After 2m half-steps the odd layers are where m synchronous pairs of steps leave them, s_{2m}, and the even
+//!   ones at s_{2m−1}.
+//! - **[Anderson's acceleration](super::anderson)** between sweeps over all layers.
+//!
+//! In the second phase a step is of the same [`Order`]. Near s_* the change of layer n in step t of a synchronous phase
+//! is of first order in β only where n ≡ t (mod 2): the output moves first, its neighbour next. Those are the layers a
+//! half-step updates, the even ones first, so that Δ_s(t) and Δ_θ(t) of half-step t are those of synchronous step t up
+//! to O(β), and Theorem 1 holds for them with the same K.
 
+use super::anderson::Anderson;
+use super::dynamics::Layers;
 use super::{Dynamics, Model, Parameters};
 use candle_core::{D, DType, Result, Tensor};
+use serde::{Deserialize, Serialize};
 
 /// Steps between two looks at whether the states have settled.
 pub const SETTLE_CHECK: usize = 4;
 
-/// How long the first phase is.
+/// In which order layers are updated, in both phases.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Order {
+    /// All at once, as in the paper.
+    Synchronous,
+    /// Even layers in one step, odd ones in the next, beginning with the output. A step is half the arithmetic.
+    Alternating,
+}
+
+impl Order {
+    /// The layers that step t, from 0, of either phase updates.
+    pub fn layers(self, t: usize) -> Layers {
+        match self {
+            Order::Synchronous => Layers::All,
+            Order::Alternating if t.is_multiple_of(2) => Layers::Even,
+            Order::Alternating => Layers::Odd,
+        }
+    }
+
+    /// The steps of a sweep, which updates every layer once.
+    pub fn sweep(self) -> usize {
+        match self {
+            Order::Synchronous => 1,
+            Order::Alternating => 2,
+        }
+    }
+
+    /// The layers whose states decide what a sweep does: those that its first step reads.
+    pub fn read_first(self) -> Layers {
+        match self {
+            Order::Synchronous => Layers::All,
+            Order::Alternating => Layers::Odd,
+        }
+    }
+
+    /// The name in configurations.
+    pub fn name(self) -> &'static str {
+        match self {
+            Order::Synchronous => "synchronous",
+            Order::Alternating => "alternating",
+        }
+    }
+}
+
+/// What happens between sweeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Solver {
+    /// Nothing: plain iteration.
+    Iterate,
+    /// Anderson's acceleration, which mixes the last so many sweeps, image by image.
+    Anderson {
+        /// The window.
+        window: usize,
+    },
+}
+
+/// How the equilibrium is found, and how long the search may take.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Settle {
-    /// T, the most steps.
+    /// In which order layers are updated; in the second phase too.
+    pub order: Order,
+    /// What happens between sweeps.
+    pub solver: Solver,
+    /// T, the most steps; whole sweeps.
     pub steps: usize,
-    /// The phase of an image ends where none of its neurons moves by more than this (line 4 of Algorithms 1 and
-    /// 2); 0 runs all T steps. Looked at every [`SETTLE_CHECK`] steps.
+    /// The phase of an image ends where none of its neurons has moved by more than this in a sweep (line 4 of
+    /// Algorithms 1 and 2); 0 runs all T steps. Looked at every [`SETTLE_CHECK`] steps, and after every sweep that
+    /// is not a single step or is accelerated.
     pub tolerance: f64,
 }
 
 impl Settle {
-    /// Whether to look, after step `t` (from 0), if the states have settled.
-    pub fn looks_at(&self, t: usize) -> bool {
-        self.tolerance > 0.0 && (t + 1).is_multiple_of(SETTLE_CHECK)
+    /// As in the paper: so many synchronous steps, or fewer where no neuron moves by more than `tolerance`.
+    pub fn synchronous(steps: usize, tolerance: f64) -> Self {
+        Self { order: Order::Synchronous, solver: Solver::Iterate, steps, tolerance }
+    }
+
+    /// The sweeps of T steps.
+    pub fn sweeps(&self) -> usize {
+        self.steps / self.order.sweep()
+    }
+
+    /// Whether to look, after this sweep (from 0), if the states have settled.
+    pub fn looks_after(&self, sweep: usize) -> bool {
+        let every = match (self.order, self.solver) {
+            (Order::Synchronous, Solver::Iterate) => SETTLE_CHECK,
+            _ => 1,
+        };
+        self.tolerance > 0.0 && (sweep + 1).is_multiple_of(every)
+    }
+
+    /// Whether the states are mixed after this sweep. The last two are plain ones, so that what is left moving at the
+    /// end moves as the dynamics have it.
+    pub fn mixes_after(&self, sweep: usize) -> bool {
+        self.solver != Solver::Iterate && sweep + 3 <= self.sweeps()
     }
 }
 
-/// Where the first phase ended.
+/// Where the first phase ended. The order is that of [`Settle`]; a sweep is a step where it is synchronous.
 #[derive(Clone, Debug)]
 pub struct Settled {
-    /// s_{T−2}, s_{T−1} and s_T = s_* of each image, oldest first; states are (B, d_n), output first.
+    /// s before the last two sweeps, before the last, and after it, which is s_*, for each image; states are
+    /// (B, d_n), output first.
     pub recent: [Vec<Tensor>; 3],
     /// The steps it took each image.
     pub steps: Vec<usize>,
+    /// Whether each image ended because it had settled within the tolerance; never where that is 0.
+    pub converged: Vec<bool>,
 }
 
 impl Settled {
@@ -38,7 +139,7 @@ impl Settled {
         &self.recent[2]
     }
 
-    /// The largest |s_T − s_{T−1}| of any neuron, for each image.
+    /// The largest |s_T − s_{T−1}| of any neuron, for each image; over a sweep.
     ///
     /// # Errors
     /// Only those of candle.
@@ -46,8 +147,8 @@ impl Settled {
         largest_changes(&self.recent[2], &self.recent[1])
     }
 
-    /// The largest |s_T − s_{T−2}| of any neuron, for each image: small beside [`Settled::residuals`] in a cycle
-    /// of period 2.
+    /// The largest |s_T − s_{T−2}| of any neuron, for each image, over two sweeps: small beside
+    /// [`Settled::residuals`] in a cycle of period 2.
     ///
     /// # Errors
     /// Only those of candle.
@@ -62,6 +163,19 @@ impl Model {
     /// # Errors
     /// Only those of candle (shapes that differ).
     pub fn settle(&self, theta: &Parameters, x: &Tensor) -> Result<Settled> {
+        self.settle_watched(theta, x, &mut |_| Ok(()))
+    }
+
+    /// The same; `watch` sees the states after every step.
+    ///
+    /// # Errors
+    /// Those of candle and of `watch`.
+    pub fn settle_watched(
+        &self,
+        theta: &Parameters,
+        x: &Tensor,
+        watch: &mut dyn FnMut(&[Tensor]) -> Result<()>,
+    ) -> Result<Settled> {
         let Self { dynamics, settle, .. } = self;
         let drive = dynamics.drive(theta, x)?;
         let s_0 = Dynamics::initial_state(theta, x)?;
@@ -71,37 +185,72 @@ impl Model {
         let mut images = x.dims().to_vec();
         images[x.rank() - 1] = 1;
         let mut steps = vec![0; images.iter().product()];
-        for t in 0..settle.steps {
-            let s_next = dynamics.step(theta, &drive, &recent[2], None)?;
+        let mut converged = vec![false; steps.len()];
+        let mut mixers = match settle.solver {
+            Solver::Iterate => Vec::new(),
+            Solver::Anderson { window } => vec![Anderson::new(window); steps.len()],
+        };
+        for sweep in 0..settle.sweeps() {
+            let mut s = recent[2].clone();
+            for t in 0..settle.order.sweep() {
+                s = dynamics.step(theta, &drive, &s, settle.order.layers(t), None)?;
+                watch(&s)?;
+            }
             recent.rotate_left(1);
-            recent[2] = s_next;
-            let at_rest: Vec<bool> = if t + 1 == settle.steps {
-                vec![true; steps.len()]
-            } else if settle.looks_at(t) {
+            recent[2] = s;
+            let last = sweep + 1 == settle.sweeps();
+            if last || settle.looks_after(sweep) {
                 let changes = largest_changes(&recent[2], &recent[1])?;
-                changes.iter().map(|&change| change <= settle.tolerance).collect()
-            } else {
-                continue;
-            };
-            let mut ends_here = vec![0u8; steps.len()];
-            for (i, steps) in steps.iter_mut().enumerate().filter(|(i, steps)| at_rest[*i] && **steps == 0) {
-                (ends_here[i], *steps) = (1, t + 1);
-            }
-            if !ends_here.contains(&0) {
-                return Ok(Settled { recent, steps });
-            }
-            if ends_here.contains(&1) {
-                let ends_here = Tensor::from_vec(ends_here, &images[..], x.device())?;
-                for (settled, recent) in settled.iter_mut().zip(&recent) {
-                    replace(settled, &ends_here, recent)?;
+                let mut ends_here = vec![0u8; steps.len()];
+                for (i, change) in changes.into_iter().enumerate() {
+                    let at_rest = settle.tolerance > 0.0 && change <= settle.tolerance;
+                    if steps[i] == 0 && (at_rest || last) {
+                        ends_here[i] = 1;
+                        steps[i] = (sweep + 1) * settle.order.sweep();
+                        converged[i] = at_rest;
+                    }
+                }
+                if !ends_here.contains(&0) {
+                    return Ok(Settled { recent, steps, converged });
+                }
+                if ends_here.contains(&1) {
+                    let ends_here = Tensor::from_vec(ends_here, &images[..], x.device())?;
+                    for (settled, recent) in settled.iter_mut().zip(&recent) {
+                        replace(settled, &ends_here, recent)?;
+                    }
+                }
+                if !steps.contains(&0) {
+                    break;
                 }
             }
-            if !steps.contains(&0) {
-                break;
+            if settle.mixes_after(sweep) {
+                let [_, s, s_next] = &mut recent;
+                mix(&mut mixers, settle.order.read_first(), s, s_next)?;
             }
         }
-        Ok(Settled { recent: settled, steps })
+        Ok(Settled { recent: settled, steps, converged })
     }
+}
+
+/// Makes of these layers of `s_next`, where a sweep from `s` has led, what each image's mixer makes of them.
+fn mix(mixers: &mut [Anderson<f64>], layers: Layers, s: &[Tensor], s_next: &mut [Tensor]) -> Result<()> {
+    let rows = |s: &Tensor| -> Result<Vec<Vec<f64>>> {
+        s.to_dtype(DType::F64)?.reshape(((), s.dim(D::Minus1)?))?.to_vec2()
+    };
+    let chosen: Vec<usize> = (0..s.len()).filter(|&n| layers.contains(n)).collect();
+    let before = chosen.iter().map(|&n| rows(&s[n])).collect::<Result<Vec<_>>>()?;
+    let mut after = chosen.iter().map(|&n| rows(&s_next[n])).collect::<Result<Vec<_>>>()?;
+    for (i, mixer) in mixers.iter_mut().enumerate() {
+        let s: Vec<&[f64]> = before.iter().map(|layer| &layer[i][..]).collect();
+        let mut s_next: Vec<&mut [f64]> = after.iter_mut().map(|layer| &mut layer[i][..]).collect();
+        mixer.mix(&s, &mut s_next);
+    }
+    for (layer, &n) in after.into_iter().zip(&chosen) {
+        let old = &s_next[n];
+        let mixed = Tensor::from_vec(layer.concat(), old.shape(), &candle_core::Device::Cpu)?;
+        s_next[n] = mixed.to_dtype(old.dtype())?.to_device(old.device())?;
+    }
+    Ok(())
 }
 
 /// The largest |s' − s| of any neuron, for each image.

@@ -1,11 +1,13 @@
 //! Backpropagation through time (Appendix B.2, Algorithm 3) by candle's autograd, its only use here.
 
 use super::Gradients;
+use crate::model::dynamics::Layers;
 use crate::model::network::Forward;
-use crate::model::{Dynamics, Model, Parameters, loss};
+use crate::model::{Dynamics, Model, Order, Parameters, Solver, loss};
 use candle_core::{Result, Tensor, Var, bail};
 
-/// ∇s(t) and ∇θ(t), t = 0…K−1, through the last K = `steps` of T steps from s_0 = 0.
+/// ∇s(t) and ∇θ(t), t = 0…K−1, through the last K = `steps` of T synchronous steps from s_0 = 0; where the first phase
+/// is found in another way ([`Settle`](crate::model::Settle)), through K synchronous steps from where that leads.
 ///
 /// One forward pass in which every step has parameters of its own and every state an addend of its own
 /// (0), then one backward pass for all t. Memory: K copies of θ and of the gradients, and the states of
@@ -24,15 +26,21 @@ pub fn bptt(
     if steps > first_steps {
         bail!("cannot go back K = {steps} steps: the first phase has T = {first_steps}");
     }
-    let mut s = Dynamics::initial_state(theta, x)?;
-    let drive = dynamics.drive(theta, x)?;
-    for _ in 0..first_steps - steps {
-        s = dynamics.step(theta, &drive, &s, None)?;
-    }
+    let mut s = match (model.settle.order, model.settle.solver) {
+        (Order::Synchronous, Solver::Iterate) => {
+            let mut s = Dynamics::initial_state(theta, x)?;
+            let drive = dynamics.drive(theta, x)?;
+            for _ in 0..first_steps - steps {
+                s = dynamics.step(theta, &drive, &s, Layers::All, None)?;
+            }
+            s
+        }
+        _ => model.settle(theta, x)?.state().to_vec(),
+    };
     let mut leaves = Vec::with_capacity(steps);
     for _ in 0..steps {
         let theta_t = leaf(theta)?;
-        s = dynamics.step(&theta_t, &dynamics.drive(&theta_t, x)?, &s, None)?;
+        s = dynamics.step(&theta_t, &dynamics.drive(&theta_t, x)?, &s, Layers::All, None)?;
         let mut addends = Vec::with_capacity(s.len());
         for s in &mut s {
             let addend = Var::from_tensor(&s.zeros_like()?)?;

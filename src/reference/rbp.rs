@@ -1,7 +1,7 @@
 //! Recurrent backpropagation (Definition 6, Algorithm 4), with vector–Jacobian products by hand.
 
 use super::Gradients;
-use crate::model::dynamics::{Dynamics, PreActivation, Time};
+use crate::model::dynamics::{Dynamics, Layers, PreActivation, Time};
 use crate::model::loss;
 use crate::model::network::{Forward, Parameters};
 use candle_core::{Result, Tensor};
@@ -52,7 +52,7 @@ impl<'a> Transition<'a> {
         let free = match dynamics.time {
             Time::Real { epsilon, clamp: true } => {
                 let free = Dynamics { time: Time::Real { epsilon, clamp: false }, damping: 0.0, ..*dynamics };
-                let s_next = free.step(theta, &drive, s, None)?;
+                let s_next = free.step(theta, &drive, s, Layers::All, None)?;
                 let inside = |s: &Tensor| (s.gt(0.0)? * s.lt(1.0)?)?.to_dtype(s.dtype());
                 Some(s_next.iter().map(inside).collect::<Result<_>>()?)
             }
@@ -64,7 +64,7 @@ impl<'a> Transition<'a> {
             input: dynamics.rho(x)?,
             s,
             rho: s.iter().map(|s| dynamics.rho(s)).collect::<Result<_>>()?,
-            h: (dynamics.pre_activations(theta, &drive, s)?.iter())
+            h: (dynamics.pre_activations(theta, &drive, s, Layers::All)?.iter().flatten())
                 .map(PreActivation::total)
                 .collect::<Result<_>>()?,
             free,

@@ -2,6 +2,7 @@
 
 use super::paper::{ROWS, Row, TRIALS};
 use crate::config::{Choices, Config, Resolved, TrainingConfig};
+use crate::learning::Nudging;
 use crate::sweep::{State, SweepFile, SweepFolder};
 use crate::telemetry::metrics;
 use anyhow::{Context, Result, bail};
@@ -376,7 +377,7 @@ fn classify(run: &Measured) -> Result<(Kind, Vec<String>, String)> {
     let (rule, depth) = (config.learning.rule, config.network.dims.depth());
     let row = ROWS.iter().find(|row| {
         (row.rule, row.depth, row.psi) == (rule, depth, config.psi_degrees())
-            && row.random_beta == config.learning.random_beta
+            && row.random_beta == (config.learning.nudging == Nudging::Random)
     });
     let base = match row {
         Some(row) => Choices { config: Some(row.preset.into()), ..Choices::default() },

@@ -25,7 +25,7 @@ pub fn measure(
     stop: &dyn Fn() -> bool,
 ) -> Result<Option<Summary>> {
     let protocol = config.protocol();
-    if !protocol.rule.hebbian() || config.learning.K > config.learning.T {
+    if !protocol.rule.hebbian() || config.learning.K > config.settle.steps {
         return Ok(None);
     }
     let mut rng = stream(config.training.seed, Purpose::Angle, epoch as u64);

@@ -95,7 +95,7 @@ impl Progress {
         // No more than images, so that this cannot overflow.
         let seen = (self.minibatch as usize).saturating_mul(training.batch_size).min(images);
         let counted = running.images == seen && running.errors <= seen && running.unsettled <= seen;
-        if !counted || running.steps > seen.saturating_mul(self.config.learning.T) || running.loss < 0.0 {
+        if !counted || running.steps > seen.saturating_mul(self.config.settle.steps) || running.loss < 0.0 {
             bail!(
                 "{} minibatches are {seen} images, yet it counts {} images, {} errors, {} unsettled and {} steps",
                 self.minibatch,

@@ -92,7 +92,7 @@ impl Health {
             let norms = norms(&engine.parameters()?)?;
             warn!(
                 "epoch {epoch}: the first phase has stopped settling: {}; norms {norms}. \
-                 `--set learning.damping=0.5` is made for this.",
+                 `--set settle.damping=0.5` is made for this.",
                 states()
             );
         }

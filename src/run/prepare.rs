@@ -103,8 +103,8 @@ impl Run {
         };
         let from = named.or(found);
         let resolved = match &from {
-            Some(from) => Resolved::on_checkpoint(&from.progress.config, &from.path, choices)?,
-            None => Resolved::new(choices)?,
+            Some(from) => Resolved::on_checkpoint(&from.progress.config, &from.path, choices)?.told(),
+            None => Resolved::new(choices)?.told(),
         };
         let config = &resolved.config;
         let dataset = match &from {
@@ -300,7 +300,7 @@ impl Run {
             (bytes * files) as f64 / 1e6,
             config.training.batch_size,
             config.training.epochs,
-            config.learning.T,
+            config.settle.steps,
             config.learning.K,
         );
         text
@@ -344,7 +344,7 @@ fn go_on(options: &Options, resources: &Resources, last: &Path) -> String {
 /// # Errors
 /// Where the data cannot be had. Glyphs are no substitute for MNIST where a run on MNIST is to be resumed.
 fn name_of_new(choices: &Choices, options: &Options, resources: &Resources) -> Result<String> {
-    let config = Resolved::new(choices)?.config;
+    let config = Resolved::new(choices)?.told().config;
     let on = |data: &str| match &options.name {
         Some(name) => name::on_data(name, data),
         None => Ok(config.run_name(data)),

@@ -61,13 +61,9 @@ pub fn train(mut run: Run, observer: &mut dyn Observer, interrupt: &Interrupt) -
         let first = run.progress.minibatch;
         for indices in order.chunks(config.training.batch_size).skip(first as usize) {
             let global = epoch as u64 * per_epoch + run.progress.minibatch;
-            let sign = match config.learning.random_beta {
-                true => rng::beta_sign(config.training.seed, global),
-                false => 1.0,
-            };
             observer.begin();
             run.dataset.train.gather(indices, &mut batch);
-            let report = run.engine.train(&batch, sign * config.learning.beta)?;
+            let report = run.engine.train(&batch, config.beta(global))?;
             run.progress.running.add(&report);
             run.progress.minibatch += 1;
             run.progress.rng = RngPosition::new(config.training.seed, epoch, global + 1);
@@ -254,7 +250,7 @@ fn diverged(run: &Run, reason: &str) -> Result<Outcome> {
     };
     error!(
         "diverged in epoch {} at minibatch {}: {reason} (largest residual of the first phase {:.2e}, norms \
-         {norms}). {good} Smaller learning rates, or `--set learning.damping=0.5`, may help.",
+         {norms}). {good} Smaller learning rates, or `--set settle.damping=0.5`, may help.",
         run.progress.epoch + 1,
         run.progress.minibatch,
         run.progress.running.residual,

@@ -64,11 +64,10 @@ pub fn time(config: &Config, engine: &mut dyn Engine, split: &Split, minibatches
         let started = Instant::now();
         engine.evaluate(&batch)?;
         let evaluated = started.elapsed().as_secs_f64();
-        let sign =
-            if config.learning.random_beta { rng::beta_sign(config.training.seed, m as u64) } else { 1.0 };
+        let beta = config.beta(m as u64);
         let started = Instant::now();
         split.gather(indices, &mut batch);
-        let trained = engine.train(&batch, sign * config.learning.beta)?;
+        let trained = engine.train(&batch, beta)?;
         if m >= WARM_UP {
             whole += started.elapsed().as_secs_f64();
             first += evaluated;

@@ -4,8 +4,10 @@ use super::page::{chart, data_url, page, picture};
 use super::plot::{Line, Plot};
 use super::record::Record;
 use super::settling::Settling;
-use crate::config::Config;
+use crate::config::{Config, SolverChoice};
 use crate::data::Dataset;
+use crate::learning::Nudging;
+use crate::model::Order;
 use crate::model::Parameters;
 use crate::run::checkpoint::Progress;
 use crate::telemetry::look::{self, Look};
@@ -88,15 +90,17 @@ pub fn write(subject: &Subject) -> Result<String> {
 }
 
 fn summary(config: &Config) -> Markup {
-    let Config { network, learning, training } = config;
+    let Config { network, settle, learning, training } = config;
     let rates: Vec<String> = learning.learning_rates.iter().map(f64::to_string).collect();
     html! {
         p {
             (learning.rule.title()) ", layers " (network.dims.0.iter().map(usize::to_string).collect::<Vec<_>>().join("–"))
-            ", T = " (learning.T) ", K = " (learning.K) ", β = " @if learning.random_beta { "±" } (learning.beta)
+            ", T = " (settle.steps) ", K = " (learning.K) ", β = " @if learning.nudging != Nudging::Positive { "±" } (learning.beta)
             ", η = " (rates.join(", ")) " (input side first)"
             @if !config.tied() { ", Ψ = " (network.psi) "°" }
-            @if learning.damping > 0.0 { ", damping " (learning.damping) }
+            @if settle.order != Order::Synchronous { ", " (settle.order.name()) " order" }
+            @if settle.solver != SolverChoice::Iterate { ", Anderson's acceleration" }
+            @if settle.damping > 0.0 { ", damping " (settle.damping) }
             ", seed " (training.seed) "."
         }
     }

@@ -6,7 +6,7 @@ use crate::data::Split;
 use crate::engine::plain;
 use crate::learning::Lesson;
 use crate::model::dynamics::Nudge;
-use crate::model::{Dynamics, Parameters, Settled};
+use crate::model::{Dynamics, Parameters};
 use anyhow::Result;
 use candle_core::{DType, Tensor};
 
@@ -31,24 +31,26 @@ impl Settling {
     pub fn record(config: &Config, theta: &Parameters, split: &Split, number: usize) -> Result<Self> {
         let mut batch = Batch::default();
         split.gather(&[number as u32], &mut batch);
-        let (model, protocol) = (config.model(), config.protocol());
+        let (mut model, protocol) = (config.model(), config.protocol());
+        model.settle.tolerance = 0.0;
         let weight = &theta.forward[0].weight;
         let x = plain::images(&batch, weight.dtype(), weight.device())?;
-        let drive = model.dynamics.drive(theta, &x)?;
         let mut all = vec![Dynamics::initial_state(theta, &x)?];
-        for t in 0..model.settle.steps {
-            all.push(model.dynamics.step(theta, &drive, &all[t], None)?);
-        }
+        let settled = model.settle_watched(theta, &x, &mut |s| {
+            all.push(s.to_vec());
+            Ok(())
+        })?;
         let first = all.len() - 1;
         if protocol.rule.hebbian() {
-            let recent = [2, 1, 0].map(|back| all[first.saturating_sub(back)].clone());
-            let settled = Settled { recent, steps: vec![first] };
             let target = &plain::one_hot(&batch, model.dims.output(), weight.dtype(), weight.device())?;
             let nudge = Nudge { target, beta: config.learning.beta.into() };
             let lesson =
                 Lesson { model: &model, protocol: &protocol, theta, x: &x, nudge, settled: &settled };
             protocol.rule.learn(&lesson, &mut |step| {
-                all.push(step.s_next.to_vec());
+                // Of two phases, the first.
+                if all.len() == first + 1 + step.t {
+                    all.push(step.s_next.to_vec());
+                }
                 Ok(())
             })?;
         }

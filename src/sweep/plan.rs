@@ -60,13 +60,15 @@ pub struct Planned {
 pub const MOST_RUNS: usize = 100_000;
 
 /// Keys whose value a run's name always shows.
-const NAMED: [&str; 9] = [
+const NAMED: [&str; 11] = [
     "network.psi",
     "network.time",
+    "settle.order",
+    "settle.solver",
+    "settle.damping",
     "learning.rule",
-    "learning.damping",
     "learning.sigma_prime",
-    "learning.random_beta",
+    "learning.nudging",
     "training.limit_train",
     "training.limit_test",
     "training.seed",

@@ -180,8 +180,8 @@ const METRICS: [(&str, &str); 3] = [
 
 /// What the table shows of a run's settings: heading and value. The first five are shown unless others are ticked.
 fn settings(config: &Config, data: &str) -> Vec<(&'static str, SettingValue)> {
-    use SettingValue::{Bool, Number, Text};
-    let Config { network, learning, training } = config;
+    use SettingValue::{Number, Text};
+    let Config { network, settle, learning, training } = config;
     let rates: Vec<String> = learning.learning_rates.iter().map(f64::to_string).collect();
     // As it is written in a configuration.
     let word = |value: Result<serde_json::Value, serde_json::Error>| {
@@ -191,11 +191,13 @@ fn settings(config: &Config, data: &str) -> Vec<(&'static str, SettingValue)> {
         ("rule", Text(learning.rule.name().into())),
         ("depth", Number(network.dims.depth() as f64)),
         ("Ψ, °", Number(network.psi)),
-        ("damping", Number(learning.damping)),
+        ("damping", Number(settle.damping)),
+        ("order", Text(settle.order.name().into())),
+        ("solver", word(serde_json::to_value(settle.solver))),
         ("seed", Number(training.seed as f64)),
         ("β", Number(learning.beta)),
-        ("random sign of β", Bool(learning.random_beta)),
-        ("T", Number(learning.T as f64)),
+        ("nudging", Text(learning.nudging.name().into())),
+        ("T", Number(settle.steps as f64)),
         ("K", Number(learning.K as f64)),
         ("η, input side", Number(learning.learning_rates.first().copied().unwrap_or_default())),
         ("all η", Text(rates.join(", "))),

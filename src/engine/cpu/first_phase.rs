@@ -3,9 +3,11 @@
 use super::packing::Weights;
 use super::panels::PanelsMut;
 use super::simd::{Lanes, Real, Vectorized, WIDTH};
-use super::state::{Block, States, all_panels, initial_state};
+use super::state::{Block, States, initial_state, read_and_write};
 use super::step::{Gates, Start, damp, step, sum};
-use crate::model::Model;
+use crate::model::anderson::Anderson;
+use crate::model::dynamics::Layers;
+use crate::model::{Model, Solver};
 
 /// The first phase of a block. Leaves its `settled` states, its `drive` and its `steps`.
 pub struct FirstPhase<'a, T> {
@@ -31,27 +33,35 @@ impl<T: Real> Vectorized<T> for FirstPhase<'_, T> {
         block.load(weights, images, active_pixels);
         let Block { x, drive, settled, steps, .. } = block;
         drive_last_layer::<L>(weights, active_pixels, x, drive);
-        unsettled.begin(weights, drive);
-        for t in 0..settle.steps {
+        unsettled.begin(weights, drive, settle.solver);
+        for sweep in 0..settle.sweeps() {
             let rows = unsettled.images.len();
             if rows == 0 {
                 break;
             }
             unsettled.recent.rotate_left(1);
-            let [_, s, s_next] = &mut unsettled.recent;
-            let s_next = &mut all_panels(weights, s_next);
-            step::<L>(weights, dynamics.activation, &unsettled.drive, &[], s, s_next, Gates::Ignored);
-            if dynamics.damping > 0.0 {
-                damp::<L>(s_next, s, dynamics.damping);
+            for t in 0..settle.order.sweep() {
+                let layers = settle.order.layers(t);
+                let [_, s, s_next] = &mut unsettled.recent;
+                // The first step of a sweep reads what the last sweep left, the second what the first has made of it.
+                let (read, mut s_next) = read_and_write(weights, (t == 0).then_some(s), s_next, layers);
+                let (activation, drive, gates) = (dynamics.activation, &unsettled.drive, Gates::Ignored);
+                step::<L>(weights, activation, drive, &[], &read, layers, &mut s_next, gates);
+                if dynamics.damping > 0.0 {
+                    damp::<L>(&mut s_next, s, layers, dynamics.damping);
+                }
             }
-            *steps += rows;
-            let last = t + 1 == settle.steps;
-            if last || settle.looks_at(t) {
+            *steps += rows * settle.order.sweep();
+            let last = sweep + 1 == settle.sweeps();
+            if last || settle.looks_after(sweep) {
                 for row in (0..rows).rev() {
                     if last || unsettled.change::<L>(weights, row).to_f64() <= settle.tolerance {
                         unsettled.leave(weights, row, settled);
                     }
                 }
+            }
+            if settle.mixes_after(sweep) {
+                unsettled.mix::<L>(weights, settle.order.read_first());
             }
         }
     }
@@ -59,7 +69,7 @@ impl<T: Real> Vectorized<T> for FirstPhase<'_, T> {
 
 /// u = W_x·x + b_N, what the input contributes to layer N.
 #[inline(always)]
-fn drive_last_layer<L: Lanes>(
+pub fn drive_last_layer<L: Lanes>(
     weights: &Weights<L::Elem>,
     active_pixels: &[u32],
     x: &[L::Elem],
@@ -77,14 +87,20 @@ pub struct Unsettled<T> {
     images: Vec<usize>,
     /// Their rows of [`Block::drive`].
     drive: Vec<T>,
-    /// s_{t−2}, s_{t−1} and s_t.
+    /// s before the last two sweeps, before the last, and after it.
     recent: [States<T>; 3],
+    /// Of each image of the block, settled or not; none where sweeps are not accelerated.
+    mixers: Vec<Anderson<T>>,
 }
 
 impl<T: Real> Unsettled<T> {
     /// All images, in their initial state.
-    fn begin(&mut self, weights: &Weights<T>, drive: &[T]) {
+    fn begin(&mut self, weights: &Weights<T>, drive: &[T], solver: Solver) {
         let images = drive.len() / weights.stride(weights.last());
+        if let Solver::Anderson { window } = solver {
+            self.mixers.resize_with(images, || Anderson::new(window));
+            self.mixers.iter_mut().for_each(Anderson::reset);
+        }
         self.images.clear();
         self.images.extend(0..images);
         self.drive.clear();
@@ -94,7 +110,23 @@ impl<T: Real> Unsettled<T> {
         }
     }
 
-    /// The largest |s_t − s_{t−1}| of any neuron of an image.
+    /// Makes of the states of these layers after a sweep what each image's mixer makes of them.
+    #[inline(always)]
+    fn mix<L: Lanes<Elem = T>>(&mut self, weights: &Weights<T>, layers: Layers) {
+        let [_, s, s_next] = &mut self.recent;
+        for (row, &image) in self.images.iter().enumerate() {
+            let place = |n: usize| row * weights.stride(n)..row * weights.stride(n) + weights.widths[n];
+            let chosen = |n: &usize| layers.contains(*n);
+            let before: Vec<&[T]> = (0..s.len()).filter(chosen).map(|n| &s[n][place(n)]).collect();
+            let mut after: Vec<&mut [T]> = (s_next.iter_mut().enumerate())
+                .filter(|(n, _)| layers.contains(*n))
+                .map(|(n, layer)| &mut layer[place(n)])
+                .collect();
+            self.mixers[image].mix(&before, &mut after);
+        }
+    }
+
+    /// The largest change of any neuron of an image in the last sweep.
     #[inline(always)]
     fn change<L: Lanes<Elem = T>>(&self, weights: &Weights<T>, row: usize) -> T {
         let [_, s, s_next] = &self.recent;

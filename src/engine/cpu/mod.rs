@@ -174,6 +174,7 @@ impl<T: Real> Engine for Fused<T> {
         let weights = |c: &Connection<T>| (c.matrix.from * c.matrix.to) as f64;
         let batch = self.blocks.iter().map(|b| b.rows).sum::<usize>();
         let (images, steps) = (report.images as f64, self.protocol.second_steps as f64);
+        let (order, branches) = (self.model.settle.order, self.protocol.nudging.signs().len() as f64);
         let last = self.weights.last();
         let hidden = self.weights.widths[last] as f64;
         let pixels_seen = self.pixels_seen as f64;
@@ -185,7 +186,9 @@ impl<T: Real> Engine for Fused<T> {
         for connection in &self.weights.between {
             let terms = if self.model.tied { 2.0 } else { 1.0 };
             let update = terms * images * weights(connection);
-            first += report.steps as f64 * weights(connection);
+            let moves = |t: &usize| order.layers(*t).contains(connection.to);
+            let steps = (0..self.protocol.second_steps).filter(moves).count() as f64;
+            first += report.steps as f64 / order.sweep() as f64 * weights(connection);
             second += images * steps * weights(connection);
             second += if gram::telescopes(self.model.tied, self.schedule, &connection.matrix, batch) {
                 let both = (connection.matrix.from + connection.matrix.to) as f64;
@@ -196,7 +199,7 @@ impl<T: Real> Engine for Fused<T> {
                 steps * update
             };
         }
-        MultiplyAdds { first, second }
+        MultiplyAdds { first, second: branches * second }
     }
 
     fn parameters(&self) -> Result<Parameters> {

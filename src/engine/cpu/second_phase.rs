@@ -1,16 +1,17 @@
 //! The second (nudged) phase of all blocks, and what the rule makes of it.
 
+use super::first_phase::drive_last_layer;
 use super::gemm::Term;
 use super::gram::{Gram, change_grams, input_gram, telescopes};
 use super::packing::{Connection, PackedMatrix, Weights};
 use super::panels::PanelsMut;
 use super::simd::{Lanes, Real, Simd, Vectorized, WIDTH};
-use super::state::{Block, Move, MoveMut};
+use super::state::{Block, End, Move, MoveMut, all};
 use super::step::{Gates, damp, step};
 use super::update::{accumulate, add_to_bias, change_terms, outer, worth_sharing};
 use crate::learning::{Protocol, Schedule, SigmaPrime};
 use crate::model::Model;
-use crate::model::dynamics::Dynamics;
+use crate::model::dynamics::{Dynamics, Layers};
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -39,26 +40,78 @@ pub struct SecondPhase<'a, T> {
 }
 
 impl<T: Real> SecondPhase<'_, T> {
-    /// Runs it, and changes the weights.
+    /// Runs all [branches](crate::learning::Lesson::branches) of it, and changes the weights.
     pub fn run(mut self) {
-        let images = self.labels.len();
-        let sigma_prime = self.protocol.sigma_prime;
-        // c_n = η_n/(βB)
-        let c: Vec<T> = (self.protocol.learning_rates.iter())
-            .map(|eta| T::from_f64(eta / (self.beta * images as f64)))
-            .collect();
-        for (block, first) in self.blocks.iter_mut().zip(self.moves.iter_mut()) {
-            block.begin_second_phase(first, sigma_prime);
+        let signs = self.protocol.nudging.signs();
+        let size = self.beta;
+        // What the weights between layers will have learnt when the phase is over, and where its first branch led.
+        let zeros = |c: &Connection<T>| PackedMatrix::zeros(c.matrix.from, c.matrix.to);
+        let mut total: Vec<PackedMatrix<T>> = match self.schedule {
+            Schedule::Sum => self.weights.between.iter().map(zeros).collect(),
+            Schedule::Whole | Schedule::Continual => Vec::new(),
+        };
+        let mut first: Option<Vec<End<T>>> = None;
+        for (branch, sign) in signs.iter().enumerate() {
+            self.beta = sign * size;
+            let c = self.factors();
+            for (block, first) in self.blocks.iter_mut().zip(self.moves.iter_mut()) {
+                block.begin_second_phase(first, self.protocol.sigma_prime);
+            }
+            match self.schedule {
+                Schedule::Whole => self.steps_with_fixed_weights(),
+                Schedule::Sum => self.steps_that_add_up(&c, &mut total),
+                Schedule::Continual => {
+                    if branch > 0 {
+                        self.drive_anew();
+                    }
+                    self.steps_that_learn(&c);
+                }
+            }
+            // A continual rule learns in each branch, the others once from all of them.
+            if branch + 1 < signs.len() && self.schedule != Schedule::Continual {
+                first = Some(self.blocks.iter().map(Block::end).collect());
+                continue;
+            }
+            self.take_the_whole_phase(first.as_deref());
+            self.learn_once(&self.factors_of_the_whole(first.is_some()));
         }
-        match self.schedule {
-            Schedule::Whole => self.steps_with_fixed_weights(),
-            Schedule::Sum => self.steps_that_add_up(&c),
-            Schedule::Continual => self.steps_that_learn(&c),
+        for (connection, total) in self.weights.between.iter_mut().zip(&total) {
+            for (w, &total) in connection.matrix.panels.iter_mut().zip(&total.panels) {
+                *w += total;
+            }
         }
-        for (block, step) in self.blocks.iter_mut().zip(self.moves.iter_mut()) {
-            block.whole_phase(step, sigma_prime);
+    }
+
+    /// c_n = η_n/(βB), by layer.
+    fn factors(&self) -> Vec<T> {
+        let images = self.labels.len() as f64;
+        let layers = 0..self.protocol.learning_rates.len();
+        layers.map(|n| T::from_f64(self.protocol.rate_of_a_branch(n) / (self.beta * images))).collect()
+    }
+
+    /// The same for the step that stands for the whole phase, or with `two` branches for the difference of their ends:
+    /// c·(s_K − s_*) with β less c·(s_K − s_*) with −β is then c·(s_K − s_K), with the sign of the first.
+    fn factors_of_the_whole(&self, two: bool) -> Vec<T> {
+        let sign = T::from_f64(if two { -1.0 } else { 1.0 });
+        self.factors().into_iter().map(|c| sign * c).collect()
+    }
+
+    /// Makes the whole phase of each block one step; of two branches, from the end of the second to that of the first.
+    fn take_the_whole_phase(&mut self, first: Option<&[End<T>]>) {
+        for (i, (block, step)) in self.blocks.iter_mut().zip(self.moves.iter_mut()).enumerate() {
+            block.whole_phase(step, self.protocol.sigma_prime, first.map(|ends| &ends[i]));
         }
-        self.learn_once(&c);
+    }
+
+    /// The drive of every block with the weights as they are now.
+    fn drive_anew(&mut self) {
+        let (simd, weights) = (self.simd, &*self.weights);
+        let run = |block: &mut Block<T>| T::run(simd, Drive { block, weights });
+        if self.blocks.len() > 1 && rayon::current_num_threads() > 1 {
+            self.blocks.par_iter_mut().for_each(run);
+        } else {
+            self.blocks.iter_mut().for_each(run);
+        }
     }
 
     /// The factor of the learning rate of the bias of layer N.
@@ -85,13 +138,15 @@ impl<T: Real> SecondPhase<'_, T> {
     /// EP: all steps, where no weight changes between them, each block for itself.
     fn steps_with_fixed_weights(&mut self) {
         let Self { simd, beta, protocol, rows, labels, .. } = *self;
-        let (weights, dynamics) = (&*self.weights, &self.model.dynamics);
+        let (weights, dynamics, order) = (&*self.weights, &self.model.dynamics, self.model.settle.order);
         let (parts, sigma_prime, beta) = (&weights.panels(1), SigmaPrime::Ignored, T::from_f64(beta));
         let run = |((block, step), labels): ((&mut Block<T>, &mut Move<T>), &[u8])| {
-            for _ in 0..protocol.second_steps {
+            for t in 0..protocol.second_steps {
+                let layers = order.layers(t);
+                step.layers = layers;
                 for step in step.split(weights, parts) {
                     let blocks = &mut [Nudged { block, labels, more: &[], step }];
-                    T::run(simd, NudgedStep { blocks, weights, dynamics, sigma_prime, beta });
+                    T::run(simd, NudgedStep { blocks, weights, dynamics, layers, sigma_prime, beta });
                 }
                 block.advance(step, sigma_prime);
             }
@@ -105,23 +160,16 @@ impl<T: Real> SecondPhase<'_, T> {
     }
 
     /// VF: all steps, and the sum of their updates of the weights between layers.
-    fn steps_that_add_up(&mut self, c: &[T]) {
-        let zeros = |c: &Connection<T>| PackedMatrix::zeros(c.matrix.from, c.matrix.to);
-        let mut total: Vec<PackedMatrix<T>> = self.weights.between.iter().map(zeros).collect();
+    fn steps_that_add_up(&mut self, c: &[T], total: &mut [PackedMatrix<T>]) {
         let parts = self.parts();
-        for _ in 0..self.protocol.second_steps {
-            self.nudged_step(&[], &parts);
+        for t in 0..self.protocol.second_steps {
+            self.nudged_step(t, &[], &parts);
             for (total, connection) in total.iter_mut().zip(&self.weights.between) {
                 let change =
                     change_terms(self.model.tied, self.blocks, self.moves, connection.from, connection.to);
                 accumulate(self.simd, total, None, &change, c[connection.layer()]);
             }
             self.advance();
-        }
-        for (connection, total) in self.weights.between.iter_mut().zip(&total) {
-            for (w, &total) in connection.matrix.panels.iter_mut().zip(&total.panels) {
-                *w += total;
-            }
         }
     }
 
@@ -130,10 +178,12 @@ impl<T: Real> SecondPhase<'_, T> {
         let (parts, last) = (self.parts(), self.weights.last());
         let mut grams = vec![input_gram(self.simd, self.weights, self.blocks, c[last], self.last_bias())];
         let telescoping: Vec<bool> = self.weights.between.iter().map(|c| self.telescopes(c)).collect();
-        for _ in 0..self.protocol.second_steps {
+        for t in 0..self.protocol.second_steps {
             grams.truncate(1);
-            let changing: Vec<&Connection<T>> =
-                self.weights.between.iter().filter(|connection| self.telescopes(connection)).collect();
+            let layers = self.model.settle.order.layers(t);
+            let changing: Vec<&Connection<T>> = (self.weights.between.iter())
+                .filter(|connection| layers.contains(connection.to) && self.telescopes(connection))
+                .collect();
             let (simd, weights, blocks) = (self.simd, &*self.weights, &*self.blocks);
             let change = |connection: &&Connection<T>| {
                 change_grams(simd, weights, blocks, connection, c[connection.layer()])
@@ -143,7 +193,7 @@ impl<T: Real> SecondPhase<'_, T> {
             } else {
                 grams.extend(changing.iter().flat_map(change));
             }
-            self.nudged_step(&grams, &parts);
+            self.nudged_step(t, &grams, &parts);
             let between = self.weights.between.iter_mut().zip(&telescoping);
             for (connection, _) in between.filter(|(_, telescopes)| !**telescopes) {
                 let change =
@@ -192,9 +242,10 @@ impl<T: Real> SecondPhase<'_, T> {
         accumulate(simd, &mut weights.input, Some(&blocks[0].active_pixels), &change, c[last]);
     }
 
-    /// One step on every block: each thread some panels of all layers, the same as in [`accumulate`], so that
+    /// Step `t` on every block: each thread some panels of all layers, the same as in [`accumulate`], so that
     /// weights stay in its cache.
-    fn nudged_step(&mut self, grams: &[Gram<T>], parts: &[Vec<Range<usize>>]) {
+    fn nudged_step(&mut self, t: usize, grams: &[Gram<T>], parts: &[Vec<Range<usize>>]) {
+        let layers = self.model.settle.order.layers(t);
         let (simd, beta, sigma_prime) = (self.simd, T::from_f64(self.beta), self.protocol.sigma_prime);
         let (weights, dynamics, blocks) = (&*self.weights, &self.model.dynamics, &*self.blocks);
         let (images, rows) = (self.labels.len(), self.rows);
@@ -204,12 +255,13 @@ impl<T: Real> SecondPhase<'_, T> {
             parts.iter().map(|_| Vec::with_capacity(blocks.len())).collect();
         let of_blocks = blocks.iter().zip(self.moves.iter_mut()).zip(self.labels.chunks(rows)).zip(&more);
         for (((block, step), labels), more) in of_blocks {
+            step.layers = layers;
             for (share, step) in shares.iter_mut().zip(step.split(weights, parts)) {
                 share.push(Nudged { block, labels, more, step });
             }
         }
         let run = |blocks: &mut Vec<Nudged<T>>| {
-            T::run(simd, NudgedStep { blocks, weights, dynamics, sigma_prime, beta });
+            T::run(simd, NudgedStep { blocks, weights, dynamics, layers, sigma_prime, beta });
         };
         if shares.len() > 1 {
             shares.par_iter_mut().for_each(run);
@@ -244,6 +296,20 @@ fn gram_terms<'a, T: Real>(
     terms
 }
 
+/// u_0 of a block, with the weights as they are.
+struct Drive<'a, T> {
+    block: &'a mut Block<T>,
+    weights: &'a Weights<T>,
+}
+
+impl<T: Real> Vectorized<T> for Drive<'_, T> {
+    #[inline(always)]
+    fn run<L: Lanes<Elem = T>>(self) {
+        let Block { active_pixels, x, drive, .. } = self.block;
+        drive_last_layer::<L>(self.weights, active_pixels, x, drive);
+    }
+}
+
 /// Some panels of a block in a step of the second phase.
 struct Nudged<'a, T> {
     /// The block, with s_t.
@@ -263,6 +329,8 @@ struct NudgedStep<'n, 'a, T> {
     weights: &'n Weights<T>,
     /// F.
     dynamics: &'n Dynamics,
+    /// Which layers it updates.
+    layers: Layers,
     /// How Δs is gated.
     sigma_prime: SigmaPrime,
     /// β.
@@ -272,7 +340,7 @@ struct NudgedStep<'n, 'a, T> {
 impl<T: Real> Vectorized<T> for NudgedStep<'_, '_, T> {
     #[inline(always)]
     fn run<L: Lanes<Elem = T>>(self) {
-        let Self { blocks, weights, dynamics, sigma_prime, beta } = self;
+        let Self { blocks, weights, dynamics, layers, sigma_prime, beta } = self;
         for Nudged { block, labels, more, step: MoveMut { s_next, delta, delta_feedback } } in blocks {
             let s = &block.s;
             let gates = match sigma_prime {
@@ -280,13 +348,16 @@ impl<T: Real> Vectorized<T> for NudgedStep<'_, '_, T> {
                 SigmaPrime::Full => Gates::Full(delta),
                 SigmaPrime::Partial => Gates::Partial(delta, delta_feedback),
             };
-            step::<L>(weights, dynamics.activation, &block.drive, more, s, s_next, gates);
-            nudge(&mut s_next[0], &s[0], labels, weights.widths[0], beta);
+            step::<L>(weights, dynamics.activation, &block.drive, more, &all(s), layers, s_next, gates);
+            if layers.contains(0) {
+                nudge(&mut s_next[0], &s[0], labels, weights.widths[0], beta);
+            }
             if dynamics.damping > 0.0 {
-                damp::<L>(s_next, s, dynamics.damping);
+                damp::<L>(s_next, s, layers, dynamics.damping);
             }
             let gated = sigma_prime != SigmaPrime::Ignored;
-            for (n, (next, s)) in s_next.iter().zip(s).enumerate() {
+            let moved = s_next.iter().zip(s).enumerate().filter(|(n, _)| layers.contains(*n));
+            for (n, (next, s)) in moved {
                 store_change::<L>(next, s, gated, &mut delta[n]);
                 if let Some(delta) = delta_feedback.get_mut(n).filter(|_| n > 0) {
                     store_change::<L>(next, s, gated, delta);

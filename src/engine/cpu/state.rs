@@ -5,6 +5,7 @@ use super::panels::PanelsMut;
 use super::simd::Real;
 use crate::engine::{Report, larger};
 use crate::learning::SigmaPrime;
+use crate::model::dynamics::Layers;
 use std::ops::{Range, RangeInclusive};
 
 /// How many images make a block, at the least and at the most. Fewer would wait for the weights to stream by.
@@ -22,9 +23,30 @@ pub fn initial_state<T: Real>(weights: &Weights<T>, rows: usize, states: &mut St
     }
 }
 
-/// All panels of all layers, to be written.
-pub fn all_panels<'a, T: Real>(weights: &Weights<T>, states: &'a mut States<T>) -> Vec<PanelsMut<'a, T>> {
-    states.iter_mut().enumerate().map(|(n, layer)| PanelsMut::whole(layer, weights.stride(n))).collect()
+/// All panels of these layers of `s_next`, to be written, and what is to be read for that: `s`, or where there is none the
+/// other layers of `s_next` themselves. Layers that are not to be read or written are empty.
+pub fn read_and_write<'a, T: Real>(
+    weights: &Weights<T>,
+    s: Option<&'a States<T>>,
+    s_next: &'a mut States<T>,
+    layers: Layers,
+) -> (Vec<&'a [T]>, Vec<PanelsMut<'a, T>>) {
+    let split = s_next.iter_mut().enumerate().map(|(n, layer)| -> (&[T], &mut [T]) {
+        match (s, layers.contains(n)) {
+            (Some(s), true) => (&s[n], layer),
+            (Some(s), false) => (&s[n], &mut []),
+            (None, true) => (&[], layer),
+            (None, false) => (layer, &mut []),
+        }
+    });
+    let (read, write): (Vec<&[T]>, Vec<&mut [T]>) = split.unzip();
+    let panels = write.into_iter().enumerate().map(|(n, layer)| PanelsMut::whole(layer, weights.stride(n)));
+    (read, panels.collect())
+}
+
+/// All layers, to be read.
+pub fn all<T>(states: &States<T>) -> Vec<&[T]> {
+    states.iter().map(|layer| &layer[..]).collect()
 }
 
 /// The panels of all layers for each part, which has a range of panels of every layer; nothing for states of no layers.
@@ -54,7 +76,7 @@ pub struct Block<T> {
     pub x: Vec<T>,
     /// u_0 = W_x·x + b_N as the second phase begins, (rows, stride(N)).
     pub drive: Vec<T>,
-    /// s_{T−2}, s_{T−1} and s_T = s_* of the first phase.
+    /// s before the last two sweeps of the first phase, before the last, and after it, which is s_*.
     pub settled: [States<T>; 3],
     /// Σ steps of the first phase over the images.
     pub steps: usize,
@@ -66,6 +88,11 @@ pub struct Block<T> {
 }
 
 impl<T: Real> Block<T> {
+    /// Where the second phase has led.
+    pub fn end(&self) -> End<T> {
+        End { s: self.s.clone(), drift: self.drift.clone() }
+    }
+
     /// Takes in images that have no other than these pixels, and sizes everything for so many.
     pub fn load(&mut self, weights: &Weights<T>, images: &[u8], active_pixels: &[u32]) {
         let width = weights.input.from;
@@ -101,6 +128,7 @@ impl<T: Real> Block<T> {
     /// Begins the second (nudged) phase at s_0 = s_*.
     pub fn begin_second_phase(&mut self, first: &mut Move<T>, sigma_prime: SigmaPrime) {
         self.s.clone_from(&self.settled[2]);
+        first.layers = Layers::All;
         first.s_next.clone_from(&self.s);
         first.delta.clone_from(&self.s);
         first.delta_feedback.clear();
@@ -112,31 +140,55 @@ impl<T: Real> Block<T> {
 
     /// Makes s_{t+1} the state, and adds the step to the drift.
     pub fn advance(&mut self, step: &mut Move<T>, sigma_prime: SigmaPrime) {
-        std::mem::swap(&mut self.s, &mut step.s_next);
-        if sigma_prime == SigmaPrime::Ignored {
-            let last = self.s.len() - 1;
-            subtract(&mut self.drift[last], &self.s[last], &self.settled[2][last]);
-        } else {
-            for (drift, delta) in self.drift.iter_mut().zip(&step.delta) {
-                for (drift, &delta) in drift.iter_mut().zip(delta) {
+        let last = self.s.len() - 1;
+        for n in (0..=last).filter(|&n| step.layers.contains(n)) {
+            std::mem::swap(&mut self.s[n], &mut step.s_next[n]);
+            if sigma_prime == SigmaPrime::Ignored {
+                if n == last {
+                    subtract(&mut self.drift[last], &self.s[last], &self.settled[2][last]);
+                }
+            } else {
+                for (drift, &delta) in self.drift[n].iter_mut().zip(&step.delta[n]) {
                     *drift += delta;
                 }
             }
         }
     }
 
-    /// Makes the whole second phase, from s_* to s_K, one step; its gates are those of all its steps.
-    pub fn whole_phase(&mut self, step: &mut Move<T>, sigma_prime: SigmaPrime) {
-        std::mem::swap(&mut self.s, &mut step.s_next);
-        self.s.clone_from(&self.settled[2]);
+    /// Makes the whole second phase, from s_* to s_K, one step; its gates are those of all its steps. Of two phases,
+    /// the second of which began with what `other`, the first, has led to, it is the step from s_K of the second to
+    /// s_K of the first.
+    pub fn whole_phase(&mut self, step: &mut Move<T>, sigma_prime: SigmaPrime, other: Option<&End<T>>) {
+        step.layers = Layers::All;
+        match other {
+            None => {
+                std::mem::swap(&mut self.s, &mut step.s_next);
+                self.s.clone_from(&self.settled[2]);
+            }
+            Some(other) => step.s_next.clone_from(&other.s),
+        }
         if sigma_prime != SigmaPrime::Ignored {
             step.delta.clone_from(&self.drift);
+            for (delta, other) in
+                step.delta.iter_mut().flatten().zip(other.iter().flat_map(|o| o.drift.iter().flatten()))
+            {
+                *delta = *other - *delta;
+            }
             return;
         }
         for ((delta, next), s) in step.delta.iter_mut().zip(&step.s_next).zip(&self.s) {
             subtract(delta, next, s);
         }
     }
+}
+
+/// Where a second phase has led a block.
+#[derive(Default)]
+pub struct End<T> {
+    /// s_K.
+    s: States<T>,
+    /// [`Block::drift`].
+    drift: States<T>,
 }
 
 /// The largest |s − before| of any neuron of an image, or NaN where one of them is.
@@ -167,8 +219,9 @@ fn subtract<T: Real>(out: &mut [T], a: &[T], b: &[T]) {
 }
 
 /// What a step of the second phase writes.
-#[derive(Default)]
 pub struct Move<T> {
+    /// The layers that it moves. Of others nothing below means anything.
+    pub layers: Layers,
     /// s_{t+1}.
     pub s_next: States<T>,
     /// Δs = s_{t+1} − s_t as the forward connections into each layer learn from it, gated as
@@ -176,6 +229,13 @@ pub struct Move<T> {
     pub delta: States<T>,
     /// The same for the feedback connections into each layer; empty where it is `delta`.
     pub delta_feedback: States<T>,
+}
+
+impl<T> Default for Move<T> {
+    fn default() -> Self {
+        let (s_next, delta, delta_feedback) = Default::default();
+        Self { layers: Layers::All, s_next, delta, delta_feedback }
+    }
 }
 
 /// Some panels of every layer of a [`Move`], for one thread to write.
@@ -203,7 +263,7 @@ impl<T: Real> Move<T> {
         weights: &Weights<T>,
         parts: &[Vec<Range<usize>>],
     ) -> impl Iterator<Item = MoveMut<'a, T>> + use<'a, T> {
-        let Self { s_next, delta, delta_feedback } = self;
+        let Self { s_next, delta, delta_feedback, .. } = self;
         let [s_next, delta, delta_feedback] =
             [s_next, delta, delta_feedback].map(|states| split_panels(weights, states, parts));
         (s_next.into_iter().zip(delta).zip(delta_feedback)).map(|((s_next, delta), delta_feedback)| MoveMut {

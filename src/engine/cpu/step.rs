@@ -6,6 +6,7 @@ use super::panels::PanelsMut;
 use super::simd::{Lanes, WIDTH};
 use super::state::States;
 use crate::model::activation::Activation;
+use crate::model::dynamics::Layers;
 use std::ops::Range;
 
 /// What the rows of a sum begin with.
@@ -96,8 +97,8 @@ pub enum Gates<'p, 'a, T> {
     Partial(&'p mut [PanelsMut<'a, T>], &'p mut [PanelsMut<'a, T>]),
 }
 
-/// F(x, s, θ) for a block: every layer from the one before, all at once; of each layer the panels of `s_next`, which
-/// are those of the gates.
+/// F(x, s, θ) for a block: these layers, all at once; of each layer the panels of `s_next`, which are those of the
+/// gates. What the panels of other layers hold stays. `s` are the states of the layers next to them.
 ///
 /// `drive` is what the input contributes to layer N; `more` are further terms, by layer, which count as forward.
 #[inline(always)]
@@ -106,17 +107,22 @@ pub fn step<L: Lanes>(
     activation: Activation,
     drive: &[L::Elem],
     more: &[Vec<Term<L::Elem>>],
-    s: &States<L::Elem>,
+    s: &[&[L::Elem]],
+    layers: Layers,
     s_next: &mut [PanelsMut<L::Elem>],
     mut gates: Gates<L::Elem>,
 ) {
     let last = weights.last();
     let mut connections = weights.between.iter().peekable();
     for (n, out) in s_next.iter_mut().enumerate() {
+        if !layers.contains(n) {
+            while connections.next_if(|c| c.to == n).is_some() {}
+            continue;
+        }
         let mut terms = more.get(n).cloned().unwrap_or_default();
         let mut feedback = None;
         while let Some(c) = connections.next_if(|c| c.to == n) {
-            let term = c.matrix.times(&s[c.from], weights.stride(c.from));
+            let term = c.matrix.times(s[c.from], weights.stride(c.from));
             match gates {
                 Gates::Partial(..) if c.from < n => feedback = Some(term),
                 _ => terms.push(term),
@@ -187,10 +193,10 @@ fn activate_and_gate_both<L: Lanes>(
     }
 }
 
-/// s' ← damping·s + (1 − damping)·s', in these panels of every layer.
+/// s' ← damping·s + (1 − damping)·s', in these panels of these layers.
 #[inline(always)]
-pub fn damp<L: Lanes>(s_next: &mut [PanelsMut<L::Elem>], s: &States<L::Elem>, damping: f64) {
-    for (next, s) in s_next.iter_mut().zip(s) {
+pub fn damp<L: Lanes>(s_next: &mut [PanelsMut<L::Elem>], s: &States<L::Elem>, layers: Layers, damping: f64) {
+    for (_, (next, s)) in s_next.iter_mut().zip(s).enumerate().filter(|(n, _)| layers.contains(*n)) {
         for row in 0..next.rows() {
             let old = next.row_of(s, row);
             for (next, s) in next.row_mut(row).iter_mut().zip(old) {

@@ -32,6 +32,8 @@ pub fn outer<'a, T>(rows: usize, source: &'a [T], source_stride: usize, destinat
 /// - tied (Eq. 95): s'ⁿ·s'ⁿ⁺¹ᵀ − sⁿ·sⁿ⁺¹ᵀ = Δⁿ·s'ⁿ⁺¹ᵀ + sⁿ·Δⁿ⁺¹ᵀ, the same products in the same
 ///   order in both directions, so that the two packed copies of a tied matrix stay equal to the bit, and
 ///   image by image, so that it does not matter how many make a block.
+///
+/// Layers that the step has not moved have no Δ, and s' = s.
 pub fn change_terms<'a, T: Real>(
     tied: bool,
     blocks: &'a [Block<T>],
@@ -44,16 +46,24 @@ pub fn change_terms<'a, T: Real>(
         let outer = |source: &'a [T], destination: &'a [T]| {
             outer(block.rows, source, source.len() / block.rows, destination)
         };
-        match (tied, from > to) {
-            (false, _) => terms.push(outer(&block.s[from], step.delta(from, to))),
-            (true, true) => {
-                terms.push(outer(&step.s_next[from], &step.delta[to]));
-                more.push(outer(&step.delta[from], &block.s[to]));
+        let moved = |n: usize| step.layers.contains(n);
+        let s_next = |n: usize| if moved(n) { &step.s_next[n] } else { &block.s[n] };
+        if !tied {
+            if moved(to) {
+                terms.push(outer(&block.s[from], step.delta(from, to)));
             }
-            (true, false) => {
-                terms.push(outer(&step.delta[from], &step.s_next[to]));
-                more.push(outer(&block.s[from], &step.delta[to]));
-            }
+            continue;
+        }
+        // Δ of the layer towards the output goes with s' of the other, and that of the other with s.
+        let (of_to, source, of_from, destination) = match from > to {
+            true => (&mut terms, s_next(from), &mut more, &block.s[to]),
+            false => (&mut more, &block.s[from], &mut terms, s_next(to)),
+        };
+        if moved(to) {
+            of_to.push(outer(source, &step.delta[to]));
+        }
+        if moved(from) {
+            of_from.push(outer(&step.delta[from], destination));
         }
     }
     terms.extend(more);
@@ -68,6 +78,9 @@ pub fn accumulate<T: Real>(
     terms: &[Term<T>],
     scale: T,
 ) {
+    if terms.is_empty() {
+        return;
+    }
     let from = matrix.from;
     let panel = from * WIDTH;
     let count = matrix.panels.len() / panel;
@@ -143,8 +156,11 @@ unsafe impl<L: Lanes> Output<L> for AddTo<'_, L> {
     }
 }
 
-/// b_n += scale·Σ Δⁿ over the images.
+/// b_n += scale·Σ Δⁿ over the images, where layer n has moved.
 pub fn add_to_bias<T: Real>(bias: &mut [T], moves: &[Move<T>], n: usize, scale: T) {
+    if !moves.iter().any(|step| step.layers.contains(n)) {
+        return;
+    }
     let mut sum = vec![T::default(); bias.len()];
     for row in moves.iter().flat_map(|step| step.delta[n].chunks_exact(bias.len())) {
         for (sum, &delta) in sum.iter_mut().zip(row) {

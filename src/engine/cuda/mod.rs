@@ -8,11 +8,11 @@
 //!
 //! [`phases.cu`]: https://docs.rs/crate/eqprop/latest/source/src/engine/cuda/phases.cu
 
-use crate::learning::{Protocol, Schedule, SigmaPrime};
+use crate::learning::{Nudging, Protocol, Schedule, SigmaPrime};
 use crate::model::activation::Activation;
 use crate::model::dynamics::{Dynamics, Nudge};
 use crate::model::network::Forward;
-use crate::model::{Model, Parameters};
+use crate::model::{Model, Order, Parameters, Solver};
 use candle_core::{CpuStorage, CustomOp1, D, DType, Layout, Result, Shape, Tensor, bail};
 
 /// The kernel's source.
@@ -43,7 +43,16 @@ pub fn obstacle(model: &Model, protocol: &Protocol, dtype: DType) -> Option<&'st
     [
         (super::fusible(model, protocol), RULES),
         (model.dims.depth() == 1, "runs networks with one hidden layer"),
-        (model.settle.tolerance == 0.0, "runs all T steps: it needs learning.settle_tolerance = 0.0"),
+        (model.settle.tolerance == 0.0, "runs all T steps: it needs settle.tolerance = 0.0"),
+        (
+            model.settle.order == Order::Synchronous,
+            "updates all layers at once: it needs settle.order = \"synchronous\"",
+        ),
+        (model.settle.solver == Solver::Iterate, "iterates plainly: it needs settle.solver = \"iterate\""),
+        (
+            protocol.nudging != Nudging::Centered,
+            "nudges once: it needs learning.nudging = \"positive\" or \"random\"",
+        ),
         (
             protocol.sigma_prime == SigmaPrime::Ignored,
             "has no σ′ in the updates: it needs learning.sigma_prime = \"ignored\"",
