@@ -5,19 +5,24 @@
 
 use candle_core::{DType, Device};
 use criterion::{Criterion, criterion_group, criterion_main};
-use eqprop::config::{Choices, Config, Resolved};
+use eqprop::config::{Choices, Config, Resolved, parse_value};
 use eqprop::data::Batch;
 use eqprop::data::glyphs;
 use eqprop::engine::{self, EngineKind, plain};
 use eqprop::learning::Rule;
 use eqprop::model::activation::Activation;
-use eqprop::model::dynamics::{Dynamics, Nudge, Time};
+use eqprop::model::dynamics::{Dynamics, Layers, Nudge, Time};
 use eqprop::model::network::{Dims, Init, Parameters};
 use eqprop::reference::bptt::bptt;
 use std::time::{Duration, Instant};
 
-fn config(rule: Rule, depth: usize) -> Config {
-    let choices = Choices { algo: Some(rule), depth: Some(depth), ..Choices::default() };
+fn config(rule: Rule, depth: usize, settings: &[&str]) -> Config {
+    let flag = |setting: &&str| {
+        let (key, value) = setting.split_once('=').unwrap();
+        ("--set".into(), key.into(), parse_value(value))
+    };
+    let flags = settings.iter().map(flag).collect();
+    let choices = Choices { algo: Some(rule), depth: Some(depth), flags, ..Choices::default() };
     Resolved::new(&choices).unwrap().config
 }
 
@@ -30,10 +35,18 @@ fn phases(c: &mut Criterion) {
     let data = glyphs::dataset();
     let mut batch = Batch::default();
     data.train.gather(&(0..20).collect::<Vec<u32>>(), &mut batch);
+    let alternating = ["settle.order=alternating"];
+    let anderson = ["settle.order=alternating", "settle.solver=anderson", "settle.tolerance=5e-7"];
+    let ways: [(EngineKind, &str, &[&str]); 4] = [
+        (EngineKind::Fused, "fused", &[]),
+        (EngineKind::Fused, "fused, alternating", &alternating),
+        (EngineKind::Fused, "fused, alternating, anderson", &anderson),
+        (EngineKind::Plain, "plain", &[]),
+    ];
     for depth in [1, 2] {
         for rule in [Rule::EP, Rule::CEP, Rule::VF, Rule::CVF] {
-            let config = config(rule, depth);
-            for (kind, name) in [(EngineKind::Fused, "fused"), (EngineKind::Plain, "plain")] {
+            for (kind, name, settings) in ways {
+                let config = config(rule, depth, settings);
                 let (model, protocol) = (config.model(), config.protocol());
                 let mut engine =
                     engine::build(kind, model, protocol, parameters(&config), &Device::Cpu).unwrap();
@@ -70,7 +83,7 @@ fn references(c: &mut Criterion) {
     let x = plain::images(&batch, DType::F32, &Device::Cpu).unwrap();
     let target = plain::one_hot(&batch, 10, DType::F32, &Device::Cpu).unwrap();
     for depth in [1, 2] {
-        let config = config(Rule::CVF, depth);
+        let config = config(Rule::CVF, depth, &[]);
         let (model, theta, steps) = (config.model(), parameters(&config), config.learning.K);
         let mut group = c.benchmark_group(format!("reference-{depth}h"));
         group.sample_size(10);

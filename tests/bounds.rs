@@ -36,7 +36,7 @@ fn impossible_sizes_are_refused_with_their_bounds() {
         ("training.epochs", &huge, "1000000"),
         ("training.keep_checkpoints", &huge, "1000000"),
         ("training.angle_minibatches", &huge, "10000"),
-        ("learning.T", &huge, "100000"),
+        ("settle.steps", &huge, "100000"),
         ("learning.K", &huge, "100000"),
         ("network.dims", "[64, 9223372036854775807, 4]", "1000000 neurons"),
         ("network.dims", "[64, 1000000, 1000000, 4]", "weights and biases"),
@@ -77,7 +77,7 @@ fn a_sweep_of_too_many_runs_is_refused() {
     let list: Vec<String> = (1..=10_000).map(|i| i.to_string()).collect();
     let list = list.join(", ");
     let text = format!(
-        "title = 't'\ngrid.training.seed = [{list}]\n[[rows]]\nconfig = 'ep-1h'\ngrid.learning.T = [{list}]\ngrid.learning.K = [{list}]\n"
+        "title = 't'\ngrid.training.seed = [{list}]\n[[rows]]\nconfig = 'ep-1h'\ngrid.settle.steps = [{list}]\ngrid.learning.K = [{list}]\n"
     );
     fs::write(place.path("s.toml"), text).unwrap();
     let arguments = ["sweep", "--config", "s.toml", "--data-dir", "data", "--dry-run"];

@@ -139,8 +139,25 @@ fn wrong_choices_name_key_place_and_remedy() {
     fails(&place, &["config", "--algo", "ep", "--psi", "45"], 2, &["network.psi", "--psi", "ties"]);
     fails(&place, &["config", "--algo", "ep", "--config", "ep-1h"], 2, &["--config", "--algo"]);
     fails(&place, &["config", "--config", "nosuch.toml"], 1, &["nosuch.toml", "presets"]);
-    fails(&place, &train(&["--set", "learning.T=0"]), 2, &["learning.T = 0", "--set", "at least 1"]);
-    fails(&place, &train(&["--set", "learning.tau=1"]), 2, &["learning.tau", "learning.T"]);
+    fails(&place, &train(&["--set", "settle.steps=0"]), 2, &["settle.steps = 0", "--set", "at least 1"]);
+    // A key that has another name now still works, and the error says which it is.
+    fails(
+        &place,
+        &train(&["--set", "learning.T=0"]),
+        2,
+        &["settle.steps = 0", "--set learning.T=0", "at least 1"],
+    );
+    let odd = ["--set", "settle.order=alternating", "--set", "settle.steps=31"];
+    fails(&place, &train(&odd), 2, &["settle.steps = 31", "must be even"]);
+    let printed = ["--set", "learning.sigma_prime=ignored", "--set", "learning.authors_code=false"];
+    let real = [&printed[..], &["--set", "settle.order=alternating", "--set", "network.time=real"]].concat();
+    fails(&place, &train(&real), 2, &["settle.order = \"alternating\"", "discrete time", "synchronous"]);
+    let wide = ["--set", "settle.solver=anderson", "--set", "settle.window=9"];
+    fails(&place, &train(&wide), 2, &["settle.window = 9", "from 2 to 5"]);
+    let none =
+        [&printed[..], &["--set", "learning.rule=bptt", "--set", "learning.nudging=centered"]].concat();
+    fails(&place, &train(&none), 2, &["learning.nudging = \"centered\"", "leave it out"]);
+    fails(&place, &train(&["--set", "learning.tau=1"]), 2, &["learning.tau", "learning.K"]);
     fails(&place, &train(&["--threads", "0"]), 2, &[]);
     fails(&place, &train(&["--name", "../x"]), 2, &["--name"]);
     fails(&place, &train(&["--set", "network.dims=[49, 24, 4]"]), 1, &["64 pixels", "network.dims"]);
@@ -342,8 +359,14 @@ fn bench_says_how_fast_and_settling_early_saves_steps() {
             "20",
             "--json",
         ];
-        let sizes =
-            ["--set", "network.dims=[64, 24, 4]", "--set", "network.init=fan-in", "--set", "learning.T=100"];
+        let sizes = [
+            "--set",
+            "network.dims=[64, 24, 4]",
+            "--set",
+            "network.init=fan-in",
+            "--set",
+            "settle.steps=100",
+        ];
         let (status, shown, said) = run(&place, &[&small[..], &sizes, more].concat());
         assert_eq!(status, 0, "{said}");
         serde_json::from_str(&shown).unwrap()
@@ -364,7 +387,7 @@ fn bench_says_how_fast_and_settling_early_saves_steps() {
     assert_eq!(full["first_phase_steps"], 100.0);
     for engine in ["fused", "plain"] {
         let engine = format!("training.engine={engine}");
-        let early = bench(&["--set", "learning.settle_tolerance=1e-5", "--set", &engine]);
+        let early = bench(&["--set", "settle.tolerance=1e-5", "--set", &engine]);
         assert!(early["first_phase_steps"].as_f64().unwrap() < 80.0, "{early}");
     }
 }

@@ -12,7 +12,7 @@ use eqprop::learning::Rule;
 use eqprop::model::network::Parameters;
 
 const KERNEL: &str = "training.engine=kernel";
-const ALL_STEPS: &str = "learning.settle_tolerance=0.0";
+const ALL_STEPS: &str = "settle.tolerance=0.0";
 
 fn gpu() -> Option<Device> {
     if !candle_core::utils::cuda_is_available() {
@@ -64,9 +64,9 @@ fn the_first_minibatch_is_the_cpus_within_rounding() {
         (Rule::CVF, 1, &[KERNEL, ALL_STEPS, "network.psi=45", "learning.sigma_prime=ignored"]),
         (Rule::CVF, 1, &["network.psi=45", "learning.sigma_prime=ignored"]),
         (Rule::CVF, 1, &["network.psi=45"]),
-        (Rule::CVF, 1, &["network.psi=45", "learning.settle_tolerance=1e-7"]),
-        (Rule::EP, 2, &["learning.settle_tolerance=0.0"]),
-        (Rule::CVF, 2, &["learning.settle_tolerance=0.0"]),
+        (Rule::CVF, 1, &["network.psi=45", "settle.tolerance=1e-7"]),
+        (Rule::EP, 2, &["settle.tolerance=0.0"]),
+        (Rule::CVF, 2, &["settle.tolerance=0.0"]),
         (Rule::CEP_RESCALED, 1, &[]),
         (Rule::BPTT, 1, &[]),
         (Rule::RBP, 1, &[]),

@@ -198,11 +198,11 @@ fn every_rule_trains_in_both_times() {
                 &set[..],
                 &clamp,
                 &rates,
-                "learning.T=30",
+                "settle.steps=30",
                 "network.epsilon=0.3",
                 "learning.K=10",
                 "learning.beta=0.2",
-                "learning.random_beta=false",
+                "learning.nudging=positive",
             ] {
                 more.extend(["--set", setting]);
             }

@@ -76,7 +76,7 @@ const PRINTED: &str = "learning.sigma_prime=ignored";
 
 fn config(rule: Rule, settings: &[&str]) -> Config {
     let dims = format!("network.dims=[{PIXELS}, {HIDDEN}, {CLASSES}]");
-    let flags = (settings.iter().copied().chain([dims.as_str(), "learning.T=6", "learning.K=4"]))
+    let flags = (settings.iter().copied().chain([dims.as_str(), "settle.steps=6", "learning.K=4"]))
         .map(|setting| {
             let (key, value) = setting.split_once('=').unwrap();
             ("test".to_string(), key.to_string(), parse_value(value))
@@ -132,7 +132,7 @@ fn the_kernel_equals_the_plain_engine() {
         (
             Rule::CVF,
             &[
-                "learning.damping=0.8",
+                "settle.damping=0.8",
                 "network.activation=hard-sigmoid",
                 PRINTED,
                 "learning.authors_code=false",
@@ -150,7 +150,7 @@ fn the_kernel_equals_the_plain_engine() {
         let expected = protocol.rule.learn(&lesson, &mut |_| Ok(())).unwrap();
 
         let kernel = Kernel::for_shape(&model, &protocol, &theta, IMAGES).unwrap();
-        let races = rule == Rule::CVF && config.learning.damping == 0.0 && !config.learning.authors_code;
+        let races = rule == Rule::CVF && config.settle.damping == 0.0 && !config.learning.authors_code;
         let program = emulator(place.path(), if races { &sanitized } else { &plain }, &kernel);
         let launch = |given: &Tensor| emulate(place.path(), &program, &kernel, given);
         let (ours, trained) = kernel.run(&model.dynamics, &protocol, &theta, &x, nudge, launch).unwrap();
@@ -186,12 +186,12 @@ fn the_kernel_is_taken_only_where_it_is_asked_for_and_applies() {
     let mut wrong = Vec::new();
     for (rule, depth, settings, why) in [
         (Rule::CEP, 1, &["training.device=cpu"][..], "runs on a GPU only"),
-        (Rule::EP, 2, &["learning.settle_tolerance=0.0"], "one hidden layer"),
+        (Rule::EP, 2, &["settle.tolerance=0.0"], "one hidden layer"),
         (Rule::CVF, 1, &["learning.sigma_prime=partial"], "learning.sigma_prime = \"ignored\""),
         (Rule::CEP, 1, &["network.time=real"], "discrete time"),
         (Rule::BPTT, 1, &[], "ep, cep, vf and cvf"),
         (Rule::CEP, 1, &["training.dtype=f64"], "float32"),
-        (Rule::CEP, 1, &["learning.settle_tolerance=1e-7"], "learning.settle_tolerance = 0.0"),
+        (Rule::CEP, 1, &["settle.tolerance=1e-7"], "settle.tolerance = 0.0"),
     ] {
         match resolve(rule, depth, settings) {
             Ok(_) => wrong.push(format!("{rule:?} {settings:?} is taken")),
@@ -203,7 +203,7 @@ fn the_kernel_is_taken_only_where_it_is_asked_for_and_applies() {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 
-    let config = resolve(Rule::CEP, 1, &["learning.settle_tolerance=0.0"]).unwrap().config;
+    let config = resolve(Rule::CEP, 1, &["settle.tolerance=0.0"]).unwrap().config;
     let (model, protocol, network) = (config.model(), config.protocol(), &config.network);
     let theta = Parameters::init(&network.dims, network.init, None, 0, DType::F32, &Device::Cpu).unwrap();
     let build = |kind, theta| engine::build(kind, model.clone(), protocol.clone(), theta, &Device::Cpu);

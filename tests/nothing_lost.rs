@@ -253,7 +253,7 @@ fn signals_are_heard_while_angles_are_measured() {
 fn a_second_signal_ends_it_at_once_with_a_word() {
     let place = Place::new();
     // One batch takes longer than the test.
-    let steps = ["--set", "learning.T=100000", "--set", "network.dims=[64, 4000, 4]"];
+    let steps = ["--set", "settle.steps=100000", "--set", "network.dims=[64, 4000, 4]"];
     let slow = [&["--epochs", "2", "--set", "training.angle_minibatches=0"][..], &steps].concat();
     let child = place.process().args(auto(&place, &slow)).stderr(Stdio::piped()).spawn().unwrap();
     wait_for("a checkpoint", || place.path(LAST).is_file());

@@ -80,7 +80,7 @@ fn progress_that_nobody_reads_is_dropped() {
     // Errors have their status whether they are read or not.
     for stderr in [full(), gone()] {
         let wrong =
-            ["config".to_string(), "--algo".into(), "ep".into(), "--set".into(), "learning.T=0".into()];
+            ["config".to_string(), "--algo".into(), "ep".into(), "--set".into(), "settle.steps=0".into()];
         assert_eq!(run(&place, &wrong, Stdio::null(), stderr).0, Some(2));
     }
     // A whole run, as one that was heard.

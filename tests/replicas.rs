@@ -65,13 +65,16 @@ fn a_replica_gets_the_bits_it_would_get_alone() {
         (Rule::CEP, 2, &[]),
         (Rule::VF, 1, &["network.psi=45"]),
         (Rule::CVF, 1, &["network.psi=90", "training.dtype=f64"]),
-        (Rule::CVF, 2, &["learning.damping=0.5"]),
+        (Rule::CVF, 2, &["settle.damping=0.5"]),
         (Rule::CVF, 1, &["learning.sigma_prime=ignored"]),
         (Rule::VF, 2, &["learning.sigma_prime=full"]),
         (Rule::CEP_RESCALED, 1, &[]),
         (Rule::CVF, 1, &["network.time=real", "learning.sigma_prime=ignored", "learning.authors_code=false"]),
         // Replicas settle at different steps.
-        (Rule::CEP, 1, &["learning.settle_tolerance=1e-2"]),
+        (Rule::CEP, 1, &["settle.tolerance=1e-2"]),
+        (Rule::EP, 2, &["settle.order=alternating", "settle.solver=anderson", "settle.tolerance=1e-3"]),
+        (Rule::CVF, 2, &["settle.order=alternating", "learning.nudging=centered"]),
+        (Rule::EP, 1, &["learning.nudging=centered"]),
     ] {
         let config = config(rule, depth, settings);
         let (model, protocol) = (config.model(), config.protocol());
@@ -146,7 +149,7 @@ set.network.dims = [64, 24, 4]
 set.training.epochs = 6
 set.training.checkpoint_every = 3
 set.training.engine = "plain"
-set.learning.T = 40
+set.settle.steps = 40
 grid.training.seed = [0, 1]
 
 [[rows]]

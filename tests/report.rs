@@ -246,7 +246,7 @@ fn a_sweep_that_is_not_the_papers_shows_what_it_varies() {
     let mut runs = Vec::new();
     for (beta, test) in [("0.1", 3.0), ("0.2", 2.0), ("0.5", 30.0)] {
         for seed in 0..2 {
-            let set = [&format!("learning.beta={beta}")[..], "learning.random_beta=true"];
+            let set = [&format!("learning.beta={beta}")[..], "learning.nudging=random"];
             runs.push(run("ep-1h", &set, seed, 10, test + 0.1 * seed as f64));
         }
     }
@@ -256,12 +256,12 @@ fn a_sweep_that_is_not_the_papers_shows_what_it_varies() {
     sweep_of(&place, &runs);
     place.eqprop().args(["report", "s"]).assert().success();
     let table = place.read("s/sweep.csv");
-    let expected = "network,learning.beta,learning.random_beta,n,test,test_std,train,train_std,epochs,unfinished\n\
-                    EP-1h,0.1,true,2,3.05,0.07,1.53,0.04,10,0\n\
-                    EP-1h,0.2,true,2,2.05,0.07,1.02,0.04,10,0\n\
-                    EP-1h,0.5,true,2,30.05,0.07,15.03,0.04,10,0\n\
-                    EP-1h,0.4,false,0,,,,,10,1\n\
-                    EP-1h,0.1,false,1,2.0,,1.0,,30,0\n";
+    let expected = "network,learning.beta,learning.nudging,n,test,test_std,train,train_std,epochs,unfinished\n\
+                    EP-1h,0.1,random,2,3.05,0.07,1.53,0.04,10,0\n\
+                    EP-1h,0.2,random,2,2.05,0.07,1.02,0.04,10,0\n\
+                    EP-1h,0.5,random,2,30.05,0.07,15.03,0.04,10,0\n\
+                    EP-1h,0.4,positive,0,,,,,10,1\n\
+                    EP-1h,0.1,positive,1,2.0,,1.0,,30,0\n";
     assert_eq!(table, expected);
     assert!(!place.path("s/table3.csv").exists(), "nothing of the paper is missing here");
     let page = place.read("s/report.html");
@@ -273,7 +273,7 @@ fn a_sweep_that_is_not_the_papers_shows_what_it_varies() {
     assert_eq!(page.matches("<svg").count(), 1);
     let picture = place.read("s/curves.svg");
     assert!(
-        picture.contains("β = 0.5, random_beta true (n = 2)") && !picture.contains("0.4"),
+        picture.contains("β = 0.5, nudging random (n = 2)") && !picture.contains("0.4"),
         "no line unfinished"
     );
 

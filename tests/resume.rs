@@ -42,8 +42,21 @@ fn resume(place: &Place) -> Command {
 
 #[test]
 fn every_checkpoint_leads_to_the_same_end() {
-    for rule in ["ep", "cep", "vf", "cvf"] {
-        let more = ["--epochs", "2", "--set", "training.keep_checkpoints=0"];
+    const ALTERNATING: &str = "settle.order=alternating";
+    const ANDERSON: &str = "settle.solver=anderson";
+    const CENTERED: &str = "learning.nudging=centered";
+    for (rule, settings) in [
+        ("ep", ["settle.tolerance=1e-3", ALTERNATING, ANDERSON]),
+        ("cep", ["training.engine=plain", ALTERNATING, CENTERED]),
+        ("cep", ["settle.tolerance=1e-3", ALTERNATING, CENTERED]),
+        ("ep", ["settle.tolerance=0.0"; 3]),
+        ("cep", ["settle.tolerance=0.0"; 3]),
+        ("vf", ["settle.tolerance=0.0"; 3]),
+        ("cvf", ["settle.tolerance=0.0"; 3]),
+    ] {
+        let [a, b, c] = settings;
+        let more =
+            ["--epochs", "2", "--set", "training.keep_checkpoints=0", "--set", a, "--set", b, "--set", c];
         let (expected, expected_metrics) = undisturbed(rule, &more);
         let place = Place::new();
         place
@@ -76,7 +89,7 @@ fn every_checkpoint_leads_to_the_same_end() {
 
 #[test]
 fn killed_at_twenty_moments_the_run_ends_in_the_same_bits() {
-    let more = ["--epochs", "60", "--set", "learning.T=400"];
+    let more = ["--epochs", "60", "--set", "settle.steps=400"];
     let begun = Instant::now();
     let (expected, expected_metrics) = undisturbed("cvf", &more);
     let undisturbed_time = begun.elapsed();
@@ -202,14 +215,15 @@ fn more_epochs_go_on_where_the_run_ended() {
 #[test]
 fn the_number_of_threads_does_not_matter_to_the_bits() {
     let place = Place::new();
-    let run = |threads: &str, rule: &str, settling: &str, dims: &str| {
-        let name = format!("{rule}-{settling}-{threads}-{}", dims.len());
-        let settling = format!("learning.settle_tolerance={settling}");
+    let run = |threads: &str, rule: &str, settling: &str, dims: &str, settings: &[&str]| {
+        let name = format!("{rule}-{settling}-{threads}-{}-{}", dims.len(), settings.len());
+        let settling = format!("settle.tolerance={settling}");
         let rates = format!("learning.learning_rates={:?}", vec![0.01; dims.split(',').count() - 1]);
         let dims = format!("network.dims={dims}");
         let more = ["--epochs", "1", "--name", &name, "--set", &settling, "--set", &dims, "--set", &rates];
         // From these weights images settle after different numbers of steps.
-        let more = [&more[..], &["--set", "network.init=glorot"]].concat();
+        let set = settings.iter().flat_map(|setting| ["--set", setting]);
+        let more: Vec<&str> = more.into_iter().chain(["--set", "network.init=glorot"]).chain(set).collect();
         let mut arguments = place.small_run(rule, &more);
         let at = arguments.iter().position(|a| *a == "--threads").unwrap();
         arguments[at + 1] = threads;
@@ -218,20 +232,28 @@ fn the_number_of_threads_does_not_matter_to_the_bits() {
         let header = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
         (bytes[8 + header..].to_vec(), metrics(&place.path(&format!("runs/{name}-data/metrics.jsonl"))))
     };
-    for (rule, settling, dims) in [
-        ("cvf", "0.0", "[64, 24, 4]"),
-        ("cvf", "1e-3", "[64, 24, 4]"),
-        // Wide enough for threads to share the second phase, and the panels not to come out even.
-        ("ep", "0.0", "[64, 272, 272, 4]"),
-        ("cep", "1e-3", "[64, 272, 272, 4]"),
-        ("vf", "0.0", "[64, 272, 272, 4]"),
-        ("cvf", "1e-3", "[64, 272, 272, 4]"),
+    // Wide enough for threads to share the second phase, and the panels not to come out even.
+    let wide = "[64, 272, 272, 4]";
+    let solver: &[&str] =
+        &["settle.order=alternating", "settle.solver=anderson", "learning.nudging=centered"];
+    for (rule, settling, dims, settings) in [
+        ("cvf", "0.0", "[64, 24, 4]", &[][..]),
+        ("cvf", "1e-3", "[64, 24, 4]", &[]),
+        ("ep", "0.0", wide, &[]),
+        ("cep", "1e-3", wide, &[]),
+        ("vf", "0.0", wide, &[]),
+        ("cvf", "1e-3", wide, &[]),
+        ("ep", "1e-3", wide, &solver[..2]),
+        ("cep", "1e-3", wide, solver),
+        ("vf", "1e-3", wide, solver),
+        ("cvf", "1e-3", wide, solver),
     ] {
-        let alone = run("1", rule, settling, dims);
+        let alone = run("1", rule, settling, dims, settings);
         let steps = alone.1[1]["settle/steps"].as_f64().unwrap();
         assert_eq!(steps.fract() != 0.0, settling != "0.0", "{steps} steps");
         for threads in ["2", "3", "4"] {
-            assert!(alone == run(threads, rule, settling, dims), "{rule} {settling} {dims} {threads}");
+            let same = alone == run(threads, rule, settling, dims, settings);
+            assert!(same, "{rule} {settling} {dims} {settings:?} {threads}");
         }
     }
 }

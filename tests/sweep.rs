@@ -14,7 +14,7 @@ title = "small"
 set.network.dims = [64, 24, 4]
 set.training.epochs = 12
 set.training.checkpoint_every = 3
-set.learning.T = 200
+set.settle.steps = 200
 grid.training.seed = [0, 1]
 
 [[rows]]

@@ -67,8 +67,8 @@ pub const OTHER_VARIABLES: [&str; 6] =
 /// Keys without a default.
 const REQUIRED: [&str; 6] = [
     "network.dims",
-    "settle.steps",
     "learning.rule",
+    "settle.steps",
     "learning.K",
     "learning.beta",
     "learning.learning_rates",

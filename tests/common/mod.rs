@@ -73,7 +73,7 @@ impl Place {
             "--set",
             "training.checkpoint_every=3",
             "--set",
-            "learning.random_beta=true",
+            "learning.nudging=random",
         ];
         fixed.into_iter().chain(more.iter().copied()).collect()
     }
