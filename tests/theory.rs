@@ -381,26 +381,44 @@ fn with_full_sigma_prime_the_vector_field_follows_the_gradients_of_a_nonlinear_s
     assert!(full < 2e-3 && ignored > 0.2, "ignored {ignored:.1e}, full {full:.1e}");
 }
 
+/// What a minibatch changes, with this protocol and in this precision.
+fn change(problem: &Problem, protocol: &Protocol, dtype: DType) -> Parameters {
+    let cast = |t: &Tensor| t.to_dtype(dtype).unwrap();
+    let tensors = problem.theta.named().into_iter().map(|(name, t)| (name, cast(t))).collect();
+    let theta = Parameters::from_named(&tensors, &problem.model.dims, true, dtype, &Device::Cpu).unwrap();
+    let (x, target) = (cast(&problem.x), cast(&problem.y));
+    let settled = &problem.model.settle(&theta, &x).unwrap();
+    let nudge = Nudge { target: &target, beta: 0.1.into() };
+    let lesson = Lesson { model: &problem.model, protocol, theta: &theta, x: &x, nudge, settled };
+    let after = protocol.rule.learn(&lesson, &mut |_| Ok(())).unwrap();
+    after.plus(&theta, |_| -1.0).unwrap()
+}
+
 #[test]
 fn tiny_updates_survive_float32() {
     let problem = Problem::new(&[30, 20, 4], DISCRETE, Activation::Sigmoid, Rule::CEP_RESCALED, 6);
-    let run = |dtype: DType| {
-        let cast = |t: &Tensor| t.to_dtype(dtype).unwrap();
-        let tensors = problem.theta.named().into_iter().map(|(name, t)| (name, cast(t))).collect();
-        let theta = Parameters::from_named(&tensors, &problem.model.dims, true, dtype, &Device::Cpu).unwrap();
-        let protocol = Protocol { learning_rates: vec![0.1; 2], ..problem.protocol.clone() };
-        let (x, target) = (cast(&problem.x), cast(&problem.y));
-        let settled = &problem.model.settle(&theta, &x).unwrap();
-        let nudge = Nudge { target: &target, beta: 0.1.into() };
-        let lesson =
-            Lesson { model: &problem.model, protocol: &protocol, theta: &theta, x: &x, nudge, settled };
-        let after = protocol.rule.learn(&lesson, &mut |_| Ok(())).unwrap();
-        after.plus(&theta, |_| -1.0).unwrap()
-    };
-    let (double, single) = (run(DType::F64), run(DType::F32));
+    let protocol = Protocol { learning_rates: vec![0.1; 2], ..problem.protocol.clone() };
+    let (double, single) = (change(&problem, &protocol, DType::F64), change(&problem, &protocol, DType::F32));
     for ((name, a), (_, b)) in double.named().into_iter().zip(single.named()) {
         let off = norm(&(a - b.to_dtype(DType::F64).unwrap()).unwrap()) / norm(a);
         assert!(off < 1e-4, "{name}: the update is off by {off:.1e}");
+    }
+}
+
+/// Algorithm 5: C-EP with the rates η_tiny, whose total update is rescaled by η/η_tiny.
+#[test]
+fn algorithm_5_is_c_ep_with_tiny_rates_rescaled() {
+    let problem = Problem::new(&[30, 20, 4], DISCRETE, Activation::Sigmoid, Rule::CEP, 6);
+    // Not so tiny that rounding would hide what the weights do to the states.
+    let (tiny, rates) = (0.01, [0.5, 0.3]);
+    let with = |rule: Rule, scale: f64| {
+        let learning_rates = rates.iter().map(|rate| scale * rate).collect();
+        change(&problem, &Protocol { rule, tiny, learning_rates, ..problem.protocol.clone() }, DType::F64)
+    };
+    let (rescaled, c_ep) = (with(Rule::CEP_RESCALED, 1.0), with(Rule::CEP, tiny));
+    for ((name, a), (_, b)) in rescaled.named().into_iter().zip(c_ep.named()) {
+        let off = norm(&(a - (b / tiny).unwrap()).unwrap()) / norm(a);
+        assert!(off < 1e-9, "{name}: the update is off by {off:.1e}");
     }
 }
 
