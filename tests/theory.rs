@@ -239,18 +239,20 @@ fn rbp_equals_bptt_once_settled() {
     }
 }
 
+/// The updates, and the changes of the neurons, depart from the gradients in proportion to β.
+fn assert_linear_in_beta(problem: &Problem) {
+    let (at_h, at_half) = (one_sided(problem, 0.02), one_sided(problem, 0.01));
+    for (at_h, at_half) in [(at_h.0, at_half.0), (at_h.1, at_half.1)] {
+        let p = order(at_h, at_half);
+        let time = problem.model.dynamics.time;
+        assert!((p - 1.0).abs() < 0.1 && at_half < 0.2, "{time:?}: order {p:.3} in β, error {at_half:.1e}");
+    }
+}
+
 #[test]
 fn theorem_1_updates_approach_gradients_linearly_in_beta() {
     for time in [DISCRETE, REAL] {
-        let problem = Problem::linear(time, Rule::CEP);
-        let (at_h, at_half) = (one_sided(&problem, 0.02), one_sided(&problem, 0.01));
-        for (at_h, at_half) in [(at_h.0, at_half.0), (at_h.1, at_half.1)] {
-            let p = order(at_h, at_half);
-            assert!(
-                (p - 1.0).abs() < 0.1 && at_half < 0.2,
-                "{time:?}: order {p:.3} in β, error {at_half:.1e}"
-            );
-        }
+        assert_linear_in_beta(&Problem::linear(time, Rule::CEP));
     }
 }
 
@@ -318,15 +320,7 @@ fn lemma_2_continual_updates_add_up_to_ep() {
 #[test]
 fn theorem_9_vector_field_with_a_symmetric_jacobian() {
     for time in [DISCRETE, REAL] {
-        let problem = Problem::linear(time, Rule::CVF);
-        let (at_h, at_half) = (one_sided(&problem, 0.02), one_sided(&problem, 0.01));
-        for (at_h, at_half) in [(at_h.0, at_half.0), (at_h.1, at_half.1)] {
-            let p = order(at_h, at_half);
-            assert!(
-                (p - 1.0).abs() < 0.1 && at_half < 0.2,
-                "{time:?}: order {p:.3} in β, error {at_half:.1e}"
-            );
-        }
+        assert_linear_in_beta(&Problem::linear(time, Rule::CVF));
         // Without symmetry the neurons do not follow the gradients, however small β.
         let mut skew = Problem::linear(time, Rule::CVF);
         if let Some(feedback) = &mut skew.theta.feedback {
@@ -381,8 +375,8 @@ fn with_full_sigma_prime_the_vector_field_follows_the_gradients_of_a_nonlinear_s
     assert!(full < 2e-3 && ignored > 0.2, "ignored {ignored:.1e}, full {full:.1e}");
 }
 
-/// What a minibatch changes, with this protocol and in this precision.
-fn change(problem: &Problem, protocol: &Protocol, dtype: DType) -> Parameters {
+/// What is learnt from a minibatch, Δθ, with this protocol and in this precision.
+fn learnt(problem: &Problem, protocol: &Protocol, dtype: DType) -> Parameters {
     let cast = |t: &Tensor| t.to_dtype(dtype).unwrap();
     let tensors = problem.theta.named().into_iter().map(|(name, t)| (name, cast(t))).collect();
     let theta = Parameters::from_named(&tensors, &problem.model.dims, true, dtype, &Device::Cpu).unwrap();
@@ -398,7 +392,7 @@ fn change(problem: &Problem, protocol: &Protocol, dtype: DType) -> Parameters {
 fn tiny_updates_survive_float32() {
     let problem = Problem::new(&[30, 20, 4], DISCRETE, Activation::Sigmoid, Rule::CEP_RESCALED, 6);
     let protocol = Protocol { learning_rates: vec![0.1; 2], ..problem.protocol.clone() };
-    let (double, single) = (change(&problem, &protocol, DType::F64), change(&problem, &protocol, DType::F32));
+    let (double, single) = (learnt(&problem, &protocol, DType::F64), learnt(&problem, &protocol, DType::F32));
     for ((name, a), (_, b)) in double.named().into_iter().zip(single.named()) {
         let off = norm(&(a - b.to_dtype(DType::F64).unwrap()).unwrap()) / norm(a);
         assert!(off < 1e-4, "{name}: the update is off by {off:.1e}");
@@ -413,7 +407,7 @@ fn algorithm_5_is_c_ep_with_tiny_rates_rescaled() {
     let (tiny, rates) = (0.01, [0.5, 0.3]);
     let with = |rule: Rule, scale: f64| {
         let learning_rates = rates.iter().map(|rate| scale * rate).collect();
-        change(&problem, &Protocol { rule, tiny, learning_rates, ..problem.protocol.clone() }, DType::F64)
+        learnt(&problem, &Protocol { rule, tiny, learning_rates, ..problem.protocol.clone() }, DType::F64)
     };
     let (rescaled, c_ep) = (with(Rule::CEP_RESCALED, 1.0), with(Rule::CEP, tiny));
     for ((name, a), (_, b)) in rescaled.named().into_iter().zip(c_ep.named()) {
