@@ -136,7 +136,7 @@ mod common;
 
 use common::{Place, metrics};
 use eqprop::run::{Interrupt, Resources};
-use eqprop::sweep::{SweepFolder, Tally, work};
+use eqprop::sweep::{State, SweepFolder, Workers};
 use eqprop::telemetry::board::Board;
 use std::fs;
 use std::path::PathBuf;
@@ -170,9 +170,10 @@ fn train_together() {
     let names: Vec<String> = sweep.entries().unwrap().into_iter().map(|entry| entry.name).collect();
     let resources = Resources::new(Some(folder.join("data"))).computing_together();
     let board = Board::new([], names.len());
-    let tally =
-        work(&sweep, names.clone(), &resources, names.len(), &board, &Interrupt::listen().unwrap()).unwrap();
-    assert_eq!((tally.failed, tally.elsewhere), (0, Tally::default().elsewhere));
+    let interrupt = Interrupt::listen().unwrap();
+    let workers = Workers { folder: &sweep, resources: &resources, board: &board, interrupt: &interrupt };
+    workers.train(names.clone(), names.len(), Duration::ZERO).unwrap();
+    assert!(names.iter().all(|name| sweep.state(name).unwrap() == State::Done));
 }
 
 #[test]

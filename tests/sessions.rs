@@ -5,6 +5,9 @@ mod common;
 use common::Place;
 use serde_json::Value;
 use std::fs;
+use std::process::Stdio;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 fn sessions(place: &Place, name: &str) -> Vec<Value> {
     let text = place.read(&format!("runs/{name}/sessions.jsonl"));
@@ -50,6 +53,31 @@ fn every_process_leaves_a_line_and_the_first_surroundings_stay() {
     }
     assert_eq!(lines[2]["vector_instructions"], "Portable");
     assert_eq!(environment(), first);
+}
+
+#[test]
+fn how_far_a_killed_process_came_is_filled_in_by_the_next() {
+    let place = Place::new();
+    let arguments = place.small_run("cep", &["--epochs", "100000", "--name", "r-data"]);
+    let mut child = place.process().args(arguments).stderr(Stdio::null()).spawn().unwrap();
+    let metrics = place.path("runs/r-data/metrics.jsonl");
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !fs::read_to_string(&metrics).is_ok_and(|text| text.lines().count() > 3) {
+        assert!(Instant::now() < deadline, "the run does not begin");
+        sleep(Duration::from_millis(2));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let steps = |line: &Value| (line["from_step"].as_u64(), line["to_step"].as_u64());
+    let killed = sessions(&place, "r-data");
+    assert_eq!(killed.iter().map(steps).collect::<Vec<_>>(), [(Some(0), None)]);
+
+    let epochs = fs::read_to_string(&metrics).unwrap().lines().count() + 2;
+    train(&place, &epochs.to_string(), &[], &[]);
+    let lines: Vec<_> = sessions(&place, "r-data").iter().map(steps).collect();
+    // 12 minibatches an epoch, of which at least two were done.
+    assert!(lines.len() == 2 && lines[0].0 == Some(0) && lines[0].1 >= Some(24), "{lines:?}");
+    assert_eq!(lines[1], (lines[0].1, Some(12 * epochs as u64)));
 }
 
 #[test]

@@ -240,18 +240,20 @@ fn rbp_equals_bptt_once_settled() {
     }
 }
 
+/// The updates, and the changes of the neurons, depart from the gradients in proportion to β.
+fn assert_linear_in_beta(problem: &Problem) {
+    let (at_h, at_half) = (one_sided(problem, 0.02), one_sided(problem, 0.01));
+    for (at_h, at_half) in [(at_h.0, at_half.0), (at_h.1, at_half.1)] {
+        let p = order(at_h, at_half);
+        let time = problem.model.dynamics.time;
+        assert!((p - 1.0).abs() < 0.1 && at_half < 0.2, "{time:?}: order {p:.3} in β, error {at_half:.1e}");
+    }
+}
+
 #[test]
 fn theorem_1_updates_approach_gradients_linearly_in_beta() {
     for time in [DISCRETE, REAL] {
-        let problem = Problem::linear(time, Rule::CEP);
-        let (at_h, at_half) = (one_sided(&problem, 0.02), one_sided(&problem, 0.01));
-        for (at_h, at_half) in [(at_h.0, at_half.0), (at_h.1, at_half.1)] {
-            let p = order(at_h, at_half);
-            assert!(
-                (p - 1.0).abs() < 0.1 && at_half < 0.2,
-                "{time:?}: order {p:.3} in β, error {at_half:.1e}"
-            );
-        }
+        assert_linear_in_beta(&Problem::linear(time, Rule::CEP));
     }
 }
 
@@ -424,15 +426,7 @@ fn lemma_2_continual_updates_add_up_to_ep() {
 #[test]
 fn theorem_9_vector_field_with_a_symmetric_jacobian() {
     for time in [DISCRETE, REAL] {
-        let problem = Problem::linear(time, Rule::CVF);
-        let (at_h, at_half) = (one_sided(&problem, 0.02), one_sided(&problem, 0.01));
-        for (at_h, at_half) in [(at_h.0, at_half.0), (at_h.1, at_half.1)] {
-            let p = order(at_h, at_half);
-            assert!(
-                (p - 1.0).abs() < 0.1 && at_half < 0.2,
-                "{time:?}: order {p:.3} in β, error {at_half:.1e}"
-            );
-        }
+        assert_linear_in_beta(&Problem::linear(time, Rule::CVF));
         // Without symmetry the neurons do not follow the gradients, however small β.
         let mut skew = Problem::linear(time, Rule::CVF);
         if let Some(feedback) = &mut skew.theta.feedback {
@@ -487,26 +481,44 @@ fn with_full_sigma_prime_the_vector_field_follows_the_gradients_of_a_nonlinear_s
     assert!(full < 2e-3 && ignored > 0.2, "ignored {ignored:.1e}, full {full:.1e}");
 }
 
+/// What is learnt from a minibatch, Δθ, with this protocol and in this precision.
+fn learnt(problem: &Problem, protocol: &Protocol, dtype: DType) -> Parameters {
+    let cast = |t: &Tensor| t.to_dtype(dtype).unwrap();
+    let tensors = problem.theta.named().into_iter().map(|(name, t)| (name, cast(t))).collect();
+    let theta = Parameters::from_named(&tensors, &problem.model.dims, true, dtype, &Device::Cpu).unwrap();
+    let (x, target) = (cast(&problem.x), cast(&problem.y));
+    let settled = &problem.model.settle(&theta, &x).unwrap();
+    let nudge = Nudge { target: &target, beta: 0.1.into() };
+    let lesson = Lesson { model: &problem.model, protocol, theta: &theta, x: &x, nudge, settled };
+    let after = protocol.rule.learn(&lesson, &mut |_| Ok(())).unwrap();
+    after.plus(&theta, |_| -1.0).unwrap()
+}
+
 #[test]
 fn tiny_updates_survive_float32() {
     let problem = Problem::new(&[30, 20, 4], DISCRETE, Activation::Sigmoid, Rule::CEP_RESCALED, 6);
-    let run = |dtype: DType| {
-        let cast = |t: &Tensor| t.to_dtype(dtype).unwrap();
-        let tensors = problem.theta.named().into_iter().map(|(name, t)| (name, cast(t))).collect();
-        let theta = Parameters::from_named(&tensors, &problem.model.dims, true, dtype, &Device::Cpu).unwrap();
-        let protocol = Protocol { learning_rates: vec![0.1; 2], ..problem.protocol.clone() };
-        let (x, target) = (cast(&problem.x), cast(&problem.y));
-        let settled = &problem.model.settle(&theta, &x).unwrap();
-        let nudge = Nudge { target: &target, beta: 0.1.into() };
-        let lesson =
-            Lesson { model: &problem.model, protocol: &protocol, theta: &theta, x: &x, nudge, settled };
-        let after = protocol.rule.learn(&lesson, &mut |_| Ok(())).unwrap();
-        after.plus(&theta, |_| -1.0).unwrap()
-    };
-    let (double, single) = (run(DType::F64), run(DType::F32));
+    let protocol = Protocol { learning_rates: vec![0.1; 2], ..problem.protocol.clone() };
+    let (double, single) = (learnt(&problem, &protocol, DType::F64), learnt(&problem, &protocol, DType::F32));
     for ((name, a), (_, b)) in double.named().into_iter().zip(single.named()) {
         let off = norm(&(a - b.to_dtype(DType::F64).unwrap()).unwrap()) / norm(a);
         assert!(off < 1e-4, "{name}: the update is off by {off:.1e}");
+    }
+}
+
+/// Algorithm 5: C-EP with the rates η_tiny, whose total update is rescaled by η/η_tiny.
+#[test]
+fn algorithm_5_is_c_ep_with_tiny_rates_rescaled() {
+    let problem = Problem::new(&[30, 20, 4], DISCRETE, Activation::Sigmoid, Rule::CEP, 6);
+    // Not so tiny that rounding would hide what the weights do to the states.
+    let (tiny, rates) = (0.01, [0.5, 0.3]);
+    let with = |rule: Rule, scale: f64| {
+        let learning_rates = rates.iter().map(|rate| scale * rate).collect();
+        learnt(&problem, &Protocol { rule, tiny, learning_rates, ..problem.protocol.clone() }, DType::F64)
+    };
+    let (rescaled, c_ep) = (with(Rule::CEP_RESCALED, 1.0), with(Rule::CEP, tiny));
+    for ((name, a), (_, b)) in rescaled.named().into_iter().zip(c_ep.named()) {
+        let off = norm(&(a - (b / tiny).unwrap()).unwrap()) / norm(a);
+        assert!(off < 1e-9, "{name}: the update is off by {off:.1e}");
     }
 }
 

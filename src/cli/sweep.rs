@@ -3,10 +3,10 @@
 use super::{count, data_folder, environment, settings};
 use crate::base::lock::Lock;
 use crate::base::output::{self, shell_word, usage};
-use crate::config::Choices;
+use crate::config::{Choices, TrainingConfig};
 use crate::data::DataChoice;
 use crate::run::{Interrupt, Resources, with_threads};
-use crate::sweep::{Entry, Estimator, MOST_RUNS, Planned, State, SweepFile, SweepFolder, Tally, work};
+use crate::sweep::{Entry, Estimator, MOST_RUNS, Planned, State, SweepFile, SweepFolder, Workers};
 use crate::telemetry::board::Board;
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -15,8 +15,7 @@ use glob::Pattern;
 use indicatif::HumanDuration;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tracing::info;
 
 /// How long the task of a job array waits for a run that another process has.
@@ -112,7 +111,7 @@ pub fn sweep(args: SweepArgs) -> Result<u8> {
         return write_script(&folder, &ours, data_dir.as_deref());
     }
     let entries = folder.entries()?.into_iter().filter(|entry| ours.contains(entry.name.as_str())).collect();
-    train(&folder, entries, &resources, workers)
+    train(&folder, entries, &resources, workers, Duration::ZERO)
 }
 
 /// The runs of a sweep file, each with an estimate of its time in seconds.
@@ -122,22 +121,12 @@ fn plan(
     only: &[Pattern],
     resources: &Resources,
 ) -> Result<Vec<(Planned, f64)>> {
-    let sweep = SweepFile::read(path)?;
     // The names of runs carry that of their data set, which may turn out another than asked for.
-    let mut planned = sweep.expand(path, overrides, "mnist")?;
-    let mut names = Vec::new();
-    for run in &planned {
-        let training = &run.resolved.config.training;
-        if training.data != DataChoice::Mnist {
-            names.push(resources.dataset(training)?.name.clone());
-        }
-    }
-    names.dedup();
-    match &names[..] {
-        [] => {}
-        [name] => planned = sweep.expand(path, overrides, name)?,
-        _ => bail!("{}: all runs of a sweep need the same data set", path.display()),
-    }
+    let data = |training: &TrainingConfig| match training.data {
+        DataChoice::Mnist => Ok(DataChoice::MNIST.to_string()),
+        _ => Ok(resources.dataset(training)?.name.clone()),
+    };
+    let mut planned = SweepFile::read(path)?.expand(path, overrides, data)?;
     planned.retain(|run| only.is_empty() || only.iter().any(|pattern| pattern.matches(&run.name)));
     if planned.is_empty() {
         usage!("{}: --only leaves nothing to run; --dry-run without it lists the names", path.display());
@@ -209,36 +198,48 @@ fn write_script(folder: &SweepFolder, ours: &BTreeSet<&str>, data_dir: Option<&P
     Ok(0)
 }
 
-/// Trains these runs of the plan.
-fn train(folder: &SweepFolder, entries: Vec<Entry>, resources: &Resources, workers: usize) -> Result<u8> {
+/// Trains these runs of the plan. For those that another process has it waits so long, once it has no other to train.
+fn train(
+    folder: &SweepFolder,
+    entries: Vec<Entry>,
+    resources: &Resources,
+    workers: usize,
+    patience: Duration,
+) -> Result<u8> {
     let interrupt = Interrupt::listen()?;
     let mut open = Vec::new();
     let mut standing = Vec::new();
-    for entry in &entries {
-        let state = folder.state(&entry.name)?;
-        standing.push((entry.name.clone(), entry.seconds, state.share()));
+    for Entry { name, seconds } in &entries {
+        let state = folder.state(name)?;
+        standing.push((name.clone(), *seconds, state.share()));
         if let State::Open(_) = state {
-            open.push(entry.name.clone());
+            open.push(name.clone());
         }
     }
     let board = Board::new(standing, workers);
-    let tally = work(folder, open, resources, workers, &board, &interrupt)?;
+    let failed_here =
+        Workers { folder, resources, board: &board, interrupt: &interrupt }.train(open, workers, patience)?;
     drop(board);
-    let (mut done, mut failed) = (0, 0);
-    for entry in &entries {
-        match folder.state(&entry.name)? {
+    let (mut done, mut failed, mut left, mut elsewhere) = (0, 0, 0, 0);
+    for Entry { name, .. } in &entries {
+        match folder.state(name)? {
             State::Done => done += 1,
             State::Failed(_) => failed += 1,
-            State::Open(_) => {}
+            State::Open(_) => {
+                left += 1;
+                elsewhere += usize::from(Lock::is_held(&folder.runs().join(name)));
+            }
         }
     }
-    let elsewhere = tally.elsewhere.len();
-    let left = entries.len() - done - failed;
     info!(
         "{}: {done} runs done, {failed} failed, {left} left, {elsewhere} of them with other processes",
         folder.path.display()
     );
-    Ok(status(&tally, &interrupt))
+    Ok(match interrupt.signal() {
+        Some(signal) => 128 + signal as u8,
+        None if failed_here > 0 => SOME_FAILED,
+        None => 0,
+    })
 }
 
 /// Trains the run in this place of the plan, counted from 1. A task that is requeued may come before the system has
@@ -251,33 +252,18 @@ fn train_task(folder: &SweepFolder, task: usize, resources: &Resources) -> Resul
     let Some(entry) = entries.get(task - 1) else {
         usage!("--task {task}: the plan in {} has {} runs", folder.path.display(), entries.len());
     };
-    let interrupt = Interrupt::listen()?;
     let name = &entry.name;
-    let state = folder.state(name)?;
-    if let State::Done | State::Failed(_) = state {
-        let how = if state == State::Done { "is done" } else { "has failed; --retry-failed plans it anew" };
-        info!("{}: run {name} {how}", folder.path.display());
-        return Ok(0);
-    }
-    let board = Board::new([(name.clone(), entry.seconds, state.share())], 1);
-    let begun = Instant::now();
-    loop {
-        let tally = work(folder, vec![name.clone()], resources, 1, &board, &interrupt)?;
-        if tally.elsewhere.is_empty() || interrupt.signal().is_some() {
-            return Ok(status(&tally, &interrupt));
+    let place = folder.path.display();
+    match folder.state(name)? {
+        State::Done => info!("{place}: run {name} is done"),
+        State::Failed(_) => info!("{place}: run {name} has failed; --retry-failed plans it anew"),
+        State::Open(_) => {
+            let status = train(folder, vec![entry.clone()], resources, 1, PATIENCE)?;
+            if status == 0 && matches!(folder.state(name)?, State::Open(_)) {
+                bail!("{place}: another process has run {name}, which is left to it");
+            }
+            return Ok(status);
         }
-        if begun.elapsed() > PATIENCE {
-            bail!("{}: another process has run {name}, which is left to it", folder.path.display());
-        }
-        sleep(Duration::from_secs(1));
     }
-}
-
-/// The exit status after so much work.
-fn status(tally: &Tally, interrupt: &Interrupt) -> u8 {
-    match interrupt.signal() {
-        Some(signal) => 128 + signal as u8,
-        None if tally.failed > 0 => SOME_FAILED,
-        None => 0,
-    }
+    Ok(0)
 }

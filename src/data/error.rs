@@ -43,4 +43,15 @@ impl Error {
     pub fn files(path: &Path, problem: impl ToString) -> Self {
         Error::Files { place: path.display().to_string(), problem: problem.to_string() }
     }
+
+    /// A file or folder with this problem, of which the library that reads it says this.
+    pub fn unreadable(path: &Path, problem: &str, cause: &dyn std::error::Error) -> Self {
+        Self::files(path, format!("{problem}: {}", with_causes(cause)))
+    }
+}
+
+/// An error and what caused it, on one line.
+pub(super) fn with_causes(error: &dyn std::error::Error) -> String {
+    std::iter::successors(error.source(), |error| error.source())
+        .fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }

@@ -16,6 +16,7 @@ mod pngs;
 mod split;
 
 pub use dataset::Dataset;
+use error::with_causes;
 pub use error::{Error, Result};
 pub use split::{Batch, Split};
 
@@ -124,10 +125,4 @@ fn usual_folder(choice: DataChoice) -> Option<PathBuf> {
         DataChoice::Auto | DataChoice::Mnist => "data/mnist",
     };
     Some(PathBuf::from(folder)).filter(|folder| folder.is_dir())
-}
-
-/// An error and what caused it, on one line.
-fn with_causes(error: &dyn std::error::Error) -> String {
-    std::iter::successors(error.source(), |error| error.source())
-        .fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }

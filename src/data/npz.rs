@@ -3,9 +3,9 @@
 //! Images are (N, height, width), (N, height, width, 1) or (N, pixels), as uint8 or as floats from 0 to 1; labels are
 //! whole numbers (N,) or (N, 1) from 0 to 255. candle reads the arrays, compressed or not.
 
-use super::{DataChoice, Dataset, Error, Source, Split};
+use super::error::with_causes;
+use super::{DataChoice, Dataset, Error, Result, Source, Split};
 use crate::base::near::did_you_mean;
-use anyhow::{Context, Result, bail};
 use candle_core::npy::NpzTensors;
 use candle_core::{DType, Tensor};
 use std::path::{Path, PathBuf};
@@ -21,10 +21,9 @@ impl Source for Npz {
         choice != DataChoice::Glyphs && path.is_some_and(|path| find(path).is_some())
     }
 
-    fn read(&self, choice: DataChoice, path: Option<&Path>) -> super::Result<Dataset> {
+    fn read(&self, choice: DataChoice, path: Option<&Path>) -> Result<Dataset> {
         let place = path.unwrap_or(Path::new("."));
-        let [train, test] = read(&find(place).unwrap_or_else(|| place.to_path_buf()))
-            .map_err(|error| Error::Unavailable { problem: format!("{error:#}"), source: None })?;
+        let [train, test] = read(&find(place).unwrap_or_else(|| place.to_path_buf()))?;
         Dataset::of_files(choice, place, train, test)
     }
 }
@@ -45,85 +44,93 @@ pub fn find(place: &Path) -> Option<PathBuf> {
 /// # Errors
 /// Names the file and the array that is missing or not what it should be.
 pub fn read(path: &Path) -> Result<[Split; 2]> {
-    let name = path.display();
-    let archive = NpzTensors::new(path).with_context(|| format!("{name}: not a readable .npz file"))?;
+    let archive =
+        NpzTensors::new(path).map_err(|cause| Error::unreadable(path, "not a readable .npz file", &cause))?;
     Ok([split(&archive, path, "train")?, split(&archive, path, "test")?])
 }
 
 fn split(archive: &NpzTensors, path: &Path, part: &str) -> Result<Split> {
-    let name = path.display();
     let (x, y) = (format!("x_{part}"), format!("y_{part}"));
     let images = array(archive, path, &x)?;
     let labels = array(archive, path, &y)?;
-    let origin = format!("{name}: {y}");
+    let origin = format!("{}: {y}", path.display());
+    let wrong = |problem: String| Error::files(path, problem);
     let (count, pixels) = match *images.dims() {
         [count, pixels] => (count, pixels),
         [count, height, width] | [count, height, width, 1] => (count, height * width),
-        ref other => bail!(
-            "{name}: {x} has shape {other:?}: images are (N, height, width) or (N, pixels), in shades of grey"
-        ),
+        ref other => {
+            return Err(wrong(format!(
+                "{x} has shape {other:?}: images are (N, height, width) or (N, pixels), in shades of grey"
+            )));
+        }
     };
     if !matches!(labels.dims(), [n] | [n, 1] if *n == count) {
-        bail!(
-            "{name}: {x} has {count} images, but {y} has shape {:?}: it should be ({count},)",
+        return Err(wrong(format!(
+            "{x} has {count} images, but {y} has shape {:?}: it should be ({count},)",
             labels.dims()
-        );
+        )));
     }
     if count == 0 || pixels == 0 {
-        bail!("{name}: {x} holds no images");
+        return Err(wrong(format!("{x} holds no images")));
     }
-    let images = bytes(&images).with_context(|| format!("{name}: {x}"))?;
-    let labels = classes(&labels).with_context(|| format!("{name}: {y}"))?;
+    let images = bytes(&images).map_err(|problem| wrong(format!("{x}: {problem}")))?;
+    let labels = classes(&labels).map_err(|problem| wrong(format!("{y}: {problem}")))?;
     Ok(Split { origin, pixels, images, labels })
 }
 
 fn array(archive: &NpzTensors, path: &Path, array: &str) -> Result<Tensor> {
-    let name = path.display();
     if !archive.names().iter().any(|name| *name == array) {
         let mut names: Vec<&str> = archive.names().into_iter().map(String::as_str).collect();
         names.sort_unstable();
         let meant = did_you_mean(array, names.iter().copied());
-        bail!(
-            "{name}: has no array {array}, only {}{meant}; x_train, y_train, x_test and y_test are needed",
+        let problem = format!(
+            "has no array {array}, only {}{meant}; x_train, y_train, x_test and y_test are needed",
             names.join(", ")
         );
+        return Err(Error::files(path, problem));
     }
-    let unreadable = || format!("{name}: {array} cannot be read as an array");
+    let unreadable = format!("{array} cannot be read as an array");
+    let damaged = |cause: candle_core::Error| Error::unreadable(path, &unreadable, &cause);
     // Before anything is allocated for what the header claims.
-    let (shape, _) = archive.get_shape_and_dtype(array).with_context(unreadable)?;
+    let (shape, _) = archive.get_shape_and_dtype(array).map_err(damaged)?;
     let values = shape.dims().iter().try_fold(1usize, |product, &size| product.checked_mul(size));
     if values.is_none_or(|values| values > MOST_VALUES) {
-        bail!(
-            "{name}: {array} claims shape {shape:?}, more than the {MOST_VALUES} values that are read at most"
+        let problem = format!(
+            "{array} claims shape {shape:?}, more than the {MOST_VALUES} values that are read at most"
         );
+        return Err(Error::files(path, problem));
     }
-    archive.get(array).with_context(unreadable)?.with_context(unreadable)
+    archive.get(array).map_err(damaged)?.ok_or_else(|| Error::files(path, unreadable.as_str()))
 }
 
-/// Pixels as bytes; floats from 0 to 1 are rounded to 255ths.
-fn bytes(images: &Tensor) -> Result<Vec<u8>> {
+/// Pixels as bytes, or what is wrong with them; floats from 0 to 1 are rounded to 255ths.
+fn bytes(images: &Tensor) -> std::result::Result<Vec<u8>, String> {
+    let flat = |dtype| images.to_dtype(dtype)?.flatten_all();
+    let failed = |cause: candle_core::Error| with_causes(&cause);
     if images.dtype() == DType::U8 {
-        return Ok(images.flatten_all()?.to_vec1()?);
+        return flat(DType::U8).and_then(|images| images.to_vec1()).map_err(failed);
     }
     if !images.dtype().is_float() {
-        bail!("has type {:?}; images are uint8, or floats from 0 to 1", images.dtype());
+        return Err(format!("has type {:?}; images are uint8, or floats from 0 to 1", images.dtype()));
     }
-    let values = images.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
+    let values = flat(DType::F32).and_then(|images| images.to_vec1::<f32>()).map_err(failed)?;
     if let Some(i) = values.iter().position(|value| !(0.0..=1.0).contains(value)) {
-        bail!(
+        return Err(format!(
             "value {i} is {}, and floats must be from 0 to 1: divide by 255, or store it as uint8",
             values[i]
-        );
+        ));
     }
     Ok(values.into_iter().map(|value| (value * 255.0).round() as u8).collect())
 }
 
-fn classes(labels: &Tensor) -> Result<Vec<u8>> {
-    let labels = labels.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>()?;
+/// Classes as bytes, or what is wrong with them.
+fn classes(labels: &Tensor) -> std::result::Result<Vec<u8>, String> {
+    let flat = labels.to_dtype(DType::F64).and_then(|labels| labels.flatten_all());
+    let labels = flat.and_then(|labels| labels.to_vec1::<f64>()).map_err(|cause| with_causes(&cause))?;
     (labels.iter().enumerate())
         .map(|(i, &label)| match label.fract() == 0.0 && (0.0..=255.0).contains(&label) {
             true => Ok(label as u8),
-            false => bail!("label {i} is {label}: labels are whole numbers from 0 to 255"),
+            false => Err(format!("label {i} is {label}: labels are whole numbers from 0 to 255")),
         })
         .collect()
 }

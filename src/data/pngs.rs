@@ -4,9 +4,8 @@
 //! first of each class, the second of each, …, so that the first so many of them are of all classes. Colours become
 //! shades of grey (luma of Rec. 601), 16 bits become 8, and transparency is left out.
 
-use super::{DataChoice, Dataset, Error, Source, Split};
+use super::{DataChoice, Dataset, Error, Result, Source, Split};
 use crate::base::files;
-use anyhow::{Context, Result, bail};
 use png::{ColorType, Decoder, Limits, Transformations};
 use std::fs;
 use std::io::BufReader;
@@ -25,10 +24,9 @@ impl Source for Pngs {
         choice != DataChoice::Glyphs && path.is_some_and(are_in)
     }
 
-    fn read(&self, choice: DataChoice, path: Option<&Path>) -> super::Result<Dataset> {
+    fn read(&self, choice: DataChoice, path: Option<&Path>) -> Result<Dataset> {
         let place = path.unwrap_or(Path::new("."));
-        let [train, test] = read(place)
-            .map_err(|error| Error::Unavailable { problem: format!("{error:#}"), source: None })?;
+        let [train, test] = read(place)?;
         Dataset::of_files(choice, place, train, test)
     }
 }
@@ -47,17 +45,16 @@ pub fn read(place: &Path) -> Result<[Split; 2]> {
     let train = split(&place.join("train"), &classes)?;
     for (name, _) in labels(&place.join("test"))? {
         if !classes.iter().any(|(class, _)| *class == name) {
-            bail!("{}: there is no such class in train/", place.join("test").join(name).display());
+            return Err(Error::files(&place.join("test").join(name), "there is no such class in train/"));
         }
     }
     let test = split(&place.join("test"), &classes)?;
     if train.pixels != test.pixels {
-        bail!(
-            "{}: images in train/ have {} pixels, those in test/ {}: make all of one size",
-            place.display(),
-            train.pixels,
-            test.pixels
+        let problem = format!(
+            "images in train/ have {} pixels, those in test/ {}: make all of one size",
+            train.pixels, test.pixels
         );
+        return Err(Error::files(place, problem));
     }
     Ok([train, test])
 }
@@ -70,16 +67,15 @@ fn labels(folder: &Path) -> Result<Vec<(String, u8)>> {
         .filter(|name| !name.starts_with('.'))
         .collect();
     if names.is_empty() {
-        bail!(
-            "{}: holds no folders: put the images of each class into one, as train/3/*.png",
-            folder.display()
-        );
+        let problem = "holds no folders: put the images of each class into one, as train/3/*.png";
+        return Err(Error::files(folder, problem));
     }
     let numbers: Option<Vec<u8>> = names.iter().map(|name| name.parse().ok()).collect();
     match numbers {
         Some(numbers) => Ok(names.into_iter().zip(numbers).collect()),
         None if names.len() > 256 => {
-            bail!("{}: has {} classes, of which there are at most 256", folder.display(), names.len())
+            let problem = format!("has {} classes, of which there are at most 256", names.len());
+            Err(Error::files(folder, problem))
         }
         None => Ok(names.into_iter().zip(0..=255).collect()),
     }
@@ -97,36 +93,35 @@ fn split(folder: &Path, classes: &[(String, u8)]) -> Result<Split> {
     let mut split = Split { origin: folder.display().to_string(), ..Split::default() };
     let mut size = None;
     for (_, label, path) in &files {
-        let (width, height, grey) = image(path).with_context(|| path.display().to_string())?;
+        let (width, height, grey) = image(path)?;
         let (w, h, first) = *size.get_or_insert((width, height, path));
         if (width, height) != (w, h) {
-            bail!(
-                "{}: is {width} × {height} pixels, but {} is {w} × {h}: make all of one size",
-                path.display(),
+            let problem = format!(
+                "is {width} × {height} pixels, but {} is {w} × {h}: make all of one size",
                 first.display()
             );
+            return Err(Error::files(path, problem));
         }
         split.pixels = grey.len();
         split.images.extend(grey);
         split.labels.push(*label);
         if split.images.len() > MOST_PIXELS {
-            bail!("{}: holds more than the {MOST_PIXELS} pixels that are read at most", folder.display());
+            let problem = format!("holds more than the {MOST_PIXELS} pixels that are read at most");
+            return Err(Error::files(folder, problem));
         }
     }
     if split.is_empty() {
-        bail!("{}: holds no PNGs in folders of classes, as {}/3/*.png", folder.display(), folder.display());
+        let problem = format!("holds no PNGs in folders of classes, as {}/3/*.png", folder.display());
+        return Err(Error::files(folder, problem));
     }
     Ok(split)
 }
 
 /// What a folder holds, in the order of the names, numbers in them by value.
 fn sorted(folder: &Path) -> Result<Vec<PathBuf>> {
-    let unreadable = || format!("{}: cannot be read", folder.display());
-    let entries = fs::read_dir(folder).with_context(unreadable)?;
-    let mut paths: Vec<PathBuf> = entries
-        .map(|entry| entry.map(|entry| entry.path()))
-        .collect::<Result<_, _>>()
-        .with_context(unreadable)?;
+    let listed = fs::read_dir(folder).and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect());
+    let mut paths: Vec<PathBuf> =
+        listed.map_err(|cause| Error::unreadable(folder, "cannot be read", &cause))?;
     paths.sort_by_cached_key(|path| {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let number: Option<u64> = path.file_stem().and_then(|stem| stem.to_str()?.parse().ok());
@@ -137,13 +132,15 @@ fn sorted(folder: &Path) -> Result<Vec<PathBuf>> {
 
 /// Width, height and shades of grey of a PNG.
 fn image(path: &Path) -> Result<(u32, u32, Vec<u8>)> {
-    let (file, _) = files::open(path)?;
+    let damaged = |cause| Error::unreadable(path, "not a readable PNG", &cause);
+    let (file, _) = files::open(path).map_err(|cause| Error::files(path, cause))?;
     let mut decoder = Decoder::new_with_limits(BufReader::new(file), Limits { bytes: MOST_BYTES });
     decoder.set_transformations(Transformations::normalize_to_color8());
-    let mut reader = decoder.read_info().context("not a readable PNG")?;
-    let bytes = reader.output_buffer_size().filter(|bytes| *bytes <= MOST_BYTES).context("is too large")?;
+    let mut reader = decoder.read_info().map_err(damaged)?;
+    let bytes = reader.output_buffer_size().filter(|bytes| *bytes <= MOST_BYTES);
+    let bytes = bytes.ok_or_else(|| Error::files(path, "is too large"))?;
     let mut pixels = vec![0; bytes];
-    let frame = reader.next_frame(&mut pixels).context("not a readable PNG")?;
+    let frame = reader.next_frame(&mut pixels).map_err(damaged)?;
     pixels.truncate(frame.buffer_size());
     let luma = |rgb: &[u8]| {
         let [r, g, b] = [rgb[0], rgb[1], rgb[2]].map(u32::from);
@@ -154,7 +151,7 @@ fn image(path: &Path) -> Result<(u32, u32, Vec<u8>)> {
         ColorType::GrayscaleAlpha => pixels.chunks_exact(2).map(|pixel| pixel[0]).collect(),
         ColorType::Rgb => pixels.chunks_exact(3).map(luma).collect(),
         ColorType::Rgba => pixels.chunks_exact(4).map(luma).collect(),
-        ColorType::Indexed => bail!("not a readable PNG"),
+        ColorType::Indexed => return Err(Error::files(path, "not a readable PNG")),
     };
     Ok((frame.width, frame.height, grey))
 }

@@ -1,5 +1,8 @@
 //! `sessions.jsonl`: a line for each process that has worked on a run, and how far it came.
 //!
+//! It is written when a process begins and when it ends. How far one came that was killed is filled in by the next,
+//! which goes on from there.
+//!
 //! A version, CPU or GPU that rounds differently gives other bits, so a run that goes on elsewhere says so.
 
 use crate::base::files;
@@ -74,8 +77,8 @@ struct Line {
     surroundings: Surroundings,
     /// Minibatches of the whole run that were done when it began,
     from_step: u64,
-    /// and when it last saved.
-    to_step: u64,
+    /// and when it last saved; not known of one that is at work, or was killed.
+    to_step: Option<u64>,
 }
 
 /// The line of this process.
@@ -83,6 +86,8 @@ pub struct Session {
     path: PathBuf,
     earlier: String,
     line: Line,
+    /// Minibatches of the whole run that were done when it last saved.
+    saved: u64,
 }
 
 impl Session {
@@ -93,12 +98,17 @@ impl Session {
     /// Names the file where it cannot be read or written.
     pub fn begin(folder: &Path, surroundings: Surroundings, step: u64) -> Result<Self> {
         let path = folder.join("sessions.jsonl");
-        let earlier = match fs::read_to_string(&path) {
+        let mut earlier = match fs::read_to_string(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == ErrorKind::NotFound => String::new(),
             Err(error) => return Err(error).with_context(|| format!("{}: cannot be read", path.display())),
         };
-        let before = earlier.lines().next_back().and_then(|line| serde_json::from_str::<Line>(line).ok());
+        let last = earlier.lines().next_back().unwrap_or_default();
+        let before = serde_json::from_str::<Line>(last).ok();
+        if let Some(killed) = before.as_ref().filter(|before| before.to_step.is_none()) {
+            let line = serde_json::to_string(&Line { to_step: Some(step), ..killed.clone() })?;
+            earlier = earlier.replacen(last, &line, 1);
+        }
         let changes = before.map_or(Vec::new(), |before| surroundings.changes_from(&before.surroundings));
         if !changes.is_empty() {
             warn!(
@@ -108,8 +118,8 @@ impl Session {
             );
         }
         let (process, host) = (std::process::id(), lock::host());
-        let line = Line { process, host, surroundings, from_step: step, to_step: step };
-        let session = Self { path, earlier, line };
+        let line = Line { process, host, surroundings, from_step: step, to_step: None };
+        let session = Self { path, earlier, line, saved: step };
         session.write()?;
         Ok(session)
     }
@@ -120,11 +130,16 @@ impl Session {
     }
 
     /// The run has been saved after so many minibatches.
+    pub fn reached(&mut self, step: u64) {
+        self.saved = step;
+    }
+
+    /// Completes the line.
     ///
     /// # Errors
     /// Names the file where it cannot be written.
-    pub fn reached(&mut self, step: u64) -> Result<()> {
-        self.line.to_step = step;
+    pub fn end(mut self) -> Result<()> {
+        self.line.to_step = Some(self.saved);
         self.write()
     }
 

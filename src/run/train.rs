@@ -34,6 +34,18 @@ pub enum Outcome {
 /// What cannot be read or written, named with its remedy; the last checkpoint stays.
 pub fn train(mut run: Run, observer: &mut dyn Observer, interrupt: &Interrupt) -> Result<Outcome> {
     let mut session = run.create_files()?;
+    let outcome = train_on(&mut run, &mut session, observer, interrupt)?;
+    session.end()?;
+    Ok(outcome)
+}
+
+/// From where the run stands.
+fn train_on(
+    run: &mut Run,
+    session: &mut Session,
+    observer: &mut dyn Observer,
+    interrupt: &Interrupt,
+) -> Result<Outcome> {
     let next = run.resumed.then(|| run.progress.next_epoch());
     let mut telemetry = Telemetry::open(&run.folder, &run.dataset.name, next)?;
     let surroundings = serde_json::to_value(session.surroundings())?;
@@ -44,11 +56,10 @@ pub fn train(mut run: Run, observer: &mut dyn Observer, interrupt: &Interrupt) -
 
     if !run.progress.begun() {
         // From here on there is something to go on from.
-        if let Some(outcome) = save(&run, &mut session, false)? {
+        if let Some(outcome) = save(run, session, false)? {
             return Ok(outcome);
         }
-        if let Some(outcome) = close_epoch(&mut run, &mut session, &mut telemetry, observer, interrupt, None)?
-        {
+        if let Some(outcome) = close_epoch(run, session, &mut telemetry, observer, interrupt, None)? {
             return Ok(outcome);
         }
     }
@@ -68,33 +79,31 @@ pub fn train(mut run: Run, observer: &mut dyn Observer, interrupt: &Interrupt) -
             run.progress.minibatch += 1;
             run.progress.rng = RngPosition::new(config.training.seed, epoch, global + 1);
             if !report.is_finite() {
-                return diverged(&run, "a state or weight is no longer a number");
+                return diverged(run, "a state or weight is no longer a number");
             }
             health.watch(epoch + 1, &report, run.engine.as_ref())?;
             observer.minibatch(epoch + 1, run.progress.running.error_percent());
             let due = (global + 1).is_multiple_of(config.training.checkpoint_every);
             let stop = interrupt.signal();
             if stop.is_some() || (due && run.progress.minibatch < per_epoch) {
-                if let Some(outcome) = save(&run, &mut session, false)? {
+                if let Some(outcome) = save(run, session, false)? {
                     return Ok(outcome);
                 }
                 if let Some(signal) = stop {
-                    return Ok(interrupted(&run, signal));
+                    return Ok(interrupted(run, signal));
                 }
             }
         }
         // Stopped while it was tested, an epoch has nothing left to time.
         let speed = (first < per_epoch).then(|| (per_epoch - first) as f64 / started.elapsed().as_secs_f64());
-        if let Some(outcome) =
-            close_epoch(&mut run, &mut session, &mut telemetry, observer, interrupt, speed)?
-        {
+        if let Some(outcome) = close_epoch(run, session, &mut telemetry, observer, interrupt, speed)? {
             return Ok(outcome);
         }
         health.close_epoch(run.progress.best_train_error);
         if let Some(signal) = interrupt.signal()
             && run.progress.epoch < config.training.epochs
         {
-            return Ok(interrupted(&run, signal));
+            return Ok(interrupted(run, signal));
         }
     }
     telemetry.done(run.progress.epoch)?;
@@ -208,7 +217,7 @@ fn save(run: &Run, session: &mut Session, best: bool) -> Result<Option<Outcome>>
     let bytes = checkpoint::to_bytes(&theta, &run.progress)?;
     let step = run.progress.rng.beta_sign;
     run.checkpoints.save(&run.progress.run, step, &bytes, best)?;
-    session.reached(step)?;
+    session.reached(step);
     Ok(None)
 }
 

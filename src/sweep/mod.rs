@@ -12,7 +12,7 @@ mod work;
 
 pub use estimate::Estimator;
 pub use plan::{MOST_RUNS, Planned, SweepFile, SweepRow};
-pub use work::{Tally, work};
+pub use work::Workers;
 
 use crate::base::files;
 use crate::base::lock::Lock;
@@ -106,10 +106,10 @@ impl SweepFolder {
         let last = self.checkpoints().join(name).join("last.safetensors");
         let done = checkpoint::progress_in_header(&last).map_or(0, |progress| progress.epoch);
         // What is wrong with a configuration is said when the run is to be trained.
-        Ok(match self.resolved(name) {
-            Ok(Some(resolved)) if done >= resolved.config.training.epochs => State::Done,
-            Ok(Some(resolved)) => State::Open(done as f64 / resolved.config.training.epochs as f64),
-            Ok(None) | Err(_) => State::Open(0.0),
+        let wanted = self.resolved(name).ok().flatten().map(|resolved| resolved.config.training.epochs);
+        Ok(match wanted {
+            Some(wanted) if done >= wanted => State::Done,
+            wanted => State::Open(wanted.map_or(0.0, |wanted| done as f64 / wanted as f64)),
         })
     }
 
@@ -141,35 +141,31 @@ impl SweepFolder {
     pub fn add(&self, sweep: &Path, planned: &[(Planned, f64)], retry: bool) -> Result<()> {
         files::create_folder(&self.path)?;
         let _planning = Lock::wait(&self.path, PATIENCE)?;
-        let mut earlier = Vec::new();
-        for (run, _) in planned {
-            earlier.push(self.unchanged(run)?);
-        }
+        // All are looked at before anything is written.
+        let there = planned.iter().map(|(run, _)| self.epochs_there(run)).collect::<Result<Vec<_>>>()?;
         let [configs, sweeps, failed] = ["configs", "sweeps", "failed"].map(|name| self.path.join(name));
-        for folder in [&configs, &sweeps, &failed, &self.runs(), &self.checkpoints()] {
-            files::create_folder(folder)?;
-        }
+        files::create_folder(&failed)?;
         // Elsewhere in the folder files are written without the lock that is held here.
         for folder in [&configs, &sweeps] {
+            files::create_folder(folder)?;
             files::remove_temporaries(folder)?;
         }
         let text = fs::read(sweep).with_context(|| format!("{}: cannot be read", sweep.display()))?;
         let file_name = sweep.file_name().context("the sweep file has no name")?;
         files::write_atomically(&sweeps.join(file_name), &text)?;
         let mut entries = self.entries()?;
-        for ((run, seconds), earlier) in planned.iter().zip(earlier) {
+        for ((run, seconds), there) in planned.iter().zip(there) {
             let entry = Entry { name: run.name.clone(), seconds: *seconds };
-            match entries.iter_mut().find(|entry| entry.name == run.name) {
+            match entries.iter_mut().find(|known| known.name == run.name) {
                 Some(known) => *known = entry,
                 None => entries.push(entry),
             }
-            let epochs = |resolved: &Resolved| resolved.config.training.epochs;
-            let longer = earlier.as_ref().is_some_and(|earlier| epochs(earlier) < epochs(&run.resolved));
-            if longer || earlier.is_none() {
+            let new = there.is_none_or(|epochs| epochs < run.resolved.config.training.epochs);
+            if new {
                 files::write_atomically(&self.config(&run.name), run.resolved.annotated().as_bytes())?;
             }
             let failed = self.failed(&run.name);
-            if (longer || retry) && failed.exists() {
+            if (new || retry) && failed.exists() {
                 fs::remove_file(&failed)
                     .with_context(|| format!("{}: cannot be removed", failed.display()))?;
             }
@@ -180,17 +176,16 @@ impl SweepFolder {
 
     /// The configuration that a run has in the folder, if it is there.
     fn resolved(&self, name: &str) -> Result<Option<Resolved>> {
-        let path = self.config(name);
-        match path.exists() {
-            true => Ok(Some(Resolved::new(&Choices { config: Some(path), ..Choices::default() })?)),
-            false => Ok(None),
-        }
+        let config = Some(self.config(name)).filter(|path| path.exists());
+        config
+            .map(|path| Ok(Resolved::new(&Choices { config: Some(path), ..Choices::default() })?))
+            .transpose()
     }
 
-    /// The same for a run that is to be planned, whose science must be that of now.
-    fn unchanged(&self, run: &Planned) -> Result<Option<Resolved>> {
-        let Some(earlier) = self.resolved(&run.name)? else { return Ok(None) };
-        let changes = run.resolved.changed_science(&earlier.config)?;
+    /// The epochs of a run that is to be planned, if it is there; its science must be that of now.
+    fn epochs_there(&self, run: &Planned) -> Result<Option<usize>> {
+        let Some(there) = self.resolved(&run.name)? else { return Ok(None) };
+        let changes = run.resolved.changed_science(&there.config)?;
         if !changes.is_empty() {
             bail!(
                 "{}: run {} is there with other settings ({}): give the row a label, or choose another \
@@ -200,6 +195,6 @@ impl SweepFolder {
                 changes.join("; ")
             );
         }
-        Ok(Some(earlier))
+        Ok(Some(there.config.training.epochs))
     }
 }

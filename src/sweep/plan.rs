@@ -3,13 +3,19 @@
 use crate::base::files;
 use crate::base::name;
 use crate::base::output::{Usage, usage};
-use crate::config::{Choices, Resolved};
+use crate::config::{Choices, Resolved, TrainingConfig};
 use crate::learning::Rule;
 use anyhow::{Context, Result};
 use serde::Deserialize;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use toml::{Table, Value};
+use toml::Value;
+
+/// By section and key.
+pub type Sections<T> = BTreeMap<String, BTreeMap<String, T>>;
+
+/// Keys, as `section.key`, and their values.
+type Settings = Vec<(String, Value)>;
 
 /// A sweep file.
 #[derive(Clone, Debug, Deserialize)]
@@ -19,10 +25,10 @@ pub struct SweepFile {
     pub title: String,
     /// Keys that are set in every run.
     #[serde(default)]
-    pub set: Table,
+    pub set: Sections<Value>,
     /// Keys with a list of values each: every combination, for every row.
     #[serde(default)]
-    pub grid: Table,
+    pub grid: Sections<Vec<Value>>,
     /// What is run.
     pub rows: Vec<SweepRow>,
 }
@@ -41,10 +47,10 @@ pub struct SweepRow {
     pub label: Option<String>,
     /// Keys that are set in every run of the row.
     #[serde(default)]
-    pub set: Table,
+    pub set: Sections<Value>,
     /// Keys with a list of values each: every combination.
     #[serde(default)]
-    pub grid: Table,
+    pub grid: Sections<Vec<Value>>,
 }
 
 /// One run of a sweep.
@@ -93,116 +99,97 @@ impl SweepFile {
     }
 
     /// All runs: for each combination of the sweep's grid, every row, and for each row every combination of
-    /// its own grid. `overrides` brings what is set from outside; `data` is the name of the data set.
+    /// its own grid. `overrides` brings what is set from outside; `data` tells the name of a run's data set.
     ///
     /// # Errors
     /// Names the row and the key that is unknown or impossible, and runs that would share a name.
-    pub fn expand(&self, path: &Path, overrides: &Choices, data: &str) -> Result<Vec<Planned>> {
+    pub fn expand(
+        &self,
+        path: &Path,
+        overrides: &Choices,
+        data: impl Fn(&TrainingConfig) -> Result<String>,
+    ) -> Result<Vec<Planned>> {
         let rows = (self.rows.iter()).map(|row| size(&row.grid)).fold(0, usize::saturating_add);
         let runs = size(&self.grid).saturating_mul(rows);
         if runs > MOST_RUNS {
             usage!("{}: its grids ask for {runs} runs; a sweep has at most {MOST_RUNS}", path.display());
         }
-        let mut planned: Vec<Planned> = Vec::new();
-        let mut names = BTreeSet::new();
+        let mut resolved = Vec::new();
         for outer in combinations(&self.grid, path)? {
-            for (i, row) in self.rows.iter().enumerate() {
+            for (row, place) in self.rows.iter().zip((1..).map(|i| format!("{} row {i}", path.display()))) {
                 for inner in combinations(&row.grid, path)? {
-                    let place = format!("{} row {}", path.display(), i + 1);
-                    let run = self.planned(path, &place, row, &[&outer, &inner], overrides, data)?;
-                    if !names.insert(run.name.clone()) {
-                        usage!(
-                            "{place}: its run {} has the name of another run: give one of the rows a label",
-                            run.name
-                        );
-                    }
-                    planned.push(run);
+                    let varied = [&outer[..], &inner].concat();
+                    let fixed = [flatten(&self.set), flatten(&row.set)].concat();
+                    let run = row.resolve(path, &place, [fixed, varied.clone()].concat(), overrides)?;
+                    resolved.push((place.clone(), run, row.marks(&varied)));
                 }
             }
         }
-        Ok(planned)
-    }
-
-    fn planned(
-        &self,
-        path: &Path,
-        place: &str,
-        row: &SweepRow,
-        varied: &[&Vec<(String, Value)>],
-        overrides: &Choices,
-        data: &str,
-    ) -> Result<Planned> {
-        let mut flags = Vec::new();
-        for (key, value) in flatten(&self.set)?.into_iter().chain(flatten(&row.set)?) {
-            flags.push((place.to_string(), key, value));
-        }
-        let varied = || varied.iter().flat_map(|values| values.iter());
-        flags.extend(varied().map(|(key, value)| (place.to_string(), key.clone(), value.clone())));
-        flags.extend(overrides.flags.iter().cloned());
-        let beside = row.config.as_ref().map(|config| {
-            let beside = path.with_file_name(config);
-            if beside.is_file() { beside } else { config.clone() }
+        // Data are looked for once all keys are known to be right.
+        let mut names = BTreeSet::new();
+        let planned = resolved.into_iter().map(|(place, resolved, marks)| {
+            let name = resolved.config.run_name(&data(&resolved.config.training)?);
+            let seed = format!("-seed{}", resolved.config.training.seed);
+            let name = name.strip_suffix(&seed).unwrap_or(&name).to_string() + &marks + &seed;
+            name::check(&name, &place).with_context(|| format!("{place}: choose another label"))?;
+            if !names.insert(name.clone()) {
+                usage!("{place}: its run {name} has the name of another run: give one of the rows a label");
+            }
+            Ok(Planned { name, resolved })
         });
+        planned.collect()
+    }
+}
+
+impl SweepRow {
+    /// The configuration with these keys set. `place` says where the row stands.
+    fn resolve(&self, path: &Path, place: &str, set: Settings, overrides: &Choices) -> Result<Resolved> {
+        let flags = set.into_iter().map(|(key, value)| (place.to_string(), key, value));
+        let beside = self.config.as_ref().map(|config| path.with_file_name(config));
         let choices = Choices {
-            config: beside,
-            algo: row.algo,
-            depth: row.depth,
-            flags,
+            config: beside.filter(|beside| beside.is_file()).or_else(|| self.config.clone()),
+            algo: self.algo,
+            depth: self.depth,
+            flags: flags.chain(overrides.flags.iter().cloned()).collect(),
             environment: overrides.environment.clone(),
         };
-        let resolved = Resolved::new(&choices).with_context(|| place.to_string())?;
-        let marks: String = (row.label.iter().map(|label| format!("-{label}")))
-            .chain(varied().filter(|(key, _)| !NAMED.contains(&key.as_str())).map(|(key, value)| {
-                let key = key.split('.').next_back().unwrap_or(key);
-                let text: String = value.to_string().chars().filter(|c| !"\"[] ".contains(*c)).collect();
-                format!("-{key}{}", text.replace(',', "-"))
-            }))
-            .collect();
-        let name = resolved.config.run_name(data);
-        let seed = format!("-seed{}", resolved.config.training.seed);
-        let name = name.strip_suffix(&seed).unwrap_or(&name).to_string() + &marks + &seed;
-        name::check(&name, place).with_context(|| format!("{place}: choose another label"))?;
-        Ok(Planned { name, resolved })
+        Resolved::new(&choices).with_context(|| place.to_string())
+    }
+
+    /// What the name of a run has beside what every run's has: the row's label, and what varies.
+    fn marks(&self, varied: &[(String, Value)]) -> String {
+        let varied = varied.iter().filter(|(key, _)| !NAMED.contains(&key.as_str())).map(|(key, value)| {
+            let key = key.split('.').next_back().unwrap_or(key);
+            let text: String = value.to_string().chars().filter(|c| !"\"[] ".contains(*c)).collect();
+            format!("-{key}{}", text.replace(',', "-"))
+        });
+        self.label.iter().map(|label| format!("-{label}")).chain(varied).collect()
     }
 }
 
-/// `section.key` and value of everything in a table of sections.
-fn flatten(table: &Table) -> Result<Vec<(String, Value)>> {
-    let mut flat = Vec::new();
-    for (section, keys) in table {
-        let Value::Table(keys) = keys else {
-            usage!("{section} stands outside the sections network, learning and training");
-        };
-        flat.extend(keys.iter().map(|(key, value)| (format!("{section}.{key}"), value.clone())));
-    }
-    Ok(flat)
+/// `section.key` of everything in some sections, with what it has there.
+fn flatten<T: Clone>(sections: &Sections<T>) -> Vec<(String, T)> {
+    let keys = |(section, keys): (&String, &BTreeMap<String, T>)| {
+        keys.iter().map(|(key, value)| (format!("{section}.{key}"), value.clone())).collect::<Vec<_>>()
+    };
+    sections.iter().flat_map(keys).collect()
 }
 
-/// How many combinations a grid has; those of what is no grid are not counted.
-fn size(grid: &Table) -> usize {
-    let keys = grid.values().filter_map(Value::as_table).flat_map(Table::values);
-    keys.filter_map(Value::as_array).map(Vec::len).fold(1, usize::saturating_mul)
+/// How many combinations a grid has.
+fn size(grid: &Sections<Vec<Value>>) -> usize {
+    grid.values().flat_map(BTreeMap::values).map(Vec::len).fold(1, usize::saturating_mul)
 }
 
 /// Every combination of a grid's values; the last key varies fastest.
-fn combinations(grid: &Table, path: &Path) -> Result<Vec<Vec<(String, Value)>>> {
+fn combinations(grid: &Sections<Vec<Value>>, path: &Path) -> Result<Vec<Settings>> {
     let mut all = vec![Vec::new()];
-    for (key, values) in flatten(grid)? {
-        let Value::Array(values) = values else {
-            usage!("{}: grid key {key} needs a list of values", path.display());
-        };
+    for (key, values) in flatten(grid) {
         if values.is_empty() {
             usage!("{}: grid key {key} has no values", path.display());
         }
-        all = (all.iter())
-            .flat_map(|earlier| {
-                values.iter().map(|value| {
-                    let mut combination = earlier.clone();
-                    combination.push((key.clone(), value.clone()));
-                    combination
-                })
-            })
-            .collect();
+        let with =
+            |earlier: &Settings, value: &Value| [&earlier[..], &[(key.clone(), value.clone())]].concat();
+        all = all.iter().flat_map(|earlier| values.iter().map(|value| with(earlier, value))).collect();
     }
     Ok(all)
 }
@@ -213,7 +200,7 @@ mod tests {
 
     fn expand(text: &str) -> Result<Vec<String>> {
         let sweep: SweepFile = toml::from_str(text)?;
-        let runs = sweep.expand(Path::new("s.toml"), &Choices::default(), "mnist")?;
+        let runs = sweep.expand(Path::new("s.toml"), &Choices::default(), |_| Ok("mnist".into()))?;
         Ok(runs.into_iter().map(|run| run.name).collect())
     }
 
@@ -253,6 +240,8 @@ mod tests {
         let unknown = "title = 't'\n[[rows]]\nconfig = 'ep-1h'\nset.learning.betta = 1";
         assert!(error(unknown).contains("s.toml row 1"), "{}", error(unknown));
         let number = "title = 't'\ngrid.training.seed = 3\n[[rows]]\nconfig = 'ep-1h'";
-        assert!(error(number).contains("grid key training.seed needs a list"));
+        assert!(
+            error(number).contains("grid.training.seed = 3") && error(number).contains("expected a sequence")
+        );
     }
 }

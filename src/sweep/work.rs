@@ -8,128 +8,118 @@ use crate::config::Choices;
 use crate::run::{self, Interrupt, Options, Outcome, Resources, Resume, Run};
 use crate::telemetry::board::Board;
 use anyhow::{Result, bail};
-use std::collections::VecDeque;
+use std::panic::resume_unwind;
 use std::sync::Mutex;
-use std::thread;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::{self, sleep};
+use std::time::{Duration, Instant};
 use tracing::{error, info_span, warn};
 
-/// What has become of the runs that were to be trained.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
-    /// How many were completed here.
-    pub done: usize,
-    /// How many have failed here.
-    pub failed: usize,
-    /// Those that another process has.
-    pub elsewhere: Vec<String>,
+/// What the workers of a process share.
+pub struct Workers<'a> {
+    /// The sweep.
+    pub folder: &'a SweepFolder,
+    /// Its data, and where it computes.
+    pub resources: &'a Resources,
+    /// What a person sees of it.
+    pub board: &'a Board,
+    /// What stops it.
+    pub interrupt: &'a Interrupt,
 }
 
-/// Trains the runs `names` with so many workers, until none of them is left to take or a signal comes. Runs that
-/// another process has are left to it, and tried again when all others are over.
-///
-/// # Errors
-/// Where the folder itself cannot be read or written. What goes wrong in a run is written down, and said.
-pub fn work(
-    sweep: &SweepFolder,
-    names: Vec<String>,
-    resources: &Resources,
-    workers: usize,
-    board: &Board,
-    interrupt: &Interrupt,
-) -> Result<Tally> {
-    let mut all = Tally { elsewhere: names, ..Tally::default() };
-    loop {
-        let queue = Mutex::new(VecDeque::from(std::mem::take(&mut all.elsewhere)));
-        let tally = Mutex::new(Tally::default());
-        let worker = || -> Result<()> {
-            while interrupt.signal().is_none() {
-                // A statement of its own, so that the queue is not locked while the run is trained.
-                let next = guard(&queue).pop_front();
-                let Some(name) = next else { break };
-                take(sweep, name, resources, board, interrupt, &tally)?;
-            }
-            Ok(())
-        };
-        thread::scope(|scope| {
-            let workers: Vec<_> = (0..workers).map(|_| scope.spawn(worker)).collect();
-            (workers.into_iter())
-                .map(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-                .fold(Ok(()), Result::and)
-        })?;
-        let pass = std::mem::take(&mut *guard(&tally));
-        all.done += pass.done;
-        all.failed += pass.failed;
-        all.elsewhere = pass.elsewhere;
-        let none_taken = pass.done + pass.failed == 0;
-        if none_taken || all.elsewhere.is_empty() || interrupt.signal().is_some() {
-            return Ok(all);
-        }
-    }
-}
-
-/// Trains a run, unless that has been done meanwhile or another process does it.
-fn take(
-    sweep: &SweepFolder,
-    name: String,
-    resources: &Resources,
-    board: &Board,
-    interrupt: &Interrupt,
-    tally: &Mutex<Tally>,
-) -> Result<()> {
-    if !matches!(sweep.state(&name)?, State::Open(_)) {
-        board.finish(&name, "ended in another process");
-        return Ok(());
-    }
-    // Folders that are there are locked before anything is read from them.
-    for folder in [sweep.runs(), sweep.checkpoints()] {
-        files::create_folder(&folder.join(&name))?;
-    }
-    let how = match train(sweep, &name, resources, board, interrupt) {
-        Ok((Outcome::Interrupted(_), _)) => return Ok(()),
-        Ok((Outcome::Done, summary)) => {
-            guard(tally).done += 1;
-            summary
-        }
-        Err(error) if error.is::<Held>() => {
-            warn!("{name}: {error:#}");
-            guard(tally).elsewhere.push(name);
-            return Ok(());
-        }
-        failed => {
-            let reason = match failed {
-                Err(error) => format!("{error:#}"),
-                _ => "diverged: a state or weight is no longer a number, or weights have run away".into(),
+impl Workers<'_> {
+    /// Trains these runs, `count` at a time, until none is left to take or a signal comes. Runs that another process
+    /// has are tried again when all others are over, and after that for so long as `patience`. Returns how many have
+    /// failed.
+    ///
+    /// # Errors
+    /// Where the folder itself cannot be read or written. What goes wrong in a run is written down, and said.
+    pub fn train(&self, mut names: Vec<String>, count: usize, patience: Duration) -> Result<usize> {
+        let begun = Instant::now();
+        let failed = AtomicUsize::new(0);
+        loop {
+            let all = names.len();
+            let (queue, held) = (Mutex::new(names.into_iter()), Mutex::new(Vec::new()));
+            let worker = || -> Result<()> {
+                while self.interrupt.signal().is_none() {
+                    // A statement of its own, so that the queue is not locked while the run is trained.
+                    let next = guard(&queue).next();
+                    let Some(name) = next else { break };
+                    match self.take(&name) {
+                        Err(error) if error.is::<Held>() => {
+                            warn!("{name}: {error:#}");
+                            guard(&held).push(name);
+                        }
+                        outcome => _ = failed.fetch_add(usize::from(outcome?), Ordering::Relaxed),
+                    }
+                }
+                Ok(())
             };
-            files::write_atomically(&sweep.failed(&name), reason.as_bytes())?;
-            guard(tally).failed += 1;
-            error!("{name}: {reason}");
-            format!("failed: {reason}")
+            thread::scope(|scope| {
+                let workers: Vec<_> = (0..count).map(|_| scope.spawn(worker)).collect();
+                let mut ended = workers.into_iter().map(|worker| worker.join());
+                ended.try_for_each(|ended| ended.unwrap_or_else(|panic| resume_unwind(panic)))
+            })?;
+            names = std::mem::take(&mut *guard(&held));
+            let none_taken = names.len() == all;
+            if names.is_empty()
+                || self.interrupt.signal().is_some()
+                || none_taken && begun.elapsed() >= patience
+            {
+                return Ok(failed.into_inner());
+            }
+            if none_taken {
+                sleep(Duration::from_secs(1));
+            }
         }
-    };
-    board.finish(&name, &how);
-    Ok(())
-}
+    }
 
-/// Trains a run to its end, from where it stands. Also says, in words, how it ended.
-fn train(
-    sweep: &SweepFolder,
-    name: &str,
-    resources: &Resources,
-    board: &Board,
-    interrupt: &Interrupt,
-) -> Result<(Outcome, String)> {
-    let choices = Choices { config: Some(sweep.config(name)), ..Choices::default() };
-    let options = Options {
-        init: None,
-        resume: Some(Resume::Auto),
-        name: Some(name.to_string()),
-        runs_dir: sweep.runs(),
-        checkpoints_dir: sweep.checkpoints(),
-        dry_run: false,
-    };
-    run::with_threads(Some(1), || {
+    /// Trains a run, unless that has been done meanwhile. Returns whether it has failed.
+    ///
+    /// # Errors
+    /// [`Held`] where another process has it, and where the sweep's folder cannot be read or written.
+    fn take(&self, name: &str) -> Result<bool> {
+        let sweep = self.folder;
+        if !matches!(sweep.state(name)?, State::Open(_)) {
+            self.board.finish(name, "ended in another process");
+            return Ok(false);
+        }
+        // Folders that are there are locked before anything is read from them.
+        for folder in [sweep.runs(), sweep.checkpoints()] {
+            files::create_folder(&folder.join(name))?;
+        }
+        let reason = match run::with_threads(Some(1), || self.train_one(name)) {
+            Ok((Outcome::Interrupted(_), _)) => return Ok(false),
+            Ok((Outcome::Done, summary)) => {
+                self.board.finish(name, &summary);
+                return Ok(false);
+            }
+            Ok((Outcome::Diverged, _)) => {
+                "diverged: a state or weight is no longer a number, or weights have run away".to_string()
+            }
+            Err(error) if error.is::<Held>() => return Err(error),
+            Err(error) => format!("{error:#}"),
+        };
+        files::write_atomically(&sweep.failed(name), reason.as_bytes())?;
+        error!("{name}: {reason}");
+        self.board.finish(name, &format!("failed: {reason}"));
+        Ok(true)
+    }
+
+    /// Trains a run to its end, from where it stands. Also says, in words, how it ended.
+    fn train_one(&self, name: &str) -> Result<(Outcome, String)> {
+        let sweep = self.folder;
+        let choices = Choices { config: Some(sweep.config(name)), ..Choices::default() };
+        let options = Options {
+            init: None,
+            resume: Some(Resume::Auto),
+            name: Some(name.to_string()),
+            runs_dir: sweep.runs(),
+            checkpoints_dir: sweep.checkpoints(),
+            dry_run: false,
+        };
         let _span = info_span!("run", name).entered();
-        let Some(run) = Run::prepare(&choices, &options, resources)? else {
+        let Some(run) = Run::prepare(&choices, &options, self.resources)? else {
             return Ok((Outcome::Done, "was complete".into()));
         };
         if run.progress.run != name {
@@ -138,8 +128,8 @@ fn train(
                 run.dataset.name
             );
         }
-        let mut line = board.follow(&run.extent());
-        let outcome = run::train(run, &mut line, interrupt)?;
+        let mut line = self.board.follow(&run.extent());
+        let outcome = run::train(run, &mut line, self.interrupt)?;
         Ok((outcome, line.summary()))
-    })
+    }
 }

@@ -8,9 +8,11 @@
 // ACTIVATION, DAMPING. The block has HIDDEN threads, rounded up to whole warps.
 //
 // in,  for each replica: drive u_0 (B, d_1) · c·(x·xᵀ + 1) (B, B) · forward.0 (d_0, d_1) · feedback.0 (d_1, d_0) or
-//      nothing where weights are tied · bias (d_0) · y (B, d_0) · β, η_0/(βB)
+//      nothing where weights are tied · bias (d_0) · y (B, d_0) · β, η_0/(βB): the scale of Σ Δ
 // out, for each replica: hidden states s_{T−2}, s_{T−1}, s_T, each (B, d_1) · output states of the same, each (B, d_0) ·
 //      hidden s_K (B, d_1) · forward.0 · feedback.0 or nothing · bias, as they are after the second phase
+//
+// i counts images, j hidden neurons, k classes.
 
 enum { EP, CEP, VF, CVF };
 enum { SIGMOID, TANH, HARD_SIGMOID };
@@ -48,56 +50,58 @@ struct Shared {
 };
 
 // s⁰_{t+1} = σ(forward.0·s¹_t + b) + β(y − s⁰_t), warp by warp: one image and class at a time.
-__device__ void next_output(Shared& sh, const float* y, float beta) {
+__device__ void next_output(Shared& block, const float* target, float beta) {
   int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-  for (int o = warp; o < IMAGES * CLASSES; o += THREADS / 32) {
-    int i = o / CLASSES, k = o % CLASSES;
+  for (int output = warp; output < IMAGES * CLASSES; output += THREADS / 32) {
+    int i = output / CLASSES, k = output % CLASSES;
     float sum = 0.0f;
-    for (int j = lane; j < HIDDEN; j += 32) sum += sh.forward[k][j] * sh.hidden[i][j];
-    for (int other = 16; other > 0; other /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, other);
+    for (int j = lane; j < HIDDEN; j += 32) sum += block.forward[k][j] * block.hidden[i][j];
+    for (int distance = 16; distance > 0; distance /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, distance);
     if (lane == 0) {
-      float s = sh.output[i][k];
-      float next = sigma(sum + sh.bias[k]);
-      if (beta != 0.0f) next += beta * (y[i * CLASSES + k] - s);
-      sh.output_next[i][k] = DAMPING > 0.0f ? DAMPING * s + (1.0f - DAMPING) * next : next;
+      float s = block.output[i][k];
+      float s_next = sigma(sum + block.bias[k]);
+      if (beta != 0.0f) s_next += beta * (target[i * CLASSES + k] - s);
+      block.output_next[i][k] = DAMPING > 0.0f ? DAMPING * s + (1.0f - DAMPING) * s_next : s_next;
     }
   }
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS, 1) phases(const float* all_in, float* all_out) {
-  BLOCK_MEMORY(sh);
+extern "C" __global__ void __launch_bounds__(THREADS, 1) phases(const float* given, float* returned) {
+  BLOCK_MEMORY(block);
   const int j = threadIdx.x;
-  const bool mine = j < HIDDEN;
-  const float* drive = all_in + (size_t)blockIdx.x * IN;
-  const float* gram = drive + IMAGES * HIDDEN;
-  const float* forward = gram + IMAGES * IMAGES;
-  const float* feedback = forward + CLASSES * HIDDEN;
-  const float* bias = feedback + FEEDBACK;
-  const float* y = bias + CLASSES;
-  const float beta = y[IMAGES * CLASSES], c_0 = y[IMAGES * CLASSES + 1];
-  float* states = all_out + (size_t)blockIdx.x * OUT;
-  float* outputs = states + 3 * IMAGES * HIDDEN;
-  float* end = outputs + 3 * IMAGES * CLASSES;
-  float* forward_end = end + IMAGES * HIDDEN;
+  const bool has_neuron = j < HIDDEN;
+  const float* given_drive = given + (size_t)blockIdx.x * IN;
+  const float* given_gram = given_drive + IMAGES * HIDDEN;
+  const float* given_forward = given_gram + IMAGES * IMAGES;
+  const float* given_feedback = given_forward + CLASSES * HIDDEN;
+  const float* given_bias = given_feedback + FEEDBACK;
+  const float* target = given_bias + CLASSES;
+  const float beta = target[IMAGES * CLASSES], scale = target[IMAGES * CLASSES + 1];
+  float* hidden_states = returned + (size_t)blockIdx.x * OUT;
+  float* output_states = hidden_states + 3 * IMAGES * HIDDEN;
+  float* hidden_end = output_states + 3 * IMAGES * CLASSES;
+  float* forward_end = hidden_end + IMAGES * HIDDEN;
   float* feedback_end = forward_end + CLASSES * HIDDEN;
   float* bias_end = feedback_end + FEEDBACK;
 
-  // This neuron's states, drive, and weights from (`back`) the output.
-  float s[IMAGES], next[IMAGES], u[IMAGES], star[IMAGES], back[CLASSES];
-  for (int o = j; o < IMAGES * CLASSES; o += THREADS) sh.output[o / CLASSES][o % CLASSES] = 0.0f;
-  for (int o = j; o < IMAGES * IMAGES; o += THREADS) sh.gram[o / IMAGES][o % IMAGES] = gram[o];
-  for (int k = j; k < CLASSES; k += THREADS) sh.bias[k] = bias[k];
-  if (mine) {
+  // This neuron's states, its drive u_0, and the weights that lead into it from the output.
+  float s[IMAGES], s_next[IMAGES], drive[IMAGES], s_star[IMAGES], feedback[CLASSES];
+  for (int entry = j; entry < IMAGES * CLASSES; entry += THREADS)
+    block.output[entry / CLASSES][entry % CLASSES] = 0.0f;
+  for (int entry = j; entry < IMAGES * IMAGES; entry += THREADS)
+    block.gram[entry / IMAGES][entry % IMAGES] = given_gram[entry];
+  for (int k = j; k < CLASSES; k += THREADS) block.bias[k] = given_bias[k];
+  if (has_neuron) {
     UNROLL
     for (int i = 0; i < IMAGES; i++) {
       s[i] = 0.0f;
-      u[i] = drive[i * HIDDEN + j];
-      sh.hidden[i][j] = 0.0f;
+      drive[i] = given_drive[i * HIDDEN + j];
+      block.hidden[i][j] = 0.0f;
     }
     UNROLL
     for (int k = 0; k < CLASSES; k++) {
-      sh.forward[k][j] = forward[k * HIDDEN + j];
-      back[k] = TIED ? forward[k * HIDDEN + j] : feedback[j * CLASSES + k];
+      block.forward[k][j] = given_forward[k * HIDDEN + j];
+      feedback[k] = TIED ? given_forward[k * HIDDEN + j] : given_feedback[j * CLASSES + k];
     }
   }
   __syncthreads();
@@ -105,104 +109,106 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) phases(const float* all
   for (int t = 0; t < FIRST_STEPS + SECOND_STEPS; t++) {
     const bool nudged = t >= FIRST_STEPS;
     if (t == FIRST_STEPS) {
-      for (int o = j; o < IMAGES * CLASSES; o += THREADS)
-        sh.output_star[o / CLASSES][o % CLASSES] = sh.output[o / CLASSES][o % CLASSES];
-      if (mine)
+      for (int entry = j; entry < IMAGES * CLASSES; entry += THREADS)
+        block.output_star[entry / CLASSES][entry % CLASSES] = block.output[entry / CLASSES][entry % CLASSES];
+      if (has_neuron)
         UNROLL
-        for (int i = 0; i < IMAGES; i++) star[i] = s[i];
+        for (int i = 0; i < IMAGES; i++) s_star[i] = s[i];
       __syncthreads();
     }
 
     // s¹_{t+1} = σ(u_t + feedback.0·s⁰_t), with u_t = u_0 + c·(x·xᵀ + 1)·(s¹_t − s¹_*) under a continual rule.
-    if (mine) {
+    if (has_neuron) {
       UNROLL
       for (int i = 0; i < IMAGES; i++) {
-        float h = u[i];
+        float pre_activation = drive[i];
         if (nudged && CONTINUAL)
           UNROLL
-          for (int other = 0; other < IMAGES; other++) h += sh.gram[i][other] * (s[other] - star[other]);
+          for (int other = 0; other < IMAGES; other++)
+            pre_activation += block.gram[i][other] * (s[other] - s_star[other]);
         UNROLL
-        for (int k = 0; k < CLASSES; k++) h += back[k] * sh.output[i][k];
-        next[i] = DAMPING > 0.0f ? DAMPING * s[i] + (1.0f - DAMPING) * sigma(h) : sigma(h);
+        for (int k = 0; k < CLASSES; k++) pre_activation += feedback[k] * block.output[i][k];
+        const float arrived = sigma(pre_activation);
+        s_next[i] = DAMPING > 0.0f ? DAMPING * s[i] + (1.0f - DAMPING) * arrived : arrived;
       }
     }
-    next_output(sh, y, nudged ? beta : 0.0f);
+    next_output(block, target, nudged ? beta : 0.0f);
     __syncthreads();
 
-    // Δ of this step, from s_t (s, output) and s_{t+1} (next, output_next).
+    // Δ of this step, from s_t (s, output) and s_{t+1} (s_next, output_next).
     if (nudged && RULE != EP) {
       float sum;
-      if (mine) {
+      if (has_neuron) {
         UNROLL
         for (int k = 0; k < CLASSES; k++) {
           sum = 0.0f;
           UNROLL
           for (int i = 0; i < IMAGES; i++) {
-            float o = sh.output[i][k], o_next = sh.output_next[i][k];
-            sum += TIED ? o_next * next[i] - o * s[i] : (o_next - o) * s[i];
+            float output = block.output[i][k], output_next = block.output_next[i][k];
+            sum += TIED ? output_next * s_next[i] - output * s[i] : (output_next - output) * s[i];
           }
           // VF leaves the weights as they are until the end: their sum builds up where they go.
-          if (CONTINUAL) sh.forward[k][j] += c_0 * sum;
-          else forward_end[k * HIDDEN + j] = (t == FIRST_STEPS ? 0.0f : forward_end[k * HIDDEN + j]) + c_0 * sum;
+          if (CONTINUAL) block.forward[k][j] += scale * sum;
+          else forward_end[k * HIDDEN + j] = (t == FIRST_STEPS ? 0.0f : forward_end[k * HIDDEN + j]) + scale * sum;
           if (TIED) {
-            back[k] = sh.forward[k][j];
+            feedback[k] = block.forward[k][j];
           } else {
             sum = 0.0f;
             UNROLL
-            for (int i = 0; i < IMAGES; i++) sum += (next[i] - s[i]) * sh.output[i][k];
-            if (CONTINUAL) back[k] += c_0 * sum;
-            else feedback_end[j * CLASSES + k] = (t == FIRST_STEPS ? 0.0f : feedback_end[j * CLASSES + k]) + c_0 * sum;
+            for (int i = 0; i < IMAGES; i++) sum += (s_next[i] - s[i]) * block.output[i][k];
+            if (CONTINUAL) feedback[k] += scale * sum;
+            else feedback_end[j * CLASSES + k] = (t == FIRST_STEPS ? 0.0f : feedback_end[j * CLASSES + k]) + scale * sum;
           }
         }
       }
       if (CONTINUAL && j < CLASSES) {
         sum = 0.0f;
         UNROLL
-        for (int i = 0; i < IMAGES; i++) sum += sh.output_next[i][j] - sh.output[i][j];
-        sh.bias[j] += c_0 * sum;
+        for (int i = 0; i < IMAGES; i++) sum += block.output_next[i][j] - block.output[i][j];
+        block.bias[j] += scale * sum;
       }
     }
     __syncthreads();
 
-    for (int o = j; o < IMAGES * CLASSES; o += THREADS)
-      sh.output[o / CLASSES][o % CLASSES] = sh.output_next[o / CLASSES][o % CLASSES];
-    if (mine)
+    for (int entry = j; entry < IMAGES * CLASSES; entry += THREADS)
+      block.output[entry / CLASSES][entry % CLASSES] = block.output_next[entry / CLASSES][entry % CLASSES];
+    if (has_neuron)
       UNROLL
       for (int i = 0; i < IMAGES; i++) {
-        s[i] = next[i];
-        sh.hidden[i][j] = next[i];
+        s[i] = s_next[i];
+        block.hidden[i][j] = s_next[i];
       }
     __syncthreads();
 
     // The last three states of the first phase; what comes before the first step is 0 already.
-    const int slot = t + 1 - (FIRST_STEPS - 2);
-    if (!nudged && slot >= 0) {
-      if (mine)
+    const int kept = t + 1 - (FIRST_STEPS - 2);
+    if (!nudged && kept >= 0) {
+      if (has_neuron)
         UNROLL
-        for (int i = 0; i < IMAGES; i++) states[(slot * IMAGES + i) * HIDDEN + j] = s[i];
-      for (int o = j; o < IMAGES * CLASSES; o += THREADS)
-        outputs[slot * IMAGES * CLASSES + o] = sh.output[o / CLASSES][o % CLASSES];
+        for (int i = 0; i < IMAGES; i++) hidden_states[(kept * IMAGES + i) * HIDDEN + j] = s[i];
+      for (int entry = j; entry < IMAGES * CLASSES; entry += THREADS)
+        output_states[kept * IMAGES * CLASSES + entry] = block.output[entry / CLASSES][entry % CLASSES];
     }
   }
 
-  if (mine) {
+  if (has_neuron) {
     UNROLL
-    for (int i = 0; i < IMAGES; i++) end[i * HIDDEN + j] = s[i];
+    for (int i = 0; i < IMAGES; i++) hidden_end[i * HIDDEN + j] = s[i];
     UNROLL
     for (int k = 0; k < CLASSES; k++) {
-      float f = sh.forward[k][j];
+      float weight = block.forward[k][j];
       if (RULE == EP) {
         float sum = 0.0f;
         UNROLL
-        for (int i = 0; i < IMAGES; i++) sum += sh.output[i][k] * s[i] - sh.output_star[i][k] * star[i];
-        f += c_0 * sum;
+        for (int i = 0; i < IMAGES; i++) sum += block.output[i][k] * s[i] - block.output_star[i][k] * s_star[i];
+        weight += scale * sum;
       }
-      if (RULE == VF) f += forward_end[k * HIDDEN + j];
-      forward_end[k * HIDDEN + j] = f;
+      if (RULE == VF) weight += forward_end[k * HIDDEN + j];
+      forward_end[k * HIDDEN + j] = weight;
       if (!TIED) {
-        float b = back[k];
-        if (RULE == VF) b += feedback_end[j * CLASSES + k];
-        feedback_end[j * CLASSES + k] = b;
+        float weight = feedback[k];
+        if (RULE == VF) weight += feedback_end[j * CLASSES + k];
+        feedback_end[j * CLASSES + k] = weight;
       }
     }
   }
@@ -210,7 +216,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) phases(const float* all
     float sum = 0.0f;
     if (!CONTINUAL)
       UNROLL
-      for (int i = 0; i < IMAGES; i++) sum += sh.output[i][j] - sh.output_star[i][j];
-    bias_end[j] = sh.bias[j] + c_0 * sum;
+      for (int i = 0; i < IMAGES; i++) sum += block.output[i][j] - block.output_star[i][j];
+    bias_end[j] = block.bias[j] + scale * sum;
   }
 }
