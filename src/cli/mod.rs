@@ -56,6 +56,8 @@ enum Command {
     Bench(speed::BenchArgs),
     /// Measure the angle between the rule's updates and the gradients of BPTT.
     Angle(study::AngleArgs),
+    /// Compare the ways to equilibrium: residual against arithmetic, synchronous or alternating, plain or accelerated.
+    Settle(study::SettleArgs),
     /// Record the gradient-descending dynamics of one batch: trace, summary, figures.
     Gdd(study::GddArgs),
     /// Print the four algorithms on the scalar model of Appendix C beside their closed forms.
@@ -269,6 +271,7 @@ impl Cli {
             Command::Report(args) => report::report(args),
             Command::Bench(args) => speed::bench(args),
             Command::Angle(args) => study::angle(args),
+            Command::Settle(args) => study::settle(args),
             Command::Gdd(args) => study::gdd(args),
             Command::Toy(args) => study::toy(args),
             Command::Inspect(args) => look::inspect(args),

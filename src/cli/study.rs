@@ -1,13 +1,16 @@
 //! The commands that look at a network without training it: `angle`, `gdd` and `toy`.
 
 use super::{ConfigArgs, count, data_folder, finite};
+use crate::base::files;
 use crate::base::output::{self, usage};
-use crate::config::{Config, Resolved};
+use crate::config::{Config, Resolved, TimeChoice};
 use crate::data;
+use crate::data::Batch;
+use crate::engine::plain;
 use crate::model::Parameters;
 use crate::run::{angles, initial_parameters, open_device, with_threads};
-use crate::study::gdd;
 use crate::study::toy::Toy;
+use crate::study::{equilibrium, gdd};
 use anyhow::{Result, bail};
 use clap::Args;
 use clap::builder::RangedU64ValueParser;
@@ -46,6 +49,20 @@ pub struct GddArgs {
     dtype: String,
     /// Folder for the trace, the summary and the figures.
     #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct SettleArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    #[command(flatten)]
+    network: NetworkArgs,
+    /// How many training images, in file order.
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = RangedU64ValueParser::<usize>::new().range(1..=10_000))]
+    images: usize,
+    /// Folder for settle.html and settle.csv.
+    #[arg(long, value_name = "DIR", default_value = "settle")]
     out: PathBuf,
 }
 
@@ -94,6 +111,49 @@ pub struct ToyArgs {
     /// K, steps of the second phase.
     #[arg(long = "second-steps", value_name = "K", default_value_t = 10, value_parser = RangedU64ValueParser::<usize>::new().range(1..=1_000))]
     second_steps: usize,
+}
+
+pub fn settle(args: SettleArgs) -> Result<u8> {
+    let config = Resolved::new(&args.config.choices()?)?.told().config;
+    if config.network.time != TimeChoice::Discrete {
+        usage!(
+            "network.time = \"real\" has no alternating order to compare with: choose time = \"discrete\""
+        );
+    }
+    with_threads(args.network.threads, || {
+        let (dataset, theta) = args.network.load(&config)?;
+        let (images, tolerance) = (args.images.min(dataset.train.len()), 5e-7);
+        let mut batch = Batch::default();
+        dataset.train.gather(&(0..images as u32).collect::<Vec<_>>(), &mut batch);
+        let weight = &theta.forward[0].weight;
+        let x = plain::images(&batch, weight.dtype(), weight.device())?;
+        let ways = equilibrium::compare(&config.model(), &theta, &x, config.settle.window)?;
+        let about = format!(
+            "{}, layers {:?}, weights {}; {images} images of {}; Anderson's window {}. The dashed lines are the median image, the \
+             solid ones what 99 % of the images are within.",
+            config.learning.rule.title(),
+            config.network.dims.0,
+            args.network
+                .init
+                .as_ref()
+                .map_or("before training".into(), |path| format!("of {}", path.display())),
+            dataset.name,
+            config.settle.window,
+        );
+        let page = equilibrium::write("Ways to equilibrium", &about, &ways);
+        files::create_folder(&args.out)?;
+        files::write_atomically(&args.out.join("settle.html"), page.as_bytes())?;
+        files::write_atomically(&args.out.join("settle.csv"), equilibrium::csv(&ways).as_bytes())?;
+        let mut text = format!(
+            "synchronous steps' worth of arithmetic until 99 % of {images} images change by at most {tolerance}\n"
+        );
+        for way in &ways {
+            let work = way.work_until(tolerance).map_or("not reached".into(), |work| format!("{work}"));
+            text += &format!("{:<24} {work:>11}\n", way.name);
+        }
+        output::result(&text)
+    })?;
+    Ok(0)
 }
 
 pub fn angle(args: AngleArgs) -> Result<u8> {

@@ -254,7 +254,10 @@ fn mix(mixers: &mut [Anderson<f64>], layers: Layers, s: &[Tensor], s_next: &mut 
 }
 
 /// The largest |s' − s| of any neuron, for each image.
-fn largest_changes(s_next: &[Tensor], s: &[Tensor]) -> Result<Vec<f64>> {
+///
+/// # Errors
+/// Only those of candle (shapes that differ).
+pub fn largest_changes(s_next: &[Tensor], s: &[Tensor]) -> Result<Vec<f64>> {
     let layers: Vec<Tensor> = (s_next.iter().zip(s))
         .map(|(next, s)| (next - s)?.abs()?.max(D::Minus1)?.flatten_all())
         .collect::<Result<_>>()?;

@@ -4,6 +4,8 @@ pub mod bench;
 #[cfg(feature = "cli")]
 pub mod compare;
 #[cfg(feature = "cli")]
+pub mod equilibrium;
+#[cfg(feature = "cli")]
 pub mod figures;
 #[cfg(feature = "cli")]
 pub mod gdd;

@@ -1,0 +1,132 @@
+//! How far from equilibrium the first phase is after how much arithmetic, in each of the ways there are to find it.
+
+use super::page;
+use super::plot::{Line, Plot};
+use crate::model::dynamics::Layers;
+use crate::model::settle::largest_changes;
+use crate::model::{Model, Order, Parameters, Settle, Solver};
+use candle_core::{Result, Tensor};
+use maud::html;
+
+/// A way to find the equilibrium, and how near it comes.
+pub struct Way {
+    /// Its name.
+    pub name: String,
+    /// After every sweep.
+    pub course: Vec<Distance>,
+}
+
+/// The largest |F(s) − s| of any neuron of an image, over some images.
+#[derive(Clone, Copy, Debug)]
+pub struct Distance {
+    /// The arithmetic so far, in synchronous steps; that of acceleration itself, some percent of a sweep, not counted.
+    pub work: f64,
+    /// Of half of the images it is at most this.
+    pub median: f64,
+    /// Of 99 % of them.
+    pub percentile_99: f64,
+    /// Of all of them.
+    pub largest: f64,
+}
+
+/// The ways that are compared: both orders, plain and accelerated with this window.
+fn ways(window: usize) -> [(String, Order, Solver); 4] {
+    let orders = [Order::Synchronous, Order::Alternating];
+    let plain = orders.map(|order| (order.name().to_string(), order, Solver::Iterate));
+    let accelerated =
+        orders.map(|order| (format!("{}, Anderson", order.name()), order, Solver::Anderson { window }));
+    let [a, b] = plain;
+    let [c, d] = accelerated;
+    [a, b, c, d]
+}
+
+/// Runs the first phase on the images `x` (B, d_in) in every way, for as much arithmetic as T synchronous steps take.
+///
+/// # Errors
+/// Only those of candle.
+pub fn compare(model: &Model, theta: &Parameters, x: &Tensor, window: usize) -> Result<Vec<Way>> {
+    ways(window)
+        .into_iter()
+        .map(|(name, order, solver)| follow(model, theta, x, name, order, solver))
+        .collect()
+}
+
+fn follow(
+    model: &Model,
+    theta: &Parameters,
+    x: &Tensor,
+    name: String,
+    order: Order,
+    solver: Solver,
+) -> Result<Way> {
+    let steps = model.settle.steps * order.sweep();
+    let model = Model { settle: Settle { order, solver, steps, tolerance: 0.0 }, ..model.clone() };
+    let drive = model.dynamics.drive(theta, x)?;
+    let (mut t, mut course) = (0, Vec::new());
+    model.settle_watched(theta, x, &mut |s| {
+        t += 1;
+        if t % order.sweep() == 0 {
+            let s_next = model.dynamics.step(theta, &drive, s, Layers::All, None)?;
+            let mut residuals = largest_changes(&s_next, s)?;
+            residuals.sort_by(f64::total_cmp);
+            let at = |share: f64| residuals[(share * (residuals.len() - 1) as f64).round() as usize];
+            course.push(Distance {
+                work: t as f64 / order.sweep() as f64,
+                median: at(0.5),
+                percentile_99: at(0.99),
+                largest: at(1.0),
+            });
+        }
+        Ok(())
+    })?;
+    Ok(Way { name, course })
+}
+
+impl Way {
+    /// The arithmetic after which 99 % of the images stay within `tolerance`, in synchronous steps; `None` where they do
+    /// not.
+    pub fn work_until(&self, tolerance: f64) -> Option<f64> {
+        let beyond =
+            self.course.iter().rposition(|d| d.percentile_99.is_nan() || d.percentile_99 > tolerance);
+        let first = beyond.map_or(0, |last| last + 1);
+        self.course.get(first).map(|distance| distance.work)
+    }
+}
+
+/// One line for each way and sweep: way, work, median, percentile_99, largest.
+pub fn csv(ways: &[Way]) -> String {
+    let mut text = String::from("way,work,median,percentile_99,largest\n");
+    for Way { name, course } in ways {
+        for Distance { work, median, percentile_99, largest } in course {
+            text += &format!("\"{name}\",{work},{median:e},{percentile_99:e},{largest:e}\n");
+        }
+    }
+    text
+}
+
+/// The page: residual against arithmetic.
+pub fn write(title: &str, about: &str, ways: &[Way]) -> String {
+    let line = |(i, way): (usize, &Way), dashed: bool, value: fn(&Distance) -> f64, which: &str| Line {
+        name: format!("{}: {which}", way.name),
+        color: i,
+        dashed,
+        points: way.course.iter().map(|d| (d.work, value(d))).collect(),
+    };
+    let median = ways.iter().enumerate().map(|way| line(way, true, |d| d.median, "median"));
+    let most = ways.iter().enumerate().map(|way| line(way, false, |d| d.percentile_99, "99 % of images"));
+    let lines: Vec<Line> = most.chain(median).collect();
+    let plot = Plot {
+        x_label: "arithmetic, synchronous steps",
+        y_label: "largest |F(s) − s|",
+        log: true,
+        mark: None,
+    };
+    page::page(
+        title,
+        &html! {
+            h1 { (title) }
+            p { (about) }
+            div .panels { (page::chart("How far from equilibrium, after how much arithmetic", "", &plot, &lines)) }
+        },
+    )
+}
