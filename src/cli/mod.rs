@@ -1,5 +1,6 @@
 //! The command line: flags into choices, choices into commands, outcomes into exit statuses.
 
+mod figures;
 mod look;
 mod manual;
 mod report;
@@ -56,7 +57,7 @@ enum Command {
     Bench(speed::BenchArgs),
     /// Measure the angle between the rule's updates and the gradients of BPTT.
     Angle(study::AngleArgs),
-    /// Record the gradient-descending dynamics of one batch: trace, summary, figures.
+    /// Record the gradient-descending dynamics of one batch: summary, figures, and the trace with --trace.
     Gdd(study::GddArgs),
     /// Print the four algorithms on the scalar model of Appendix C beside their closed forms.
     Toy(study::ToyArgs),

@@ -7,6 +7,7 @@ use crate::data;
 use crate::model::Parameters;
 use crate::run::{angles, initial_parameters, open_device, with_threads};
 use crate::study::gdd;
+use crate::study::plot::Style;
 use crate::study::toy::Toy;
 use anyhow::{Result, bail};
 use clap::Args;
@@ -44,9 +45,15 @@ pub struct GddArgs {
     /// Element type: f32 or f64.
     #[arg(long, value_name = "TYPE", default_value = "f64")]
     dtype: String,
-    /// Folder for the trace, the summary and the figures.
+    /// Folder for the summary and the figures.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
+    /// Also write every state, update and gradient, step by step: trace.safetensors, of some hundred megabytes.
+    #[arg(long)]
+    trace: bool,
+    /// How the figures look.
+    #[arg(long, value_enum, default_value_t = Style::Paper)]
+    style: Style,
 }
 
 /// Where a network and its data come from.
@@ -64,16 +71,20 @@ pub struct NetworkArgs {
 }
 
 impl NetworkArgs {
-    pub fn load(&self, config: &Config) -> Result<(data::Dataset, Parameters)> {
+    /// What was asked for with all sizes known, the data and the weights.
+    pub fn load(&self, resolved: Resolved) -> Result<(Config, data::Dataset, Parameters)> {
+        let training = &resolved.config.training;
         let folder = data_folder(self.data_dir.clone())?;
-        let mut dataset = data::load(config.training.data, folder.as_deref())?;
-        dataset.limit(config.training.limit_train, None);
-        if config.training.validation > 0 {
-            dataset = dataset.hold_out(config.training.validation, config.training.seed)?;
+        let mut dataset = data::load(training.data, folder.as_deref())?;
+        dataset.limit(training.limit_train, None);
+        if training.validation > 0 {
+            dataset = dataset.hold_out(training.validation, training.seed)?;
         }
+        let config = resolved.sized_for(&dataset)?.config;
         dataset.check(&config.network.dims)?;
         let device = open_device(config.training.device)?;
-        Ok((dataset, initial_parameters(config, self.init.as_deref(), &device)?))
+        let theta = initial_parameters(&config, self.init.as_deref(), &device)?;
+        Ok((config, dataset, theta))
     }
 }
 
@@ -97,9 +108,9 @@ pub struct ToyArgs {
 }
 
 pub fn angle(args: AngleArgs) -> Result<u8> {
-    let config = Resolved::new(&args.config.choices()?)?.config;
+    let resolved = Resolved::new(&args.config.choices()?)?;
     with_threads(args.network.threads, || {
-        let (dataset, theta) = args.network.load(&config)?;
+        let (config, dataset, theta) = args.network.load(resolved)?;
         let Some(summary) = angles::measure(&config, &theta, &dataset.train, args.batches, 0, &|| false)?
         else {
             bail!(
@@ -151,14 +162,17 @@ pub fn gdd(args: GddArgs) -> Result<u8> {
     let mut choices = args.config.choices()?;
     let dtype = Value::from(args.dtype.clone());
     choices.flags.insert(0, ("--dtype".into(), "training.dtype".into(), dtype));
-    let config = Resolved::new(&choices)?.config;
+    let resolved = Resolved::new(&choices)?;
     with_threads(args.network.threads, || {
-        let (dataset, theta) = args.network.load(&config)?;
+        let (config, dataset, theta) = args.network.load(resolved)?;
         let (batch, trace) = gdd::record(&config, &theta, &dataset.train, args.index, args.batch_size)?;
-        gdd::write(&config, &theta, &batch, &trace, &args.out)?;
+        gdd::write(&config, &theta, &trace, &args.out, args.style)?;
+        if args.trace {
+            gdd::write_trace(&config, &theta, &batch, &trace, &args.out)?;
+        }
         output::result(&format!("{}\n", gdd::summary(&theta, &trace)?))?;
         info!(
-            "trace, summary and figures of {} image(s) of {} are in {}",
+            "summary and figures of {} image(s) of {} are in {}",
             args.batch_size,
             dataset.name,
             args.out.display()

@@ -9,7 +9,7 @@ use crate::base::files;
 use anyhow::{Context, Result, bail};
 use png::{ColorType, Decoder, Limits, Transformations};
 use std::fs;
-use std::io::BufReader;
+use std::io::{BufRead, BufReader, Seek};
 use std::path::{Path, PathBuf};
 
 /// The most bytes that decoding one image may take.
@@ -138,7 +138,12 @@ fn sorted(folder: &Path) -> Result<Vec<PathBuf>> {
 /// Width, height and shades of grey of a PNG.
 fn image(path: &Path) -> Result<(u32, u32, Vec<u8>)> {
     let (file, _) = files::open(path)?;
-    let mut decoder = Decoder::new_with_limits(BufReader::new(file), Limits { bytes: MOST_BYTES });
+    grey(BufReader::new(file))
+}
+
+/// Width, height and shades of grey of an encoded PNG.
+pub(super) fn grey(png: impl BufRead + Seek) -> Result<(u32, u32, Vec<u8>)> {
+    let mut decoder = Decoder::new_with_limits(png, Limits { bytes: MOST_BYTES });
     decoder.set_transformations(Transformations::normalize_to_color8());
     let mut reader = decoder.read_info().context("not a readable PNG")?;
     let bytes = reader.output_buffer_size().filter(|bytes| *bytes <= MOST_BYTES).context("is too large")?;
