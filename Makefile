@@ -84,7 +84,7 @@ gdd: ## Make a figure of Appendix E.6, left and right panels: FIG=5 or 8 to 15, 
 	@for case in $(GDD); do \
 	  $(EQPROP) gdd --config configs/gdd/$$case.toml $(FOLDER) $(if $(DATA),--data $(DATA)) --out $(FIGURES)/$$case $(ARGS) || exit; \
 	done
-	@echo 'look at $(FIGURES)/*/$(PICTURE).svg and .png' >&2
+	@echo 'look at $(FIGURES)/*/$(PICTURE).svg' >&2
 
 # Sweeps of the paper share a folder, so that a run which is in several of them is trained once.
 reproduce: ## Run the paper's experiments, or go on, and write the report: SWEEP=quick, or any of configs/reproduce/; WORKERS DATA_DIR DEVICE OUT ARGS

@@ -344,6 +344,61 @@ fn the_number_of_classes_and_pixels_is_that_of_the_data() {
 }
 
 #[test]
+fn open_sizes_are_those_of_the_data() {
+    let place = Place::new();
+    let open = |more: &[&'static str]| {
+        let dims = ["--set", r#"network.dims=["auto", 24, "auto"]"#, "--epochs", "1"];
+        place.small_run("ep", &[&dims, more].concat())
+    };
+    // A class of which the first images have none counts too.
+    assert_eq!(run(&place, &open(&["--name", "o-data", "--limit-train", "1", "--limit-test", "1"])).0, 0);
+    assert_eq!(run(&place, &place.small_run("ep", &["--epochs", "1", "--name", "g-data"])).0, 0);
+    assert_eq!(run(&place, &open(&["--name", "p-data"])).0, 0);
+    for run in ["o-data", "p-data"] {
+        let config = place.read(&format!("runs/{run}/config.toml"));
+        assert!(config.contains("dims = [64, 24, 4]"), "{config}");
+    }
+    let weights = |run: &str| fs::read(place.path(&format!("checkpoints/{run}/last.safetensors"))).unwrap();
+    let same = |run: &str| String::from_utf8_lossy(&weights(run)).replace(run, "");
+    assert!(same("g-data") == same("p-data"), "the same weights, and the same configuration beside them");
+    let last = "checkpoints/p-data/last.safetensors";
+    let again = ["train", "--resume", last, "--data-dir", "data", "--epochs", "2"];
+    let again = [&again[..], &["--set", r#"network.dims=["auto", 24, "auto"]"#]].concat();
+    let (status, _, said) = run(&place, &again);
+    assert_eq!(status, 0, "{said}");
+    for wrong in
+        [r#"network.dims=[64, "auto", 4]"#, "network.dims=[0, 24, 4]", r#"network.dims=["car", 24, 4]"#]
+    {
+        fails(&place, &place.small_run("ep", &["--set", wrong]), 2, &["network.dims", "\"auto\""]);
+    }
+    // One class is nothing to learn.
+    for labels in ["train", "t10k"].map(|part| place.path(&format!("data/{part}-labels-idx1-ubyte"))) {
+        let mut bytes = fs::read(&labels).unwrap();
+        bytes[8..].fill(0);
+        fs::write(&labels, bytes).unwrap();
+    }
+    fails(&place, &open(&["--name", "q-data"]), 2, &["network.dims = [64, 24, 1]", "data", "2 to 256"]);
+}
+
+#[cfg(feature = "hub")]
+#[test]
+fn a_taken_name_is_found_out_before_the_network_is_asked() {
+    let place = Place::new();
+    let hub = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    hub.set_nonblocking(true).unwrap();
+    let address = format!("http://{}", hub.local_addr().unwrap());
+    let asked = [("HF_ENDPOINT", address.as_str()), ("HF_HOME", "nowhere")];
+    fs::create_dir_all(place.path("checkpoints/ep-1h-seed0")).unwrap();
+    fs::write(place.path("checkpoints/ep-1h-seed0/last.safetensors"), "").unwrap();
+    for data in ["auto", "mnist"] {
+        let (status, _, said) = run_with(&place, &["train", "--algo", "ep", "--data", data], &asked);
+        assert_eq!(status, 1, "{said}");
+        assert!(said.contains("checkpoints/ep-1h-seed0 already holds a run"), "{said}");
+        assert_eq!(hub.accept().unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+    }
+}
+
+#[test]
 fn bench_says_how_fast_and_settling_early_saves_steps() {
     let place = Place::new();
     let bench = |more: &[&str]| -> serde_json::Value {

@@ -1,5 +1,5 @@
 //! What everything stands on: files that are whole or absent, names that lead nowhere else, one process a folder,
-//! and output that somebody may not read.
+//! output that somebody may not read, and times in words.
 
 pub mod files;
 pub mod lock;
@@ -7,3 +7,4 @@ pub mod mutex;
 pub mod name;
 pub mod near;
 pub mod output;
+pub mod time;

@@ -1,5 +1,6 @@
 //! The commands that make a page about runs: `inspect` and `compare`.
 
+use super::figures::FigureArgs;
 use super::{count, data_folder};
 use crate::base::files;
 use crate::base::output;
@@ -43,6 +44,8 @@ pub struct InspectArgs {
     #[arg(long, value_name = "N", value_parser = count())]
     threads: Option<usize>,
     #[command(flatten)]
+    figures: FigureArgs,
+    #[command(flatten)]
     places: Places,
 }
 
@@ -54,6 +57,8 @@ pub struct CompareArgs {
     /// The page.
     #[arg(long, value_name = "FILE", default_value = "compare.html")]
     out: PathBuf,
+    #[command(flatten)]
+    figures: FigureArgs,
     #[command(flatten)]
     places: Places,
 }
@@ -79,7 +84,7 @@ pub fn inspect(args: InspectArgs) -> Result<u8> {
     if dataset.checksums != progress.checksums {
         tracing::warn!("the run was trained on {}, and is shown on {}", progress.data, dataset.name);
     }
-    let page = with_threads(args.threads, || {
+    let made = with_threads(args.threads, || {
         inspect::write(&inspect::Subject {
             progress: &progress,
             theta: &theta,
@@ -91,7 +96,8 @@ pub fn inspect(args: InspectArgs) -> Result<u8> {
     })?;
     let beside = found.folder.as_deref().or(path.parent()).unwrap_or(Path::new(""));
     let out = args.out.unwrap_or_else(|| beside.join("inspect.html"));
-    write_page(&out, &page)
+    args.figures.save(&made.charts)?;
+    write_page(&out, &made.page)
 }
 
 pub fn compare(args: CompareArgs) -> Result<u8> {
@@ -102,7 +108,9 @@ pub fn compare(args: CompareArgs) -> Result<u8> {
         })
     };
     let folders = args.runs.iter().map(folder).collect::<Result<Vec<_>>>()?;
-    write_page(&args.out, &compare::write(&folders)?)
+    let made = compare::write(&folders)?;
+    args.figures.save(&made.charts)?;
+    write_page(&args.out, &made.page)
 }
 
 fn write_page(out: &Path, page: &str) -> Result<u8> {

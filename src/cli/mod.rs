@@ -1,5 +1,6 @@
 //! The command line: flags into choices, choices into commands, outcomes into exit statuses.
 
+mod figures;
 mod look;
 mod manual;
 mod report;
@@ -58,7 +59,7 @@ enum Command {
     Angle(study::AngleArgs),
     /// Compare the ways to equilibrium: residual against arithmetic, synchronous or alternating, plain or accelerated.
     Settle(study::SettleArgs),
-    /// Record the gradient-descending dynamics of one batch: trace, summary, figures.
+    /// Record the gradient-descending dynamics of one batch: summary, figures, and the trace with --trace.
     Gdd(study::GddArgs),
     /// Print the four algorithms on the scalar model of Appendix C beside their closed forms.
     Toy(study::ToyArgs),

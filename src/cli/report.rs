@@ -1,5 +1,6 @@
 //! The command that shows what sweeps have measured, beside what the paper published where they repeat it.
 
+use super::figures::FigureArgs;
 use crate::report;
 use anyhow::Result;
 use clap::Args;
@@ -19,11 +20,13 @@ pub struct ReportArgs {
     /// Where to put report.html and the CSV files [default: the first sweep's folder].
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+    #[command(flatten)]
+    figures: FigureArgs,
 }
 
 pub fn report(args: ReportArgs) -> Result<u8> {
     let out = args.out.as_ref().unwrap_or(&args.sweeps[0]);
-    let page = report::write(&args.sweeps, &args.only, out)?;
+    let page = report::write(&args.sweeps, &args.only, out, args.figures.given())?;
     info!("{}: open it in any browser; the numbers are in the CSV files beside it", page.display());
     Ok(0)
 }

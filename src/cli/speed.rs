@@ -26,9 +26,9 @@ pub struct BenchArgs {
 }
 
 pub fn bench(args: BenchArgs) -> Result<u8> {
-    let config = Resolved::new(&args.config.choices()?)?.told().config;
+    let resolved = Resolved::new(&args.config.choices()?)?.told();
     let speed = with_threads(args.network.threads, || {
-        let (dataset, theta) = args.network.load(&config)?;
+        let (config, dataset, theta) = args.network.load(resolved)?;
         if dataset.train.len() < config.training.batch_size {
             bail!("training.batch_size = {} is more than there are images", config.training.batch_size);
         }

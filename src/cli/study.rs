@@ -9,8 +9,9 @@ use crate::data::Batch;
 use crate::engine::plain;
 use crate::model::Parameters;
 use crate::run::{angles, initial_parameters, open_device, with_threads};
+use crate::study::plot::Style;
 use crate::study::toy::Toy;
-use crate::study::{equilibrium, gdd};
+use crate::study::{equilibrium, gdd, saved};
 use anyhow::{Result, bail};
 use clap::Args;
 use clap::builder::RangedU64ValueParser;
@@ -47,9 +48,15 @@ pub struct GddArgs {
     /// Element type: f32 or f64.
     #[arg(long, value_name = "TYPE", default_value = "f64")]
     dtype: String,
-    /// Folder for the trace, the summary and the figures.
+    /// Folder for the summary and the figures.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
+    /// Also write every state, update and gradient, step by step: trace.safetensors, of some hundred megabytes.
+    #[arg(long)]
+    trace: bool,
+    /// How the figures look.
+    #[arg(long, value_enum, default_value_t = Style::Paper)]
+    style: Style,
 }
 
 #[derive(Debug, Args)]
@@ -61,9 +68,12 @@ pub struct SettleArgs {
     /// How many training images, in file order.
     #[arg(long, value_name = "N", default_value_t = 200, value_parser = RangedU64ValueParser::<usize>::new().range(1..=10_000))]
     images: usize,
-    /// Folder for settle.html and settle.csv.
+    /// Folder for settle.html, settle.csv and the figure.
     #[arg(long, value_name = "DIR", default_value = "settle")]
     out: PathBuf,
+    /// How the figure looks.
+    #[arg(long, value_enum, default_value_t = Style::Paper)]
+    style: Style,
 }
 
 /// Where a network and its data come from.
@@ -81,16 +91,20 @@ pub struct NetworkArgs {
 }
 
 impl NetworkArgs {
-    pub fn load(&self, config: &Config) -> Result<(data::Dataset, Parameters)> {
+    /// What was asked for with all sizes known, the data and the weights.
+    pub fn load(&self, resolved: Resolved) -> Result<(Config, data::Dataset, Parameters)> {
+        let training = &resolved.config.training;
         let folder = data_folder(self.data_dir.clone())?;
-        let mut dataset = data::load(config.training.data, folder.as_deref())?;
-        dataset.limit(config.training.limit_train, None);
-        if config.training.validation > 0 {
-            dataset = dataset.hold_out(config.training.validation, config.training.seed)?;
+        let mut dataset = data::load(training.data, folder.as_deref())?;
+        dataset.limit(training.limit_train, None);
+        if training.validation > 0 {
+            dataset = dataset.hold_out(training.validation, training.seed)?;
         }
+        let config = resolved.sized_for(&dataset)?.config;
         dataset.check(&config.network.dims)?;
         let device = open_device(config.training.device)?;
-        Ok((dataset, initial_parameters(config, self.init.as_deref(), &device)?))
+        let theta = initial_parameters(&config, self.init.as_deref(), &device)?;
+        Ok((config, dataset, theta))
     }
 }
 
@@ -114,14 +128,14 @@ pub struct ToyArgs {
 }
 
 pub fn settle(args: SettleArgs) -> Result<u8> {
-    let config = Resolved::new(&args.config.choices()?)?.told().config;
-    if config.network.time != TimeChoice::Discrete {
+    let resolved = Resolved::new(&args.config.choices()?)?.told();
+    if resolved.config.network.time != TimeChoice::Discrete {
         usage!(
             "network.time = \"real\" has no alternating order to compare with: choose time = \"discrete\""
         );
     }
     with_threads(args.network.threads, || {
-        let (dataset, theta) = args.network.load(&config)?;
+        let (config, dataset, theta) = args.network.load(resolved)?;
         let (images, tolerance) = (args.images.min(dataset.train.len()), 5e-7);
         let mut batch = Batch::default();
         dataset.train.gather(&(0..images as u32).collect::<Vec<_>>(), &mut batch);
@@ -140,8 +154,9 @@ pub fn settle(args: SettleArgs) -> Result<u8> {
             dataset.name,
             config.settle.window,
         );
-        let page = equilibrium::write("Ways to equilibrium", &about, &ways);
-        files::create_folder(&args.out)?;
+        let chart = equilibrium::chart(&ways);
+        saved::save(&args.out, "settle", std::slice::from_ref(&chart), args.style)?;
+        let page = equilibrium::page("Ways to equilibrium", &about, chart);
         files::write_atomically(&args.out.join("settle.html"), page.as_bytes())?;
         files::write_atomically(&args.out.join("settle.csv"), equilibrium::csv(&ways).as_bytes())?;
         let mut text = format!(
@@ -157,9 +172,9 @@ pub fn settle(args: SettleArgs) -> Result<u8> {
 }
 
 pub fn angle(args: AngleArgs) -> Result<u8> {
-    let config = Resolved::new(&args.config.choices()?)?.told().config;
+    let resolved = Resolved::new(&args.config.choices()?)?.told();
     with_threads(args.network.threads, || {
-        let (dataset, theta) = args.network.load(&config)?;
+        let (config, dataset, theta) = args.network.load(resolved)?;
         let Some(summary) = angles::measure(&config, &theta, &dataset.train, args.batches, 0, &|| false)?
         else {
             bail!(
@@ -211,14 +226,17 @@ pub fn gdd(args: GddArgs) -> Result<u8> {
     let mut choices = args.config.choices()?;
     let dtype = Value::from(args.dtype.clone());
     choices.flags.insert(0, ("--dtype".into(), "training.dtype".into(), dtype));
-    let config = Resolved::new(&choices)?.told().config;
+    let resolved = Resolved::new(&choices)?.told();
     with_threads(args.network.threads, || {
-        let (dataset, theta) = args.network.load(&config)?;
+        let (config, dataset, theta) = args.network.load(resolved)?;
         let (batch, trace) = gdd::record(&config, &theta, &dataset.train, args.index, args.batch_size)?;
-        gdd::write(&config, &theta, &batch, &trace, &args.out)?;
+        gdd::write(&config, &theta, &trace, &args.out, args.style)?;
+        if args.trace {
+            gdd::write_trace(&config, &theta, &batch, &trace, &args.out)?;
+        }
         output::result(&format!("{}\n", gdd::summary(&theta, &trace)?))?;
         info!(
-            "trace, summary and figures of {} image(s) of {} are in {}",
+            "summary and figures of {} image(s) of {} are in {}",
             args.batch_size,
             dataset.name,
             args.out.display()

@@ -3,6 +3,7 @@
 use super::{count, data_folder, environment, settings};
 use crate::base::lock::Lock;
 use crate::base::output::{self, shell_word, usage};
+use crate::base::time::duration;
 use crate::config::{Choices, TrainingConfig};
 use crate::data::DataChoice;
 use crate::run::{Interrupt, Resources, with_threads};
@@ -12,7 +13,6 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use clap::builder::RangedU64ValueParser;
 use glob::Pattern;
-use indicatif::HumanDuration;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -134,9 +134,10 @@ fn plan(
     let mut estimator = Estimator::default();
     with_threads(Some(1), || {
         (planned.into_iter())
-            .map(|run| {
+            .map(|mut run| {
+                let dataset = resources.dataset(&run.resolved.config.training)?;
+                run.resolved = run.resolved.sized_for(&dataset)?;
                 let config = &run.resolved.config;
-                let dataset = resources.dataset(&config.training)?;
                 dataset.check(&config.network.dims)?;
                 let seconds = estimator.seconds(config, &dataset, resources)?;
                 Ok((run, seconds))
@@ -147,8 +148,6 @@ fn plan(
 
 /// The runs, how they stand and how long they should take, to standard output.
 fn list(folder: &SweepFolder, planned: &[(Planned, f64)], workers: usize) -> Result<u8> {
-    let duration =
-        |seconds: f64| HumanDuration(Duration::from_secs_f64(seconds.clamp(0.0, 1e12))).to_string();
     let entries = folder.entries()?;
     let mut open = 0.0;
     let mut longest: f64 = 0.0;

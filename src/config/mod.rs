@@ -3,6 +3,7 @@
 mod bounds;
 mod error;
 mod older;
+mod open;
 mod presets;
 mod resolve;
 
@@ -41,7 +42,8 @@ pub struct Config {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NetworkConfig {
-    /// Layer sizes, input first.
+    /// Layer sizes, input first; those of input and output are 0 until the data is known that they are left to.
+    #[serde(with = "open")]
     pub dims: Dims,
     /// σ.
     pub activation: Activation,
@@ -235,7 +237,9 @@ impl Config {
             (
                 dims.len() >= 3 && dims.iter().all(|&d| d > 0),
                 "network.dims",
-                "needs an input, at least one hidden layer and an output, each of at least 1 neuron".into(),
+                "needs an input, at least one hidden layer and an output, each of at least 1 neuron; only the input and the \
+                 output can be \"auto\", which the data decides"
+                    .into(),
             ),
             (
                 (2..=256).contains(dims.last().unwrap_or(&0)),

@@ -3,11 +3,12 @@
 use super::bounds::MOST_HIDDEN_LAYERS;
 use super::error::{Error, Result};
 use super::older::{self, FORMER};
+use super::open;
 use super::{Config, presets};
 use crate::base::files;
 use crate::base::near::did_you_mean;
 use crate::base::output::{Usage, usage, visible};
-use crate::data::DataChoice;
+use crate::data::{DataChoice, Dataset};
 use crate::learning::Rule;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -170,7 +171,10 @@ impl Resolved {
             let problem = error.inner().to_string();
             Usage(format!("{}: {}", described(key), problem.lines().next().unwrap_or_default()))
         })?;
-        config
+        // What is open is checked once more when it is known.
+        let mut checked = config.clone();
+        checked.network.dims = open::filled(&config.network.dims, 1, 2);
+        checked
             .validate()
             .map_err(|problem| Usage(format!("{}: {}", described(problem.key), problem.message)))?;
         Ok(Self { config, notes, values })
@@ -197,6 +201,24 @@ impl Resolved {
             text.push('\n');
         }
         text.trim_end().to_string() + "\n"
+    }
+
+    /// The same with the sizes of this data set where `network.dims` leaves them open.
+    ///
+    /// # Errors
+    /// Where no network can have them.
+    pub fn sized_for(self, dataset: &Dataset) -> Result<Self> {
+        let Self { config, notes, mut values } = self;
+        let dims = &config.network.dims;
+        if !open::is_open(dims) {
+            return Ok(Self { config, notes, values });
+        }
+        let sizes = open::filled(dims, dataset.train.pixels, dataset.classes).0;
+        if let Some((value, origin)) = values.get_mut("network.dims") {
+            *origin = Origin::Found(format!("{value} ({origin}) in {}", dataset.source));
+            *value = Value::try_from(sizes)?;
+        }
+        Self::from_values(values, &dataset.source, notes)
     }
 
     /// The same where `training.data` left the data set open and it turned out to be that of this name; unchanged

@@ -26,6 +26,8 @@ pub struct Dataset {
     pub validation: Split,
     /// What to test on.
     pub test: Split,
+    /// One more than the greatest label as read, before any limit.
+    pub classes: usize,
     /// sha256 of pixels and labels as read, before any limit.
     pub checksums: BTreeMap<String, String>,
 }
@@ -43,7 +45,9 @@ impl Dataset {
             ("test.labels", digest(&test.labels)),
         ];
         let checksums = checksums.map(|(key, sum)| (key.to_string(), sum)).into();
-        Self { name, source, train, validation: Split::default(), test, checksums }
+        let classes =
+            train.labels.iter().chain(&test.labels).max().map_or(0, |&label| usize::from(label) + 1);
+        Self { name, source, train, validation: Split::default(), test, classes, checksums }
     }
 
     /// Keeps the first so many images of each split.
@@ -72,6 +76,7 @@ impl Dataset {
             train: self.train.part(&others),
             validation: self.train.part(&held),
             test: self.test.clone(),
+            classes: self.classes,
             checksums: self.checksums.clone(),
         })
     }

@@ -35,6 +35,12 @@ pub trait Source: Sync {
     /// Whether this is the way to have the chosen set: from the user's file or folder, where there is a `path`.
     fn has(&self, choice: DataChoice, path: Option<&Path>) -> bool;
 
+    /// The name of what [`read`](Source::read) gives, where it may have to ask the network for it: such a name is
+    /// looked at first.
+    fn remote_name(&self, _: DataChoice) -> Option<&'static str> {
+        None
+    }
+
     /// Reads, generates or downloads it; only asked for what it [has](Source::has). Files are best handed to
     /// [`Dataset::of_files`].
     ///
@@ -115,6 +121,13 @@ pub fn load(choice: DataChoice, folder: Option<&Path>) -> Result<Dataset> {
         problem: format!("data = {choice:?}: nothing here can read that"),
         source: None,
     }))
+}
+
+/// The name of the set that [`load`] would ask the network for; `None` where a folder or a generator gives it.
+pub fn remote_name(choice: DataChoice, folder: Option<&Path>) -> Option<&'static str> {
+    let path = folder.map(Path::to_path_buf).or_else(|| usual_folder(choice));
+    let first = SOURCES.iter().find(|source| source.has(choice, path.as_deref()))?;
+    first.remote_name(choice)
 }
 
 /// Where the set lies when the user says nothing, if it lies there.

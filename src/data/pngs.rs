@@ -4,11 +4,12 @@
 //! first of each class, the second of each, …, so that the first so many of them are of all classes. Colours become
 //! shades of grey (luma of Rec. 601), 16 bits become 8, and transparency is left out.
 
+use super::error::with_causes;
 use super::{DataChoice, Dataset, Error, Result, Source, Split};
 use crate::base::files;
 use png::{ColorType, Decoder, Limits, Transformations};
 use std::fs;
-use std::io::BufReader;
+use std::io::{BufRead, BufReader, Seek};
 use std::path::{Path, PathBuf};
 
 /// The most bytes that decoding one image may take.
@@ -132,13 +133,18 @@ fn sorted(folder: &Path) -> Result<Vec<PathBuf>> {
 
 /// Width, height and shades of grey of a PNG.
 fn image(path: &Path) -> Result<(u32, u32, Vec<u8>)> {
-    let damaged = |cause| Error::unreadable(path, "not a readable PNG", &cause);
     let (file, _) = files::open(path).map_err(|cause| Error::files(path, cause))?;
-    let mut decoder = Decoder::new_with_limits(BufReader::new(file), Limits { bytes: MOST_BYTES });
+    grey(BufReader::new(file)).map_err(|problem| Error::files(path, problem))
+}
+
+/// Width, height and shades of grey of an encoded PNG, or what is wrong with it.
+pub(super) fn grey(png: impl BufRead + Seek) -> std::result::Result<(u32, u32, Vec<u8>), String> {
+    let damaged = |cause| format!("not a readable PNG: {}", with_causes(&cause));
+    let mut decoder = Decoder::new_with_limits(png, Limits { bytes: MOST_BYTES });
     decoder.set_transformations(Transformations::normalize_to_color8());
     let mut reader = decoder.read_info().map_err(damaged)?;
     let bytes = reader.output_buffer_size().filter(|bytes| *bytes <= MOST_BYTES);
-    let bytes = bytes.ok_or_else(|| Error::files(path, "is too large"))?;
+    let bytes = bytes.ok_or("is too large")?;
     let mut pixels = vec![0; bytes];
     let frame = reader.next_frame(&mut pixels).map_err(damaged)?;
     pixels.truncate(frame.buffer_size());
@@ -151,7 +157,7 @@ fn image(path: &Path) -> Result<(u32, u32, Vec<u8>)> {
         ColorType::GrayscaleAlpha => pixels.chunks_exact(2).map(|pixel| pixel[0]).collect(),
         ColorType::Rgb => pixels.chunks_exact(3).map(luma).collect(),
         ColorType::Rgba => pixels.chunks_exact(4).map(luma).collect(),
-        ColorType::Indexed => return Err(Error::files(path, "not a readable PNG")),
+        ColorType::Indexed => return Err("not a readable PNG".into()),
     };
     Ok((frame.width, frame.height, grey))
 }

@@ -66,7 +66,8 @@ impl Split {
         let misfit = |problem| Err(Error::Misfit { place: self.origin.clone(), problem });
         if self.pixels != dims.input() {
             return misfit(format!(
-                "images have {} pixels, but network.dims = {:?} begins with {}: set network.dims[0] to {}",
+                "images have {} pixels, but network.dims = {:?} begins with {}: set network.dims[0] to {}, or to \
+                 \"auto\"",
                 self.pixels,
                 dims.0,
                 dims.input(),
@@ -77,7 +78,7 @@ impl Split {
         if let Some(i) = outside {
             return misfit(format!(
                 "image {i} has label {}, but network.dims = {:?} ends with {} outputs (classes 0 to {}): \
-                 raise the last number of network.dims, or mend the file",
+                 raise the last number of network.dims, set it to \"auto\", or mend the file",
                 self.labels[i],
                 dims.0,
                 dims.output(),

@@ -9,7 +9,7 @@ use crate::base::lock::Lock;
 use crate::base::name;
 use crate::base::output::shell_word;
 use crate::config::{Choices, Config, DeviceChoice, Resolved};
-use crate::data::{DataChoice, Dataset};
+use crate::data::{self, DataChoice, Dataset};
 use crate::engine::{Engine, Report};
 use crate::model::Parameters;
 use crate::telemetry::observer::Extent;
@@ -106,11 +106,13 @@ impl Run {
             Some(from) => Resolved::on_checkpoint(&from.progress.config, &from.path, choices)?.told(),
             None => Resolved::new(choices)?.told(),
         };
-        let config = &resolved.config;
+        let training = &resolved.config.training;
         let dataset = match &from {
-            Some(from) => resources.dataset_again(&config.training, &from.progress.data)?,
-            None => resources.dataset(&config.training)?,
+            Some(from) => resources.dataset_again(training, &from.progress.data)?,
+            None => resources.dataset(training)?,
         };
+        let resolved = resolved.sized_for(&dataset)?;
+        let config = &resolved.config;
         dataset.check(&config.network.dims)?;
         info!(
             "data: {} ({}), {} training{} and {} test images",
@@ -342,13 +344,19 @@ fn go_on(options: &Options, resources: &Resources, last: &Path) -> String {
 /// The name of the run that is asked for, which is that of its data set too.
 ///
 /// # Errors
-/// Where the data cannot be had. Glyphs are no substitute for MNIST where a run on MNIST is to be resumed.
+/// Where the data cannot be had, or would have to be asked of the network for a name that is taken. Glyphs are no substitute for MNIST where a run on MNIST is to be resumed.
 fn name_of_new(choices: &Choices, options: &Options, resources: &Resources) -> Result<String> {
     let config = Resolved::new(choices)?.told().config;
     let on = |data: &str| match &options.name {
         Some(name) => name::on_data(name, data),
         None => Ok(config.run_name(data)),
     };
+    if options.resume.is_none()
+        && let Some(data) = data::remote_name(config.training.data, resources.data_dir())
+    {
+        let run = on(data)?;
+        check_free(&[&options.runs_dir.join(&run), &options.checkpoints_dir.join(&run)])?;
+    }
     let dataset = resources.dataset(&config.training)?;
     let run = on(&dataset.name)?;
     name::check(&run, "the run and its data set")?;

@@ -1,45 +1,62 @@
 //! Some runs side by side: curves, differences of their settings, results.
 
-use super::figures::css;
-use super::page::{chart, page};
-use super::plot::{Line, Plot};
+use super::axis::Scale;
+use super::page::{Illustrated, page, panels};
+use super::plot::{Chart, Look, Series, css};
 use super::record::Record;
+use crate::base::time::duration;
 use crate::config::Config;
-use crate::telemetry::progress::hours;
 use anyhow::Result;
 use maud::{Markup, html};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::time::Duration;
 
 /// The whole page about the runs in these folders.
 ///
 /// # Errors
 /// Names what cannot be read.
-pub fn write(folders: &[PathBuf]) -> Result<String> {
+pub fn write(folders: &[PathBuf]) -> Result<Illustrated> {
     let runs = folders.iter().map(|folder| Record::read(folder)).collect::<Result<Vec<_>>>()?;
-    let plot = |y_label, log| Plot { x_label: "epoch", y_label, log, mark: None };
-    // One colour a run, dashes from the ninth on.
-    let lines = |tag: &str| -> Vec<Line> {
-        (runs.iter().enumerate())
-            .map(|(i, run)| Line { name: run.name.clone(), color: i, dashed: i >= 8, points: run.curve(tag) })
-            .collect()
+    let chart = |name, title, y, tag: &str| {
+        let lines = runs.iter().enumerate();
+        let lines = lines.map(|(i, run)| Series::line(&run.name, Look::cycle(i), run.curve(tag)));
+        Chart::new((name, title), "epoch", y, lines.collect())
     };
+    let error = ("error, %", Scale::Percent);
+    let charts = vec![
+        chart("test-error", "Test error", error, "error/test"),
+        chart("train-error", "Train error", error, "error/train"),
+        chart("validation-error", "Error on the images held out", error, "error/validation"),
+        chart(
+            "angle-to-bptt",
+            "Angle Ψ(Δtot, −∇BPTT), all matrices",
+            ("angle, degrees", Scale::Linear),
+            "angle/total",
+        ),
+        chart(
+            "sign-match",
+            "Signs that agree with −∇BPTT",
+            ("share of synapses", Scale::Linear),
+            "sign_match/total",
+        )
+        .noted("½ is chance"),
+        chart(
+            "settling",
+            "Settling, worst of the epoch",
+            ("largest change of a state", Scale::Log),
+            "settle/residual",
+        )
+        .noted("the largest change in the last step of the first phase"),
+    ];
     let body = html! {
         h1 { (runs.len()) " runs compared" }
         (results(&runs))
         h2 { "Over training" }
-        div .panels {
-            (chart("Test error", "", &plot("error, %", true), &lines("error/test")))
-            (chart("Train error", "", &plot("error, %", true), &lines("error/train")))
-            (chart("Error on the images held out", "", &plot("error, %", true), &lines("error/validation")))
-            (chart("Angle Ψ(Δtot, −∇BPTT), all matrices", "", &plot("angle, degrees", false), &lines("angle/total")))
-            (chart("Signs that agree with −∇BPTT", "½ is chance", &plot("share of synapses", false), &lines("sign_match/total")))
-            (chart("Settling, worst of the epoch", "the largest change in the last step of the first phase", &plot("largest change of a state", true), &lines("settle/residual")))
-        }
+        (panels(&charts))
         (differences(&runs))
     };
-    Ok(page(&format!("eqprop: {} runs", runs.len()), &body))
+    let charts = charts.into_iter().filter(|chart| !chart.is_empty()).collect();
+    Ok(Illustrated { page: page(&format!("eqprop: {} runs", runs.len()), &body), charts })
 }
 
 fn percent(error: Option<f64>) -> String {
@@ -79,7 +96,7 @@ fn results(runs: &[Record]) -> Markup {
 
 fn time(run: &Record) -> String {
     let seconds: f64 = run.curve("speed/epoch_seconds").into_iter().map(|point| point.1).sum();
-    hours(Duration::from_secs_f64(seconds.clamp(0.0, 1e9)))
+    duration(seconds)
 }
 
 /// Every key, `section.key`, with its value.

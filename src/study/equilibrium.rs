@@ -1,7 +1,8 @@
 //! How far from equilibrium the first phase is after how much arithmetic, in each of the ways there are to find it.
 
+use super::axis::Scale;
 use super::page;
-use super::plot::{Line, Plot};
+use super::plot::{Chart, Look, Series};
 use crate::model::dynamics::Layers;
 use crate::model::settle::largest_changes;
 use crate::model::{Model, Order, Parameters, Settle, Solver};
@@ -104,29 +105,30 @@ pub fn csv(ways: &[Way]) -> String {
     text
 }
 
-/// The page: residual against arithmetic.
-pub fn write(title: &str, about: &str, ways: &[Way]) -> String {
-    let line = |(i, way): (usize, &Way), dashed: bool, value: fn(&Distance) -> f64, which: &str| Line {
-        name: format!("{}: {which}", way.name),
-        color: i,
-        dashed,
-        points: way.course.iter().map(|d| (d.work, value(d))).collect(),
+/// Residual against arithmetic.
+pub fn chart(ways: &[Way]) -> Chart {
+    let line = |(i, way): (usize, &Way), dash: usize, value: fn(&Distance) -> f64, which: &str| {
+        let name = format!("{}: {which}", way.name);
+        Series::line(name, Look::line(i, dash), way.course.iter().map(|d| (d.work, value(d))))
     };
-    let median = ways.iter().enumerate().map(|way| line(way, true, |d| d.median, "median"));
-    let most = ways.iter().enumerate().map(|way| line(way, false, |d| d.percentile_99, "99 % of images"));
-    let lines: Vec<Line> = most.chain(median).collect();
-    let plot = Plot {
-        x_label: "arithmetic, synchronous steps",
-        y_label: "largest |F(s) − s|",
-        log: true,
-        mark: None,
-    };
+    let most = ways.iter().enumerate().map(|way| line(way, 0, |d| d.percentile_99, "99 % of images"));
+    let median = ways.iter().enumerate().map(|way| line(way, 1, |d| d.median, "median"));
+    Chart::new(
+        ("settle", "How far from equilibrium, after how much arithmetic"),
+        "arithmetic, synchronous steps",
+        ("largest |F(s) − s|", Scale::Log),
+        most.chain(median).collect(),
+    )
+}
+
+/// The page.
+pub fn page(title: &str, about: &str, chart: Chart) -> String {
     page::page(
         title,
         &html! {
             h1 { (title) }
             p { (about) }
-            div .panels { (page::chart("How far from equilibrium, after how much arithmetic", "", &plot, &lines)) }
+            (page::panels(&[chart]))
         },
     )
 }

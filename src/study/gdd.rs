@@ -1,5 +1,7 @@
 //! The gradient-descending dynamics of one batch (Appendix E.6): a trace, a summary, and figures.
 
+use super::plot::Style;
+use super::{figures, saved};
 use crate::base::files;
 use crate::base::output::usage;
 use crate::config::{Config, TimeChoice};
@@ -7,7 +9,6 @@ use crate::data::{Batch, Split};
 use crate::learning::angle::Trace;
 use crate::model::Parameters;
 use crate::run::angles;
-use crate::study::figures::Figure;
 use crate::telemetry::tensorboard::EventFile;
 use anyhow::{Result, bail};
 use candle_core::{Device, Tensor};
@@ -56,37 +57,45 @@ pub fn summary(theta: &Parameters, trace: &Trace) -> Result<Value> {
     }))
 }
 
-/// Writes `trace.safetensors`, `summary.json`, the figures of neurons and synapses as SVG and PNG, and the
-/// same pictures for TensorBoard, into `folder`.
+/// Writes `summary.json`, the figures of neurons and synapses, and the same pictures for TensorBoard, into `folder`.
 ///
 /// # Errors
 /// Names what cannot be written.
-pub fn write(config: &Config, theta: &Parameters, batch: &Batch, trace: &Trace, folder: &Path) -> Result<()> {
+pub fn write(config: &Config, theta: &Parameters, trace: &Trace, folder: &Path, style: Style) -> Result<()> {
     files::create_folder(folder)?;
-    let summary = summary(theta, trace)?;
-    let text = serde_json::to_string_pretty(&summary)? + "\n";
+    let text = serde_json::to_string_pretty(&summary(theta, trace)?)? + "\n";
     files::write_atomically(&folder.join("summary.json"), text.as_bytes())?;
-    let mut case = summary;
-    case["config"] = serde_json::to_value(config)?;
-    let metadata = HashMap::from([("case".to_string(), case.to_string())]);
-    let tensors = tensors(config, theta, batch, trace)?;
-    let bytes = safetensors::serialize(tensors.iter().map(|(name, tensor)| (name, tensor)), Some(metadata))?;
-    files::write_atomically(&folder.join("trace.safetensors"), &bytes)?;
-
     let rates: Vec<String> = config.learning.learning_rates.iter().map(|eta| format!("{eta:e}")).collect();
     let rule = format!("{} (η = {})", config.learning.rule.title(), rates.join(", "));
     let scale = if config.network.time == TimeChoice::Real { config.network.epsilon } else { 1.0 };
     let mut events = EventFile::create(folder, None)?;
-    for (name, figure) in
-        [("neurons", Figure::neurons(trace, &rule, scale)?), ("synapses", Figure::synapses(trace, &rule)?)]
+    for (name, charts) in
+        [("neurons", figures::neurons(trace, &rule, scale)?), ("synapses", figures::synapses(trace, &rule)?)]
     {
-        let (width, height) = figure.size();
-        let png = figure.png()?;
-        files::write_atomically(&folder.join(format!("{name}.svg")), figure.svg()?.as_bytes())?;
-        files::write_atomically(&folder.join(format!("{name}.png")), &png)?;
-        events.image(&format!("gdd/{name}"), png, width, height, 0)?;
+        saved::save(folder, name, &charts, style)?;
+        let picture = saved::picture(&charts)?;
+        events.image(&format!("gdd/{name}"), picture.png, picture.width, picture.height, 0)?;
     }
     events.flush()
+}
+
+/// Writes `trace.safetensors`, every state, update and gradient, step by step, into `folder`.
+///
+/// # Errors
+/// Names what cannot be written.
+pub fn write_trace(
+    config: &Config,
+    theta: &Parameters,
+    batch: &Batch,
+    trace: &Trace,
+    folder: &Path,
+) -> Result<()> {
+    let mut case = summary(theta, trace)?;
+    case["config"] = serde_json::to_value(config)?;
+    let metadata = HashMap::from([("case".to_string(), case.to_string())]);
+    let tensors = tensors(config, theta, batch, trace)?;
+    let bytes = safetensors::serialize(tensors.iter().map(|(name, tensor)| (name, tensor)), Some(metadata))?;
+    files::write_atomically(&folder.join("trace.safetensors"), &bytes)
 }
 
 /// Everything, named as in the golden cases.

@@ -1,7 +1,8 @@
 //! One page about one run: its curves, what its network has learnt, and how the states of one image settle.
 
-use super::page::{chart, data_url, page, picture};
-use super::plot::{Line, Plot};
+use super::axis::Scale;
+use super::page::{Illustrated, data_url, page, panels, picture};
+use super::plot::{Chart, Look, Series};
 use super::record::Record;
 use super::settling::Settling;
 use crate::config::{Config, SolverChoice};
@@ -10,7 +11,7 @@ use crate::learning::Nudging;
 use crate::model::Order;
 use crate::model::Parameters;
 use crate::run::checkpoint::Progress;
-use crate::telemetry::look::{self, Look};
+use crate::telemetry::look;
 use crate::telemetry::pictures;
 use anyhow::{Result, bail};
 use candle_core::DType;
@@ -42,11 +43,11 @@ pub struct Subject<'a> {
     pub image: Option<usize>,
 }
 
-/// The whole page.
+/// The page.
 ///
 /// # Errors
 /// Where there is no such image, the run's record cannot be read, and those of candle.
-pub fn write(subject: &Subject) -> Result<String> {
+pub fn write(subject: &Subject) -> Result<Illustrated> {
     let Subject { progress, theta, dataset, .. } = *subject;
     let (config, test) = (&progress.config, &dataset.test);
     let looked = look::look(config, theta, test, usize::MAX, &|| false)?;
@@ -65,6 +66,9 @@ pub fn write(subject: &Subject) -> Result<String> {
     let answers = looked.answers();
     let wrong =
         answers.iter().zip(&test.labels).filter(|(answer, label)| **answer != usize::from(**label)).count();
+    let curves = record.as_ref().map(curves).unwrap_or_default();
+    let settles = settling_charts(&settling);
+    let weights = histograms(theta)?;
     let body = html! {
         h1 { (progress.run) }
         p .dim {
@@ -78,15 +82,18 @@ pub fn write(subject: &Subject) -> Result<String> {
             @if let Some(epoch) = record.collapsed() {
                 p .warning { "The run collapsed in epoch " (epoch) ": it lost what it knew." }
             }
-            (curves(record))
+            h2 { "Over training" }
+            (panels(&curves))
         }
-        (settling_of(&settling, number, answers[number], &test.images[number * test.pixels..][..test.pixels])?)
+        (settling_of(&settling, &settles, number, answers[number], &test.images[number * test.pixels..][..test.pixels])?)
         (learnt(theta, dataset, &looked)?)
-        (weights(theta)?)
+        h2 { "Weights" }
+        (panels(&weights))
         h2 { "Configuration" }
         pre { (toml::to_string(config)?) }
     };
-    Ok(page(&format!("eqprop: {}", progress.run), &body))
+    let charts = [curves, settles, weights].into_iter().flatten().filter(|chart| !chart.is_empty()).collect();
+    Ok(Illustrated { page: page(&format!("eqprop: {}", progress.run), &body), charts })
 }
 
 fn summary(config: &Config) -> Markup {
@@ -107,72 +114,91 @@ fn summary(config: &Config) -> Markup {
 }
 
 /// A line for each tag that begins so.
-fn lines_of(record: &Record, prefix: &str) -> Vec<Line> {
+fn lines_of(record: &Record, prefix: &str) -> Vec<Series> {
     // Runs of version 0.1 have the spread of an angle beside it.
     (record.tags(prefix).into_iter().filter(|name| !name.ends_with("_std")).enumerate())
         .map(|(i, name)| {
             let points = record.curve(&format!("{prefix}{name}"));
             // Of Ψ there is one for each pair.
             let name = if prefix == "psi/" { format!("forward.{name}, feedback.{name}ᵀ") } else { name };
-            Line { dashed: name.starts_with("feedback"), name, color: i, points }
+            Series::line(name, Look::cycle(i), points)
         })
         .collect()
 }
 
-fn curves(record: &Record) -> Markup {
-    let plot = |y_label, log| Plot { x_label: "epoch", y_label, log, mark: None };
-    let line = |tag: &str, name: &str, color, dashed| Line {
-        name: name.into(),
-        color,
-        dashed,
-        points: record.curve(tag),
+/// What changes over the epochs.
+fn curves(record: &Record) -> Vec<Chart> {
+    let lines = |tags: &[(&str, &str)]| -> Vec<Series> {
+        let all = tags.iter().enumerate();
+        let all = all.map(|(i, (tag, name))| Series::line(*name, Look::cycle(i), record.curve(tag)));
+        all.filter(|line| !line.points.is_empty()).collect()
     };
-    let mut errors = vec![line("error/test", "test", 0, false), line("error/train", "train", 1, true)];
-    errors.push(line("error/validation", "validation", 2, false));
-    errors.retain(|line| !line.points.is_empty());
-    let residuals = [
-        line("settle/residual", "one step", 0, false),
-        line("settle/residual_two_steps", "two steps", 1, true),
-    ];
-    html! {
-        h2 { "Over training" }
-        div .panels {
-            (chart("Error", "", &plot("error, %", true), &errors))
-            (chart("Angle Ψ(Δtot, −∇BPTT)", "0° follows the gradient, 90° does not", &plot("angle, degrees", false), &lines_of(record, "angle/")))
-            (chart("Signs that agree with −∇BPTT", "½ is chance", &plot("share of synapses", false), &lines_of(record, "sign_match/")))
-            (chart("Settling, worst of the epoch", "largest change over the last one and two steps of the first phase; two steps far below one is a cycle of period 2", &plot("largest change of a state", true), &residuals))
-            (chart("Norms of the weights", "", &plot("‖W‖", false), &lines_of(record, "weights/norm/")))
-            (chart("Angle Ψ(θf, θb)", "between forward.n and the transpose of feedback.n", &plot("angle, degrees", false), &lines_of(record, "psi/")))
-        }
-    }
+    let chart = |name, title, y, lines| Chart::new((name, title), "epoch", y, lines);
+    let errors =
+        lines(&[("error/test", "test"), ("error/train", "train"), ("error/validation", "validation")]);
+    let residuals = lines(&[("settle/residual", "one step"), ("settle/residual_two_steps", "two steps")]);
+    let degrees = ("angle, degrees", Scale::Linear);
+    vec![
+        chart("error", "Error", ("error, %", Scale::Percent), errors),
+        chart("angle-to-bptt", "Angle Ψ(Δtot, −∇BPTT)", degrees, lines_of(record, "angle/"))
+            .noted("0° follows the gradient, 90° does not"),
+        chart(
+            "sign-match",
+            "Signs that agree with −∇BPTT",
+            ("share of synapses", Scale::Linear),
+            lines_of(record, "sign_match/"),
+        )
+        .noted("½ is chance"),
+        chart(
+            "settling-over-training",
+            "Settling, worst of the epoch",
+            ("largest change of a state", Scale::Log),
+            residuals,
+        )
+        .noted(
+            "largest change over the last one and two steps of the first phase; two steps far below one is a cycle of \
+             period 2",
+        ),
+        chart("norms", "Norms of the weights", ("‖W‖", Scale::Linear), lines_of(record, "weights/norm/")),
+        chart("angle-of-feedback", "Angle Ψ(θf, θb)", degrees, lines_of(record, "psi/"))
+            .noted("between forward.n and the transpose of feedback.n"),
+    ]
 }
 
-fn settling_of(settling: &Settling, number: usize, answer: usize, pixels: &[u8]) -> Result<Markup> {
+/// What still moves as an image settles, and its output.
+fn settling_charts(settling: &Settling) -> Vec<Chart> {
     let Settling { first, states, truth, .. } = settling;
-    let plot = |y_label, log| Plot { x_label: "t, steps", y_label, log, mark: Some((*first as f64, "T")) };
-    let residual = |lag, name: &str, color, dashed| Line {
-        name: name.into(),
-        color,
-        dashed,
-        points: settling.residuals(lag),
-    };
-    let mut residuals = vec![residual(1, "|sₜ − sₜ₋₁|", 0, false), residual(2, "|sₜ − sₜ₋₂|", 1, true)];
+    let mut moves = vec![
+        Series::line("|sₜ − sₜ₋₁|", Look::cycle(0), settling.residuals(1)),
+        Series::line("|sₜ − sₜ₋₂|", Look::cycle(1), settling.residuals(2)),
+    ];
     if states.len() > first + 1 {
-        residuals.push(Line {
-            name: "nudge, |β(y − s⁰)|".into(),
-            color: 2,
-            dashed: false,
-            points: settling.nudge(),
-        });
+        moves.push(Series::line("nudge, |β(y − s⁰)|", Look::cycle(2), settling.nudge()));
     }
-    let outputs: Vec<Line> = (0..states[0][0].len())
-        .map(|class| Line {
-            name: if class == *truth { format!("{class}, the truth") } else { class.to_string() },
-            color: class,
-            dashed: class >= 8,
-            points: states.iter().enumerate().map(|(t, layers)| (t as f64, layers[0][class])).collect(),
+    let outputs = (0..states[0][0].len())
+        .map(|class| {
+            let name = if class == *truth { format!("{class}, the truth") } else { class.to_string() };
+            let points = states.iter().enumerate().map(|(t, layers)| (t as f64, layers[0][class]));
+            Series::line(name, Look::cycle(class), points)
         })
         .collect();
+    let chart =
+        |name, title, y, lines| Chart::new((name, title), "t, steps", y, lines).marked(*first as f64, "T");
+    vec![
+        chart("settling", "What still moves", ("change in a state", Scale::Log), moves)
+            .noted("the largest of all neurons"),
+        chart("output", "The output", ("s⁰", Scale::Linear), outputs).noted("one line a class"),
+    ]
+}
+
+fn settling_of(
+    settling: &Settling,
+    charts: &[Chart],
+    number: usize,
+    answer: usize,
+    pixels: &[u8],
+) -> Result<Markup> {
+    let Settling { first, states, truth, .. } = settling;
     // What still moves in the last two steps of the first phase: over two steps much less than over one is a cycle.
     let at_end = |lag: usize| {
         settling.residuals(lag).into_iter().find(|(t, _)| *t as usize == *first).map_or(0.0, |p| p.1)
@@ -202,10 +228,7 @@ fn settling_of(settling: &Settling, number: usize, answer: usize, pixels: &[u8])
         @if let Some(image) = pictures::image(pixels)? {
             figure { img width="112" height="112" src=(data_url(&image.png)) alt=(format!("test image {number}")); }
         }
-        div .panels {
-            (chart("What still moves", "the largest of all neurons", &plot("change in a state", true), &residuals))
-            (chart("The output", "one line a class", &plot("s⁰", false), &outputs))
-        }
+        (panels(charts))
         div .panels .heat {
             @for (title, shown, all, map) in &maps {
                 figure {
@@ -237,7 +260,7 @@ fn rows(states: &[Vec<Vec<f64>>], n: usize, first: usize) -> Vec<Vec<f64>> {
     neurons.into_iter().map(|i| states.iter().map(|layers| layers[n][i]).collect()).collect()
 }
 
-fn learnt(theta: &Parameters, dataset: &Dataset, looked: &Look) -> Result<Markup> {
+fn learnt(theta: &Parameters, dataset: &Dataset, looked: &look::Look) -> Result<Markup> {
     let test = &dataset.test;
     let first = theta.forward[theta.depth()].weight.to_dtype(DType::F32)?.to_vec2::<f32>()?;
     let fields = pictures::receptive_fields(&first, SHOWN.0)?;
@@ -296,19 +319,17 @@ fn shade(count: usize, row: &[usize], right: bool) -> String {
     format!("background: rgb({color} / {:.2})", if right { 0.45 * share } else { share.min(0.8) })
 }
 
-fn weights(theta: &Parameters) -> Result<Markup> {
+/// How the weights of each matrix are spread.
+fn histograms(theta: &Parameters) -> Result<Vec<Chart>> {
     let mut charts = Vec::new();
     for (name, tensor) in theta.named() {
         let Some(matrix) = name.strip_suffix(".weight") else { continue };
         let values = tensor.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>()?;
-        let line = Line { name: matrix.into(), color: 0, dashed: false, points: histogram(&values) };
-        charts.push((matrix.to_string(), line));
+        let line = Series::line("", Look::line(0, 0), histogram(&values));
+        let name = format!("weights-{matrix}");
+        charts.push(Chart::new((&name, matrix), "weight", ("synapses", Scale::Log), vec![line]));
     }
-    let plot = Plot { x_label: "weight", y_label: "synapses", log: true, mark: None };
-    Ok(html! {
-        h2 { "Weights" }
-        div .panels { @for (matrix, line) in charts { (chart(&matrix, "", &plot, &[line])) } }
-    })
+    Ok(charts)
 }
 
 /// Steps of a histogram, as a line.

@@ -1,12 +1,14 @@
 //! What is looked at beside training: gradient-descending dynamics, the toy model, figures, speed.
 
+#[cfg(feature = "cli")]
+pub mod axis;
 pub mod bench;
 #[cfg(feature = "cli")]
 pub mod compare;
 #[cfg(feature = "cli")]
 pub mod equilibrium;
 #[cfg(feature = "cli")]
-pub mod figures;
+mod figures;
 #[cfg(feature = "cli")]
 pub mod gdd;
 #[cfg(feature = "cli")]
@@ -14,9 +16,11 @@ pub mod inspect;
 #[cfg(feature = "cli")]
 pub mod page;
 #[cfg(feature = "cli")]
-mod plot;
+pub mod plot;
 #[cfg(feature = "cli")]
 mod record;
+#[cfg(feature = "cli")]
+pub mod saved;
 #[cfg(feature = "cli")]
 mod settling;
 pub mod toy;

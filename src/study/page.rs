@@ -1,7 +1,6 @@
 //! What pages have in common: a frame that needs nothing else, charts with legends, pictures.
 
-use super::figures::css;
-use super::plot::{Line, Plot};
+use super::plot::{Chart, legend};
 use crate::telemetry::pictures::Picture;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -13,7 +12,6 @@ const STYLE: &str = "
 .panels figcaption small { display: block; font-weight: 400; color: var(--dim); }
 figure img { display: block; max-width: 100%; height: auto; background: #fff; image-rendering: pixelated; }
 figure img.wide { width: 100%; }
-.legend svg { width: 1.8em; height: .8em; margin-right: .4em; display: inline-block; }
 .heat img { width: 100%; height: auto; }
 ";
 
@@ -44,24 +42,23 @@ pub fn frame(title: &str, head: &Markup, body: &Markup) -> String {
     page.into_string()
 }
 
-/// A chart with caption and legend, unless there is nothing to draw.
-pub fn chart(caption: &str, note: &str, plot: &Plot, lines: &[Line]) -> Markup {
-    if lines.iter().all(|line| line.points.is_empty()) {
-        return html! {};
-    }
+/// A page, and its charts, which can be figures of their own.
+pub struct Illustrated {
+    /// The page, whole.
+    pub page: String,
+    /// Those of them that have something to draw.
+    pub charts: Vec<Chart>,
+}
+
+/// Charts side by side, each with caption and legend; those with nothing to draw are left out.
+pub fn panels(charts: &[Chart]) -> Markup {
     html! {
-        figure {
-            figcaption { (caption) @if !note.is_empty() { small { (note) } } }
-            (PreEscaped(plot.svg(lines)))
-            div .legend {
-                @for line in lines {
-                    span {
-                        svg viewBox="0 0 30 10" {
-                            path d="M0 5H30" stroke=(css(line.color)) stroke-width="3"
-                                stroke-dasharray=[line.dashed.then_some("7 5")] {}
-                        }
-                        (line.name)
-                    }
+        div .panels {
+            @for chart in charts.iter().filter(|chart| !chart.is_empty()) {
+                figure {
+                    figcaption { (chart.title) @if !chart.note.is_empty() { small { (chart.note) } } }
+                    (chart.svg())
+                    (legend(chart))
                 }
             }
         }

@@ -1,232 +1,540 @@
-//! Line charts as SVG that takes its ink from the page around it.
+//! Charts as SVG: in a page, which gives them ink and legend, and as figures of their own.
 
-use super::figures::css;
+use super::axis::{Axis, Scale};
+use clap::ValueEnum;
+use maud::{Markup, PreEscaped, html};
 
-/// Size of a chart, and what its labels need at the left and below.
-const SIZE: (f64, f64) = (460.0, 300.0);
-const MARGIN: (f64, f64, f64, f64) = (76.0, 14.0, 14.0, 46.0); // left, top, right, bottom
+/// Colours that are told apart in print and by the colour-blind (mostly Okabe and Ito's).
+const COLORS: [&str; 8] =
+    ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#886040", "#787878"];
 
-/// One curve.
-pub struct Line {
-    /// Its name in the legend.
-    pub name: String,
-    /// Which colour; dashes tell further curves of one colour apart.
-    pub color: usize,
-    /// Dashed, solid otherwise.
-    pub dashed: bool,
-    /// In the order they are joined.
-    pub points: Vec<(f64, f64)>,
+/// Solid, dashed, dotted, and both.
+const DASHES: [&str; 4] = ["", "6 4", "1.5 3", "7 3 1.5 3"];
+
+/// A colour by number, as CSS has it.
+pub fn css(number: usize) -> &'static str {
+    COLORS[number % COLORS.len()]
 }
 
-/// A chart: its axes.
-#[derive(Clone, Copy)]
-pub struct Plot<'a> {
-    /// What goes to the right, with its unit.
-    pub x_label: &'a str,
-    /// What goes up, with its unit.
-    pub y_label: &'a str,
-    /// Whether the latter is on a logarithmic scale.
-    pub log: bool,
-    /// A vertical line, and what it is.
-    pub mark: Option<(f64, &'a str)>,
+/// How a figure in a file looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Style {
+    /// For print: small, thin, no grid; a single chart is as wide as a column.
+    Paper,
+    /// For slides and web pages: large, with a grid.
+    Screen,
 }
 
-impl Plot<'_> {
-    /// The chart. What is not finite is left out, and what a logarithmic axis cannot show lies at its foot.
-    pub fn svg(&self, lines: &[Line]) -> String {
-        let points =
-            || lines.iter().flat_map(|line| &line.points).filter(|(x, y)| x.is_finite() && y.is_finite());
-        let shown = || points().filter(|(_, y)| !self.log || *y > 0.0);
-        let x = range(points().map(|point| point.0).chain(self.mark.map(|mark| mark.0)));
-        let y = if self.log {
-            log_range(shown().map(|point| point.1))
+/// The sizes of what is drawn.
+struct Measures {
+    /// Of charts, beside those in a page.
+    size: f64,
+    font: f64,
+    stroke: f64,
+    grid: bool,
+    ink: &'static str,
+}
+
+/// In a page, whose text colour is the ink.
+const PAGE: Measures = Measures { size: 1.0, font: 13.0, stroke: 1.8, grid: true, ink: "currentColor" };
+
+impl Style {
+    fn measures(self) -> Measures {
+        match self {
+            Style::Paper => Measures { size: 0.52, font: 8.0, stroke: 0.9, grid: false, ink: "#000" },
+            Style::Screen => Measures { ink: "#000", ..PAGE },
+        }
+    }
+}
+
+/// The shape of a marker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// A disc.
+    Circle,
+    /// A square.
+    Square,
+}
+
+/// How a series looks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Look {
+    /// Its colour; that of the text where there is none.
+    pub color: Option<usize>,
+    /// Its dashes; 0 is solid.
+    pub dash: usize,
+    /// A marker at each point, and whether it is hollow.
+    pub marker: Option<(Shape, bool)>,
+}
+
+impl Look {
+    /// A line of this colour.
+    pub fn line(color: usize, dash: usize) -> Self {
+        Self { color: Some(color), dash, marker: None }
+    }
+
+    /// The i-th of several lines: colours and dashes both change.
+    pub fn cycle(i: usize) -> Self {
+        Self::line(i, i + i / COLORS.len())
+    }
+
+    fn css(self, ink: &'static str) -> &'static str {
+        self.color.map_or(ink, css)
+    }
+
+    fn dashes(self, width: f64) -> String {
+        let lengths = DASHES[self.dash % DASHES.len()].split_whitespace();
+        let lengths: Vec<String> = lengths
+            .filter_map(|l| l.parse::<f64>().ok())
+            .map(|l| format!("{:.1}", l * width / 1.8))
+            .collect();
+        if lengths.is_empty() {
+            String::new()
         } else {
-            padded(range(shown().map(|p| p.1)))
+            format!(" stroke-dasharray=\"{}\"", lengths.join(" "))
+        }
+    }
+
+    fn opacity(self) -> &'static str {
+        if self.marker.is_some_and(|(_, hollow)| hollow) { " stroke-opacity=\".45\"" } else { "" }
+    }
+
+    /// What stands for it in a legend, 2.3 em wide.
+    fn sample(self, measures: &Measures, x: f64, y: f64) -> String {
+        let width = measures.stroke * 1.3;
+        let mut text = String::new();
+        if self.marker.is_none() {
+            text += &format!(
+                "<path d=\"M{x:.1} {y:.1}h{:.1}\" stroke=\"{}\" stroke-width=\"{width:.2}\"{}/>",
+                2.3 * measures.font,
+                self.css(measures.ink),
+                self.dashes(width)
+            );
+        }
+        text + &self.marker(x + 1.15 * measures.font, y, measures)
+    }
+
+    fn marker(self, x: f64, y: f64, measures: &Measures) -> String {
+        let Some((shape, hollow)) = self.marker else { return String::new() };
+        let (color, radius) = (self.css(measures.ink), 0.35 * measures.font);
+        let paint = match hollow {
+            true => format!("fill=\"none\" stroke=\"{color}\" stroke-width=\"{}\"", measures.stroke),
+            false => format!("fill=\"{color}\""),
         };
-        let (left, top, right, bottom) = MARGIN;
-        let (width, height) = (SIZE.0 - left - right, SIZE.1 - top - bottom);
-        let scale = |value: f64| if self.log { value.max(y.0).ln() } else { value };
-        let at_x = |value: f64| left + width * (value - x.0) / (x.1 - x.0);
-        let at_y =
-            |value: f64| top + height * (1.0 - (scale(value) - scale(y.0)) / (scale(y.1) - scale(y.0)));
-        let mut svg = format!(
-            "<svg viewBox=\"0 0 {} {}\" role=\"img\" aria-label=\"{} against {}\" font-size=\"13\">",
-            SIZE.0,
-            SIZE.1,
-            escaped(self.y_label),
-            escaped(self.x_label)
-        );
-        let mut put = |text: String| svg += &text;
-        let y_ticks = if self.log { log_ticks(y) } else { ticks(y) };
-        // One format an axis.
-        let powers = self.log && y_ticks.iter().any(|tick| is_far(*tick));
-        for value in y_ticks {
-            let at = at_y(value);
-            put(format!(
-                "<path d=\"M{left} {at:.1}h{width}\" stroke=\"currentColor\" stroke-opacity=\".13\"/>\
-                 <text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\" fill=\"currentColor\">{}</text>",
-                left - 6.0,
-                at + 4.5,
-                if powers { power(value) } else { number(value) }
-            ));
-        }
-        let foot = top + height;
-        for value in ticks(x) {
-            let at = at_x(value);
-            put(format!(
-                "<path d=\"M{at:.1} {foot}v4\" stroke=\"currentColor\" stroke-opacity=\".5\"/>\
-                 <text x=\"{at:.1}\" y=\"{}\" text-anchor=\"middle\" fill=\"currentColor\">{}</text>",
-                foot + 18.0,
-                number(value)
-            ));
-        }
-        put(format!(
-            "<path d=\"M{left} {top}V{foot}h{width}\" fill=\"none\" stroke=\"currentColor\" stroke-opacity=\".5\"/>\
-             <text x=\"{}\" y=\"{}\" text-anchor=\"middle\" fill=\"currentColor\">{}</text>\
-             <text transform=\"translate(14 {}) rotate(-90)\" text-anchor=\"middle\" fill=\"currentColor\">{}</text>",
-            left + width / 2.0,
-            SIZE.1 - 8.0,
-            escaped(self.x_label),
-            top + height / 2.0,
-            escaped(self.y_label)
-        ));
-        if let Some((at, what)) = self.mark {
-            let at = at_x(at);
-            put(format!(
-                "<path d=\"M{at:.1} {top}V{foot}\" stroke=\"currentColor\" stroke-opacity=\".6\" stroke-dasharray=\"2 3\"/>\
-                 <text x=\"{:.1}\" y=\"{}\" text-anchor=\"end\" fill=\"currentColor\" font-size=\"12\">{}</text>",
-                at - 4.0,
-                top + 11.0,
-                escaped(what)
-            ));
-        }
-        for line in lines {
-            let points: Vec<_> = line.points.iter().filter(|(x, y)| x.is_finite() && y.is_finite()).collect();
-            let color = css(line.color);
-            let dashes = if line.dashed { " stroke-dasharray=\"6 4\"" } else { "" };
-            let path: String = (points.iter().enumerate())
-                .map(|(i, (x, y))| {
-                    format!("{}{:.1} {:.1}", if i == 0 { 'M' } else { 'L' }, at_x(*x), at_y(*y))
-                })
-                .collect();
-            put(format!(
-                "<path d=\"{path}\" fill=\"none\" stroke=\"{color}\" stroke-width=\"1.8\" stroke-linejoin=\"round\"{dashes}/>"
-            ));
-            if let [(x, y)] = points[..] {
-                put(format!(
-                    "<circle cx=\"{:.1}\" cy=\"{:.1}\" r=\"3.5\" fill=\"{color}\"/>",
-                    at_x(*x),
-                    at_y(*y)
-                ));
+        match shape {
+            Shape::Circle => format!("<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"{radius:.1}\" {paint}/>"),
+            Shape::Square => {
+                let side = 1.8 * radius;
+                let (x, y) = (x - side / 2.0, y - side / 2.0);
+                format!("<rect x=\"{x:.1}\" y=\"{y:.1}\" width=\"{side:.1}\" height=\"{side:.1}\" {paint}/>")
             }
         }
-        svg + "</svg>"
     }
+}
+
+/// A value with its spread.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Point {
+    /// Where.
+    pub x: f64,
+    /// How much.
+    pub y: f64,
+    /// Standard deviation of y; 0 where there is none, or it is unknown.
+    pub std: f64,
+}
+
+impl From<(f64, f64)> for Point {
+    fn from((x, y): (f64, f64)) -> Self {
+        Self { x, y, std: 0.0 }
+    }
+}
+
+/// Points of one kind. Spreads are bars where there are markers, else a band.
+#[derive(Clone, Debug)]
+pub struct Series {
+    /// Its name in the legend, where it has none of its own if this is empty.
+    pub name: String,
+    /// How it looks.
+    pub look: Look,
+    /// Joins points that are no farther apart in x than this.
+    pub joined: f64,
+    /// In order of x. What is not finite is left out.
+    pub points: Vec<Point>,
+}
+
+impl Series {
+    /// A line through all points.
+    pub fn line<P: Into<Point>>(
+        name: impl Into<String>,
+        look: Look,
+        points: impl IntoIterator<Item = P>,
+    ) -> Self {
+        let points = points.into_iter().map(P::into).collect();
+        Self { name: name.into(), look, joined: f64::INFINITY, points }
+    }
+}
+
+/// A chart.
+#[derive(Clone, Debug)]
+pub struct Chart {
+    /// What its file is called.
+    pub name: String,
+    /// What it shows.
+    pub title: String,
+    /// What else there is to say.
+    pub note: String,
+    /// To the right.
+    pub x: Axis,
+    /// Upwards.
+    pub y: Axis,
+    /// What is drawn.
+    pub series: Vec<Series>,
+    /// What a legend has beside the names of series.
+    pub keys: Vec<(String, Look)>,
+    /// A vertical line, and what it is.
+    pub mark: Option<(f64, String)>,
+    /// Axes of a smaller chart within, of the same series.
+    pub inset: Option<(Axis, Axis)>,
+    /// Width and height.
+    pub size: (f64, f64),
+}
+
+impl Chart {
+    /// A chart that has room for all of its series; `y_label` goes with its scale.
+    pub fn new(
+        (name, title): (&str, &str),
+        x_label: &str,
+        (y_label, scale): (&str, Scale),
+        series: Vec<Series>,
+    ) -> Self {
+        let points = || series.iter().flat_map(|line| &line.points);
+        Self {
+            name: name.into(),
+            title: title.into(),
+            note: String::new(),
+            x: Axis::exact(x_label, points().map(|point| point.x)),
+            y: Axis::roomy(y_label, scale, points().map(|point| point.y)),
+            series,
+            keys: Vec::new(),
+            mark: None,
+            inset: None,
+            size: (460.0, 300.0),
+        }
+    }
+
+    /// The same with a note.
+    pub fn noted(self, note: &str) -> Self {
+        Self { note: note.into(), ..self }
+    }
+
+    /// The same with a vertical line, for which there is room.
+    pub fn marked(mut self, at: f64, what: &str) -> Self {
+        let (low, high) = self.x.range;
+        self.x.range = (low.min(at), high.max(at));
+        Self { mark: Some((at, what.into())), ..self }
+    }
+
+    /// Whether there is nothing to draw.
+    pub fn is_empty(&self) -> bool {
+        self.series.iter().all(|line| line.points.is_empty())
+    }
+
+    /// What its lines and markers are.
+    fn legend(&self) -> Vec<(&str, Look)> {
+        let keys = self.keys.iter().map(|(name, look)| (&name[..], *look));
+        let named = self.series.iter().filter(|line| !line.name.is_empty());
+        keys.chain(named.map(|line| (&line.name[..], line.look))).collect()
+    }
+
+    /// The chart as a part of a page, without title and legend.
+    pub fn svg(&self) -> Markup {
+        let (width, height) = self.size;
+        html! {
+            svg viewBox=(format!("0 0 {width} {height}")) role="img" font-size=(PAGE.font)
+                aria-label=(format!("{} against {}", self.y.label, self.x.label)) {
+                (PreEscaped(self.drawn(self.size, 0.0, &PAGE)))
+            }
+        }
+    }
+
+    /// Axes, what they are, and the series, in a rectangle of this size; `top` is left free.
+    fn drawn(&self, (width, height): (f64, f64), top: f64, measures: &Measures) -> String {
+        let font = measures.font;
+        let y_ticks = self.y.ticks(((height - top) / font / 4.5).clamp(3.0, 8.0));
+        let widest = y_ticks.iter().map(|(_, text)| text.chars().count()).max().unwrap_or(0);
+        let left = 0.62 * font * widest as f64 + 2.4 * font;
+        let area = Area { left, top: top + 0.9 * font, right: width - 1.3 * font, foot: height - 3.4 * font };
+        let mut text = area.axes(&self.x, &self.y, measures);
+        let label = |attributes: String, label: &str| {
+            format!(
+                "<text {attributes} text-anchor=\"middle\" fill=\"{}\">{}</text>",
+                measures.ink,
+                escaped(label)
+            )
+        };
+        text += &label(
+            format!("x=\"{:.1}\" y=\"{:.1}\"", (area.left + area.right) / 2.0, height - 0.5 * font),
+            &self.x.label,
+        );
+        let middle = (area.top + area.foot) / 2.0;
+        text += &label(
+            format!("transform=\"translate({:.1} {middle:.1}) rotate(-90)\"", 1.1 * font),
+            &self.y.label,
+        );
+        if let Some((at, what)) = &self.mark {
+            let x = area.x(&self.x, *at);
+            let (anchor, aside) = if self.x.share(*at) > 0.2 { ("end", -0.3) } else { ("start", 0.3) };
+            text += &format!(
+                "<path d=\"M{x:.1} {:.1}V{:.1}\" stroke=\"{ink}\" stroke-opacity=\".6\" stroke-width=\"{}\" \
+                 stroke-dasharray=\"2 3\"/><text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"{anchor}\" fill=\"{ink}\">{}</text>",
+                area.top,
+                area.foot,
+                0.6 * measures.stroke,
+                x + aside * font,
+                area.top + 0.85 * font,
+                escaped(what),
+                ink = measures.ink
+            );
+        }
+        for line in &self.series {
+            text += &area.series(line, &self.x, &self.y, measures);
+        }
+        if let Some((x, y)) = &self.inset {
+            // In the right half, between the points at the foot and those at the top.
+            let at = |share: f64| area.top + share * (area.foot - area.top);
+            let inner = Area {
+                left: area.left + 0.6 * (area.right - area.left),
+                top: at(0.38),
+                right: area.right - font,
+                foot: at(0.85),
+            };
+            let small = Measures { font: 0.85 * font, ..*measures };
+            text += &format!("<g font-size=\"{:.1}\">{}", small.font, inner.axes(x, y, &small));
+            for line in &self.series {
+                text += &inner.series(line, x, y, &small);
+            }
+            text += "</g>";
+        }
+        text
+    }
+}
+
+/// The rectangle between the axes.
+struct Area {
+    left: f64,
+    top: f64,
+    right: f64,
+    foot: f64,
+}
+
+impl Area {
+    fn x(&self, axis: &Axis, value: f64) -> f64 {
+        self.left + (self.right - self.left) * axis.share(value)
+    }
+
+    fn y(&self, axis: &Axis, value: f64) -> f64 {
+        self.foot - (self.foot - self.top) * axis.share(value)
+    }
+
+    /// Both axes with their numbers, and the grid.
+    fn axes(&self, x_axis: &Axis, y_axis: &Axis, measures: &Measures) -> String {
+        let Measures { font, ink, .. } = *measures;
+        let Area { left, top, right, foot } = *self;
+        let line = format!("stroke=\"{ink}\" stroke-width=\"{}\"", 0.55 * measures.stroke);
+        let mut text = String::new();
+        for (value, number) in y_axis.ticks(((foot - top) / font / 3.5).clamp(3.0, 8.0)) {
+            let y = self.y(y_axis, value);
+            text += &match measures.grid {
+                true => format!("<path d=\"M{left:.1} {y:.1}H{right:.1}\" {line} stroke-opacity=\".13\"/>"),
+                false => format!("<path d=\"M{left:.1} {y:.1}h{:.1}\" {line}/>", 0.35 * font),
+            };
+            text += &format!(
+                "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\" fill=\"{ink}\">{number}</text>",
+                left - 0.45 * font,
+                y + 0.35 * font
+            );
+        }
+        for (value, number) in x_axis.ticks(((right - left) / font / 5.0).clamp(2.0, 9.0)) {
+            let x = self.x(x_axis, value);
+            text += &format!(
+                "<path d=\"M{x:.1} {foot:.1}v{:.1}\" {line}/>\
+                 <text x=\"{x:.1}\" y=\"{:.1}\" text-anchor=\"middle\" fill=\"{ink}\">{number}</text>",
+                if measures.grid { 0.3 * font } else { -0.35 * font },
+                foot + 1.4 * font
+            );
+        }
+        text + &format!("<path d=\"M{left:.1} {top:.1}V{foot:.1}H{right:.1}\" fill=\"none\" {line}/>")
+    }
+
+    fn series(&self, line: &Series, x_axis: &Axis, y_axis: &Axis, measures: &Measures) -> String {
+        let (look, color) = (line.look, line.look.css(measures.ink));
+        let inside = |point: &&Point| {
+            (x_axis.range.0..=x_axis.range.1).contains(&point.x)
+                && point.y <= y_axis.range.1
+                && point.y.is_finite()
+        };
+        let points: Vec<&Point> = line.points.iter().filter(inside).collect();
+        let high = |y: f64| self.y(y_axis, y.min(y_axis.range.1));
+        let at = |point: &Point, y: f64| (self.x(x_axis, point.x), high(y));
+        let mut text = String::new();
+        if look.marker.is_none() && points.iter().any(|point| point.std > 0.0) {
+            let upper = points.iter().map(|point| at(point, point.y + point.std));
+            let lower = points.iter().rev().map(|point| at(point, point.y - point.std));
+            let band: Vec<String> = upper.chain(lower).map(|(x, y)| format!("{x:.1} {y:.1}")).collect();
+            text += &format!("<path d=\"M{}Z\" fill=\"{color}\" fill-opacity=\".2\"/>", band.join("L"));
+        }
+        let mut path = String::new();
+        let mut before = f64::NEG_INFINITY;
+        for point in &points {
+            let (x, y) = at(point, point.y);
+            let pen = if point.x - before <= line.joined && before.is_finite() { 'L' } else { 'M' };
+            path += &format!("{pen}{x:.1} {y:.1}");
+            before = point.x;
+        }
+        text += &format!(
+            "<path d=\"{path}\" fill=\"none\" stroke=\"{color}\" stroke-width=\"{}\" stroke-linejoin=\"round\"{}{}/>",
+            measures.stroke,
+            look.dashes(measures.stroke),
+            look.opacity()
+        );
+        if let ([point], None) = (&points[..], look.marker) {
+            let (x, y) = at(point, point.y);
+            text += &format!(
+                "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"{:.1}\" fill=\"{color}\"/>",
+                0.27 * measures.font
+            );
+        }
+        for point in points.iter().filter(|_| look.marker.is_some()) {
+            let (x, y) = at(point, point.y);
+            if point.std > 0.0 {
+                text += &format!(
+                    "<path d=\"M{x:.1} {:.1}V{:.1}\" stroke=\"{color}\" stroke-width=\"{}\" stroke-opacity=\".6\"/>",
+                    high(point.y - point.std),
+                    high(point.y + point.std),
+                    measures.stroke
+                );
+            }
+            text += &look.marker(x, y, measures);
+        }
+        text
+    }
+}
+
+/// The legend of charts that share it, as a part of a page.
+pub fn legend(chart: &Chart) -> Markup {
+    html! {
+        div .legend {
+            @for (name, look) in chart.legend() {
+                span {
+                    svg viewBox="0 0 30 13" aria-hidden="true" { (PreEscaped(look.sample(&PAGE, 0.0, 6.5))) }
+                    (name)
+                }
+            }
+        }
+    }
+}
+
+/// How many charts of a figure stand side by side, where there are more than one row has.
+const COLUMNS: usize = 3;
+
+/// Charts side by side in a file of their own, with their titles where there are several, and one legend of all. All
+/// are of the size of the first.
+pub fn figure(charts: &[Chart], style: Style) -> String {
+    let measures = style.measures();
+    let font = measures.font;
+    let title = if charts.len() > 1 { 1.8 * font } else { 0.0 };
+    let columns = if charts.len() > COLUMNS + 1 { COLUMNS } else { charts.len() };
+    let size = charts.first().map_or((0.0, 0.0), |chart| chart.size);
+    let (wide, high) = (size.0 * measures.size, size.1 * measures.size + title);
+    let width = wide * columns as f64;
+    let mut keys: Vec<(&str, Look)> = Vec::new();
+    for key in charts.iter().flat_map(Chart::legend) {
+        if !keys.contains(&key) {
+            keys.push(key);
+        }
+    }
+    let (mut x, mut y) = (font, 0.0);
+    let mut body = String::new();
+    for (name, look) in keys {
+        let long = 3.0 * font + 0.6 * font * name.chars().count() as f64;
+        if y == 0.0 || x + long > width {
+            (x, y) = (font, y + 1.6 * font);
+        }
+        body += &look.sample(&measures, x, y - 0.35 * font);
+        body += &format!("<text x=\"{:.1}\" y=\"{y:.1}\">{}</text>", x + 2.8 * font, escaped(name));
+        x += long + 1.2 * font;
+    }
+    let top = if y > 0.0 { y + 0.6 * font } else { 0.0 };
+    for (i, chart) in charts.iter().enumerate() {
+        let (column, row) = ((i % columns) as f64, (i / columns) as f64);
+        body += &format!("<g transform=\"translate({:.1} {:.1})\">", column * wide, top + row * high);
+        if title > 0.0 {
+            let (x, y) = (wide / 2.0 + 2.0 * font, 1.5 * font);
+            body += &format!(
+                "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"middle\">{}</text>",
+                escaped(&chart.title)
+            );
+        }
+        body += &chart.drawn((wide, high), title, &measures);
+        body += "</g>";
+    }
+    let height = top + high * charts.len().div_ceil(columns.max(1)) as f64;
+    format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width:.0} {height:.0}\" width=\"{width:.0}pt\" \
+         height=\"{height:.0}pt\" font-family=\"DejaVu Sans, sans-serif\" font-size=\"{font}\">\
+         <rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>{body}</svg>\n"
+    )
 }
 
 fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('"', "&quot;")
 }
 
-/// From the least to the greatest, and never nothing.
-fn range(values: impl Iterator<Item = f64>) -> (f64, f64) {
-    let (low, high) =
-        values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(v), high.max(v)));
-    match high - low {
-        span if span > 0.0 => (low, high),
-        _ if low.is_finite() => (low - 0.5, low + 0.5),
-        _ => (0.0, 1.0),
-    }
-}
-
-fn padded((low, high): (f64, f64)) -> (f64, f64) {
-    let margin = 0.05 * (high - low);
-    (if low >= 0.0 && low < high / 2.0 { 0.0 } else { low - margin }, high + margin)
-}
-
-/// A range of positive values, a little wider than they are and at most twelve decades.
-fn log_range(values: impl Iterator<Item = f64>) -> (f64, f64) {
-    let (low, high) = range(values.map(f64::log10));
-    let (low, high) = if high - low < 0.3 { (low - 0.2, high + 0.2) } else { (low - 0.05, high + 0.05) };
-    (10f64.powf(low.max(high - 12.0)), 10f64.powf(high))
-}
-
-/// Some five round numbers in a range.
-fn ticks((low, high): (f64, f64)) -> Vec<f64> {
-    let raw = (high - low) / 5.0;
-    let decade = 10f64.powf(raw.log10().floor());
-    let step = [1.0, 2.0, 5.0, 10.0].map(|m| m * decade).into_iter().find(|step| *step >= raw).unwrap_or(raw);
-    let first = (low / step).ceil() as i64;
-    (first..).map(|i| i as f64 * step).take_while(|tick| *tick <= high + step * 1e-9).collect()
-}
-
-/// Powers of ten in a range, or some multiples of them where there are few.
-fn log_ticks((low, high): (f64, f64)) -> Vec<f64> {
-    let decades = (high / low).log10();
-    let every = (decades / 7.0).ceil().max(1.0) as i32;
-    let (first, last) = (low.log10().floor() as i32, high.log10().ceil() as i32);
-    let factors: &[f64] = match decades {
-        ..0.9 => &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0],
-        0.9..3.2 => &[1.0, 2.0, 5.0],
-        _ => &[1.0],
-    };
-    (first..=last)
-        .filter(|power| every == 1 || power.rem_euclid(every) == 0)
-        .flat_map(|power| factors.iter().map(move |factor| factor * 10f64.powi(power)))
-        .filter(|tick| (low..=high).contains(tick))
-        .collect()
-}
-
-/// Whether a number is too large or too small to be written out.
-fn is_far(value: f64) -> bool {
-    let size = value.abs();
-    size > 0.0 && !(0.001..1e5).contains(&size)
-}
-
-/// A number on an axis.
-fn number(value: f64) -> String {
-    if value.abs() < 1e-300 {
-        return "0".into();
-    }
-    match is_far(value) {
-        true => power(value),
-        // What rounding has left of the steps is not shown.
-        false => format!("{}", (value * 1e9).round() / 1e9).replace('-', "−"),
-    }
-}
-
-/// A number as a multiple of a power of ten.
-fn power(value: f64) -> String {
-    const POWERS: [char; 10] = ['⁰', '¹', '²', '³', '⁴', '⁵', '⁶', '⁷', '⁸', '⁹'];
-    let power = (value.abs().log10() + 1e-9).floor() as i32;
-    let digits: String =
-        power.abs().to_string().bytes().map(|digit| POWERS[usize::from(digit - b'0')]).collect();
-    let sign = if power < 0 { "⁻" } else { "" };
-    let factor = (value / 10f64.powi(power) * 100.0).round() / 100.0;
-    if factor == 1.0 {
-        format!("10{sign}{digits}")
-    } else {
-        format!("{factor}·10{sign}{digits}").replace('-', "−")
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn ticks_are_round_and_inside() {
-        assert_eq!(ticks((0.0, 30.0)), [0.0, 10.0, 20.0, 30.0]);
-        assert_eq!(log_ticks((0.9, 110.0)), [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0]);
-        assert_eq!([0.0, 0.3, -2.0, 1e-7, 2e5].map(number), ["0", "0.3", "−2", "10⁻⁷", "2·10⁵"]);
+    fn chart() -> Chart {
+        let line = |points: Vec<(f64, f64)>| Series::line("a < b", Look::line(0, 1), points);
+        let series = vec![line(vec![(0.0, 0.0), (1.0, f64::NAN), (2.0, 5.0)]), line(vec![(0.0, 1.0)])];
+        Chart::new(("c", "c"), "epoch", ("error, %", Scale::Log), series).marked(3.0, "here")
     }
 
     #[test]
     fn a_chart_has_a_path_for_every_line_whatever_the_values() {
-        let plot = Plot { x_label: "epoch", y_label: "error, %", log: true, mark: Some((1.0, "here")) };
-        let line = |points| Line { name: "a".into(), color: 0, dashed: true, points };
-        let svg = plot.svg(&[line(vec![(0.0, 0.0), (1.0, f64::NAN), (2.0, 5.0)]), line(vec![(0.0, 1.0)])]);
+        let svg = chart().svg().into_string();
         assert_eq!(svg.matches("stroke-linejoin").count(), 2);
         assert!(!svg.contains("NaN") && !svg.contains("inf"), "{svg}");
+    }
+
+    #[test]
+    fn a_figure_has_one_legend_of_all_and_the_titles_of_several() {
+        for style in [Style::Paper, Style::Screen] {
+            let one = figure(&[chart()], style);
+            assert_eq!((one.matches("a &lt; b").count(), one.matches(">c<").count()), (1, 0), "{one}");
+            let two = figure(&[chart(), chart()], style);
+            assert_eq!((two.matches("a &lt; b").count(), two.matches(">c<").count()), (1, 2), "{two}");
+        }
+    }
+
+    #[test]
+    fn no_two_of_many_lines_look_the_same() {
+        let looks: Vec<Look> = (0..32).map(Look::cycle).collect();
+        let drawn = |look: &Look| (look.css(""), look.dashes(1.8));
+        for (i, look) in looks.iter().enumerate() {
+            assert!(looks[..i].iter().all(|other| drawn(other) != drawn(look)), "{i}");
+        }
+    }
+
+    #[test]
+    fn points_farther_apart_than_they_may_be_joined_are_not() {
+        let look = Look { marker: Some((Shape::Circle, true)), ..Look::line(0, 0) };
+        let points = [0.0, 1.0, 3.0].map(|x| Point { x, y: x, std: 0.1 }).to_vec();
+        let series = Series { name: String::new(), look, joined: 1.5, points };
+        let svg = Chart::new(("c", "c"), "x", ("y", Scale::Linear), vec![series]).svg().into_string();
+        let path = svg.split("<path d=\"").find(|part| part.contains("stroke-linejoin")).unwrap();
+        let path = path.split('"').next().unwrap();
+        assert_eq!((path.matches('M').count(), path.matches('L').count()), (2, 1), "{path}");
+        assert_eq!(svg.matches("<circle").count(), 3);
     }
 }

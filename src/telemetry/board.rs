@@ -1,7 +1,8 @@
 //! What a person sees of many runs: a bar a run and one for all on a terminal, a line a run elsewhere.
 
-use super::progress::{Extent, Judged, Observer, hours, say, screen};
+use super::progress::{Extent, Judged, Observer, say, screen};
 use crate::base::mutex::guard;
+use crate::base::time::duration;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -60,12 +61,12 @@ impl Board {
     }
 
     /// The time left: at the pace so far, once there is one, and at the estimated pace before.
-    fn left(&self) -> Duration {
+    fn left(&self) -> f64 {
         let elapsed = self.begun.elapsed().as_secs_f64();
         let (left, done) = self
             .with(|estimates| (estimates.total() - estimates.done(), estimates.done() - estimates.before));
         let pace = if elapsed > 30.0 && done > 0.0 { done / elapsed } else { self.workers as f64 };
-        Duration::from_secs_f64((left / pace).clamp(0.0, 1e9))
+        left / pace
     }
 
     fn show_overall(&self) {
@@ -74,7 +75,7 @@ impl Board {
             (estimates.done() / estimates.total().max(1e-9), estimates.finished, estimates.runs.len())
         });
         overall.set_position((1000.0 * share) as u64);
-        overall.set_message(format!("{finished} of {count} runs done  {} left", hours(self.left())));
+        overall.set_message(format!("{finished} of {count} runs done  {} left", duration(self.left())));
     }
 
     /// A run begins or goes on: what follows it.
@@ -101,7 +102,7 @@ impl Board {
             (estimates.finished, estimates.runs.len())
         });
         self.show_overall();
-        say(&format!("[{finished}/{count}] {name}: {how}; {} left", hours(self.left())));
+        say(&format!("[{finished}/{count}] {name}: {how}; {} left", duration(self.left())));
     }
 }
 
@@ -130,7 +131,7 @@ pub struct Line<'a> {
 impl Line<'_> {
     /// The last error it is judged by, in words, and how long the run took here.
     pub fn summary(&self) -> String {
-        format!("{}{}", self.errors, hours(self.begun.elapsed()))
+        format!("{}{}", self.errors, duration(self.begun.elapsed().as_secs_f64()))
     }
 }
 
@@ -149,13 +150,13 @@ impl Observer for Line<'_> {
         });
         if let Some(bar) = &self.bar {
             let pace = (self.done - self.first) as f64 / self.begun.elapsed().as_secs_f64().max(1e-9);
-            let left = Duration::from_secs_f64(((self.total - self.done) as f64 / pace).min(1e9));
+            let left = (self.total - self.done) as f64 / pace;
             bar.set_position(self.done);
             bar.set_message(format!(
                 "epoch {epoch}/{}  train {train_error:.2} %  {}{} left",
                 self.epochs,
                 self.errors,
-                hours(left)
+                duration(left)
             ));
         }
         self.board.show_overall();
@@ -165,7 +166,7 @@ impl Observer for Line<'_> {
         self.errors = format!("{} error {:.2} %, ", judged.set, judged.error);
         let tenth = |epoch: usize| 10 * epoch / self.epochs;
         if self.bar.is_none() && epoch > 0 && epoch < self.epochs && tenth(epoch) > tenth(epoch - 1) {
-            let left = hours(self.board.left());
+            let left = duration(self.board.left());
             say(&format!("{} epoch {epoch}/{}: {}{left} left in all", self.name, self.epochs, self.errors));
         }
     }

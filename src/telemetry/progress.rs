@@ -1,6 +1,7 @@
 //! What a person sees of a run: a bar on a terminal, a line an epoch elsewhere; all on stderr.
 
 pub use super::observer::{Extent, Judged, Observer};
+use crate::base::time::duration;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use std::io::{self, IsTerminal, Write};
 use std::sync::Mutex;
@@ -43,16 +44,6 @@ pub fn say(line: &str) {
     let _ = Stderr.write_all(format!("{line}\n").as_bytes());
 }
 
-/// A time in hours and minutes, or in seconds where it is short.
-pub fn hours(time: Duration) -> String {
-    let minutes = (time.as_secs_f64() / 60.0).round() as u64;
-    match (time.as_secs(), minutes) {
-        (seconds @ ..90, _) => format!("{seconds} s"),
-        (_, ..60) => format!("{minutes} min"),
-        _ => format!("{} h {:02} min", minutes / 60, minutes % 60),
-    }
-}
-
 /// Shows on stderr how far a run is.
 pub struct Display {
     bar: Option<ProgressBar>,
@@ -88,9 +79,8 @@ impl Display {
         if !speed.is_normal() {
             return String::new();
         }
-        let left = Duration::from_secs_f64(((self.total - self.done) as f64 / speed).min(1e9));
-        let elapsed = hours(Duration::from_secs_f64(elapsed));
-        format!("  {speed:.0} minibatches/s  {elapsed} elapsed, {} left", hours(left))
+        let left = (self.total - self.done) as f64 / speed;
+        format!("  {speed:.0} minibatches/s  {} elapsed, {} left", duration(elapsed), duration(left))
     }
 }
 
@@ -132,17 +122,5 @@ impl Drop for Display {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_are_in_hours_and_minutes() {
-        let times =
-            [0, 89, 90, 59 * 60, 3 * 3600 + 5 * 60 + 10].map(|seconds| hours(Duration::from_secs(seconds)));
-        assert_eq!(times, ["0 s", "89 s", "2 min", "59 min", "3 h 05 min"]);
     }
 }

@@ -1,14 +1,14 @@
 //! The report as one HTML file that needs nothing else.
 
 mod published;
-pub mod sweep;
+mod sweep;
 
-use super::charts::{Look, Point, Shape};
 use super::paper::HOURS;
 use super::results::{Epoch, Group, Measured, Results, Spread};
+use crate::base::time::duration;
 use crate::learning::Rule;
-use crate::study::figures::css;
 use crate::study::page::frame;
+use crate::study::plot::{Chart, Point};
 use anyhow::Result;
 use maud::{Markup, html};
 use serde_json::Value;
@@ -35,12 +35,22 @@ pub fn page(results: &Results) -> Result<String> {
         @if other_data {
             p .warning { "Some runs here are not on MNIST. They are listed, but not compared with the paper." }
         }
-        @if results.is_papers { (published::sections(results)?) }
+        @if results.is_papers { (published::sections(results)) }
         (sweep::sections(results)?)
         (times(results))
         (settings(results))
     };
     Ok(frame(&format!("eqprop: {}", results.titles.join(", ")), &html! {}, &body))
+}
+
+/// Every figure of the page, its charts side by side, by the name of its file.
+pub fn figures(results: &Results) -> Result<Vec<(String, Vec<Chart>)>> {
+    let mut figures = if results.is_papers { published::figures(results) } else { Vec::new() };
+    for chart in sweep::overlaid(results)? {
+        figures.push((chart.name.clone(), vec![chart]));
+    }
+    figures.retain(|(_, charts)| !charts.iter().all(Chart::is_empty));
+    Ok(figures)
 }
 
 fn degrees(psi: Option<f64>) -> String {
@@ -90,38 +100,16 @@ fn notes(group: &Group) -> Vec<String> {
 
 /// An error of a group's finished runs over the epochs.
 fn curve(group: &Group, pick: fn(&Epoch) -> Option<f64>) -> Vec<Point> {
-    group.curve(pick).into_iter().map(|(epoch, spread)| Point::new(epoch as f64, spread)).collect()
+    group.curve(pick).into_iter().map(|(epoch, spread)| point(epoch as f64, spread)).collect()
 }
 
-fn legend(entries: &[(Look, String)]) -> Markup {
-    html! {
-        div .legend {
-            @for (look, text) in entries {
-                @let css = css(look.color);
-                @let fill = if look.hollow { "transparent" } else { css.as_str() };
-                @let radius = if look.shape == Shape::Circle { "50%" } else { "0" };
-                span { i style=(format!("border-color: {css}; background: {fill}; border-radius: {radius}")) {} (text) }
-            }
-        }
-    }
+/// A point of a chart at x.
+fn point(x: f64, spread: Spread) -> Point {
+    Point { x, y: spread.mean, std: spread.std.unwrap_or(0.0) }
 }
 
 fn labelled(name: String, variant: &str) -> String {
     if variant.is_empty() { name } else { format!("{name}, {variant}") }
-}
-
-/// Full circles of a colour, as the lines of a figure have in its legend.
-fn plain(color: usize) -> Look {
-    Look { color, shape: Shape::Circle, hollow: false }
-}
-
-fn duration(seconds: f64) -> String {
-    let minutes = (seconds / 60.0).round() as u64;
-    match minutes {
-        0 => format!("{seconds:.0} s"),
-        1..60 => format!("{minutes} min"),
-        _ => format!("{} h {:02} min", minutes / 60, minutes % 60),
-    }
 }
 
 fn times(results: &Results) -> Markup {

@@ -1,13 +1,13 @@
 //! What the report of the paper's runs shows: the verdict, Table 3, and the paper's figures.
 
-use super::{curve, degrees, labelled, legend, measured, notes, plain};
+use super::{curve, degrees, labelled, measured, notes, point};
 use crate::learning::Rule;
 use crate::model::network::Init;
-use crate::report::charts::{self, Frame, Line, Look, Percent, Point, Series, Shape};
 use crate::report::paper::{ROWS, Row, TRIALS};
 use crate::report::results::{Group, Kind, Results, Verdict};
-use anyhow::Result;
-use maud::{Markup, PreEscaped, html};
+use crate::study::axis::{Axis, Scale};
+use crate::study::plot::{Chart, Look, Point, Series, Shape, legend};
+use maud::{Markup, html};
 
 /// Rules and depths in the paper's order.
 const KINDS: [(Rule, usize); 6] =
@@ -41,14 +41,12 @@ pub fn verdict(results: &Results) -> Markup {
 }
 
 /// Tables and figures.
-pub fn sections(results: &Results) -> Result<Markup> {
-    Ok(html! {
+pub fn sections(results: &Results) -> Markup {
+    html! {
         (table(results))
         (as_printed(results))
-        (error_by_psi(results)?)
-        (error_by_angle(results)?)
-        (training_curves(results)?)
-    })
+        (charts(results))
+    }
 }
 
 fn head(extra: &str) -> Markup {
@@ -177,9 +175,8 @@ fn shape(depth: usize) -> Shape {
 }
 
 /// Fig. 4, right.
-fn error_by_psi(results: &Results) -> Result<Markup> {
-    let mut series = Vec::new();
-    let mut entries = Vec::new();
+fn error_by_psi(results: &Results) -> Chart {
+    let mut series: Vec<Series> = Vec::new();
     for depth in [1, 2] {
         let mut variants: Vec<&str> = Vec::new();
         for group in of_kind(results, Rule::CVF, depth) {
@@ -188,73 +185,133 @@ fn error_by_psi(results: &Results) -> Result<Markup> {
             }
         }
         let mut add = |hollow, name: String, points: Vec<Point>| {
-            let look = Look { color: entries.len(), shape: shape(depth), hollow };
-            entries.push((look, name));
-            series.push(Series { look, joined: Some(STEP), points });
+            let look = Look { marker: Some((shape(depth), hollow)), ..Look::line(series.len(), 0) };
+            series.push(Series { name, look, joined: STEP, points });
         };
         for variant in variants {
             let groups = of_kind(results, Rule::CVF, depth).filter(|group| group.variant == variant);
-            let points = groups.filter_map(|group| Some(Point::new(group.psi()?, group.test()?))).collect();
+            let points = groups.filter_map(|group| Some(point(group.psi()?, group.test()?))).collect();
             add(false, labelled(format!("C-VF-{depth}h, measured"), variant), points);
         }
         let rows = ROWS.iter().filter(|row| row.rule == Rule::CVF && row.depth == depth);
         let points = rows.filter_map(|row| Some(Point { x: row.psi?, y: row.test.mean, std: row.test.std }));
         add(true, format!("C-VF-{depth}h, paper"), points.collect());
     }
-    let axis = Percent::of(series.iter().flat_map(|line| &line.points).map(|point| point.y));
-    let figure = charts::errors_by_angle("initial Ψ(θf, θb), degrees", -5.0..185.0, &axis, &series, None)?;
-    Ok(html! {
-        h2 { "Figure 4, right: error against the angle between forward and feedback weights" }
-        figure {
-            (legend(&entries))
-            (PreEscaped(figure))
-            figcaption {
-                "Test error on MNIST after the last epoch; bars are one standard deviation. Circles: one hidden layer, "
-                "squares: two; hollow: published. The axis is " (axis.name()) "."
-            }
-        }
-    })
+    let title = "Figure 4, right: error against the angle between forward and feedback weights";
+    by_angle(("figure-4", title), "initial Ψ(θf, θb), degrees", (-5.0, 185.0), series)
 }
 
-/// Fig. 5a: colour is the rule, shape the depth, fill the initialisation.
-fn error_by_angle(results: &Results) -> Result<Markup> {
+/// Test error against an angle from and to these degrees.
+fn by_angle(what: (&str, &str), x_label: &str, range: (f64, f64), series: Vec<Series>) -> Chart {
+    let mut chart = Chart::new(what, x_label, ("test error, %", Scale::Percent), series);
+    chart.x.range = range;
+    Chart { size: (640.0, 420.0), ..chart }
+}
+
+/// Fig. 5a: colour is the rule, shape the depth, fill the initialisation. `None` where nothing has been run.
+fn error_by_angle(results: &Results) -> Option<Chart> {
     const COLORS: [(Rule, &str); 4] =
         [(Rule::EP, ""), (Rule::CEP, ""), (Rule::CVF, ""), (Rule::CVF, ", as printed")];
     let mut series: Vec<Series> = Vec::new();
-    let mut entries: Vec<(Look, String)> = Vec::new();
     for (rule, depth) in KINDS {
         for group in of_kind(results, rule, depth) {
             let (Some(angle), Some(test)) = (group.angle(), group.test()) else { continue };
             let of = (rule, treatment(group));
             let color = COLORS.iter().position(|known| *known == of).unwrap_or(COLORS.len());
             let glorot = group.runs[0].config.network.init == Init::Glorot;
-            let look = Look { color, shape: shape(depth), hollow: glorot };
-            let point = Point::new(angle.mean, test);
+            let look = Look { marker: Some((shape(depth), glorot)), ..Look::line(color, 0) };
+            let point = point(angle.mean, test);
             match series.iter_mut().find(|line| line.look == look) {
                 Some(line) => line.points.push(point),
                 None => {
                     let init = if glorot { "Glorot" } else { "fan-in" };
-                    entries.push((look, format!("{}-{depth}h{}, {init}", rule.title(), of.1)));
-                    series.push(Series { look, joined: None, points: vec![point] });
+                    let name = format!("{}-{depth}h{}, {init}", rule.title(), of.1);
+                    series.push(Series { name, look, joined: 0.0, points: vec![point] });
                 }
             }
         }
     }
+    if series.is_empty() {
+        return None;
+    }
     let low = series.iter().flat_map(|line| &line.points).filter(|point| point.y < 10.0);
     let farthest = low.map(|point| point.x).fold(0.0, f64::max);
-    let inset = (farthest > 0.0).then(|| (0.0..10.0 * ((farthest + 5.0) / 10.0).ceil(), 1.0..6.0));
-    let axis =
-        Percent::of(series.iter().flat_map(|line| &line.points).map(|point| point.y).chain([1.0, 100.0]));
+    let title = "Figure 5a: error against the angle between updates and gradients before training";
     let x_label = "Ψ(Δtot, −∇BPTT tot) before training, degrees";
-    let figure = charts::errors_by_angle(x_label, 0.0..180.0, &axis, &series, inset)?;
-    Ok(html! {
-        h2 { "Figure 5a: error against the angle between updates and gradients before training" }
-        @if entries.is_empty() {
-            p .not-run { "not run" }
-        } @else {
+    let mut chart = by_angle(("figure-5a", title), x_label, (0.0, 180.0), series);
+    let errors = chart.series.iter().flat_map(|line| &line.points).map(|point| point.y);
+    chart.y = Axis::roomy(&chart.y.label, Scale::Percent, errors.chain([1.0, 100.0]));
+    let inset = |range| Axis { label: String::new(), range, log: false };
+    chart.inset =
+        (farthest > 0.0).then(|| (inset((0.0, 10.0 * ((farthest + 5.0) / 10.0).ceil())), inset((1.0, 6.0))));
+    Some(chart)
+}
+
+/// Figs. 16 to 18, and those of what the paper shows no curves of: the panels of a figure share their axes.
+fn training_curves(results: &Results) -> Vec<(&'static str, &'static str, Vec<Chart>)> {
+    let figures = [
+        ("figure-16", "Figure 16: training of C-EP", Rule::CEP, &[1, 2][..]),
+        ("figure-17", "Figure 17: training of C-VF with one hidden layer", Rule::CVF, &[1]),
+        ("figure-18", "Figure 18: training of C-VF with two hidden layers", Rule::CVF, &[2]),
+        ("training-of-ep", "Training of EP", Rule::EP, &[1, 2]),
+        ("training-with-algorithm-5", "Training with Algorithm 5", Rule::CEP_RESCALED, &[1, 2]),
+    ];
+    let panels = |rule, depths: &[usize]| {
+        let groups = depths.iter().flat_map(|depth| of_kind(results, rule, *depth));
+        let mut charts: Vec<Chart> = groups.map(panel).collect();
+        let points: Vec<Point> =
+            charts.iter().flat_map(|chart| &chart.series).flat_map(|line| &line.points).copied().collect();
+        let x = Axis::exact("epoch", points.iter().map(|point| point.x).chain([0.0]));
+        let y = Axis::roomy("error, %", Scale::Percent, points.iter().map(|point| point.y));
+        for chart in &mut charts {
+            (chart.x, chart.y) = (x.clone(), y.clone());
+        }
+        charts
+    };
+    let all = figures.map(|(name, title, rule, depths)| (name, title, panels(rule, depths)));
+    all.into_iter().filter(|(.., charts)| !charts.is_empty()).collect()
+}
+
+fn panel(group: &Group) -> Chart {
+    let mut name = labelled(group.network(), &group.variant);
+    if let Some(psi) = group.psi() {
+        name += &format!(", Ψ = {psi}°");
+    }
+    name += &format!(", n = {}", group.finished().count());
+    let lines = vec![
+        Series::line("test error", Look::line(0, 0), curve(group, |epoch| Some(epoch.test))),
+        Series::line("train error", Look::line(1, 1), curve(group, |epoch| epoch.train)),
+    ];
+    let chart = Chart::new((&name, &name), "epoch", ("error, %", Scale::Percent), lines);
+    Chart { size: (360.0, 260.0), ..chart }
+}
+
+/// Every figure, its charts side by side, by the name of its file.
+pub fn figures(results: &Results) -> Vec<(String, Vec<Chart>)> {
+    let by_angle = [Some(error_by_psi(results)), error_by_angle(results)].into_iter().flatten();
+    let by_angle = by_angle.map(|chart| (chart.name.clone(), vec![chart]));
+    let curves = training_curves(results).into_iter().map(|(name, _, charts)| (name.to_string(), charts));
+    by_angle.chain(curves).collect()
+}
+
+/// The same in the page.
+fn charts(results: &Results) -> Markup {
+    let by_psi = error_by_psi(results);
+    html! {
+        h2 { (by_psi.title) }
+        figure {
+            (legend(&by_psi))
+            (by_psi.svg())
+            figcaption {
+                "Test error on MNIST after the last epoch; bars are one standard deviation. Circles: one hidden layer, "
+                "squares: two; hollow: published. The axis is " (by_psi.y.name()) "."
+            }
+        }
+        @if let Some(by_angle) = error_by_angle(results) {
+            h2 { (by_angle.title) }
             figure {
-                (legend(&entries))
-                (PreEscaped(figure))
+                (legend(&by_angle))
+                (by_angle.svg())
                 figcaption {
                     "Each point is a row of a table above: its test error, and the angle between the rule's total update and "
                     "the descent direction of BPTT at the initial weights. Colour: rule; circles: one hidden layer, squares: "
@@ -263,64 +320,15 @@ fn error_by_angle(results: &Results) -> Result<Markup> {
                 }
             }
         }
-    })
-}
-
-/// Figs. 16 to 18: the panels of a figure share their axes.
-fn training_curves(results: &Results) -> Result<Markup> {
-    let figures = [
-        ("Figure 16: training of C-EP", Rule::CEP, &[1, 2][..]),
-        ("Figure 17: training of C-VF with one hidden layer", Rule::CVF, &[1]),
-        ("Figure 18: training of C-VF with two hidden layers", Rule::CVF, &[2]),
-        ("Training of EP", Rule::EP, &[1, 2]),
-        ("Training with Algorithm 5", Rule::CEP_RESCALED, &[1, 2]),
-    ];
-    let mut all = html! {};
-    for (title, rule, depths) in figures {
-        let groups: Vec<&Group> = depths.iter().flat_map(|depth| of_kind(results, rule, *depth)).collect();
-        if groups.is_empty() {
-            continue;
-        }
-        let lines: Vec<[Line; 2]> = (groups.iter())
-            .map(|group| {
-                let line = |color, dashed, points| Line { color, dashed, label: String::new(), points };
-                [
-                    line(1, true, curve(group, |epoch| epoch.train)),
-                    line(0, false, curve(group, |epoch| Some(epoch.test))),
-                ]
-            })
-            .collect();
-        let points = || lines.iter().flatten().flat_map(|line| &line.points);
-        let frame = Frame {
-            size: (360, 260),
-            epochs: points().map(|point| point.x as usize).max().unwrap_or(1),
-            axis: Percent::of(points().map(|point| point.y)),
-            y_label: "error, %",
-            alone: false,
-        };
-        let panels = (groups.iter().zip(&lines))
-            .map(|(group, lines)| {
-                let mut name = labelled(group.network(), &group.variant);
-                if let Some(psi) = group.psi() {
-                    name += &format!(", Ψ = {psi}°");
-                }
-                name += &format!(", n = {}", group.finished().count());
-                Ok((name, charts::curves(&frame, lines)?))
-            })
-            .collect::<Result<Vec<_>>>()?;
-        all = html! {
-            (all)
+        @for (_, title, charts) in training_curves(results) {
             h2 { (title) }
-            (legend(&[(plain(0), "test error".into()), (plain(1), "train error (dashed)".into())]))
+            (legend(&charts[0]))
             div .panels {
-                @for (name, figure) in panels {
-                    figure { figcaption { (name) } (PreEscaped(figure)) }
+                @for chart in &charts {
+                    figure { figcaption { (chart.title) } (chart.svg()) }
                 }
             }
-        };
-    }
-    Ok(html! {
-        (all)
+        }
         p .dim { "Means over the seeds; bands are one standard deviation. The panels of a figure share their axes." }
-    })
+    }
 }

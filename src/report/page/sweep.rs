@@ -1,13 +1,14 @@
 //! What the report shows of a sweep that is not the paper's, or of the paper's beyond what is in the paper.
 
-use super::{curve, legend, measured, notes, plain};
-use crate::report::charts::{self, Frame, Line, Percent};
+use super::{curve, measured, notes};
 use crate::report::results::{Group, Kind, Results, Verdict};
 use crate::report::varied;
+use crate::study::axis::Scale;
+use crate::study::plot::{Chart, Look, Series, legend};
 use anyhow::Result;
-use maud::{Markup, PreEscaped, html};
+use maud::{Markup, html};
 
-/// The most lines that can be told apart in one figure.
+/// The most lines that can be told apart in one chart.
 const LINES: usize = 8;
 
 /// How far the sweep is, and what it says of the paper where it repeats rows of it.
@@ -47,7 +48,7 @@ pub fn sections(results: &Results) -> Result<Markup> {
     Ok(html! {
         h2 { (if results.is_papers { "Not in the paper" } else { "Errors" }) }
         (table(&groups)?)
-        (overlaid(&groups)?)
+        (curves(&overlaid(results)?))
     })
 }
 
@@ -123,57 +124,39 @@ fn drawn<'a>(groups: &[&'a Group]) -> Result<Vec<(&'a Group, String)>> {
     Ok(all.map(|(group, label)| (group, format!("{label} (n = {})", group.finished().count()))).collect())
 }
 
-fn lines(groups: &[(&Group, String)]) -> Vec<Line> {
-    let line = |(color, (group, label)): (usize, &(&Group, String))| {
-        let points = curve(group, |epoch| Some(epoch.test));
-        Line { color, dashed: false, label: label.clone(), points }
+/// The curves of all groups, laid over each other; in as many charts, of the same axes, as keep them apart.
+pub fn overlaid(results: &Results) -> Result<Vec<Chart>> {
+    let drawn = drawn(&shown(results))?;
+    let line = |(i, (group, label)): (usize, &(&Group, String))| {
+        Series::line(label, Look::cycle(i), curve(group, |epoch| Some(epoch.test)))
     };
-    groups.iter().enumerate().map(line).collect()
+    let chart = |name: &str, lines| {
+        let errors = ("test error, %", Scale::Percent);
+        let chart = Chart::new((name, "Test error over the epochs"), "epoch", errors, lines);
+        Chart { size: (640.0, 400.0), ..chart }
+    };
+    let all = chart("", drawn.iter().enumerate().map(line).collect());
+    let parts = drawn.chunks(LINES).enumerate().map(|(part, some)| {
+        let name = if part == 0 { "curves".into() } else { format!("curves-{}", part + 1) };
+        Chart {
+            x: all.x.clone(),
+            y: all.y.clone(),
+            ..chart(&name, some.iter().enumerate().map(line).collect())
+        }
+    });
+    Ok(parts.collect())
 }
 
-fn frame(lines: &[Line], size: (u32, u32), alone: bool) -> Frame {
-    let points = || lines.iter().flat_map(|line| &line.points);
-    Frame {
-        size,
-        epochs: points().map(|point| point.x as usize).max().unwrap_or(1),
-        axis: Percent::of(points().map(|point| point.y)),
-        y_label: "test error, %",
-        alone,
-    }
-}
-
-/// The curves of all groups, laid over each other; in as many figures, of the same axes, as keep them apart.
-fn overlaid(groups: &[&Group]) -> Result<Markup> {
-    let drawn = drawn(groups)?;
-    if drawn.is_empty() {
-        return Ok(html! {});
-    }
-    let common = frame(&lines(&drawn), (640, 400), false);
-    let figures = (drawn.chunks(LINES))
-        .map(|some| {
-            let entries: Vec<_> =
-                some.iter().enumerate().map(|(color, (_, label))| (plain(color), label.clone())).collect();
-            Ok((entries, charts::curves(&common, &lines(some))?))
-        })
-        .collect::<Result<Vec<_>>>()?;
-    Ok(html! {
-        h2 { "Test error over the epochs" }
-        @for (entries, figure) in figures {
-            figure { (legend(&entries)) (PreEscaped(figure)) }
+fn curves(charts: &[Chart]) -> Markup {
+    let Some(first) = charts.first() else { return html! {} };
+    html! {
+        h2 { (first.title) }
+        @for chart in charts {
+            figure { (legend(chart)) (chart.svg()) }
         }
         p .dim {
-            "Means over the seeds; bands are one standard deviation. The axis is " (common.axis.name())
+            "Means over the seeds; bands are one standard deviation. The axis is " (first.y.name())
             ". Unfinished runs have no line."
         }
-    })
-}
-
-/// The curves as a picture of its own, where one figure has room for all.
-pub fn picture(results: &Results) -> Result<Option<String>> {
-    let drawn = drawn(&shown(results))?;
-    if drawn.is_empty() || drawn.len() > LINES {
-        return Ok(None);
     }
-    let lines = lines(&drawn);
-    Ok(Some(charts::curves(&frame(&lines, (760, 460), true), &lines)?))
 }

@@ -1,0 +1,35 @@
+//! Figures as files of their own, which several commands make.
+
+use crate::study::plot::{Chart, Style};
+use crate::study::saved::save;
+use anyhow::Result;
+use clap::Args;
+use std::path::{Path, PathBuf};
+use tracing::info;
+
+#[derive(Debug, Args)]
+pub struct FigureArgs {
+    /// Also put the charts into this folder, each as SVG and PDF.
+    #[arg(long, value_name = "DIR")]
+    figures: Option<PathBuf>,
+    /// How they look.
+    #[arg(long, value_enum, default_value_t = Style::Paper)]
+    style: Style,
+}
+
+impl FigureArgs {
+    /// The folder, if one is given, and the style.
+    pub fn given(&self) -> Option<(&Path, Style)> {
+        self.figures.as_deref().map(|folder| (folder, self.style))
+    }
+
+    /// Saves charts, each in a file of its own, where a folder is given.
+    pub fn save(&self, charts: &[Chart]) -> Result<()> {
+        let Some((folder, style)) = self.given() else { return Ok(()) };
+        for chart in charts {
+            save(folder, &chart.name, std::slice::from_ref(chart), style)?;
+        }
+        info!("{} figures are in {}", charts.len(), folder.display());
+        Ok(())
+    }
+}
