@@ -47,7 +47,7 @@ $(foreach variable,$(filter-out $(KNOWN) -%,$(GIVEN)),\
   $(warning $(variable)=$($(variable)) means nothing here; there are ALGO DEPTH PSI EPOCHS SEED DATA DATA_DIR DEVICE RESUME CHECKPOINT ARGS FIG OUT SWEEP WORKERS))
 
 .DEFAULT_GOAL := help
-.PHONY: help install train eval inspect config gdd reproduce check test mutants torture lint features docs deny bench tensorboard
+.PHONY: help install train eval inspect config gdd reproduce check test mutants torture lint features msrv docs deny bench tensorboard
 
 help: ## Show this help
 	@echo 'make TARGET [VARIABLE=VALUE …]'
@@ -111,6 +111,11 @@ lint: ## Check format and lints
 features: ## Check the library without the program, and without the hub
 	$(CARGO) check --release --lib --no-default-features
 	$(CARGO) check --release --lib --no-default-features --features hub
+
+# rustup has the toolchain, or gets it.
+msrv: ## Check that the oldest Rust that Cargo.toml names compiles the program without the hub
+	CARGO_TARGET_DIR=target/msrv rustup run --install $$(sed -n 's/^rust-version = "\(.*\)" .*/\1/p' Cargo.toml) \
+	  cargo check --locked --no-default-features --features cli
 
 docs: ## Make the library's documentation; anything it cannot link is an error
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --release --no-deps --lib

@@ -83,9 +83,10 @@
 //!
 //! # Errors
 //!
-//! [`model`], [`learning`] and [`reference`](mod@reference) return candle's; [`data::Error`] and [`config::Error`] say
-//! what is wrong with data or a configuration; [`run::checkpoint::Damaged`] and [`base::lock::Held`] are found in the
-//! `anyhow::Error`s of [`run`] by downcasting.
+//! [`model`], [`learning`] and [`reference`](mod@reference) return candle's; [`data::Error`], [`config::Error`],
+//! [`run::checkpoint::Error`], [`base::files::Error`] and [`base::lock::Error`] say what is wrong with data, a
+//! configuration, a checkpoint, a file or a folder. What prepares and trains a whole [`run`] meets all of these, and
+//! returns them in an `anyhow::Error`, from which they are had by downcasting.
 #![deny(clippy::print_stdout, clippy::print_stderr)] // They panic where nobody listens.
 
 pub mod base;

@@ -1,12 +1,28 @@
 //! Files that are whole or absent under their final names, and folders in which nothing gets lost.
 
 use super::lock;
-use anyhow::{Context, Result};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use tempfile::Builder;
 use tracing::{info, warn};
+
+/// What the system does not let be done, and to which file or folder.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {problem}", .path.display())]
+pub struct Error {
+    path: PathBuf,
+    problem: String,
+    source: io::Error,
+}
+
+/// What succeeds, unless the system does not let it.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Makes of what the system says an error that names the file, and what could not be done with it.
+pub fn failed(path: &Path, problem: impl Into<String>) -> impl FnOnce(io::Error) -> Error {
+    |source| Error { path: path.to_path_buf(), problem: problem.into(), source }
+}
 
 /// How the names of our temporary files begin and end; between are letters and digits.
 const TEMPORARY: (&str, &str) = (".eqprop-", ".tmp");
@@ -29,7 +45,7 @@ fn is_temporary(name: &str) -> bool {
 /// Names the file where it cannot be written (no space, no permission); the old contents stay.
 pub fn write_atomically(path: &Path, contents: &[u8]) -> Result<()> {
     let folder = folder_of(path);
-    let attempt = || -> std::io::Result<()> {
+    let attempt = || -> io::Result<()> {
         let mut file = temporaries().tempfile_in(folder)?;
         file.write_all(contents)?;
         sync(file.as_file())?;
@@ -41,13 +57,10 @@ pub fn write_atomically(path: &Path, contents: &[u8]) -> Result<()> {
         file.persist(path)?;
         sync(&File::open(folder)?)
     };
-    attempt().with_context(|| {
-        format!(
-            "{}: cannot be written; what was there before is unchanged. Is there space, and may this \
-             user write there?",
-            path.display()
-        )
-    })
+    attempt().map_err(failed(
+        path,
+        "cannot be written; what was there before is unchanged. Is there space, and may this user write there?",
+    ))
 }
 
 /// Waits until a file or folder would survive a power cut.
@@ -61,7 +74,7 @@ fn sync(file: &File) -> io::Result<()> {
 ///
 /// # Errors
 /// Where the file system has no links.
-pub fn link_atomically(original: &Path, path: &Path) -> std::io::Result<()> {
+pub fn link_atomically(original: &Path, path: &Path) -> io::Result<()> {
     let link = temporaries().make_in(folder_of(path), |link| fs::hard_link(original, link))?;
     link.persist(path)?;
     Ok(())
@@ -80,13 +93,12 @@ fn folder_of(path: &Path) -> &Path {
 /// # Errors
 /// Names what cannot be listed or removed.
 pub fn remove_temporaries(folder: &Path) -> Result<()> {
-    let complaint = || format!("{}: cannot be listed", folder.display());
-    for entry in fs::read_dir(folder).with_context(complaint)? {
-        let entry = entry.with_context(complaint)?;
+    for entry in fs::read_dir(folder).map_err(failed(folder, "cannot be listed"))? {
+        let entry = entry.map_err(failed(folder, "cannot be listed"))?;
         let ours = entry.file_name().to_str().is_some_and(is_temporary);
         if ours && entry.file_type().is_ok_and(|kind| kind.is_file()) {
             let path = entry.path();
-            fs::remove_file(&path).with_context(|| format!("{}: cannot be removed", path.display()))?;
+            fs::remove_file(&path).map_err(failed(&path, "cannot be removed"))?;
             info!("{}: half written when a process was killed, removed", path.display());
         }
     }
@@ -99,12 +111,15 @@ pub fn remove_temporaries(folder: &Path) -> Result<()> {
 /// Names the folder that cannot be moved.
 pub fn move_aside(folder: &Path) -> Result<PathBuf> {
     let name = folder.file_name().unwrap_or_default().to_string_lossy();
-    let aside = (1..)
-        .map(|number| folder.with_file_name(format!("{name}.{number}")))
-        .find(|aside| aside.symlink_metadata().is_err())
-        .context("no free name")?;
-    let complaint = || format!("{}: cannot be moved to {}", folder.display(), aside.display());
-    fs::rename(folder, &aside).with_context(complaint)?;
+    let mut number = 1;
+    let aside = loop {
+        let aside = folder.with_file_name(format!("{name}.{number}"));
+        if aside.symlink_metadata().is_err() {
+            break aside;
+        }
+        number += 1;
+    };
+    fs::rename(folder, &aside).map_err(failed(folder, format!("cannot be moved to {}", aside.display())))?;
     warn!("{} holds what cannot be gone on with: it is now {}", folder.display(), aside.display());
     Ok(aside)
 }
@@ -144,7 +159,7 @@ pub fn read_text(path: &Path) -> io::Result<String> {
 /// # Errors
 /// Names the folder.
 pub fn create_folder(path: &Path) -> Result<()> {
-    fs::create_dir_all(path).with_context(|| format!("{}: cannot be created", path.display()))
+    fs::create_dir_all(path).map_err(failed(path, "cannot be created"))
 }
 
 /// Whether a folder exists and holds anything but a lock and unfinished files.

@@ -1,7 +1,7 @@
 //! One process a run: a lock on a file in its folder, held as long as the process has to do with the run.
 //! The system lets go of it when the process ends, in whatever way.
 
-use anyhow::{Context, Result};
+use super::files::{self, failed};
 use std::fs::{self, File, TryLockError};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -27,21 +27,32 @@ pub struct Held {
     holder: String,
 }
 
+/// Why a folder cannot be locked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Another process has it.
+    #[error(transparent)]
+    Held(#[from] Held),
+    /// The file in it cannot be written.
+    #[error(transparent)]
+    File(#[from] files::Error),
+}
+
 impl Lock {
     /// Locks a folder that exists.
     ///
     /// # Errors
-    /// [`Held`], which says by whom, where another process has it; and where the file in it cannot be written.
-    pub fn take(folder: &Path) -> Result<Self> {
+    /// [`Error::Held`], which says by whom, where another process has it; and where the file in it cannot be written.
+    pub fn take(folder: &Path) -> Result<Self, Error> {
         let path = folder.join(FILE);
-        let complaint = || format!("{}: cannot be locked; may this user write there?", path.display());
+        let unlockable = || failed(&path, "cannot be locked; may this user write there?");
         let mut file = File::options()
             .read(true)
             .write(true)
             .create(true)
             .truncate(false)
             .open(&path)
-            .with_context(complaint)?;
+            .map_err(unlockable())?;
         let mut locked = file.try_lock();
         if let Err(TryLockError::WouldBlock) = locked {
             // Perhaps somebody only looks who has it, as `is_held` does, and is done at once.
@@ -64,10 +75,10 @@ impl Lock {
                     folder.display()
                 );
             }
-            Err(TryLockError::Error(error)) => return Err(error).with_context(complaint),
+            Err(TryLockError::Error(error)) => return Err(unlockable()(error).into()),
         }
         let holder = format!("process {} on {}\n", std::process::id(), host());
-        file.set_len(0).and_then(|()| file.write_all(holder.as_bytes())).with_context(complaint)?;
+        file.set_len(0).and_then(|()| file.write_all(holder.as_bytes())).map_err(unlockable())?;
         Ok(Self { _file: file })
     }
 
@@ -81,11 +92,11 @@ impl Lock {
     ///
     /// # Errors
     /// As [`Lock::take`].
-    pub fn wait(folder: &Path, patience: Duration) -> Result<Self> {
+    pub fn wait(folder: &Path, patience: Duration) -> Result<Self, Error> {
         let begun = Instant::now();
         loop {
             match Self::take(folder) {
-                Err(error) if error.is::<Held>() && begun.elapsed() < patience => {
+                Err(Error::Held(_)) if begun.elapsed() < patience => {
                     sleep(Duration::from_millis(50));
                 }
                 outcome => return outcome,

@@ -1,11 +1,10 @@
 //! Checkpoints: one safetensors file with the weights, and in its metadata all that resuming needs.
 
-use crate::base::files;
+use crate::base::files::{self, failed};
 use crate::base::name;
 use crate::config::Config;
 use crate::engine::Report;
 use crate::model::Parameters;
-use anyhow::{Context, Result, anyhow, bail};
 use candle_core::{Device, Tensor};
 use safetensors::SafeTensors;
 use safetensors::tensor::Metadata;
@@ -18,6 +17,63 @@ use tracing::warn;
 
 /// The metadata key. One key only: with several, their order in the file would change from run to run.
 const KEY: &str = "eqprop";
+
+/// What another library says.
+type Cause = Box<dyn std::error::Error + Send + Sync>;
+
+/// Why a checkpoint cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The system does not let its file or folder be read or written.
+    #[error(transparent)]
+    File(#[from] files::Error),
+    /// Its file has more bytes than a checkpoint can have.
+    #[error("{}: has {size} bytes; a checkpoint has at most {MOST_BYTES}", .path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// Its bytes.
+        size: u64,
+    },
+    /// Its file is not whole.
+    #[error("{}: not a whole safetensors file; use another checkpoint of the run", .path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: Cause,
+    },
+    /// Its file holds weights, and nothing else that a run could go on from.
+    #[error(
+        "{}: holds weights but not the metadata of a checkpoint of eqprop; to start a new run from these weights use \
+         `train --init`",
+        .0.display()
+    )]
+    WeightsOnly(PathBuf),
+    /// Its metadata are of another version, or have been altered.
+    #[error(
+        "{}: its metadata is not what this eqprop writes: use another checkpoint of the run or the version that wrote \
+         it, or start from its weights with --init",
+        .path.display()
+    )]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with them.
+        source: Cause,
+    },
+    /// The weights cannot be had from their device, or not be written down.
+    #[error(transparent)]
+    Unwritable(Cause),
+}
+
+/// What reading or writing a checkpoint gives.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What a checkpoint says cannot be.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Impossible(String);
 
 /// What a checkpoint knows beside the weights.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -67,17 +123,20 @@ impl Progress {
     ///
     /// # Errors
     /// The first thing that cannot be.
-    fn check(&self) -> Result<()> {
-        name::check(&self.run, "the run's name").map_err(|error| anyhow!("{error}"))?;
-        self.config.validate().map_err(|problem| anyhow!("{}: {}", problem.key, problem.message))?;
+    fn check(&self) -> std::result::Result<(), Impossible> {
+        name::check(&self.run, "the run's name").map_err(|error| Impossible(error.to_string()))?;
+        self.config
+            .validate()
+            .map_err(|problem| Impossible(format!("{}: {}", problem.key, problem.message)))?;
         let training = &self.config.training;
         if self.epoch > training.epochs {
-            bail!("{} epochs are done of training.epochs = {}", self.epoch, training.epochs);
+            let problem = format!("{} epochs are done of training.epochs = {}", self.epoch, training.epochs);
+            return Err(Impossible(problem));
         }
         let percent = |error: Option<f64>| error.is_none_or(|error| (0.0..=100.0).contains(&error));
         if ![self.best_test_error, self.best_validation_error, self.best_train_error].into_iter().all(percent)
         {
-            bail!("its best errors are not from 0 to 100 %");
+            return Err(Impossible("its best errors are not from 0 to 100 %".into()));
         }
         Ok(())
     }
@@ -86,35 +145,29 @@ impl Progress {
     ///
     /// # Errors
     /// The first thing that does not go together.
-    pub fn check_position(&self, images: usize) -> Result<()> {
+    pub fn check_position(&self, images: usize) -> std::result::Result<(), Impossible> {
         let (training, running) = (&self.config.training, &self.running);
         let per_epoch = images.div_ceil(training.batch_size) as u64;
         if self.minibatch > per_epoch {
-            bail!("it stands at minibatch {} of {per_epoch} an epoch", self.minibatch);
+            let problem = format!("it stands at minibatch {} of {per_epoch} an epoch", self.minibatch);
+            return Err(Impossible(problem));
         }
         // No more than images, so that this cannot overflow.
         let seen = (self.minibatch as usize).saturating_mul(training.batch_size).min(images);
         let counted = running.images == seen && running.errors <= seen && running.unsettled <= seen;
         if !counted || running.steps > seen.saturating_mul(self.config.settle.steps) || running.loss < 0.0 {
-            bail!(
+            return Err(Impossible(format!(
                 "{} minibatches are {seen} images, yet it counts {} images, {} errors, {} unsettled and {} steps",
-                self.minibatch,
-                running.images,
-                running.errors,
-                running.unsettled,
-                running.steps
-            );
+                self.minibatch, running.images, running.errors, running.unsettled, running.steps
+            )));
         }
         let global = (self.epoch as u64).checked_mul(per_epoch).and_then(|n| n.checked_add(self.minibatch));
         let expected = global.map(|global| RngPosition::new(training.seed, self.epoch, global));
         if expected.as_ref() != Some(&self.rng) {
-            bail!(
+            return Err(Impossible(format!(
                 "its random streams stand at {:?}, not where epoch {} and minibatch {} of seed {} have them",
-                self.rng,
-                self.epoch,
-                self.minibatch,
-                training.seed
-            );
+                self.rng, self.epoch, self.minibatch, training.seed
+            )));
         }
         Ok(())
     }
@@ -154,8 +207,9 @@ const MOST_HEADER: u64 = 16 << 20;
 /// # Errors
 /// Where the tensors cannot be read from their device.
 pub fn to_bytes(theta: &Parameters, progress: &Progress) -> Result<Vec<u8>> {
-    let metadata = HashMap::from([(KEY.to_string(), serde_json::to_string(progress)?)]);
-    Ok(safetensors::serialize(theta.named(), Some(metadata))?)
+    let progress = serde_json::to_string(progress).map_err(|cause| Error::Unwritable(cause.into()))?;
+    let metadata = HashMap::from([(KEY.to_string(), progress)]);
+    safetensors::serialize(theta.named(), Some(metadata)).map_err(|cause| Error::Unwritable(cause.into()))
 }
 
 /// A checkpoint read from a file.
@@ -166,31 +220,29 @@ pub struct Checkpoint {
     metadata: Option<String>,
 }
 
-/// A file that is not whole.
-#[derive(Clone, Debug, thiserror::Error)]
-#[error("{}: not a whole safetensors file; use another checkpoint of the run", .0.display())]
-pub struct Damaged(PathBuf);
+/// Makes of a cause that the file is not whole.
+fn damaged<E: Into<Cause>>(path: &Path) -> impl Fn(E) -> Error {
+    |cause| Error::Damaged { path: path.to_path_buf(), source: cause.into() }
+}
 
 /// Opens a safetensors file and reads its header: the file behind it, the bytes read, and what they say.
 fn open(path: &Path) -> Result<(File, Vec<u8>, Metadata)> {
-    let name = path.display();
-    let damaged = || Damaged(path.to_path_buf());
-    let (mut file, size) = files::open(path).with_context(|| format!("{name}: cannot be read"))?;
+    let (mut file, size) = files::open(path).map_err(failed(path, "cannot be read"))?;
     if size > MOST_BYTES {
-        bail!("{name}: has {size} bytes; a checkpoint has at most {MOST_BYTES}");
+        return Err(Error::TooLarge { path: path.to_path_buf(), size });
     }
     let mut bytes = Vec::new();
-    file.by_ref().take(8).read_to_end(&mut bytes).with_context(damaged)?;
+    file.by_ref().take(8).read_to_end(&mut bytes).map_err(damaged(path))?;
     let header = bytes.as_slice().try_into().map_or(u64::MAX, u64::from_le_bytes);
     if header > MOST_HEADER.min(size.saturating_sub(8)) {
-        let reason = anyhow!("it has {size} bytes, its header says that it has {header} alone");
-        return Err(reason.context(damaged()));
+        let cause = format!("it has {size} bytes, its header says that it has {header} alone");
+        return Err(damaged(path)(cause));
     }
-    file.by_ref().take(header).read_to_end(&mut bytes).with_context(damaged)?;
-    let tensors: Metadata = serde_json::from_slice(&bytes[8..]).with_context(damaged)?;
+    file.by_ref().take(header).read_to_end(&mut bytes).map_err(damaged(path))?;
+    let tensors: Metadata = serde_json::from_slice(&bytes[8..]).map_err(damaged(path))?;
     if 8 + header + tensors.data_len() as u64 != size {
         let said = tensors.data_len() as u64 + header + 8;
-        return Err(anyhow!("it has {size} bytes, its header says {said}").context(damaged()));
+        return Err(damaged(path)(format!("it has {size} bytes, its header says {said}")));
     }
     Ok((file, bytes, tensors))
 }
@@ -203,13 +255,12 @@ fn metadata(header: &Metadata) -> Option<String> {
 /// Reads a checkpoint, or any safetensors file of weights.
 ///
 /// # Errors
-/// Where the file is missing, too large, or not whole ([`Damaged`]).
+/// Where the file is missing, too large, or not whole.
 pub fn read(path: &Path) -> Result<Checkpoint> {
-    let damaged = || Damaged(path.to_path_buf());
     let (file, mut bytes, _) = open(path)?;
-    file.take(MOST_BYTES).read_to_end(&mut bytes).with_context(damaged)?;
-    let (_, header) = SafeTensors::read_metadata(&bytes).with_context(damaged)?;
-    let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu).with_context(damaged)?;
+    file.take(MOST_BYTES).read_to_end(&mut bytes).map_err(damaged(path))?;
+    let (_, header) = SafeTensors::read_metadata(&bytes).map_err(damaged(path))?;
+    let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu).map_err(damaged(path))?;
     Ok(Checkpoint { tensors, metadata: metadata(&header) })
 }
 
@@ -226,28 +277,22 @@ pub fn progress_in_header(path: &Path) -> Option<Progress> {
 /// # Errors
 /// As [`read`], and where the file holds weights only, or metadata that this version does not understand.
 pub fn read_progress(path: &Path) -> Result<(Checkpoint, Progress)> {
-    let name = path.display();
     let checkpoint = read(path)?;
-    let Some(text) = &checkpoint.metadata else {
-        bail!(
-            "{name}: holds weights but not the metadata of a checkpoint of eqprop; to start a new run from \
-             these weights use `train --init`"
-        );
-    };
-    let other = || {
-        format!(
-            "{name}: its metadata is not what this eqprop writes: use another checkpoint of the run or the version \
-             that wrote it, or start from its weights with --init"
-        )
-    };
-    let value: serde_json::Value = serde_json::from_str(text).with_context(other)?;
+    let Some(text) = &checkpoint.metadata else { return Err(Error::WeightsOnly(path.to_path_buf())) };
+    let progress = parse(text).map_err(|source| Error::Foreign { path: path.to_path_buf(), source })?;
+    Ok((checkpoint, progress))
+}
+
+/// What the metadata of a checkpoint say.
+fn parse(text: &str) -> std::result::Result<Progress, Cause> {
+    let value: serde_json::Value = serde_json::from_str(text)?;
     let format = value["format"].as_u64();
     if format != Some(u64::from(FORMAT)) {
-        bail!("{}: its format is {format:?}, not {FORMAT}", other());
+        return Err(format!("its format is {format:?}, not {FORMAT}").into());
     }
-    let progress: Progress = serde_path_to_error::deserialize(value).with_context(other)?;
-    progress.check().with_context(other)?;
-    Ok((checkpoint, progress))
+    let progress: Progress = serde_path_to_error::deserialize(value)?;
+    progress.check()?;
+    Ok(progress)
 }
 
 /// The checkpoint folder of a run.
@@ -295,7 +340,7 @@ impl CheckpointFolder {
                     }
                     return Ok(Some((path, checkpoint, progress)));
                 }
-                Err(error) if error.is::<Damaged>() => {
+                Err(error @ Error::Damaged { .. }) => {
                     warn!("{}: not whole", path.display());
                     complaint.get_or_insert(error);
                 }
@@ -324,16 +369,14 @@ impl CheckpointFolder {
             if progress_in_header(&superfluous).is_none_or(|progress| progress.run != run) {
                 continue;
             }
-            fs::remove_file(&superfluous)
-                .with_context(|| format!("{}: cannot be removed", superfluous.display()))?;
+            fs::remove_file(&superfluous).map_err(failed(&superfluous, "cannot be removed"))?;
         }
         Ok(())
     }
 
     /// The numbered checkpoints, oldest first.
     fn numbered(&self) -> Result<Vec<PathBuf>> {
-        let entries =
-            fs::read_dir(&self.path).with_context(|| format!("{}: cannot be listed", self.path.display()))?;
+        let entries = fs::read_dir(&self.path).map_err(failed(&self.path, "cannot be listed"))?;
         let mut found: Vec<PathBuf> = entries
             .filter_map(|entry| Some(entry.ok()?.path()))
             .filter(|path| {
@@ -376,7 +419,7 @@ mod tests {
     fn unreadable_files_are_named() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.safetensors");
-        let complaint = || format!("{:#}", read(&path).err().unwrap());
+        let complaint = || read(&path).err().unwrap().to_string();
         assert!(complaint().contains("x.safetensors: cannot be read"));
         for bytes in [&b""[..], b"12345678", b"\xff\xff\xff\xff\xff\xff\xff\xff{}"] {
             fs::write(&path, bytes).unwrap();

@@ -1,6 +1,6 @@
 //! Going on: which checkpoint, and whether what is asked for goes together with it.
 
-use super::checkpoint::{self, Checkpoint, CheckpointFolder, Damaged, Progress};
+use super::checkpoint::{self, Checkpoint, CheckpointFolder, Progress};
 use crate::base::files;
 use crate::config::Resolved;
 use crate::data::Dataset;
@@ -33,10 +33,10 @@ impl From {
     ///
     /// # Errors
     /// As [`checkpoint::read_progress`].
-    pub fn file(path: &Path) -> Result<Self> {
+    pub fn file(path: &Path) -> checkpoint::Result<Self> {
         match checkpoint::read_progress(path) {
             Ok((checkpoint, progress)) => Ok(Self { path: path.to_path_buf(), checkpoint, progress }),
-            Err(error) if error.is::<Damaged>() && path.ends_with("last.safetensors") => {
+            Err(error @ checkpoint::Error::Damaged { .. }) if path.ends_with("last.safetensors") => {
                 let folder = path.parent().unwrap_or(Path::new(""));
                 Self::newest(&CheckpointFolder::new(folder.to_path_buf(), 0))?.ok_or(error)
             }
@@ -48,7 +48,7 @@ impl From {
     ///
     /// # Errors
     /// As [`CheckpointFolder::newest`].
-    pub fn newest(folder: &CheckpointFolder) -> Result<Option<Self>> {
+    pub fn newest(folder: &CheckpointFolder) -> checkpoint::Result<Option<Self>> {
         let found = folder.newest()?;
         Ok(found.map(|(path, checkpoint, progress)| Self { path, checkpoint, progress }))
     }

@@ -146,6 +146,6 @@ impl Session {
     fn write(&self) -> Result<()> {
         let separator = if self.earlier.is_empty() || self.earlier.ends_with('\n') { "" } else { "\n" };
         let text = format!("{}{separator}{}\n", self.earlier, serde_json::to_string(&self.line)?);
-        files::write_atomically(&self.path, text.as_bytes())
+        Ok(files::write_atomically(&self.path, text.as_bytes())?)
     }
 }

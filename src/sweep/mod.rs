@@ -171,7 +171,7 @@ impl SweepFolder {
             }
         }
         // Last, so that what is in the plan has its configuration.
-        files::write_atomically(&self.path.join("plan.json"), &serde_json::to_vec_pretty(&entries)?)
+        Ok(files::write_atomically(&self.path.join("plan.json"), &serde_json::to_vec_pretty(&entries)?)?)
     }
 
     /// The configuration that a run has in the folder, if it is there.

@@ -2,12 +2,12 @@
 
 use super::{State, SweepFolder};
 use crate::base::files;
-use crate::base::lock::Held;
+use crate::base::lock;
 use crate::base::mutex::guard;
 use crate::config::Choices;
 use crate::run::{self, Interrupt, Options, Outcome, Resources, Resume, Run};
 use crate::telemetry::board::Board;
-use anyhow::{Result, bail};
+use anyhow::{Error, Result, bail};
 use std::panic::resume_unwind;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -46,7 +46,7 @@ impl Workers<'_> {
                     let next = guard(&queue).next();
                     let Some(name) = next else { break };
                     match self.take(&name) {
-                        Err(error) if error.is::<Held>() => {
+                        Err(error) if is_held(&error) => {
                             warn!("{name}: {error:#}");
                             guard(&held).push(name);
                         }
@@ -77,7 +77,7 @@ impl Workers<'_> {
     /// Trains a run, unless that has been done meanwhile. Returns whether it has failed.
     ///
     /// # Errors
-    /// [`Held`] where another process has it, and where the sweep's folder cannot be read or written.
+    /// [`lock::Error::Held`] where another process has it, and where the sweep's folder cannot be read or written.
     fn take(&self, name: &str) -> Result<bool> {
         let sweep = self.folder;
         if !matches!(sweep.state(name)?, State::Open(_)) {
@@ -97,7 +97,7 @@ impl Workers<'_> {
             Ok((Outcome::Diverged, _)) => {
                 "diverged: a state or weight is no longer a number, or weights have run away".to_string()
             }
-            Err(error) if error.is::<Held>() => return Err(error),
+            Err(error) if is_held(&error) => return Err(error),
             Err(error) => format!("{error:#}"),
         };
         files::write_atomically(&sweep.failed(name), reason.as_bytes())?;
@@ -132,4 +132,9 @@ impl Workers<'_> {
         let outcome = run::train(run, &mut line, self.interrupt)?;
         Ok((outcome, line.summary()))
     }
+}
+
+/// Whether another process has the run.
+fn is_held(error: &Error) -> bool {
+    matches!(error.downcast_ref(), Some(lock::Error::Held(_)))
 }
