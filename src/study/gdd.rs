@@ -95,7 +95,7 @@ pub fn write_trace(
     let metadata = HashMap::from([("case".to_string(), case.to_string())]);
     let tensors = tensors(config, theta, batch, trace)?;
     let bytes = safetensors::serialize(tensors.iter().map(|(name, tensor)| (name, tensor)), Some(metadata))?;
-    files::write_atomically(&folder.join("trace.safetensors"), &bytes)
+    Ok(files::write_atomically(&folder.join("trace.safetensors"), &bytes)?)
 }
 
 /// Everything, named as in the golden cases.

@@ -17,7 +17,7 @@ pub fn save(folder: &Path, name: &str, charts: &[Chart], style: Style) -> Result
     files::create_folder(folder)?;
     let svg = figure(charts, style);
     files::write_atomically(&folder.join(format!("{name}.svg")), svg.as_bytes())?;
-    files::write_atomically(&folder.join(format!("{name}.pdf")), &pdf(&svg)?)
+    Ok(files::write_atomically(&folder.join(format!("{name}.pdf")), &pdf(&svg)?)?)
 }
 
 /// The same as a picture for the screen.
