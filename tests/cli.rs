@@ -459,3 +459,71 @@ fn every_vector_instruction_set_learns_the_same() {
     let (portable, avx2, avx512) = (loss("portable"), loss("avx2"), loss("avx512"));
     assert!((portable / avx512 - 1.0).abs() < 1e-4 && (avx2 / avx512 - 1.0).abs() < 1e-4);
 }
+
+#[test]
+fn settle_shows_how_much_arithmetic_each_way_takes() {
+    let place = Place::new();
+    let arguments = ["settle", "--algo", "ep", "--data-dir", "data", "--threads", "1", "--images", "30"];
+    let network =
+        ["--set", "network.dims=[64, 24, 4]", "--set", "training.dtype=f64", "--set", "settle.steps=60"];
+    let (status, shown, said) = run(&place, &[&arguments[..], &network].concat());
+    assert_eq!(status, 0, "{said}");
+    let work = |way: &str| -> f64 {
+        let line = shown.lines().find(|line| line.starts_with(&format!("{way}  "))).unwrap();
+        line.split_whitespace().last().unwrap().parse().unwrap()
+    };
+    // An alternating sweep is two steps of one of the two chains of the synchronous phase, so it needs half of the
+    // steps, and one more since its even layers are a step behind.
+    assert!(work("alternating") <= (work("synchronous") / 2.0).ceil() + 1.0, "{shown}");
+    assert!(work("alternating, Anderson") < work("alternating"), "{shown}");
+    assert!(work("synchronous, Anderson") < work("synchronous"), "{shown}");
+    let table = place.read("settle/settle.csv");
+    assert_eq!(table.lines().count(), 1 + 4 * 60);
+    let last: Vec<f64> = table
+        .lines()
+        .last()
+        .unwrap()
+        .split(',')
+        .rev()
+        .take(4)
+        .map(|number| number.parse().unwrap())
+        .collect();
+    assert!(last[0] >= last[1] && last[1] >= last[2] && last[3] == 60.0, "{last:?}");
+    for file in ["settle.html", "settle.svg", "settle.pdf"] {
+        assert!(place.path(&format!("settle/{file}")).is_file());
+    }
+    let real = ["--set", "network.time=real"];
+    fails(&place, &[&arguments[..], &network, &real].concat(), 2, &["network.time", "discrete"]);
+}
+
+#[test]
+fn keys_of_before_work_and_say_what_they_are_called_now() {
+    let place = Place::new();
+    let preset = include_str!("../configs/cep-1h.toml");
+    let older = preset
+        .replace("[settle]\nsteps = 40", "[learning]\nT = 40\nsettle_tolerance = 1e-3\ndamping = 0.25\n")
+        .replace("\n[learning]\nrule", "\nrule")
+        .replace("nudging = \"positive\"", "random_beta = true");
+    fs::write(place.path("older.toml"), older).unwrap();
+    let (status, config, said) = run(&place, &["config", "--config", "older.toml"]);
+    assert_eq!(status, 0, "{said}");
+    for line in ["steps = 40", "tolerance = 0.001", "damping = 0.25", "nudging = \"random\""] {
+        assert!(config.contains(line), "{line}: {config}");
+    }
+    assert!(!config.contains("random_beta") && !config.contains("\nT ="));
+    for now in [
+        "settle.steps = 40",
+        "settle.tolerance = 0.001",
+        "settle.damping = 0.25",
+        "learning.nudging = \"random\"",
+    ] {
+        assert!(said.contains(now) && said.contains("older.toml"), "{now}: {said}");
+    }
+    // The environment and flags, too; what is said later counts.
+    let (_, config, _) = run_with(
+        &place,
+        &["config", "--config", "older.toml", "--set", "learning.T=20"],
+        &[("EQPROP_LEARNING_T", "30"), ("EQPROP_LEARNING_RANDOM_BETA", "false")],
+    );
+    assert!(config.contains("steps = 20") && config.contains("nudging = \"positive\""), "{config}");
+}
