@@ -519,6 +519,15 @@ fn keys_of_before_work_and_say_what_they_are_called_now() {
     ] {
         assert!(said.contains(now) && said.contains("older.toml"), "{now}: {said}");
     }
+    // Both names in one file: one of them would be forgotten.
+    let both = preset.replace("K = 15", "T = 30\nK = 15");
+    fs::write(place.path("both.toml"), both).unwrap();
+    fails(
+        &place,
+        &["config", "--config", "both.toml"],
+        2,
+        &["both.toml", "learning.T", "settle.steps", "twice"],
+    );
     // The environment and flags, too; what is said later counts.
     let (_, config, _) = run_with(
         &place,

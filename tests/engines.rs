@@ -11,7 +11,7 @@ use eqprop::engine::{Engine, Report};
 use eqprop::learning::{Nudging, Protocol, Rule, SigmaPrime};
 use eqprop::model::dynamics::Time;
 use eqprop::model::network::Init;
-use eqprop::model::{Activation, Dims, Dynamics, Model, Parameters, Settle};
+use eqprop::model::{Activation, Dims, Dynamics, Model, Order, Parameters, Settle, Solver};
 use rayon::prelude::*;
 
 const PIXELS: usize = 90;
@@ -31,6 +31,8 @@ struct Case {
     sigma_prime: SigmaPrime,
     damping: f64,
     activation: Activation,
+    settle: Settle,
+    nudging: Nudging,
 }
 
 /// All cases; σ alternates.
@@ -43,7 +45,25 @@ fn cases() -> Vec<Case> {
                 for damping in [0.0, 0.5] {
                     let activation =
                         if cases.len() % 3 == 2 { Activation::Tanh } else { Activation::Sigmoid };
-                    cases.push(Case { hidden, rule, sigma_prime, damping, activation });
+                    let settle = Settle::synchronous(12, 0.0);
+                    let case = Case {
+                        hidden,
+                        rule,
+                        sigma_prime,
+                        damping,
+                        activation,
+                        settle,
+                        nudging: Nudging::Positive,
+                    };
+                    cases.push(case.clone());
+                    if damping == 0.0 {
+                        let settle = Settle { order: Order::Alternating, ..settle };
+                        cases.push(Case { settle, ..case.clone() });
+                        // Settled well enough for what rounding does to acceleration to have gone.
+                        let solver = Solver::Anderson { window: 3 };
+                        let settle = Settle { solver, steps: 60, ..settle };
+                        cases.push(Case { settle, nudging: Nudging::Centered, ..case });
+                    }
                 }
             }
         }
@@ -58,7 +78,7 @@ impl Case {
             dims: Dims(dims),
             tied: self.rule.tied().unwrap(),
             dynamics: Dynamics { time: Time::Discrete, activation: self.activation, damping: self.damping },
-            settle: Settle::synchronous(12, 0.0),
+            settle: self.settle,
         }
     }
 
@@ -68,7 +88,7 @@ impl Case {
         Protocol {
             rule: self.rule,
             sigma_prime: self.sigma_prime,
-            nudging: Nudging::Positive,
+            nudging: self.nudging,
             second_steps: 6,
             tiny: 1e-5,
             learning_rates: [0.05, 0.02, 0.01][..=self.hidden.len()].iter().map(|eta| eta * scale).collect(),

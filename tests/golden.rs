@@ -127,8 +127,7 @@ fn check_plain(name: &str, dtype: DType, tolerance: f64) -> Result<()> {
     }
     let nudge = Nudge { target, beta: case.beta.into() };
     let mut steps = 0;
-    let lesson =
-        Lesson { model: &case.model, protocol: &case.protocol, theta: &theta, x: &x, nudge, settled };
+    let lesson = Lesson::new(&case.model, &case.protocol, &theta, &x, nudge, settled);
     let theta = case.protocol.rule.learn(&lesson, &mut |step| {
         let (t, s, s_next) = (step.t, step.s, step.s_next);
         assert_eq!(t, steps);

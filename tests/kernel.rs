@@ -146,7 +146,7 @@ fn the_kernel_equals_the_plain_engine() {
         let beta = Beta::of_replicas(config.learning.beta, &signs);
         let nudge = Nudge { target: &target, beta };
         let settled = &model.settle(&theta, &x).unwrap();
-        let lesson = Lesson { model: &model, protocol: &protocol, theta: &theta, x: &x, nudge, settled };
+        let lesson = Lesson::new(&model, &protocol, &theta, &x, nudge, settled);
         let expected = protocol.rule.learn(&lesson, &mut |_| Ok(())).unwrap();
 
         let kernel = Kernel::for_shape(&model, &protocol, &theta, IMAGES).unwrap();

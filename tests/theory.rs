@@ -384,6 +384,83 @@ fn with_both_signs_of_beta_the_bias_of_every_rule_is_quadratic_in_it() {
 }
 
 #[test]
+fn of_the_drift_of_continual_weights_centred_nudging_leaves_a_quarter() {
+    // Δ of C-EP less Δ of EP, both with η, is what the weights' own change adds: of order η, and in the mean of two
+    // phases −¼ of what it is in one.
+    let mut problem = Problem::linear(DISCRETE, Rule::EP);
+    problem.protocol.second_steps = 60;
+    let eta = 1e-5;
+    problem.protocol.learning_rates.fill(eta);
+    let mut drift = |nudging: Nudging, beta: f64| {
+        problem.protocol.nudging = nudging;
+        let mut change = |rule: Rule| {
+            problem.protocol.rule = rule;
+            problem.trace(beta).theta
+        };
+        let (continual, whole) = (change(Rule::CEP), change(Rule::EP));
+        scaled(&continual.plus(&whole, |_| -1.0).unwrap(), 1.0 / eta)
+    };
+    let one = drift(Nudging::Positive, 0.01);
+    let size = |theta: &Parameters| distance(theta, &scaled(theta, 0.0));
+    for (beta, sign) in [(0.01, 1.0), (-0.01, -1.0)] {
+        let left = drift(Nudging::Centered, beta);
+        let off = distance(&left, &scaled(&one, -0.25 * sign));
+        assert!(off < 0.05 * size(&one), "{beta}: {off:.1e} of {:.1e}", size(&one));
+    }
+}
+
+/// Σ ∫σ⁻¹(s) ds − Σ sⁿᵀW sⁿ⁺¹ − bᵀs − uᵀsᴺ over a batch, for the sigmoid of Eq. 102, where u is the input's drive with
+/// the bias of layer N in it.
+fn energy(theta: &Parameters, drive: &Tensor, s: &[Tensor]) -> f64 {
+    let sum = |t: Tensor| -> f64 { t.sum_all().unwrap().to_scalar().unwrap() };
+    let entropy = |s: f64| if s > 0.0 && s < 1.0 { s * s.ln() + (1.0 - s) * (1.0 - s).ln() } else { 0.0 };
+    let last = s.len() - 1;
+    let mut energy = -sum((drive * &s[last]).unwrap());
+    for (n, state) in s.iter().enumerate() {
+        energy += values(state).into_iter().map(|s| 0.5 * s + 0.25 * entropy(s)).sum::<f64>();
+        if n < last {
+            let layer = &theta.forward[n];
+            let from_above = s[n + 1].matmul(&layer.weight.t().unwrap()).unwrap();
+            energy -= sum((from_above.broadcast_add(&layer.bias).unwrap() * state).unwrap());
+        }
+    }
+    energy
+}
+
+#[test]
+fn half_steps_never_raise_the_energy_where_synchronous_steps_run_in_a_cycle() {
+    let mut problem = Problem::new(&[5, 12, 9, 4], DISCRETE, Activation::Sigmoid, Rule::EP, 3);
+    for layer in &mut problem.theta.forward[..2] {
+        layer.weight = (&layer.weight * 6.0).unwrap();
+    }
+    problem.model.settle.steps = 400;
+    let synchronous = problem.model.settle(&problem.theta, &problem.x).unwrap();
+    let largest = |values: Vec<f64>| values.into_iter().fold(0.0, f64::max);
+    assert!(largest(synchronous.residuals().unwrap()) > 0.1, "this network should run in a cycle");
+    assert!(largest(synchronous.residuals_over_two_steps().unwrap()) < 1e-6, "of period 2");
+    problem.model.settle.order = Order::Alternating;
+    let drive = problem.model.dynamics.drive(&problem.theta, &problem.x).unwrap();
+    let mut energies = Vec::new();
+    let settled = problem.model.settle_watched(&problem.theta, &problem.x, &mut |s| {
+        energies.push(energy(&problem.theta, &drive, s));
+        Ok(())
+    });
+    assert!(largest(settled.unwrap().residuals().unwrap()) < 1e-9);
+    assert!(energies.windows(2).all(|pair| pair[1] <= pair[0] + 1e-12), "{energies:?}");
+    assert!(energies[0] - energies[399] > 0.01, "{} to {}", energies[0], energies[399]);
+    // Accelerated, it ends in an equilibrium too, be it another.
+    problem.model.settle.solver = Solver::Anderson { window: 3 };
+    problem.model.settle.tolerance = 1e-9;
+    let accelerated = problem.model.settle(&problem.theta, &problem.x).unwrap();
+    assert!(accelerated.converged.iter().all(|&converged| converged));
+    let s = accelerated.state();
+    let s_next = problem.model.dynamics.step(&problem.theta, &drive, s, Layers::All, None).unwrap();
+    for (a, b) in s.iter().zip(&s_next) {
+        assert!(norm(&(a - b).unwrap()) < 1e-6);
+    }
+}
+
+#[test]
 fn theorem_1_continual_updates_depart_linearly_in_eta() {
     for time in [DISCRETE, REAL] {
         let errors = |eta: f64| {
@@ -489,7 +566,7 @@ fn learnt(problem: &Problem, protocol: &Protocol, dtype: DType) -> Parameters {
     let (x, target) = (cast(&problem.x), cast(&problem.y));
     let settled = &problem.model.settle(&theta, &x).unwrap();
     let nudge = Nudge { target: &target, beta: 0.1.into() };
-    let lesson = Lesson { model: &problem.model, protocol, theta: &theta, x: &x, nudge, settled };
+    let lesson = Lesson::new(&problem.model, protocol, &theta, &x, nudge, settled);
     let after = protocol.rule.learn(&lesson, &mut |_| Ok(())).unwrap();
     after.plus(&theta, |_| -1.0).unwrap()
 }
@@ -640,8 +717,13 @@ proptest! {
     #[test]
     fn accelerated_and_alternating_settling_find_the_fixed_point_of_plain_steps(
         mut problem in random_problem(&[Rule::EP, Rule::CVF]), window in 2usize..=5, alternating in any::<bool>(),
+        damping in prop::sample::select(&[0.0, 0.5][..]),
     ) {
-        problem.model.dynamics = Dynamics { time: DISCRETE, ..problem.model.dynamics };
+        // Of real time the synchronous order alone.
+        if alternating {
+            problem.model.dynamics.time = DISCRETE;
+        }
+        problem.model.dynamics.damping = damping;
         // Within the reach of plain steps, whose fixed point is then the only one.
         for layer in &mut problem.theta.forward {
             layer.weight = (&layer.weight * 0.5).unwrap();
@@ -709,9 +791,14 @@ proptest! {
         let tolerance = if window.is_some() { 1e-6 } else { 1e-9 };
         let ((plain_reports, plain), (fused_reports, fused)) = (run(EngineKind::Plain), run(EngineKind::Fused));
         for (a, b) in plain_reports.iter().zip(&fused_reports) {
-            // Rounding may decide in which sweep an accelerated image has settled.
-            prop_assume!(window.is_none() || a.steps == b.steps);
-            prop_assert_eq!((a.images, a.steps), (b.images, b.steps));
+            // Rounding may decide in which sweep an accelerated image has settled; from there on all differs a little.
+            let apart = a.steps.abs_diff(b.steps);
+            prop_assert!(apart == 0 || window.is_some() && apart <= 4 * a.images, "{} and {}", a.steps, b.steps);
+            prop_assert_eq!(a.images, b.images);
+            if apart > 0 {
+                prop_assert!((a.loss - b.loss).abs() < 0.1 * a.images as f64 * settle_tolerance);
+                return Ok(());
+            }
             prop_assert!((a.loss - b.loss).abs() < tolerance && (a.residual - b.residual).abs() < tolerance);
             prop_assert!((a.residual_two_steps - b.residual_two_steps).abs() < tolerance);
         }

@@ -1,4 +1,4 @@
-//! The commands that look at a network without training it: `angle`, `gdd` and `toy`.
+//! The commands that look at a network without training it: `angle`, `settle`, `gdd` and `toy`.
 
 use super::{ConfigArgs, count, data_folder, finite};
 use crate::base::files;

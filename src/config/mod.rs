@@ -8,7 +8,7 @@ mod presets;
 mod resolve;
 
 pub use error::{Error, Result};
-pub use older::of_any_version;
+pub use older::{current_name, of_any_version};
 pub use presets::{PRESETS, Preset};
 pub use resolve::{Choices, OTHER_VARIABLES, Origin, Resolved, given_value, parse_value};
 
@@ -71,7 +71,7 @@ pub struct SettleConfig {
     pub order: Order,
     /// What happens between sweeps over all layers in the first phase.
     pub solver: SolverChoice,
-    /// How many sweeps Anderson's acceleration mixes.
+    /// How many differences between sweeps Anderson's acceleration looks back on.
     pub window: usize,
     /// d of damped steps s ← d·s + (1 − d)·F(s) in both phases; 0 is the paper's.
     pub damping: f64,
@@ -322,7 +322,7 @@ impl Config {
             (
                 (2..=MOST_WINDOW).contains(&settle.window),
                 "settle.window",
-                format!("is how many sweeps solver = \"anderson\" mixes and must be from 2 to {MOST_WINDOW}"),
+                format!("is how many differences between sweeps solver = \"anderson\" looks back on and must be from 2 to {MOST_WINDOW}"),
             ),
             (
                 learning.nudging != Nudging::Centered || learning.rule.hebbian(),
@@ -432,11 +432,11 @@ impl Config {
         }
     }
 
-    /// β of a minibatch, counted from the beginning of the run.
+    /// β of a minibatch, counted from the beginning of the run; where both signs are used, that which comes first.
     pub fn beta(&self, minibatch: u64) -> f64 {
         let sign = match self.learning.nudging {
-            Nudging::Random => rng::beta_sign(self.training.seed, minibatch),
-            Nudging::Positive | Nudging::Centered => 1.0,
+            Nudging::Random | Nudging::Centered => rng::beta_sign(self.training.seed, minibatch),
+            Nudging::Positive => 1.0,
         };
         sign * self.learning.beta
     }
@@ -454,9 +454,10 @@ impl Config {
     /// A name for a run of this configuration on the data set `data`, of which it may see a part only.
     pub fn run_name(&self, data: &str) -> String {
         let mut name = format!("{}-{}h", self.learning.rule.name(), self.network.dims.depth());
-        // The rules of Table 3 whose rows have β > 0.
+        // What is not said is as in most rows of Table 3: β > 0 with tied weights, of random sign without.
         match self.learning.nudging {
             Nudging::Random if self.tied() => name += "-random-beta",
+            Nudging::Positive if !self.tied() => name += "-positive",
             Nudging::Centered => name += "-centered",
             _ => {}
         }

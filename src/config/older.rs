@@ -41,6 +41,11 @@ pub const RENAMED: [Renamed; 4] = [
     },
 ];
 
+/// What a key is called now.
+pub fn current_name(key: &str) -> &str {
+    RENAMED.iter().find(|renamed| renamed.former == key).map_or(key, |renamed| renamed.now)
+}
+
 /// A key and its value as they are written now. Where they were written otherwise in `place`, `notes` says so.
 pub fn renamed(key: &str, value: toml::Value, place: &str, notes: &mut Vec<String>) -> (String, toml::Value) {
     let Some(Renamed { now, value: rewrite, .. }) = RENAMED.iter().find(|renamed| renamed.former == key)

@@ -377,7 +377,16 @@ fn check_known(key: &str, place: &str) -> Result<()> {
 
 fn merge(values: &mut Layers, notes: &mut Vec<String>, table: Table, origin: &Origin) -> Result<()> {
     let place = origin.to_string();
-    for (key, value) in flatten(table, &place)? {
+    let given = flatten(table, &place)?;
+    for (key, _) in &given {
+        let now = older::current_name(key);
+        if now != key && given.iter().any(|(other, _)| other == now) {
+            usage!(
+                "{place}: {key} and {now} say the same thing twice: leave out {key}, as {now} was once called"
+            );
+        }
+    }
+    for (key, value) in given {
         if older::says_nothing(&key, &value) {
             continue;
         }

@@ -35,14 +35,14 @@ impl Engine for Plain {
     fn train(&mut self, batch: &Batch, beta: f64) -> Result<Report> {
         let (x, settled, report) = self.settle(batch)?;
         let target = &one_hot(batch, self.model.dims.output(), x.dtype(), &self.device)?;
-        let lesson = Lesson {
-            model: &self.model,
-            protocol: &self.protocol,
-            theta: &self.theta,
-            x: &x,
-            nudge: Nudge { target, beta: beta.into() },
-            settled: &settled,
-        };
+        let lesson = Lesson::new(
+            &self.model,
+            &self.protocol,
+            &self.theta,
+            &x,
+            Nudge { target, beta: beta.into() },
+            &settled,
+        );
         self.theta = self.protocol.rule.learn(&lesson, &mut |_| Ok(()))?;
         Ok(report)
     }
@@ -72,7 +72,9 @@ pub(super) fn multiply_adds(
         Some((last, hidden)) => (size(&last.weight), hidden.iter().map(|l| size(&l.weight)).sum::<f64>()),
         None => (0.0, 0.0),
     };
-    let images = report.images as f64 * protocol.nudging.signs().len() as f64;
+    // Each second phase does all of this.
+    let branches = protocol.nudging.signs().len() as f64;
+    let images = report.images as f64;
     // Both directions in a step, or one of them; as much again for the updates, and the input weights in both.
     let steps = protocol.second_steps as f64;
     let step_share = 1.0 / model.settle.order.sweep() as f64;
@@ -81,7 +83,7 @@ pub(super) fn multiply_adds(
     let step = 2.0 * hidden;
     MultiplyAdds {
         first: report.steps as f64 * step_share * step + report.images as f64 * last,
-        second: images * (steps * step_share * step + updates * (step + last) + drives * last),
+        second: images * branches * (steps * step_share * step + updates * (step + last) + drives * last),
     }
 }
 

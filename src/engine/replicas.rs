@@ -251,7 +251,7 @@ impl State {
         let theta = match nudge {
             None => theta,
             Some(nudge) => {
-                let lesson = Lesson { model, protocol, theta: &theta, x, nudge, settled: &settled };
+                let lesson = Lesson::new(model, protocol, &theta, x, nudge, &settled);
                 protocol.rule.learn(&lesson, &mut |_| Ok(()))?
             }
         };

@@ -44,7 +44,7 @@ impl Trace {
         let loss = loss::sum(&double(nudge.target)?, &double(&settled.state()[0])?)?;
         let loss = loss.to_scalar::<f64>()? / x.dim(0)? as f64;
         let (mut states, mut delta_s, mut delta_theta) = (Vec::new(), Vec::new(), Vec::new());
-        let lesson = Lesson { model, protocol, theta, x, nudge, settled: &settled };
+        let lesson = Lesson::new(model, protocol, theta, x, nudge, &settled);
         let theta_end = protocol.rule.learn(&lesson, &mut |step| {
             let delta = |(next, s): (&Tensor, &Tensor)| step.beta.scale(&(next - s)?, |beta| 1.0 / beta);
             let change: Vec<Tensor> = step.s_next.iter().zip(step.s).map(delta).collect::<Result<_>>()?;

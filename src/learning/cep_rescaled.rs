@@ -31,13 +31,12 @@ impl LearningRule for CepRescaled {
     /// θ_{t+1} = θ_0 + η_tiny·Σ Δ_θ during the phase, θ_0 + η·Σ Δ_θ after it. The updates add up beside θ, where
     /// rounding does not swallow them; what it may swallow is only their influence on the next state.
     fn learn(&self, lesson: &Lesson, observe: Observe) -> Result<Parameters> {
-        let protocol = lesson.protocol;
         let mut theta = lesson.theta.clone();
         for branch in lesson.branches() {
             let mut total: Option<Parameters> = None;
             branch.second_phase(observe, |step| {
                 let sum = branch.added(total.as_ref(), step)?;
-                let tiny = |n: usize| protocol.tiny * protocol.rate_of_a_branch(n);
+                let tiny = |n: usize| lesson.protocol.tiny * branch.rate(n);
                 let theta_t = lesson.theta.plus(&sum, tiny)?;
                 total = Some(sum);
                 Ok(Some(theta_t))

@@ -153,7 +153,7 @@ pub trait LearningRule: Send + Sync {
     fn learn(&self, lesson: &Lesson, observe: Observe) -> Result<Parameters>;
 }
 
-/// Sees the steps of a second phase.
+/// Sees the steps of the second phases; t begins at 0 in each of them.
 pub type Observe<'a> = &'a mut dyn FnMut(&Step) -> Result<()>;
 
 /// From which side the second phase pulls at the output.
@@ -164,8 +164,9 @@ pub enum Nudging {
     Positive,
     /// One phase with ±β, the sign drawn anew for every minibatch.
     Random,
-    /// Two phases from s_*, one with β and one with −β, each of which learns with half the learning rate: Δ is
-    /// (Δ₊ + Δ₋)/2, and what is linear in β cancels. See [`Lesson::branches`].
+    /// Two phases from s_*, one with each sign of β, each of which learns with half the learning rate: Δ is
+    /// (Δ₊ + Δ₋)/2, and what is linear in β cancels. Which sign comes first is drawn anew for every minibatch. See
+    /// [`Lesson::branches`].
     Centered,
 }
 
@@ -179,7 +180,7 @@ impl Nudging {
         }
     }
 
-    /// The signs of β of the second phases of a minibatch, where the first has that which is asked for.
+    /// What the β of each second phase of a minibatch is multiplied with.
     pub fn signs(self) -> &'static [f64] {
         match self {
             Nudging::Positive | Nudging::Random => &[1.0],
@@ -195,7 +196,7 @@ pub struct Protocol {
     pub rule: Rule,
     /// What the updates of VF and C-VF make of σ′; `Ignored` with all other rules.
     pub sigma_prime: SigmaPrime,
-    /// From which side the second phase pulls; who draws the sign where it is random is the caller.
+    /// From which side the second phase pulls. Where that is drawn, whoever asks for a minibatch draws it.
     pub nudging: Nudging,
     /// K, steps of the second phase.
     pub second_steps: usize,
@@ -208,11 +209,6 @@ pub struct Protocol {
 }
 
 impl Protocol {
-    /// η_n, shared out among the second phases of a minibatch ([`Nudging::signs`]).
-    pub fn rate_of_a_branch(&self, n: usize) -> f64 {
-        self.learning_rates[n] / self.nudging.signs().len() as f64
-    }
-
     /// Whether the bias of the last hidden layer never learns (see [`Protocol::authors_code`]).
     pub fn last_bias_frozen(&self) -> bool {
         self.authors_code && self.rule.is(false, Schedule::Continual)
@@ -234,22 +230,38 @@ pub struct Lesson<'a> {
     pub nudge: Nudge<'a>,
     /// s_*, where the second phase begins.
     pub settled: &'a Settled,
+    /// What part of η this second phase learns with: all of it, or of two [`Lesson::branches`] each half.
+    share: f64,
 }
 
 impl<'a> Lesson<'a> {
+    /// A minibatch `x` (B, d_in) that has settled, to be learnt with the whole learning rate.
+    pub fn new(
+        model: &'a Model,
+        protocol: &'a Protocol,
+        theta: &'a Parameters,
+        x: &'a Tensor,
+        nudge: Nudge<'a>,
+        settled: &'a Settled,
+    ) -> Self {
+        Self { model, protocol, theta, x, nudge, settled, share: 1.0 }
+    }
+
     /// The second phases of the minibatch, each from s_* with a β of its own: one, or two where the nudging is
-    /// [`Nudging::Centered`].
-    ///
-    /// Rules that learn after the phase run both at θ. Continual rules run one after the other, the second with the
-    /// weights that the first has left: one network does it, with no copy of its weights. What the weights' own
-    /// changes add to the states, which does not depend on the sign of β but is divided by it, cancels in the mean
-    /// of the two but for what the second finds at its start.
+    /// [`Nudging::Centered`], each with half of η. EP, VF and Algorithm 5 run both at θ; C-EP and C-VF one after the
+    /// other, the second with the weights that the first has left (`docs/equilibrium.md` says why).
     pub fn branches(&self) -> impl Iterator<Item = Lesson<'a>> + use<'a> {
         let lesson = *self;
-        lesson.protocol.nudging.signs().iter().map(move |&sign| {
+        let signs = lesson.protocol.nudging.signs();
+        signs.iter().map(move |&sign| {
             let beta = lesson.nudge.beta.times(sign);
-            Lesson { nudge: Nudge { beta, ..lesson.nudge }, ..lesson }
+            Lesson { nudge: Nudge { beta, ..lesson.nudge }, share: 1.0 / signs.len() as f64, ..lesson }
         })
+    }
+
+    /// What part of η_n this second phase learns with.
+    pub fn rate(&self, n: usize) -> f64 {
+        self.share * self.protocol.learning_rates[n]
     }
 
     /// The second (nudged) phase: K steps of F with the nudge, from s_* (Eq. 94 and 99), of the layers that
@@ -313,7 +325,7 @@ impl<'a> Lesson<'a> {
     /// # Errors
     /// Only those of candle (shapes that differ).
     pub fn applied(&self, theta: &Parameters, update: &Parameters) -> Result<Parameters> {
-        theta.plus(update, |n| self.protocol.rate_of_a_branch(n))
+        theta.plus(update, |n| self.rate(n))
     }
 
     /// θ − η·∇θ(tot), η by layer.

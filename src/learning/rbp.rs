@@ -30,7 +30,7 @@ impl LearningRule for Rbp {
 
     /// θ − η·∇θ(tot).
     fn learn(&self, lesson: &Lesson, _: Observe) -> Result<Parameters> {
-        let Lesson { model, protocol, theta, x, nudge, settled } = *lesson;
+        let Lesson { model, protocol, theta, x, nudge, settled, .. } = *lesson;
         let steps = protocol.second_steps;
         lesson.descended(&rbp(&model.dynamics, theta, x, nudge.target, settled.state(), steps)?)
     }

@@ -20,6 +20,7 @@ const RIDGE: f64 = 1e-8;
 #[derive(Clone, Debug)]
 pub struct Anderson<T> {
     window: usize,
+    epsilon: f64,
     /// f_k and G(s_k) of the last application; empty before the first.
     f: Vec<T>,
     g: Vec<T>,
@@ -35,10 +36,11 @@ pub struct Anderson<T> {
 }
 
 impl<T: WithDType> Anderson<T> {
-    /// Nothing learnt yet. `window` is from 1 to [`MOST_WINDOW`].
-    pub fn new(window: usize) -> Self {
+    /// Nothing learnt yet. `window` is from 1 to [`MOST_WINDOW`], `epsilon` the relative [rounding](epsilon) of the states.
+    pub fn new(window: usize, epsilon: f64) -> Self {
         Self {
             window: window.clamp(1, MOST_WINDOW),
+            epsilon,
             f: Vec::new(),
             g: Vec::new(),
             norm: 0.0,
@@ -85,7 +87,7 @@ impl<T: WithDType> Anderson<T> {
         let norm = dot(&self.f, &self.f);
         let grown = norm.is_nan() || norm > self.norm;
         // Where it has come to rest, what is left is rounding, from which nothing can be learnt.
-        let at_rest = norm <= neurons as f64 * epsilon::<T>().powi(2);
+        let at_rest = norm <= neurons as f64 * self.epsilon.powi(2);
         self.norm = norm;
         if first || grown || at_rest {
             self.count = 0;
@@ -156,9 +158,9 @@ impl<T: WithDType> Anderson<T> {
     }
 }
 
-/// The distance from 1 to the next number.
-fn epsilon<T: WithDType>() -> f64 {
-    match T::DTYPE {
+/// The distance from 1 to the next number of a type.
+pub fn epsilon(dtype: DType) -> f64 {
+    match dtype {
         DType::F64 => f64::EPSILON,
         _ => f64::from(f32::EPSILON),
     }
@@ -196,7 +198,7 @@ mod tests {
     fn a_linear_problem_with_as_many_rates_as_the_window_is_solved_at_once() {
         // Four different rates need four differences, that is five applications.
         let rates = [0.9, -0.8, 0.5, 0.3];
-        let mut mixer = Anderson::new(4);
+        let mut mixer = Anderson::new(4, f64::EPSILON);
         let mut s = vec![0.0; 4];
         for _ in 0..7 {
             let mut next = apply(&rates, &s);
@@ -209,7 +211,7 @@ mod tests {
 
     #[test]
     fn where_the_residual_has_grown_it_takes_a_plain_step() {
-        let mut mixer = Anderson::new(3);
+        let mut mixer = Anderson::new(3, f64::EPSILON);
         let small: [&[f64]; 1] = [&[0.0, 0.0]];
         mixer.mix(&small, &mut [&mut [0.1, 0.2]]);
         mixer.mix(&[&[0.1, 0.2]], &mut [&mut [0.12, 0.21]]);

@@ -8,12 +8,10 @@
 //!   ones at s_{2m−1}.
 //! - **[Anderson's acceleration](super::anderson)** between sweeps over all layers.
 //!
-//! In the second phase a step is of the same [`Order`]. Near s_* the change of layer n in step t of a synchronous phase
-//! is of first order in β only where n ≡ t (mod 2): the output moves first, its neighbour next. Those are the layers a
-//! half-step updates, the even ones first, so that Δ_s(t) and Δ_θ(t) of half-step t are those of synchronous step t up
-//! to O(β), and Theorem 1 holds for them with the same K.
+//! The second phase takes its steps in the same [`Order`]. Why Theorem 1 holds for half-steps, too, with the same K, is in
+//! `docs/equilibrium.md`.
 
-use super::anderson::Anderson;
+use super::anderson::{Anderson, epsilon};
 use super::dynamics::Layers;
 use super::{Dynamics, Model, Parameters};
 use candle_core::{D, DType, Result, Tensor};
@@ -50,11 +48,12 @@ impl Order {
         }
     }
 
-    /// The layers whose states decide what a sweep does: those that its first step reads.
-    pub fn read_first(self) -> Layers {
+    /// The layers whose states decide what a sweep does: all, or of undamped half-steps the odd ones, which are what the
+    /// first half-step reads.
+    pub fn read_first(self, damping: f64) -> Layers {
         match self {
-            Order::Synchronous => Layers::All,
-            Order::Alternating => Layers::Odd,
+            Order::Alternating if damping == 0.0 => Layers::Odd,
+            _ => Layers::All,
         }
     }
 
@@ -72,9 +71,9 @@ impl Order {
 pub enum Solver {
     /// Nothing: plain iteration.
     Iterate,
-    /// Anderson's acceleration, which mixes the last so many sweeps, image by image.
+    /// [Anderson's acceleration](super::anderson), image by image.
     Anderson {
-        /// The window.
+        /// How many differences between sweeps it looks back on.
         window: usize,
     },
 }
@@ -114,10 +113,10 @@ impl Settle {
         self.tolerance > 0.0 && (sweep + 1).is_multiple_of(every)
     }
 
-    /// Whether the states are mixed after this sweep. The last two are plain ones, so that what is left moving at the
-    /// end moves as the dynamics have it.
+    /// Whether the states are mixed after this sweep. The last three of all T steps are plain ones, so that what still
+    /// moves at the end moves as the dynamics have it.
     pub fn mixes_after(&self, sweep: usize) -> bool {
-        self.solver != Solver::Iterate && sweep + 3 <= self.sweeps()
+        self.solver != Solver::Iterate && sweep + 4 <= self.sweeps()
     }
 }
 
@@ -188,7 +187,7 @@ impl Model {
         let mut converged = vec![false; steps.len()];
         let mut mixers = match settle.solver {
             Solver::Iterate => Vec::new(),
-            Solver::Anderson { window } => vec![Anderson::new(window); steps.len()],
+            Solver::Anderson { window } => vec![Anderson::new(window, epsilon(x.dtype())); steps.len()],
         };
         for sweep in 0..settle.sweeps() {
             let mut s = recent[2].clone();
@@ -225,7 +224,7 @@ impl Model {
             }
             if settle.mixes_after(sweep) {
                 let [_, s, s_next] = &mut recent;
-                mix(&mut mixers, settle.order.read_first(), s, s_next)?;
+                mix(&mut mixers, settle.order.read_first(dynamics.damping), s, s_next)?;
             }
         }
         Ok(Settled { recent: settled, steps, converged })

@@ -167,10 +167,10 @@ fn curves(record: &Record) -> Vec<Chart> {
 
 /// What still moves as an image settles, and its output.
 fn settling_charts(settling: &Settling) -> Vec<Chart> {
-    let Settling { first, states, truth, .. } = settling;
+    let Settling { first, sweep, states, truth, .. } = settling;
     let mut moves = vec![
-        Series::line("|sₜ − sₜ₋₁|", Look::cycle(0), settling.residuals(1)),
-        Series::line("|sₜ − sₜ₋₂|", Look::cycle(1), settling.residuals(2)),
+        Series::line("change over a sweep", Look::cycle(0), settling.residuals(*sweep)),
+        Series::line("change over two sweeps", Look::cycle(1), settling.residuals(2 * sweep)),
     ];
     if states.len() > first + 1 {
         moves.push(Series::line("nudge, |β(y − s⁰)|", Look::cycle(2), settling.nudge()));
@@ -203,7 +203,7 @@ fn settling_of(
     let at_end = |lag: usize| {
         settling.residuals(lag).into_iter().find(|(t, _)| *t as usize == *first).map_or(0.0, |p| p.1)
     };
-    let (one, two) = (at_end(1), at_end(2));
+    let (one, two) = (at_end(settling.sweep), at_end(2 * settling.sweep));
     let mut maps = Vec::new();
     for n in (0..states[0].len()).rev() {
         let title = if n == 0 { "output, s⁰".to_string() } else { format!("hidden layer {n}") };
@@ -220,8 +220,8 @@ fn settling_of(
             " steps without a nudge"
             @if states.len() > first + 1 { ", then " (states.len() - 1 - first) " with one" }
             @if one == 0.0 { ". At T its states no longer move at all" } @else {
-                ". At T its states still move by up to " (format!("{one:.1e}")) " in one step, and by "
-                (format!("{two:.1e}")) " over two"
+                ". At T its states still move by up to " (format!("{one:.1e}")) " in a sweep over all layers, and by "
+                (format!("{two:.1e}")) " in two"
             }
             @if one > 0.01 && two < 0.2 * one { ": " b { "a cycle of period 2" } "." } @else { "." }
         }

@@ -14,6 +14,8 @@ use candle_core::{DType, Tensor};
 pub struct Settling {
     /// T.
     pub first: usize,
+    /// The steps of a sweep, in which every layer moves once.
+    pub sweep: usize,
     /// `states[t][n]` is sⁿ_t, t = 0…T (+ K where the rule has a second phase); output first.
     pub states: Vec<Vec<Vec<f64>>>,
     /// Its class.
@@ -44,8 +46,7 @@ impl Settling {
         if protocol.rule.hebbian() {
             let target = &plain::one_hot(&batch, model.dims.output(), weight.dtype(), weight.device())?;
             let nudge = Nudge { target, beta: config.learning.beta.into() };
-            let lesson =
-                Lesson { model: &model, protocol: &protocol, theta, x: &x, nudge, settled: &settled };
+            let lesson = Lesson::new(&model, &protocol, theta, &x, nudge, &settled);
             protocol.rule.learn(&lesson, &mut |step| {
                 // Of two phases, the first.
                 if all.len() == first + 1 + step.t {
@@ -57,7 +58,13 @@ impl Settling {
         let values = |s: &Tensor| s.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>();
         let states =
             all.iter().map(|layers| layers.iter().map(values).collect()).collect::<Result<_, _>>()?;
-        Ok(Self { first, states, truth: usize::from(batch.labels[0]), beta: config.learning.beta })
+        Ok(Self {
+            first,
+            sweep: model.settle.order.sweep(),
+            states,
+            truth: usize::from(batch.labels[0]),
+            beta: config.learning.beta,
+        })
     }
 
     /// The largest |s_t − s_{t−lag}| of any neuron, by t.

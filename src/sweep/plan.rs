@@ -3,13 +3,14 @@
 use crate::base::files;
 use crate::base::name;
 use crate::base::output::{Usage, usage};
-use crate::config::{Choices, Resolved, TrainingConfig};
+use crate::config::{Choices, Resolved, TrainingConfig, current_name};
 use crate::learning::Rule;
 use anyhow::{Context, Result};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use toml::Value;
+use tracing::info;
 
 /// By section and key.
 pub type Sections<T> = BTreeMap<String, BTreeMap<String, T>>;
@@ -127,6 +128,8 @@ impl SweepFile {
         }
         // Data are looked for once all keys are known to be right.
         let mut names = BTreeSet::new();
+        let notes: BTreeSet<&String> = resolved.iter().flat_map(|(_, resolved, _)| &resolved.notes).collect();
+        notes.into_iter().for_each(|note| info!("{note}"));
         let planned = resolved.into_iter().map(|(place, resolved, marks)| {
             let name = resolved.config.run_name(&data(&resolved.config.training)?);
             let seed = format!("-seed{}", resolved.config.training.seed);
@@ -158,7 +161,8 @@ impl SweepRow {
 
     /// What the name of a run has beside what every run's has: the row's label, and what varies.
     fn marks(&self, varied: &[(String, Value)]) -> String {
-        let varied = varied.iter().filter(|(key, _)| !NAMED.contains(&key.as_str())).map(|(key, value)| {
+        let named = |key: &str| NAMED.contains(&current_name(key));
+        let varied = varied.iter().filter(|(key, _)| !named(key)).map(|(key, value)| {
             let key = key.split('.').next_back().unwrap_or(key);
             let text: String = value.to_string().chars().filter(|c| !"\"[] ".contains(*c)).collect();
             format!("-{key}{}", text.replace(',', "-"))

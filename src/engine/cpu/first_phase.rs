@@ -5,7 +5,7 @@ use super::panels::PanelsMut;
 use super::simd::{Lanes, Real, Vectorized, WIDTH};
 use super::state::{Block, States, initial_state, read_and_write};
 use super::step::{Gates, Start, damp, step, sum};
-use crate::model::anderson::Anderson;
+use crate::model::anderson::{Anderson, epsilon};
 use crate::model::dynamics::Layers;
 use crate::model::{Model, Solver};
 
@@ -61,7 +61,7 @@ impl<T: Real> Vectorized<T> for FirstPhase<'_, T> {
                 }
             }
             if settle.mixes_after(sweep) {
-                unsettled.mix::<L>(weights, settle.order.read_first());
+                unsettled.mix::<L>(weights, settle.order.read_first(dynamics.damping));
             }
         }
     }
@@ -98,7 +98,7 @@ impl<T: Real> Unsettled<T> {
     fn begin(&mut self, weights: &Weights<T>, drive: &[T], solver: Solver) {
         let images = drive.len() / weights.stride(weights.last());
         if let Solver::Anderson { window } = solver {
-            self.mixers.resize_with(images, || Anderson::new(window));
+            self.mixers.resize_with(images, || Anderson::new(window, epsilon(T::DTYPE)));
             self.mixers.iter_mut().for_each(Anderson::reset);
         }
         self.images.clear();

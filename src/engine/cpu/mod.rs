@@ -179,6 +179,8 @@ impl<T: Real> Engine for Fused<T> {
         let hidden = self.weights.widths[last] as f64;
         let pixels_seen = self.pixels_seen as f64;
         let (mut first, mut second) = (pixels_seen * hidden, pixels_seen * hidden);
+        // Of the second phase, what two branches do together.
+        let mut once = second;
         if self.schedule == Schedule::Continual {
             // The Gram matrix of the input, and its product with the drift.
             second += batch as f64 * (pixels_seen + images * steps * hidden);
@@ -190,7 +192,7 @@ impl<T: Real> Engine for Fused<T> {
             let steps = (0..self.protocol.second_steps).filter(moves).count() as f64;
             first += report.steps as f64 / order.sweep() as f64 * weights(connection);
             second += images * steps * weights(connection);
-            second += if gram::telescopes(self.model.tied, self.schedule, &connection.matrix, batch) {
+            let learnt = if gram::telescopes(self.model.tied, self.schedule, &connection.matrix, batch) {
                 let both = (connection.matrix.from + connection.matrix.to) as f64;
                 steps * 2.0 * images * batch as f64 * both + update
             } else if self.schedule == Schedule::Whole {
@@ -198,8 +200,17 @@ impl<T: Real> Engine for Fused<T> {
             } else {
                 steps * update
             };
+            second += learnt;
+            if self.schedule == Schedule::Whole {
+                once += learnt;
+            }
         }
-        MultiplyAdds { first, second: branches * second }
+        // Of two branches, each takes its steps; EP and VF learn once from both, C-EP and C-VF drive the second anew.
+        let again = match self.schedule {
+            Schedule::Continual => second + pixels_seen * hidden,
+            Schedule::Whole | Schedule::Sum => second - once,
+        };
+        MultiplyAdds { first, second: second + (branches - 1.0) * again }
     }
 
     fn parameters(&self) -> Result<Parameters> {

@@ -82,11 +82,12 @@ impl<T: Real> SecondPhase<'_, T> {
         }
     }
 
-    /// c_n = η_n/(βB), by layer.
+    /// c_n = η_n/(βB), by layer; of two branches each has half of η.
     fn factors(&self) -> Vec<T> {
         let images = self.labels.len() as f64;
-        let layers = 0..self.protocol.learning_rates.len();
-        layers.map(|n| T::from_f64(self.protocol.rate_of_a_branch(n) / (self.beta * images))).collect()
+        let branches = self.protocol.nudging.signs().len() as f64;
+        let rates = self.protocol.learning_rates.iter();
+        rates.map(|eta| T::from_f64(eta / branches / (self.beta * images))).collect()
     }
 
     /// The same for the step that stands for the whole phase, or with `two` branches for the difference of their ends:
