@@ -3,7 +3,7 @@
 //! With f_k = G(s_k) − s_k and the differences of the last m ≤ window applications, Δf_j and ΔG_j, the next state is
 //! s_{k+1} = G(s_k) − Σ_j γ_j·ΔG_j, where γ minimises ‖f_k − Σ_j γ_j·Δf_j‖ (D. G. Anderson, 1965; the "type II" of
 //! Walker and Ni, SIAM J. Numer. Anal. 49, 2011). Where ‖f_k‖ has grown, what went before is forgotten and
-//! s_{k+1} = G(s_k): a plain step.
+//! s_{k+1} = G(s_k), a plain step; the next time 3 of them, then 7, ….
 //!
 //! Sums are float64, over neurons in one order, whatever the threads.
 
@@ -15,6 +15,9 @@ pub const MOST_WINDOW: usize = 5;
 /// By what share the diagonal of the normal equations is raised: without it, differences that have become parallel would
 /// ask for steps without bounds.
 const RIDGE: f64 = 1e-8;
+
+/// The most plain steps in a row because ‖f‖ has grown.
+const LONGEST_PAUSE: usize = 1000;
 
 /// What the last applications of G to the states of one image have taught.
 #[derive(Clone, Debug)]
@@ -31,6 +34,9 @@ pub struct Anderson<T> {
     delta_g: Vec<T>,
     /// Δf_i·Δf_j.
     products: [[f64; MOST_WINDOW]; MOST_WINDOW],
+    /// Plain steps still to take since ‖f‖ has grown, and how many that were the last time.
+    pause: usize,
+    pause_before: usize,
     /// How many applications the rows hold the differences of, since what went before was last forgotten.
     count: usize,
 }
@@ -41,6 +47,8 @@ impl<T: WithDType> Anderson<T> {
         Self {
             window: window.clamp(1, MOST_WINDOW),
             epsilon,
+            pause: 0,
+            pause_before: 0,
             f: Vec::new(),
             g: Vec::new(),
             norm: 0.0,
@@ -54,7 +62,7 @@ impl<T: WithDType> Anderson<T> {
     /// Forgets everything.
     pub fn reset(&mut self) {
         self.f.clear();
-        self.count = 0;
+        (self.count, self.pause, self.pause_before) = (0, 0, 0);
     }
 
     /// From the layers of s_k and of G(s_k) to s_{k+1}, in place of the latter.
@@ -85,11 +93,17 @@ impl<T: WithDType> Anderson<T> {
             at += s.len();
         }
         let norm = dot(&self.f, &self.f);
-        let grown = norm.is_nan() || norm > self.norm;
+        let grown = !first && (norm.is_nan() || norm > self.norm);
         // Where it has come to rest, what is left is rounding, from which nothing can be learnt.
         let at_rest = norm <= neurons as f64 * self.epsilon.powi(2);
         self.norm = norm;
-        if first || grown || at_rest {
+        if grown {
+            // So that where it never helps, nearly all steps are plain ones.
+            self.pause = (2 * self.pause_before + 1).min(LONGEST_PAUSE);
+            self.pause_before = self.pause;
+        }
+        if first || grown || at_rest || self.pause > 0 {
+            self.pause = self.pause.saturating_sub(1);
             self.count = 0;
             return;
         }

@@ -132,12 +132,21 @@ impl<T: Real> Unsettled<T> {
         let [_, s, s_next] = &self.recent;
         let mut largest = L::number(0.0);
         for (n, (next, s)) in s_next.iter().zip(s).enumerate() {
-            let row = row * weights.stride(n)..(row + 1) * weights.stride(n);
-            let (next, s): (&[[T; WIDTH]], _) = (next[row.clone()].as_chunks().0, s[row].as_chunks().0);
-            for (next, s) in next.iter().zip(s) {
+            // Lanes past the last neuron settle on their own, damped ones later than those that are accelerated.
+            let row = row * weights.stride(n)..row * weights.stride(n) + weights.widths[n];
+            let (next, next_rest) = next[row.clone()].as_chunks::<WIDTH>();
+            let (s, s_rest) = s[row].as_chunks::<WIDTH>();
+            let mut add = |next: &[T; WIDTH], s: &[T; WIDTH]| {
                 let change = L::load(next).sub(L::load(s));
                 largest = largest.max(change).max(L::number(0.0).sub(change));
+            };
+            for (next, s) in next.iter().zip(s) {
+                add(next, s);
             }
+            let [mut last, mut last_before] = [[T::default(); WIDTH]; 2];
+            last[..next_rest.len()].copy_from_slice(next_rest);
+            last_before[..s_rest.len()].copy_from_slice(s_rest);
+            add(&last, &last_before);
         }
         let mut lanes = [T::default(); WIDTH];
         largest.store(&mut lanes);
