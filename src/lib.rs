@@ -85,8 +85,8 @@
 //!
 //! [`model`], [`learning`] and [`reference`](mod@reference) return candle's; [`data::Error`], [`config::Error`],
 //! [`run::checkpoint::Error`], [`base::files::Error`] and [`base::lock::Error`] say what is wrong with data, a
-//! configuration, a checkpoint, a file or a folder. What prepares and trains a whole [`run`] meets all of these, and
-//! returns them in an `anyhow::Error`, from which they are had by downcasting.
+//! configuration, a checkpoint, a file or a folder, and [`run::Error`] which of these keeps a run from being prepared,
+//! gone on with or trained. Engines and what stands above [`run`] return `anyhow::Error`.
 #![deny(clippy::print_stdout, clippy::print_stderr)] // They panic where nobody listens.
 
 pub mod base;

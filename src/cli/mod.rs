@@ -323,7 +323,7 @@ fn run_train(args: TrainArgs) -> Result<u8> {
             return Ok(Outcome::Done);
         }
         let mut display = Display::new(&run.extent());
-        run::train(run, &mut display, &Interrupt::listen()?)
+        Ok(run::train(run, &mut display, &Interrupt::listen()?)?)
     })?;
     Ok(status(outcome))
 }
@@ -333,6 +333,7 @@ pub fn is_usage(error: &anyhow::Error) -> bool {
     error.is::<Usage>()
         || matches!(error.downcast_ref(), Some(data::Error::Usage(_)))
         || matches!(error.downcast_ref(), Some(config::Error::Usage(_)))
+        || error.downcast_ref().is_some_and(run::Error::is_usage)
 }
 
 fn status(outcome: Outcome) -> u8 {

@@ -98,7 +98,7 @@ pub fn sweep(args: SweepArgs) -> Result<u8> {
     let overrides = Choices { flags, environment: environment()?, ..Choices::default() };
     let planned = plan(config, &overrides, &args.only, &resources)?;
     let room = planned.iter().map(|(run, _)| resources.room_for(&run.resolved.config));
-    let room = room.collect::<Result<Vec<_>>>()?.into_iter().min().flatten();
+    let room = room.collect::<Result<Vec<_>, _>>()?.into_iter().min().flatten();
     let resources = if room.is_some() { resources.computing_together() } else { resources };
     let cores = || std::thread::available_parallelism().map_or(1, |cores| cores.get());
     let workers = args.workers.or(room).unwrap_or_else(cores);

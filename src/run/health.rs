@@ -1,8 +1,8 @@
 //! Watching for first phases that no longer settle, and for the collapse that follows.
 
+use super::error::Result;
 use crate::engine::{Engine, Report};
 use crate::model::network::Parameters;
-use anyhow::Result;
 use tracing::warn;
 
 /// Minibatches looked at together.

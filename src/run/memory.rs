@@ -1,7 +1,7 @@
 //! Whether a network fits into memory, asked before it is made: the system would end the process without a word.
 
+use super::error::{Result, refuse};
 use crate::config::Config;
-use anyhow::{Result, bail};
 use std::fs;
 
 /// Checks the least that a run of this configuration needs against the memory that is free.
@@ -16,7 +16,7 @@ pub fn check(config: &Config) -> Result<()> {
     let needed = (numbers * training.dtype.dtype().size_in_bytes()) as u64;
     let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
     if let Some(free) = available().filter(|free| needed > *free) {
-        bail!(
+        refuse!(
             "network.dims = {:?} with training.batch_size = {} needs {:.1} GiB of memory at the least, and {:.1} GiB \
              are free here: choose less of either",
             dims.0,

@@ -2,6 +2,7 @@
 
 pub mod angles;
 pub mod checkpoint;
+mod error;
 mod health;
 mod interrupt;
 pub mod locate;
@@ -13,6 +14,7 @@ pub mod sessions;
 mod threads;
 mod train;
 
+pub use error::{Error, Result};
 pub use interrupt::Interrupt;
 pub use prepare::{Options, Run, initial_parameters, open_device};
 pub use resources::Resources;

@@ -1,6 +1,7 @@
 //! Setting up a run: from what the user asked for to something that can train.
 
 use super::checkpoint::{self, Checkpoint, CheckpointFolder, Progress, RngPosition};
+use super::error::{Result, refuse};
 use super::resume::{self, From, Resume};
 use super::sessions::{Session, Surroundings};
 use super::{Resources, memory};
@@ -13,7 +14,7 @@ use crate::data::{self, DataChoice, Dataset};
 use crate::engine::{Engine, Report};
 use crate::model::Parameters;
 use crate::telemetry::observer::Extent;
-use anyhow::{Context, Result, bail};
+use anyhow::Context;
 use candle_core::Device;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -75,7 +76,7 @@ impl Run {
     /// Whatever cannot work, named with its remedy.
     pub fn prepare(choices: &Choices, options: &Options, resources: &Resources) -> Result<Option<Self>> {
         if options.init.is_some() && options.resume.is_some() {
-            bail!("--init starts a new run and --resume continues one: leave out one of them");
+            refuse!("--init starts a new run and --resume continues one: leave out one of them");
         }
         let auto = options.resume == Some(Resume::Auto);
         // First which run it is and where it goes on from, then what that says, and then the data.
@@ -141,7 +142,7 @@ impl Run {
                         info!("{done}");
                         return Ok(None);
                     }
-                    bail!("{done}; raise --epochs, the total, to go on");
+                    refuse!("{done}; raise --epochs, the total, to go on");
                 }
             }
             None if auto => {
@@ -257,7 +258,7 @@ impl Run {
         let surroundings = Surroundings::here(&self.device, self.engine_name, self.threads);
         let environment = self.folder.join("environment.json");
         if !environment.exists() {
-            let mut fields = serde_json::to_value(&surroundings)?;
+            let mut fields = serde_json::to_value(&surroundings).map_err(anyhow::Error::from)?;
             fields["run"] = self.progress.run.clone().into();
             fields["seed"] = self.resolved.config.training.seed.into();
             fields["best_by"] = self.judged_by().into();
@@ -266,10 +267,10 @@ impl Run {
                 "source": self.dataset.source,
                 "sha256": self.dataset.checksums,
             });
-            let text = serde_json::to_string_pretty(&fields)? + "\n";
+            let text = format!("{fields:#}\n");
             files::write_atomically(&environment, text.as_bytes())?;
         }
-        Session::begin(&self.folder, surroundings, self.progress.rng.beta_sign)
+        Ok(Session::begin(&self.folder, surroundings, self.progress.rng.beta_sign)?)
     }
 
     /// What the run would be, for `--dry-run`: shapes, parameters, steps and disk.
@@ -313,7 +314,7 @@ impl Run {
 fn check_free(folders: &[&Path]) -> Result<()> {
     match folders.iter().find(|folder| files::holds_anything(folder)) {
         None => Ok(()),
-        Some(taken) => bail!(
+        Some(taken) => refuse!(
             "{} already holds a run: continue it with --resume auto, give this one another name with --name, or \
              move the folder away",
             taken.display()
@@ -367,7 +368,7 @@ fn name_of_new(choices: &Choices, options: &Options, resources: &Resources) -> R
         let other = on(DataChoice::MNIST)?;
         let there = [&options.runs_dir, &options.checkpoints_dir];
         if other != run && there.iter().any(|folder| files::holds_anything(&folder.join(&other))) {
-            bail!(
+            refuse!(
                 "{other} is on MNIST, which cannot be had now, and does not go on with other data: give a folder \
                  with MNIST's files by --data-dir or EQPROP_DATA, or ask for a run on glyphs with --data glyphs"
             );
@@ -393,8 +394,8 @@ pub fn initial_parameters(config: &Config, init: Option<&Path>, device: &Device)
 
 fn fitting(config: &Config, path: &Path, checkpoint: &Checkpoint, device: &Device) -> Result<Parameters> {
     let (dims, dtype) = (&config.network.dims, config.training.dtype.dtype());
-    Parameters::from_named(&checkpoint.tensors, dims, config.tied(), dtype, device)
-        .with_context(|| format!("{}: does not fit the network", path.display()))
+    let theta = Parameters::from_named(&checkpoint.tensors, dims, config.tied(), dtype, device);
+    Ok(theta.with_context(|| format!("{}: does not fit the network", path.display()))?)
 }
 
 /// Opens the device that was asked for.
@@ -406,7 +407,7 @@ pub fn open_device(choice: DeviceChoice) -> Result<Device> {
     match choice {
         DeviceChoice::Cpu => Ok(Device::Cpu),
         DeviceChoice::Auto if !cuda => Ok(Device::Cpu),
-        DeviceChoice::Cuda if !cuda => bail!(
+        DeviceChoice::Cuda if !cuda => refuse!(
             "device = \"cuda\": this eqprop was built without CUDA; build it with `cargo build --release \
              --features cuda` on a machine with a CUDA toolkit, or choose --device cpu"
         ),
@@ -416,7 +417,7 @@ pub fn open_device(choice: DeviceChoice) -> Result<Device> {
                 // The rest is a backtrace.
                 let reason = error.to_string().lines().next().unwrap_or_default().to_string();
                 if choice == DeviceChoice::Cuda {
-                    bail!(
+                    refuse!(
                         "device = \"cuda\": no GPU answers ({reason}); is its driver loaded? --device cpu goes without"
                     );
                 }

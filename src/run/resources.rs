@@ -1,5 +1,6 @@
 //! What the runs of one process share: data sets, devices, and the hubs where replicas meet.
 
+use super::error::Result;
 use super::open_device;
 use super::train::TEST_BATCH;
 use crate::base::mutex::guard;
@@ -8,7 +9,6 @@ use crate::data::{self, Dataset};
 use crate::engine::replicas::Hub;
 use crate::engine::{self, Engine, EngineKind};
 use crate::model::network::Parameters;
-use anyhow::Result;
 use candle_core::Device;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -158,11 +158,11 @@ impl Resources {
             );
             let kernel = kind == EngineKind::Kernel;
             if kernel && !device.is_cuda() {
-                return engine::build(kind, model, protocol, theta, device);
+                return Ok(engine::build(kind, model, protocol, theta, device)?);
             }
             let hub = || Hub::new(model.clone(), protocol.clone(), device.clone()).with_kernel(kernel);
             return Ok(Box::new(guard(hubs).entry(key).or_insert_with(hub).join(theta)));
         }
-        engine::build(kind, model, protocol, theta, device)
+        Ok(engine::build(kind, model, protocol, theta, device)?)
     }
 }

@@ -1,10 +1,11 @@
 //! Going on: which checkpoint, and whether what is asked for goes together with it.
 
 use super::checkpoint::{self, Checkpoint, CheckpointFolder, Progress};
+use super::error::{Result, refuse};
 use crate::base::files;
 use crate::config::Resolved;
 use crate::data::Dataset;
-use anyhow::{Context, Result, bail};
+use anyhow::Context;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -67,7 +68,7 @@ impl From {
             ));
         }
         if !changes.is_empty() {
-            bail!(
+            refuse!(
                 "{path}: cannot be resumed with other science ({}): leave the changes out, or start a new run \
                  from its weights with --init",
                 changes.join("; ")
@@ -90,7 +91,7 @@ impl From {
             let same =
                 ours.checksums == theirs.checksums && ours.config.changes_from(&theirs.config)?.is_empty();
             if !same {
-                bail!(
+                refuse!(
                     "{} holds another run than {} is of: give this one another name with --name",
                     folder.path().display(),
                     self.path.display()
@@ -109,7 +110,7 @@ impl From {
 pub fn left_over(folder: &Path, checkpoints: &CheckpointFolder) -> Result<Vec<PathBuf>> {
     let best = checkpoints.path().join("best.safetensors");
     if checkpoint::progress_in_header(&best).is_some_and(|progress| progress.epoch > 0) {
-        bail!(
+        refuse!(
             "{}: holds the best checkpoint of a run but neither its last nor any numbered one: go on from that \
              with --resume {}, or give a new run another name with --name",
             checkpoints.path().display(),
@@ -122,7 +123,7 @@ pub fn left_over(folder: &Path, checkpoints: &CheckpointFolder) -> Result<Vec<Pa
         line["epoch"].as_u64()
     });
     if let Some(epochs) = epochs.max().filter(|epochs| *epochs > 0) {
-        bail!(
+        refuse!(
             "{} has recorded {epochs} epochs, but {} holds no checkpoint to go on from: is --checkpoints-dir \
              where they are? To begin anew, give the run another name with --name, or move the folder away",
             folder.display(),

@@ -8,7 +8,7 @@
 use crate::base::files;
 use crate::base::lock;
 use crate::engine::cpu::Isa;
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io::ErrorKind;
@@ -101,7 +101,7 @@ impl Session {
         let mut earlier = match fs::read_to_string(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == ErrorKind::NotFound => String::new(),
-            Err(error) => return Err(error).with_context(|| format!("{}: cannot be read", path.display())),
+            Err(error) => return Err(files::failed(&path, "cannot be read")(error).into()),
         };
         let last = earlier.lines().next_back().unwrap_or_default();
         let before = serde_json::from_str::<Line>(last).ok();

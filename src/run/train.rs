@@ -1,6 +1,7 @@
 //! The training loop: minibatches, epochs, tests, checkpoints.
 
 use super::checkpoint::{self, RngPosition};
+use super::error::Result;
 use super::health::{self, Health};
 use super::sessions::Session;
 use super::{Interrupt, Run, angles};
@@ -10,7 +11,6 @@ use crate::rng;
 use crate::telemetry::look;
 use crate::telemetry::metrics::{Metrics, Telemetry};
 use crate::telemetry::observer::{Judged, Observer};
-use anyhow::Result;
 use std::time::Instant;
 use tracing::{error, info};
 
@@ -48,7 +48,7 @@ fn train_on(
 ) -> Result<Outcome> {
     let next = run.resumed.then(|| run.progress.next_epoch());
     let mut telemetry = Telemetry::open(&run.folder, &run.dataset.name, next)?;
-    let surroundings = serde_json::to_value(session.surroundings())?;
+    let surroundings = serde_json::to_value(session.surroundings()).map_err(anyhow::Error::from)?;
     telemetry.introduce(&run.progress.run, &run.resolved, &surroundings, next.unwrap_or(0))?;
     let config = run.resolved.config.clone();
     let per_epoch = run.minibatches_per_epoch();
@@ -240,7 +240,10 @@ pub fn evaluate(engine: &mut dyn Engine, split: &Split, stop: &dyn Fn() -> bool)
 ///
 /// # Errors
 /// Those of `visit`.
-pub fn for_each_test_batch(split: &Split, mut visit: impl FnMut(&Batch) -> Result<()>) -> Result<()> {
+pub fn for_each_test_batch(
+    split: &Split,
+    mut visit: impl FnMut(&Batch) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     let mut batch = Batch::default();
     let order: Vec<u32> = (0..split.len() as u32).collect();
     for indices in order.chunks(TEST_BATCH) {

@@ -101,7 +101,7 @@ impl SweepFolder {
         match fs::read_to_string(&failed) {
             Ok(reason) => return Ok(State::Failed(reason.trim().to_string())),
             Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) => return Err(error).with_context(|| format!("{}: cannot be read", failed.display())),
+            Err(error) => return Err(files::failed(&failed, "cannot be read")(error).into()),
         }
         let last = self.checkpoints().join(name).join("last.safetensors");
         let done = checkpoint::progress_in_header(&last).map_or(0, |progress| progress.epoch);
@@ -166,8 +166,7 @@ impl SweepFolder {
             }
             let failed = self.failed(&run.name);
             if (new || retry) && failed.exists() {
-                fs::remove_file(&failed)
-                    .with_context(|| format!("{}: cannot be removed", failed.display()))?;
+                fs::remove_file(&failed).map_err(files::failed(&failed, "cannot be removed"))?;
             }
         }
         // Last, so that what is in the plan has its configuration.

@@ -136,5 +136,5 @@ impl Workers<'_> {
 
 /// Whether another process has the run.
 fn is_held(error: &Error) -> bool {
-    matches!(error.downcast_ref(), Some(lock::Error::Held(_)))
+    matches!(error.downcast_ref(), Some(run::Error::Lock(lock::Error::Held(_))))
 }
