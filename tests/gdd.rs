@@ -110,7 +110,10 @@ fn traces_and_summaries_are_those_of_the_golden_cases() {
         for picture in ["neurons", "synapses"] {
             let svg = place.read(&format!("out/{picture}.svg"));
             assert!(svg.contains("BPTT") && svg.contains("stroke-dasharray"), "{name}");
-            assert!(fs::read(place.path(&format!("out/{picture}.pdf"))).unwrap().starts_with(b"%PDF-"), "{name}");
+            assert!(
+                fs::read(place.path(&format!("out/{picture}.pdf"))).unwrap().starts_with(b"%PDF-"),
+                "{name}"
+            );
         }
     }
 }
