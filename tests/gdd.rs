@@ -137,7 +137,8 @@ for tag in sorted(events.Tags()["images"]):
         .output()
         .unwrap();
     let printed = String::from_utf8(output.stdout).unwrap();
-    assert_eq!(printed, "gdd/neurons 1040 440 PNG\ngdd/synapses 1040 440 PNG\n");
+    // Two panels of 460 × 300, a line of titles and one of the legend.
+    assert_eq!(printed, "gdd/neurons 920 352 PNG\ngdd/synapses 920 352 PNG\n");
 }
 
 #[test]

@@ -60,13 +60,22 @@ impl Axis {
             false => ticks(self.range, count, self.label.ends_with("degrees")),
         };
         let far = values.iter().any(|value| is_far(*value));
-        let decimals = values.iter().map(|value| decimals(*value)).max().unwrap_or(0);
-        let text = |value: f64| match value {
-            0.0 if far => "0".into(),
-            _ if far => power(value),
-            // Each of its own on an axis of 0.1, 1, 10.
-            _ if self.log => format!("{value:.*}", self::decimals(value)),
-            _ => format!("{value:.decimals$}"),
+        // On an even axis all have the power of ten of the least, and so many decimals as one of them needs.
+        let least =
+            values.iter().map(|value| value.abs()).filter(|size| *size > 0.0).fold(f64::INFINITY, f64::min);
+        let exponent = |value: f64| if far { (value.abs().log10() + 1e-9).floor() as i32 } else { 0 };
+        let common = exponent(least);
+        let longest = values.iter().map(|value| decimals(value / 10f64.powi(common))).max().unwrap_or(0);
+        let text = |value: f64| {
+            let exponent = if self.log { exponent(value) } else { common };
+            let factor = value / 10f64.powi(exponent);
+            let decimals = if self.log { decimals(factor) } else { longest };
+            match format!("{factor:.decimals$}") {
+                _ if far && value == 0.0 => "0".into(),
+                factor if !far => factor,
+                factor if self.log && factor == "1" => format!("10{}", raised(exponent)),
+                factor => format!("{factor}·10{}", raised(exponent)),
+            }
         };
         values.into_iter().map(|value| (value, text(value).replace('-', "−"))).collect()
     }
@@ -116,11 +125,11 @@ fn ticks((low, high): (f64, f64), count: f64, degrees: bool) -> Vec<f64> {
     let raw = (high - low) / count;
     let decade = 10f64.powf(raw.log10().floor());
     let steps = if degrees && (5.0..90.0).contains(&raw) {
-        [5.0, 15.0, 45.0, 90.0]
+        [10.0, 15.0, 30.0, 45.0, 90.0].as_slice()
     } else {
-        [1.0, 2.0, 5.0, 10.0].map(|m| m * decade)
+        &[1.0, 2.0, 5.0, 10.0].map(|m| m * decade)
     };
-    let step = steps.into_iter().find(|step| *step >= raw * 0.999).unwrap_or(raw);
+    let step = steps.iter().copied().find(|step| *step >= raw * 0.999).unwrap_or(raw);
     let first = (low / step - 1e-9).ceil() as i64;
     (first..).map(|i| i as f64 * step).take_while(|tick| *tick <= high + step * 1e-9).collect()
 }
@@ -154,13 +163,10 @@ fn decimals(value: f64) -> usize {
     (0..9).find(|decimals| (rounded(*decimals) - value).abs() <= 1e-9 * value.abs()).unwrap_or(9) as usize
 }
 
-/// A number as a multiple of a power of ten.
-fn power(value: f64) -> String {
-    let power = (value.abs().log10() + 1e-9).floor() as i32;
-    let sign = if power < 0 { "⁻" } else { "" };
-    let factor = (value / 10f64.powi(power) * 100.0).round() / 100.0;
-    let digits = superscript(power.unsigned_abs() as usize);
-    if factor == 1.0 { format!("10{sign}{digits}") } else { format!("{factor}·10{sign}{digits}") }
+/// An exponent in raised digits.
+fn raised(exponent: i32) -> String {
+    let sign = if exponent < 0 { "⁻" } else { "" };
+    sign.to_string() + &superscript(exponent.unsigned_abs() as usize)
 }
 
 /// A number in raised digits.
@@ -183,7 +189,8 @@ mod tests {
         assert_eq!(texts((0.0, 30.0), false, "epoch"), ["0", "10", "20", "30"]);
         assert_eq!(texts((-0.5, 1.2), false, "s"), ["−0.5", "0.0", "0.5", "1.0"]);
         assert_eq!(texts((0.0, 180.0), false, "Ψ, degrees"), ["0", "45", "90", "135", "180"]);
-        assert_eq!(texts((0.0, 5e-7), false, "Δ"), ["0", "10⁻⁷", "2·10⁻⁷", "3·10⁻⁷", "4·10⁻⁷", "5·10⁻⁷"]);
+        assert_eq!(texts((0.0, 5e-7), false, "Δ"), ["0", "1·10⁻⁷", "2·10⁻⁷", "3·10⁻⁷", "4·10⁻⁷", "5·10⁻⁷"]);
+        assert_eq!(texts((-6e-4, 1.1e-3), false, "Δ"), ["−5·10⁻⁴", "0", "5·10⁻⁴", "10·10⁻⁴"]);
         assert_eq!(texts((0.09, 12.0), true, "error, %"), ["0.1", "0.2", "0.5", "1", "2", "5", "10"]);
         assert_eq!(
             texts((1e-7, 1.0), true, "Δ"),

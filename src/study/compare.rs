@@ -69,8 +69,8 @@ fn results(runs: &[Record]) -> Markup {
             table {
                 thead {
                     tr {
-                        th { "Run" } th { "Data" } th .number { "Epochs" } th .number { "Test error, %" } th .number { "Train error, %" }
-                        th .number { "Lowest test error, %" } th .number { "Angle before training" } th .number { "Time" }
+                        th { "Run" } th { "Data" } th .number { "Epochs" } th .number { "Test" } th .number { "Train" }
+                        th .number { "Lowest test" } th .number { "First angle" } th .number { "Time" }
                     }
                 }
                 tbody {
@@ -90,7 +90,10 @@ fn results(runs: &[Record]) -> Markup {
                 }
             }
         }
-        p .dim { "The lowest test error is chosen on the test images, so it flatters. Time is that of training alone." }
+        p .dim {
+            "Errors after the last epoch, in percent; the lowest is chosen on the test images, so it flatters. The angle is "
+            "Ψ(Δtot, −∇BPTT) before training. Time is that of training alone."
+         }
     }
 }
 

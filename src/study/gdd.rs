@@ -65,7 +65,9 @@ pub fn write(config: &Config, theta: &Parameters, trace: &Trace, folder: &Path, 
     files::create_folder(folder)?;
     let text = serde_json::to_string_pretty(&summary(theta, trace)?)? + "\n";
     files::write_atomically(&folder.join("summary.json"), text.as_bytes())?;
-    let rates: Vec<String> = config.learning.learning_rates.iter().map(|eta| format!("{eta:e}")).collect();
+    let rate = |eta: &f64| if *eta == 0.0 { "0".into() } else { format!("{eta:e}") };
+    let mut rates: Vec<String> = config.learning.learning_rates.iter().map(rate).collect();
+    rates.dedup();
     let rule = format!("{} (η = {})", config.learning.rule.title(), rates.join(", "));
     let scale = if config.network.time == TimeChoice::Real { config.network.epsilon } else { 1.0 };
     let mut events = EventFile::create(folder, None)?;

@@ -4,16 +4,29 @@ use super::axis::{Axis, Scale};
 use clap::ValueEnum;
 use maud::{Markup, PreEscaped, html};
 
-/// Colours that are told apart in print and by the colour-blind (mostly Okabe and Ito's).
+/// Colours that are told apart in print and by the colour-blind (mostly Okabe and Ito's). Pages have them too, and lighter
+/// ones for the dark.
 const COLORS: [&str; 8] =
     ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#886040", "#787878"];
 
-/// Solid, dashed, dotted, and both.
-const DASHES: [&str; 4] = ["", "6 4", "1.5 3", "7 3 1.5 3"];
+/// The same as pages name them.
+const PAGE_COLORS: [&str; 8] = [
+    "var(--line-0)",
+    "var(--line-1)",
+    "var(--line-2)",
+    "var(--line-3)",
+    "var(--line-4)",
+    "var(--line-5)",
+    "var(--line-6)",
+    "var(--line-7)",
+];
 
-/// A colour by number, as CSS has it.
+/// Solid, dashed, dotted, and both.
+const DASHES: [&str; 4] = ["", "6 4", "2 2.5", "7 3 2 3"];
+
+/// A colour by number, in a page.
 pub fn css(number: usize) -> &'static str {
-    COLORS[number % COLORS.len()]
+    PAGE_COLORS[number % PAGE_COLORS.len()]
 }
 
 /// How a figure in a file looks.
@@ -33,16 +46,20 @@ struct Measures {
     stroke: f64,
     grid: bool,
     ink: &'static str,
+    colors: [&'static str; 8],
 }
 
 /// In a page, whose text colour is the ink.
-const PAGE: Measures = Measures { size: 1.0, font: 13.0, stroke: 1.8, grid: true, ink: "currentColor" };
+const PAGE: Measures =
+    Measures { size: 1.0, font: 13.0, stroke: 1.8, grid: true, ink: "currentColor", colors: PAGE_COLORS };
 
 impl Style {
     fn measures(self) -> Measures {
         match self {
-            Style::Paper => Measures { size: 0.52, font: 8.0, stroke: 0.9, grid: false, ink: "#000" },
-            Style::Screen => Measures { ink: "#000", ..PAGE },
+            Style::Paper => {
+                Measures { size: 0.52, font: 8.0, stroke: 0.9, grid: false, ink: "#000", colors: COLORS }
+            }
+            Style::Screen => Measures { ink: "#000", colors: COLORS, ..PAGE },
         }
     }
 }
@@ -78,8 +95,8 @@ impl Look {
         Self::line(i, i + i / COLORS.len())
     }
 
-    fn css(self, ink: &'static str) -> &'static str {
-        self.color.map_or(ink, css)
+    fn css(self, measures: &Measures) -> &'static str {
+        self.color.map_or(measures.ink, |color| measures.colors[color % COLORS.len()])
     }
 
     fn dashes(self, width: f64) -> String {
@@ -107,7 +124,7 @@ impl Look {
             text += &format!(
                 "<path d=\"M{x:.1} {y:.1}h{:.1}\" stroke=\"{}\" stroke-width=\"{width:.2}\"{}/>",
                 2.3 * measures.font,
-                self.css(measures.ink),
+                self.css(measures),
                 self.dashes(width)
             );
         }
@@ -116,7 +133,7 @@ impl Look {
 
     fn marker(self, x: f64, y: f64, measures: &Measures) -> String {
         let Some((shape, hollow)) = self.marker else { return String::new() };
-        let (color, radius) = (self.css(measures.ink), 0.35 * measures.font);
+        let (color, radius) = (self.css(measures), 0.35 * measures.font);
         let paint = match hollow {
             true => format!("fill=\"none\" stroke=\"{color}\" stroke-width=\"{}\"", measures.stroke),
             false => format!("fill=\"{color}\""),
@@ -156,7 +173,7 @@ pub struct Series {
     pub name: String,
     /// How it looks.
     pub look: Look,
-    /// Joins points that are no farther apart in x than this.
+    /// Joins points that are no farther apart in x than this; none where it is below 0.
     pub joined: f64,
     /// In order of x. What is not finite is left out.
     pub points: Vec<Point>,
@@ -251,6 +268,7 @@ impl Chart {
         let (width, height) = self.size;
         html! {
             svg viewBox=(format!("0 0 {width} {height}")) role="img" font-size=(PAGE.font)
+                style=(format!("max-width: {:.0}px", 1.3 * width))
                 aria-label=(format!("{} against {}", self.y.label, self.x.label)) {
                 (PreEscaped(self.drawn(self.size, 0.0, &PAGE)))
             }
@@ -300,13 +318,13 @@ impl Chart {
             text += &area.series(line, &self.x, &self.y, measures);
         }
         if let Some((x, y)) = &self.inset {
-            // In the right half, between the points at the foot and those at the top.
-            let at = |share: f64| area.top + share * (area.foot - area.top);
+            // At the upper left, where small angles with large errors would be.
+            let (wide, high) = (area.right - area.left, area.foot - area.top);
             let inner = Area {
-                left: area.left + 0.6 * (area.right - area.left),
-                top: at(0.38),
-                right: area.right - font,
-                foot: at(0.85),
+                left: area.left + 0.12 * wide,
+                top: area.top + 0.06 * high,
+                right: area.left + 0.52 * wide,
+                foot: area.top + 0.5 * high,
             };
             let small = Measures { font: 0.85 * font, ..*measures };
             text += &format!("<g font-size=\"{:.1}\">{}", small.font, inner.axes(x, y, &small));
@@ -367,7 +385,7 @@ impl Area {
     }
 
     fn series(&self, line: &Series, x_axis: &Axis, y_axis: &Axis, measures: &Measures) -> String {
-        let (look, color) = (line.look, line.look.css(measures.ink));
+        let (look, color) = (line.look, line.look.css(measures));
         let inside = |point: &&Point| {
             (x_axis.range.0..=x_axis.range.1).contains(&point.x)
                 && point.y <= y_axis.range.1
@@ -520,7 +538,7 @@ mod tests {
     #[test]
     fn no_two_of_many_lines_look_the_same() {
         let looks: Vec<Look> = (0..32).map(Look::cycle).collect();
-        let drawn = |look: &Look| (look.css(""), look.dashes(1.8));
+        let drawn = |look: &Look| (look.css(&PAGE), look.dashes(1.8));
         for (i, look) in looks.iter().enumerate() {
             assert!(looks[..i].iter().all(|other| drawn(other) != drawn(look)), "{i}");
         }

@@ -205,7 +205,7 @@ fn error_by_psi(results: &Results) -> Chart {
 fn by_angle(what: (&str, &str), x_label: &str, range: (f64, f64), series: Vec<Series>) -> Chart {
     let mut chart = Chart::new(what, x_label, ("test error, %", Scale::Percent), series);
     chart.x.range = range;
-    Chart { size: (640.0, 420.0), ..chart }
+    Chart { size: (520.0, 350.0), ..chart }
 }
 
 /// Fig. 5a: colour is the rule, shape the depth, fill the initialisation. `None` where nothing has been run.
@@ -226,7 +226,7 @@ fn error_by_angle(results: &Results) -> Option<Chart> {
                 None => {
                     let init = if glorot { "Glorot" } else { "fan-in" };
                     let name = format!("{}-{depth}h{}, {init}", rule.title(), of.1);
-                    series.push(Series { name, look, joined: 0.0, points: vec![point] });
+                    series.push(Series { name, look, joined: -1.0, points: vec![point] });
                 }
             }
         }

@@ -133,7 +133,7 @@ pub fn overlaid(results: &Results) -> Result<Vec<Chart>> {
     let chart = |name: &str, lines| {
         let errors = ("test error, %", Scale::Percent);
         let chart = Chart::new((name, "Test error over the epochs"), "epoch", errors, lines);
-        Chart { size: (640.0, 400.0), ..chart }
+        Chart { size: (520.0, 330.0), ..chart }
     };
     let all = chart("", drawn.iter().enumerate().map(line).collect());
     let parts = drawn.chunks(LINES).enumerate().map(|(part, some)| {
