@@ -31,6 +31,38 @@ pub fn rbp(
     Ok(found)
 }
 
+/// ∇θ(tot) = Σ ∇θ(t) at the state `s_star`, until a step adds less than `tolerance` of what there is or there were
+/// `most` steps, and how many there were: what BPTT comes to where T and K are large enough. Keeps no step.
+///
+/// # Errors
+/// Only those of candle.
+pub fn whole(
+    dynamics: &Dynamics,
+    theta: &Parameters,
+    x: &Tensor,
+    target: &Tensor,
+    s_star: &[Tensor],
+    tolerance: f64,
+    most: usize,
+) -> Result<(Parameters, usize)> {
+    let transition = Transition::at(dynamics, theta, x, s_star)?;
+    let mut grad_s: Vec<Tensor> = s_star.iter().map(|s| s.zeros_like()).collect::<Result<_>>()?;
+    grad_s[0] = loss::descent(target, &s_star[0])?.neg()?;
+    let (mut grad_s, mut total) = transition.vjp(&grad_s)?;
+    for steps in 1..most {
+        let (earlier, grad_theta) = transition.vjp(&grad_s)?;
+        total = total.plus(&grad_theta, |_| 1.0)?;
+        grad_s = earlier;
+        // The first steps add nothing to layers that they have not reached.
+        let small =
+            (grad_theta.norms()?.iter().zip(total.norms()?)).all(|(step, all)| step.1 <= tolerance * all.1);
+        if small && steps > theta.depth() {
+            return Ok((total, steps + 1));
+        }
+    }
+    Ok((total, most))
+}
+
 /// F near a state: what its Jacobians are made of.
 struct Transition<'a> {
     dynamics: &'a Dynamics,

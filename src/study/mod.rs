@@ -1,8 +1,11 @@
 //! What is looked at beside training: gradient-descending dynamics, the toy model, figures, speed.
 
+#[cfg(feature = "cli")]
+mod bars;
 pub mod bench;
 #[cfg(feature = "cli")]
 pub mod compare;
+pub mod explain;
 #[cfg(feature = "cli")]
 pub mod figures;
 #[cfg(feature = "cli")]
@@ -15,6 +18,7 @@ pub mod page;
 mod plot;
 #[cfg(feature = "cli")]
 mod record;
+pub mod referee;
 #[cfg(feature = "cli")]
 mod settling;
 pub mod toy;

@@ -124,7 +124,8 @@ impl Plot<'_> {
     }
 }
 
-fn escaped(text: &str) -> String {
+/// Text as part of SVG.
+pub fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('"', "&quot;")
 }
 
