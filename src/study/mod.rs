@@ -15,9 +15,9 @@ pub mod inspect;
 #[cfg(feature = "cli")]
 pub mod page;
 #[cfg(feature = "cli")]
-mod plot;
+pub(crate) mod plot;
 #[cfg(feature = "cli")]
-mod record;
+pub(crate) mod record;
 pub mod referee;
 #[cfg(feature = "cli")]
 mod settling;

@@ -1,0 +1,153 @@
+//! Successive halving: of a few candidates the better half is trained twice as long, until one is left.
+//!
+//! Candidates lie around what the measurements found: steps from a quarter to twice s, β and its half, and the sign of β drawn
+//! or not. What is left after a short time need not be what is best after a long one, so the last rounds are as long as the
+//! budget allows, up to the epochs that are to be trained.
+
+use super::probe::{Candidate, Probed};
+use super::{Tuner, rates};
+use crate::telemetry::progress::say;
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+use std::cmp::Ordering;
+
+/// Factors of s that are tried, in the order in which they are left out where the budget is small.
+const STEPS: [f64; 4] = [0.5, 1.0, 0.25, 2.0];
+/// Factors of β.
+const BETAS: [f64; 2] = [1.0, 0.5];
+/// Whether the sign of β is drawn.
+const SIGNS: [bool; 2] = [true, false];
+
+/// How many candidates, and how long each round is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Rounds {
+    /// Candidates of the first round, a power of two.
+    pub candidates: usize,
+    /// Epochs after each round; every round has half the candidates of the one before.
+    pub epochs: Vec<usize>,
+}
+
+impl Rounds {
+    /// The rounds that so many epochs in all are enough for, the last of no more than `most`. Rather fewer candidates
+    /// than rounds of less than an epoch, but four at least.
+    pub fn within(epochs: f64, most: usize) -> Self {
+        let rounds = |candidates: usize| candidates.ilog2() as usize;
+        // n·e in the first round, n/2ⁱ·(2ⁱ − 2ⁱ⁻¹)e = n·e/2 in each other.
+        let cost = |candidates: usize| candidates as f64 * (1.0 + 0.5 * (rounds(candidates) - 1) as f64);
+        let candidates = [16, 8].into_iter().find(|&n| epochs >= cost(n)).unwrap_or(4);
+        let first = (epochs / cost(candidates)).floor().max(1.0) as usize;
+        let longest = (0..rounds(candidates)).map(|round| (first << round).min(most).max(1)).collect();
+        Self { candidates, epochs: longest }
+    }
+}
+
+impl Tuner<'_> {
+    /// The candidates, the likeliest first.
+    fn candidates(&self, step: f64, forward_norms: &[f64], count: usize) -> Vec<Candidate> {
+        let mut all = Vec::new();
+        // So that four are two steps with and without a drawn sign, and eight four steps.
+        for beta in BETAS {
+            for steps in STEPS.chunks(2) {
+                for random_beta in SIGNS {
+                    for factor in steps {
+                        let mut config = self.config.clone();
+                        config.learning.beta = rates::tidy(beta * config.learning.beta);
+                        config.learning.random_beta = random_beta;
+                        config.learning.learning_rates = rates::rates(factor * step, forward_norms);
+                        all.push(Candidate { name: format!("c{:02}", all.len() + 1), config });
+                    }
+                }
+            }
+        }
+        all.truncate(count);
+        all
+    }
+
+    /// The best candidate, and what it showed; the best so far where the clock has cut the rounds short.
+    ///
+    /// # Errors
+    /// Those of the probes, and where all candidates are lost.
+    pub fn halve(
+        &mut self,
+        rounds: &Rounds,
+        step: f64,
+        forward_norms: &[f64],
+    ) -> Result<(Candidate, Probed)> {
+        let mut left: Vec<(Candidate, Option<Probed>)> =
+            self.candidates(step, forward_norms, rounds.candidates).into_iter().map(|c| (c, None)).collect();
+        for (round, &epochs) in rounds.epochs.iter().enumerate() {
+            let mut shown = Vec::new();
+            for (candidate, _) in &left {
+                if !self.may(candidate, epochs)? {
+                    break;
+                }
+                let now = self.probe(candidate, epochs)?;
+                say(&format!("{}  {}", describe(candidate, &now), self.time_left()));
+                shown.push(now);
+            }
+            // A round that the clock has cut short decides nothing, unless there is none before it.
+            if shown.len() < left.len() && round > 0 {
+                break;
+            }
+            for ((_, probed), now) in left.iter_mut().zip(shown) {
+                *probed = Some(now);
+            }
+            left.sort_by(|a, b| by_error(&a.1, &b.1));
+            left.truncate(if round + 1 == rounds.epochs.len() { 1 } else { left.len().div_ceil(2) });
+        }
+        match left.into_iter().next() {
+            Some((candidate, Some(probed))) if probed.error().is_finite() => Ok((candidate, probed)),
+            _ => anyhow::bail!(
+                "every probe has diverged or collapsed, or the budget was over before the first was done: {} has what was \
+                 tried. A larger --budget, or --set learning.damping=0.5, may help",
+                self.folder.join(super::log::FILE).display()
+            ),
+        }
+    }
+}
+
+/// The lower error first, and last what has not been trained at all.
+fn by_error(a: &Option<Probed>, b: &Option<Probed>) -> Ordering {
+    let error = |probed: &Option<Probed>| probed.as_ref().map_or(f64::INFINITY, Probed::error);
+    error(a).total_cmp(&error(b))
+}
+
+/// A probe in a line.
+pub fn describe(candidate: &Candidate, probed: &Probed) -> String {
+    let learning = &candidate.config.learning;
+    let rates: Vec<String> = learning.learning_rates.iter().map(f64::to_string).collect();
+    format!(
+        "probe {:<6} T {} K {} β {}{} η {}  epoch {:>3}  train error {:6.2} %  validation error {:6.2} %{}",
+        candidate.name,
+        learning.T,
+        learning.K,
+        if learning.random_beta { "±" } else { "" },
+        learning.beta,
+        rates.join(", "),
+        probed.train.len(),
+        probed.train.last().copied().unwrap_or(f64::NAN),
+        probed.validation.last().copied().unwrap_or(f64::NAN),
+        if probed.lost { "  lost" } else { "" }
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rounds_cost_no_more_than_there_is_and_double() {
+        for epochs in [12.0, 20.0, 47.0, 160.0, 1000.0] {
+            let rounds = Rounds::within(epochs, 1000);
+            let (mut cost, mut before) = (0, 0);
+            for (i, &until) in rounds.epochs.iter().enumerate() {
+                cost += (rounds.candidates >> i) * (until - before);
+                before = until;
+            }
+            assert!(cost as f64 <= epochs, "{epochs}: {rounds:?} costs {cost}");
+            assert!(rounds.epochs.windows(2).all(|pair| pair[1] == 2 * pair[0]), "{rounds:?}");
+        }
+        assert_eq!(Rounds::within(1000.0, 30).epochs, [25, 30, 30, 30]);
+        assert_eq!(Rounds::within(1.0, 30), Rounds { candidates: 4, epochs: vec![1, 2] });
+    }
+}
