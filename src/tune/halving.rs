@@ -35,7 +35,9 @@ impl Rounds {
         // n·e in the first round, n/2ⁱ·(2ⁱ − 2ⁱ⁻¹)e = n·e/2 in each other.
         let cost = |candidates: usize| candidates as f64 * (1.0 + 0.5 * (rounds(candidates) - 1) as f64);
         let candidates = [16, 8].into_iter().find(|&n| epochs >= cost(n)).unwrap_or(4);
-        let first = (epochs / cost(candidates)).floor().max(1.0) as usize;
+        // No longer than it must be for the last to be as long as it may.
+        let enough = most.div_ceil(1 << (rounds(candidates) - 1));
+        let first = ((epochs / cost(candidates)) as usize).clamp(1, enough.max(1));
         let longest = (0..rounds(candidates)).map(|round| (first << round).min(most).max(1)).collect();
         Self { candidates, epochs: longest }
     }
@@ -147,7 +149,7 @@ mod tests {
             assert!(cost as f64 <= epochs, "{epochs}: {rounds:?} costs {cost}");
             assert!(rounds.epochs.windows(2).all(|pair| pair[1] == 2 * pair[0]), "{rounds:?}");
         }
-        assert_eq!(Rounds::within(1000.0, 30).epochs, [25, 30, 30, 30]);
+        assert_eq!(Rounds::within(1000.0, 30).epochs, [4, 8, 16, 30]);
         assert_eq!(Rounds::within(1.0, 30), Rounds { candidates: 4, epochs: vec![1, 2] });
     }
 }
