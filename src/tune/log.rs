@@ -55,8 +55,9 @@ impl Log {
                 }
             }
         }
-        let seconds = |line: &Map<String, Value>| line.get("seconds").and_then(Value::as_f64).unwrap_or(0.0);
-        log.spent = Duration::from_secs_f64(log.lines.iter().map(seconds).sum::<f64>().clamp(0.0, 1e9));
+        let seconds = |line: &Map<String, Value>| line.get("seconds")?.as_f64();
+        log.spent =
+            Duration::from_secs_f64(log.lines.iter().filter_map(seconds).sum::<f64>().clamp(0.0, 1e9));
         Ok(log)
     }
 
@@ -65,9 +66,18 @@ impl Log {
         self.spent + self.since.elapsed()
     }
 
+    fn line(&self, step: &str) -> Option<&Map<String, Value>> {
+        self.lines.iter().find(|line| line.get("step").and_then(Value::as_str) == Some(step))
+    }
+
     /// What the step of this name gave, if it has been done.
     pub fn find(&self, step: &str) -> Option<&Value> {
-        self.lines.iter().find(|line| line.get("step") == Some(&json!(step)))?.get("result")
+        self.line(step)?.get("result")
+    }
+
+    /// How many seconds the step of this name took, in the process that ended it; 0 where it has not been done.
+    pub fn seconds(&self, step: &str) -> f64 {
+        self.line(step).and_then(|line| line.get("seconds")?.as_f64()).unwrap_or(0.0)
     }
 
     /// The names of all steps that begin so, with what they gave.

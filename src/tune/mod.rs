@@ -52,8 +52,9 @@ use std::time::Duration;
 const FIRST_BETA: f64 = 0.1;
 /// K before there is one, in steps a layer.
 const FIRST_K: usize = 10;
-/// The parts of the arithmetic for the first probe, and for the rounds; the rest lowers T and K.
-const FIRST_PROBE: f64 = 0.05;
+/// Training images of the first probe, which is one epoch long.
+const PILOT_IMAGES: usize = 20_000;
+/// The part of the arithmetic for the rounds; the rest lowers T and K.
 const ROUNDS: f64 = 0.6;
 /// How many probes lower T and K, about.
 const TRIMS: f64 = 6.0;
@@ -182,7 +183,7 @@ impl<'a> Tuner<'a> {
         config.learning.random_beta = true;
         config.learning.K = FIRST_K * (base.network.dims.depth() + 1);
         let device = request.resources.device(base.training.device)?;
-        let plan = Plan { speed: 0.0, work: 0.0 };
+        let plan = Plan { speed: f64::NAN, work: f64::NAN };
         let mut tuner = Self {
             request,
             folder,
@@ -234,16 +235,15 @@ impl<'a> Tuner<'a> {
         self.say_settings("on untrained weights");
 
         // A first probe, and T and K once more: trained networks settle otherwise.
-        self.plan = self.measure_speed(&theta)?;
-        let pilot_images = self.affordable_images(FIRST_PROBE * self.plan.work)?;
-        self.probe_on(pilot_images)?;
+        let whole = self.request_images()?;
+        self.probe_on(whole.min(PILOT_IMAGES))?;
         let (pilot, step) = self.pilot(steps.step, &arrival.forward_norms)?;
+        self.plan = self.measure_speed(&pilot, &theta)?;
         let theta = self.trained(&pilot)?;
         self.raise_steps("pilot", &theta)?;
         self.say_settings("after the first probe");
 
         // Candidates, in rounds.
-        let whole = base.training.limit_train.unwrap_or(usize::MAX).min(self.request_images()?);
         let rounds_work = ROUNDS * (self.plan.work - self.spent);
         self.probe_on(whole)?;
         let epochs = rounds_work / self.work_of(&self.config.clone(), 1)?;
@@ -384,22 +384,16 @@ impl<'a> Tuner<'a> {
         Ok(self.request.resources.dataset(&self.request.config.training)?.train.len())
     }
 
-    /// Of how many images an epoch can be that costs no more than `work`.
-    fn affordable_images(&mut self, work: f64) -> Result<usize> {
-        let most = self.dataset.train.len() + self.dataset.validation.len();
-        let part = work / self.work_of(&self.config.clone(), 1)?;
-        Ok(((part * most as f64) as usize).max(FEWEST_IMAGES).min(most))
-    }
-
-    fn measure_speed(&mut self, theta: &Parameters) -> Result<Plan> {
+    /// How fast minibatches are, or the first probe where that was slower, what a run does beside them included.
+    fn measure_speed(&mut self, pilot: &Candidate, theta: &Parameters) -> Result<Plan> {
+        let work = self.work_of(&pilot.config, 1)?;
         let Self { log, config, dataset, device, request, .. } = self;
-        let elapsed = log.elapsed();
+        let (elapsed, took) = (log.elapsed(), log.seconds(&format!("probe/{}/1", pilot.name)));
         log.step("plan", || {
-            say("how fast probes are");
             let kind = config.training.engine;
             let mut engine = engine::build(kind, config.model(), config.protocol(), theta.clone(), device)?;
             let timing = bench::time(config, engine.as_mut(), &dataset.train, TIMED)?;
-            let speed = timing.multiply_adds / (timing.whole * TIMED as f64);
+            let speed = (timing.multiply_adds / (timing.whole * TIMED as f64)).min(work / took);
             Ok(Plan { speed, work: request.budget.work(elapsed, speed) })
         })
     }
@@ -450,12 +444,12 @@ impl<'a> Tuner<'a> {
         Ok(!late)
     }
 
-    /// How much time is left, in words.
+    /// How much time is left, in words; nothing where that is not known yet.
     fn time_left(&self) -> String {
-        let seconds = (self.plan.work - self.spent).max(0.0) / self.plan.speed;
-        let planned = Duration::from_secs_f64(seconds.clamp(0.0, 1e9));
-        let left = self.request.budget.left(self.log.elapsed()).map_or(planned, |left| left.min(planned));
-        format!("at most {} left", hours(left))
+        let planned = (self.plan.work - self.spent).max(0.0) / self.plan.speed;
+        let planned = planned.is_finite().then(|| Duration::from_secs_f64(planned.min(1e9)));
+        let left = [planned, self.request.budget.left(self.log.elapsed())].into_iter().flatten().min();
+        left.map_or(String::new(), |left| format!("at most {} left", hours(left)))
     }
 
     fn say_settings(&self, when: &str) {

@@ -91,11 +91,11 @@ pub fn measure(config: &Config, sample: &Sample, forward_norms: &[f64], stop: &S
             }
         };
         steps.tried.push(AtStep { step, shows: Some(shows).filter(|shows| shows.is_finite()) });
-        let too_far = match continual {
-            true => !(shows <= still + FAR * LOSS),
-            false => !(shows > GAIN / FAR),
+        let within = match continual {
+            true => shows <= still + FAR * LOSS,
+            false => shows > GAIN / FAR,
         };
-        if too_far {
+        if !within {
             break;
         }
     }
