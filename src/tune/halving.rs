@@ -1,8 +1,9 @@
 //! Successive halving: of a few candidates the better half is trained twice as long, until one is left.
 //!
-//! Candidates lie around what the measurements found: steps from a quarter to twice s, β and its half, and the sign of β drawn
-//! or not. What is left after a short time need not be what is best after a long one, so the last rounds are as long as the
-//! budget allows, up to the epochs that are to be trained.
+//! Candidates lie around what the measurements found: steps from half of s to four times s, β and its half, and the sign of
+//! β drawn or not. What leads after a short time need not be what is best after a long one: the last rounds are as long as
+//! the budget allows, up to the epochs that are to be trained, and of both signs the better half goes on, so that they meet
+//! in the last round only.
 
 use super::probe::{Candidate, Probed};
 use super::{Tuner, rates};
@@ -12,11 +13,16 @@ use serde::{Deserialize, Serialize};
 use std::cmp::Ordering;
 
 /// Factors of s that are tried, in the order in which they are left out where the budget is small.
-const STEPS: [f64; 4] = [0.5, 1.0, 0.25, 2.0];
+const STEPS: [f64; 4] = [1.0, 2.0, 0.5, 4.0];
 /// Factors of β.
 const BETAS: [f64; 2] = [1.0, 0.5];
 /// Whether the sign of β is drawn.
 const SIGNS: [bool; 2] = [true, false];
+/// A share of images that have not settled, percent, from which a run says that it no longer settles.
+const UNSETTLED: f64 = 1.0;
+/// A fixed sign must be better by so many standard deviations of the count: its bias is linear in β, and what this does to
+/// long runs (docs/reproduction, C-EP-1h with β > 0) a short one does not show.
+pub const CERTAIN: f64 = 2.0;
 
 /// How many candidates, and how long each round is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -75,7 +81,7 @@ impl Tuner<'_> {
         step: f64,
         forward_norms: &[f64],
     ) -> Result<(Candidate, Probed)> {
-        let mut left: Vec<(Candidate, Option<Probed>)> =
+        let mut left: Vec<Tried> =
             self.candidates(step, forward_norms, rounds.candidates).into_iter().map(|c| (c, None)).collect();
         for (round, &epochs) in rounds.epochs.iter().enumerate() {
             let mut shown = Vec::new();
@@ -94,8 +100,16 @@ impl Tuner<'_> {
             for ((_, probed), now) in left.iter_mut().zip(shown) {
                 *probed = Some(now);
             }
-            left.sort_by(|a, b| by_error(&a.1, &b.1));
-            left.truncate(if round + 1 == rounds.epochs.len() { 1 } else { left.len().div_ceil(2) });
+            left = better_half(left);
+        }
+        let images = self.dataset.validation.len();
+        left.sort_by(|a, b| by_error(&a.1, &b.1));
+        if let [first, second, ..] = &left[..]
+            && second.0.config.learning.random_beta
+            && !first.0.config.learning.random_beta
+            && error(&second.1) <= error(&first.1) + CERTAIN * counted(error(&first.1), images)
+        {
+            left.swap(0, 1);
         }
         match left.into_iter().next() {
             Some((candidate, Some(probed))) if probed.error().is_finite() => Ok((candidate, probed)),
@@ -108,10 +122,39 @@ impl Tuner<'_> {
     }
 }
 
-/// The lower error first, and last what has not been trained at all.
+/// A candidate, and what it has shown, if anything.
+type Tried = (Candidate, Option<Probed>);
+
+/// The better half of those whose sign of β is drawn and of those where it is not, but one of each at least.
+fn better_half(left: Vec<Tried>) -> Vec<Tried> {
+    let (drawn, fixed): (Vec<Tried>, Vec<Tried>) =
+        left.into_iter().partition(|(candidate, _)| candidate.config.learning.random_beta);
+    let mut better = Vec::new();
+    for mut half in [drawn, fixed] {
+        half.sort_by(|a, b| by_error(&a.1, &b.1));
+        half.truncate(half.len().div_ceil(2));
+        better.extend(half);
+    }
+    better
+}
+
+/// The error of what has been trained; beyond all others where it has not.
+fn error(probed: &Option<Probed>) -> f64 {
+    probed.as_ref().map_or(f64::INFINITY, Probed::error)
+}
+
+/// The lower error first; behind them those whose first phase no longer settles, which is how a collapse begins
+/// (docs/collapse.md), and last those that are lost.
 fn by_error(a: &Option<Probed>, b: &Option<Probed>) -> Ordering {
-    let error = |probed: &Option<Probed>| probed.as_ref().map_or(f64::INFINITY, Probed::error);
-    error(a).total_cmp(&error(b))
+    let lost = |probed: &Option<Probed>| error(probed).is_infinite();
+    let unsettled = |probed: &Option<Probed>| probed.as_ref().is_some_and(|p| p.unsettled_percent > UNSETTLED);
+    (lost(a).cmp(&lost(b))).then(unsettled(a).cmp(&unsettled(b))).then(error(a).total_cmp(&error(b)))
+}
+
+/// One standard deviation of an error that was counted on so many images; both in percent.
+pub fn counted(error: f64, images: usize) -> f64 {
+    let share = error / 100.0;
+    100.0 * (share * (1.0 - share) / images.max(1) as f64).max(0.0).sqrt()
 }
 
 /// A probe in a line.
@@ -151,5 +194,37 @@ mod tests {
         }
         assert_eq!(Rounds::within(1000.0, 30).epochs, [4, 8, 16, 30]);
         assert_eq!(Rounds::within(1.0, 30), Rounds { candidates: 4, epochs: vec![1, 2] });
+    }
+
+    #[test]
+    fn what_no_longer_settles_comes_last_but_for_what_is_lost() {
+        let probed = |error: f64, unsettled_percent: f64, lost: bool| {
+            Some(Probed {
+                first_steps: 1,
+                second_steps: 1,
+                beta: 0.1,
+                random_beta: false,
+                learning_rates: vec![],
+                train: vec![error],
+                validation: vec![error],
+                unsettled_percent,
+                lost,
+            })
+        };
+        let mut all = [
+            None,
+            probed(1.0, 15.0, false),
+            probed(3.0, 0.1, false),
+            probed(2.0, 0.0, false),
+            probed(0.5, 0.0, true),
+        ];
+        all.sort_by(by_error);
+        let errors: Vec<f64> = all.iter().map(error).collect();
+        assert_eq!(errors, [2.0, 3.0, 1.0, f64::INFINITY, f64::INFINITY]);
+    }
+
+    #[test]
+    fn a_count_of_n_has_the_deviation_of_a_binomial() {
+        assert!((counted(10.0, 900) - 1.0).abs() < 1e-12);
     }
 }

@@ -54,8 +54,9 @@ const FIRST_BETA: f64 = 0.1;
 const FIRST_K: usize = 10;
 /// Training images of the first probe, which is one epoch long.
 const PILOT_IMAGES: usize = 20_000;
-/// The part of the arithmetic for the rounds; the rest lowers T and K.
-const ROUNDS: f64 = 0.6;
+/// The parts of the arithmetic for a second, longer probe and for the rounds; the rest lowers T and K.
+const LONGER: f64 = 0.1;
+const ROUNDS: f64 = 0.65;
 /// How many probes lower T and K, about.
 const TRIMS: f64 = 6.0;
 /// One of so many training images is held out, and at most so many.
@@ -234,18 +235,21 @@ impl<'a> Tuner<'a> {
         let steps = self.rates(&theta, &arrival.forward_norms)?;
         self.say_settings("on untrained weights");
 
-        // A first probe, and T and K once more: trained networks settle otherwise.
+        // Two probes, and T and K once more after each: trained networks settle otherwise.
         let whole = self.request_images()?;
         self.probe_on(whole.min(PILOT_IMAGES))?;
         let (pilot, step) = self.pilot(steps.step, &arrival.forward_norms)?;
         self.plan = self.measure_speed(&pilot, &theta)?;
         let theta = self.trained(&pilot)?;
         self.raise_steps("pilot", &theta)?;
-        self.say_settings("after the first probe");
+        self.probe_on(whole)?;
+        let longer = self.longer_pilot(pilot)?;
+        let theta = self.trained(&longer)?;
+        self.raise_steps("longer", &theta)?;
+        self.say_settings("after two probes");
 
         // Candidates, in rounds.
         let rounds_work = ROUNDS * (self.plan.work - self.spent);
-        self.probe_on(whole)?;
         let epochs = rounds_work / self.work_of(&self.config.clone(), 1)?;
         if epochs < EPOCHS {
             let fewer = (whole as f64 * epochs / EPOCHS) as usize;
@@ -358,6 +362,22 @@ impl<'a> Tuner<'a> {
              help (--set learning.damping=0.5)",
             rates::rates(2.0 * step, forward_norms)
         )
+    }
+
+    /// The same settings for as many epochs as its part of the arithmetic is enough for, a quarter of all at most; the
+    /// pilot itself where that is none, or where that one is lost.
+    fn longer_pilot(&mut self, pilot: Candidate) -> Result<Candidate> {
+        let mut config = self.config.clone();
+        config.learning.learning_rates = pilot.config.learning.learning_rates.clone();
+        let affordable = (LONGER * self.plan.work / self.work_of(&config, 1)?) as usize;
+        let epochs = affordable.min(self.request.config.training.epochs / 4);
+        let longer = Candidate { name: "longer".into(), config };
+        if epochs == 0 || !self.may(&longer, epochs)? {
+            return Ok(pilot);
+        }
+        let probed = self.probe(&longer, epochs)?;
+        say(&format!("{}  {}", halving::describe(&longer, &probed), self.time_left()));
+        Ok(if probed.lost { pilot } else { longer })
     }
 
     /// The weights that a probe ended with.

@@ -55,9 +55,10 @@ fn reason(tuner: &Tuner, key: &str) -> Option<String> {
     let steps = |network: &str| settled(network).map_or("more".into(), |steps| steps.to_string());
     Some(match key {
         "T" => format!(
-            "99.9 % of images settle to β/100 in {} steps untrained, {} after the first probe, {} at the end",
+            "99.9 % of images settle to β/100 in {} steps untrained, {} after a probe, {} after the longest; lowered while \
+             the train error held",
             steps("untrained"),
-            steps("pilot"),
+            steps(if settled("longer").is_some() { "longer" } else { "pilot" }),
             steps("winner")
         ),
         "K" => "95 % of the gradient of the input weights arrive; lowered while the train error held".into(),

@@ -71,8 +71,12 @@ fn solid(name: impl Into<String>, color: usize, points: Vec<(f64, f64)>) -> Line
 }
 
 /// The networks that were looked at, and what they are called.
-const NETWORKS: [(&str, &str); 3] =
-    [("untrained", "untrained"), ("pilot", "after the first probe"), ("winner", "after the longest probe")];
+const NETWORKS: [(&str, &str); 4] = [
+    ("untrained", "untrained"),
+    ("pilot", "after the first probe"),
+    ("longer", "after a longer one"),
+    ("winner", "after the longest"),
+];
 
 fn first_phase(tuner: &Tuner) -> Markup {
     let plot = Plot { x_label: "step t", y_label: "largest change of a state", log: true, mark: None };
@@ -80,7 +84,7 @@ fn first_phase(tuner: &Tuner) -> Markup {
     for (i, (network, title)) in NETWORKS.into_iter().enumerate() {
         let Some(settling) = result::<Settling>(tuner, &format!("settling/{network}")) else { continue };
         lines.push(solid(format!("{title}, 99.9 % of images"), i, numbered(settling.residuals, 1)));
-        lines.push(solid(format!("{title}, 99 %"), i + 3, numbered(settling.most, 1)));
+        lines.push(solid(format!("{title}, 99 %"), i + NETWORKS.len(), numbered(settling.most, 1)));
         lines.push(Line { dashed: true, ..solid(format!("{title}, half"), i, numbered(settling.median, 1)) });
     }
     html! {

@@ -1,7 +1,8 @@
 //! T and K lowered while the train error of a probe holds, as F.1 ends.
 
+use super::Tuner;
+use super::halving::{CERTAIN, counted, describe};
 use super::probe::{Candidate, Probed};
-use super::{Tuner, halving::describe};
 use crate::telemetry::progress::say;
 use anyhow::Result;
 
@@ -10,8 +11,6 @@ const SHORTER: f64 = 0.75;
 /// The train error holds where it rises by no more than this part of itself, or than the images it is counted on make
 /// certain.
 const HOLDS: f64 = 0.05;
-/// How many standard deviations of a count make it certain.
-const CERTAIN: f64 = 2.0;
 
 /// Which of the two is lowered.
 #[derive(Clone, Copy)]
@@ -45,9 +44,7 @@ impl Tuner<'_> {
                 self.probe(&best, epochs)?.train_error(epochs)
             }
         };
-        let images = self.images as f64;
-        let spread = 100.0 * (reference / 100.0 * (1.0 - reference / 100.0) / images).max(0.0).sqrt();
-        let allowed = reference + (HOLDS * reference).max(CERTAIN * spread);
+        let allowed = reference + (HOLDS * reference).max(CERTAIN * counted(reference, self.images));
         let mut number = 0;
         for phase in [Phase::First, Phase::Second] {
             let least = match phase {
