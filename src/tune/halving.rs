@@ -147,7 +147,8 @@ fn error(probed: &Option<Probed>) -> f64 {
 /// (docs/collapse.md), and last those that are lost.
 fn by_error(a: &Option<Probed>, b: &Option<Probed>) -> Ordering {
     let lost = |probed: &Option<Probed>| error(probed).is_infinite();
-    let unsettled = |probed: &Option<Probed>| probed.as_ref().is_some_and(|p| p.unsettled_percent > UNSETTLED);
+    let unsettled =
+        |probed: &Option<Probed>| probed.as_ref().is_some_and(|p| p.unsettled_percent > UNSETTLED);
     (lost(a).cmp(&lost(b))).then(unsettled(a).cmp(&unsettled(b))).then(error(a).total_cmp(&error(b)))
 }
 
