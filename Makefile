@@ -12,6 +12,8 @@ RESUME ?=
 CHECKPOINT ?=
 ARGS ?=
 
+BUDGET ?=
+
 FIG ?=
 OUT ?=
 
@@ -40,14 +42,14 @@ CHOICES = $(if $(PSI),--psi $(PSI)) $(if $(EPOCHS),--epochs $(EPOCHS)) $(if $(SE
 FOLDER = $(if $(DATA_DIR),--data-dir $(DATA_DIR))
 
 # A variable that a target does not know does nothing, which is worth a word.
-KNOWN = ALGO DEPTH PSI EPOCHS SEED DATA DATA_DIR DEVICE RESUME CHECKPOINT ARGS FIG OUT SWEEP WORKERS INPUTS KILLS CHECKS \
+KNOWN = ALGO DEPTH PSI EPOCHS SEED DATA DATA_DIR DEVICE RESUME CHECKPOINT ARGS BUDGET FIG OUT SWEEP WORKERS INPUTS KILLS CHECKS \
         CARGO PREFIX MAKEFLAGS MAKEOVERRIDES MAKE SHELL
 GIVEN = $(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),$(name)))
 $(foreach variable,$(filter-out $(KNOWN) -%,$(GIVEN)),\
-  $(warning $(variable)=$($(variable)) means nothing here; there are ALGO DEPTH PSI EPOCHS SEED DATA DATA_DIR DEVICE RESUME CHECKPOINT ARGS FIG OUT SWEEP WORKERS))
+  $(warning $(variable)=$($(variable)) means nothing here; there are ALGO DEPTH PSI EPOCHS SEED DATA DATA_DIR DEVICE RESUME CHECKPOINT ARGS BUDGET FIG OUT SWEEP WORKERS))
 
 .DEFAULT_GOAL := help
-.PHONY: help install train eval inspect config gdd reproduce check test mutants torture lint features msrv docs deny bench tensorboard
+.PHONY: help install train eval inspect tune config gdd reproduce check test mutants torture lint features msrv docs deny bench tensorboard
 
 help: ## Show this help
 	@echo 'make TARGET [VARIABLE=VALUE …]'
@@ -75,6 +77,9 @@ eval: ## Test a checkpoint: CHECKPOINT DATA_DIR DEVICE ARGS
 
 inspect: ## Make a page about a run: CHECKPOINT DATA_DIR ARGS
 	$(EQPROP) inspect $(CHECKPOINT) $(FOLDER) $(ARGS)
+
+tune: ## Search for T, K, β and learning rates: ALGO DEPTH PSI SEED DATA DATA_DIR DEVICE BUDGET OUT ARGS
+	$(EQPROP) tune --algo $(ALGO) --depth $(DEPTH) $(CHOICES) $(FOLDER) $(if $(BUDGET),--budget $(BUDGET)) $(if $(OUT),--out $(OUT)) $(ARGS)
 
 config: ## Print the resolved configuration: ALGO DEPTH PSI EPOCHS SEED DATA DEVICE ARGS
 	$(EQPROP) config --algo $(ALGO) --depth $(DEPTH) $(CHOICES) $(ARGS)

@@ -72,7 +72,7 @@
 //! | [`telemetry`] | what a run says: metrics, and with `cli` TensorBoard and progress bars |
 //! | [`run`] | a run prepared, trained, saved, interrupted and gone on with |
 //! | [`study`] | what is looked at beside training: the toy model, speed, and with `cli` figures |
-//! | `sweep`, `report`, `cli` | many runs, what they measured beside the paper, the command line (feature `cli`) |
+//! | `tune`, `sweep`, `report`, `cli` | the search for hyperparameters, many runs, what they measured beside the paper, the command line (feature `cli`) |
 //!
 //! # Features
 //!
@@ -106,3 +106,5 @@ pub mod study;
 #[cfg(feature = "cli")]
 pub mod sweep;
 pub mod telemetry;
+#[cfg(feature = "cli")]
+pub mod tune;

@@ -7,6 +7,7 @@ mod report;
 mod speed;
 mod study;
 mod sweep;
+mod tune;
 
 use crate::base::near::did_you_mean;
 use crate::base::output::{self, Usage, usage};
@@ -55,6 +56,8 @@ enum Command {
     Report(report::ReportArgs),
     /// Measure speed: milliseconds a minibatch by phase, and how near this machine's peak that is.
     Bench(speed::BenchArgs),
+    /// Search for T, K, β and learning rates as the paper did: a configuration, and a page that shows how.
+    Tune(tune::TuneArgs),
     /// Measure the angle between the rule's updates and the gradients of BPTT.
     Angle(study::AngleArgs),
     /// Compare the ways to equilibrium: residual against arithmetic, synchronous or alternating, plain or accelerated.
@@ -255,6 +258,7 @@ impl Cli {
     pub fn default_log(&self) -> &'static str {
         match self.command {
             Command::Sweep(_) => "warn,hf_hub=off,eqprop::cli=info,eqprop::sweep=info",
+            Command::Tune(_) => "error,hf_hub=off,eqprop::data=warn,eqprop::cli=info",
             _ => "warn,hf_hub=off,eqprop=info",
         }
     }
@@ -271,6 +275,7 @@ impl Cli {
             Command::Sweep(args) => sweep::sweep(args),
             Command::Report(args) => report::report(args),
             Command::Bench(args) => speed::bench(args),
+            Command::Tune(args) => tune::tune(args),
             Command::Angle(args) => study::angle(args),
             Command::Settle(args) => study::settle(args),
             Command::Gdd(args) => study::gdd(args),

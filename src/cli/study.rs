@@ -3,19 +3,23 @@
 use super::{ConfigArgs, count, data_folder, finite};
 use crate::base::files;
 use crate::base::output::{self, usage};
+use crate::base::time::duration;
 use crate::config::{Config, Resolved, TimeChoice};
 use crate::data;
 use crate::data::Batch;
 use crate::engine::plain;
 use crate::model::Parameters;
 use crate::run::{angles, initial_parameters, open_device, with_threads};
+use crate::study::explain::{self, Explanation};
 use crate::study::plot::Style;
 use crate::study::toy::Toy;
 use crate::study::{equilibrium, gdd, saved};
+use crate::telemetry::progress::say;
 use anyhow::{Result, bail};
 use clap::Args;
 use clap::builder::RangedU64ValueParser;
 use std::path::PathBuf;
+use std::time::Instant;
 use toml::Value;
 use tracing::info;
 
@@ -31,6 +35,12 @@ pub struct AngleArgs {
     /// Print the result as JSON.
     #[arg(long)]
     json: bool,
+    /// Say what the angle is made of: finite β, finite K, unsettled T, continual η, σ′, untied weights.
+    #[arg(long)]
+    explain: bool,
+    /// A page with the charts of that.
+    #[arg(long, value_name = "FILE", requires = "explain")]
+    out: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -173,6 +183,9 @@ pub fn settle(args: SettleArgs) -> Result<u8> {
 
 pub fn angle(args: AngleArgs) -> Result<u8> {
     let resolved = Resolved::new(&args.config.choices()?)?.told();
+    if args.explain {
+        return explain(&args, resolved);
+    }
     with_threads(args.network.threads, || {
         let (config, dataset, theta) = args.network.load(resolved)?;
         let Some(summary) = angles::measure(&config, &theta, &dataset.train, args.batches, 0, &|| false)?
@@ -218,6 +231,30 @@ pub fn angle(args: AngleArgs) -> Result<u8> {
             text += &format!("Ψ(forward.{n}, feedback.{n}ᵀ) = {psi:.2} °\n");
         }
         output::result(&text)
+    })?;
+    Ok(0)
+}
+
+fn explain(args: &AngleArgs, resolved: Resolved) -> Result<u8> {
+    let rule = resolved.config.learning.rule;
+    if !rule.hebbian() {
+        bail!("rule = \"{}\" has no Hebbian updates, so there is no angle to explain", rule.name());
+    }
+    with_threads(args.network.threads, || {
+        let (config, dataset, theta) = args.network.load(resolved)?;
+        let started = Instant::now();
+        let explanation = Explanation::of(&config, &theta, &dataset.train, args.batches, |done| {
+            let left = started.elapsed() * (args.batches - done) as u32 / done as u32;
+            say(&format!("minibatch {done}/{}  {} left", args.batches, duration(left.as_secs_f64())));
+        })?;
+        if let Some(out) = &args.out {
+            files::write_atomically(out, explain::page(&explanation, &config, &dataset.name)?.as_bytes())?;
+            info!("the page is {}", out.display());
+        }
+        output::result(&match args.json {
+            true => format!("{}\n", explanation.json(&dataset.name)),
+            false => explanation.table(&dataset.name),
+        })
     })?;
     Ok(0)
 }

@@ -19,16 +19,63 @@ pub fn rbp(
     s_star: &[Tensor],
     steps: usize,
 ) -> Result<Gradients> {
+    let mut found = Gradients { states: Vec::new(), parameters: Vec::new() };
+    each(dynamics, theta, x, target, s_star, |grad_s, grad_theta| {
+        found.states.push(grad_s);
+        found.parameters.push(grad_theta);
+        Ok(found.states.len() < steps)
+    })?;
+    Ok(found)
+}
+
+/// ∇θ(tot) = Σ ∇θ(t) at the state `s_star`, until a step adds less than `tolerance` of what there is or there were
+/// `most` steps, and how many there were: what BPTT comes to where T and K are large enough. Keeps no step.
+///
+/// # Errors
+/// Only those of candle.
+pub fn whole(
+    dynamics: &Dynamics,
+    theta: &Parameters,
+    x: &Tensor,
+    target: &Tensor,
+    s_star: &[Tensor],
+    tolerance: f64,
+    most: usize,
+) -> Result<(Parameters, usize)> {
+    let mut total = theta.plus(theta, |_| -1.0)?;
+    let mut steps = 0;
+    each(dynamics, theta, x, target, s_star, |_, grad_theta| {
+        total = total.plus(&grad_theta, |_| 1.0)?;
+        steps += 1;
+        // The first steps have not reached all layers, and add nothing there.
+        let adds = steps <= theta.depth() + 1
+            || (grad_theta.norms()?.iter().zip(total.norms()?)).any(|(step, all)| step.1 > tolerance * all.1);
+        Ok(adds && steps < most)
+    })?;
+    Ok((total, steps))
+}
+
+/// Shows ∇s(t) and ∇θ(t) at the state `s_star` to `visit`, t = 0, 1, …, as long as this says so.
+///
+/// # Errors
+/// Only those of candle and of `visit`.
+pub fn each(
+    dynamics: &Dynamics,
+    theta: &Parameters,
+    x: &Tensor,
+    target: &Tensor,
+    s_star: &[Tensor],
+    mut visit: impl FnMut(Vec<Tensor>, Parameters) -> Result<bool>,
+) -> Result<()> {
     let transition = Transition::at(dynamics, theta, x, s_star)?;
     let mut grad_s: Vec<Tensor> = s_star.iter().map(|s| s.zeros_like()).collect::<Result<_>>()?;
     grad_s[0] = loss::descent(target, &s_star[0])?.neg()?;
-    let mut found = Gradients { states: Vec::new(), parameters: Vec::new() };
-    for _ in 0..steps {
+    loop {
         let (earlier, grad_theta) = transition.vjp(&grad_s)?;
-        found.states.push(std::mem::replace(&mut grad_s, earlier));
-        found.parameters.push(grad_theta);
+        if !visit(std::mem::replace(&mut grad_s, earlier), grad_theta)? {
+            return Ok(());
+        }
     }
-    Ok(found)
 }
 
 /// F near a state: what its Jacobians are made of.

@@ -28,18 +28,22 @@ pub fn measure(
     if !protocol.rule.hebbian() || config.learning.K > config.settle.steps {
         return Ok(None);
     }
-    let mut rng = stream(config.training.seed, Purpose::Angle, epoch as u64);
     let mut comparisons = Vec::new();
-    for _ in 0..minibatches {
+    for indices in self::minibatches(config, split, epoch).take(minibatches) {
         if stop() {
             return Ok(None);
         }
-        let indices: Vec<u32> =
-            (0..config.training.batch_size).map(|_| rng.random_range(0..split.len() as u32)).collect();
         let (_, trace) = record(config, theta, split, &indices)?;
         comparisons.push(trace.compare()?);
     }
     Ok(Summary::of(&comparisons))
+}
+
+/// The minibatches that angles are measured on in `epoch`: numbers of images, without end.
+pub fn minibatches(config: &Config, split: &Split, epoch: usize) -> impl Iterator<Item = Vec<u32>> {
+    let mut rng = stream(config.training.seed, Purpose::Angle, epoch as u64);
+    let (size, count) = (config.training.batch_size, split.len() as u32);
+    std::iter::repeat_with(move || (0..size).map(|_| rng.random_range(0..count)).collect())
 }
 
 /// Both phases and BPTT on the images with these numbers, at β as configured. `theta` is not changed.

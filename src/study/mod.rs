@@ -2,11 +2,14 @@
 
 #[cfg(feature = "cli")]
 pub mod axis;
+#[cfg(feature = "cli")]
+mod bars;
 pub mod bench;
 #[cfg(feature = "cli")]
 pub mod compare;
 #[cfg(feature = "cli")]
 pub mod equilibrium;
+pub mod explain;
 #[cfg(feature = "cli")]
 mod figures;
 #[cfg(feature = "cli")]
@@ -18,7 +21,8 @@ pub mod page;
 #[cfg(feature = "cli")]
 pub mod plot;
 #[cfg(feature = "cli")]
-mod record;
+pub(crate) mod record;
+pub mod referee;
 #[cfg(feature = "cli")]
 pub mod saved;
 #[cfg(feature = "cli")]

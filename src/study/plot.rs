@@ -504,7 +504,8 @@ pub fn figure(charts: &[Chart], style: Style) -> String {
     )
 }
 
-fn escaped(text: &str) -> String {
+/// Text as part of SVG.
+pub fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('"', "&quot;")
 }
 

@@ -1,0 +1,48 @@
+//! The command that searches for hyperparameters.
+
+use super::{ConfigArgs, count, data_folder, status};
+use crate::base::output;
+use crate::config::Resolved;
+use crate::run::{Interrupt, Outcome, Resources, with_threads};
+use crate::tune::budget::Budget;
+use crate::tune::{Request, tune as search};
+use anyhow::Result;
+use clap::Args;
+use std::path::PathBuf;
+
+#[derive(Debug, Args)]
+pub struct TuneArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// A data set: a folder with IDX files or with PNGs by class, or an .npz file [env: EQPROP_DATA].
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// How long it may take, as 90s, 20m or 2h; or how many multiply-adds of probes, as 3e13.
+    #[arg(long, value_name = "TIME", default_value = "20m", value_parser = |text: &str| text.parse::<Budget>())]
+    budget: Budget,
+    /// Where tuned.toml, tune.html and tune.jsonl go; where they are of the same tuning, it goes on.
+    #[arg(long, value_name = "DIR", default_value = "tune")]
+    out: PathBuf,
+    /// Threads to compute with [default: all cores].
+    #[arg(long, value_name = "N", value_parser = count())]
+    threads: Option<usize>,
+}
+
+pub fn tune(args: TuneArgs) -> Result<u8> {
+    let config = Resolved::new(&args.config.choices()?)?.config;
+    let resources = Resources::new(data_folder(args.data_dir)?);
+    let interrupt = Interrupt::listen()?;
+    let tuned = args.out.join("tuned.toml");
+    let request = Request {
+        config,
+        budget: args.budget,
+        folder: args.out,
+        resources: &resources,
+        interrupt: &interrupt,
+    };
+    let outcome = with_threads(args.threads, || search(&request))?;
+    if outcome == Outcome::Done {
+        output::result(&format!("{}\n", tuned.display()))?;
+    }
+    Ok(status(outcome))
+}

@@ -1,0 +1,240 @@
+//! What an angle between update and gradient is made of: `eqprop angle --explain`.
+
+use super::referee::{CAUSES, Case, Cause, as_trained};
+use crate::config::Config;
+use crate::data::{Batch, Split};
+use crate::learning::angle::{Comparison, Spread};
+use crate::model::Parameters;
+use crate::run::angles;
+use anyhow::Result;
+use serde_json::{Map, Value, json};
+
+/// The angles of a minibatch, degrees: of all matrices together first, then of each.
+type Angles = Vec<f64>;
+
+/// An angle taken apart: over some minibatches, of all matrices together and of each.
+pub struct Explanation {
+    /// `all`, then the names of the matrices.
+    pub columns: Vec<String>,
+    /// Ψ(Δtot, −∇) as trained, by column.
+    pub start: Vec<Spread>,
+    /// By how much the angle falls when each cause that applies is switched off after those before it, by column.
+    pub in_order: Vec<(Cause, Vec<Spread>)>,
+    /// The same where it is the only one that is switched off. Where it acts on nothing but float32, as in order.
+    pub alone: Vec<(Cause, Vec<Spread>)>,
+    /// What is left when all are off, by column.
+    pub rest: Vec<Spread>,
+    /// Ψ(Δtot, −∇BPTT) with BPTT through the same K of T steps, as `eqprop angle` has it; `None` where K > T.
+    pub matched: Option<Spread>,
+    /// How many minibatches.
+    pub minibatches: usize,
+}
+
+impl Explanation {
+    /// Takes the angle apart on `minibatches` random minibatches, those that `eqprop angle` measures on. `theta` is not
+    /// changed.
+    ///
+    /// # Errors
+    /// Where the network settles in no stationary state, and those of candle.
+    pub fn of(
+        config: &Config,
+        theta: &Parameters,
+        split: &Split,
+        minibatches: usize,
+        mut done: impl FnMut(usize),
+    ) -> Result<Self> {
+        let (model, protocol) = (config.model(), config.protocol());
+        let dtype = theta.forward[0].weight.dtype();
+        let causes: Vec<Cause> =
+            CAUSES.into_iter().filter(|cause| cause.applies(&model, &protocol, dtype)).collect();
+        let mut columns = Vec::new();
+        let (mut ladders, mut singles, mut matched) = (Vec::new(), Vec::new(), Vec::new());
+        for (i, indices) in angles::minibatches(config, split, 0).take(minibatches).enumerate() {
+            let mut batch = Batch::default();
+            split.gather(&indices, &mut batch);
+            let (ladder, alone) = take_apart(config, theta, &batch, &causes, &mut columns)?;
+            ladders.push(ladder);
+            singles.push(alone);
+            if config.learning.K <= config.settle.steps {
+                let (_, trace) = angles::record(config, theta, split, &indices)?;
+                matched.push(trace.compare()?.total_degrees);
+            }
+            done(i + 1);
+        }
+        let spreads = |value: &dyn Fn(usize, usize) -> f64| -> Vec<Spread> {
+            (0..columns.len())
+                .map(|column| Spread::of(&(0..minibatches).map(|m| value(m, column)).collect::<Vec<_>>()))
+                .collect()
+        };
+        let fall = |angles: &[Vec<Angles>], from: usize, to: usize| {
+            spreads(&|m, column| angles[m][from][column] - angles[m][to][column])
+        };
+        Ok(Self {
+            start: spreads(&|m, column| ladders[m][0][column]),
+            in_order: (causes.iter().enumerate())
+                .map(|(i, &cause)| (cause, fall(&ladders, i, i + 1)))
+                .collect(),
+            alone: (causes.iter().enumerate())
+                .map(|(i, &cause)| match cause {
+                    Cause::Rounding => (cause, fall(&ladders, i, i + 1)),
+                    _ => (cause, fall(&singles, 0, i + 1)),
+                })
+                .collect(),
+            rest: spreads(&|m, column| ladders[m][causes.len()][column]),
+            matched: (!matched.is_empty()).then(|| Spread::of(&matched)),
+            columns,
+            minibatches,
+        })
+    }
+
+    /// As a table for people.
+    pub fn table(&self, data: &str) -> String {
+        let width = self.columns.iter().map(String::len).max().unwrap_or(0).max(14) + 2;
+        let row = |name: &str, cells: &[Spread]| {
+            let cells: String = (cells.iter())
+                .map(|Spread { mean, std }| {
+                    format!("{:>width$}", format!("{:.2} ± {std:.2}", rounded(*mean)))
+                })
+                .collect();
+            format!("{name:<24}{cells}\n")
+        };
+        let mut text = format!(
+            "Ψ(Δtot, −∇) on {data} in degrees, ∇ that of BPTT with T and K so large that nothing changes; mean ± standard \
+             deviation of {} minibatches\n{:<24}{}\n",
+            self.minibatches,
+            "",
+            self.columns.iter().map(|column| format!("{column:>width$}")).collect::<String>()
+        );
+        text += &row("as trained", &self.start);
+        text += "of which, each switched off after those above it:\n";
+        for (cause, cells) in &self.in_order {
+            text += &row(&format!("  {}", cause.title()), cells);
+        }
+        text += &row("what remains", &self.rest);
+        text += "each switched off alone, the angle falls by:\n";
+        for (cause, cells) in &self.alone {
+            text += &row(&format!("  {}", cause.title()), cells);
+        }
+        if let Some(Spread { mean, std }) = self.matched {
+            text += &format!(
+                "against −∇BPTT through the same K of T steps: {mean:.2} ± {std:.2} °, all matrices\n"
+            );
+        }
+        text
+    }
+
+    /// As JSON: `start`, `in_order`, `alone` and `rest`, each by matrix (`all` together) as mean and standard deviation.
+    pub fn json(&self, data: &str) -> Value {
+        let cells = |cells: &[Spread]| -> Map<String, Value> {
+            self.columns.iter().zip(cells).map(|(column, cell)| (column.clone(), json!(cell))).collect()
+        };
+        let rows = |rows: &[(Cause, Vec<Spread>)]| -> Vec<Value> {
+            rows.iter().map(|(cause, row)| json!({ "cause": cause.name(), "degrees": cells(row) })).collect()
+        };
+        json!({
+            "data": data,
+            "minibatches": self.minibatches,
+            "start_degrees": cells(&self.start),
+            "in_order": rows(&self.in_order),
+            "rest_degrees": cells(&self.rest),
+            "alone": rows(&self.alone),
+            "against_bptt_of_the_same_steps_degrees": self.matched,
+        })
+    }
+}
+
+/// To two places, and no −0.00.
+fn rounded(degrees: f64) -> f64 {
+    (100.0 * degrees).round() / 100.0 + 0.0
+}
+
+/// The page: a chart of all matrices together and one of each, and the table.
+#[cfg(feature = "cli")]
+pub fn page(explanation: &Explanation, config: &Config, data: &str) -> Result<String> {
+    use super::bars::{self, Bar};
+    use maud::{PreEscaped, html};
+    let title = format!("What the angle of {} is made of", config.learning.rule.title());
+    // From the whole angle down to what remains, each step where the one before has led.
+    let bars = |column: usize| -> Vec<Bar> {
+        let whole = |name: &str, Spread { mean, std }: Spread, color| Bar {
+            name: name.into(),
+            from: 0.0,
+            to: mean,
+            says: (mean, std),
+            color,
+        };
+        let mut bars = vec![whole("as trained", explanation.start[column], 7)];
+        let mut level = explanation.start[column].mean;
+        for (i, (cause, falls)) in explanation.in_order.iter().enumerate() {
+            let Spread { mean, std } = falls[column];
+            let says = (mean, std);
+            bars.push(Bar { name: cause.title().into(), from: level, to: level - mean, says, color: i });
+            level -= mean;
+        }
+        bars.push(whole("what remains", explanation.rest[column], 7));
+        bars
+    };
+    let body = html! {
+        h1 { (title) }
+        p {
+            "Ψ(Δtot, −∇) on " (data) ", over " (explanation.minibatches) " minibatches: the angle between the update of a              minibatch and the descent direction of BPTT with T and K so large that nothing changes. Each bar is what the              angle falls by when that cause is switched off after those above it; the line is one standard deviation."
+        }
+        div .panels {
+            @for (i, column) in explanation.columns.iter().enumerate() {
+                figure {
+                    figcaption { @if i == 0 { "All matrices" } @else { (column) } }
+                    (PreEscaped(bars::svg(&bars(i), "degrees")))
+                }
+            }
+        }
+        h2 { "In numbers" }
+        pre { (explanation.table(data)) }
+        p .dim {
+            "In another order the causes would share the angle otherwise: docs/angles.md says what each switch does, and              why they come in this order."
+        }
+        h2 { "Configuration" }
+        pre { (toml::to_string(config)?) }
+    };
+    Ok(super::page::page(&format!("eqprop: {title}"), &body))
+}
+
+/// The angles of a minibatch as trained and after each cause is switched off in order; and in float64 with none off,
+/// and each alone.
+fn take_apart(
+    config: &Config,
+    theta: &Parameters,
+    batch: &Batch,
+    causes: &[Cause],
+    columns: &mut Vec<String>,
+) -> Result<(Vec<Angles>, Vec<Angles>)> {
+    let (model, protocol, beta) = (config.model(), config.protocol(), config.learning.beta);
+    let case = Case::new(&model, theta, batch)?;
+    let symmetric = match causes.contains(&Cause::Untied) {
+        true => Some(Case::symmetric(&model, theta, batch)?),
+        false => None,
+    };
+    let mut angles = |update: &Parameters, gradient: &Parameters| -> Result<Angles> {
+        let Comparison { total_degrees, per_matrix_degrees, .. } = Comparison::new(update, gradient)?;
+        *columns = [vec!["all".into()], per_matrix_degrees.iter().map(|of| of.0.clone()).collect()].concat();
+        Ok([vec![total_degrees], per_matrix_degrees.iter().map(|of| of.1).collect()].concat())
+    };
+    let mut with_off = |off: &[Cause]| -> Result<Angles> {
+        let case = symmetric.as_ref().filter(|_| off.contains(&Cause::Untied)).unwrap_or(&case);
+        angles(&case.update(&protocol, beta, off)?, &case.gradient)
+    };
+    let float64 = with_off(&[])?;
+    let mut ladder = Vec::new();
+    let mut alone = vec![float64.clone()];
+    for (i, &cause) in causes.iter().enumerate() {
+        let off = &causes[..=i];
+        // What is off in float64 alone has been measured already.
+        ladder.push(if off == [Cause::Rounding] { float64.clone() } else { with_off(off)? });
+        alone.push(if cause == Cause::Rounding { float64.clone() } else { with_off(&[cause])? });
+    }
+    let start = match causes.first() {
+        Some(Cause::Rounding) => angles(&as_trained(&model, &protocol, theta, batch, beta)?, &case.gradient)?,
+        _ => float64,
+    };
+    ladder.insert(0, start);
+    Ok((ladder, alone))
+}

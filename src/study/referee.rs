@@ -1,0 +1,279 @@
+//! A referee between an update and the gradient: what turns Δtot away from −∇, switched off one cause at a time.
+//!
+//! The gradient is that of BPTT with T and K so large that nothing changes any more: [`rbp::whole`] at the
+//! stationary state, in float64. In discrete time an update without any of the causes *is* the gradient. With
+//! D = diag σ′(h_*) and symmetric W the steps are s ← σ(Ws), with the Jacobian DW, and the nudge e = y − s⁰ makes
+//!
+//! ```text
+//! what the second phase does     Δs(t) = (DW)ᵗ e        the nudge stands outside σ (Eq. 86)
+//! with σ′ on the nudge           Δs(t) = (DW)ᵗ De
+//! what the gradient is       −D∇s(t)  = D(WD)ᵗ e  =  (DW)ᵗ De
+//! ```
+//!
+//! so the σ′ that theory misses is one on the nudge, and none in the update, which is Eq. 12 or 89 as printed.
+
+use crate::data::Batch;
+use crate::engine::plain;
+use crate::learning::{Lesson, Protocol, SigmaPrime};
+use crate::model::dynamics::{Layers, Nudge, PreActivation, Time};
+use crate::model::{Model, Parameters, Settled, network::Forward};
+use crate::reference::rbp;
+use anyhow::{Result, bail};
+use candle_core::{DType, Tensor};
+
+/// What turns an update away from the gradient, in the order in which it is switched off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Cause {
+    /// Numbers of 32 bits; off: of 64.
+    Rounding,
+    /// States that have not settled after T steps; off: they move by no more than [`STATIONARY`], where necessary by
+    /// damped steps in both phases.
+    Unsettled,
+    /// Weights that change during the second phase; off: they do not, η = 0.
+    Continual,
+    /// β is not infinitesimal; off: β/100, the mean of both signs.
+    Beta,
+    /// K steps; off: as many as it takes until a step adds no more than [`ARRIVED`] to any gradient.
+    Truncated,
+    /// The nudge lacks the σ′ of the output, and the update may have one; off: σ′(h⁰)⊙(y − s⁰) as the nudge, updates
+    /// without σ′. In discrete time only.
+    SigmaPrime,
+    /// Feedback weights of their own; off: feedback = forwardᵀ, in the gradient too.
+    Untied,
+}
+
+/// All causes, in the order in which they are switched off.
+pub const CAUSES: [Cause; 7] = [
+    Cause::Rounding,
+    Cause::Unsettled,
+    Cause::Continual,
+    Cause::Beta,
+    Cause::Truncated,
+    Cause::SigmaPrime,
+    Cause::Untied,
+];
+
+/// A stationary state changes by no more than this in a step.
+pub const STATIONARY: f64 = 1e-12;
+/// What a step may still add to the gradient, as a part of it, when it counts as complete.
+pub const ARRIVED: f64 = 1e-6;
+/// The most steps to settle, and to wait for gradients.
+const MOST_STEPS: usize = 3000;
+/// By how much β is divided to make it infinitesimal: truncation goes down by the square of it, and float64 leaves
+/// nine digits of an update.
+const BETA_DIVISOR: f64 = 100.0;
+/// The damping that makes networks settle which do not otherwise; their stationary states are the same.
+const CALM: f64 = 0.5;
+
+impl Cause {
+    /// The name in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Cause::Rounding => "rounding",
+            Cause::Unsettled => "T",
+            Cause::Continual => "eta",
+            Cause::Beta => "beta",
+            Cause::Truncated => "K",
+            Cause::SigmaPrime => "sigma_prime",
+            Cause::Untied => "untied",
+        }
+    }
+
+    /// The name in print.
+    pub fn title(self) -> &'static str {
+        match self {
+            Cause::Rounding => "float32",
+            Cause::Unsettled => "unsettled T",
+            Cause::Continual => "continual η",
+            Cause::Beta => "finite β",
+            Cause::Truncated => "finite K",
+            Cause::SigmaPrime => "missing σ′",
+            Cause::Untied => "untied weights",
+        }
+    }
+
+    /// Whether a network of this kind, computed in `dtype`, can have it.
+    pub fn applies(self, model: &Model, protocol: &Protocol, dtype: DType) -> bool {
+        match self {
+            Cause::Rounding => dtype != DType::F64,
+            Cause::Unsettled | Cause::Beta | Cause::Truncated => true,
+            Cause::Continual => protocol.rule.continual(),
+            Cause::SigmaPrime => model.dynamics.time == Time::Discrete,
+            Cause::Untied => !model.tied,
+        }
+    }
+}
+
+/// A network and a minibatch in float64, the state it settles in, and the gradient there.
+pub struct Case {
+    model: Model,
+    /// The same, damped where it does not settle otherwise.
+    calm: Model,
+    theta: Parameters,
+    x: Tensor,
+    y: Tensor,
+    settled: Settled,
+    /// ∇θ(tot).
+    pub gradient: Parameters,
+    /// How many steps it took until the gradient was complete.
+    pub arrival: usize,
+}
+
+impl Case {
+    /// Settles the network and takes the gradient. `theta` may be of any float type.
+    ///
+    /// # Errors
+    /// Where the network settles in no stationary state, not with damped steps either, and those of candle.
+    pub fn new(model: &Model, theta: &Parameters, batch: &Batch) -> Result<Self> {
+        let device = theta.forward[0].weight.device().clone();
+        let theta = mapped(theta, |tensor| tensor.to_dtype(DType::F64))?;
+        let x = plain::images(batch, DType::F64, &device)?;
+        let y = plain::one_hot(batch, model.dims.output(), DType::F64, &device)?;
+        let (calm, settled) = stationary(model, &theta, &x)?;
+        let (gradient, arrival) =
+            rbp::whole(&calm.dynamics, &theta, &x, &y, settled.state(), ARRIVED, MOST_STEPS)?;
+        Ok(Self { model: model.clone(), calm, theta, x, y, settled, gradient, arrival })
+    }
+
+    /// The same with feedback = forwardᵀ, where feedback weights are of their own.
+    ///
+    /// # Errors
+    /// As [`Case::new`].
+    pub fn symmetric(model: &Model, theta: &Parameters, batch: &Batch) -> Result<Self> {
+        let mut theta = theta.clone();
+        for (feedback, forward) in theta.feedback.iter_mut().flatten().zip(&theta.forward) {
+            *feedback = forward.weight.t()?.contiguous()?;
+        }
+        Self::new(model, &theta, batch)
+    }
+
+    /// Δtot at `beta` with the causes in `off` switched off, [`Cause::Rounding`] being off in any case and
+    /// [`Cause::Untied`] a matter of which case this is.
+    ///
+    /// # Errors
+    /// Only those of candle.
+    pub fn update(&self, protocol: &Protocol, beta: f64, off: &[Cause]) -> Result<Parameters> {
+        let Self { theta, x, y, .. } = self;
+        let is_off = |cause| off.contains(&cause);
+        let (model, settled) = match is_off(Cause::Unsettled) {
+            true => (&self.calm, self.settled.clone()),
+            false => (&self.model, self.model.settle(theta, x)?),
+        };
+        let mut protocol = protocol.clone();
+        if is_off(Cause::Continual) {
+            protocol.learning_rates.fill(0.0);
+        }
+        if is_off(Cause::Truncated) {
+            protocol.second_steps = self.arrival;
+        }
+        let mut target = y.clone();
+        if is_off(Cause::SigmaPrime) {
+            protocol.sigma_prime = SigmaPrime::Ignored;
+            target = gated_target(model, theta, x, y, settled.state())?;
+        }
+        let at = |beta: f64| {
+            total(model, &protocol, theta, x, Nudge { target: &target, beta: beta.into() }, &settled)
+        };
+        match is_off(Cause::Beta) {
+            false => Ok(at(beta)?),
+            true => {
+                let small = beta / BETA_DIVISOR;
+                let both = at(small)?.plus(&at(-small)?, |_| 1.0)?;
+                Ok(mapped(&both, |tensor| tensor * 0.5)?)
+            }
+        }
+    }
+}
+
+/// Δtot = Σ Δθ(t), t = 0…K−1, of a second phase from `settled`. `theta` is not changed.
+///
+/// # Errors
+/// Only those of candle.
+pub fn total(
+    model: &Model,
+    protocol: &Protocol,
+    theta: &Parameters,
+    x: &Tensor,
+    nudge: Nudge,
+    settled: &Settled,
+) -> candle_core::Result<Parameters> {
+    let lesson = Lesson::new(model, protocol, theta, x, nudge, settled);
+    let mut total = None;
+    protocol.rule.learn(&lesson, &mut |step| {
+        total = Some(lesson.added(total.as_ref(), step)?);
+        Ok(())
+    })?;
+    match total {
+        // Of two second phases the mean.
+        Some(total) => total.plus(&total, |_| 1.0 / protocol.nudging.signs().len() as f64 - 1.0),
+        None => theta.plus(theta, |_| -1.0),
+    }
+}
+
+/// Δtot at `beta` as it is in training: T and K steps in the type of `theta`.
+///
+/// # Errors
+/// Only those of candle.
+pub fn as_trained(
+    model: &Model,
+    protocol: &Protocol,
+    theta: &Parameters,
+    batch: &Batch,
+    beta: f64,
+) -> candle_core::Result<Parameters> {
+    let weight = &theta.forward[0].weight;
+    let (dtype, device) = (weight.dtype(), weight.device());
+    let x = plain::images(batch, dtype, device)?;
+    let target = &plain::one_hot(batch, model.dims.output(), dtype, device)?;
+    total(model, protocol, theta, &x, Nudge { target, beta: beta.into() }, &model.settle(theta, &x)?)
+}
+
+/// s⁰ + σ′(h⁰)⊙(y − s⁰), the target that puts σ′ on the nudge: as if this stood inside σ, to first order in β.
+fn gated_target(
+    model: &Model,
+    theta: &Parameters,
+    x: &Tensor,
+    y: &Tensor,
+    s: &[Tensor],
+) -> candle_core::Result<Tensor> {
+    let h = model.dynamics.pre_activations(theta, &model.dynamics.drive(theta, x)?, s, Layers::Even)?;
+    let h = h[0].as_ref().map_or_else(|| Ok(s[0].clone()), PreActivation::total)?;
+    let gate = model.dynamics.activation.derivative(&h)?;
+    &s[0] + (gate * (y - &s[0])?)?
+}
+
+/// The state in which no neuron moves by more than [`STATIONARY`], and the model that settles there, damped where it
+/// must be.
+fn stationary(model: &Model, theta: &Parameters, x: &Tensor) -> Result<(Model, Settled)> {
+    let mut left = f64::NAN;
+    for damping in [model.dynamics.damping, model.dynamics.damping.max(CALM)] {
+        let mut calm = model.clone();
+        calm.dynamics.damping = damping;
+        calm.settle.steps = MOST_STEPS;
+        calm.settle.tolerance = STATIONARY;
+        let settled = calm.settle(theta, x)?;
+        left = settled.residuals()?.into_iter().fold(0.0, f64::max);
+        if left <= STATIONARY {
+            return Ok((calm, settled));
+        }
+    }
+    bail!(
+        "the network settles in no stationary state: after {MOST_STEPS} steps, damped by {CALM}, a state still moves by \
+         {left:.1e}. There is no gradient of a stationary state to hold its updates against; weights that are less \
+         trained, or smaller, have one"
+    )
+}
+
+/// θ with each tensor changed so.
+fn mapped(
+    theta: &Parameters,
+    change: impl Fn(&Tensor) -> candle_core::Result<Tensor>,
+) -> candle_core::Result<Parameters> {
+    let forward = (theta.forward.iter())
+        .map(|layer| Ok(Forward { weight: change(&layer.weight)?, bias: change(&layer.bias)? }))
+        .collect::<candle_core::Result<_>>()?;
+    let feedback = (theta.feedback.as_ref())
+        .map(|feedback| feedback.iter().map(&change).collect::<candle_core::Result<_>>())
+        .transpose()?;
+    Ok(Parameters { forward, feedback })
+}

@@ -1,0 +1,237 @@
+//! Successive halving: of a few candidates the better half is trained twice as long, until one is left.
+//!
+//! Candidates lie around what the measurements found: steps from half of s to four times s, β and its half, and the sign of
+//! β drawn or not. What leads after a short time need not be what is best after a long one: the last rounds are as long as
+//! the budget allows, up to the epochs that are to be trained, and of both signs the better half goes on, so that they meet
+//! in the last round only.
+
+use super::probe::{Candidate, Probed};
+use super::{Tuner, rates};
+use crate::learning::Nudging;
+use crate::telemetry::progress::say;
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+use std::cmp::Ordering;
+
+/// Factors of s that are tried, in the order in which they are left out where the budget is small.
+const STEPS: [f64; 4] = [1.0, 2.0, 0.5, 4.0];
+/// Factors of β.
+const BETAS: [f64; 2] = [1.0, 0.5];
+/// Whether the sign of β is drawn.
+const SIGNS: [bool; 2] = [true, false];
+/// A share of images that have not settled, percent, from which a run says that it no longer settles.
+const UNSETTLED: f64 = 1.0;
+/// A fixed sign must be better by so many standard deviations of the count: its bias is linear in β, and what this does to
+/// long runs (docs/reproduction, C-EP-1h with β > 0) a short one does not show.
+pub const CERTAIN: f64 = 2.0;
+
+/// How many candidates, and how long each round is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Rounds {
+    /// Candidates of the first round, a power of two.
+    pub candidates: usize,
+    /// Epochs after each round; every round has half the candidates of the one before.
+    pub epochs: Vec<usize>,
+}
+
+impl Rounds {
+    /// The rounds that so many epochs in all are enough for, the last of no more than `most`. Rather fewer candidates
+    /// than rounds of less than an epoch, but four at least.
+    pub fn within(epochs: f64, most: usize) -> Self {
+        let rounds = |candidates: usize| candidates.ilog2() as usize;
+        // n·e in the first round, n/2ⁱ·(2ⁱ − 2ⁱ⁻¹)e = n·e/2 in each other.
+        let cost = |candidates: usize| candidates as f64 * (1.0 + 0.5 * (rounds(candidates) - 1) as f64);
+        let candidates = [16, 8].into_iter().find(|&n| epochs >= cost(n)).unwrap_or(4);
+        // No longer than it must be for the last to be as long as it may.
+        let enough = most.div_ceil(1 << (rounds(candidates) - 1));
+        let first = ((epochs / cost(candidates)) as usize).clamp(1, enough.max(1));
+        let longest = (0..rounds(candidates)).map(|round| (first << round).min(most).max(1)).collect();
+        Self { candidates, epochs: longest }
+    }
+}
+
+impl Tuner<'_> {
+    /// The candidates, the likeliest first.
+    fn candidates(&self, step: f64, forward_norms: &[f64], count: usize) -> Vec<Candidate> {
+        let mut all = Vec::new();
+        // So that four are two steps with and without a drawn sign, and eight four steps.
+        for beta in BETAS {
+            for steps in STEPS.chunks(2) {
+                for random_beta in SIGNS {
+                    for factor in steps {
+                        let mut config = self.config.clone();
+                        config.learning.beta = rates::tidy(beta * config.learning.beta);
+                        config.learning.nudging = nudging(random_beta);
+                        config.learning.learning_rates = rates::rates(factor * step, forward_norms);
+                        all.push(Candidate { name: format!("c{:02}", all.len() + 1), config });
+                    }
+                }
+            }
+        }
+        all.truncate(count);
+        all
+    }
+
+    /// The best candidate, and what it showed; the best so far where the clock has cut the rounds short.
+    ///
+    /// # Errors
+    /// Those of the probes, and where all candidates are lost.
+    pub fn halve(
+        &mut self,
+        rounds: &Rounds,
+        step: f64,
+        forward_norms: &[f64],
+    ) -> Result<(Candidate, Probed)> {
+        let mut left: Vec<Tried> =
+            self.candidates(step, forward_norms, rounds.candidates).into_iter().map(|c| (c, None)).collect();
+        for (round, &epochs) in rounds.epochs.iter().enumerate() {
+            let mut shown = Vec::new();
+            for (candidate, _) in &left {
+                if !self.may(candidate, epochs)? {
+                    break;
+                }
+                let now = self.probe(candidate, epochs)?;
+                say(&format!("{}  {}", describe(candidate, &now), self.time_left()));
+                shown.push(now);
+            }
+            // A round that the clock has cut short decides nothing, unless there is none before it.
+            if shown.len() < left.len() && round > 0 {
+                break;
+            }
+            for ((_, probed), now) in left.iter_mut().zip(shown) {
+                *probed = Some(now);
+            }
+            left = better_half(left);
+        }
+        let images = self.dataset.validation.len();
+        left.sort_by(|a, b| by_error(&a.1, &b.1));
+        if let [first, second, ..] = &left[..]
+            && second.0.config.learning.nudging == Nudging::Random
+            && first.0.config.learning.nudging == Nudging::Positive
+            && error(&second.1) <= error(&first.1) + CERTAIN * counted(error(&first.1), images)
+        {
+            left.swap(0, 1);
+        }
+        match left.into_iter().next() {
+            Some((candidate, Some(probed))) if probed.error().is_finite() => Ok((candidate, probed)),
+            _ => anyhow::bail!(
+                "every probe has diverged or collapsed, or the budget was over before the first was done: {} has what was \
+                 tried. A larger --budget, or --set settle.damping=0.5, may help",
+                self.folder.join(super::log::FILE).display()
+            ),
+        }
+    }
+}
+
+/// Whether the sign of β is drawn.
+fn nudging(random_beta: bool) -> Nudging {
+    if random_beta { Nudging::Random } else { Nudging::Positive }
+}
+
+/// A candidate, and what it has shown, if anything.
+type Tried = (Candidate, Option<Probed>);
+
+/// The better half of those whose sign of β is drawn and of those where it is not, but one of each at least.
+fn better_half(left: Vec<Tried>) -> Vec<Tried> {
+    let (drawn, fixed): (Vec<Tried>, Vec<Tried>) =
+        left.into_iter().partition(|(candidate, _)| candidate.config.learning.nudging == Nudging::Random);
+    let mut better = Vec::new();
+    for mut half in [drawn, fixed] {
+        half.sort_by(|a, b| by_error(&a.1, &b.1));
+        half.truncate(half.len().div_ceil(2));
+        better.extend(half);
+    }
+    better
+}
+
+/// The error of what has been trained; beyond all others where it has not.
+fn error(probed: &Option<Probed>) -> f64 {
+    probed.as_ref().map_or(f64::INFINITY, Probed::error)
+}
+
+/// The lower error first; behind them those whose first phase no longer settles, which is how a collapse begins
+/// (docs/collapse.md), and last those that are lost.
+fn by_error(a: &Option<Probed>, b: &Option<Probed>) -> Ordering {
+    let lost = |probed: &Option<Probed>| error(probed).is_infinite();
+    let unsettled =
+        |probed: &Option<Probed>| probed.as_ref().is_some_and(|p| p.unsettled_percent > UNSETTLED);
+    (lost(a).cmp(&lost(b))).then(unsettled(a).cmp(&unsettled(b))).then(error(a).total_cmp(&error(b)))
+}
+
+/// One standard deviation of an error that was counted on so many images; both in percent.
+pub fn counted(error: f64, images: usize) -> f64 {
+    let share = error / 100.0;
+    100.0 * (share * (1.0 - share) / images.max(1) as f64).max(0.0).sqrt()
+}
+
+/// A probe in a line.
+pub fn describe(candidate: &Candidate, probed: &Probed) -> String {
+    let learning = &candidate.config.learning;
+    let rates: Vec<String> = learning.learning_rates.iter().map(f64::to_string).collect();
+    format!(
+        "probe {:<6} T {} K {} β {}{} η {}  epoch {:>3}  train error {:6.2} %  validation error {:6.2} %{}",
+        candidate.name,
+        candidate.config.settle.steps,
+        learning.K,
+        if learning.nudging == Nudging::Positive { "" } else { "±" },
+        learning.beta,
+        rates.join(", "),
+        probed.train.len(),
+        probed.train.last().copied().unwrap_or(f64::NAN),
+        probed.validation.last().copied().unwrap_or(f64::NAN),
+        if probed.lost { "  lost" } else { "" }
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rounds_cost_no_more_than_there_is_and_double() {
+        for epochs in [12.0, 20.0, 47.0, 160.0, 1000.0] {
+            let rounds = Rounds::within(epochs, 1000);
+            let (mut cost, mut before) = (0, 0);
+            for (i, &until) in rounds.epochs.iter().enumerate() {
+                cost += (rounds.candidates >> i) * (until - before);
+                before = until;
+            }
+            assert!(cost as f64 <= epochs, "{epochs}: {rounds:?} costs {cost}");
+            assert!(rounds.epochs.windows(2).all(|pair| pair[1] == 2 * pair[0]), "{rounds:?}");
+        }
+        assert_eq!(Rounds::within(1000.0, 30).epochs, [4, 8, 16, 30]);
+        assert_eq!(Rounds::within(1.0, 30), Rounds { candidates: 4, epochs: vec![1, 2] });
+    }
+
+    #[test]
+    fn what_no_longer_settles_comes_last_but_for_what_is_lost() {
+        let probed = |error: f64, unsettled_percent: f64, lost: bool| {
+            Some(Probed {
+                first_steps: 1,
+                second_steps: 1,
+                beta: 0.1,
+                random_beta: false,
+                learning_rates: vec![],
+                train: vec![error],
+                validation: vec![error],
+                unsettled_percent,
+                lost,
+            })
+        };
+        let mut all = [
+            None,
+            probed(1.0, 15.0, false),
+            probed(3.0, 0.1, false),
+            probed(2.0, 0.0, false),
+            probed(0.5, 0.0, true),
+        ];
+        all.sort_by(by_error);
+        let errors: Vec<f64> = all.iter().map(error).collect();
+        assert_eq!(errors, [2.0, 3.0, 1.0, f64::INFINITY, f64::INFINITY]);
+    }
+
+    #[test]
+    fn a_count_of_n_has_the_deviation_of_a_binomial() {
+        assert!((counted(10.0, 900) - 1.0).abs() < 1e-12);
+    }
+}

@@ -1,0 +1,499 @@
+//! The paper's search for hyperparameters (F.1), done by the machine: `eqprop tune`.
+//!
+//! [`tune`] reads as the procedure: T from settling ([`first_phase`]), K from the gradients that arrive
+//! ([`second_phase`]), β from the angle between update and gradient ([`nudge`]), η from their norms and from how far a step
+//! may go ([`rates`]), a first probe and T and K once more on its network, a few candidates halved in rounds
+//! ([`halving`]), and T and K lowered while the train error holds ([`trim`]). Every step is written down ([`log`]), and a
+//! tuning that was stopped goes on from there. `docs/tuning.md` gives the reasons.
+
+pub mod budget;
+pub mod first_phase;
+pub mod halving;
+pub mod log;
+pub mod nudge;
+mod outcome;
+mod page;
+pub mod probe;
+pub mod rates;
+pub mod sample;
+pub mod second_phase;
+mod trim;
+
+use crate::base::files;
+use crate::base::lock::Lock;
+use crate::base::name;
+use crate::base::output::usage;
+use crate::base::time::duration;
+use crate::config::Config;
+use crate::data::{Batch, Dataset};
+use crate::engine::{self, MultiplyAdds};
+use crate::learning::Nudging;
+use crate::model::Parameters;
+use crate::run::{Interrupt, Outcome, Resources, initial_parameters};
+use crate::study::bench;
+use crate::telemetry::progress::say;
+use anyhow::Result;
+use budget::Budget;
+use candle_core::Device;
+use first_phase::Settling;
+use halving::Rounds;
+use log::Log;
+use nudge::AtBeta;
+use probe::{Candidate, Probed};
+use rates::Steps;
+use sample::Sample;
+use second_phase::Arrival;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// β before there is one: the middle of what F.1 calls typical, 0.01 to 1.
+const FIRST_BETA: f64 = 0.1;
+/// K before there is one, in steps a layer.
+const FIRST_K: usize = 10;
+/// Training images of the first probe, which is one epoch long.
+const PILOT_IMAGES: usize = 20_000;
+/// The parts of the arithmetic for a second, longer probe and for the rounds; the rest lowers T and K.
+const LONGER: f64 = 0.1;
+const ROUNDS: f64 = 0.65;
+/// How many probes lower T and K, about.
+const TRIMS: f64 = 6.0;
+/// One of so many training images is held out, and at most so many.
+const HELD_OUT: (usize, usize) = (6, 10_000);
+/// The epochs that rounds of eight candidates need at least: where there is no time for them, epochs are made of fewer
+/// images, but not of fewer than so many.
+const EPOCHS: f64 = 16.0;
+const FEWEST_IMAGES: usize = 6000;
+/// How often the step is halved where the first probe is lost.
+const MOST_PILOTS: usize = 6;
+/// Minibatches that the speed is measured on.
+const TIMED: usize = 30;
+
+/// What is to be tuned, and with what.
+pub struct Request<'a> {
+    /// Where it starts: T, K, β, the draw of its sign and η are found, all else stays.
+    pub config: Config,
+    /// How much it may take.
+    pub budget: Budget,
+    /// Where everything goes.
+    pub folder: PathBuf,
+    /// Data sets and devices.
+    pub resources: &'a Resources,
+    /// Who may stop it.
+    pub interrupt: &'a Interrupt,
+}
+
+/// A signal has come.
+#[derive(Debug, thiserror::Error)]
+#[error("stopped by signal {0}")]
+pub struct Stopped(i32);
+
+/// Ends what takes long when a signal has come.
+pub struct Stop<'a>(&'a Interrupt);
+
+impl Stop<'_> {
+    /// # Errors
+    /// [`Stopped`], where a signal has come.
+    pub fn check(&self) -> Result<()> {
+        match self.0.signal() {
+            Some(signal) => Err(Stopped(signal).into()),
+            None => Ok(()),
+        }
+    }
+}
+
+/// How much arithmetic there is for probes.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Plan {
+    /// Multiply-adds a second, as measured.
+    speed: f64,
+    /// Multiply-adds of all probes together: `--budget` with this number repeats the choice.
+    work: f64,
+}
+
+/// A tuning under way.
+pub struct Tuner<'a> {
+    request: &'a Request<'a>,
+    folder: PathBuf,
+    log: Log,
+    /// The settings so far, with what makes a run a probe.
+    config: Config,
+    /// The data, as probes see it.
+    dataset: Arc<Dataset>,
+    device: Device,
+    /// Training images of a probe.
+    images: usize,
+    plan: Plan,
+    /// Multiply-adds of the probes so far, in all and by name.
+    spent: f64,
+    done: BTreeMap<String, f64>,
+    /// Multiply-adds of a minibatch with these T and K.
+    minibatch: BTreeMap<(usize, usize), MultiplyAdds>,
+    _lock: Lock,
+}
+
+/// Tunes, or goes on tuning, until `tuned.toml` and `tune.html` are there.
+///
+/// # Errors
+/// Names what cannot be read or written; and where the network does not settle, or no probe learns.
+pub fn tune(request: &Request) -> Result<Outcome> {
+    match Tuner::begin(request).and_then(|mut tuner| tuner.run()) {
+        Ok(()) => Ok(Outcome::Done),
+        Err(error) => match error.downcast_ref::<Stopped>() {
+            Some(Stopped(signal)) => {
+                say(&format!("stopped by signal {signal}; the same command goes on from there"));
+                Ok(Outcome::Interrupted(*signal))
+            }
+            None => Err(error),
+        },
+    }
+}
+
+impl<'a> Tuner<'a> {
+    fn begin(request: &'a Request) -> Result<Self> {
+        let base = &request.config;
+        if !base.learning.rule.hebbian() {
+            usage!(
+                "rule = \"{}\" has no second phase to tune: choose ep, cep, cep-rescaled, vf or cvf",
+                base.learning.rule.name()
+            );
+        }
+        let whole = request.resources.dataset(&base.training)?;
+        whole.check(&base.network.dims)?;
+        let images = whole.train.len();
+        if images < 2 * HELD_OUT.0 {
+            usage!(
+                "{} has {images} training images, of which none can be held out to judge probes by",
+                whole.name
+            );
+        }
+        let folder = request.folder.clone();
+        files::create_folder(&folder)?;
+        let lock = Lock::take(&folder)?;
+        files::remove_temporaries(&folder)?;
+        let about = json!({
+            "configuration": base,
+            "data": whole.name,
+            "sha256": whole.checksums,
+            "budget": request.budget,
+        });
+        let log = Log::open(&folder, &about)?;
+        let mut config = base.clone();
+        config.learning.beta = FIRST_BETA;
+        config.learning.nudging = Nudging::Random;
+        config.learning.K = FIRST_K * (base.network.dims.depth() + 1);
+        let device = request.resources.device(base.training.device)?;
+        let plan = Plan { speed: f64::NAN, work: f64::NAN };
+        let mut tuner = Self {
+            request,
+            folder,
+            log,
+            config,
+            dataset: whole,
+            device,
+            images,
+            plan,
+            spent: 0.0,
+            done: BTreeMap::new(),
+            minibatch: BTreeMap::new(),
+            _lock: lock,
+        };
+        tuner.probe_on(images)?;
+        Ok(tuner)
+    }
+
+    /// The whole procedure.
+    fn run(&mut self) -> Result<()> {
+        let base = self.request.config.clone();
+        say(&format!(
+            "tuning {}, layers {:?}, on {}, budget {}: {}",
+            base.learning.rule.title(),
+            base.network.dims.0,
+            self.dataset.name,
+            self.request.budget,
+            self.folder.display()
+        ));
+        // On weights as they start.
+        let theta = initial_parameters(&self.config, None, &self.device)?;
+        let settling = self.settling("untrained", &theta)?;
+        let Some(first_steps) = settling.steps(FIRST_BETA) else {
+            anyhow::bail!(
+                "the untrained network does not settle within {} steps: its weights are too large for the first phase. \
+                 Damped steps may help (--set settle.damping=0.5), or smaller initial weights (network.init)",
+                first_phase::MOST_STEPS
+            )
+        };
+        self.config.settle.steps = first_steps;
+        let arrival = self.arrival("untrained", &theta)?;
+        self.config.learning.K = arrival.steps();
+        let curve = self.nudge(&theta, settling.still(), arrival.missing.len())?;
+        self.config.learning.beta = nudge::choose(&curve);
+        if let Some(first_steps) = settling.steps(self.config.learning.beta) {
+            self.config.settle.steps = first_steps;
+        }
+        let steps = self.rates(&theta, &arrival.forward_norms)?;
+        self.say_settings("on untrained weights");
+
+        // Two probes, and T and K once more after each: trained networks settle otherwise.
+        let whole = self.request_images()?;
+        self.probe_on(whole.min(PILOT_IMAGES))?;
+        let (pilot, step) = self.pilot(steps.step, &arrival.forward_norms)?;
+        self.plan = self.measure_speed(&pilot, &theta)?;
+        let theta = self.trained(&pilot)?;
+        self.raise_steps("pilot", &theta)?;
+        self.probe_on(whole)?;
+        let longer = self.longer_pilot(pilot)?;
+        let theta = self.trained(&longer)?;
+        self.raise_steps("longer", &theta)?;
+        self.say_settings("after two probes");
+
+        // Candidates, in rounds.
+        let rounds_work = ROUNDS * (self.plan.work - self.spent);
+        let epochs = rounds_work / self.work_of(&self.config.clone(), 1)?;
+        if epochs < EPOCHS {
+            let fewer = (whole as f64 * epochs / EPOCHS) as usize;
+            self.probe_on(fewer.max(FEWEST_IMAGES).min(whole))?;
+        }
+        let affordable = rounds_work / self.work_of(&self.config.clone(), 1)?;
+        let rounds = Rounds::within(affordable, base.training.epochs);
+        say(&format!(
+            "{} candidates in rounds of {:?} epochs of {} images, {} of which are held out",
+            rounds.candidates,
+            rounds.epochs,
+            self.config.training.limit_train.unwrap_or(0),
+            self.config.training.validation
+        ));
+        let (mut winner, probed) = self.halve(&rounds, step, &arrival.forward_norms)?;
+
+        // T and K of the winner, lowered.
+        let theta = self.trained(&winner)?;
+        let settling = self.settling("winner", &theta)?;
+        let floor = settling.least().unwrap_or(winner.config.settle.steps);
+        winner.config.settle.steps = winner.config.settle.steps.max(floor);
+        let affordable = (self.plan.work - self.spent) / TRIMS / self.work_of(&winner.config, 1)?;
+        let epochs = (affordable as usize).clamp(1, probed.train.len());
+        let best = self.trim(&winner, &probed, epochs, floor)?;
+
+        let tuned = Config { training: base.training.clone(), ..best.config.clone() };
+        outcome::write(self, &tuned, &probed)?;
+        files::write_atomically(&self.folder.join("tune.html"), page::page(self, &tuned)?.as_bytes())?;
+        let learning = &tuned.learning;
+        say(&format!(
+            "found T {} K {} β {}{} η {:?} in {}",
+            tuned.settle.steps,
+            learning.K,
+            if learning.nudging == Nudging::Positive { "" } else { "±" },
+            learning.beta,
+            learning.learning_rates,
+            duration(self.log.elapsed().as_secs_f64())
+        ));
+        Ok(())
+    }
+
+    fn stop(&self) -> Stop<'a> {
+        Stop(self.request.interrupt)
+    }
+
+    fn settling(&mut self, network: &str, theta: &Parameters) -> Result<Settling> {
+        let (config, dataset, stop) = (&self.config, &self.dataset, Stop(self.request.interrupt));
+        self.log.step(&format!("settling/{network}"), || {
+            say(&format!("how images settle, {network} network"));
+            Settling::measure(config, theta, &dataset.train, &stop)
+        })
+    }
+
+    fn arrival(&mut self, network: &str, theta: &Parameters) -> Result<Arrival> {
+        let (config, dataset) = (&self.config, &self.dataset);
+        self.log.step(&format!("arrival/{network}"), || {
+            say(&format!("how gradients arrive, {network} network"));
+            Arrival::measure(config, &Sample::take(config, theta, &dataset.train)?, config.learning.beta)
+        })
+    }
+
+    /// With T and K so large that they play no part.
+    fn nudge(&mut self, theta: &Parameters, first_steps: usize, second_steps: usize) -> Result<Vec<AtBeta>> {
+        let (mut config, dataset, stop) = (self.config.clone(), &self.dataset, Stop(self.request.interrupt));
+        (config.settle.steps, config.learning.K) = (first_steps, second_steps);
+        let config = &config;
+        self.log.step("nudge", || {
+            say("angle against β");
+            nudge::measure(config, &Sample::take(config, theta, &dataset.train)?, &stop)
+        })
+    }
+
+    fn rates(&mut self, theta: &Parameters, forward_norms: &[f64]) -> Result<Steps> {
+        let (config, dataset, stop) = (&self.config, &self.dataset, Stop(self.request.interrupt));
+        let steps = self.log.step("rates", || {
+            say("how far a step may go");
+            rates::measure(config, &Sample::take(config, theta, &dataset.train)?, forward_norms, &stop)
+        })?;
+        self.config.learning.learning_rates = rates::rates(steps.step, forward_norms);
+        Ok(steps)
+    }
+
+    /// T and K as the network asks for, where that is more than there are.
+    fn raise_steps(&mut self, network: &str, theta: &Parameters) -> Result<()> {
+        let settling = self.settling(network, theta)?;
+        let asked = settling.steps(self.config.learning.beta).unwrap_or(0);
+        self.config.settle.steps = self.config.settle.steps.max(asked);
+        let arrived = self.arrival(network, theta)?.steps();
+        let learning = &mut self.config.learning;
+        learning.K = learning.K.max(arrived);
+        Ok(())
+    }
+
+    /// A short run with half of the step; with ever smaller ones where it is lost. Its name, and the step that works.
+    fn pilot(&mut self, step: f64, forward_norms: &[f64]) -> Result<(Candidate, f64)> {
+        let mut step = step;
+        for number in 1..=MOST_PILOTS {
+            let mut config = self.config.clone();
+            config.learning.learning_rates = rates::rates(step / 2.0, forward_norms);
+            let candidate = Candidate { name: format!("pilot{number}"), config };
+            let probed = self.probe(&candidate, 1)?;
+            say(&format!("{}  {}", halving::describe(&candidate, &probed), self.time_left()));
+            if !probed.lost {
+                return Ok((candidate, step));
+            }
+            step /= 4.0;
+        }
+        anyhow::bail!(
+            "no step is short enough: {MOST_PILOTS} first probes have diverged, the last with η = {:?}. Damped steps may \
+             help (--set settle.damping=0.5)",
+            rates::rates(2.0 * step, forward_norms)
+        )
+    }
+
+    /// The same settings for as many epochs as its part of the arithmetic is enough for, a quarter of all at most; the
+    /// pilot itself where that is none, or where that one is lost.
+    fn longer_pilot(&mut self, pilot: Candidate) -> Result<Candidate> {
+        let mut config = self.config.clone();
+        config.learning.learning_rates = pilot.config.learning.learning_rates.clone();
+        let affordable = (LONGER * self.plan.work / self.work_of(&config, 1)?) as usize;
+        let epochs = affordable.min(self.request.config.training.epochs / 4);
+        let longer = Candidate { name: "longer".into(), config };
+        if epochs == 0 || !self.may(&longer, epochs)? {
+            return Ok(pilot);
+        }
+        let probed = self.probe(&longer, epochs)?;
+        say(&format!("{}  {}", halving::describe(&longer, &probed), self.time_left()));
+        Ok(if probed.lost { pilot } else { longer })
+    }
+
+    /// The weights that a probe ended with.
+    fn trained(&self, candidate: &Candidate) -> Result<Parameters> {
+        Ok(initial_parameters(&candidate.config, Some(&self.weights_of(&candidate.name)?), &self.device)?)
+    }
+
+    /// Makes runs of this configuration probes on the first so many training images, some of them held out.
+    fn probe_on(&mut self, images: usize) -> Result<()> {
+        let training = &mut self.config.training;
+        training.limit_train = Some(images);
+        training.limit_test = Some(1); // Nothing is decided by test images, so none is looked at but one.
+        training.validation = (images / HELD_OUT.0).min(HELD_OUT.1);
+        training.angle_minibatches = 0;
+        training.angle_every = 0;
+        training.keep_checkpoints = 1;
+        self.dataset = self.request.resources.dataset(training)?;
+        self.images = self.dataset.train.len();
+        Ok(())
+    }
+
+    /// How many training images the configuration has to train on.
+    fn request_images(&self) -> Result<usize> {
+        Ok(self.request.resources.dataset(&self.request.config.training)?.train.len())
+    }
+
+    /// How fast minibatches are, or the first probe where that was slower, what a run does beside them included.
+    fn measure_speed(&mut self, pilot: &Candidate, theta: &Parameters) -> Result<Plan> {
+        let work = self.work_of(&pilot.config, 1)?;
+        let Self { log, config, dataset, device, request, .. } = self;
+        let (elapsed, took) = (log.elapsed(), log.seconds(&format!("probe/{}/1", pilot.name)));
+        log.step("plan", || {
+            let kind = config.training.engine;
+            let mut engine = engine::build(kind, config.model(), config.protocol(), theta.clone(), device)?;
+            let timing = bench::time(config, engine.as_mut(), &dataset.train, TIMED)?;
+            let speed = (timing.multiply_adds / (timing.whole * TIMED as f64)).min(work / took);
+            Ok(Plan { speed, work: request.budget.work(elapsed, speed) })
+        })
+    }
+
+    /// The multiply-adds of so many epochs of a probe, its validation included: those of its engine on one minibatch.
+    fn work_of(&mut self, config: &Config, epochs: usize) -> Result<f64> {
+        let size = config.training.batch_size;
+        let minibatch = match self.minibatch.get(&(config.settle.steps, config.learning.K)) {
+            Some(known) => *known,
+            None => {
+                let kind = config.training.engine;
+                let theta = initial_parameters(config, None, &self.device)?;
+                let mut engine = engine::build(kind, config.model(), config.protocol(), theta, &self.device)?;
+                let mut batch = Batch::default();
+                let indices: Vec<u32> = (0..self.images.min(size) as u32).collect();
+                self.dataset.train.gather(&indices, &mut batch);
+                let report = engine.train(&batch, config.learning.beta)?;
+                engine.multiply_adds(&report)
+            }
+        };
+        self.minibatch.insert((config.settle.steps, config.learning.K), minibatch);
+        let minibatches = self.images as f64 / size as f64;
+        let judged = config.training.validation as f64 / size as f64;
+        Ok(epochs as f64 * (minibatches * (minibatch.first + minibatch.second) + judged * minibatch.first))
+    }
+
+    /// Whether there is room for a candidate to be trained up to so many epochs.
+    fn may(&mut self, candidate: &Candidate, epochs: usize) -> Result<bool> {
+        self.stop().check()?;
+        let done = self.done.get(&candidate.name).copied().unwrap_or(0.0);
+        let need = self.work_of(&candidate.config, epochs)? - done;
+        if self.spent + need > self.plan.work {
+            return Ok(false);
+        }
+        if self.log.find(&format!("probe/{}/{epochs}", candidate.name)).is_some() {
+            return Ok(true);
+        }
+        if self.log.find("cut").is_some() {
+            return Ok(false);
+        }
+        let time = Duration::from_secs_f64((need / self.plan.speed).clamp(0.0, 1e9));
+        let late = self.request.budget.left(self.log.elapsed()).is_some_and(|left| left < time);
+        if late {
+            let name = candidate.name.clone();
+            self.log.step("cut", || Ok(json!({ "before": name, "epochs": epochs })))?;
+            say("the budget is over: the machine has become slower than it was measured");
+        }
+        Ok(!late)
+    }
+
+    /// How much time is left, in words; nothing where that is not known yet.
+    fn time_left(&self) -> String {
+        let planned = (self.plan.work - self.spent).max(0.0) / self.plan.speed;
+        let planned = planned.is_finite().then(|| Duration::from_secs_f64(planned.min(1e9)));
+        let left = [planned, self.request.budget.left(self.log.elapsed())].into_iter().flatten().min();
+        left.map_or(String::new(), |left| format!("at most {} left", duration(left.as_secs_f64())))
+    }
+
+    fn say_settings(&self, when: &str) {
+        let learning = &self.config.learning;
+        say(&format!(
+            "{when}: T {} K {} β ±{} η at most {:?}",
+            self.config.settle.steps, learning.K, learning.beta, learning.learning_rates
+        ));
+    }
+
+    /// The name of the run of a probe.
+    fn run_name(&self, name: &str) -> Result<String> {
+        Ok(name::on_data(name, &self.dataset.name)?)
+    }
+}
+
+/// What the page and the file tell of a probe.
+fn probes(log: &Log) -> Vec<(String, Probed)> {
+    (log.all("probe/"))
+        .filter_map(|(step, result)| {
+            let name = step.split('/').nth(1)?.to_string();
+            Some((name, serde_json::from_value(result.clone()).ok()?))
+        })
+        .collect()
+}

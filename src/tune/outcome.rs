@@ -1,0 +1,70 @@
+//! `tuned.toml`: the configuration that was found, with a word on each value.
+
+use super::probe::Probed;
+use super::{Tuner, first_phase::Settling};
+use crate::base::files;
+use crate::config::Config;
+use anyhow::Result;
+use toml::{Table, Value};
+
+/// Writes the file.
+///
+/// # Errors
+/// Names what cannot be written.
+pub fn write(tuner: &Tuner, tuned: &Config, probed: &Probed) -> Result<()> {
+    Ok(files::write_atomically(&tuner.folder.join("tuned.toml"), text(tuner, tuned, probed)?.as_bytes())?)
+}
+
+fn text(tuner: &Tuner, tuned: &Config, probed: &Probed) -> Result<String> {
+    let rule = tuned.learning.rule.title();
+    let mut text = format!(
+        "# {rule} with layers {:?}, tuned by `eqprop tune` on {}, seed {}; tune.html shows how, tune.jsonl has all of it.\n\
+         # The best of the candidates had {:.2} % error on {} images held out, {:.2} % train error, after {} epochs of {} \
+         images.\n# The same choice once more, on any machine: --budget {:e}\n",
+        tuned.network.dims.0,
+        tuner.dataset.name,
+        tuned.training.seed,
+        probed.error(),
+        tuner.dataset.validation.len(),
+        probed.train.last().copied().unwrap_or(f64::NAN),
+        probed.train.len(),
+        tuner.dataset.train.len(),
+        tuner.plan.work,
+    );
+    for (section, keys) in Table::try_from(tuned)? {
+        text += &format!("\n[{section}]\n");
+        let Value::Table(keys) = keys else { continue };
+        for (key, value) in keys {
+            let line = format!("{key} = {value}");
+            text += &match (section.as_str(), reason(tuner, &key)) {
+                ("learning" | "settle", Some(reason)) => format!("{line:<40} # {reason}\n"),
+                _ => format!("{line}\n"),
+            };
+        }
+    }
+    Ok(text)
+}
+
+/// Where a tuned value is from.
+fn reason(tuner: &Tuner, key: &str) -> Option<String> {
+    let settled = |network: &str| -> Option<usize> {
+        let settling: Settling =
+            serde_json::from_value(tuner.log.find(&format!("settling/{network}"))?.clone()).ok()?;
+        settling.steps(tuner.config.learning.beta)
+    };
+    let steps = |network: &str| settled(network).map_or("more".into(), |steps| steps.to_string());
+    Some(match key {
+        "steps" => format!(
+            "99.9 % of images settle to β/100 in {} steps untrained, {} after a probe, {} after the longest; lowered while \
+             the train error held",
+            steps("untrained"),
+            steps(if settled("longer").is_some() { "longer" } else { "pilot" }),
+            steps("winner")
+        ),
+        "K" => "95 % of the gradient of the input weights arrive; lowered while the train error held".into(),
+        "beta" => "before the angle to the gradient bends, or half of it".into(),
+        "nudging" => "the sign of beta, drawn or not: the better of both".into(),
+        "learning_rates" => "input side first: every matrix moves alike; the best of the probes".into(),
+        _ => return None,
+    })
+}

@@ -1,0 +1,276 @@
+//! `tune.html`: one page that shows every step.
+
+use super::first_phase::Settling;
+use super::nudge::AtBeta;
+use super::probe::Probed;
+use super::rates::Steps;
+use super::second_phase::Arrival;
+use super::{Tuner, probes};
+use crate::base::time::duration;
+use crate::config::Config;
+use crate::learning::Nudging;
+use crate::study::axis::Scale;
+use crate::study::page::{page as whole, panels};
+use crate::study::plot::{Chart, Look, Series};
+use anyhow::Result;
+use maud::{Markup, html};
+use serde::de::DeserializeOwned;
+use std::collections::BTreeMap;
+
+/// How many curves one chart holds before they can no longer be told apart.
+const CURVES: usize = 8;
+
+/// The whole page.
+///
+/// # Errors
+/// Where the configuration cannot be written as TOML.
+pub fn page(tuner: &Tuner, tuned: &Config) -> Result<String> {
+    let title = format!("{} tuned on {}", tuned.learning.rule.title(), tuner.dataset.name);
+    let body = html! {
+        h1 { (title) }
+        p .dim {
+            "Layers " (tuned.network.dims.0.iter().map(usize::to_string).collect::<Vec<_>>().join("–")) ", seed "
+            (tuned.training.seed) ", budget " (tuner.request.budget) "; it took " (duration(tuner.log.elapsed().as_secs_f64())) "."
+        }
+        p .verdict { (found(tuned)) }
+        (first_phase(tuner))
+        (second_phase(tuner))
+        (nudge(tuner))
+        (rates(tuner))
+        (rounds(tuner))
+        (trimmed(tuner))
+        h2 { "What was found" }
+        pre { (toml::to_string(tuned)?) }
+    };
+    Ok(whole(&format!("eqprop: {title}"), &body))
+}
+
+fn found(tuned: &Config) -> String {
+    let learning = &tuned.learning;
+    let rates: Vec<String> = learning.learning_rates.iter().map(f64::to_string).collect();
+    format!(
+        "T = {}, K = {}, β = {}{}, η = {} (input side first).",
+        tuned.settle.steps,
+        learning.K,
+        if learning.nudging == Nudging::Positive { "" } else { "±" },
+        learning.beta,
+        rates.join(", ")
+    )
+}
+
+/// What a step has given, if it was taken.
+fn result<R: DeserializeOwned>(tuner: &Tuner, step: &str) -> Option<R> {
+    serde_json::from_value(tuner.log.find(step)?.clone()).ok()
+}
+
+/// Values by their number, from `first` on.
+fn numbered(values: impl IntoIterator<Item = f64>, first: usize) -> Vec<(f64, f64)> {
+    values.into_iter().enumerate().map(|(i, value)| ((first + i) as f64, value)).collect()
+}
+
+/// The axes of a chart.
+struct Plot {
+    x_label: &'static str,
+    y_label: &'static str,
+    scale: Scale,
+    mark: Option<f64>,
+}
+
+/// A chart; where there is a mark, it is what was found.
+fn chart(title: &str, note: &str, plot: &Plot, lines: Vec<Series>) -> Chart {
+    let chart = Chart::new(("tune", title), plot.x_label, (plot.y_label, plot.scale), lines).noted(note);
+    match plot.mark {
+        Some(at) => chart.marked(at, "found"),
+        None => chart,
+    }
+}
+
+fn solid(name: impl Into<String>, color: usize, points: Vec<(f64, f64)>) -> Series {
+    Series::line(name, Look::line(color, 0), points)
+}
+
+fn dashed(name: impl Into<String>, color: usize, points: Vec<(f64, f64)>) -> Series {
+    Series::line(name, Look::line(color, 1), points)
+}
+
+/// The networks that were looked at, and what they are called.
+const NETWORKS: [(&str, &str); 4] = [
+    ("untrained", "untrained"),
+    ("pilot", "after the first probe"),
+    ("longer", "after a longer one"),
+    ("winner", "after the longest"),
+];
+
+fn first_phase(tuner: &Tuner) -> Markup {
+    let plot =
+        Plot { x_label: "step t", y_label: "largest change of a state", scale: Scale::Log, mark: None };
+    let mut lines = Vec::new();
+    for (i, (network, title)) in NETWORKS.into_iter().enumerate() {
+        let Some(settling) = result::<Settling>(tuner, &format!("settling/{network}")) else { continue };
+        lines.push(solid(format!("{title}, 99.9 % of images"), i, numbered(settling.residuals, 1)));
+        lines.push(solid(format!("{title}, 99 %"), i + NETWORKS.len(), numbered(settling.most, 1)));
+        lines.push(dashed(format!("{title}, half"), i, numbered(settling.median, 1)));
+    }
+    html! {
+        h2 { "T: how images settle" }
+        p { "T is where 99.9 % of the images move by no more than β/100 in a step." }
+        (panels(&[chart("Residual against t", "max|s_t − s_{t−1}| of an image", &plot, lines)]))
+    }
+}
+
+fn second_phase(tuner: &Tuner) -> Markup {
+    let plot = |y_label, scale| Plot { x_label: "step t", y_label, scale, mark: None };
+    let mut charts = Vec::new();
+    for (network, title) in NETWORKS {
+        let Some(arrival) = result::<Arrival>(tuner, &format!("arrival/{network}")) else { continue };
+        charts.push(chart(
+            &format!("‖∇(t)‖ and ‖Δ(t)‖, {title}"),
+            "solid the gradient, dashed the update with η = 0",
+            &plot("norm", Scale::Log),
+            norms(&arrival),
+        ));
+        charts.push(chart(
+            &format!("What is missing, {title}"),
+            "‖Σ∇ − ∇tot‖/‖∇tot‖ of the input weights after K steps",
+            &plot("part of the gradient", Scale::Log),
+            vec![solid("input weights", 0, numbered(arrival.missing, 1))],
+        ));
+    }
+    html! {
+        h2 { "K: how gradients arrive" }
+        p { "K is where no more than 5 % of the gradient of the weights from the input is missing." }
+        (panels(&charts))
+    }
+}
+
+fn norms(arrival: &Arrival) -> Vec<Series> {
+    let mut lines = Vec::new();
+    for (i, name) in arrival.matrices.iter().enumerate() {
+        let of = |norms: &[Vec<f64>]| numbered(norms.iter().map(|norms| norms[i]), 0);
+        lines.push(solid(format!("∇ {name}"), i, of(&arrival.gradients)));
+        lines.push(dashed(format!("Δ {name}"), i, of(&arrival.updates)));
+    }
+    lines
+}
+
+fn nudge(tuner: &Tuner) -> Markup {
+    let Some(curve) = result::<Vec<AtBeta>>(tuner, "nudge") else { return html! {} };
+    let of = |value: &dyn Fn(&AtBeta) -> f64| -> Vec<(f64, f64)> {
+        curve.iter().map(|at| (at.beta.log10(), value(at))).collect()
+    };
+    let mark = Some(tuner.config.learning.beta.log10());
+    let plot = |y_label| Plot { x_label: "log₁₀ |β|", y_label, scale: Scale::Linear, mark };
+    let angle = |sign: usize| of(&|at: &AtBeta| at.degrees[sign].unwrap_or(f64::NAN));
+    let signs = |sign: usize| of(&|at: &AtBeta| at.sign_match[sign]);
+    html! {
+        h2 { "β: between float noise and truncation" }
+        p { "β is the largest before the angle of either sign bends, by 2°." }
+        (panels(&[
+            chart("Angle against β", "Ψ(Δtot, −∇), η = 0", &plot("angle, degrees"), vec![
+                solid("β > 0", 0, angle(0)), solid("β < 0", 1, angle(1)),
+            ]),
+            chart("Signs that agree", "½ is chance", &plot("share of synapses"), vec![
+                solid("β > 0", 0, signs(0)), solid("β < 0", 1, signs(1)),
+            ]),
+        ]))
+    }
+}
+
+fn rates(tuner: &Tuner) -> Markup {
+    let Some(steps) = result::<Steps>(tuner, "rates") else { return html! {} };
+    let points: Vec<(f64, f64)> =
+        steps.tried.iter().map(|at| (at.step.log10(), at.shows.unwrap_or(f64::NAN))).collect();
+    let y_label = if steps.continual { "angle, degrees" } else { "part of the first gain" };
+    let plot = Plot { x_label: "log₁₀ s", y_label, scale: Scale::Linear, mark: Some(steps.step.log10()) };
+    let shown = match steps.continual {
+        true => chart(
+            "Angle against η",
+            "Ψ(Δtot, −∇), mean of both signs of β",
+            &plot,
+            vec![solid("continual updates", 0, points)],
+        ),
+        false => chart(
+            "Gain against η",
+            "fall of the loss of a minibatch, for each unit of s",
+            &plot,
+            vec![solid("gain", 0, points)],
+        ),
+    };
+    html! {
+        h2 { "η: how far a step may go" }
+        p {
+            "η of layer n is s/‖∇_n‖, so that every matrix moves by s. "
+            @if steps.continual { "s is the longest step that turns continual updates by no more than 5° from those of η = 0." }
+            @else { "s is the longest step for each unit of which the loss still falls by half as much as for the shortest." }
+        }
+        (panels(&[shown]))
+    }
+}
+
+/// The longest that each probe with such a name showed.
+fn longest(tuner: &Tuner, begins: &str) -> BTreeMap<String, Probed> {
+    probes(&tuner.log).into_iter().filter(|(name, _)| name.starts_with(begins)).collect()
+}
+
+fn rounds(tuner: &Tuner) -> Markup {
+    let candidates = longest(tuner, "c");
+    let mut best: Vec<(&String, &Probed)> = candidates.iter().collect();
+    best.sort_by(|a, b| (b.1.train.len().cmp(&a.1.train.len())).then(a.1.error().total_cmp(&b.1.error())));
+    let plot = |y_label| Plot { x_label: "epoch", y_label, scale: Scale::Log, mark: None };
+    let lines = |errors: &dyn Fn(&Probed) -> Vec<f64>| -> Vec<Series> {
+        (best.iter().take(CURVES).enumerate())
+            .map(|(i, (name, probed))| solid(name.as_str(), i, numbered(errors(probed), 1)))
+            .collect()
+    };
+    html! {
+        h2 { "Probes: the better half goes on" }
+        (panels(&[
+            chart("Error on the images held out", "those that came farthest", &plot("error, %"), lines(&|p| p.validation.clone())),
+            chart("Train error", "", &plot("error, %"), lines(&|p| p.train.clone())),
+        ]))
+        (table(&best))
+    }
+}
+
+fn trimmed(tuner: &Tuner) -> Markup {
+    let mut tries: Vec<(String, Probed)> = longest(tuner, "raised").into_iter().collect();
+    tries.extend(longest(tuner, "t"));
+    if tries.is_empty() {
+        return html! {};
+    }
+    html! {
+        h2 { "T and K, lowered while the train error holds" }
+        (table(&tries.iter().map(|(name, probed)| (name, probed)).collect::<Vec<_>>()))
+    }
+}
+
+fn table(probes: &[(&String, &Probed)]) -> Markup {
+    let percent = |errors: &[f64]| errors.last().map_or("–".into(), |error| format!("{error:.2}"));
+    html! {
+        div .scroll {
+            table {
+                thead {
+                    tr {
+                        th { "Probe" } th .number { "T" } th .number { "K" } th .number { "β" } th { "η, input side first" }
+                        th .number { "Epochs" } th .number { "Held out, %" } th .number { "Train, %" } th .number { "Unsettled, %" }
+                    }
+                }
+                tbody {
+                    @for (name, probed) in probes {
+                        tr {
+                            td { (name) @if probed.lost { small .disagrees { "diverged or collapsed" } } }
+                            td .number { (probed.first_steps) }
+                            td .number { (probed.second_steps) }
+                            td .number { @if probed.random_beta { "±" } (probed.beta) }
+                            td { (probed.learning_rates.iter().map(f64::to_string).collect::<Vec<_>>().join(", ")) }
+                            td .number { (probed.train.len()) }
+                            td .number { (percent(&probed.validation)) }
+                            td .number { (percent(&probed.train)) }
+                            td .number { (format!("{:.2}", probed.unsettled_percent)) }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

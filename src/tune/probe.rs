@@ -1,0 +1,133 @@
+//! A probe: a short run like any other, judged on images that are held out. Test images are none of its business.
+
+use super::Tuner;
+use crate::base::files;
+use crate::config::{Choices, Config};
+use crate::learning::Nudging;
+use crate::run::{self, Options, Outcome, Resume, Run};
+use crate::study::record::Record;
+use crate::telemetry::observer::{Judged, Observer};
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// Settings to try, and what to call them.
+#[derive(Clone, Debug)]
+pub struct Candidate {
+    /// The name of its run.
+    pub name: String,
+    /// Its settings.
+    pub config: Config,
+}
+
+/// What a probe showed.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Probed {
+    /// T.
+    #[serde(rename = "T")]
+    pub first_steps: usize,
+    /// K.
+    #[serde(rename = "K")]
+    pub second_steps: usize,
+    /// β.
+    pub beta: f64,
+    /// Whether its sign is drawn.
+    pub random_beta: bool,
+    /// η, input side first.
+    pub learning_rates: Vec<f64>,
+    /// Train error, percent, by epoch.
+    pub train: Vec<f64>,
+    /// Error on the images held out, percent, by epoch.
+    pub validation: Vec<f64>,
+    /// How many images had not settled in the last epoch, percent.
+    pub unsettled_percent: f64,
+    /// Whether it diverged or collapsed.
+    pub lost: bool,
+}
+
+impl Probed {
+    /// What it is judged by: the error on the images held out after the last epoch, percent; beyond all where it is lost.
+    pub fn error(&self) -> f64 {
+        match self.validation.last() {
+            Some(error) if !self.lost => *error,
+            _ => f64::INFINITY,
+        }
+    }
+
+    /// The train error of an epoch, from 1, percent.
+    pub fn train_error(&self, epoch: usize) -> f64 {
+        if self.lost { f64::INFINITY } else { self.train.get(epoch - 1).copied().unwrap_or(f64::INFINITY) }
+    }
+}
+
+/// Probes say a line when they are done, and nothing meanwhile.
+struct Quiet;
+
+impl Observer for Quiet {
+    fn minibatch(&mut self, _: usize, _: f64) {}
+    fn epoch(&mut self, _: usize, _: Option<f64>, _: Judged) {}
+}
+
+impl Tuner<'_> {
+    /// Trains a candidate up to so many epochs, going on from where it stands.
+    ///
+    /// # Errors
+    /// What a run reports that cannot be read or written, and where a signal has come.
+    pub fn probe(&mut self, candidate: &Candidate, epochs: usize) -> Result<Probed> {
+        let work = self.work_of(&candidate.config, epochs)?;
+        let before = self.done.insert(candidate.name.clone(), work).unwrap_or(0.0);
+        self.spent += (work - before).max(0.0);
+        let run_name = self.run_name(&candidate.name)?;
+        let Tuner { log, request, folder, .. } = self;
+        log.step(&format!("probe/{}/{epochs}", candidate.name), || {
+            let probes = folder.join("probes");
+            files::create_folder(&probes)?;
+            let mut config = candidate.config.clone();
+            config.training.epochs = epochs;
+            let file = probes.join(format!("{}.toml", candidate.name));
+            files::write_atomically(&file, toml::to_string(&config)?.as_bytes())?;
+            let choices = Choices { config: Some(file), ..Choices::default() };
+            let options = Options {
+                init: None,
+                resume: Some(Resume::Auto),
+                name: Some(candidate.name.clone()),
+                runs_dir: probes.join("runs"),
+                checkpoints_dir: probes.join("checkpoints"),
+                dry_run: false,
+            };
+            let mut lost = false;
+            if let Some(run) = Run::prepare(&choices, &options, request.resources)? {
+                match run::train(run, &mut Quiet, request.interrupt)? {
+                    Outcome::Done => {}
+                    Outcome::Diverged => lost = true,
+                    Outcome::Interrupted(signal) => return Err(super::Stopped(signal).into()),
+                }
+            }
+            let record = Record::read(&probes.join("runs").join(run_name))?;
+            let of =
+                |tag: &str| record.curve(tag).into_iter().filter(|point| point.0 >= 1.0).map(|point| point.1);
+            Ok(Probed {
+                first_steps: config.settle.steps,
+                second_steps: config.learning.K,
+                beta: config.learning.beta,
+                random_beta: config.learning.nudging == Nudging::Random,
+                learning_rates: config.learning.learning_rates.clone(),
+                train: of("error/train").collect(),
+                validation: of("error/validation").collect(),
+                unsettled_percent: record.last("settle/unsettled_percent").unwrap_or(0.0),
+                lost: lost || record.collapsed().is_some(),
+            })
+        })
+    }
+
+    /// The checkpoint that a probe has left.
+    ///
+    /// # Errors
+    /// Where there is none.
+    pub fn weights_of(&self, name: &str) -> Result<PathBuf> {
+        let path = self.folder.join("probes/checkpoints").join(self.run_name(name)?).join("last.safetensors");
+        path.is_file().then_some(path.clone()).with_context(|| {
+            format!("{}: is not there any more: begin again in another folder with --out", path.display())
+        })
+    }
+}

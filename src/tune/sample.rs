@@ -1,0 +1,95 @@
+//! Some minibatches in their stationary states with the gradients there, on which updates are measured.
+
+use crate::config::Config;
+use crate::data::{Batch, Split};
+use crate::engine::plain;
+use crate::learning::Protocol;
+use crate::learning::angle::{Comparison, Summary};
+use crate::model::dynamics::Nudge;
+use crate::model::{Model, Parameters, Settled};
+use crate::reference::rbp;
+use crate::run::angles;
+use crate::study::referee;
+use anyhow::{Context, Result};
+use candle_core::Tensor;
+
+/// How many minibatches.
+const MINIBATCHES: usize = 4;
+/// A gradient is complete when a step adds no more than this part of it.
+const COMPLETE: f64 = 1e-3;
+/// The most steps that are waited for gradients.
+pub const MOST_STEPS: usize = 300;
+
+/// A network and some minibatches, settled.
+pub struct Sample<'a> {
+    /// The network.
+    pub model: Model,
+    /// θ.
+    pub theta: &'a Parameters,
+    /// The minibatches.
+    pub points: Vec<Point>,
+}
+
+/// A minibatch.
+pub struct Point {
+    /// The images, (B, d_in).
+    pub x: Tensor,
+    /// Their targets, one-hot.
+    pub y: Tensor,
+    /// s_*, after T steps.
+    pub settled: Settled,
+    /// ∇θ(tot), complete.
+    pub gradient: Parameters,
+}
+
+impl<'a> Sample<'a> {
+    /// Settles the minibatches that `eqprop angle` measures on, for T steps, and takes their gradients.
+    ///
+    /// # Errors
+    /// Only those of candle.
+    pub fn take(config: &Config, theta: &'a Parameters, split: &Split) -> Result<Self> {
+        let model = config.model();
+        let weight = &theta.forward[0].weight;
+        let (dtype, device) = (weight.dtype(), weight.device());
+        let mut points = Vec::new();
+        for indices in angles::minibatches(config, split, 0).take(MINIBATCHES) {
+            let mut batch = Batch::default();
+            split.gather(&indices, &mut batch);
+            let x = plain::images(&batch, dtype, device)?;
+            let y = plain::one_hot(&batch, model.dims.output(), dtype, device)?;
+            let settled = model.settle(theta, &x)?;
+            let (gradient, _) =
+                rbp::whole(&model.dynamics, theta, &x, &y, settled.state(), COMPLETE, MOST_STEPS)?;
+            points.push(Point { x, y, settled, gradient });
+        }
+        Ok(Self { model, theta, points })
+    }
+
+    /// Δtot of a minibatch at β.
+    ///
+    /// # Errors
+    /// Only those of candle.
+    pub fn update(&self, point: &Point, protocol: &Protocol, beta: f64) -> Result<Parameters> {
+        let nudge = Nudge { target: &point.y, beta: beta.into() };
+        Ok(referee::total(&self.model, protocol, self.theta, &point.x, nudge, &point.settled)?)
+    }
+
+    /// How Δtot at β follows −∇, over the minibatches.
+    ///
+    /// # Errors
+    /// Only those of candle.
+    pub fn follows(&self, protocol: &Protocol, beta: f64) -> Result<Summary> {
+        let compare = |point: &Point| -> Result<Comparison> {
+            Ok(Comparison::new(&self.update(point, protocol, beta)?, &point.gradient)?)
+        };
+        let comparisons = self.points.iter().map(compare).collect::<Result<Vec<_>>>()?;
+        Summary::of(&comparisons).context("no minibatch to measure on")
+    }
+}
+
+/// The same protocol with weights that do not move during the second phase, η = 0.
+pub fn still(protocol: &Protocol) -> Protocol {
+    let mut still = protocol.clone();
+    still.learning_rates.fill(0.0);
+    still
+}

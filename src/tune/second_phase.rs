@@ -1,0 +1,80 @@
+//! K from the gradients: how many steps it takes until those of the layer next to the input have come.
+
+use super::sample::{MOST_STEPS, Sample, still};
+use crate::config::Config;
+use crate::learning::{Lesson, hebbian_update};
+use crate::model::Parameters;
+use crate::model::dynamics::Nudge;
+use crate::reference::rbp;
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+/// The part of the whole gradient of the layer next to the input that may be missing after K steps.
+const MISSING: f64 = 0.05;
+/// How many steps are shown beyond K.
+const SHOWN: usize = 2;
+
+/// How gradients come, and how updates follow, on one minibatch.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Arrival {
+    /// The weight matrices.
+    pub matrices: Vec<String>,
+    /// ‖∇(t)‖ of each matrix, by t.
+    pub gradients: Vec<Vec<f64>>,
+    /// ‖Δ(t)‖ of each matrix, by t, where weights do not move.
+    pub updates: Vec<Vec<f64>>,
+    /// ‖Σ_{τ<t} ∇(τ) − ∇(tot)‖ / ‖∇(tot)‖ of the weights from the input, by t = 1, 2, …: what is missing.
+    pub missing: Vec<f64>,
+    /// ‖∇(tot)‖ of forward.n, output first; mean over the minibatches.
+    pub forward_norms: Vec<f64>,
+}
+
+impl Arrival {
+    /// Follows gradients back from s_*, and the second phase at `beta`.
+    ///
+    /// # Errors
+    /// Only those of candle.
+    pub fn measure(config: &Config, sample: &Sample, beta: f64) -> Result<Self> {
+        let Sample { model, theta, points } = sample;
+        let point = points.first().context("no minibatch to measure on")?;
+        let last = theta.depth();
+        let norms = |of: &Parameters| -> candle_core::Result<Vec<f64>> {
+            Ok(of.weight_norms()?.into_iter().map(|(_, norm)| norm).collect())
+        };
+        let whole = norms(&point.gradient)?[last];
+        let mut left = point.gradient.clone();
+        let (mut gradients, mut missing) = (Vec::new(), Vec::new());
+        rbp::each(&model.dynamics, theta, &point.x, &point.y, point.settled.state(), |_, gradient| {
+            left = left.plus(&gradient, |_| -1.0)?;
+            gradients.push(norms(&gradient)?);
+            missing.push(norms(&left)?[last] / whole);
+            let arrived = missing.last().is_none_or(|part| *part < MISSING / 5.0);
+            Ok(gradients.len() < MOST_STEPS && !(arrived && gradients.len() > last + SHOWN))
+        })?;
+        let mut protocol = still(&config.protocol());
+        protocol.second_steps = gradients.len();
+        let nudge = Nudge { target: &point.y, beta: beta.into() };
+        let settled = &point.settled;
+        let lesson = Lesson::new(model, &protocol, theta, &point.x, nudge, settled);
+        let mut updates = Vec::new();
+        protocol.rule.learn(&lesson, &mut |step| {
+            let (dynamics, sigma_prime) = (&model.dynamics, protocol.sigma_prime);
+            updates.push(norms(&hebbian_update(dynamics, model.tied, sigma_prime, &point.x, step)?)?);
+            Ok(())
+        })?;
+        let mut forward_norms = vec![0.0; last + 1];
+        for point in points {
+            for (mean, norm) in forward_norms.iter_mut().zip(norms(&point.gradient)?) {
+                *mean += norm / points.len() as f64;
+            }
+        }
+        let matrices = theta.weight_norms()?.into_iter().map(|(name, _)| name).collect();
+        Ok(Self { matrices, gradients, updates, missing, forward_norms })
+    }
+
+    /// K: the first step after which no more than 5 % of the gradient of the input weights is missing; as many as were
+    /// looked at where it does not come.
+    pub fn steps(&self) -> usize {
+        self.missing.iter().position(|part| *part <= MISSING).map_or(self.missing.len(), |t| t + 1)
+    }
+}

@@ -1,0 +1,179 @@
+//! The referee: with every cause switched off an update is the gradient, and each cause acts where theory says it does.
+//! Expectations follow from the linearised dynamics (`study::referee`) and from the paper's theorems.
+
+mod common;
+
+use candle_core::{DType, Device};
+use common::Place;
+use eqprop::data::Batch;
+use eqprop::learning::angle::Comparison;
+use eqprop::learning::{Protocol, Rule, SigmaPrime};
+use eqprop::model::dynamics::Time;
+use eqprop::model::network::Init;
+use eqprop::model::{Activation, Dims, Dynamics, Model, Parameters, Settle};
+use eqprop::rng::{Purpose, stream};
+use eqprop::study::referee::{CAUSES, Case, Cause};
+use proptest::prelude::*;
+use rand::Rng;
+
+struct Problem {
+    model: Model,
+    protocol: Protocol,
+    theta: Parameters,
+    batch: Batch,
+}
+
+impl Problem {
+    fn new(dims: &[usize], activation: Activation, rule: Rule, seed: u64) -> Self {
+        let dims = Dims(dims.to_vec());
+        let tied = rule.tied().unwrap();
+        let psi = (!tied).then_some(60.0);
+        let theta = Parameters::init(&dims, Init::FanIn, psi, seed, DType::F64, &Device::Cpu).unwrap();
+        let mut rng = stream(seed, Purpose::Figure, 99);
+        let batch = Batch {
+            images: (0..3 * dims.input()).map(|_| rng.random()).collect(),
+            labels: (0..3).map(|_| rng.random_range(0..dims.output()) as u8).collect(),
+        };
+        let protocol = Protocol {
+            rule,
+            sigma_prime: if tied { SigmaPrime::Ignored } else { SigmaPrime::Partial },
+            nudging: eqprop::learning::Nudging::Positive,
+            second_steps: 4,
+            tiny: 1e-5,
+            learning_rates: vec![0.02; dims.depth() + 1],
+            authors_code: false,
+        };
+        let dynamics = Dynamics { time: Time::Discrete, activation, damping: 0.0 };
+        let model = Model { dims, tied, dynamics, settle: Settle::synchronous(6, 0.0) };
+        Self { model, protocol, theta, batch }
+    }
+
+    /// Ψ(Δtot, −∇), degrees, with these switched off; `None` where the network does not settle.
+    fn angle_if_settled(&self, beta: f64, off: &[Cause]) -> Option<f64> {
+        let case = match off.contains(&Cause::Untied) {
+            true => Case::symmetric(&self.model, &self.theta, &self.batch),
+            false => Case::new(&self.model, &self.theta, &self.batch),
+        };
+        let case = case.ok()?;
+        let update = case.update(&self.protocol, beta, off).unwrap();
+        Some(Comparison::new(&update, &case.gradient).unwrap().total_degrees)
+    }
+
+    fn angle(&self, beta: f64, off: &[Cause]) -> f64 {
+        self.angle_if_settled(beta, off).unwrap()
+    }
+}
+
+fn all_but(kept: Cause) -> Vec<Cause> {
+    CAUSES.into_iter().filter(|cause| *cause != kept).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(20))]
+
+    /// (DW)ᵗDe is the gradient, whatever the sizes, the rule and σ.
+    #[test]
+    fn with_every_cause_off_the_update_is_the_gradient(
+        hidden in prop::collection::vec(3usize..20, 1..=3),
+        (input, output) in (3usize..30, 2usize..8),
+        seed in 0u64..1000,
+        rule in prop::sample::select(&[Rule::EP, Rule::CEP, Rule::CEP_RESCALED, Rule::VF, Rule::CVF][..]),
+        activation in prop::sample::select(&[Activation::Sigmoid, Activation::Tanh][..]),
+        damping in prop::sample::select(&[0.0, 0.4][..]),
+    ) {
+        let dims = [&[input], &hidden[..], &[output]].concat();
+        let mut problem = Problem::new(&dims, activation, rule, seed);
+        problem.model.dynamics.damping = damping;
+        let angle = problem.angle_if_settled(0.3, &CAUSES);
+        prop_assume!(angle.is_some());
+        let angle = angle.unwrap();
+        prop_assert!(angle < 0.01, "{rule:?} {activation:?} {dims:?}: {angle}°");
+    }
+}
+
+#[test]
+fn each_cause_alone_turns_the_update_away() {
+    for cause in CAUSES.into_iter().filter(|cause| *cause != Cause::Rounding) {
+        let problem = Problem::new(&[12, 9, 8, 4], Activation::Sigmoid, Rule::CVF, 3);
+        let angle = problem.angle(0.3, &all_but(cause));
+        assert!(angle > 0.05, "{cause:?}: {angle}°");
+    }
+}
+
+#[test]
+fn what_beta_contributes_is_linear_in_it_and_what_eta_does_in_eta() {
+    let problem = Problem::new(&[12, 9, 4], Activation::Sigmoid, Rule::CEP, 3);
+    let ratio = problem.angle(0.02, &all_but(Cause::Beta)) / problem.angle(0.01, &all_but(Cause::Beta));
+    assert!((ratio - 2.0).abs() < 0.05, "{ratio}");
+    // Theorem 1: what matters is how far the weights go while the nudge is felt, η/β.
+    let of_eta = |eta: f64, beta: f64| {
+        let mut problem = Problem::new(&[12, 9, 4], Activation::Sigmoid, Rule::CEP, 3);
+        problem.protocol.learning_rates.fill(eta);
+        let off: Vec<Cause> =
+            CAUSES.into_iter().filter(|c| ![Cause::Continual, Cause::Beta].contains(c)).collect();
+        problem.angle(beta, &off)
+    };
+    let ratio = of_eta(2e-6, 1e-4) / of_eta(1e-6, 1e-4);
+    assert!((ratio - 2.0).abs() < 0.1, "{ratio}");
+    let same = of_eta(2e-6, 2e-4) / of_eta(1e-6, 1e-4);
+    assert!((same - 1.0).abs() < 0.1, "{same}");
+}
+
+#[test]
+fn a_tied_network_without_sigma_prime_on_the_nudge_keeps_its_angle() {
+    // (DW)ᵗe and (DW)ᵗDe differ however small β, whatever T and K: the angle that docs/angles.md shows of EP.
+    let problem = Problem::new(&[12, 9, 4], Activation::Sigmoid, Rule::EP, 5);
+    let left = problem.angle(0.1, &all_but(Cause::SigmaPrime));
+    assert!(left > 1.0, "{left}");
+}
+
+/// The output of the program, which must succeed.
+fn explained(place: &Place, more: &[&str]) -> serde_json::Value {
+    let fixed = ["angle", "--data-dir", "data", "--set", "network.dims=[64, 24, 4]", "--explain", "--json"];
+    let output = place.eqprop().args(fixed).args(more).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[test]
+fn what_the_program_says_adds_up() {
+    let place = Place::new();
+    let said = explained(&place, &["--algo", "cvf", "--psi", "45", "--batches", "3", "--out", "page.html"]);
+    let mean = |cells: &serde_json::Value, column: &str| cells[column]["mean"].as_f64().unwrap();
+    for column in ["all", "forward.0", "forward.1", "feedback.0"] {
+        let falls: f64 =
+            said["in_order"].as_array().unwrap().iter().map(|row| mean(&row["degrees"], column)).sum();
+        let (start, rest) = (mean(&said["start_degrees"], column), mean(&said["rest_degrees"], column));
+        assert!((start - falls - rest).abs() < 1e-9, "{column}: {start} is not {falls} + {rest}");
+        assert!(rest < 0.5, "{column}: {rest}° are left");
+    }
+    let names: Vec<&str> =
+        said["in_order"].as_array().unwrap().iter().map(|r| r["cause"].as_str().unwrap()).collect();
+    assert_eq!(names, ["rounding", "T", "eta", "beta", "K", "sigma_prime", "untied"]);
+    assert_eq!(place.read("page.html").matches("<svg").count(), 4);
+    // EP has no weights that move meanwhile, and no feedback weights.
+    let said = explained(&place, &["--algo", "ep", "--batches", "1", "--set", "training.dtype=f64"]);
+    let names: Vec<&str> =
+        said["in_order"].as_array().unwrap().iter().map(|r| r["cause"].as_str().unwrap()).collect();
+    assert_eq!(names, ["T", "beta", "K", "sigma_prime"]);
+}
+
+#[test]
+fn what_has_no_angle_is_refused_in_one_paragraph() {
+    let place = Place::new();
+    let output = (place.eqprop())
+        .args([
+            "angle",
+            "--algo",
+            "bptt",
+            "--data-dir",
+            "data",
+            "--set",
+            "network.dims=[64, 24, 4]",
+            "--explain",
+        ])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("bptt"));
+}
