@@ -132,10 +132,10 @@ impl<T: WithDType> Anderson<T> {
         let newest = (self.count - 1) % self.window;
         let row = |j: usize| &self.delta_f[j * neurons..(j + 1) * neurons];
         let mut gamma = [0.0; MOST_WINDOW];
-        for j in 0..rows {
+        for (j, gamma) in gamma.iter_mut().enumerate().take(rows) {
             let product = dot(row(newest), row(j));
             (self.products[newest][j], self.products[j][newest]) = (product, product);
-            gamma[j] = dot(row(j), &self.f);
+            *gamma = dot(row(j), &self.f);
         }
         let mut lower = [[0.0; MOST_WINDOW]; MOST_WINDOW];
         for i in 0..rows {
@@ -144,8 +144,8 @@ impl<T: WithDType> Anderson<T> {
                 if i == j {
                     sum += RIDGE * sum;
                 }
-                for k in 0..j {
-                    sum -= lower[i][k] * lower[j][k];
+                for (a, b) in lower[i].iter().zip(lower[j]).take(j) {
+                    sum -= a * b;
                 }
                 if i > j {
                     lower[i][j] = sum / lower[j][j];

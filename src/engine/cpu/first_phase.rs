@@ -4,7 +4,7 @@ use super::packing::Weights;
 use super::panels::PanelsMut;
 use super::simd::{Lanes, Real, Vectorized, WIDTH};
 use super::state::{Block, States, initial_state, read_and_write};
-use super::step::{Gates, Start, damp, step, sum};
+use super::step::{Arriving, Gates, Start, damp, step, sum};
 use crate::model::anderson::{Anderson, epsilon};
 use crate::model::dynamics::Layers;
 use crate::model::{Model, Solver};
@@ -45,8 +45,8 @@ impl<T: Real> Vectorized<T> for FirstPhase<'_, T> {
                 let [_, s, s_next] = &mut unsettled.recent;
                 // The first step of a sweep reads what the last sweep left, the second what the first has made of it.
                 let (read, mut s_next) = read_and_write(weights, (t == 0).then_some(s), s_next, layers);
-                let (activation, drive, gates) = (dynamics.activation, &unsettled.drive, Gates::Ignored);
-                step::<L>(weights, activation, drive, &[], &read, layers, &mut s_next, gates);
+                let arriving = Arriving { drive: &unsettled.drive, more: &[], s: &read };
+                step::<L>(weights, dynamics.activation, arriving, layers, &mut s_next, Gates::Ignored);
                 if dynamics.damping > 0.0 {
                     damp::<L>(&mut s_next, s, layers, dynamics.damping);
                 }

@@ -7,7 +7,7 @@ use super::packing::{Connection, PackedMatrix, Weights};
 use super::panels::PanelsMut;
 use super::simd::{Lanes, Real, Simd, Vectorized, WIDTH};
 use super::state::{Block, End, Move, MoveMut, all};
-use super::step::{Gates, damp, step};
+use super::step::{Arriving, Gates, damp, step};
 use super::update::{accumulate, add_to_bias, change_terms, outer, worth_sharing};
 use crate::learning::{Protocol, Schedule, SigmaPrime};
 use crate::model::Model;
@@ -349,7 +349,8 @@ impl<T: Real> Vectorized<T> for NudgedStep<'_, '_, T> {
                 SigmaPrime::Full => Gates::Full(delta),
                 SigmaPrime::Partial => Gates::Partial(delta, delta_feedback),
             };
-            step::<L>(weights, dynamics.activation, &block.drive, more, &all(s), layers, s_next, gates);
+            let arriving = Arriving { drive: &block.drive, more, s: &all(s) };
+            step::<L>(weights, dynamics.activation, arriving, layers, s_next, gates);
             if layers.contains(0) {
                 nudge(&mut s_next[0], &s[0], labels, weights.widths[0], beta);
             }

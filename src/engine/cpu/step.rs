@@ -97,17 +97,23 @@ pub enum Gates<'p, 'a, T> {
     Partial(&'p mut [PanelsMut<'a, T>], &'p mut [PanelsMut<'a, T>]),
 }
 
+/// What a step computes with, beside the weights.
+pub struct Arriving<'a, T> {
+    /// What the input contributes to layer N.
+    pub drive: &'a [T],
+    /// Further terms, by layer, which count as forward.
+    pub more: &'a [Vec<Term<'a, T>>],
+    /// The states of the layers next to those that it updates.
+    pub s: &'a [&'a [T]],
+}
+
 /// F(x, s, θ) for a block: these layers, all at once; of each layer the panels of `s_next`, which are those of the
-/// gates. What the panels of other layers hold stays. `s` are the states of the layers next to them.
-///
-/// `drive` is what the input contributes to layer N; `more` are further terms, by layer, which count as forward.
+/// gates. What the panels of other layers hold stays.
 #[inline(always)]
 pub fn step<L: Lanes>(
     weights: &Weights<L::Elem>,
     activation: Activation,
-    drive: &[L::Elem],
-    more: &[Vec<Term<L::Elem>>],
-    s: &[&[L::Elem]],
+    Arriving { drive, more, s }: Arriving<L::Elem>,
     layers: Layers,
     s_next: &mut [PanelsMut<L::Elem>],
     mut gates: Gates<L::Elem>,
