@@ -269,8 +269,10 @@ impl<'a> Tuner<'a> {
         // T and K of the winner, lowered.
         let theta = self.trained(&winner)?;
         let settling = self.settling("winner", &theta)?;
-        let floor = settling.least().unwrap_or(winner.config.learning.T);
-        winner.config.learning.T = winner.config.learning.T.max(floor);
+        let arrival = self.arrival("winner", &theta)?;
+        let learning = &mut winner.config.learning;
+        let floor = (settling.least().unwrap_or(learning.T), arrival.least());
+        (learning.T, learning.K) = (learning.T.max(floor.0), learning.K.max(floor.1));
         let affordable = (self.plan.work - self.spent) / TRIMS / self.work_of(&winner.config, 1)?;
         let epochs = (affordable as usize).clamp(1, probed.train.len());
         let best = self.trim(&winner, &probed, epochs, floor)?;
