@@ -271,8 +271,10 @@ impl<'a> Tuner<'a> {
         // T and K of the winner, lowered.
         let theta = self.trained(&winner)?;
         let settling = self.settling("winner", &theta)?;
-        let floor = settling.least().unwrap_or(winner.config.settle.steps);
-        winner.config.settle.steps = winner.config.settle.steps.max(floor);
+        let arrival = self.arrival("winner", &theta)?;
+        let Config { settle, learning, .. } = &mut winner.config;
+        let floor = (settling.least().unwrap_or(settle.steps), arrival.least());
+        (settle.steps, learning.K) = (settle.steps.max(floor.0), learning.K.max(floor.1));
         let affordable = (self.plan.work - self.spent) / TRIMS / self.work_of(&winner.config, 1)?;
         let epochs = (affordable as usize).clamp(1, probed.train.len());
         let best = self.trim(&winner, &probed, epochs, floor)?;

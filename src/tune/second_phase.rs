@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 
 /// The part of the whole gradient of the layer next to the input that may be missing after K steps.
 const MISSING: f64 = 0.05;
+/// The part of it without which K is too small, whatever short probes show.
+const TOO_MUCH: f64 = 0.2;
 /// How many steps are shown beyond K.
 const SHOWN: usize = 2;
 
@@ -75,6 +77,32 @@ impl Arrival {
     /// K: the first step after which no more than 5 % of the gradient of the input weights is missing; as many as were
     /// looked at where it does not come.
     pub fn steps(&self) -> usize {
-        self.missing.iter().position(|part| *part <= MISSING).map_or(self.missing.len(), |t| t + 1)
+        self.first_with(MISSING)
+    }
+
+    /// The least K: the first step after which no more than 20 % is missing.
+    pub fn least(&self) -> usize {
+        self.first_with(TOO_MUCH)
+    }
+
+    fn first_with(&self, missing: f64) -> usize {
+        self.missing.iter().position(|part| *part <= missing).map_or(self.missing.len(), |t| t + 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn k_is_where_the_gradient_of_the_input_weights_has_come() {
+        let arrival = Arrival {
+            matrices: vec![],
+            gradients: vec![],
+            updates: vec![],
+            missing: vec![1.0, 0.4, 0.15, 0.04, 0.01],
+            forward_norms: vec![],
+        };
+        assert_eq!((arrival.least(), arrival.steps()), (3, 4));
     }
 }

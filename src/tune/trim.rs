@@ -20,7 +20,7 @@ enum Phase {
 }
 
 impl Tuner<'_> {
-    /// Lowers T, but not below `floor`, and then K, in probes of `epochs` epochs that are compared with those of the
+    /// Lowers T and then K, but neither below its `floor`, in probes of `epochs` epochs that are compared with those of the
     /// winner. Returns the settings that hold.
     ///
     /// # Errors
@@ -30,12 +30,13 @@ impl Tuner<'_> {
         winner: &Candidate,
         probed: &Probed,
         epochs: usize,
-        floor: usize,
+        floor: (usize, usize),
     ) -> Result<Candidate> {
         let mut best = winner.clone();
-        let reference = match winner.config.settle.steps == probed.first_steps {
+        let steps = (winner.config.settle.steps, winner.config.learning.K);
+        let reference = match steps == (probed.first_steps, probed.second_steps) {
             true => probed.train_error(epochs),
-            // T has been raised since.
+            // They have been raised since.
             false => {
                 best.name = "raised".into();
                 if !self.may(&best, epochs)? {
@@ -48,9 +49,8 @@ impl Tuner<'_> {
         let mut number = 0;
         for phase in [Phase::First, Phase::Second] {
             let least = match phase {
-                Phase::First => floor,
-                // The nudge takes a step a layer.
-                Phase::Second => self.config.network.dims.depth() + 1,
+                Phase::First => floor.0,
+                Phase::Second => floor.1,
             };
             loop {
                 let mut shorter = best.clone();
