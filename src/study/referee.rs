@@ -31,7 +31,7 @@ pub enum Cause {
     Unsettled,
     /// Weights that change during the second phase; off: they do not, η = 0.
     Continual,
-    /// β is not infinitesimal; off: β/100, the mean of both signs.
+    /// β is not infinitesimal; off: β/1000, the mean of both signs.
     Beta,
     /// K steps; off: as many as it takes until a step adds no more than [`ARRIVED`] to any gradient.
     Truncated,
@@ -60,8 +60,8 @@ pub const ARRIVED: f64 = 1e-6;
 /// The most steps to settle, and to wait for gradients.
 const MOST_STEPS: usize = 3000;
 /// By how much β is divided to make it infinitesimal: truncation goes down by the square of it, and float64 leaves
-/// nine digits of an update.
-const BETA_DIVISOR: f64 = 100.0;
+/// eight digits of an update.
+const BETA_DIVISOR: f64 = 1000.0;
 /// The damping that makes networks settle which do not otherwise; their stationary states are the same.
 const CALM: f64 = 0.5;
 
