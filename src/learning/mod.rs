@@ -180,6 +180,14 @@ impl Nudging {
         }
     }
 
+    /// What stands before β in print where it takes both signs.
+    pub fn mark(self) -> &'static str {
+        match self {
+            Nudging::Positive => "",
+            Nudging::Random | Nudging::Centered => "±",
+        }
+    }
+
     /// What the β of each second phase of a minibatch is multiplied with.
     pub fn signs(self) -> &'static [f64] {
         match self {

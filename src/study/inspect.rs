@@ -7,7 +7,6 @@ use super::record::Record;
 use super::settling::Settling;
 use crate::config::{Config, SolverChoice};
 use crate::data::Dataset;
-use crate::learning::Nudging;
 use crate::model::Order;
 use crate::model::Parameters;
 use crate::run::checkpoint::Progress;
@@ -102,7 +101,7 @@ fn summary(config: &Config) -> Markup {
     html! {
         p {
             (learning.rule.title()) ", layers " (network.dims.0.iter().map(usize::to_string).collect::<Vec<_>>().join("–"))
-            ", T = " (settle.steps) ", K = " (learning.K) ", β = " @if learning.nudging != Nudging::Positive { "±" } (learning.beta)
+            ", T = " (settle.steps) ", K = " (learning.K) ", β = " (learning.nudging.mark()) (learning.beta)
             ", η = " (rates.join(", ")) " (input side first)"
             @if !config.tied() { ", Ψ = " (network.psi) "°" }
             @if settle.order != Order::Synchronous { ", " (settle.order.name()) " order" }

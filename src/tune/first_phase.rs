@@ -4,10 +4,10 @@ use super::Stop;
 use crate::config::Config;
 use crate::data::{Batch, Split};
 use crate::engine::{SETTLED, plain};
+use crate::model::settle::largest_changes;
 use crate::model::{Dynamics, Parameters};
 use crate::run::angles;
 use anyhow::Result;
-use candle_core::{D, DType, Tensor};
 use serde::{Deserialize, Serialize};
 
 /// How many images, in minibatches as large as the configured.
@@ -57,7 +57,7 @@ impl Settling {
             for (drive, s) in &mut states {
                 stop.check()?;
                 let s_next = dynamics.step(theta, drive, s, config.settle.order.layers(t), None)?;
-                moved.extend(largest_moves(&s_next, s)?);
+                moved.extend(largest_changes(&s_next, s)?);
                 *s = s_next;
             }
             moved.sort_by(f64::total_cmp);
@@ -95,14 +95,6 @@ fn first_within(residuals: &[f64], largest: f64) -> Option<usize> {
     let unsettled = residuals.iter().rposition(|moved| moved.is_nan() || *moved > largest);
     let steps = unsettled.map_or(1, |last| last + 2);
     (steps <= residuals.len()).then_some(steps)
-}
-
-/// The largest move of any neuron, for each image.
-fn largest_moves(s_next: &[Tensor], s: &[Tensor]) -> Result<Vec<f64>> {
-    let layers: Vec<Tensor> = (s_next.iter().zip(s))
-        .map(|(next, s)| (next - s)?.abs()?.max(D::Minus1))
-        .collect::<candle_core::Result<_>>()?;
-    Ok(Tensor::stack(&layers, 0)?.max(0)?.to_dtype(DType::F64)?.to_vec1()?)
 }
 
 #[cfg(test)]

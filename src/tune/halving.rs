@@ -18,7 +18,7 @@ const STEPS: [f64; 4] = [1.0, 2.0, 0.5, 4.0];
 /// Factors of β.
 const BETAS: [f64; 2] = [1.0, 0.5];
 /// Whether the sign of β is drawn.
-const SIGNS: [bool; 2] = [true, false];
+const SIGNS: [Nudging; 2] = [Nudging::Random, Nudging::Positive];
 /// A share of images that have not settled, percent, from which a run says that it no longer settles.
 const UNSETTLED: f64 = 1.0;
 /// A fixed sign must be better by so many standard deviations of the count: its bias is linear in β, and what this does to
@@ -57,11 +57,11 @@ impl Tuner<'_> {
         // So that four are two steps with and without a drawn sign, and eight four steps.
         for beta in BETAS {
             for steps in STEPS.chunks(2) {
-                for random_beta in SIGNS {
+                for nudging in SIGNS {
                     for factor in steps {
                         let mut config = self.config.clone();
                         config.learning.beta = rates::tidy(beta * config.learning.beta);
-                        config.learning.nudging = nudging(random_beta);
+                        config.learning.nudging = nudging;
                         config.learning.learning_rates = rates::rates(factor * step, forward_norms);
                         all.push(Candidate { name: format!("c{:02}", all.len() + 1), config });
                     }
@@ -123,11 +123,6 @@ impl Tuner<'_> {
     }
 }
 
-/// Whether the sign of β is drawn.
-fn nudging(random_beta: bool) -> Nudging {
-    if random_beta { Nudging::Random } else { Nudging::Positive }
-}
-
 /// A candidate, and what it has shown, if anything.
 type Tried = (Candidate, Option<Probed>);
 
@@ -173,7 +168,7 @@ pub fn describe(candidate: &Candidate, probed: &Probed) -> String {
         candidate.name,
         candidate.config.settle.steps,
         learning.K,
-        if learning.nudging == Nudging::Positive { "" } else { "±" },
+        learning.nudging.mark(),
         learning.beta,
         rates.join(", "),
         probed.train.len(),

@@ -287,7 +287,7 @@ impl<'a> Tuner<'a> {
             "found T {} K {} β {}{} η {:?} in {}",
             tuned.settle.steps,
             learning.K,
-            if learning.nudging == Nudging::Positive { "" } else { "±" },
+            learning.nudging.mark(),
             learning.beta,
             learning.learning_rates,
             duration(self.log.elapsed().as_secs_f64())

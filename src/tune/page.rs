@@ -8,7 +8,6 @@ use super::second_phase::Arrival;
 use super::{Tuner, probes};
 use crate::base::time::duration;
 use crate::config::Config;
-use crate::learning::Nudging;
 use crate::study::axis::Scale;
 use crate::study::page::{page as whole, panels};
 use crate::study::plot::{Chart, Look, Series};
@@ -52,7 +51,7 @@ fn found(tuned: &Config) -> String {
         "T = {}, K = {}, β = {}{}, η = {} (input side first).",
         tuned.settle.steps,
         learning.K,
-        if learning.nudging == Nudging::Positive { "" } else { "±" },
+        learning.nudging.mark(),
         learning.beta,
         rates.join(", ")
     )

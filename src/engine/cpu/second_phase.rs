@@ -73,7 +73,11 @@ impl<T: Real> SecondPhase<'_, T> {
                 continue;
             }
             self.take_the_whole_phase(first.as_deref());
-            self.learn_once(&self.factors_of_the_whole(first.is_some()));
+            if first.is_some() {
+                // c·(s_K − s_*) with β less the same with −β: c·(s_K − s_K), with the sign of the first.
+                self.beta = size;
+            }
+            self.learn_once(&self.factors());
         }
         for (connection, total) in self.weights.between.iter_mut().zip(&total) {
             for (w, &total) in connection.matrix.panels.iter_mut().zip(&total.panels) {
@@ -88,13 +92,6 @@ impl<T: Real> SecondPhase<'_, T> {
         let branches = self.protocol.nudging.signs().len() as f64;
         let rates = self.protocol.learning_rates.iter();
         rates.map(|eta| T::from_f64(eta / branches / (self.beta * images))).collect()
-    }
-
-    /// The same for the step that stands for the whole phase, or with `two` branches for the difference of their ends:
-    /// c·(s_K − s_*) with β less c·(s_K − s_*) with −β is then c·(s_K − s_K), with the sign of the first.
-    fn factors_of_the_whole(&self, two: bool) -> Vec<T> {
-        let sign = T::from_f64(if two { -1.0 } else { 1.0 });
-        self.factors().into_iter().map(|c| sign * c).collect()
     }
 
     /// Makes the whole phase of each block one step; of two branches, from the end of the second to that of the first.
