@@ -1,9 +1,14 @@
-//! T from settling: how long it takes until almost no image moves any more.
+//! The first phase from settling: when an image is at rest, and how long it takes until almost all are.
+//!
+//! Each image settles by itself, until a tolerance that follows from β; T is only the bound that hardly one reaches. A T that
+//! all images take alike, as in the paper, is too long for most of them and, in a trained network, too short for some,
+//! whose updates then are wrong.
 
 use super::Stop;
-use crate::config::Config;
+use super::rates::tidy;
+use crate::config::{Config, SettleConfig, TimeChoice};
 use crate::data::{Batch, Split};
-use crate::engine::{SETTLED, plain};
+use crate::engine::plain;
 use crate::model::settle::largest_changes;
 use crate::model::{Dynamics, Parameters};
 use crate::run::angles;
@@ -14,23 +19,39 @@ use serde::{Deserialize, Serialize};
 const IMAGES: usize = 1000;
 /// The share of images that must have settled.
 const SHARE: f64 = 0.999;
-/// The share without which a run says that it does not settle.
-const MOST_SHARE: f64 = 0.99;
 /// The most steps looked at.
 pub const MOST_STEPS: usize = 500;
+/// T is so many times what those images need: trained networks settle more slowly, and the others take no more steps for it.
+const MARGIN: usize = 4;
 /// Where nothing moves by more, there is nothing left to see: float32 has no smaller steps between states near 1.
 const STILL: f64 = 2e-7;
-/// A state may move by this part of β in the last step: what is left of the first phase adds 1/β times its movement to
-/// Δs, so that this is a hundredth of the nudge.
-const OF_BETA: f64 = 0.01;
+/// An image is at rest where F moves it by no more than this part of β: what is left of the first phase adds 1/β times
+/// its movement to Δs, so that this is a thousandth of the nudge.
+pub const FINE: f64 = 1e-3;
+/// A hundredth of the nudge, where it is enough.
+pub const COARSE: f64 = 1e-2;
+
+/// `settle.tolerance` where F may move an image by so large a `part` of β. Damped steps, and those of real time, go only a
+/// part of the way.
+pub fn tolerance(config: &Config, part: f64) -> f64 {
+    let time = match config.network.time {
+        TimeChoice::Discrete => 1.0,
+        TimeChoice::Real => config.network.epsilon,
+    };
+    tidy(part * config.learning.beta * time * (1.0 - config.settle.damping))
+}
+
+/// The first phase of this configuration on a network that settles so; `None` where it does not settle.
+pub fn settle(config: &Config, settling: &Settling) -> Option<SettleConfig> {
+    let tolerance = tolerance(config, FINE);
+    Some(SettleConfig { tolerance, steps: settling.bound(tolerance)?, ..config.settle.clone() })
+}
 
 /// How images settle.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Settling {
     /// max|s_{t+1} − s_t| of an image, by t: the value that 99.9 % of the images do not exceed.
     pub residuals: Vec<f64>,
-    /// The same for 99 % of the images.
-    pub most: Vec<f64>,
     /// The same for half of them.
     pub median: Vec<f64>,
 }
@@ -51,7 +72,7 @@ impl Settling {
             let x = plain::images(&batch, weight.dtype(), weight.device())?;
             states.push((dynamics.drive(theta, &x)?, Dynamics::initial_state(theta, &x)?));
         }
-        let mut settling = Self { residuals: Vec::new(), most: Vec::new(), median: Vec::new() };
+        let mut settling = Self { residuals: Vec::new(), median: Vec::new() };
         for t in 0..MOST_STEPS {
             let mut moved = Vec::new();
             for (drive, s) in &mut states {
@@ -64,7 +85,6 @@ impl Settling {
             let at =
                 |share: f64| moved[((share * moved.len() as f64).ceil() as usize).clamp(1, moved.len()) - 1];
             settling.residuals.push(at(SHARE));
-            settling.most.push(at(MOST_SHARE));
             settling.median.push(at(0.5));
             if at(SHARE) <= STILL {
                 break;
@@ -73,14 +93,14 @@ impl Settling {
         Ok(settling)
     }
 
-    /// T: the first step from which on 99.9 % of the images move by no more than β/100; `None` where that has not come.
-    pub fn steps(&self, beta: f64) -> Option<usize> {
-        first_within(&self.residuals, OF_BETA * beta.abs())
+    /// The first step from which on 99.9 % of the images move by no more than `tolerance`; `None` where that has not come.
+    pub fn steps(&self, tolerance: f64) -> Option<usize> {
+        first_within(&self.residuals, tolerance)
     }
 
-    /// The least T: the first step from which on 99 % of the images have settled as a run counts it ([`SETTLED`]).
-    pub fn least(&self) -> Option<usize> {
-        first_within(&self.most, SETTLED)
+    /// T where images settle to `tolerance`.
+    pub fn bound(&self, tolerance: f64) -> Option<usize> {
+        self.steps(tolerance).map(|steps| (MARGIN * steps).min(MOST_STEPS))
     }
 
     /// The first step from which on nothing moves by more than a millionth; all that were looked at where that has not
@@ -100,14 +120,25 @@ fn first_within(residuals: &[f64], largest: f64) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{Choices, Resolved};
 
     #[test]
     fn settled_is_what_stays_settled() {
-        let of = |residuals: &[f64]| Settling { residuals: residuals.to_vec(), most: vec![], median: vec![] };
-        assert_eq!(of(&[0.5, 0.009, 0.02, 0.004, 0.001]).steps(1.0), Some(4));
-        assert_eq!(of(&[0.001, 0.001]).steps(1.0), Some(1));
-        assert_eq!(of(&[0.5, 0.4]).steps(1.0), None);
-        assert_eq!(of(&[0.001, f64::NAN]).steps(1.0), None);
-        assert_eq!(of(&[0.5, 0.1, 0.002]).steps(-0.1), None);
+        let of = |residuals: &[f64]| Settling { residuals: residuals.to_vec(), median: vec![] };
+        assert_eq!(of(&[0.5, 0.009, 0.02, 0.004, 0.001]).steps(0.01), Some(4));
+        assert_eq!(of(&[0.001, 0.001]).steps(0.01), Some(1));
+        assert_eq!(of(&[0.5, 0.4]).steps(0.01), None);
+        assert_eq!(of(&[0.001, f64::NAN]).steps(0.01), None);
+        assert_eq!(of(&[0.5, 0.001]).bound(0.01), Some(4 * 2));
+    }
+
+    #[test]
+    fn rest_is_a_part_of_beta_and_of_what_a_step_may_move() {
+        let choices = Choices { config: Some("ep-1h".into()), ..Choices::default() };
+        let mut config = Resolved::new(&choices).unwrap().config;
+        (config.learning.beta, config.settle.damping, config.network.epsilon) = (0.5, 0.2, 0.1);
+        assert_eq!(tolerance(&config, FINE), 4e-4);
+        config.network.time = TimeChoice::Real;
+        assert_eq!(tolerance(&config, FINE), 4e-5);
     }
 }

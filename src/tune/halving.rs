@@ -5,6 +5,7 @@
 //! the budget allows, up to the epochs that are to be trained, and of both signs the better half goes on, so that they meet
 //! in the last round only.
 
+use super::first_phase::{FINE, tolerance};
 use super::probe::{Candidate, Probed};
 use super::{Tuner, rates};
 use crate::learning::Nudging;
@@ -61,6 +62,7 @@ impl Tuner<'_> {
                     for factor in steps {
                         let mut config = self.config.clone();
                         config.learning.beta = rates::tidy(beta * config.learning.beta);
+                        config.settle.tolerance = tolerance(&config, FINE);
                         config.learning.nudging = nudging;
                         config.learning.learning_rates = rates::rates(factor * step, forward_norms);
                         all.push(Candidate { name: format!("c{:02}", all.len() + 1), config });
@@ -164,14 +166,16 @@ pub fn describe(candidate: &Candidate, probed: &Probed) -> String {
     let learning = &candidate.config.learning;
     let rates: Vec<String> = learning.learning_rates.iter().map(f64::to_string).collect();
     format!(
-        "probe {:<6} T {} K {} β {}{} η {}  epoch {:>3}  train error {:6.2} %  validation error {:6.2} %{}",
+        "probe {:<6} tolerance {} K {} β {}{} η {}  epoch {:>3}  {:.1} steps  train error {:6.2} %  validation error {:6.2} \
+         %{}",
         candidate.name,
-        candidate.config.settle.steps,
+        candidate.config.settle.tolerance,
         learning.K,
         learning.nudging.mark(),
         learning.beta,
         rates.join(", "),
         probed.train.len(),
+        probed.steps,
         probed.train.last().copied().unwrap_or(f64::NAN),
         probed.validation.last().copied().unwrap_or(f64::NAN),
         if probed.lost { "  lost" } else { "" }
@@ -202,13 +206,14 @@ mod tests {
     fn what_no_longer_settles_comes_last_but_for_what_is_lost() {
         let probed = |error: f64, unsettled_percent: f64, lost: bool| {
             Some(Probed {
-                first_steps: 1,
+                tolerance: 1e-4,
                 second_steps: 1,
                 beta: 0.1,
-                random_beta: false,
+                nudging: Nudging::Positive,
                 learning_rates: vec![],
                 train: vec![error],
                 validation: vec![error],
+                steps: 1.0,
                 unsettled_percent,
                 lost,
             })

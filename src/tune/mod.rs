@@ -1,9 +1,9 @@
 //! The paper's search for hyperparameters (F.1), done by the machine: `eqprop tune`.
 //!
-//! [`tune`] reads as the procedure: T from settling ([`first_phase`]), K from the gradients that arrive
+//! [`tune`] reads as the procedure: when images are at rest ([`first_phase`]), K from the gradients that arrive
 //! ([`second_phase`]), β from the angle between update and gradient ([`nudge`]), η from their norms and from how far a step
 //! may go ([`rates`]), a first probe and T and K once more on its network, a few candidates halved in rounds
-//! ([`halving`]), and T and K lowered while the train error holds ([`trim`]). Every step is written down ([`log`]), and a
+//! ([`halving`]), and both phases shortened while the train error holds ([`trim`]). Every step is written down ([`log`]), and a
 //! tuning that was stopped goes on from there. `docs/tuning.md` gives the reasons.
 
 pub mod budget;
@@ -24,7 +24,7 @@ use crate::base::lock::Lock;
 use crate::base::name;
 use crate::base::output::usage;
 use crate::base::time::duration;
-use crate::config::Config;
+use crate::config::{Config, SettleConfig};
 use crate::data::{Batch, Dataset};
 use crate::engine::{self, MultiplyAdds};
 use crate::learning::Nudging;
@@ -32,7 +32,7 @@ use crate::model::Parameters;
 use crate::run::{Interrupt, Outcome, Resources, initial_parameters};
 use crate::study::bench;
 use crate::telemetry::progress::say;
-use anyhow::Result;
+use anyhow::{Context, Result};
 use budget::Budget;
 use candle_core::Device;
 use first_phase::Settling;
@@ -71,6 +71,8 @@ const FEWEST_IMAGES: usize = 6000;
 const MOST_PILOTS: usize = 6;
 /// Minibatches that the speed is measured on.
 const TIMED: usize = 30;
+/// Minibatches that the work is counted on.
+const COUNTED: usize = 10;
 
 /// What is to be tuned, and with what.
 pub struct Request<'a> {
@@ -130,8 +132,10 @@ pub struct Tuner<'a> {
     /// Multiply-adds of the probes so far, in all and by name.
     spent: f64,
     done: BTreeMap<String, f64>,
-    /// Multiply-adds of a minibatch with these T and K.
-    minibatch: BTreeMap<(usize, usize), MultiplyAdds>,
+    /// A trained network, on which what a minibatch costs is counted; none yet.
+    typical: Option<Parameters>,
+    /// Multiply-adds of a minibatch with such a first phase and such a K.
+    minibatch: Vec<(SettleConfig, usize, MultiplyAdds)>,
     _lock: Lock,
 }
 
@@ -198,7 +202,8 @@ impl<'a> Tuner<'a> {
             plan,
             spent: 0.0,
             done: BTreeMap::new(),
-            minibatch: BTreeMap::new(),
+            typical: None,
+            minibatch: Vec::new(),
             _lock: lock,
         };
         tuner.probe_on(images)?;
@@ -219,20 +224,20 @@ impl<'a> Tuner<'a> {
         // On weights as they start.
         let theta = initial_parameters(&self.config, None, &self.device)?;
         let settling = self.settling("untrained", &theta)?;
-        let Some(first_steps) = settling.steps(FIRST_BETA) else {
-            anyhow::bail!(
+        let settle = first_phase::settle(&self.config, &settling);
+        self.config.settle = settle.with_context(|| {
+            format!(
                 "the untrained network does not settle within {} steps: its weights are too large for the first phase. \
                  Damped steps may help (--set settle.damping=0.5), or smaller initial weights (network.init)",
                 first_phase::MOST_STEPS
             )
-        };
-        self.config.settle.steps = first_steps;
+        })?;
         let arrival = self.arrival("untrained", &theta)?;
         self.config.learning.K = arrival.steps();
         let curve = self.nudge(&theta, settling.still(), arrival.missing.len())?;
         self.config.learning.beta = nudge::choose(&curve);
-        if let Some(first_steps) = settling.steps(self.config.learning.beta) {
-            self.config.settle.steps = first_steps;
+        if let Some(settle) = first_phase::settle(&self.config, &settling) {
+            self.config.settle = settle;
         }
         let steps = self.rates(&theta, &arrival.forward_norms)?;
         self.say_settings("on untrained weights");
@@ -242,12 +247,10 @@ impl<'a> Tuner<'a> {
         self.probe_on(whole.min(PILOT_IMAGES))?;
         let (pilot, step) = self.pilot(steps.step, &arrival.forward_norms)?;
         self.plan = self.measure_speed(&pilot, &theta)?;
-        let theta = self.trained(&pilot)?;
-        self.raise_steps("pilot", &theta)?;
+        self.raise_steps("pilot", &pilot)?;
         self.probe_on(whole)?;
         let longer = self.longer_pilot(pilot)?;
-        let theta = self.trained(&longer)?;
-        self.raise_steps("longer", &theta)?;
+        self.raise_steps("longer", &longer)?;
         self.say_settings("after two probes");
 
         // Candidates, in rounds.
@@ -268,23 +271,24 @@ impl<'a> Tuner<'a> {
         ));
         let (mut winner, probed) = self.halve(&rounds, step, &arrival.forward_norms)?;
 
-        // T and K of the winner, lowered.
+        // T and K once more, on the network that has been trained for longest, and then what can be saved.
         let theta = self.trained(&winner)?;
         let settling = self.settling("winner", &theta)?;
         let arrival = self.arrival("winner", &theta)?;
         let Config { settle, learning, .. } = &mut winner.config;
-        let floor = (settling.least().unwrap_or(settle.steps), arrival.least());
-        (settle.steps, learning.K) = (settle.steps.max(floor.0), learning.K.max(floor.1));
+        settle.steps = settle.steps.max(settling.bound(settle.tolerance).unwrap_or(0));
+        learning.K = learning.K.max(arrival.least());
         let affordable = (self.plan.work - self.spent) / TRIMS / self.work_of(&winner.config, 1)?;
         let epochs = (affordable as usize).clamp(1, probed.train.len());
-        let best = self.trim(&winner, &probed, epochs, floor)?;
+        let best = self.trim(&winner, &probed, epochs, arrival.least())?;
 
         let tuned = Config { training: base.training.clone(), ..best.config.clone() };
         outcome::write(self, &tuned, &probed)?;
         files::write_atomically(&self.folder.join("tune.html"), page::page(self, &tuned)?.as_bytes())?;
         let learning = &tuned.learning;
         say(&format!(
-            "found T {} K {} β {}{} η {:?} in {}",
+            "found tolerance {} T {} K {} β {}{} η {:?} in {}",
+            tuned.settle.tolerance,
             tuned.settle.steps,
             learning.K,
             learning.nudging.mark(),
@@ -318,7 +322,7 @@ impl<'a> Tuner<'a> {
     /// With T and K so large that they play no part.
     fn nudge(&mut self, theta: &Parameters, first_steps: usize, second_steps: usize) -> Result<Vec<AtBeta>> {
         let (mut config, dataset, stop) = (self.config.clone(), &self.dataset, Stop(self.request.interrupt));
-        (config.settle.steps, config.learning.K) = (first_steps, second_steps);
+        (config.settle.steps, config.settle.tolerance, config.learning.K) = (first_steps, 0.0, second_steps);
         let config = &config;
         self.log.step("nudge", || {
             say("angle against β");
@@ -336,14 +340,18 @@ impl<'a> Tuner<'a> {
         Ok(steps)
     }
 
-    /// T and K as the network asks for, where that is more than there are.
-    fn raise_steps(&mut self, network: &str, theta: &Parameters) -> Result<()> {
-        let settling = self.settling(network, theta)?;
-        let asked = settling.steps(self.config.learning.beta).unwrap_or(0);
-        self.config.settle.steps = self.config.settle.steps.max(asked);
-        let arrived = self.arrival(network, theta)?.steps();
+    /// T and K as the network of a probe asks for, where that is more than there are. What probes cost is counted on it from
+    /// now on.
+    fn raise_steps(&mut self, network: &str, probe: &Candidate) -> Result<()> {
+        let theta = self.trained(probe)?;
+        let settling = self.settling(network, &theta)?;
+        let settle = &mut self.config.settle;
+        settle.steps = settle.steps.max(settling.bound(settle.tolerance).unwrap_or(0));
+        let arrived = self.arrival(network, &theta)?.steps();
         let learning = &mut self.config.learning;
         learning.K = learning.K.max(arrived);
+        self.typical = Some(theta);
+        self.minibatch.clear();
         Ok(())
     }
 
@@ -422,26 +430,43 @@ impl<'a> Tuner<'a> {
         })
     }
 
-    /// The multiply-adds of so many epochs of a probe, its validation included: those of its engine on one minibatch.
+    /// The multiply-adds of so many epochs of a probe, its validation included: those of its engine on some minibatches and
+    /// a network as it is about then.
     fn work_of(&mut self, config: &Config, epochs: usize) -> Result<f64> {
         let size = config.training.batch_size;
-        let minibatch = match self.minibatch.get(&(config.settle.steps, config.learning.K)) {
-            Some(known) => *known,
+        let known = self
+            .minibatch
+            .iter()
+            .find(|(settle, second_steps, _)| (settle, *second_steps) == (&config.settle, config.learning.K));
+        let work = match known {
+            Some((.., work)) => *work,
             None => {
-                let kind = config.training.engine;
-                let theta = initial_parameters(config, None, &self.device)?;
-                let mut engine = engine::build(kind, config.model(), config.protocol(), theta, &self.device)?;
+                let theta = match &self.typical {
+                    Some(theta) => theta.clone(),
+                    None => initial_parameters(config, None, &self.device)?,
+                };
+                let still = sample::still(&config.protocol());
+                let mut engine =
+                    engine::build(config.training.engine, config.model(), still, theta, &self.device)?;
+                let mut mean = MultiplyAdds::default();
+                let indices: Vec<u32> = (0..self.images.min(COUNTED * size) as u32).collect();
+                let minibatches = indices.chunks(size);
+                let part = 1.0 / minibatches.len() as f64;
                 let mut batch = Batch::default();
-                let indices: Vec<u32> = (0..self.images.min(size) as u32).collect();
-                self.dataset.train.gather(&indices, &mut batch);
-                let report = engine.train(&batch, config.learning.beta)?;
-                engine.multiply_adds(&report)
+                for indices in minibatches {
+                    self.dataset.train.gather(indices, &mut batch);
+                    let report = engine.train(&batch, config.learning.beta)?;
+                    let work = engine.multiply_adds(&report);
+                    mean.first += part * work.first;
+                    mean.second += part * work.second;
+                }
+                self.minibatch.push((config.settle.clone(), config.learning.K, mean));
+                mean
             }
         };
-        self.minibatch.insert((config.settle.steps, config.learning.K), minibatch);
         let minibatches = self.images as f64 / size as f64;
         let judged = config.training.validation as f64 / size as f64;
-        Ok(epochs as f64 * (minibatches * (minibatch.first + minibatch.second) + judged * minibatch.first))
+        Ok(epochs as f64 * (minibatches * (work.first + work.second) + judged * work.first))
     }
 
     /// Whether there is room for a candidate to be trained up to so many epochs.
@@ -479,8 +504,12 @@ impl<'a> Tuner<'a> {
     fn say_settings(&self, when: &str) {
         let learning = &self.config.learning;
         say(&format!(
-            "{when}: T {} K {} β ±{} η at most {:?}",
-            self.config.settle.steps, learning.K, learning.beta, learning.learning_rates
+            "{when}: tolerance {} T {} K {} β ±{} η at most {:?}",
+            self.config.settle.tolerance,
+            self.config.settle.steps,
+            learning.K,
+            learning.beta,
+            learning.learning_rates
         ));
     }
 

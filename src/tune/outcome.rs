@@ -36,7 +36,7 @@ fn text(tuner: &Tuner, tuned: &Config, probed: &Probed) -> Result<String> {
         let Value::Table(keys) = keys else { continue };
         for (key, value) in keys {
             let line = format!("{key} = {value}");
-            text += &match (section.as_str(), reason(tuner, &key)) {
+            text += &match (section.as_str(), reason(tuner, tuned, &key)) {
                 ("learning" | "settle", Some(reason)) => format!("{line:<40} # {reason}\n"),
                 _ => format!("{line}\n"),
             };
@@ -46,21 +46,22 @@ fn text(tuner: &Tuner, tuned: &Config, probed: &Probed) -> Result<String> {
 }
 
 /// Where a tuned value is from.
-fn reason(tuner: &Tuner, key: &str) -> Option<String> {
-    let settled = |network: &str| -> Option<usize> {
-        let settling: Settling =
-            serde_json::from_value(tuner.log.find(&format!("settling/{network}"))?.clone()).ok()?;
-        settling.steps(tuner.config.learning.beta)
+fn reason(tuner: &Tuner, tuned: &Config, key: &str) -> Option<String> {
+    let settling = |network: &str| -> Option<Settling> {
+        serde_json::from_value(tuner.log.find(&format!("settling/{network}"))?.clone()).ok()
     };
-    let steps = |network: &str| settled(network).map_or("more".into(), |steps| steps.to_string());
+    let steps = |network: &str| {
+        let steps = settling(network).and_then(|settling| settling.steps(tuned.settle.tolerance));
+        steps.map_or("more".into(), |steps| steps.to_string())
+    };
     Some(match key {
         "steps" => format!(
-            "99.9 % of images settle to β/100 in {} steps untrained, {} after a probe, {} after the longest; lowered while \
-             the train error held",
+            "T, which hardly an image needs: 99.9 % settle in {} steps untrained, {} after a probe, {} after the longest",
             steps("untrained"),
-            steps(if settled("longer").is_some() { "longer" } else { "pilot" }),
+            steps(if settling("longer").is_some() { "longer" } else { "pilot" }),
             steps("winner")
         ),
+        "tolerance" => "β/1000, where an image is at rest; β/100 if the train error held".into(),
         "K" => "95 % of the gradient of the input weights arrive; lowered while the train error held".into(),
         "beta" => "before the angle to the gradient bends, or half of it".into(),
         "nudging" => "the sign of beta, drawn or not: the better of both".into(),

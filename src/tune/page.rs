@@ -48,7 +48,9 @@ fn found(tuned: &Config) -> String {
     let learning = &tuned.learning;
     let rates: Vec<String> = learning.learning_rates.iter().map(f64::to_string).collect();
     format!(
-        "T = {}, K = {}, β = {}{}, η = {} (input side first).",
+        "Images settle until a step moves them by no more than {}, for at most T = {} steps; K = {}, β = {}{}, η = {} \
+         (input side first).",
+        tuned.settle.tolerance,
         tuned.settle.steps,
         learning.K,
         learning.nudging.mark(),
@@ -107,12 +109,11 @@ fn first_phase(tuner: &Tuner) -> Markup {
     for (i, (network, title)) in NETWORKS.into_iter().enumerate() {
         let Some(settling) = result::<Settling>(tuner, &format!("settling/{network}")) else { continue };
         lines.push(solid(format!("{title}, 99.9 % of images"), i, numbered(settling.residuals, 1)));
-        lines.push(solid(format!("{title}, 99 %"), i + NETWORKS.len(), numbered(settling.most, 1)));
         lines.push(dashed(format!("{title}, half"), i, numbered(settling.median, 1)));
     }
     html! {
-        h2 { "T: how images settle" }
-        p { "T is where 99.9 % of the images move by no more than β/100 in a step." }
+        h2 { "How images settle" }
+        p { "An image settles until a step moves it by no more than β/1000. T is four times what 99.9 % of the images need for it." }
         (panels(&[chart("Residual against t", "max|s_t − s_{t−1}| of an image", &plot, lines)]))
     }
 }
@@ -238,7 +239,7 @@ fn trimmed(tuner: &Tuner) -> Markup {
         return html! {};
     }
     html! {
-        h2 { "T and K, lowered while the train error holds" }
+        h2 { "Both phases, shortened while the train error holds" }
         (table(&tries.iter().map(|(name, probed)| (name, probed)).collect::<Vec<_>>()))
     }
 }
@@ -250,7 +251,7 @@ fn table(probes: &[(&String, &Probed)]) -> Markup {
             table {
                 thead {
                     tr {
-                        th { "Probe" } th .number { "T" } th .number { "K" } th .number { "β" } th { "η, input side first" }
+                        th { "Probe" } th .number { "Tolerance" } th .number { "Steps" } th .number { "K" } th .number { "β" } th { "η, input side first" }
                         th .number { "Epochs" } th .number { "Held out, %" } th .number { "Train, %" } th .number { "Unsettled, %" }
                     }
                 }
@@ -258,9 +259,10 @@ fn table(probes: &[(&String, &Probed)]) -> Markup {
                     @for (name, probed) in probes {
                         tr {
                             td { (name) @if probed.lost { small .disagrees { "diverged or collapsed" } } }
-                            td .number { (probed.first_steps) }
+                            td .number { (probed.tolerance) }
+                            td .number { (format!("{:.1}", probed.steps)) }
                             td .number { (probed.second_steps) }
-                            td .number { @if probed.random_beta { "±" } (probed.beta) }
+                            td .number { (probed.nudging.mark()) (probed.beta) }
                             td { (probed.learning_rates.iter().map(f64::to_string).collect::<Vec<_>>().join(", ")) }
                             td .number { (probed.train.len()) }
                             td .number { (percent(&probed.validation)) }

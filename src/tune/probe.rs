@@ -23,22 +23,23 @@ pub struct Candidate {
 /// What a probe showed.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Probed {
-    /// T.
-    #[serde(rename = "T")]
-    pub first_steps: usize,
+    /// How far an image settles.
+    pub tolerance: f64,
     /// K.
     #[serde(rename = "K")]
     pub second_steps: usize,
     /// β.
     pub beta: f64,
-    /// Whether its sign is drawn.
-    pub random_beta: bool,
+    /// Which signs of it.
+    pub nudging: Nudging,
     /// η, input side first.
     pub learning_rates: Vec<f64>,
     /// Train error, percent, by epoch.
     pub train: Vec<f64>,
     /// Error on the images held out, percent, by epoch.
     pub validation: Vec<f64>,
+    /// Steps of the first phase that an image took in the last epoch, mean.
+    pub steps: f64,
     /// How many images had not settled in the last epoch, percent.
     pub unsettled_percent: f64,
     /// Whether it diverged or collapsed.
@@ -107,13 +108,14 @@ impl Tuner<'_> {
             let of =
                 |tag: &str| record.curve(tag).into_iter().filter(|point| point.0 >= 1.0).map(|point| point.1);
             Ok(Probed {
-                first_steps: config.settle.steps,
+                tolerance: config.settle.tolerance,
                 second_steps: config.learning.K,
                 beta: config.learning.beta,
-                random_beta: config.learning.nudging == Nudging::Random,
+                nudging: config.learning.nudging,
                 learning_rates: config.learning.learning_rates.clone(),
                 train: of("error/train").collect(),
                 validation: of("error/validation").collect(),
+                steps: record.last("settle/steps").unwrap_or(0.0),
                 unsettled_percent: record.last("settle/unsettled_percent").unwrap_or(0.0),
                 lost: lost || record.collapsed().is_some(),
             })

@@ -1,27 +1,46 @@
-//! T and K lowered while the train error of a probe holds, as F.1 ends.
+//! What a minibatch costs, lowered while the train error of a probe holds, as F.1 ends.
 
 use super::Tuner;
+use super::first_phase::{COARSE, tolerance};
 use super::halving::{CERTAIN, counted, describe};
 use super::probe::{Candidate, Probed};
+use crate::config::Config;
 use crate::telemetry::progress::say;
 use anyhow::Result;
 
-/// What a try leaves of T or K.
+/// What a try leaves of K.
 const SHORTER: f64 = 0.75;
 /// The train error holds where it rises by no more than this part of itself, or than the images it is counted on make
 /// certain.
 const HOLDS: f64 = 0.05;
 
-/// Which of the two is lowered.
+/// Which of the two phases is shortened.
 #[derive(Clone, Copy)]
 enum Phase {
     First,
     Second,
 }
 
+impl Phase {
+    /// The next shorter phase: the first where images settle less far, the second by a quarter, but of no fewer than
+    /// `least` steps. `None` where there is none.
+    fn shortened(self, config: &Config, least: usize) -> Option<Config> {
+        let mut shorter = config.clone();
+        match self {
+            Phase::First => shorter.settle.tolerance = tolerance(config, COARSE),
+            Phase::Second => {
+                shorter.learning.K = ((SHORTER * config.learning.K as f64) as usize).max(least);
+            }
+        }
+        let saves =
+            shorter.settle.tolerance > config.settle.tolerance || shorter.learning.K < config.learning.K;
+        saves.then_some(shorter)
+    }
+}
+
 impl Tuner<'_> {
-    /// Lowers T and then K, but neither below its `floor`, in probes of `epochs` epochs that are compared with those of the
-    /// winner. Returns the settings that hold.
+    /// Shortens the first phase and then the second, which keeps `least` steps, in probes of `epochs` epochs that are
+    /// compared with those of the winner. Returns the settings that hold.
     ///
     /// # Errors
     /// Those of the probes.
@@ -30,13 +49,12 @@ impl Tuner<'_> {
         winner: &Candidate,
         probed: &Probed,
         epochs: usize,
-        floor: (usize, usize),
+        least: usize,
     ) -> Result<Candidate> {
         let mut best = winner.clone();
-        let steps = (winner.config.settle.steps, winner.config.learning.K);
-        let reference = match steps == (probed.first_steps, probed.second_steps) {
+        let reference = match winner.config.learning.K == probed.second_steps {
             true => probed.train_error(epochs),
-            // They have been raised since.
+            // It has been raised since.
             false => {
                 best.name = "raised".into();
                 if !self.may(&best, epochs)? {
@@ -48,23 +66,9 @@ impl Tuner<'_> {
         let allowed = reference + (HOLDS * reference).max(CERTAIN * counted(reference, self.images));
         let mut number = 0;
         for phase in [Phase::First, Phase::Second] {
-            let least = match phase {
-                Phase::First => floor.0,
-                Phase::Second => floor.1,
-            };
-            loop {
-                let mut shorter = best.clone();
-                let steps = match phase {
-                    Phase::First => &mut shorter.config.settle.steps,
-                    Phase::Second => &mut shorter.config.learning.K,
-                };
-                let fewer = ((SHORTER * *steps as f64) as usize).max(least);
-                if fewer >= *steps {
-                    break;
-                }
-                *steps = fewer;
+            while let Some(config) = phase.shortened(&best.config, least) {
                 number += 1;
-                shorter.name = format!("t{number:02}");
+                let shorter = Candidate { name: format!("t{number:02}"), config };
                 if !self.may(&shorter, epochs)? {
                     break;
                 }
