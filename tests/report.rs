@@ -241,6 +241,57 @@ fn what_is_as_printed_stands_in_a_table_of_its_own() {
 }
 
 #[test]
+fn another_way_to_equilibrium_is_compared_in_a_table_of_its_own() {
+    let place = Place::new();
+    let printed = ["learning.sigma_prime=ignored", "learning.authors_code=false", "settle.order=alternating"];
+    let accelerated = ["settle.order=alternating", "settle.solver=anderson"];
+    let mut runs = vec![
+        run("ep-1h", &[], 0, 30, 2.0),
+        run("ep-1h", &accelerated, 0, 30, 1.9),
+        run("ep-2h", &accelerated, 0, 50, 1.95),
+        run("cvf-1h", &printed, 0, 100, 3.0),
+        // Not to the row's end.
+        run("cep-2h", &accelerated, 0, 30, 2.4),
+        // What is learnt differs, too.
+        run("ep-1h", &["learning.K=12", "settle.order=alternating"], 0, 30, 2.2),
+        run("cep-1h", &[], 0, 100, 2.8),
+        run("cep-1h-random-beta", &[], 0, 100, 2.3),
+    ];
+    sweep_of(&place, &runs);
+    place.eqprop().args(["report", "s"]).assert().success();
+    let table = place.read("s/equilibrium.csv");
+    let lines: Vec<&str> = table.lines().skip(1).collect();
+    let expected = [
+        "EP-1h,,\"order = alternating, solver = anderson\",agrees,1,1.9,",
+        "EP-2h,,\"order = alternating, solver = anderson\",agrees,1,1.95,",
+        "C-EP-2h,,\"order = alternating, solver = anderson\",unfinished,0,",
+        "C-VF-1h,0.0,\"",
+    ];
+    assert_eq!(lines.len(), expected.len(), "{table}");
+    for (line, expected) in lines.iter().zip(expected) {
+        assert!(line.starts_with(expected), "{line}");
+    }
+    assert!(lines[3].contains(",disagrees,1,3.0,") && lines[3].contains("σ′ ignored"), "{table}");
+    assert!(place.read("s/sweep.csv").contains("\nEP-1h,1,2.2,"));
+    let text = without_tags(&place.read("s/report.html"));
+    assert!(text.contains("25 rows: 3 in agreement"), "they do not count as the paper's");
+    let said = "3 rows have been trained with another way to equilibrium, too; 2 of them agree, of which those above do not \
+                have: EP-2h.";
+    assert!(text.contains(said), "{text}");
+
+    // Alone they are a sweep that varies [settle], beside the paper's numbers.
+    runs.retain(|run| run.set.iter().any(|set| set.starts_with("settle")));
+    let alone = Place::new();
+    sweep_of(&alone, &runs);
+    alone.eqprop().args(["report", "s"]).assert().success();
+    assert!(!alone.path("s/table3.csv").exists());
+    let text = without_tags(&alone.read("s/report.html"));
+    assert!(
+        text.contains("Rows of the paper among them: 2 in agreement (within two standard errors), 1 in dis")
+    );
+}
+
+#[test]
 fn a_sweep_that_is_not_the_papers_shows_what_it_varies() {
     let place = Place::new();
     let mut runs = Vec::new();

@@ -18,10 +18,10 @@ use glob::Pattern;
 use results::Results;
 use std::path::{Path, PathBuf};
 
-/// Writes `report.html` and its CSV files into `out`: `table3.csv` where the sweeps are the paper's, with
-/// `as-printed.csv` where there are such runs, `sweep.csv` for what is not in the paper, `runs.csv` and `curves.csv`.
-/// Where the curves of all groups fit into one figure, that is `curves.svg` too. Every figure goes into the folder
-/// `figures` as well, where one is given.
+/// Writes `report.html` and its CSV files into `out`: `table3.csv` where the sweeps are the paper's, with `as-printed.csv`
+/// and `equilibrium.csv` (rows with another way to equilibrium) where there are such runs, `sweep.csv` for what is not in
+/// the paper, `runs.csv` and `curves.csv`. Where the curves of all groups fit into one figure, that is `curves.svg` too.
+/// Every figure goes into the folder `figures` as well, where one is given.
 ///
 /// # Errors
 /// Where a sweep cannot be read, nothing matches `only`, or a file cannot be written.

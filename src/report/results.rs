@@ -145,6 +145,8 @@ pub enum Kind {
     Row(&'static Row),
     /// A row of it as its text prints it: Glorot weights, no σ′, biases that all learn, where the preset has other.
     Printed(&'static Row),
+    /// One of these, but the equilibrium is found in another way: other settings of `[settle]`.
+    Settled(&'static Row),
     /// Nothing that it has measured.
     Other,
 }
@@ -178,7 +180,7 @@ impl Group {
     /// The row of the paper to compare with.
     pub fn row(&self) -> Option<&'static Row> {
         match self.kind {
-            Kind::Row(row) | Kind::Printed(row) => Some(row),
+            Kind::Row(row) | Kind::Printed(row) | Kind::Settled(row) => Some(row),
             Kind::Other => None,
         }
     }
@@ -274,10 +276,10 @@ impl Group {
 pub struct Results {
     /// Titles of the sweep files.
     pub titles: Vec<String>,
-    /// The paper's rows in its order, these as printed, and what is not in the paper as planned; all as planned
-    /// where the sweep is not the paper's.
+    /// The paper's rows in its order, these as printed, these with another way to equilibrium, and what is not in the
+    /// paper as planned; all as planned where the sweep is not the paper's.
     pub groups: Vec<Group>,
-    /// Whether most of it are rows of the paper, so that those that are missing count.
+    /// Whether more of it are rows of the paper than not, so that those that are missing count.
     pub is_papers: bool,
 }
 
@@ -311,14 +313,17 @@ impl Results {
         for group in &mut groups {
             group.runs.sort_by_key(|run| run.config.training.seed);
         }
-        let papers = groups.iter().filter(|group| group.kind != Kind::Other).count();
-        let is_papers = only.is_empty() && 2 * papers > groups.len();
+        // Other ways to equilibrium count for neither side.
+        let count = |wanted: fn(&Kind) -> bool| groups.iter().filter(|group| wanted(&group.kind)).count();
+        let papers = count(|kind| matches!(kind, Kind::Row(_) | Kind::Printed(_)));
+        let is_papers = only.is_empty() && papers > count(|kind| *kind == Kind::Other);
         if is_papers {
             let position = |row| ROWS.iter().position(|known| known == row).unwrap_or(ROWS.len());
             groups.sort_by_key(|group| match group.kind {
                 Kind::Row(row) => (0, position(row), group.epochs_wanted()),
                 Kind::Printed(row) => (1, position(row), group.variant.len()),
-                Kind::Other => (2, 0, 0),
+                Kind::Settled(row) => (2, position(row), group.variant.len()),
+                Kind::Other => (3, 0, 0),
             });
         }
         Ok(Self { titles, groups, is_papers })
@@ -332,6 +337,11 @@ impl Results {
     /// The groups that are rows of the paper as printed.
     pub fn printed(&self) -> impl Iterator<Item = &Group> {
         self.groups.iter().filter(|group| matches!(group.kind, Kind::Printed(_)))
+    }
+
+    /// The groups that are rows of the paper whose equilibrium is found in another way.
+    pub fn settled(&self) -> impl Iterator<Item = &Group> {
+        self.groups.iter().filter(|group| matches!(group.kind, Kind::Settled(_)))
     }
 
     /// The groups that the paper does not have.
@@ -400,12 +410,16 @@ fn classify(run: &Measured) -> Result<(Kind, Vec<String>, String)> {
                 | ("learning.authors_code", "false")
         )
     };
+    let is_settle = |(key, _): &(String, String)| key.starts_with("settle.");
     let not_mnist = !run.data.is_empty() && run.data != "mnist";
     let gated = config.learning.sigma_prime != crate::learning::SigmaPrime::Ignored;
     let kind = match row {
         _ if not_mnist => Kind::Other,
         Some(row) if changes.is_empty() => Kind::Row(row),
         Some(row) if !gated && changes.iter().all(as_printed) => Kind::Printed(row),
+        Some(row) if changes.iter().all(|change| is_settle(change) || !gated && as_printed(change)) => {
+            Kind::Settled(row)
+        }
         _ => Kind::Other,
     };
     let mut variant: Vec<String> = (changes.iter())

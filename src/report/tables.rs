@@ -25,7 +25,7 @@ fn tenths(value: Option<f64>) -> Option<f64> {
     value.map(|value| rounded(value, 1))
 }
 
-/// A line of `table3.csv` and `as-printed.csv`.
+/// A line of `table3.csv`, `as-printed.csv` and `equilibrium.csv`.
 #[derive(Serialize)]
 struct TableLine {
     network: String,
@@ -162,10 +162,13 @@ pub fn all(results: &Results) -> Result<Vec<(&'static str, Vec<u8>)>> {
     if results.is_papers {
         let rows = ROWS.iter().map(|row| table_line(row, results.of_row(row)));
         files.push(("table3.csv", csv(rows)?));
-        let printed = results.printed().filter_map(|group| Some(table_line(group.row()?, Some(group))));
-        let printed: Vec<TableLine> = printed.collect();
-        if !printed.is_empty() {
-            files.push(("as-printed.csv", csv(printed)?));
+        let of = |group| Some(table_line(Group::row(group)?, Some(group)));
+        let printed: Vec<TableLine> = results.printed().filter_map(of).collect();
+        let settled: Vec<TableLine> = results.settled().filter_map(of).collect();
+        for (name, lines) in [("as-printed.csv", printed), ("equilibrium.csv", settled)] {
+            if !lines.is_empty() {
+                files.push((name, csv(lines)?));
+            }
         }
         let others: Vec<&Group> = results.others().collect();
         if !others.is_empty() {

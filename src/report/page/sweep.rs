@@ -1,6 +1,7 @@
 //! What the report shows of a sweep that is not the paper's, or of the paper's beyond what is in the paper.
 
 use super::{curve, measured, notes};
+use crate::report::paper::Row;
 use crate::report::results::{Group, Kind, Results, Verdict};
 use crate::report::varied;
 use crate::study::axis::Scale;
@@ -16,8 +17,7 @@ pub fn verdict(results: &Results) -> Markup {
     let runs: usize = results.groups.iter().map(|group| group.runs.len()).sum();
     let finished: usize = results.groups.iter().map(|group| group.finished().count()).sum();
     let begun: usize = results.groups.iter().map(|group| group.unfinished().count()).sum();
-    let rows: Vec<&Group> =
-        results.groups.iter().filter(|group| matches!(group.kind, Kind::Row(_))).collect();
+    let rows: Vec<&Group> = results.groups.iter().filter(|group| compared(group).is_some()).collect();
     let with = |verdict| rows.iter().filter(|group| group.verdict() == verdict).count();
     html! {
         p .verdict {
@@ -28,6 +28,14 @@ pub fn verdict(results: &Results) -> Markup {
                 " (within two standard errors), " b .disagrees { (with(Verdict::Disagrees)) " in disagreement" } "."
             }
         }
+    }
+}
+
+/// The row of the paper that a group repeats, in whatever way it comes to equilibrium.
+fn compared(group: &Group) -> Option<&'static Row> {
+    match group.kind {
+        Kind::Row(row) | Kind::Settled(row) => Some(row),
+        Kind::Printed(_) | Kind::Other => None,
     }
 }
 
@@ -54,18 +62,18 @@ pub fn sections(results: &Results) -> Result<Markup> {
 
 fn table(groups: &[&Group]) -> Result<Markup> {
     let keys = varied::keys(groups)?;
-    let compared = groups.iter().any(|group| matches!(group.kind, Kind::Row(_)));
+    let with_paper = groups.iter().any(|group| compared(group).is_some());
     let lines = (groups.iter())
         .map(|group| {
             let values = keys.iter().map(|key| varied::value(group, key)).collect::<Result<Vec<_>>>()?;
-            Ok(line(group, &values, compared))
+            Ok(line(group, &values, with_paper))
         })
         .collect::<Result<Vec<_>>>()?;
     Ok(html! {
         p {
             "Test error after the last epoch, percent, as mean ± standard deviation over " i { "n" } " seeds, and in "
             "parentheses the mean train error. Only finished runs count."
-            @if compared { " The paper's number stands beside the runs that repeat one of its rows." }
+            @if with_paper { " The paper's number stands beside the runs that repeat one of its rows." }
         }
         div .scroll {
             table {
@@ -74,7 +82,7 @@ fn table(groups: &[&Group]) -> Result<Markup> {
                         th { "Network" }
                         @for key in &keys { th { (varied::heading(key)) } }
                         th .number { "Measured" }
-                        @if compared { th .number { "Paper" } }
+                        @if with_paper { th .number { "Paper" } }
                         th .number { i { "n" } }
                         th { "Epochs" }
                     }
@@ -85,7 +93,7 @@ fn table(groups: &[&Group]) -> Result<Markup> {
     })
 }
 
-fn line(group: &Group, values: &[String], compared: bool) -> Markup {
+fn line(group: &Group, values: &[String], with_paper: bool) -> Markup {
     let (class, word) = match group.verdict() {
         Verdict::Agrees => ("agrees", "agrees"),
         Verdict::Disagrees => ("disagrees", "disagrees"),
@@ -96,9 +104,9 @@ fn line(group: &Group, values: &[String], compared: bool) -> Markup {
             td { (group.network()) }
             @for value in values { td { (value) } }
             td .number { (measured(group)) }
-            @if compared {
+            @if with_paper {
                 td .number {
-                    @if let Kind::Row(row) = group.kind {
+                    @if let Some(row) = compared(group) {
                         (format!("{:.2}\u{a0}±\u{a0}{:.2} ({:.2})", row.test.mean, row.test.std, row.train))
                         @if !word.is_empty() { small class=(class) { (word) } }
                     } @else { "–" }
