@@ -1,14 +1,13 @@
 //! Successive halving: of a few candidates the better half is trained twice as long, until one is left.
 //!
-//! Candidates lie around what the measurements found: steps from half of s to four times s, β and its half, and the sign of
-//! β drawn or not. What leads after a short time need not be what is best after a long one: the last rounds are as long as
-//! the budget allows, up to the epochs that are to be trained, and of both signs the better half goes on, so that they meet
-//! in the last round only.
+//! Candidates lie around what the measurements found: steps from half of s to four times s, and β and its half. The sign of
+//! β is drawn for all: what is linear in β then cancels in the mean, which with one sign ends long runs and does not show in
+//! short ones. What leads after a short time need not be what is best after a long one: the last rounds are as long as the
+//! budget allows, up to the epochs that are to be trained.
 
 use super::first_phase::{FINE, tolerance};
 use super::probe::{Candidate, Probed};
 use super::{Tuner, rates};
-use crate::learning::Nudging;
 use crate::telemetry::progress::say;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
@@ -18,12 +17,9 @@ use std::cmp::Ordering;
 const STEPS: [f64; 4] = [1.0, 2.0, 0.5, 4.0];
 /// Factors of β.
 const BETAS: [f64; 2] = [1.0, 0.5];
-/// Whether the sign of β is drawn.
-const SIGNS: [Nudging; 2] = [Nudging::Random, Nudging::Positive];
 /// A share of images that have not settled, percent, from which a run says that it no longer settles.
 const UNSETTLED: f64 = 1.0;
-/// A fixed sign must be better by so many standard deviations of the count: its bias is linear in β, and what this does to
-/// long runs (docs/reproduction, C-EP-1h with β > 0) a short one does not show.
+/// A difference of two counts is certain from so many standard deviations.
 pub const CERTAIN: f64 = 2.0;
 
 /// How many candidates, and how long each round is.
@@ -42,7 +38,7 @@ impl Rounds {
         let rounds = |candidates: usize| candidates.ilog2() as usize;
         // n·e in the first round, n/2ⁱ·(2ⁱ − 2ⁱ⁻¹)e = n·e/2 in each other.
         let cost = |candidates: usize| candidates as f64 * (1.0 + 0.5 * (rounds(candidates) - 1) as f64);
-        let candidates = [16, 8].into_iter().find(|&n| epochs >= cost(n)).unwrap_or(4);
+        let candidates = if epochs >= cost(8) { 8 } else { 4 };
         // No longer than it must be for the last to be as long as it may.
         let enough = most.div_ceil(1 << (rounds(candidates) - 1));
         let first = ((epochs / cost(candidates)) as usize).clamp(1, enough.max(1));
@@ -55,19 +51,14 @@ impl Tuner<'_> {
     /// The candidates, the likeliest first.
     fn candidates(&self, step: f64, forward_norms: &[f64], count: usize) -> Vec<Candidate> {
         let mut all = Vec::new();
-        // So that four are two steps with and without a drawn sign, and eight four steps.
+        // So that four are all steps at the β that was found.
         for beta in BETAS {
-            for steps in STEPS.chunks(2) {
-                for nudging in SIGNS {
-                    for factor in steps {
-                        let mut config = self.config.clone();
-                        config.learning.beta = rates::tidy(beta * config.learning.beta);
-                        config.settle.tolerance = tolerance(&config, FINE);
-                        config.learning.nudging = nudging;
-                        config.learning.learning_rates = rates::rates(factor * step, forward_norms);
-                        all.push(Candidate { name: format!("c{:02}", all.len() + 1), config });
-                    }
-                }
+            for factor in STEPS {
+                let mut config = self.config.clone();
+                config.learning.beta = rates::tidy(beta * config.learning.beta);
+                config.settle.tolerance = tolerance(&config, FINE);
+                config.learning.learning_rates = rates::rates(factor * step, forward_norms);
+                all.push(Candidate { name: format!("c{:02}", all.len() + 1), config });
             }
         }
         all.truncate(count);
@@ -103,16 +94,8 @@ impl Tuner<'_> {
             for ((_, probed), now) in left.iter_mut().zip(shown) {
                 *probed = Some(now);
             }
-            left = better_half(left);
-        }
-        let images = self.dataset.validation.len();
-        left.sort_by(|a, b| by_error(&a.1, &b.1));
-        if let [first, second, ..] = &left[..]
-            && second.0.config.learning.nudging == Nudging::Random
-            && first.0.config.learning.nudging == Nudging::Positive
-            && error(&second.1) <= error(&first.1) + CERTAIN * counted(error(&first.1), images)
-        {
-            left.swap(0, 1);
+            left.sort_by(|a, b| by_error(&a.1, &b.1));
+            left.truncate(left.len().div_ceil(2));
         }
         match left.into_iter().next() {
             Some((candidate, Some(probed))) if probed.error().is_finite() => Ok((candidate, probed)),
@@ -127,19 +110,6 @@ impl Tuner<'_> {
 
 /// A candidate, and what it has shown, if anything.
 type Tried = (Candidate, Option<Probed>);
-
-/// The better half of those whose sign of β is drawn and of those where it is not, but one of each at least.
-fn better_half(left: Vec<Tried>) -> Vec<Tried> {
-    let (drawn, fixed): (Vec<Tried>, Vec<Tried>) =
-        left.into_iter().partition(|(candidate, _)| candidate.config.learning.nudging == Nudging::Random);
-    let mut better = Vec::new();
-    for mut half in [drawn, fixed] {
-        half.sort_by(|a, b| by_error(&a.1, &b.1));
-        half.truncate(half.len().div_ceil(2));
-        better.extend(half);
-    }
-    better
-}
 
 /// The error of what has been trained; beyond all others where it has not.
 fn error(probed: &Option<Probed>) -> f64 {
@@ -166,12 +136,11 @@ pub fn describe(candidate: &Candidate, probed: &Probed) -> String {
     let learning = &candidate.config.learning;
     let rates: Vec<String> = learning.learning_rates.iter().map(f64::to_string).collect();
     format!(
-        "probe {:<6} tolerance {} K {} β {}{} η {}  epoch {:>3}  {:.1} steps  train error {:6.2} %  validation error {:6.2} \
+        "probe {:<6} tolerance {} K {} β ±{} η {}  epoch {:>3}  {:.1} steps  train error {:6.2} %  validation error {:6.2} \
          %{}",
         candidate.name,
         candidate.config.settle.tolerance,
         learning.K,
-        learning.nudging.mark(),
         learning.beta,
         rates.join(", "),
         probed.train.len(),
@@ -198,7 +167,7 @@ mod tests {
             assert!(cost as f64 <= epochs, "{epochs}: {rounds:?} costs {cost}");
             assert!(rounds.epochs.windows(2).all(|pair| pair[1] == 2 * pair[0]), "{rounds:?}");
         }
-        assert_eq!(Rounds::within(1000.0, 30).epochs, [4, 8, 16, 30]);
+        assert_eq!(Rounds::within(1000.0, 30).epochs, [8, 16, 30]);
         assert_eq!(Rounds::within(1.0, 30), Rounds { candidates: 4, epochs: vec![1, 2] });
     }
 
@@ -209,7 +178,6 @@ mod tests {
                 tolerance: 1e-4,
                 second_steps: 1,
                 beta: 0.1,
-                nudging: Nudging::Positive,
                 learning_rates: vec![],
                 train: vec![error],
                 validation: vec![error],

@@ -64,7 +64,9 @@ fn reason(tuner: &Tuner, tuned: &Config, key: &str) -> Option<String> {
         "tolerance" => "β/1000, where an image is at rest; β/100 if the train error held".into(),
         "K" => "95 % of the gradient of the input weights arrive; lowered while the train error held".into(),
         "beta" => "before the angle to the gradient bends, or half of it".into(),
-        "nudging" => "the sign of beta, drawn or not: the better of both".into(),
+        "nudging" => {
+            "the sign of beta is drawn for every minibatch, so that what is linear in it cancels".into()
+        }
         "learning_rates" => "input side first: every matrix moves alike; the best of the probes".into(),
         _ => return None,
     })

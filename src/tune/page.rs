@@ -262,7 +262,7 @@ fn table(probes: &[(&String, &Probed)]) -> Markup {
                             td .number { (probed.tolerance) }
                             td .number { (format!("{:.1}", probed.steps)) }
                             td .number { (probed.second_steps) }
-                            td .number { (probed.nudging.mark()) (probed.beta) }
+                            td .number { "±" (probed.beta) }
                             td { (probed.learning_rates.iter().map(f64::to_string).collect::<Vec<_>>().join(", ")) }
                             td .number { (probed.train.len()) }
                             td .number { (percent(&probed.validation)) }

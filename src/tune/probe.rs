@@ -3,7 +3,6 @@
 use super::Tuner;
 use crate::base::files;
 use crate::config::{Choices, Config};
-use crate::learning::Nudging;
 use crate::run::{self, Options, Outcome, Resume, Run};
 use crate::study::record::Record;
 use crate::telemetry::observer::{Judged, Observer};
@@ -30,8 +29,6 @@ pub struct Probed {
     pub second_steps: usize,
     /// β.
     pub beta: f64,
-    /// Which signs of it.
-    pub nudging: Nudging,
     /// η, input side first.
     pub learning_rates: Vec<f64>,
     /// Train error, percent, by epoch.
@@ -111,7 +108,6 @@ impl Tuner<'_> {
                 tolerance: config.settle.tolerance,
                 second_steps: config.learning.K,
                 beta: config.learning.beta,
-                nudging: config.learning.nudging,
                 learning_rates: config.learning.learning_rates.clone(),
                 train: of("error/train").collect(),
                 validation: of("error/validation").collect(),
