@@ -1,7 +1,7 @@
 //! Successive halving: of a few candidates the better half is trained twice as long, until one is left.
 //!
-//! Candidates lie around what the measurements found: steps from half of s to four times s, and β and its half. The sign of
-//! β is drawn for all: what is linear in β then cancels in the mean, which with one sign ends long runs and does not show in
+//! Candidates lie around what the measurements found: steps from a quarter of s to twice s, and β and its half. None is
+//! longer: the longest always leads after a few epochs, and what it costs comes after many. The sign of β is drawn for all: what is linear in β then cancels in the mean, which with one sign ends long runs and does not show in
 //! short ones. What leads after a short time need not be what is best after a long one: the last rounds are as long as the
 //! budget allows, up to the epochs that are to be trained.
 
@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use std::cmp::Ordering;
 
 /// Factors of s that are tried, in the order in which they are left out where the budget is small.
-const STEPS: [f64; 4] = [1.0, 2.0, 0.5, 4.0];
+const STEPS: [f64; 4] = [1.0, 2.0, 0.5, 0.25];
 /// Factors of β.
 const BETAS: [f64; 2] = [1.0, 0.5];
 /// A share of images that have not settled, percent, from which a run says that it no longer settles.
@@ -40,9 +40,10 @@ impl Rounds {
         let cost = |candidates: usize| candidates as f64 * (1.0 + 0.5 * (rounds(candidates) - 1) as f64);
         let candidates = if epochs >= cost(8) { 8 } else { 4 };
         // No longer than it must be for the last to be as long as it may.
-        let enough = most.div_ceil(1 << (rounds(candidates) - 1));
-        let first = ((epochs / cost(candidates)) as usize).clamp(1, enough.max(1));
-        let longest = (0..rounds(candidates)).map(|round| (first << round).min(most).max(1)).collect();
+        let enough = most as f64 / f64::from(1 << (rounds(candidates) - 1));
+        let first = (epochs / cost(candidates)).max(1.0).min(enough);
+        let longest =
+            (0..rounds(candidates)).map(|round| ((first * f64::from(1 << round)) as usize).max(1)).collect();
         Self { candidates, epochs: longest }
     }
 }
@@ -156,7 +157,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rounds_cost_no_more_than_there_is_and_double() {
+    fn rounds_cost_no_more_than_there_is_and_grow_twofold() {
         for epochs in [12.0, 20.0, 47.0, 160.0, 1000.0] {
             let rounds = Rounds::within(epochs, 1000);
             let (mut cost, mut before) = (0, 0);
@@ -165,9 +166,10 @@ mod tests {
                 before = until;
             }
             assert!(cost as f64 <= epochs, "{epochs}: {rounds:?} costs {cost}");
-            assert!(rounds.epochs.windows(2).all(|pair| pair[1] == 2 * pair[0]), "{rounds:?}");
+            assert!(rounds.epochs.windows(2).all(|pair| pair[1] >= 2 * pair[0]), "{rounds:?}");
         }
-        assert_eq!(Rounds::within(1000.0, 30).epochs, [8, 16, 30]);
+        assert_eq!(Rounds::within(1000.0, 30).epochs, [7, 15, 30]);
+        assert_eq!(Rounds::within(30.0, 30).epochs, [1, 3, 7]);
         assert_eq!(Rounds::within(1.0, 30), Rounds { candidates: 4, epochs: vec![1, 2] });
     }
 
