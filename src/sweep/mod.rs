@@ -22,7 +22,6 @@ use crate::run::checkpoint;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use std::fs;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -79,13 +78,10 @@ impl SweepFolder {
     /// Where the plan is there but cannot be read.
     pub fn entries(&self) -> Result<Vec<Entry>> {
         let path = self.path.join("plan.json");
-        if !path.exists() {
-            return Ok(Vec::new());
-        }
-        let damaged =
-            || format!("{}: cannot be read; run `eqprop sweep --config` on the folder again", path.display());
-        let entries: Vec<Entry> =
-            serde_json::from_slice(&fs::read(&path).with_context(damaged)?).with_context(damaged)?;
+        let Some(text) = files::read_if_there(&path)? else { return Ok(Vec::new()) };
+        let entries: Vec<Entry> = serde_json::from_str(&text).with_context(|| {
+            format!("{}: cannot be read; run `eqprop sweep --config` on the folder again", path.display())
+        })?;
         for entry in &entries {
             name::check(&entry.name, &path.display().to_string())?;
         }
@@ -97,11 +93,8 @@ impl SweepFolder {
     /// # Errors
     /// Where it has failed for a reason that cannot be read.
     pub fn state(&self, name: &str) -> Result<State> {
-        let failed = self.failed(name);
-        match fs::read_to_string(&failed) {
-            Ok(reason) => return Ok(State::Failed(reason.trim().to_string())),
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) => return Err(files::failed(&failed, "cannot be read")(error).into()),
+        if let Some(reason) = files::read_if_there(&self.failed(name))? {
+            return Ok(State::Failed(reason.trim().to_string()));
         }
         let last = self.checkpoints().join(name).join("last.safetensors");
         let done = checkpoint::progress_in_header(&last).map_or(0, |progress| progress.epoch);
