@@ -350,7 +350,7 @@ fn name_of_new(choices: &Choices, options: &Options, resources: &Resources) -> R
     let config = Resolved::new(choices)?.told().config;
     let on = |data: &str| match &options.name {
         Some(name) => name::on_data(name, data),
-        None => Ok(config.run_name(data)),
+        None => Ok(config.run_name(data, "")),
     };
     if options.resume.is_none()
         && let Some(data) = data::remote_name(config.training.data, resources.data_dir())

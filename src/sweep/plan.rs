@@ -3,7 +3,7 @@
 use crate::base::files;
 use crate::base::name;
 use crate::base::output::{Usage, usage};
-use crate::config::{Choices, Resolved, TrainingConfig, current_name};
+use crate::config::{Choices, Config, Resolved, TrainingConfig};
 use crate::learning::Rule;
 use anyhow::{Context, Result};
 use serde::Deserialize;
@@ -66,21 +66,6 @@ pub struct Planned {
 /// The most runs of a sweep.
 pub const MOST_RUNS: usize = 100_000;
 
-/// Keys whose value a run's name always shows.
-const NAMED: [&str; 11] = [
-    "network.psi",
-    "network.time",
-    "settle.order",
-    "settle.solver",
-    "settle.damping",
-    "learning.rule",
-    "learning.sigma_prime",
-    "learning.nudging",
-    "training.limit_train",
-    "training.limit_test",
-    "training.seed",
-];
-
 impl SweepFile {
     /// Reads a sweep file.
     ///
@@ -122,7 +107,8 @@ impl SweepFile {
                     let varied = [&outer[..], &inner].concat();
                     let fixed = [flatten(&self.set), flatten(&row.set)].concat();
                     let run = row.resolve(path, &place, [fixed, varied.clone()].concat(), overrides)?;
-                    resolved.push((place.clone(), run, row.marks(&varied)));
+                    let marks = row.marks(&run.config, &varied);
+                    resolved.push((place.clone(), run, marks));
                 }
             }
         }
@@ -131,9 +117,7 @@ impl SweepFile {
         let notes: BTreeSet<&String> = resolved.iter().flat_map(|(_, resolved, _)| &resolved.notes).collect();
         notes.into_iter().for_each(|note| info!("{note}"));
         let planned = resolved.into_iter().map(|(place, resolved, marks)| {
-            let name = resolved.config.run_name(&data(&resolved.config.training)?);
-            let seed = format!("-seed{}", resolved.config.training.seed);
-            let name = name.strip_suffix(&seed).unwrap_or(&name).to_string() + &marks + &seed;
+            let name = resolved.config.run_name(&data(&resolved.config.training)?, &marks);
             name::check(&name, &place).with_context(|| format!("{place}: choose another label"))?;
             if !names.insert(name.clone()) {
                 usage!("{place}: its run {name} has the name of another run: give one of the rows a label");
@@ -160,9 +144,8 @@ impl SweepRow {
     }
 
     /// What the name of a run has beside what every run's has: the row's label, and what varies.
-    fn marks(&self, varied: &[(String, Value)]) -> String {
-        let named = |key: &str| NAMED.contains(&current_name(key));
-        let varied = varied.iter().filter(|(key, _)| !named(key)).map(|(key, value)| {
+    fn marks(&self, config: &Config, varied: &[(String, Value)]) -> String {
+        let varied = varied.iter().filter(|(key, _)| !config.is_in_name(key)).map(|(key, value)| {
             let key = key.split('.').next_back().unwrap_or(key);
             let text: String = value.to_string().chars().filter(|c| !"\"[] ".contains(*c)).collect();
             format!("-{key}{}", text.replace(',', "-"))
