@@ -10,7 +10,7 @@ mod resolve;
 pub use error::{Error, Result};
 pub use older::of_any_version;
 pub use presets::{PRESETS, Preset};
-pub use resolve::{Choices, OTHER_VARIABLES, Origin, Resolved, given_value, parse_value};
+pub use resolve::{Choices, OTHER_VARIABLES, Origin, Resolved, by_key, given_value, parse_value};
 
 use crate::data::DataChoice;
 use crate::engine::{self, EngineKind};
