@@ -5,7 +5,7 @@ use crate::base::files;
 use crate::base::lock;
 use crate::base::mutex::guard;
 use crate::config::Choices;
-use crate::run::{self, Interrupt, Options, Outcome, Resources, Resume, Run};
+use crate::run::{self, Interrupt, Options, Outcome, Resources, Run};
 use crate::telemetry::board::Board;
 use anyhow::{Error, Result, bail};
 use std::panic::resume_unwind;
@@ -110,14 +110,7 @@ impl Workers<'_> {
     fn train_one(&self, name: &str) -> Result<(Outcome, String)> {
         let sweep = self.folder;
         let choices = Choices { config: Some(sweep.config(name)), ..Choices::default() };
-        let options = Options {
-            init: None,
-            resume: Some(Resume::Auto),
-            name: Some(name.to_string()),
-            runs_dir: sweep.runs(),
-            checkpoints_dir: sweep.checkpoints(),
-            dry_run: false,
-        };
+        let options = Options::going_on(name, &sweep.path);
         let _span = info_span!("run", name).entered();
         let Some(run) = Run::prepare(&choices, &options, self.resources)? else {
             return Ok((Outcome::Done, "was complete".into()));
