@@ -4,10 +4,10 @@ use super::{count, data_folder, environment, settings};
 use crate::base::lock::Lock;
 use crate::base::output::{self, shell_word, usage};
 use crate::base::time::duration;
-use crate::config::{Choices, TrainingConfig};
+use crate::config::{Choices, Resolved, TrainingConfig};
 use crate::data::DataChoice;
 use crate::run::{Interrupt, Resources, with_threads};
-use crate::sweep::{Entry, Estimator, MOST_RUNS, Planned, State, SweepFile, SweepFolder, Workers};
+use crate::sweep::{Entry, Estimator, MOST_RUNS, State, SweepFile, SweepFolder, Workers};
 use crate::telemetry::board::Board;
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -97,7 +97,7 @@ pub fn sweep(args: SweepArgs) -> Result<u8> {
     }
     let overrides = Choices { flags, environment: environment()?, ..Choices::default() };
     let planned = plan(config, &overrides, &args.only, &resources)?;
-    let room = planned.iter().map(|(run, _)| resources.room_for(&run.resolved.config));
+    let room = planned.iter().map(|(_, resolved)| resources.room_for(&resolved.config));
     let room = room.collect::<Result<Vec<_>, _>>()?.into_iter().min().flatten();
     let resources = if room.is_some() { resources.computing_together() } else { resources };
     let cores = || std::thread::available_parallelism().map_or(1, |cores| cores.get());
@@ -114,59 +114,57 @@ pub fn sweep(args: SweepArgs) -> Result<u8> {
     train(&folder, entries, &resources, workers, Duration::ZERO)
 }
 
-/// The runs of a sweep file, each with an estimate of its time in seconds.
+/// The runs of a sweep file.
 fn plan(
     path: &Path,
     overrides: &Choices,
     only: &[Pattern],
     resources: &Resources,
-) -> Result<Vec<(Planned, f64)>> {
+) -> Result<Vec<(Entry, Resolved)>> {
     // The names of runs carry that of their data set, which may turn out another than asked for.
     let data = |training: &TrainingConfig| match training.data {
         DataChoice::Mnist => Ok(DataChoice::MNIST.to_string()),
         _ => Ok(resources.dataset(training)?.name.clone()),
     };
     let mut planned = SweepFile::read(path)?.expand(path, overrides, data)?;
-    planned.retain(|run| only.is_empty() || only.iter().any(|pattern| pattern.matches(&run.name)));
+    planned.retain(|(name, _)| only.is_empty() || only.iter().any(|pattern| pattern.matches(name)));
     if planned.is_empty() {
         usage!("{}: --only leaves nothing to run; --dry-run without it lists the names", path.display());
     }
     let mut estimator = Estimator::default();
     with_threads(Some(1), || {
         (planned.into_iter())
-            .map(|mut run| {
-                let dataset = resources.dataset(&run.resolved.config.training)?;
-                run.resolved = run.resolved.sized_for(&dataset)?;
-                let config = &run.resolved.config;
-                dataset.check(&config.network.dims)?;
-                let seconds = estimator.seconds(config, &dataset, resources)?;
-                Ok((run, seconds))
+            .map(|(name, resolved)| {
+                let dataset = resources.dataset(&resolved.config.training)?;
+                let resolved = resolved.sized_for(&dataset)?;
+                dataset.check(&resolved.config.network.dims)?;
+                let seconds = estimator.seconds(&resolved.config, &dataset, resources)?;
+                Ok((Entry { name, seconds }, resolved))
             })
             .collect()
     })
 }
 
 /// The runs, how they stand and how long they should take, to standard output.
-fn list(folder: &SweepFolder, planned: &[(Planned, f64)], workers: usize) -> Result<u8> {
+fn list(folder: &SweepFolder, planned: &[(Entry, Resolved)], workers: usize) -> Result<u8> {
     let entries = folder.entries()?;
     let mut open = 0.0;
     let mut longest: f64 = 0.0;
     let mut text = String::new();
-    for (run, seconds) in planned {
-        let state = folder.state(&run.name)?;
-        let state = match state {
+    for (Entry { name, seconds }, resolved) in planned {
+        let state = match folder.state(name)? {
             State::Done => "done",
             State::Failed(_) => "failed",
-            State::Open(_) if Lock::is_held(&folder.runs().join(&run.name)) => "running",
-            State::Open(_) if entries.iter().any(|entry| entry.name == run.name) => "waiting",
+            State::Open(_) if Lock::is_held(&folder.runs().join(name)) => "running",
+            State::Open(_) if entries.iter().any(|entry| entry.name == *name) => "waiting",
             State::Open(_) => "new",
         };
         if !matches!(state, "done" | "failed") {
             open += seconds;
             longest = longest.max(*seconds);
         }
-        let epochs = run.resolved.config.training.epochs;
-        text += &format!("{:<40} {state:<8} {epochs:>4} epochs  {}\n", run.name, duration(*seconds));
+        let epochs = resolved.config.training.epochs;
+        text += &format!("{name:<40} {state:<8} {epochs:>4} epochs  {}\n", duration(*seconds));
     }
     let all = (open / workers as f64).max(longest);
     text += &format!(

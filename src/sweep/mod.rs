@@ -11,7 +11,7 @@ mod slurm;
 mod work;
 
 pub use estimate::Estimator;
-pub use plan::{MOST_RUNS, Planned, SweepFile, SweepRow};
+pub use plan::{MOST_RUNS, SweepFile, SweepRow};
 pub use work::Workers;
 
 use crate::base::files;
@@ -131,11 +131,12 @@ impl SweepFolder {
     ///
     /// # Errors
     /// Where a run is there with other science, another process is planning here, or something cannot be written.
-    pub fn add(&self, sweep: &Path, planned: &[(Planned, f64)], retry: bool) -> Result<()> {
+    pub fn add(&self, sweep: &Path, planned: &[(Entry, Resolved)], retry: bool) -> Result<()> {
         files::create_folder(&self.path)?;
         let _planning = Lock::wait(&self.path, PATIENCE)?;
         // All are looked at before anything is written.
-        let there = planned.iter().map(|(run, _)| self.epochs_there(run)).collect::<Result<Vec<_>>>()?;
+        let is_new = |(run, resolved): &(Entry, Resolved)| self.is_new(&run.name, resolved);
+        let new = planned.iter().map(is_new).collect::<Result<Vec<_>>>()?;
         let [configs, sweeps, failed] = ["configs", "sweeps", "failed"].map(|name| self.path.join(name));
         files::create_folder(&failed)?;
         // Elsewhere in the folder files are written without the lock that is held here.
@@ -147,15 +148,13 @@ impl SweepFolder {
         let file_name = sweep.file_name().context("the sweep file has no name")?;
         files::write_atomically(&sweeps.join(file_name), &text)?;
         let mut entries = self.entries()?;
-        for ((run, seconds), there) in planned.iter().zip(there) {
-            let entry = Entry { name: run.name.clone(), seconds: *seconds };
+        for ((run, resolved), new) in planned.iter().zip(new) {
             match entries.iter_mut().find(|known| known.name == run.name) {
-                Some(known) => *known = entry,
-                None => entries.push(entry),
+                Some(known) => *known = run.clone(),
+                None => entries.push(run.clone()),
             }
-            let new = there.is_none_or(|epochs| epochs < run.resolved.config.training.epochs);
             if new {
-                files::write_atomically(&self.config(&run.name), run.resolved.annotated().as_bytes())?;
+                files::write_atomically(&self.config(&run.name), resolved.annotated().as_bytes())?;
             }
             let failed = self.failed(&run.name);
             if (new || retry) && failed.exists() {
@@ -174,19 +173,18 @@ impl SweepFolder {
             .transpose()
     }
 
-    /// The epochs of a run that is to be planned, if it is there; its science must be that of now.
-    fn epochs_there(&self, run: &Planned) -> Result<Option<usize>> {
-        let Some(there) = self.resolved(&run.name)? else { return Ok(None) };
-        let changes = run.resolved.changed_science(&there.config)?;
+    /// Whether a run that is to be planned is not there, or with fewer epochs; what is there must have its science.
+    fn is_new(&self, name: &str, resolved: &Resolved) -> Result<bool> {
+        let Some(Resolved { config: there, .. }) = self.resolved(name)? else { return Ok(true) };
+        let changes = resolved.changed_science(&there)?;
         if !changes.is_empty() {
             bail!(
-                "{}: run {} is there with other settings ({}): give the row a label, or choose another \
+                "{}: run {name} is there with other settings ({}): give the row a label, or choose another \
                  folder with --out",
                 self.path.display(),
-                run.name,
                 changes.join("; ")
             );
         }
-        Ok(Some(there.config.training.epochs))
+        Ok(there.training.epochs < resolved.config.training.epochs)
     }
 }

@@ -55,15 +55,6 @@ pub struct SweepRow {
     pub grid: Grid,
 }
 
-/// One run of a sweep.
-#[derive(Clone, Debug)]
-pub struct Planned {
-    /// Its name, unlike any other of the sweep.
-    pub name: String,
-    /// Its configuration.
-    pub resolved: Resolved,
-}
-
 /// The most runs of a sweep.
 pub const MOST_RUNS: usize = 100_000;
 
@@ -85,8 +76,9 @@ impl SweepFile {
         Ok(sweep)
     }
 
-    /// All runs: for each combination of the sweep's grid, every row, and for each row every combination of
-    /// its own grid. `overrides` brings what is set from outside; `data` tells the name of a run's data set.
+    /// All runs, each with a name of its own: for each combination of the sweep's grid, every row, and for each row
+    /// every combination of its own grid. `overrides` brings what is set from outside; `data` tells the name of a run's
+    /// data set.
     ///
     /// # Errors
     /// Names the row and the key that is unknown or impossible, and runs that would share a name.
@@ -95,7 +87,7 @@ impl SweepFile {
         path: &Path,
         overrides: &Choices,
         data: impl Fn(&TrainingConfig) -> Result<String>,
-    ) -> Result<Vec<Planned>> {
+    ) -> Result<Vec<(String, Resolved)>> {
         let file = path.display();
         let grids = self.rows.iter().map(|row| &row.grid).chain([&self.grid]);
         if let Some((key, _)) = grids.flatten().find(|(_, values)| values.is_empty()) {
@@ -130,7 +122,7 @@ impl SweepFile {
             if !names.insert(name.clone()) {
                 usage!("{place}: its run {name} has the name of another run: give one of the rows a label");
             }
-            Ok(Planned { name, resolved })
+            Ok((name, resolved))
         });
         planned.collect()
     }
@@ -177,7 +169,7 @@ mod tests {
     fn expand(text: &str) -> Result<Vec<String>> {
         let sweep: SweepFile = toml::from_str(text)?;
         let runs = sweep.expand(Path::new("s.toml"), &Choices::default(), |_| Ok("mnist".into()))?;
-        Ok(runs.into_iter().map(|run| run.name).collect())
+        Ok(runs.into_iter().map(|(name, _)| name).collect())
     }
 
     #[test]
