@@ -5,15 +5,14 @@ use crate::base::lock::Lock;
 use crate::base::output::{self, shell_word, usage};
 use crate::base::time::duration;
 use crate::config::{Choices, Resolved, TrainingConfig};
-use crate::data::DataChoice;
 use crate::run::{Interrupt, Resources, with_threads};
-use crate::sweep::{Entry, Estimator, MOST_RUNS, State, SweepFile, SweepFolder, Workers};
+use crate::sweep::{Entry, Estimator, State, SweepFile, SweepFolder, Workers};
 use crate::telemetry::board::Board;
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use clap::builder::RangedU64ValueParser;
 use glob::Pattern;
 use std::collections::BTreeSet;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tracing::info;
@@ -57,9 +56,9 @@ pub struct SweepArgs {
     #[arg(long)]
     slurm: bool,
     /// Train the N-th run of the plan in --out and no other: what each task of a job array does.
-    #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1..=MOST_RUNS as u64),
+    #[arg(long, value_name = "N",
         conflicts_with_all = ["config", "workers", "device", "set", "only", "retry_failed", "dry_run", "slurm"])]
-    task: Option<usize>,
+    task: Option<NonZeroUsize>,
     /// A flag of earlier versions.
     #[arg(long, hide = true)]
     worker: bool,
@@ -81,16 +80,13 @@ pub fn sweep(args: SweepArgs) -> Result<u8> {
              GPU; leave it out"
         );
     }
-    let data_dir = data_folder(args.data_dir)?;
-    let resources = Resources::new(data_dir.clone());
+    let resources = Resources::new(data_folder(args.data_dir)?);
     let Some(config) = &args.config else {
         let folder = SweepFolder::new(args.out.context("--task needs --out")?);
         return train_task(&folder, args.task.context("--task is missing")?, &resources);
     };
-    let folder = SweepFolder::new(match args.out {
-        Some(out) => out,
-        None => Path::new("sweeps").join(config.file_stem().context("the sweep file has no name")?),
-    });
+    let usual = || Path::new("sweeps").join(config.file_stem().unwrap_or_default());
+    let folder = SweepFolder::new(args.out.unwrap_or_else(usual));
     let mut flags = settings(&args.set)?;
     if let Some(device) = args.device {
         flags.push((format!("--device {device}"), "training.device".into(), device.into()));
@@ -108,7 +104,7 @@ pub fn sweep(args: SweepArgs) -> Result<u8> {
     folder.add(config, &planned, args.retry_failed)?;
     let ours: BTreeSet<&str> = planned.iter().map(|(run, _)| run.name.as_str()).collect();
     if args.slurm {
-        return write_script(&folder, &ours, data_dir.as_deref());
+        return write_script(&folder, &ours, resources.data_dir());
     }
     let entries = folder.entries()?.into_iter().filter(|entry| ours.contains(entry.name.as_str())).collect();
     train(&folder, entries, &resources, workers, Duration::ZERO)
@@ -122,10 +118,7 @@ fn plan(
     resources: &Resources,
 ) -> Result<Vec<(Entry, Resolved)>> {
     // The names of runs carry that of their data set, which may turn out another than asked for.
-    let data = |training: &TrainingConfig| match training.data {
-        DataChoice::Mnist => Ok(DataChoice::MNIST.to_string()),
-        _ => Ok(resources.dataset(training)?.name.clone()),
-    };
+    let data = |training: &TrainingConfig| Ok(resources.dataset(training)?.name.clone());
     let mut planned = SweepFile::read(path)?.expand(path, overrides, data)?;
     planned.retain(|(name, _)| only.is_empty() || only.iter().any(|pattern| pattern.matches(name)));
     if planned.is_empty() {
@@ -241,12 +234,12 @@ fn train(
 
 /// Trains the run in this place of the plan, counted from 1. A task that is requeued may come before the system has
 /// noticed that its predecessor is gone, so it waits a while for a run that another process has.
-fn train_task(folder: &SweepFolder, task: usize, resources: &Resources) -> Result<u8> {
+fn train_task(folder: &SweepFolder, task: NonZeroUsize, resources: &Resources) -> Result<u8> {
     let entries = folder.entries()?;
     if entries.is_empty() {
         bail!("{}: holds no sweep; make one with `eqprop sweep --config … --out …`", folder.path.display());
     }
-    let Some(entry) = entries.get(task - 1) else {
+    let Some(entry) = entries.get(task.get() - 1) else {
         usage!("--task {task}: the plan in {} has {} runs", folder.path.display(), entries.len());
     };
     let name = &entry.name;

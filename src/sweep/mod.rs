@@ -11,7 +11,7 @@ mod slurm;
 mod work;
 
 pub use estimate::Estimator;
-pub use plan::{MOST_RUNS, SweepFile, SweepRow};
+pub use plan::{SweepFile, SweepRow};
 pub use work::Workers;
 
 use crate::base::files;

@@ -56,7 +56,7 @@ pub struct SweepRow {
 }
 
 /// The most runs of a sweep.
-pub const MOST_RUNS: usize = 100_000;
+const MOST_RUNS: f64 = 1e5;
 
 impl SweepFile {
     /// Reads a sweep file.
@@ -96,7 +96,7 @@ impl SweepFile {
         // It may be beyond all integers.
         let size = |grid: &Grid| grid.iter().map(|(_, values)| values.len() as f64).product::<f64>();
         let runs = size(&self.grid) * self.rows.iter().map(|row| size(&row.grid)).sum::<f64>();
-        if runs > MOST_RUNS as f64 {
+        if runs > MOST_RUNS {
             usage!("{file}: its grids ask for {runs} runs; a sweep has at most {MOST_RUNS}");
         }
         let mut resolved = Vec::new();
