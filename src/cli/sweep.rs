@@ -1,6 +1,7 @@
 //! The command that trains many runs.
 
 use super::{count, data_folder, environment, settings};
+use crate::base::files;
 use crate::base::lock::Lock;
 use crate::base::output::{self, shell_word, usage};
 use crate::base::time::duration;
@@ -14,6 +15,7 @@ use glob::Pattern;
 use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::slice;
 use std::time::Duration;
 use tracing::info;
 
@@ -82,11 +84,11 @@ pub fn sweep(args: SweepArgs) -> Result<u8> {
     }
     let resources = Resources::new(data_folder(args.data_dir)?);
     let Some(config) = &args.config else {
-        let folder = SweepFolder::new(args.out.context("--task needs --out")?);
+        let folder = SweepFolder { path: args.out.context("--task needs --out")? };
         return train_task(&folder, args.task.context("--task is missing")?, &resources);
     };
     let usual = || Path::new("sweeps").join(config.file_stem().unwrap_or_default());
-    let folder = SweepFolder::new(args.out.unwrap_or_else(usual));
+    let folder = SweepFolder { path: args.out.unwrap_or_else(usual) };
     let mut flags = settings(&args.set)?;
     if let Some(device) = args.device {
         flags.push((format!("--device {device}"), "training.device".into(), device.into()));
@@ -106,8 +108,9 @@ pub fn sweep(args: SweepArgs) -> Result<u8> {
     if args.slurm {
         return write_script(&folder, &ours, resources.data_dir());
     }
-    let entries = folder.entries()?.into_iter().filter(|entry| ours.contains(entry.name.as_str())).collect();
-    train(&folder, entries, &resources, workers, Duration::ZERO)
+    let mut runs = folder.entries()?;
+    runs.retain(|run| ours.contains(run.name.as_str()));
+    train(&folder, &runs, &resources, workers)
 }
 
 /// The runs of a sweep file.
@@ -174,7 +177,7 @@ fn write_script(folder: &SweepFolder, ours: &BTreeSet<&str>, data_dir: Option<&P
     let mut tasks = Vec::new();
     let mut longest: f64 = 0.0;
     for (task, entry) in (1..).zip(folder.entries()?) {
-        if ours.contains(entry.name.as_str()) && matches!(folder.state(&entry.name)?, State::Open(_)) {
+        if ours.contains(entry.name.as_str()) && folder.state(&entry.name)?.is_open() {
             tasks.push(task);
             longest = longest.max(entry.seconds);
         }
@@ -188,46 +191,31 @@ fn write_script(folder: &SweepFolder, ours: &BTreeSet<&str>, data_dir: Option<&P
     Ok(0)
 }
 
-/// Trains these runs of the plan. For those that another process has it waits so long, once it has no other to train.
-fn train(
-    folder: &SweepFolder,
-    entries: Vec<Entry>,
-    resources: &Resources,
-    workers: usize,
-    patience: Duration,
-) -> Result<u8> {
+/// Trains these runs of the plan.
+fn train(folder: &SweepFolder, runs: &[Entry], resources: &Resources, workers: usize) -> Result<u8> {
     let interrupt = Interrupt::listen()?;
-    let mut open = Vec::new();
-    let mut standing = Vec::new();
-    for Entry { name, seconds } in &entries {
-        let state = folder.state(name)?;
-        standing.push((name.clone(), *seconds, state.share()));
-        if let State::Open(_) = state {
-            open.push(name.clone());
-        }
-    }
-    let board = Board::new(standing, workers);
-    let failed_here =
-        Workers { folder, resources, board: &board, interrupt: &interrupt }.train(open, workers, patience)?;
+    let states = || runs.iter().map(|run| folder.state(&run.name)).collect::<Result<Vec<_>>>();
+    let before = states()?;
+    let standing = runs.iter().zip(&before);
+    let open =
+        standing.clone().filter(|(_, state)| state.is_open()).map(|(run, _)| run.name.clone()).collect();
+    let board =
+        Board::new(standing.map(|(run, state)| (run.name.clone(), run.seconds, state.share())), workers);
+    let held = Workers { folder, resources, board: &board, interrupt: &interrupt }.train(open, workers)?;
     drop(board);
-    let (mut done, mut failed, mut left, mut elsewhere) = (0, 0, 0, 0);
-    for Entry { name, .. } in &entries {
-        match folder.state(name)? {
-            State::Done => done += 1,
-            State::Failed(_) => failed += 1,
-            State::Open(_) => {
-                left += 1;
-                elsewhere += usize::from(Lock::is_held(&folder.runs().join(name)));
-            }
-        }
-    }
+    let after = states()?;
+    let failed = |states: &[State]| states.iter().filter(|state| matches!(state, State::Failed(_))).count();
     info!(
-        "{}: {done} runs done, {failed} failed, {left} left, {elsewhere} of them with other processes",
-        folder.path.display()
+        "{}: {} runs done, {} failed, {} left, {} of them with other processes",
+        folder.path.display(),
+        after.iter().filter(|state| **state == State::Done).count(),
+        failed(&after),
+        after.iter().filter(|state| state.is_open()).count(),
+        held.len()
     );
     Ok(match interrupt.signal() {
         Some(signal) => 128 + signal as u8,
-        None if failed_here > 0 => SOME_FAILED,
+        None if failed(&after) > failed(&before) => SOME_FAILED,
         None => 0,
     })
 }
@@ -235,25 +223,26 @@ fn train(
 /// Trains the run in this place of the plan, counted from 1. A task that is requeued may come before the system has
 /// noticed that its predecessor is gone, so it waits a while for a run that another process has.
 fn train_task(folder: &SweepFolder, task: NonZeroUsize, resources: &Resources) -> Result<u8> {
+    let place = folder.path.display();
     let entries = folder.entries()?;
     if entries.is_empty() {
-        bail!("{}: holds no sweep; make one with `eqprop sweep --config … --out …`", folder.path.display());
+        bail!("{place}: holds no sweep; make one with `eqprop sweep --config … --out …`");
     }
     let Some(entry) = entries.get(task.get() - 1) else {
-        usage!("--task {task}: the plan in {} has {} runs", folder.path.display(), entries.len());
+        usage!("--task {task}: the plan in {place} has {} runs", entries.len());
     };
     let name = &entry.name;
-    let place = folder.path.display();
+    let run = folder.runs().join(name);
+    files::create_folder(&run)?;
+    drop(Lock::wait(&run, PATIENCE)?);
     match folder.state(name)? {
         State::Done => info!("{place}: run {name} is done"),
         State::Failed(_) => info!("{place}: run {name} has failed; --retry-failed plans it anew"),
-        State::Open(_) => {
-            let status = train(folder, vec![entry.clone()], resources, 1, PATIENCE)?;
-            if status == 0 && matches!(folder.state(name)?, State::Open(_)) {
-                bail!("{place}: another process has run {name}, which is left to it");
-            }
-            return Ok(status);
-        }
+        State::Open(_) => match train(folder, slice::from_ref(entry), resources, 1)? {
+            // Another process was faster, and is waited for in turn.
+            0 if folder.state(name)?.is_open() => return train_task(folder, task, resources),
+            status => return Ok(status),
+        },
     }
     Ok(0)
 }

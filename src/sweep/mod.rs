@@ -50,28 +50,25 @@ pub enum State {
 }
 
 impl State {
+    /// Whether there is more of it to be done.
+    pub fn is_open(&self) -> bool {
+        matches!(self, State::Open(_))
+    }
+
     /// The share of the work that needs no more doing.
     pub fn share(&self) -> f64 {
-        match self {
-            State::Open(share) => *share,
-            State::Done | State::Failed(_) => 1.0,
-        }
+        if let State::Open(share) = self { *share } else { 1.0 }
     }
 }
 
 /// A sweep's folder.
 #[derive(Clone, Debug)]
 pub struct SweepFolder {
-    /// Where it is.
+    /// Where it is; it need not exist yet.
     pub path: PathBuf,
 }
 
 impl SweepFolder {
-    /// A sweep's folder, which may not exist yet.
-    pub fn new(path: PathBuf) -> Self {
-        Self { path }
-    }
-
     /// Its runs in the order in which they were planned; none where nothing is planned yet.
     ///
     /// # Errors
@@ -96,29 +93,29 @@ impl SweepFolder {
         if let Some(reason) = files::read_if_there(&self.failed(name))? {
             return Ok(State::Failed(reason.trim().to_string()));
         }
-        let last = self.checkpoints().join(name).join("last.safetensors");
+        let last = self.path.join("checkpoints").join(name).join("last.safetensors");
         let done = checkpoint::progress_in_header(&last).map_or(0, |progress| progress.epoch);
         // What is wrong with a configuration is said when the run is to be trained.
-        let wanted = self.resolved(name).ok().flatten().map(|resolved| resolved.config.training.epochs);
+        let wanted = Resolved::new(&self.choices(name)).map(|resolved| resolved.config.training.epochs);
         Ok(match wanted {
-            Some(wanted) if done >= wanted => State::Done,
+            Ok(wanted) if done >= wanted => State::Done,
             wanted => State::Open(wanted.map_or(0.0, |wanted| done as f64 / wanted as f64)),
         })
     }
 
-    /// The configuration of a run.
-    pub fn config(&self, name: &str) -> PathBuf {
+    /// What a run is made from.
+    pub fn choices(&self, name: &str) -> Choices {
+        Choices { config: Some(self.config(name)), ..Choices::default() }
+    }
+
+    /// Its configuration.
+    fn config(&self, name: &str) -> PathBuf {
         self.path.join("configs").join(format!("{name}.toml"))
     }
 
     /// `runs/`.
     pub fn runs(&self) -> PathBuf {
         self.path.join("runs")
-    }
-
-    /// `checkpoints/`.
-    pub fn checkpoints(&self) -> PathBuf {
-        self.path.join("checkpoints")
     }
 
     /// The file that says why a run has failed, if it has.
@@ -137,16 +134,15 @@ impl SweepFolder {
         // All are looked at before anything is written.
         let is_new = |(run, resolved): &(Entry, Resolved)| self.is_new(&run.name, resolved);
         let new = planned.iter().map(is_new).collect::<Result<Vec<_>>>()?;
-        let [configs, sweeps, failed] = ["configs", "sweeps", "failed"].map(|name| self.path.join(name));
-        files::create_folder(&failed)?;
+        files::create_folder(&self.path.join("failed"))?;
         // Elsewhere in the folder files are written without the lock that is held here.
-        for folder in [&configs, &sweeps] {
-            files::create_folder(folder)?;
-            files::remove_temporaries(folder)?;
+        for folder in ["configs", "sweeps"].map(|name| self.path.join(name)) {
+            files::create_folder(&folder)?;
+            files::remove_temporaries(&folder)?;
         }
         let text = fs::read(sweep).with_context(|| format!("{}: cannot be read", sweep.display()))?;
-        let file_name = sweep.file_name().context("the sweep file has no name")?;
-        files::write_atomically(&sweeps.join(file_name), &text)?;
+        let file_name = sweep.file_name().unwrap_or_default();
+        files::write_atomically(&self.path.join("sweeps").join(file_name), &text)?;
         let mut entries = self.entries()?;
         for ((run, resolved), new) in planned.iter().zip(new) {
             match entries.iter_mut().find(|known| known.name == run.name) {
@@ -165,17 +161,12 @@ impl SweepFolder {
         Ok(files::write_atomically(&self.path.join("plan.json"), &serde_json::to_vec_pretty(&entries)?)?)
     }
 
-    /// The configuration that a run has in the folder, if it is there.
-    fn resolved(&self, name: &str) -> Result<Option<Resolved>> {
-        let config = Some(self.config(name)).filter(|path| path.exists());
-        config
-            .map(|path| Ok(Resolved::new(&Choices { config: Some(path), ..Choices::default() })?))
-            .transpose()
-    }
-
     /// Whether a run that is to be planned is not there, or with fewer epochs; what is there must have its science.
     fn is_new(&self, name: &str, resolved: &Resolved) -> Result<bool> {
-        let Some(Resolved { config: there, .. }) = self.resolved(name)? else { return Ok(true) };
+        if !self.config(name).exists() {
+            return Ok(true);
+        }
+        let there = Resolved::new(&self.choices(name))?.config;
         let changes = resolved.changed_science(&there)?;
         if !changes.is_empty() {
             bail!(
