@@ -14,6 +14,7 @@ use eqprop::model::{Activation, Dims, Dynamics, Model, Parameters, Settle};
 use eqprop::rng::{Purpose, stream};
 use eqprop::study::referee::{CAUSES, Case, Cause};
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 use rand::Rng;
 
 struct Problem {
@@ -69,7 +70,8 @@ fn all_but(kept: Cause) -> Vec<Cause> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(20))]
+    // The same cases every time: what a change breaks, it breaks at once.
+    #![proptest_config(ProptestConfig { rng_seed: RngSeed::Fixed(1), ..ProptestConfig::with_cases(20) })]
 
     /// (DW)ᵗDe is the gradient, whatever the sizes, the rule and σ.
     #[test]

@@ -166,13 +166,13 @@ config = "ep-1h"
 #[ignore = "the process that another test kills"]
 fn train_together() {
     let Some(folder) = std::env::var_os("TRAIN_TOGETHER_IN").map(PathBuf::from) else { return };
-    let sweep = SweepFolder::new(folder.join("together"));
+    let sweep = SweepFolder { path: folder.join("together") };
     let names: Vec<String> = sweep.entries().unwrap().into_iter().map(|entry| entry.name).collect();
     let resources = Resources::new(Some(folder.join("data"))).computing_together();
     let board = Board::new([], names.len());
     let interrupt = Interrupt::listen().unwrap();
     let workers = Workers { folder: &sweep, resources: &resources, board: &board, interrupt: &interrupt };
-    workers.train(names.clone(), names.len(), Duration::ZERO).unwrap();
+    workers.train(names.clone(), names.len()).unwrap();
     assert!(names.iter().all(|name| sweep.state(name).unwrap() == State::Done));
 }
 

@@ -12,6 +12,7 @@ use eqprop::model::{Activation, Dims, Dynamics, Model, Order, Parameters, Settle
 use eqprop::reference::bptt::bptt;
 use eqprop::reference::rbp::rbp;
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 
 const DISCRETE: Time = Time::Discrete;
 const REAL: Time = Time::Real { epsilon: 0.2, clamp: false };
@@ -636,7 +637,8 @@ prop_compose! {
 const HEBBIAN: &[Rule] = &[Rule::EP, Rule::CEP, Rule::CEP_RESCALED, Rule::VF, Rule::CVF];
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(60))]
+    // The same cases every time: what a change breaks, it breaks at once.
+    #![proptest_config(ProptestConfig { rng_seed: RngSeed::Fixed(1), ..ProptestConfig::with_cases(60) })]
 
     #[test]
     fn a_batch_is_the_mean_of_its_samples(problem in random_problem(HEBBIAN)) {

@@ -154,6 +154,18 @@ pub fn read_text(path: &Path) -> io::Result<String> {
     Ok(text)
 }
 
+/// Reads a text that need not be there: `None` where it is not.
+///
+/// # Errors
+/// Names the file that is there and cannot be read.
+pub fn read_if_there(path: &Path) -> Result<Option<String>> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(failed(path, "cannot be read")(error)),
+    }
+}
+
 /// Creates a folder and those above it.
 ///
 /// # Errors

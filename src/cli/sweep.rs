@@ -1,20 +1,21 @@
 //! The command that trains many runs.
 
 use super::{count, data_folder, environment, settings};
+use crate::base::files;
 use crate::base::lock::Lock;
 use crate::base::output::{self, shell_word, usage};
 use crate::base::time::duration;
-use crate::config::{Choices, TrainingConfig};
-use crate::data::DataChoice;
+use crate::config::{Choices, Resolved, TrainingConfig};
 use crate::run::{Interrupt, Resources, with_threads};
-use crate::sweep::{Entry, Estimator, MOST_RUNS, Planned, State, SweepFile, SweepFolder, Workers};
+use crate::sweep::{Entry, Estimator, State, SweepFile, SweepFolder, Workers};
 use crate::telemetry::board::Board;
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use clap::builder::RangedU64ValueParser;
 use glob::Pattern;
 use std::collections::BTreeSet;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::slice;
 use std::time::Duration;
 use tracing::info;
 
@@ -57,9 +58,9 @@ pub struct SweepArgs {
     #[arg(long)]
     slurm: bool,
     /// Train the N-th run of the plan in --out and no other: what each task of a job array does.
-    #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1..=MOST_RUNS as u64),
+    #[arg(long, value_name = "N",
         conflicts_with_all = ["config", "workers", "device", "set", "only", "retry_failed", "dry_run", "slurm"])]
-    task: Option<usize>,
+    task: Option<NonZeroUsize>,
     /// A flag of earlier versions.
     #[arg(long, hide = true)]
     worker: bool,
@@ -81,23 +82,20 @@ pub fn sweep(args: SweepArgs) -> Result<u8> {
              GPU; leave it out"
         );
     }
-    let data_dir = data_folder(args.data_dir)?;
-    let resources = Resources::new(data_dir.clone());
+    let resources = Resources::new(data_folder(args.data_dir)?);
     let Some(config) = &args.config else {
-        let folder = SweepFolder::new(args.out.context("--task needs --out")?);
+        let folder = SweepFolder { path: args.out.context("--task needs --out")? };
         return train_task(&folder, args.task.context("--task is missing")?, &resources);
     };
-    let folder = SweepFolder::new(match args.out {
-        Some(out) => out,
-        None => Path::new("sweeps").join(config.file_stem().context("the sweep file has no name")?),
-    });
+    let usual = || Path::new("sweeps").join(config.file_stem().unwrap_or_default());
+    let folder = SweepFolder { path: args.out.unwrap_or_else(usual) };
     let mut flags = settings(&args.set)?;
     if let Some(device) = args.device {
         flags.push((format!("--device {device}"), "training.device".into(), device.into()));
     }
     let overrides = Choices { flags, environment: environment()?, ..Choices::default() };
     let planned = plan(config, &overrides, &args.only, &resources)?;
-    let room = planned.iter().map(|(run, _)| resources.room_for(&run.resolved.config));
+    let room = planned.iter().map(|(_, resolved)| resources.room_for(&resolved.config));
     let room = room.collect::<Result<Vec<_>, _>>()?.into_iter().min().flatten();
     let resources = if room.is_some() { resources.computing_together() } else { resources };
     let cores = || std::thread::available_parallelism().map_or(1, |cores| cores.get());
@@ -108,65 +106,61 @@ pub fn sweep(args: SweepArgs) -> Result<u8> {
     folder.add(config, &planned, args.retry_failed)?;
     let ours: BTreeSet<&str> = planned.iter().map(|(run, _)| run.name.as_str()).collect();
     if args.slurm {
-        return write_script(&folder, &ours, data_dir.as_deref());
+        return write_script(&folder, &ours, resources.data_dir());
     }
-    let entries = folder.entries()?.into_iter().filter(|entry| ours.contains(entry.name.as_str())).collect();
-    train(&folder, entries, &resources, workers, Duration::ZERO)
+    let mut runs = folder.entries()?;
+    runs.retain(|run| ours.contains(run.name.as_str()));
+    train(&folder, &runs, &resources, workers)
 }
 
-/// The runs of a sweep file, each with an estimate of its time in seconds.
+/// The runs of a sweep file.
 fn plan(
     path: &Path,
     overrides: &Choices,
     only: &[Pattern],
     resources: &Resources,
-) -> Result<Vec<(Planned, f64)>> {
+) -> Result<Vec<(Entry, Resolved)>> {
     // The names of runs carry that of their data set, which may turn out another than asked for.
-    let data = |training: &TrainingConfig| match training.data {
-        DataChoice::Mnist => Ok(DataChoice::MNIST.to_string()),
-        _ => Ok(resources.dataset(training)?.name.clone()),
-    };
+    let data = |training: &TrainingConfig| Ok(resources.dataset(training)?.name.clone());
     let mut planned = SweepFile::read(path)?.expand(path, overrides, data)?;
-    planned.retain(|run| only.is_empty() || only.iter().any(|pattern| pattern.matches(&run.name)));
+    planned.retain(|(name, _)| only.is_empty() || only.iter().any(|pattern| pattern.matches(name)));
     if planned.is_empty() {
         usage!("{}: --only leaves nothing to run; --dry-run without it lists the names", path.display());
     }
     let mut estimator = Estimator::default();
     with_threads(Some(1), || {
         (planned.into_iter())
-            .map(|mut run| {
-                let dataset = resources.dataset(&run.resolved.config.training)?;
-                run.resolved = run.resolved.sized_for(&dataset)?;
-                let config = &run.resolved.config;
-                dataset.check(&config.network.dims)?;
-                let seconds = estimator.seconds(config, &dataset, resources)?;
-                Ok((run, seconds))
+            .map(|(name, resolved)| {
+                let dataset = resources.dataset(&resolved.config.training)?;
+                let resolved = resolved.sized_for(&dataset)?;
+                dataset.check(&resolved.config.network.dims)?;
+                let seconds = estimator.seconds(&resolved.config, &dataset, resources)?;
+                Ok((Entry { name, seconds }, resolved))
             })
             .collect()
     })
 }
 
 /// The runs, how they stand and how long they should take, to standard output.
-fn list(folder: &SweepFolder, planned: &[(Planned, f64)], workers: usize) -> Result<u8> {
+fn list(folder: &SweepFolder, planned: &[(Entry, Resolved)], workers: usize) -> Result<u8> {
     let entries = folder.entries()?;
     let mut open = 0.0;
     let mut longest: f64 = 0.0;
     let mut text = String::new();
-    for (run, seconds) in planned {
-        let state = folder.state(&run.name)?;
-        let state = match state {
+    for (Entry { name, seconds }, resolved) in planned {
+        let state = match folder.state(name)? {
             State::Done => "done",
             State::Failed(_) => "failed",
-            State::Open(_) if Lock::is_held(&folder.runs().join(&run.name)) => "running",
-            State::Open(_) if entries.iter().any(|entry| entry.name == run.name) => "waiting",
+            State::Open(_) if Lock::is_held(&folder.runs().join(name)) => "running",
+            State::Open(_) if entries.iter().any(|entry| entry.name == *name) => "waiting",
             State::Open(_) => "new",
         };
         if !matches!(state, "done" | "failed") {
             open += seconds;
             longest = longest.max(*seconds);
         }
-        let epochs = run.resolved.config.training.epochs;
-        text += &format!("{:<40} {state:<8} {epochs:>4} epochs  {}\n", run.name, duration(*seconds));
+        let epochs = resolved.config.training.epochs;
+        text += &format!("{name:<40} {state:<8} {epochs:>4} epochs  {}\n", duration(*seconds));
     }
     let all = (open / workers as f64).max(longest);
     text += &format!(
@@ -183,7 +177,7 @@ fn write_script(folder: &SweepFolder, ours: &BTreeSet<&str>, data_dir: Option<&P
     let mut tasks = Vec::new();
     let mut longest: f64 = 0.0;
     for (task, entry) in (1..).zip(folder.entries()?) {
-        if ours.contains(entry.name.as_str()) && matches!(folder.state(&entry.name)?, State::Open(_)) {
+        if ours.contains(entry.name.as_str()) && folder.state(&entry.name)?.is_open() {
             tasks.push(task);
             longest = longest.max(entry.seconds);
         }
@@ -197,72 +191,58 @@ fn write_script(folder: &SweepFolder, ours: &BTreeSet<&str>, data_dir: Option<&P
     Ok(0)
 }
 
-/// Trains these runs of the plan. For those that another process has it waits so long, once it has no other to train.
-fn train(
-    folder: &SweepFolder,
-    entries: Vec<Entry>,
-    resources: &Resources,
-    workers: usize,
-    patience: Duration,
-) -> Result<u8> {
+/// Trains these runs of the plan.
+fn train(folder: &SweepFolder, runs: &[Entry], resources: &Resources, workers: usize) -> Result<u8> {
     let interrupt = Interrupt::listen()?;
-    let mut open = Vec::new();
-    let mut standing = Vec::new();
-    for Entry { name, seconds } in &entries {
-        let state = folder.state(name)?;
-        standing.push((name.clone(), *seconds, state.share()));
-        if let State::Open(_) = state {
-            open.push(name.clone());
-        }
-    }
-    let board = Board::new(standing, workers);
-    let failed_here =
-        Workers { folder, resources, board: &board, interrupt: &interrupt }.train(open, workers, patience)?;
+    let states = || runs.iter().map(|run| folder.state(&run.name)).collect::<Result<Vec<_>>>();
+    let before = states()?;
+    let standing = runs.iter().zip(&before);
+    let open =
+        standing.clone().filter(|(_, state)| state.is_open()).map(|(run, _)| run.name.clone()).collect();
+    let board =
+        Board::new(standing.map(|(run, state)| (run.name.clone(), run.seconds, state.share())), workers);
+    let held = Workers { folder, resources, board: &board, interrupt: &interrupt }.train(open, workers)?;
     drop(board);
-    let (mut done, mut failed, mut left, mut elsewhere) = (0, 0, 0, 0);
-    for Entry { name, .. } in &entries {
-        match folder.state(name)? {
-            State::Done => done += 1,
-            State::Failed(_) => failed += 1,
-            State::Open(_) => {
-                left += 1;
-                elsewhere += usize::from(Lock::is_held(&folder.runs().join(name)));
-            }
-        }
-    }
+    let after = states()?;
+    let failed = |states: &[State]| states.iter().filter(|state| matches!(state, State::Failed(_))).count();
     info!(
-        "{}: {done} runs done, {failed} failed, {left} left, {elsewhere} of them with other processes",
-        folder.path.display()
+        "{}: {} runs done, {} failed, {} left, {} of them with other processes",
+        folder.path.display(),
+        after.iter().filter(|state| **state == State::Done).count(),
+        failed(&after),
+        after.iter().filter(|state| state.is_open()).count(),
+        held.len()
     );
     Ok(match interrupt.signal() {
         Some(signal) => 128 + signal as u8,
-        None if failed_here > 0 => SOME_FAILED,
+        None if failed(&after) > failed(&before) => SOME_FAILED,
         None => 0,
     })
 }
 
 /// Trains the run in this place of the plan, counted from 1. A task that is requeued may come before the system has
 /// noticed that its predecessor is gone, so it waits a while for a run that another process has.
-fn train_task(folder: &SweepFolder, task: usize, resources: &Resources) -> Result<u8> {
+fn train_task(folder: &SweepFolder, task: NonZeroUsize, resources: &Resources) -> Result<u8> {
+    let place = folder.path.display();
     let entries = folder.entries()?;
     if entries.is_empty() {
-        bail!("{}: holds no sweep; make one with `eqprop sweep --config … --out …`", folder.path.display());
+        bail!("{place}: holds no sweep; make one with `eqprop sweep --config … --out …`");
     }
-    let Some(entry) = entries.get(task - 1) else {
-        usage!("--task {task}: the plan in {} has {} runs", folder.path.display(), entries.len());
+    let Some(entry) = entries.get(task.get() - 1) else {
+        usage!("--task {task}: the plan in {place} has {} runs", entries.len());
     };
     let name = &entry.name;
-    let place = folder.path.display();
+    let run = folder.runs().join(name);
+    files::create_folder(&run)?;
+    drop(Lock::wait(&run, PATIENCE)?);
     match folder.state(name)? {
         State::Done => info!("{place}: run {name} is done"),
         State::Failed(_) => info!("{place}: run {name} has failed; --retry-failed plans it anew"),
-        State::Open(_) => {
-            let status = train(folder, vec![entry.clone()], resources, 1, PATIENCE)?;
-            if status == 0 && matches!(folder.state(name)?, State::Open(_)) {
-                bail!("{place}: another process has run {name}, which is left to it");
-            }
-            return Ok(status);
-        }
+        State::Open(_) => match train(folder, slice::from_ref(entry), resources, 1)? {
+            // Another process was faster, and is waited for in turn.
+            0 if folder.state(name)?.is_open() => return train_task(folder, task, resources),
+            status => return Ok(status),
+        },
     }
     Ok(0)
 }

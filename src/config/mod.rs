@@ -8,9 +8,9 @@ mod presets;
 mod resolve;
 
 pub use error::{Error, Result};
-pub use older::{current_name, of_any_version};
+pub use older::of_any_version;
 pub use presets::{PRESETS, Preset};
-pub use resolve::{Choices, OTHER_VARIABLES, Origin, Resolved, given_value, parse_value};
+pub use resolve::{Choices, OTHER_VARIABLES, Origin, Resolved, by_key, given_value, parse_value};
 
 use crate::data::DataChoice;
 use crate::engine::{self, EngineKind};
@@ -451,43 +451,48 @@ impl Config {
         self.learning.rule.tied().or(self.network.tied).unwrap_or(true)
     }
 
-    /// A name for a run of this configuration on the data set `data`, of which it may see a part only.
-    pub fn run_name(&self, data: &str) -> String {
-        let mut name = format!("{}-{}h", self.learning.rule.name(), self.network.dims.depth());
-        // What is not said is as in most rows of Table 3: β > 0 with tied weights, of random sign without.
-        match self.learning.nudging {
-            Nudging::Random if self.tied() => name += "-random-beta",
-            Nudging::Positive if !self.tied() => name += "-positive",
-            Nudging::Centered => name += "-centered",
-            _ => {}
-        }
-        if let Some(psi) = self.psi_degrees() {
-            name += &format!("-psi{psi}");
-        }
-        if self.network.time == TimeChoice::Real {
-            name += "-real";
-        }
-        if self.learning.sigma_prime != SigmaPrime::Ignored {
-            name += &format!("-{}", self.learning.sigma_prime.name());
-        }
-        if self.settle.damping > 0.0 {
-            name += &format!("-damping{}", self.settle.damping);
-        }
-        if self.settle.order == Order::Alternating {
-            name += "-alternating";
-        }
-        if self.settle.solver == SolverChoice::Anderson {
-            name += "-anderson";
-        }
-        if data != "mnist" {
-            name += &format!("-{data}");
-        }
-        if let Some(limit) = self.training.limit_train {
-            name += &format!("-train{limit}");
-        }
-        if let Some(limit) = self.training.limit_test {
-            name += &format!("-test{limit}");
-        }
-        format!("{name}-seed{}", self.training.seed)
+    /// A name for a run of this configuration on the data set `data`, of which it may see a part only. `marks` tell it
+    /// from others of a sweep.
+    pub fn run_name(&self, data: &str, marks: &str) -> String {
+        let [parts @ .., (_, seed)] = self.parts_of_name(data);
+        parts.map(|(_, part)| part).concat() + marks + &seed
+    }
+
+    /// Whether the name of a run shows the value of this key without a mark.
+    pub fn is_in_name(&self, key: &str) -> bool {
+        self.parts_of_name("").iter().any(|(shown, _)| *shown == older::current_name(key))
+    }
+
+    /// What makes a run's name, each part with the key that it shows, if it is one. What is not said is as in most rows
+    /// of Table 3: β > 0 with tied weights, of random sign without.
+    fn parts_of_name(&self, data: &str) -> [(&'static str, String); 13] {
+        let Config { network, settle, learning, training } = self;
+        let nudging = match learning.nudging {
+            Nudging::Random if self.tied() => "-random-beta",
+            Nudging::Positive if !self.tied() => "-positive",
+            Nudging::Centered => "-centered",
+            _ => "",
+        };
+        let sigma_prime = learning.sigma_prime;
+        let given = |said: bool, part: String| if said { part } else { String::new() };
+        let limit = |of: &str, limit: Option<usize>| limit.map_or(String::new(), |n| format!("-{of}{n}"));
+        [
+            ("learning.rule", learning.rule.name().into()),
+            ("", format!("-{}h", network.dims.depth())),
+            ("learning.nudging", nudging.into()),
+            ("network.psi", given(!self.tied(), format!("-psi{}", network.psi))),
+            ("network.time", given(network.time == TimeChoice::Real, "-real".into())),
+            (
+                "learning.sigma_prime",
+                given(sigma_prime != SigmaPrime::Ignored, format!("-{}", sigma_prime.name())),
+            ),
+            ("settle.damping", given(settle.damping > 0.0, format!("-damping{}", settle.damping))),
+            ("settle.order", given(settle.order == Order::Alternating, "-alternating".into())),
+            ("settle.solver", given(settle.solver == SolverChoice::Anderson, "-anderson".into())),
+            ("", given(data != DataChoice::MNIST, format!("-{data}"))),
+            ("training.limit_train", limit("train", training.limit_train)),
+            ("training.limit_test", limit("test", training.limit_test)),
+            ("training.seed", format!("-seed{}", training.seed)),
+        ]
     }
 }

@@ -10,6 +10,7 @@ use crate::base::near::did_you_mean;
 use crate::base::output::{Usage, usage, visible};
 use crate::data::{DataChoice, Dataset};
 use crate::learning::Rule;
+use serde::{Deserialize, Deserializer};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -399,16 +400,26 @@ fn merge(values: &mut Layers, notes: &mut Vec<String>, table: Table, origin: &Or
 
 /// `section.key` and value of everything in a table.
 fn flatten(table: Table, place: &str) -> Result<Vec<(String, Value)>> {
-    let mut flat = Vec::new();
-    for (section, keys) in table {
-        let Value::Table(keys) = keys else {
-            usage!(
-                "{place}: key {section} stands outside the sections [network], [settle], [learning] and [training]"
-            );
-        };
-        flat.extend(keys.into_iter().map(|(key, value)| (format!("{section}.{key}"), value)));
+    if let Some((key, _)) = table.iter().find(|(_, section)| !section.is_table()) {
+        usage!(
+            "{place}: key {key} stands outside the sections [network], [settle], [learning] and [training]"
+        );
     }
-    Ok(flat)
+    Ok(by_key(table)?)
+}
+
+/// Reads sections of keys as a list of `section.key`, each with what it has, in the order of the alphabet.
+///
+/// # Errors
+/// Those of the deserializer: what is no section, or a value of the wrong kind.
+pub fn by_key<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> std::result::Result<Vec<(String, T)>, D::Error> {
+    let sections = BTreeMap::<String, BTreeMap<String, T>>::deserialize(deserializer)?;
+    let keys = |(section, keys): (String, BTreeMap<String, T>)| {
+        keys.into_iter().map(move |(key, value)| (format!("{section}.{key}"), value))
+    };
+    Ok(sections.into_iter().flat_map(keys).collect())
 }
 
 #[cfg(test)]

@@ -263,10 +263,33 @@ pub fn largest_changes(s_next: &[Tensor], s: &[Tensor]) -> Result<Vec<f64>> {
     Tensor::stack(&layers, 0)?.max(0)?.to_dtype(DType::F64)?.to_vec1()
 }
 
+/// For each of these shares the least of the values that so large a share of them does not exceed.
+pub fn percentiles<const N: usize>(mut values: Vec<f64>, shares: [f64; N]) -> [f64; N] {
+    values.sort_by(f64::total_cmp);
+    let rank = |share: f64| ((share * values.len() as f64).ceil() as usize).clamp(1, values.len());
+    shares.map(|share| values[rank(share) - 1])
+}
+
 /// Replaces the states of `those` images, a mask of shape (…, B, 1), by `new` ones.
 fn replace(states: &mut [Tensor], those: &Tensor, new: &[Tensor]) -> Result<()> {
     for (state, new) in states.iter_mut().zip(new) {
         *state = those.broadcast_as(state.shape())?.where_cond(new, state)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::percentiles;
+
+    #[test]
+    fn a_percentile_is_the_least_that_so_many_do_not_exceed() {
+        let values = |count: usize| (1..=count).rev().map(|value| value as f64).collect::<Vec<_>>();
+        assert_eq!(
+            percentiles(values(1000), [0.0, 0.5, 0.99, 0.999, 1.0]),
+            [1.0, 500.0, 990.0, 999.0, 1000.0]
+        );
+        assert_eq!(percentiles(values(160), [0.5, 0.99]), [80.0, 159.0]);
+        assert_eq!(percentiles(values(1), [0.5, 1.0]), [1.0, 1.0]);
+    }
 }

@@ -31,7 +31,7 @@ pub fn write(
     out: &Path,
     figures: Option<(&Path, Style)>,
 ) -> Result<PathBuf> {
-    let folders: Vec<SweepFolder> = sweeps.iter().cloned().map(SweepFolder::new).collect();
+    let folders: Vec<SweepFolder> = sweeps.iter().cloned().map(|path| SweepFolder { path }).collect();
     let results = Results::read(&folders, only)?;
     files::create_folder(out)?;
     for (name, text) in tables::all(&results)? {

@@ -50,8 +50,7 @@ pub struct Measured {
 impl Measured {
     /// Reads what the run `name` of the sweep has left so far.
     fn read(folder: &SweepFolder, name: &str) -> Result<Self> {
-        let choices = Choices { config: Some(folder.config(name)), ..Choices::default() };
-        let config = Resolved::new(&choices)?.config;
+        let config = Resolved::new(&folder.choices(name))?.config;
         let place = folder.runs().join(name);
         let failed = match folder.state(name)? {
             State::Failed(reason) => Some(reason),

@@ -38,6 +38,21 @@ pub struct Options {
     pub dry_run: bool,
 }
 
+impl Options {
+    /// A run of this name that goes on from where it stands, one of many in a folder that holds their `runs/` and
+    /// `checkpoints/`.
+    pub fn going_on(name: &str, folder: &Path) -> Self {
+        Self {
+            init: None,
+            resume: Some(Resume::Auto),
+            name: Some(name.to_string()),
+            runs_dir: folder.join("runs"),
+            checkpoints_dir: folder.join("checkpoints"),
+            dry_run: false,
+        }
+    }
+}
+
 /// A run that is ready to train.
 pub struct Run {
     /// Its configuration, with the origin of each value.
@@ -350,7 +365,7 @@ fn name_of_new(choices: &Choices, options: &Options, resources: &Resources) -> R
     let config = Resolved::new(choices)?.told().config;
     let on = |data: &str| match &options.name {
         Some(name) => name::on_data(name, data),
-        None => Ok(config.run_name(data)),
+        None => Ok(config.run_name(data, "")),
     };
     if options.resume.is_none()
         && let Some(data) = data::remote_name(config.training.data, resources.data_dir())

@@ -10,8 +10,6 @@ use crate::base::lock;
 use crate::engine::cpu::Isa;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
-use std::fs;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use tracing::warn;
 
@@ -98,11 +96,7 @@ impl Session {
     /// Names the file where it cannot be read or written.
     pub fn begin(folder: &Path, surroundings: Surroundings, step: u64) -> Result<Self> {
         let path = folder.join("sessions.jsonl");
-        let mut earlier = match fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == ErrorKind::NotFound => String::new(),
-            Err(error) => return Err(files::failed(&path, "cannot be read")(error).into()),
-        };
+        let mut earlier = files::read_if_there(&path)?.unwrap_or_default();
         let last = earlier.lines().next_back().unwrap_or_default();
         let before = serde_json::from_str::<Line>(last).ok();
         if let Some(killed) = before.as_ref().filter(|before| before.to_step.is_none()) {

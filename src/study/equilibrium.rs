@@ -4,7 +4,7 @@ use super::axis::Scale;
 use super::page;
 use super::plot::{Chart, Look, Series};
 use crate::model::dynamics::Layers;
-use crate::model::settle::largest_changes;
+use crate::model::settle::{largest_changes, percentiles};
 use crate::model::{Model, Order, Parameters, Settle, Solver};
 use candle_core::{Result, Tensor};
 use maud::html;
@@ -68,15 +68,9 @@ fn follow(
         t += 1;
         if t % order.sweep() == 0 {
             let s_next = model.dynamics.step(theta, &drive, s, Layers::All, None)?;
-            let mut residuals = largest_changes(&s_next, s)?;
-            residuals.sort_by(f64::total_cmp);
-            let at = |share: f64| residuals[(share * (residuals.len() - 1) as f64).round() as usize];
-            course.push(Distance {
-                work: t as f64 / order.sweep() as f64,
-                median: at(0.5),
-                percentile_99: at(0.99),
-                largest: at(1.0),
-            });
+            let [median, percentile_99, largest] =
+                percentiles(largest_changes(&s_next, s)?, [0.5, 0.99, 1.0]);
+            course.push(Distance { work: t as f64 / order.sweep() as f64, median, percentile_99, largest });
         }
         Ok(())
     })?;

@@ -11,7 +11,7 @@ mod slurm;
 mod work;
 
 pub use estimate::Estimator;
-pub use plan::{MOST_RUNS, Planned, SweepFile, SweepRow};
+pub use plan::{SweepFile, SweepRow};
 pub use work::Workers;
 
 use crate::base::files;
@@ -22,7 +22,6 @@ use crate::run::checkpoint;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use std::fs;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -51,41 +50,35 @@ pub enum State {
 }
 
 impl State {
+    /// Whether there is more of it to be done.
+    pub fn is_open(&self) -> bool {
+        matches!(self, State::Open(_))
+    }
+
     /// The share of the work that needs no more doing.
     pub fn share(&self) -> f64 {
-        match self {
-            State::Open(share) => *share,
-            State::Done | State::Failed(_) => 1.0,
-        }
+        if let State::Open(share) = self { *share } else { 1.0 }
     }
 }
 
 /// A sweep's folder.
 #[derive(Clone, Debug)]
 pub struct SweepFolder {
-    /// Where it is.
+    /// Where it is; it need not exist yet.
     pub path: PathBuf,
 }
 
 impl SweepFolder {
-    /// A sweep's folder, which may not exist yet.
-    pub fn new(path: PathBuf) -> Self {
-        Self { path }
-    }
-
     /// Its runs in the order in which they were planned; none where nothing is planned yet.
     ///
     /// # Errors
     /// Where the plan is there but cannot be read.
     pub fn entries(&self) -> Result<Vec<Entry>> {
         let path = self.path.join("plan.json");
-        if !path.exists() {
-            return Ok(Vec::new());
-        }
-        let damaged =
-            || format!("{}: cannot be read; run `eqprop sweep --config` on the folder again", path.display());
-        let entries: Vec<Entry> =
-            serde_json::from_slice(&fs::read(&path).with_context(damaged)?).with_context(damaged)?;
+        let Some(text) = files::read_if_there(&path)? else { return Ok(Vec::new()) };
+        let entries: Vec<Entry> = serde_json::from_str(&text).with_context(|| {
+            format!("{}: cannot be read; run `eqprop sweep --config` on the folder again", path.display())
+        })?;
         for entry in &entries {
             name::check(&entry.name, &path.display().to_string())?;
         }
@@ -97,35 +90,32 @@ impl SweepFolder {
     /// # Errors
     /// Where it has failed for a reason that cannot be read.
     pub fn state(&self, name: &str) -> Result<State> {
-        let failed = self.failed(name);
-        match fs::read_to_string(&failed) {
-            Ok(reason) => return Ok(State::Failed(reason.trim().to_string())),
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) => return Err(files::failed(&failed, "cannot be read")(error).into()),
+        if let Some(reason) = files::read_if_there(&self.failed(name))? {
+            return Ok(State::Failed(reason.trim().to_string()));
         }
-        let last = self.checkpoints().join(name).join("last.safetensors");
+        let last = self.path.join("checkpoints").join(name).join("last.safetensors");
         let done = checkpoint::progress_in_header(&last).map_or(0, |progress| progress.epoch);
         // What is wrong with a configuration is said when the run is to be trained.
-        let wanted = self.resolved(name).ok().flatten().map(|resolved| resolved.config.training.epochs);
+        let wanted = Resolved::new(&self.choices(name)).map(|resolved| resolved.config.training.epochs);
         Ok(match wanted {
-            Some(wanted) if done >= wanted => State::Done,
+            Ok(wanted) if done >= wanted => State::Done,
             wanted => State::Open(wanted.map_or(0.0, |wanted| done as f64 / wanted as f64)),
         })
     }
 
-    /// The configuration of a run.
-    pub fn config(&self, name: &str) -> PathBuf {
+    /// What a run is made from.
+    pub fn choices(&self, name: &str) -> Choices {
+        Choices { config: Some(self.config(name)), ..Choices::default() }
+    }
+
+    /// Its configuration.
+    fn config(&self, name: &str) -> PathBuf {
         self.path.join("configs").join(format!("{name}.toml"))
     }
 
     /// `runs/`.
     pub fn runs(&self) -> PathBuf {
         self.path.join("runs")
-    }
-
-    /// `checkpoints/`.
-    pub fn checkpoints(&self) -> PathBuf {
-        self.path.join("checkpoints")
     }
 
     /// The file that says why a run has failed, if it has.
@@ -138,31 +128,29 @@ impl SweepFolder {
     ///
     /// # Errors
     /// Where a run is there with other science, another process is planning here, or something cannot be written.
-    pub fn add(&self, sweep: &Path, planned: &[(Planned, f64)], retry: bool) -> Result<()> {
+    pub fn add(&self, sweep: &Path, planned: &[(Entry, Resolved)], retry: bool) -> Result<()> {
         files::create_folder(&self.path)?;
         let _planning = Lock::wait(&self.path, PATIENCE)?;
         // All are looked at before anything is written.
-        let there = planned.iter().map(|(run, _)| self.epochs_there(run)).collect::<Result<Vec<_>>>()?;
-        let [configs, sweeps, failed] = ["configs", "sweeps", "failed"].map(|name| self.path.join(name));
-        files::create_folder(&failed)?;
+        let is_new = |(run, resolved): &(Entry, Resolved)| self.is_new(&run.name, resolved);
+        let new = planned.iter().map(is_new).collect::<Result<Vec<_>>>()?;
+        files::create_folder(&self.path.join("failed"))?;
         // Elsewhere in the folder files are written without the lock that is held here.
-        for folder in [&configs, &sweeps] {
-            files::create_folder(folder)?;
-            files::remove_temporaries(folder)?;
+        for folder in ["configs", "sweeps"].map(|name| self.path.join(name)) {
+            files::create_folder(&folder)?;
+            files::remove_temporaries(&folder)?;
         }
         let text = fs::read(sweep).with_context(|| format!("{}: cannot be read", sweep.display()))?;
-        let file_name = sweep.file_name().context("the sweep file has no name")?;
-        files::write_atomically(&sweeps.join(file_name), &text)?;
+        let file_name = sweep.file_name().unwrap_or_default();
+        files::write_atomically(&self.path.join("sweeps").join(file_name), &text)?;
         let mut entries = self.entries()?;
-        for ((run, seconds), there) in planned.iter().zip(there) {
-            let entry = Entry { name: run.name.clone(), seconds: *seconds };
+        for ((run, resolved), new) in planned.iter().zip(new) {
             match entries.iter_mut().find(|known| known.name == run.name) {
-                Some(known) => *known = entry,
-                None => entries.push(entry),
+                Some(known) => *known = run.clone(),
+                None => entries.push(run.clone()),
             }
-            let new = there.is_none_or(|epochs| epochs < run.resolved.config.training.epochs);
             if new {
-                files::write_atomically(&self.config(&run.name), run.resolved.annotated().as_bytes())?;
+                files::write_atomically(&self.config(&run.name), resolved.annotated().as_bytes())?;
             }
             let failed = self.failed(&run.name);
             if (new || retry) && failed.exists() {
@@ -173,27 +161,21 @@ impl SweepFolder {
         Ok(files::write_atomically(&self.path.join("plan.json"), &serde_json::to_vec_pretty(&entries)?)?)
     }
 
-    /// The configuration that a run has in the folder, if it is there.
-    fn resolved(&self, name: &str) -> Result<Option<Resolved>> {
-        let config = Some(self.config(name)).filter(|path| path.exists());
-        config
-            .map(|path| Ok(Resolved::new(&Choices { config: Some(path), ..Choices::default() })?))
-            .transpose()
-    }
-
-    /// The epochs of a run that is to be planned, if it is there; its science must be that of now.
-    fn epochs_there(&self, run: &Planned) -> Result<Option<usize>> {
-        let Some(there) = self.resolved(&run.name)? else { return Ok(None) };
-        let changes = run.resolved.changed_science(&there.config)?;
+    /// Whether a run that is to be planned is not there, or with fewer epochs; what is there must have its science.
+    fn is_new(&self, name: &str, resolved: &Resolved) -> Result<bool> {
+        if !self.config(name).exists() {
+            return Ok(true);
+        }
+        let there = Resolved::new(&self.choices(name))?.config;
+        let changes = resolved.changed_science(&there)?;
         if !changes.is_empty() {
             bail!(
-                "{}: run {} is there with other settings ({}): give the row a label, or choose another \
+                "{}: run {name} is there with other settings ({}): give the row a label, or choose another \
                  folder with --out",
                 self.path.display(),
-                run.name,
                 changes.join("; ")
             );
         }
-        Ok(Some(there.config.training.epochs))
+        Ok(there.training.epochs < resolved.config.training.epochs)
     }
 }

@@ -3,20 +3,21 @@
 use crate::base::files;
 use crate::base::name;
 use crate::base::output::{Usage, usage};
-use crate::config::{Choices, Resolved, TrainingConfig, current_name};
+use crate::config::{Choices, Config, Resolved, TrainingConfig, by_key};
 use crate::learning::Rule;
 use anyhow::{Context, Result};
+use itertools::Itertools;
 use serde::Deserialize;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use toml::Value;
 use tracing::info;
 
-/// By section and key.
-pub type Sections<T> = BTreeMap<String, BTreeMap<String, T>>;
-
 /// Keys, as `section.key`, and their values.
 type Settings = Vec<(String, Value)>;
+
+/// Keys and the values that each of them takes in turn.
+type Grid = Vec<(String, Vec<Value>)>;
 
 /// A sweep file.
 #[derive(Clone, Debug, Deserialize)]
@@ -25,11 +26,11 @@ pub struct SweepFile {
     /// What it is, for people.
     pub title: String,
     /// Keys that are set in every run.
-    #[serde(default)]
-    pub set: Sections<Value>,
+    #[serde(default, deserialize_with = "by_key")]
+    pub set: Settings,
     /// Keys with a list of values each: every combination, for every row.
-    #[serde(default)]
-    pub grid: Sections<Vec<Value>>,
+    #[serde(default, deserialize_with = "by_key")]
+    pub grid: Grid,
     /// What is run.
     pub rows: Vec<SweepRow>,
 }
@@ -47,39 +48,15 @@ pub struct SweepRow {
     /// Put into the names of the row's runs, to tell them from those of other rows.
     pub label: Option<String>,
     /// Keys that are set in every run of the row.
-    #[serde(default)]
-    pub set: Sections<Value>,
+    #[serde(default, deserialize_with = "by_key")]
+    pub set: Settings,
     /// Keys with a list of values each: every combination.
-    #[serde(default)]
-    pub grid: Sections<Vec<Value>>,
-}
-
-/// One run of a sweep.
-#[derive(Clone, Debug)]
-pub struct Planned {
-    /// Its name, unlike any other of the sweep.
-    pub name: String,
-    /// Its configuration.
-    pub resolved: Resolved,
+    #[serde(default, deserialize_with = "by_key")]
+    pub grid: Grid,
 }
 
 /// The most runs of a sweep.
-pub const MOST_RUNS: usize = 100_000;
-
-/// Keys whose value a run's name always shows.
-const NAMED: [&str; 11] = [
-    "network.psi",
-    "network.time",
-    "settle.order",
-    "settle.solver",
-    "settle.damping",
-    "learning.rule",
-    "learning.sigma_prime",
-    "learning.nudging",
-    "training.limit_train",
-    "training.limit_test",
-    "training.seed",
-];
+const MOST_RUNS: f64 = 1e5;
 
 impl SweepFile {
     /// Reads a sweep file.
@@ -99,8 +76,9 @@ impl SweepFile {
         Ok(sweep)
     }
 
-    /// All runs: for each combination of the sweep's grid, every row, and for each row every combination of
-    /// its own grid. `overrides` brings what is set from outside; `data` tells the name of a run's data set.
+    /// All runs, each with a name of its own: for each combination of the sweep's grid, every row, and for each row
+    /// every combination of its own grid. `overrides` brings what is set from outside; `data` tells the name of a run's
+    /// data set.
     ///
     /// # Errors
     /// Names the row and the key that is unknown or impossible, and runs that would share a name.
@@ -109,36 +87,42 @@ impl SweepFile {
         path: &Path,
         overrides: &Choices,
         data: impl Fn(&TrainingConfig) -> Result<String>,
-    ) -> Result<Vec<Planned>> {
-        let rows = (self.rows.iter()).map(|row| size(&row.grid)).fold(0, usize::saturating_add);
-        let runs = size(&self.grid).saturating_mul(rows);
+    ) -> Result<Vec<(String, Resolved)>> {
+        let file = path.display();
+        let grids = self.rows.iter().map(|row| &row.grid).chain([&self.grid]);
+        if let Some((key, _)) = grids.flatten().find(|(_, values)| values.is_empty()) {
+            usage!("{file}: grid key {key} has no values");
+        }
+        // It may be beyond all integers.
+        let size = |grid: &Grid| grid.iter().map(|(_, values)| values.len() as f64).product::<f64>();
+        let runs = size(&self.grid) * self.rows.iter().map(|row| size(&row.grid)).sum::<f64>();
         if runs > MOST_RUNS {
-            usage!("{}: its grids ask for {runs} runs; a sweep has at most {MOST_RUNS}", path.display());
+            usage!("{file}: its grids ask for {runs} runs; a sweep has at most {MOST_RUNS}");
         }
         let mut resolved = Vec::new();
-        for outer in combinations(&self.grid, path)? {
-            for (row, place) in self.rows.iter().zip((1..).map(|i| format!("{} row {i}", path.display()))) {
-                for inner in combinations(&row.grid, path)? {
+        for outer in combinations(&self.grid) {
+            for (row, i) in self.rows.iter().zip(1..) {
+                let place = format!("{file} row {i}");
+                for inner in combinations(&row.grid) {
                     let varied = [&outer[..], &inner].concat();
-                    let fixed = [flatten(&self.set), flatten(&row.set)].concat();
-                    let run = row.resolve(path, &place, [fixed, varied.clone()].concat(), overrides)?;
-                    resolved.push((place.clone(), run, row.marks(&varied)));
+                    let set = [&self.set[..], &row.set, &varied].concat();
+                    let run = row.resolve(path, &place, set, overrides)?;
+                    let marks = row.marks(&run.config, &varied);
+                    resolved.push((place.clone(), run, marks));
                 }
             }
         }
         // Data are looked for once all keys are known to be right.
         let mut names = BTreeSet::new();
-        let notes: BTreeSet<&String> = resolved.iter().flat_map(|(_, resolved, _)| &resolved.notes).collect();
-        notes.into_iter().for_each(|note| info!("{note}"));
+        let notes = resolved.iter().flat_map(|(_, resolved, _)| &resolved.notes);
+        notes.unique().for_each(|note| info!("{note}"));
         let planned = resolved.into_iter().map(|(place, resolved, marks)| {
-            let name = resolved.config.run_name(&data(&resolved.config.training)?);
-            let seed = format!("-seed{}", resolved.config.training.seed);
-            let name = name.strip_suffix(&seed).unwrap_or(&name).to_string() + &marks + &seed;
+            let name = resolved.config.run_name(&data(&resolved.config.training)?, &marks);
             name::check(&name, &place).with_context(|| format!("{place}: choose another label"))?;
             if !names.insert(name.clone()) {
                 usage!("{place}: its run {name} has the name of another run: give one of the rows a label");
             }
-            Ok(Planned { name, resolved })
+            Ok((name, resolved))
         });
         planned.collect()
     }
@@ -154,15 +138,14 @@ impl SweepRow {
             algo: self.algo,
             depth: self.depth,
             flags: flags.chain(overrides.flags.iter().cloned()).collect(),
-            environment: overrides.environment.clone(),
+            ..overrides.clone()
         };
         Resolved::new(&choices).with_context(|| place.to_string())
     }
 
     /// What the name of a run has beside what every run's has: the row's label, and what varies.
-    fn marks(&self, varied: &[(String, Value)]) -> String {
-        let named = |key: &str| NAMED.contains(&current_name(key));
-        let varied = varied.iter().filter(|(key, _)| !named(key)).map(|(key, value)| {
+    fn marks(&self, config: &Config, varied: &[(String, Value)]) -> String {
+        let varied = varied.iter().filter(|(key, _)| !config.is_in_name(key)).map(|(key, value)| {
             let key = key.split('.').next_back().unwrap_or(key);
             let text: String = value.to_string().chars().filter(|c| !"\"[] ".contains(*c)).collect();
             format!("-{key}{}", text.replace(',', "-"))
@@ -171,31 +154,12 @@ impl SweepRow {
     }
 }
 
-/// `section.key` of everything in some sections, with what it has there.
-fn flatten<T: Clone>(sections: &Sections<T>) -> Vec<(String, T)> {
-    let keys = |(section, keys): (&String, &BTreeMap<String, T>)| {
-        keys.iter().map(|(key, value)| (format!("{section}.{key}"), value.clone())).collect::<Vec<_>>()
-    };
-    sections.iter().flat_map(keys).collect()
-}
-
-/// How many combinations a grid has.
-fn size(grid: &Sections<Vec<Value>>) -> usize {
-    grid.values().flat_map(BTreeMap::values).map(Vec::len).fold(1, usize::saturating_mul)
-}
-
 /// Every combination of a grid's values; the last key varies fastest.
-fn combinations(grid: &Sections<Vec<Value>>, path: &Path) -> Result<Vec<Settings>> {
-    let mut all = vec![Vec::new()];
-    for (key, values) in flatten(grid) {
-        if values.is_empty() {
-            usage!("{}: grid key {key} has no values", path.display());
-        }
-        let with =
-            |earlier: &Settings, value: &Value| [&earlier[..], &[(key.clone(), value.clone())]].concat();
-        all = all.iter().flat_map(|earlier| values.iter().map(|value| with(earlier, value))).collect();
-    }
-    Ok(all)
+fn combinations(grid: &Grid) -> impl Iterator<Item = Settings> {
+    let axis = |(key, values): &(String, Vec<Value>)| {
+        values.iter().map(|value| (key.clone(), value.clone())).collect::<Settings>()
+    };
+    grid.iter().map(axis).multi_cartesian_product()
 }
 
 #[cfg(test)]
@@ -205,7 +169,7 @@ mod tests {
     fn expand(text: &str) -> Result<Vec<String>> {
         let sweep: SweepFile = toml::from_str(text)?;
         let runs = sweep.expand(Path::new("s.toml"), &Choices::default(), |_| Ok("mnist".into()))?;
-        Ok(runs.into_iter().map(|run| run.name).collect())
+        Ok(runs.into_iter().map(|(name, _)| name).collect())
     }
 
     #[test]

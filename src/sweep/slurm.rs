@@ -4,6 +4,8 @@ use super::SweepFolder;
 use crate::base::files;
 use crate::base::output::{shell_word, usage};
 use anyhow::{Context, Result};
+use itertools::Itertools;
+use std::env::current_exe;
 use std::path::{Path, PathBuf};
 
 impl SweepFolder {
@@ -18,10 +20,9 @@ impl SweepFolder {
         longest: f64,
         data_dir: Option<&Path>,
     ) -> Result<PathBuf> {
-        let absolute =
-            |path: &Path| path.canonicalize().with_context(|| format!("{}: cannot be found", path.display()));
+        let absolute = |path: &Path| path.canonicalize().map_err(files::failed(path, "cannot be found"));
         let folder = absolute(&self.path)?;
-        let program = std::env::current_exe().context("cannot tell where this program is")?;
+        let program = current_exe().context("cannot tell where this program is")?;
         let data = data_dir.map(absolute).transpose()?;
         for path in [&folder, &program].into_iter().chain(&data) {
             if path.to_str().is_none_or(|text| text.contains(char::is_control)) {
@@ -29,6 +30,8 @@ impl SweepFolder {
             }
         }
         let data = data.map_or(String::new(), |data| format!(" --data-dir {}", shell_word(data.display())));
+        // In an `#SBATCH` line `%` begins a pattern, which those of the folder's own name do not.
+        let logs = folder.display().to_string().replace('%', "%%").replace('\\', r"\\").replace('"', "\\\"");
         // Twice the estimate, and an hour: nodes differ.
         let minutes = (2.0 * longest / 60.0).ceil() as u64 + 60;
         let text = format!(
@@ -45,11 +48,10 @@ impl SweepFolder {
              #SBATCH --requeue\n\
              # Without B: only steps that srun starts would get the signal, and there are none.\n\
              #SBATCH --signal=B:TERM@60\n\
-             #SBATCH --output={logs}\n\
+             #SBATCH --output=\"{logs}/slurm-%A_%a.log\"\n\
              exec {program} sweep --task \"$SLURM_ARRAY_TASK_ID\" --out {folder}{data}\n",
             array = ranges(tasks),
             script = shell_word(folder.join("slurm.sh").display()),
-            logs = logs(&folder),
             program = shell_word(program.display()),
             folder = shell_word(folder.display()),
         );
@@ -59,20 +61,13 @@ impl SweepFolder {
     }
 }
 
-/// The logs of the tasks as an `#SBATCH` line names them. There `%` begins a pattern, which those of the folder's own
-/// name do not.
-fn logs(folder: &Path) -> String {
-    let folder = folder.display().to_string().replace('%', "%%").replace('\\', r"\\").replace('"', "\\\"");
-    format!("\"{folder}/slurm-%A_%a.log\"")
-}
-
 /// Ascending numbers as Slurm writes them: `1-3,5`.
 fn ranges(numbers: &[usize]) -> String {
-    let runs = numbers.chunk_by(|a, b| a + 1 == *b).map(|run| match run {
-        [one] => one.to_string(),
-        run => format!("{}-{}", run[0], run[run.len() - 1]),
-    });
-    runs.collect::<Vec<_>>().join(",")
+    let range = |run: &[usize]| match run {
+        [first, .., last] => format!("{first}-{last}"),
+        one => one[0].to_string(),
+    };
+    numbers.chunk_by(|a, b| a + 1 == *b).map(range).join(",")
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use crate::learning::angle::Summary;
 use crate::model::network::Parameters;
 use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
-use std::fs::{self, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -99,11 +99,7 @@ impl Telemetry {
     pub fn open(folder: &Path, data: &str, next: Option<usize>) -> Result<Self> {
         let metrics = folder.join("metrics.jsonl");
         if let Some(next) = next {
-            let text = match fs::read_to_string(&metrics) {
-                Ok(text) => text,
-                Err(e) if e.kind() == std::io::ErrorKind::NotFound => String::new(),
-                Err(e) => return Err(e).with_context(|| format!("{}: cannot be read", metrics.display())),
-            };
+            let text = files::read_if_there(&metrics)?.unwrap_or_default();
             let kept: String = (text.split_inclusive('\n'))
                 .filter(|line| {
                     let line: Option<Value> = serde_json::from_str(line).ok();

@@ -9,7 +9,7 @@ use super::rates::tidy;
 use crate::config::{Config, SettleConfig, TimeChoice};
 use crate::data::{Batch, Split};
 use crate::engine::plain;
-use crate::model::settle::largest_changes;
+use crate::model::settle::{largest_changes, percentiles};
 use crate::model::{Dynamics, Parameters};
 use crate::run::angles;
 use anyhow::Result;
@@ -81,12 +81,10 @@ impl Settling {
                 moved.extend(largest_changes(&s_next, s)?);
                 *s = s_next;
             }
-            moved.sort_by(f64::total_cmp);
-            let at =
-                |share: f64| moved[((share * moved.len() as f64).ceil() as usize).clamp(1, moved.len()) - 1];
-            settling.residuals.push(at(SHARE));
-            settling.median.push(at(0.5));
-            if at(SHARE) <= STILL {
+            let [settled, median] = percentiles(moved, [SHARE, 0.5]);
+            settling.residuals.push(settled);
+            settling.median.push(median);
+            if settled <= STILL {
                 break;
             }
         }

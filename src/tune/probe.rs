@@ -3,7 +3,7 @@
 use super::Tuner;
 use crate::base::files;
 use crate::config::{Choices, Config};
-use crate::run::{self, Options, Outcome, Resume, Run};
+use crate::run::{self, Options, Outcome, Run};
 use crate::study::record::Record;
 use crate::telemetry::observer::{Judged, Observer};
 use anyhow::{Context, Result};
@@ -85,14 +85,7 @@ impl Tuner<'_> {
             let file = probes.join(format!("{}.toml", candidate.name));
             files::write_atomically(&file, toml::to_string(&config)?.as_bytes())?;
             let choices = Choices { config: Some(file), ..Choices::default() };
-            let options = Options {
-                init: None,
-                resume: Some(Resume::Auto),
-                name: Some(candidate.name.clone()),
-                runs_dir: probes.join("runs"),
-                checkpoints_dir: probes.join("checkpoints"),
-                dry_run: false,
-            };
+            let options = Options::going_on(&candidate.name, &probes);
             let mut lost = false;
             if let Some(run) = Run::prepare(&choices, &options, request.resources)? {
                 match run::train(run, &mut Quiet, request.interrupt)? {
