@@ -261,6 +261,62 @@ fn listing_touches_nothing_and_going_on_adds_only_what_is_new() {
     );
 }
 
+/// The runs of such a sweep file in the order in which they are listed, or what is said against it.
+fn listing(place: &Place, text: &str) -> Result<Vec<String>, String> {
+    fs::write(place.path("s.toml"), text).unwrap();
+    let arguments = ["sweep", "--config", "s.toml", "--data-dir", "data", "--dry-run"];
+    let sizes = ["--set", "network.dims=['auto', 24, 'auto']"];
+    let output = place.eqprop().args(arguments).args(sizes).output().unwrap();
+    if !output.status.success() {
+        assert_eq!(output.status.code(), Some(2));
+        return Err(String::from_utf8(output.stderr).unwrap());
+    }
+    let listed = String::from_utf8(output.stdout).unwrap();
+    let runs = listed.lines().filter(|line| line.contains(" epochs "));
+    Ok(runs.filter_map(|line| Some(line.split_whitespace().next()?.to_string())).collect())
+}
+
+#[test]
+fn a_sweep_has_every_combination_once_row_by_row() {
+    let text = r#"
+        title = "t"
+        grid.training.seed = [0, 1]
+        [[rows]]
+        config = "ep-1h"
+        [[rows]]
+        algo = "cvf"
+        depth = 1
+        grid.network.psi = [0, 22.5]
+        grid.learning.beta = [0.1]
+    "#;
+    let expected = [
+        "ep-1h-data-seed0",
+        "cvf-1h-psi0-partial-data-beta0.1-seed0",
+        "cvf-1h-psi22.5-partial-data-beta0.1-seed0",
+        "ep-1h-data-seed1",
+        "cvf-1h-psi0-partial-data-beta0.1-seed1",
+        "cvf-1h-psi22.5-partial-data-beta0.1-seed1",
+    ];
+    assert_eq!(listing(&Place::new(), text).unwrap(), expected);
+}
+
+#[test]
+fn mistakes_in_a_sweep_file_name_the_row() {
+    let place = Place::new();
+    let refused = |text: &str, words: &[&str]| {
+        let said = listing(&place, &format!("title = 't'\n{text}")).unwrap_err();
+        assert!(words.iter().all(|word| said.contains(word)), "{said}");
+    };
+    let row = "[[rows]]\nconfig = 'ep-1h'\n";
+    let twice = format!("{row}{row}set.training.epochs = 3\n");
+    refused(&twice, &["s.toml row 2: its run ep-1h-data-seed0 has the name of another"]);
+    let labelled = listing(&place, &format!("title = 't'\n{twice}label = 'short'"));
+    assert_eq!(labelled.unwrap(), ["ep-1h-data-seed0", "ep-1h-data-short-seed0"]);
+    refused(&format!("{row}set.learning.betta = 1"), &["s.toml row 1"]);
+    refused(&format!("grid.training.seed = 3\n{row}"), &["grid.training.seed = 3", "expected a sequence"]);
+    refused(&format!("grid.training.seed = []\n{row}"), &["grid key training.seed has no values"]);
+}
+
 #[test]
 fn mistakes_are_one_paragraph() {
     let place = place();

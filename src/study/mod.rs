@@ -9,6 +9,7 @@ pub mod bench;
 pub mod compare;
 #[cfg(feature = "cli")]
 pub mod equilibrium;
+pub mod estimate;
 pub mod explain;
 #[cfg(feature = "cli")]
 mod figures;

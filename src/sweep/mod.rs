@@ -5,12 +5,10 @@
 //! them. A run is complete when its last checkpoint says so. It belongs to the process that holds the lock on its
 //! folder, which the system releases when that process ends, in whatever way.
 
-mod estimate;
 mod plan;
 mod slurm;
 mod work;
 
-pub use estimate::Estimator;
 pub use plan::{SweepFile, SweepRow};
 pub use work::Workers;
 

@@ -1,9 +1,9 @@
 //! How long runs take, from a short measurement.
 
+use super::bench::{self, Timing};
 use crate::config::Config;
 use crate::data::{Dataset, Split};
 use crate::run::{Resources, initial_parameters};
-use crate::study::bench::{self, Timing};
 use anyhow::Result;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
