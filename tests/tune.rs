@@ -41,6 +41,14 @@ fn it_ends_in_a_configuration_that_learns_and_a_page() {
         assert_eq!(said, "out/tuned.toml\n");
         let found = tuned(&place, "out");
         assert_eq!(found["training"]["epochs"].as_integer(), Some(8), "what is not tuned stays");
+        assert_eq!(found["learning"]["nudging"].as_str(), Some("random"));
+        let [tolerance, beta] = [("settle", "tolerance"), ("learning", "beta")]
+            .map(|(section, key)| found[section][key].as_float());
+        let part = tolerance.unwrap() / beta.unwrap();
+        assert!(
+            [1e-3, 1e-2].iter().any(|rest| (part / rest - 1.0).abs() < 0.01),
+            "{tolerance:?} of {beta:?}"
+        );
         assert!(
             !found["training"].as_table().unwrap().contains_key("limit_train"),
             "nor is a run from it a probe"

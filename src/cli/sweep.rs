@@ -1,7 +1,6 @@
 //! The command that trains many runs.
 
 use super::{count, data_folder, environment, settings};
-use crate::base::files;
 use crate::base::lock::Lock;
 use crate::base::output::{self, shell_word, usage};
 use crate::base::time::duration;
@@ -17,13 +16,14 @@ use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::slice;
-use std::time::Duration;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 use tracing::info;
 
 /// How long the task of a job array waits for a run that another process has.
 const PATIENCE: Duration = Duration::from_secs(180);
 
-/// Exit status where runs failed while the sweep itself went well.
+/// Exit status where runs failed meanwhile, here or in another process, while the sweep itself went well.
 const SOME_FAILED: u8 = 4;
 
 #[derive(Debug, Args)]
@@ -111,7 +111,8 @@ pub fn sweep(args: SweepArgs) -> Result<u8> {
     }
     let mut runs = folder.entries()?;
     runs.retain(|run| ours.contains(run.name.as_str()));
-    train(&folder, &runs, &resources, workers)
+    let (status, _) = train(&folder, &runs, &resources, workers, &Interrupt::listen()?)?;
+    Ok(status)
 }
 
 /// The runs of a sweep file.
@@ -192,9 +193,14 @@ fn write_script(folder: &SweepFolder, ours: &BTreeSet<&str>, data_dir: Option<&P
     Ok(0)
 }
 
-/// Trains these runs of the plan.
-fn train(folder: &SweepFolder, runs: &[Entry], resources: &Resources, workers: usize) -> Result<u8> {
-    let interrupt = Interrupt::listen()?;
+/// Trains these runs of the plan. Returns the exit status, and the runs that another process has.
+fn train(
+    folder: &SweepFolder,
+    runs: &[Entry],
+    resources: &Resources,
+    workers: usize,
+    interrupt: &Interrupt,
+) -> Result<(u8, Vec<String>)> {
     let states = || runs.iter().map(|run| folder.state(&run.name)).collect::<Result<Vec<_>>>();
     let before = states()?;
     let standing = runs.iter().zip(&before);
@@ -202,23 +208,27 @@ fn train(folder: &SweepFolder, runs: &[Entry], resources: &Resources, workers: u
         standing.clone().filter(|(_, state)| state.is_open()).map(|(run, _)| run.name.clone()).collect();
     let board =
         Board::new(standing.map(|(run, state)| (run.name.clone(), run.seconds, state.share())), workers);
-    let held = Workers { folder, resources, board: &board, interrupt: &interrupt }.train(open, workers)?;
+    let mut held = Workers { folder, resources, board: &board, interrupt }.train(open, workers)?;
     drop(board);
     let after = states()?;
+    let left = runs.iter().zip(&after).filter(|(_, state)| state.is_open());
+    let left: BTreeSet<&String> = left.map(|(run, _)| &run.name).collect();
+    held.retain(|name| left.contains(name));
     let failed = |states: &[State]| states.iter().filter(|state| matches!(state, State::Failed(_))).count();
     info!(
         "{}: {} runs done, {} failed, {} left, {} of them with other processes",
         folder.path.display(),
         after.iter().filter(|state| **state == State::Done).count(),
         failed(&after),
-        after.iter().filter(|state| state.is_open()).count(),
+        left.len(),
         held.len()
     );
-    Ok(match interrupt.signal() {
+    let status = match interrupt.signal() {
         Some(signal) => 128 + signal as u8,
         None if failed(&after) > failed(&before) => SOME_FAILED,
         None => 0,
-    })
+    };
+    Ok((status, held))
 }
 
 /// Trains the run in this place of the plan, counted from 1. A task that is requeued may come before the system has
@@ -234,16 +244,32 @@ fn train_task(folder: &SweepFolder, task: NonZeroUsize, resources: &Resources) -
     };
     let name = &entry.name;
     let run = folder.runs().join(name);
-    files::create_folder(&run)?;
-    drop(Lock::wait(&run, PATIENCE)?);
-    match folder.state(name)? {
-        State::Done => info!("{place}: run {name} is done"),
-        State::Failed(_) => info!("{place}: run {name} has failed; --retry-failed plans it anew"),
-        State::Open(_) => match train(folder, slice::from_ref(entry), resources, 1)? {
-            // Another process was faster, and is waited for in turn.
-            0 if folder.state(name)?.is_open() => return train_task(folder, task, resources),
-            status => return Ok(status),
-        },
+    let interrupt = Interrupt::listen()?;
+    let begun = Instant::now();
+    while begun.elapsed() < PATIENCE {
+        match folder.state(name)? {
+            State::Done => {
+                info!("{place}: run {name} is done");
+                return Ok(0);
+            }
+            State::Failed(_) => {
+                info!("{place}: run {name} has failed; --retry-failed plans it anew");
+                return Ok(0);
+            }
+            State::Open(_) if Lock::is_held(&run) => {}
+            State::Open(_) => {
+                let (status, held) = train(folder, slice::from_ref(entry), resources, 1, &interrupt)?;
+                if held.is_empty() {
+                    return Ok(status);
+                }
+            }
+        }
+        if let Some(signal) = interrupt.signal() {
+            return Ok(128 + signal as u8);
+        }
+        sleep(Duration::from_secs(1));
     }
-    Ok(0)
+    // It says who has it.
+    drop(Lock::take(&run)?);
+    bail!("{place}: another process has the checkpoints of run {name}")
 }

@@ -264,6 +264,9 @@ pub fn largest_changes(s_next: &[Tensor], s: &[Tensor]) -> Result<Vec<f64>> {
 }
 
 /// For each of these shares the least of the values that so large a share of them does not exceed.
+///
+/// # Panics
+/// Where there is no value.
 pub fn percentiles<const N: usize>(mut values: Vec<f64>, shares: [f64; N]) -> [f64; N] {
     values.sort_by(f64::total_cmp);
     let rank = |share: f64| ((share * values.len() as f64).ceil() as usize).clamp(1, values.len());

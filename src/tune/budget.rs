@@ -2,7 +2,7 @@
 //!
 //! What is chosen must not depend on how busy the machine is, so probes are planned in multiply-adds. A time is turned
 //! into them once, by a short measurement that is written down; a tuning on another machine that is to choose the same
-//! is given that number. The clock decides only where the machine has become slower than it was measured.
+//! is given that number. The clock decides only where probes take longer than was planned.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 const IMAGES: usize = 1000;
 /// The share of images that must have settled.
 const SHARE: f64 = 0.999;
-/// The most steps looked at.
+/// The most steps looked at, and the largest T.
 pub const MOST_STEPS: usize = 500;
 /// T is so many times what those images need: trained networks settle more slowly, and the others take no more steps for it.
 const MARGIN: usize = 4;
@@ -38,13 +38,13 @@ pub fn tolerance(config: &Config, part: f64) -> f64 {
         TimeChoice::Discrete => 1.0,
         TimeChoice::Real => config.network.epsilon,
     };
-    tidy(part * config.learning.beta * time * (1.0 - config.settle.damping))
+    tidy(part * config.learning.beta * time * (1.0 - config.settle.damping)).max(STILL)
 }
 
-/// The first phase of this configuration on a network that settles so; `None` where it does not settle.
-pub fn settle(config: &Config, settling: &Settling) -> Option<SettleConfig> {
+/// The first phase of this configuration on a network that settles so.
+pub fn settle(config: &Config, settling: &Settling) -> SettleConfig {
     let tolerance = tolerance(config, FINE);
-    Some(SettleConfig { tolerance, steps: settling.bound(tolerance)?, ..config.settle.clone() })
+    SettleConfig { tolerance, steps: settling.bound(tolerance), ..config.settle.clone() }
 }
 
 /// How images settle.
@@ -96,9 +96,9 @@ impl Settling {
         first_within(&self.residuals, tolerance)
     }
 
-    /// T where images settle to `tolerance`.
-    pub fn bound(&self, tolerance: f64) -> Option<usize> {
-        self.steps(tolerance).map(|steps| (MARGIN * steps).min(MOST_STEPS))
+    /// T where images settle to `tolerance`; the largest where they do not.
+    pub fn bound(&self, tolerance: f64) -> usize {
+        self.steps(tolerance).map_or(MOST_STEPS, |steps| (MARGIN * steps).min(MOST_STEPS))
     }
 
     /// The first step from which on nothing moves by more than a millionth; all that were looked at where that has not
@@ -127,7 +127,8 @@ mod tests {
         assert_eq!(of(&[0.001, 0.001]).steps(0.01), Some(1));
         assert_eq!(of(&[0.5, 0.4]).steps(0.01), None);
         assert_eq!(of(&[0.001, f64::NAN]).steps(0.01), None);
-        assert_eq!(of(&[0.5, 0.001]).bound(0.01), Some(4 * 2));
+        assert_eq!(of(&[0.5, 0.001]).bound(0.01), 4 * 2);
+        assert_eq!(of(&[0.5, 0.4]).bound(0.01), MOST_STEPS);
     }
 
     #[test]

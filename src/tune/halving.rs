@@ -1,9 +1,10 @@
-//! Successive halving: of a few candidates the better half is trained twice as long, until one is left.
+//! Successive halving: of a few candidates the better half is trained about twice as long, until one is left.
 //!
-//! Candidates lie around what the measurements found: steps from a quarter of s to twice s, and β and its half. None is
-//! longer: the longest always leads after a few epochs, and what it costs comes after many. The sign of β is drawn for all: what is linear in β then cancels in the mean, which with one sign ends long runs and does not show in
-//! short ones. What leads after a short time need not be what is best after a long one: the last rounds are as long as the
-//! budget allows, up to the epochs that are to be trained.
+//! Candidates lie around what the measurements found: steps from a quarter of s to twice s, and β and its half. Longer
+//! steps are not tried: they lead after a few epochs, whatever they cost after many. The sign of β is drawn for all: what
+//! is linear in β then cancels in the mean, which with one sign ends long runs and does not show in short ones. What leads
+//! after a short time need not be what is best after a long one: the last rounds are as long as the budget allows, up to the
+//! epochs that are to be trained.
 
 use super::first_phase::{FINE, tolerance};
 use super::probe::{Candidate, Probed};
@@ -137,11 +138,12 @@ pub fn describe(candidate: &Candidate, probed: &Probed) -> String {
     let learning = &candidate.config.learning;
     let rates: Vec<String> = learning.learning_rates.iter().map(f64::to_string).collect();
     format!(
-        "probe {:<6} tolerance {} K {} β ±{} η {}  epoch {:>3}  {:.1} steps  train error {:6.2} %  validation error {:6.2} \
+        "probe {:<6} tolerance {} K {} β {}{} η {}  epoch {:>3}  {:.1} steps  train error {:6.2} %  validation error {:6.2} \
          %{}",
         candidate.name,
         candidate.config.settle.tolerance,
         learning.K,
+        learning.nudging.mark(),
         learning.beta,
         rates.join(", "),
         probed.train.len(),
@@ -170,6 +172,7 @@ mod tests {
         }
         assert_eq!(Rounds::within(1000.0, 30).epochs, [7, 15, 30]);
         assert_eq!(Rounds::within(30.0, 30).epochs, [1, 3, 7]);
+        assert_eq!(Rounds::within(1000.0, 1).epochs, [1, 1, 1]);
         assert_eq!(Rounds::within(1.0, 30), Rounds { candidates: 4, epochs: vec![1, 2] });
     }
 

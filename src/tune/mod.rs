@@ -2,7 +2,7 @@
 //!
 //! [`tune`] reads as the procedure: when images are at rest ([`first_phase`]), K from the gradients that arrive
 //! ([`second_phase`]), β from the angle between update and gradient ([`nudge`]), η from their norms and from how far a step
-//! may go ([`rates`]), a first probe and T and K once more on its network, a few candidates halved in rounds
+//! may go ([`rates`]), two probes and T and K once more on their networks, a few candidates halved in rounds
 //! ([`halving`]), and both phases shortened while the train error holds ([`trim`]). Every step is written down ([`log`]), and a
 //! tuning that was stopped goes on from there. `docs/tuning.md` gives the reasons.
 
@@ -32,7 +32,7 @@ use crate::model::Parameters;
 use crate::run::{Interrupt, Outcome, Resources, initial_parameters};
 use crate::study::bench;
 use crate::telemetry::progress::say;
-use anyhow::{Context, Result};
+use anyhow::Result;
 use budget::Budget;
 use candle_core::Device;
 use first_phase::Settling;
@@ -56,10 +56,10 @@ const FIRST_BETA: f64 = 0.1;
 const FIRST_K: usize = 10;
 /// Training images of the first probe, which is one epoch long.
 const PILOT_IMAGES: usize = 20_000;
-/// The parts of the arithmetic for a second, longer probe and for the rounds; the rest lowers T and K.
+/// The parts of the arithmetic for a second, longer probe and for the rounds; the rest shortens both phases.
 const LONGER: f64 = 0.1;
 const ROUNDS: f64 = 0.65;
-/// How many probes lower T and K, about.
+/// How many probes shorten the phases, about.
 const TRIMS: f64 = 6.0;
 /// One of so many training images is held out, and at most so many.
 const HELD_OUT: (usize, usize) = (6, 10_000);
@@ -74,9 +74,12 @@ const TIMED: usize = 30;
 /// Minibatches that the work is counted on.
 const COUNTED: usize = 10;
 
+/// Which procedure a log is of: another one cannot go on from it.
+const PROCEDURE: usize = 2;
+
 /// What is to be tuned, and with what.
 pub struct Request<'a> {
-    /// Where it starts: T, K, β, the draw of its sign and η are found, all else stays.
+    /// Where it starts: the tolerance, T, K, β and η are found, the sign of β is drawn, all else stays.
     pub config: Config,
     /// How much it may take.
     pub budget: Budget,
@@ -134,8 +137,8 @@ pub struct Tuner<'a> {
     done: BTreeMap<String, f64>,
     /// A trained network, on which what a minibatch costs is counted; none yet.
     typical: Option<Parameters>,
-    /// Multiply-adds of a minibatch with such a first phase and such a K.
-    minibatch: Vec<(SettleConfig, usize, MultiplyAdds)>,
+    /// Multiply-adds of an image with such a first phase and such a K.
+    image: Vec<(SettleConfig, usize, MultiplyAdds)>,
     _lock: Lock,
 }
 
@@ -183,6 +186,7 @@ impl<'a> Tuner<'a> {
             "data": whole.name,
             "sha256": whole.checksums,
             "budget": request.budget,
+            "procedure": PROCEDURE,
         });
         let log = Log::open(&folder, &about)?;
         let mut config = base.clone();
@@ -203,7 +207,7 @@ impl<'a> Tuner<'a> {
             spent: 0.0,
             done: BTreeMap::new(),
             typical: None,
-            minibatch: Vec::new(),
+            image: Vec::new(),
             _lock: lock,
         };
         tuner.probe_on(images)?;
@@ -224,21 +228,20 @@ impl<'a> Tuner<'a> {
         // On weights as they start.
         let theta = initial_parameters(&self.config, None, &self.device)?;
         let settling = self.settling("untrained", &theta)?;
-        let settle = first_phase::settle(&self.config, &settling);
-        self.config.settle = settle.with_context(|| {
-            format!(
-                "the untrained network does not settle within {} steps: its weights are too large for the first phase. \
-                 Damped steps may help (--set settle.damping=0.5), or smaller initial weights (network.init)",
+        self.config.settle = first_phase::settle(&self.config, &settling);
+        if settling.steps(self.config.settle.tolerance).is_none() {
+            anyhow::bail!(
+                "the untrained network does not settle within {} steps: its weights are too large for the first phase, or \
+                 its steps too small. Smaller initial weights (network.init) may help, in discrete time damped steps \
+                 (--set settle.damping=0.5), in real time longer ones (network.epsilon)",
                 first_phase::MOST_STEPS
             )
-        })?;
+        }
         let arrival = self.arrival("untrained", &theta)?;
         self.config.learning.K = arrival.steps();
         let curve = self.nudge(&theta, settling.still(), arrival.missing.len())?;
         self.config.learning.beta = nudge::choose(&curve);
-        if let Some(settle) = first_phase::settle(&self.config, &settling) {
-            self.config.settle = settle;
-        }
+        self.config.settle = first_phase::settle(&self.config, &settling);
         let steps = self.rates(&theta, &arrival.forward_norms)?;
         self.say_settings("on untrained weights");
 
@@ -246,8 +249,8 @@ impl<'a> Tuner<'a> {
         let whole = self.request_images()?;
         self.probe_on(whole.min(PILOT_IMAGES))?;
         let (pilot, step) = self.pilot(steps.step, &arrival.forward_norms)?;
-        self.plan = self.measure_speed(&pilot, &theta)?;
         self.raise_steps("pilot", &pilot)?;
+        self.plan = self.measure_speed(&pilot, &theta)?;
         self.probe_on(whole)?;
         let longer = self.longer_pilot(pilot)?;
         self.raise_steps("longer", &longer)?;
@@ -276,7 +279,7 @@ impl<'a> Tuner<'a> {
         let settling = self.settling("winner", &theta)?;
         let arrival = self.arrival("winner", &theta)?;
         let Config { settle, learning, .. } = &mut winner.config;
-        settle.steps = settle.steps.max(settling.bound(settle.tolerance).unwrap_or(0));
+        settle.steps = settle.steps.max(settling.bound(settle.tolerance));
         learning.K = learning.K.max(arrival.least());
         let affordable = (self.plan.work - self.spent) / TRIMS / self.work_of(&winner.config, 1)?;
         let epochs = (affordable as usize).clamp(1, probed.train.len());
@@ -330,8 +333,11 @@ impl<'a> Tuner<'a> {
         })
     }
 
+    /// With a T so large that it plays no part.
     fn rates(&mut self, theta: &Parameters, forward_norms: &[f64]) -> Result<Steps> {
-        let (config, dataset, stop) = (&self.config, &self.dataset, Stop(self.request.interrupt));
+        let (mut config, dataset, stop) = (self.config.clone(), &self.dataset, Stop(self.request.interrupt));
+        config.settle.tolerance = 0.0;
+        let config = &config;
         let steps = self.log.step("rates", || {
             say("how far a step may go");
             rates::measure(config, &Sample::take(config, theta, &dataset.train)?, forward_norms, &stop)
@@ -346,12 +352,12 @@ impl<'a> Tuner<'a> {
         let theta = self.trained(probe)?;
         let settling = self.settling(network, &theta)?;
         let settle = &mut self.config.settle;
-        settle.steps = settle.steps.max(settling.bound(settle.tolerance).unwrap_or(0));
+        settle.steps = settle.steps.max(settling.bound(settle.tolerance));
         let arrived = self.arrival(network, &theta)?.steps();
         let learning = &mut self.config.learning;
         learning.K = learning.K.max(arrived);
         self.typical = Some(theta);
-        self.minibatch.clear();
+        self.image.clear();
         Ok(())
     }
 
@@ -430,12 +436,12 @@ impl<'a> Tuner<'a> {
         })
     }
 
-    /// The multiply-adds of so many epochs of a probe, its validation included: those of its engine on some minibatches and
+    /// The multiply-adds of so many epochs of a probe, its validation included: those of its engine on some images and
     /// a network as it is about then.
     fn work_of(&mut self, config: &Config, epochs: usize) -> Result<f64> {
         let size = config.training.batch_size;
         let known = self
-            .minibatch
+            .image
             .iter()
             .find(|(settle, second_steps, _)| (settle, *second_steps) == (&config.settle, config.learning.K));
         let work = match known {
@@ -450,23 +456,21 @@ impl<'a> Tuner<'a> {
                     engine::build(config.training.engine, config.model(), still, theta, &self.device)?;
                 let mut mean = MultiplyAdds::default();
                 let indices: Vec<u32> = (0..self.images.min(COUNTED * size) as u32).collect();
-                let minibatches = indices.chunks(size);
-                let part = 1.0 / minibatches.len() as f64;
+                let part = 1.0 / indices.len() as f64;
                 let mut batch = Batch::default();
-                for indices in minibatches {
+                for indices in indices.chunks(size) {
                     self.dataset.train.gather(indices, &mut batch);
                     let report = engine.train(&batch, config.learning.beta)?;
                     let work = engine.multiply_adds(&report);
                     mean.first += part * work.first;
                     mean.second += part * work.second;
                 }
-                self.minibatch.push((config.settle.clone(), config.learning.K, mean));
+                self.image.push((config.settle.clone(), config.learning.K, mean));
                 mean
             }
         };
-        let minibatches = self.images as f64 / size as f64;
-        let judged = config.training.validation as f64 / size as f64;
-        Ok(epochs as f64 * (minibatches * (work.first + work.second) + judged * work.first))
+        let (learnt, judged) = (self.images as f64, config.training.validation as f64);
+        Ok(epochs as f64 * (learnt * (work.first + work.second) + judged * work.first))
     }
 
     /// Whether there is room for a candidate to be trained up to so many epochs.
@@ -488,7 +492,7 @@ impl<'a> Tuner<'a> {
         if late {
             let name = candidate.name.clone();
             self.log.step("cut", || Ok(json!({ "before": name, "epochs": epochs })))?;
-            say("the budget is over: the machine has become slower than it was measured");
+            say("the budget is over: probes took longer than was planned");
         }
         Ok(!late)
     }
@@ -504,10 +508,11 @@ impl<'a> Tuner<'a> {
     fn say_settings(&self, when: &str) {
         let learning = &self.config.learning;
         say(&format!(
-            "{when}: tolerance {} T {} K {} β ±{} η at most {:?}",
+            "{when}: tolerance {} T {} K {} β {}{} η at most {:?}",
             self.config.settle.tolerance,
             self.config.settle.steps,
             learning.K,
+            learning.nudging.mark(),
             learning.beta,
             learning.learning_rates
         ));

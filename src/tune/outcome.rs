@@ -58,11 +58,11 @@ fn reason(tuner: &Tuner, tuned: &Config, key: &str) -> Option<String> {
         "steps" => format!(
             "T, which hardly an image needs: 99.9 % settle in {} steps untrained, {} after a probe, {} after the longest",
             steps("untrained"),
-            steps(if settling("longer").is_some() { "longer" } else { "pilot" }),
+            steps("longer"),
             steps("winner")
         ),
         "tolerance" => "β/1000, where an image is at rest; β/100 if the train error held".into(),
-        "K" => "95 % of the gradient of the input weights arrive; lowered while the train error held".into(),
+        "K" => "95 % of the gradient of the input weights arrive; lowered while the train error held, 80 % at least".into(),
         "beta" => "before the angle to the gradient bends, or half of it".into(),
         "nudging" => {
             "the sign of beta is drawn for every minibatch, so that what is linear in it cancels".into()

@@ -113,7 +113,7 @@ fn first_phase(tuner: &Tuner) -> Markup {
     }
     html! {
         h2 { "How images settle" }
-        p { "An image settles until a step moves it by no more than β/1000. T is four times what 99.9 % of the images need for it." }
+        p { "An image settles until a step moves it by no more than β/1000, or β/100 where the train error holds. T is four times what 99.9 % of the images need for it, at most 500." }
         (panels(&[chart("Residual against t", "max|s_t − s_{t−1}| of an image", &plot, lines)]))
     }
 }

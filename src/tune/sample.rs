@@ -36,14 +36,14 @@ pub struct Point {
     pub x: Tensor,
     /// Their targets, one-hot.
     pub y: Tensor,
-    /// s_*, after T steps.
+    /// s_*.
     pub settled: Settled,
     /// ∇θ(tot), complete.
     pub gradient: Parameters,
 }
 
 impl<'a> Sample<'a> {
-    /// Settles the minibatches that `eqprop angle` measures on, for T steps, and takes their gradients.
+    /// Settles the minibatches that `eqprop angle` measures on, and takes their gradients.
     ///
     /// # Errors
     /// Only those of candle.

@@ -85,3 +85,28 @@ impl Tuner<'_> {
         Ok(best)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Choices, Resolved};
+    use crate::tune::first_phase::FINE;
+
+    #[test]
+    fn images_stop_earlier_once_and_k_falls_by_quarters_to_what_it_must_be() {
+        let choices = Choices { config: Some("ep-1h".into()), ..Choices::default() };
+        let mut config = Resolved::new(&choices).unwrap().config;
+        config.settle.tolerance = tolerance(&config, FINE);
+        config.learning.K = 10;
+        let coarse = Phase::First.shortened(&config, 1).unwrap();
+        assert!((coarse.settle.tolerance / config.settle.tolerance - 10.0).abs() < 1e-9);
+        assert_eq!(coarse.learning.K, 10);
+        assert!(Phase::First.shortened(&coarse, 1).is_none());
+        let mut second_steps = vec![];
+        while let Some(shorter) = Phase::Second.shortened(&config, 4) {
+            second_steps.push(shorter.learning.K);
+            config = shorter;
+        }
+        assert_eq!(second_steps, [7, 5, 4]);
+    }
+}

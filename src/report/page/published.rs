@@ -47,7 +47,7 @@ pub fn verdict(results: &Results) -> Markup {
         }
         @if otherwise > 0 {
             p {
-                (otherwise) " rows have been trained with another way to equilibrium, too; " (reproduced.len()) " of them agree"
+                (otherwise) " rows have been trained with another way to equilibrium, too; " (reproduced.len()) " of them agree in one way at least"
                 @if !only.is_empty() { ", of which those above do not have: " (names(&only)) } "."
             }
         }
@@ -69,8 +69,8 @@ pub fn sections(results: &Results) -> Markup {
         ))
         (other_ways(
             "Another way to equilibrium",
-            "The same rows where the first phase is not the paper's T synchronous steps: layers updated in turn, acceleration, \
-             images that end it when they are at rest. Each row says how; what is nudged and learnt is as above.",
+            "The same rows with other steps than the paper's T synchronous ones: layers updated in turn, acceleration, damping, \
+             images that end the first phase when they are at rest. Each row says how; rules and rates are as above.",
             results.settled(),
         ))
         (charts(results))
