@@ -265,8 +265,7 @@ fn listing_touches_nothing_and_going_on_adds_only_what_is_new() {
 fn listing(place: &Place, text: &str) -> Result<Vec<String>, String> {
     fs::write(place.path("s.toml"), text).unwrap();
     let arguments = ["sweep", "--config", "s.toml", "--data-dir", "data", "--dry-run"];
-    let sizes = ["--set", "network.dims=['auto', 24, 'auto']"];
-    let output = place.eqprop().args(arguments).args(sizes).output().unwrap();
+    let output = place.eqprop().args(arguments).output().unwrap();
     if !output.status.success() {
         assert_eq!(output.status.code(), Some(2));
         return Err(String::from_utf8(output.stderr).unwrap());
@@ -283,19 +282,21 @@ fn a_sweep_has_every_combination_once_row_by_row() {
         grid.training.seed = [0, 1]
         [[rows]]
         config = "ep-1h"
+        set.network.dims = ["auto", 24, "auto"]
         [[rows]]
         algo = "cvf"
-        depth = 1
+        depth = 2
+        set.network.dims = ["auto", 24, 24, "auto"]
         grid.network.psi = [0, 22.5]
         grid.learning.beta = [0.1]
     "#;
     let expected = [
         "ep-1h-data-seed0",
-        "cvf-1h-psi0-partial-data-beta0.1-seed0",
-        "cvf-1h-psi22.5-partial-data-beta0.1-seed0",
+        "cvf-2h-psi0-partial-data-beta0.1-seed0",
+        "cvf-2h-psi22.5-partial-data-beta0.1-seed0",
         "ep-1h-data-seed1",
-        "cvf-1h-psi0-partial-data-beta0.1-seed1",
-        "cvf-1h-psi22.5-partial-data-beta0.1-seed1",
+        "cvf-2h-psi0-partial-data-beta0.1-seed1",
+        "cvf-2h-psi22.5-partial-data-beta0.1-seed1",
     ];
     assert_eq!(listing(&Place::new(), text).unwrap(), expected);
 }
@@ -307,7 +308,7 @@ fn mistakes_in_a_sweep_file_name_the_row() {
         let said = listing(&place, &format!("title = 't'\n{text}")).unwrap_err();
         assert!(words.iter().all(|word| said.contains(word)), "{said}");
     };
-    let row = "[[rows]]\nconfig = 'ep-1h'\n";
+    let row = "[[rows]]\nconfig = 'ep-1h'\nset.network.dims = ['auto', 24, 'auto']\n";
     let twice = format!("{row}{row}set.training.epochs = 3\n");
     refused(&twice, &["s.toml row 2: its run ep-1h-data-seed0 has the name of another"]);
     let labelled = listing(&place, &format!("title = 't'\n{twice}label = 'short'"));

@@ -97,7 +97,7 @@ impl SweepFile {
         let size = |grid: &Grid| grid.iter().map(|(_, values)| values.len() as f64).product::<f64>();
         let runs = size(&self.grid) * self.rows.iter().map(|row| size(&row.grid)).sum::<f64>();
         if runs > MOST_RUNS {
-            usage!("{file}: its grids ask for {runs:.0e} runs; a sweep has at most {MOST_RUNS}");
+            usage!("{file}: its grids ask for {} runs; a sweep has at most {MOST_RUNS}", runs as u64);
         }
         let mut resolved = Vec::new();
         for outer in combinations(&self.grid) {

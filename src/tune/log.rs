@@ -6,7 +6,6 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -31,9 +30,8 @@ impl Log {
     pub fn open(folder: &Path, about: &Value) -> Result<Self> {
         let path = folder.join(FILE);
         let mut log = Self { path, lines: Vec::new(), since: Instant::now(), spent: Duration::ZERO };
-        if log.path.exists() {
-            let complaint = || format!("{}: cannot be read as the log of a tuning", log.path.display());
-            let text = fs::read_to_string(&log.path).with_context(complaint)?;
+        let complaint = || format!("{}: cannot be read as the log of a tuning", log.path.display());
+        if let Some(text) = files::read_if_there(&log.path).with_context(complaint)? {
             let lines = text.lines().map(serde_json::from_str).collect::<Result<Vec<_>, _>>();
             log.lines = lines.with_context(complaint)?;
         }

@@ -288,17 +288,8 @@ impl<'a> Tuner<'a> {
         let tuned = Config { training: base.training.clone(), ..best.config.clone() };
         outcome::write(self, &tuned, &probed)?;
         files::write_atomically(&self.folder.join("tune.html"), page::page(self, &tuned)?.as_bytes())?;
-        let learning = &tuned.learning;
-        say(&format!(
-            "found tolerance {} T {} K {} β {}{} η {:?} in {}",
-            tuned.settle.tolerance,
-            tuned.settle.steps,
-            learning.K,
-            learning.nudging.mark(),
-            learning.beta,
-            learning.learning_rates,
-            duration(self.log.elapsed().as_secs_f64())
-        ));
+        let took = duration(self.log.elapsed().as_secs_f64());
+        say(&format!("found {} in {took}", settings(&tuned, "")));
         Ok(())
     }
 
@@ -307,7 +298,7 @@ impl<'a> Tuner<'a> {
     }
 
     fn settling(&mut self, network: &str, theta: &Parameters) -> Result<Settling> {
-        let (config, dataset, stop) = (&self.config, &self.dataset, Stop(self.request.interrupt));
+        let (config, dataset, stop) = (&self.config, &self.dataset, self.stop());
         self.log.step(&format!("settling/{network}"), || {
             say(&format!("how images settle, {network} network"));
             Settling::measure(config, theta, &dataset.train, &stop)
@@ -324,7 +315,7 @@ impl<'a> Tuner<'a> {
 
     /// With T and K so large that they play no part.
     fn nudge(&mut self, theta: &Parameters, first_steps: usize, second_steps: usize) -> Result<Vec<AtBeta>> {
-        let (mut config, dataset, stop) = (self.config.clone(), &self.dataset, Stop(self.request.interrupt));
+        let (mut config, dataset, stop) = (self.config.clone(), &self.dataset, self.stop());
         (config.settle.steps, config.settle.tolerance, config.learning.K) = (first_steps, 0.0, second_steps);
         let config = &config;
         self.log.step("nudge", || {
@@ -335,7 +326,7 @@ impl<'a> Tuner<'a> {
 
     /// With a T so large that it plays no part.
     fn rates(&mut self, theta: &Parameters, forward_norms: &[f64]) -> Result<Steps> {
-        let (mut config, dataset, stop) = (self.config.clone(), &self.dataset, Stop(self.request.interrupt));
+        let (mut config, dataset, stop) = (self.config.clone(), &self.dataset, self.stop());
         config.settle.tolerance = 0.0;
         let config = &config;
         let steps = self.log.step("rates", || {
@@ -436,41 +427,43 @@ impl<'a> Tuner<'a> {
         })
     }
 
-    /// The multiply-adds of so many epochs of a probe, its validation included: those of its engine on some images and
-    /// a network as it is about then.
+    /// The multiply-adds of so many epochs of a probe, its validation included.
     fn work_of(&mut self, config: &Config, epochs: usize) -> Result<f64> {
-        let size = config.training.batch_size;
         let known = self
             .image
             .iter()
             .find(|(settle, second_steps, _)| (settle, *second_steps) == (&config.settle, config.learning.K));
-        let work = match known {
+        let image = match known {
             Some((.., work)) => *work,
             None => {
-                let theta = match &self.typical {
-                    Some(theta) => theta.clone(),
-                    None => initial_parameters(config, None, &self.device)?,
-                };
-                let still = sample::still(&config.protocol());
-                let mut engine =
-                    engine::build(config.training.engine, config.model(), still, theta, &self.device)?;
-                let mut mean = MultiplyAdds::default();
-                let indices: Vec<u32> = (0..self.images.min(COUNTED * size) as u32).collect();
-                let part = 1.0 / indices.len() as f64;
-                let mut batch = Batch::default();
-                for indices in indices.chunks(size) {
-                    self.dataset.train.gather(indices, &mut batch);
-                    let report = engine.train(&batch, config.learning.beta)?;
-                    let work = engine.multiply_adds(&report);
-                    mean.first += part * work.first;
-                    mean.second += part * work.second;
-                }
-                self.image.push((config.settle.clone(), config.learning.K, mean));
-                mean
+                let work = self.work_of_an_image(config)?;
+                self.image.push((config.settle.clone(), config.learning.K, work));
+                work
             }
         };
         let (learnt, judged) = (self.images as f64, config.training.validation as f64);
-        Ok(epochs as f64 * (learnt * (work.first + work.second) + judged * work.first))
+        Ok(epochs as f64 * (learnt * (image.first + image.second) + judged * image.first))
+    }
+
+    /// The multiply-adds that an image takes, mean of some, of the engine and on a network as it is about then.
+    fn work_of_an_image(&self, config: &Config) -> Result<MultiplyAdds> {
+        let theta = match &self.typical {
+            Some(theta) => theta.clone(),
+            None => initial_parameters(config, None, &self.device)?,
+        };
+        let (size, still) = (config.training.batch_size, sample::still(&config.protocol()));
+        let mut engine = engine::build(config.training.engine, config.model(), still, theta, &self.device)?;
+        let indices: Vec<u32> = (0..self.images.min(COUNTED * size) as u32).collect();
+        let part = 1.0 / indices.len() as f64;
+        let (mut mean, mut batch) = (MultiplyAdds::default(), Batch::default());
+        for indices in indices.chunks(size) {
+            self.dataset.train.gather(indices, &mut batch);
+            let report = engine.train(&batch, config.learning.beta)?;
+            let work = engine.multiply_adds(&report);
+            mean.first += part * work.first;
+            mean.second += part * work.second;
+        }
+        Ok(mean)
     }
 
     /// Whether there is room for a candidate to be trained up to so many epochs.
@@ -506,22 +499,27 @@ impl<'a> Tuner<'a> {
     }
 
     fn say_settings(&self, when: &str) {
-        let learning = &self.config.learning;
-        say(&format!(
-            "{when}: tolerance {} T {} K {} β {}{} η at most {:?}",
-            self.config.settle.tolerance,
-            self.config.settle.steps,
-            learning.K,
-            learning.nudging.mark(),
-            learning.beta,
-            learning.learning_rates
-        ));
+        say(&format!("{when}: {}", settings(&self.config, "at most ")));
     }
 
     /// The name of the run of a probe.
     fn run_name(&self, name: &str) -> Result<String> {
         Ok(name::on_data(name, &self.dataset.name)?)
     }
+}
+
+/// What is tuned, in words; `bound` stands before the rates.
+fn settings(config: &Config, bound: &str) -> String {
+    let Config { settle, learning, .. } = config;
+    format!(
+        "tolerance {} T {} K {} β {}{} η {bound}{:?}",
+        settle.tolerance,
+        settle.steps,
+        learning.K,
+        learning.nudging.mark(),
+        learning.beta,
+        learning.learning_rates
+    )
 }
 
 /// What the page and the file tell of a probe.

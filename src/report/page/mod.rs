@@ -3,7 +3,7 @@
 mod published;
 mod sweep;
 
-use super::paper::HOURS;
+use super::paper::{HOURS, Row};
 use super::results::{Epoch, Group, Measured, Results, Spread};
 use crate::base::time::duration;
 use crate::learning::Rule;
@@ -70,6 +70,11 @@ fn measured(group: &Group) -> Markup {
     html! {
         (percent(group.test())) @if let Some(train) = group.train() { " (" (format!("{:.2}", train.mean)) ")" }
     }
+}
+
+/// The published errors of a row: test, and train in parentheses.
+fn published(row: &Row) -> String {
+    format!("{:.2}\u{a0}±\u{a0}{:.2} ({:.2})", row.test.mean, row.test.std, row.train)
 }
 
 /// What else there is to say of a group.

@@ -1,6 +1,6 @@
 //! What the report of the paper's runs shows: the verdict, Table 3, and the paper's figures.
 
-use super::{curve, degrees, labelled, measured, notes, point};
+use super::{curve, degrees, labelled, measured, notes, point, published};
 use crate::learning::Rule;
 use crate::model::network::Init;
 use crate::report::paper::{ROWS, Row, TRIALS};
@@ -136,10 +136,6 @@ fn other_ways<'a>(title: &str, what: &str, groups: impl Iterator<Item = &'a Grou
             }
         }
     }
-}
-
-fn published(row: &Row) -> String {
-    format!("{:.2}\u{a0}±\u{a0}{:.2} ({:.2})", row.test.mean, row.test.std, row.train)
 }
 
 fn missing(row: &Row) -> Markup {

@@ -1,6 +1,6 @@
 //! What the report shows of a sweep that is not the paper's, or of the paper's beyond what is in the paper.
 
-use super::{curve, measured, notes};
+use super::{curve, measured, notes, published};
 use crate::report::paper::Row;
 use crate::report::results::{Group, Kind, Results, Verdict};
 use crate::report::varied;
@@ -107,7 +107,7 @@ fn line(group: &Group, values: &[String], with_paper: bool) -> Markup {
             @if with_paper {
                 td .number {
                     @if let Some(row) = compared(group) {
-                        (format!("{:.2}\u{a0}±\u{a0}{:.2} ({:.2})", row.test.mean, row.test.std, row.train))
+                        (published(row))
                         @if !word.is_empty() { small class=(class) { (word) } }
                     } @else { "–" }
                 }
