@@ -164,8 +164,9 @@ fn what_a_data_header_claims_is_not_read_on_its_word() {
     let path = place.path("data/train-labels-idx1-ubyte.gz");
     let mut gz = flate2::write::GzEncoder::new(File::create(&path).unwrap(), flate2::Compression::fast());
     gz.write_all(&[0, 0, 8, 1, 0xff, 0xff, 0xff, 0xff]).unwrap();
+    let zeros = vec![0; 1 << 20]; // Not an array, which unoptimized code would put on the stack of the test.
     for _ in 0..2048 {
-        gz.write_all(&[0; 1 << 20]).unwrap();
+        gz.write_all(&zeros).unwrap();
     }
     gz.finish().unwrap();
     fs::remove_file(place.path("data/train-labels-idx1-ubyte")).unwrap();
@@ -174,7 +175,7 @@ fn what_a_data_header_claims_is_not_read_on_its_word() {
     // A size that could be, behind which more follows: read no further than that.
     let mut bytes = vec![0, 0, 8, 1];
     bytes.extend(230u32.to_be_bytes());
-    bytes.extend([0; 1 << 20]);
+    bytes.extend(&zeros);
     fs::remove_file(&path).unwrap();
     fs::write(place.path("data/train-labels-idx1-ubyte"), bytes).unwrap();
     refused(&place, &dry, &[], 1, &["train-labels-idx1-ubyte", "more bytes follow"]);
