@@ -48,10 +48,13 @@ fn run_golden(place: &Place, name: &str) -> (HashMap<String, Tensor>, serde_json
         (true, true) => "cep",
         _ => "cvf",
     };
+    let sigma_prime = case["gate"].as_str().unwrap_or("ignored");
+    let authors_code = case["authors_code"].as_bool().unwrap_or(false);
     let epsilon = if case["time"] == "real" { case["epsilon"].to_string() } else { "0.08".into() };
     let config = format!(
         "[network]\ndims = {}\nactivation = {}\ntime = {}\nepsilon = {epsilon}\n\n[learning]\nrule = \"{rule}\"\nT = {}\nK = {}\nbeta = {}\n\
-         learning_rates = {}\n\n[training]\nepochs = 1\n",
+         learning_rates = {}\n\
+         sigma_prime = \"{sigma_prime}\"\nauthors_code = {authors_code}\n\n[training]\nepochs = 1\n",
         reversed("dims_output_first"),
         case["activation"],
         case["time"],
@@ -73,7 +76,7 @@ fn run_golden(place: &Place, name: &str) -> (HashMap<String, Tensor>, serde_json
 
 #[test]
 fn traces_and_summaries_are_those_of_the_golden_cases() {
-    for name in ["ep-1h", "cep-1h", "cvf-2h", "rt-cep-1h", "rt-cvf-1h"] {
+    for name in ["ep-1h", "cep-1h", "cvf-2h", "cvf-1h-partial", "cvf-2h-full", "rt-cep-1h", "rt-cvf-1h"] {
         let place = Place::new();
         let (golden, case) = run_golden(&place, name);
         let trace =

@@ -1,6 +1,6 @@
 //! How well updates follow gradients: Ψ(Δtot, −∇BPTT tot), and the share of synapses that agree in sign.
 
-use super::{Lesson, Protocol, hebbian_update};
+use super::{Lesson, Protocol};
 use crate::model::dynamics::Nudge;
 use crate::model::network::angle_degrees;
 use crate::model::{Model, Parameters, loss};
@@ -48,7 +48,7 @@ impl Trace {
         let theta_end = protocol.rule.learn(&lesson, &mut |step| {
             let delta = |(next, s): (&Tensor, &Tensor)| step.beta.scale(&(next - s)?, |beta| 1.0 / beta);
             let change: Vec<Tensor> = step.s_next.iter().zip(step.s).map(delta).collect::<Result<_>>()?;
-            let update = hebbian_update(&model.dynamics, model.tied, protocol.sigma_prime, x, step)?;
+            let update = lesson.update(step)?;
             if step.t == states.len() {
                 delta_s.push(change);
                 delta_theta.push(update);
@@ -82,7 +82,8 @@ pub struct Comparison {
     pub total_degrees: f64,
     /// The same for each matrix, by name.
     pub per_matrix_degrees: Vec<(String, f64)>,
-    /// The share of synapses whose Δtot and −∇tot have the same sign.
+    /// The share of synapses whose Δtot and −∇tot have the same sign. Where both are 0, as at pixels that are black in
+    /// every image of the batch, they have.
     pub sign_match: f64,
     /// The same for each matrix, by name.
     pub per_matrix_sign_match: Vec<(String, f64)>,

@@ -2,7 +2,7 @@
 
 use super::sample::{MOST_STEPS, Sample, still};
 use crate::config::Config;
-use crate::learning::{Lesson, hebbian_update};
+use crate::learning::Lesson;
 use crate::model::Parameters;
 use crate::model::dynamics::Nudge;
 use crate::reference::rbp;
@@ -60,8 +60,7 @@ impl Arrival {
         let lesson = Lesson::new(model, &protocol, theta, &point.x, nudge, settled);
         let mut updates = Vec::new();
         protocol.rule.learn(&lesson, &mut |step| {
-            let (dynamics, sigma_prime) = (&model.dynamics, protocol.sigma_prime);
-            updates.push(norms(&hebbian_update(dynamics, model.tied, sigma_prime, &point.x, step)?)?);
+            updates.push(norms(&lesson.update(step)?)?);
             Ok(())
         })?;
         let mut forward_norms = vec![0.0; last + 1];
