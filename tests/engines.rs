@@ -7,6 +7,7 @@ use candle_core::{DType, Device, Tensor};
 use eqprop::data::Batch;
 use eqprop::engine::cpu::{Fused, Isa, Simd};
 use eqprop::engine::plain::Plain;
+use eqprop::engine::replicas::Hub;
 use eqprop::engine::{Engine, Report};
 use eqprop::learning::{Nudging, Protocol, Rule, SigmaPrime};
 use eqprop::model::dynamics::Time;
@@ -170,6 +171,44 @@ fn bits(trained: &[(Report, Parameters)]) -> Vec<u32> {
         .flat_map(|(_, tensor)| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap())
         .map(f32::to_bits)
         .collect()
+}
+
+#[test]
+fn minibatches_and_protocols_that_do_not_fit_are_refused_by_every_engine() {
+    let case = cases().into_iter().find(|case| case.rule == Rule::EP).unwrap();
+    let engines = |protocol: &Protocol| -> [Box<dyn Engine>; 3] {
+        let (model, theta) = (case.model(), case.theta(DType::F32));
+        let hub = Hub::new(model.clone(), protocol.clone(), Device::Cpu);
+        [
+            Box::new(Fused::<f32>::new(model.clone(), protocol.clone(), &theta).unwrap()),
+            Box::new(Plain::new(model, protocol.clone(), theta.clone(), &Device::Cpu)),
+            Box::new(hub.join(theta)),
+        ]
+    };
+    let fits = case.protocol();
+    let small = Batch { images: vec![0; 3 * (PIXELS - 1)], ..batch(3) };
+    let foreign = Batch { labels: vec![0, 1, CLASSES as u8], ..batch(3) };
+    for mut engine in engines(&fits) {
+        let before = engine.parameters().unwrap();
+        for (batch, says) in [(&Batch::default(), "no images"), (&small, "pixels"), (&foreign, "class 10")] {
+            for error in [engine.train(batch, BETA), engine.evaluate(batch)].map(Result::unwrap_err) {
+                assert!(format!("{error:#}").contains(says), "{error:#}");
+            }
+        }
+        let after = engine.parameters().unwrap();
+        for ((_, before), (_, after)) in before.named().into_iter().zip(after.named()) {
+            assert_eq!(norm(&(before - after).unwrap().to_dtype(DType::F64).unwrap()), 0.0);
+        }
+        engine.train(&batch(3), BETA).unwrap();
+    }
+    let gated = Protocol { sigma_prime: SigmaPrime::Partial, ..fits.clone() };
+    let short = Protocol { learning_rates: vec![0.1], ..fits };
+    for (protocol, says) in [(gated, "untied weights"), (short, "1 learning rates for 2 layers")] {
+        for mut engine in engines(&protocol) {
+            let error = engine.train(&batch(3), BETA).unwrap_err();
+            assert!(format!("{error:#}").contains(says), "{error:#}");
+        }
+    }
 }
 
 #[test]

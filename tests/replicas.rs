@@ -5,7 +5,7 @@ use eqprop::config::{Choices, Config, Resolved, parse_value};
 use eqprop::data::Batch;
 use eqprop::engine::replicas::Hub;
 use eqprop::engine::{Engine, Report, plain::Plain};
-use eqprop::learning::Rule;
+use eqprop::learning::{LearningRule, Lesson, Observe, Protocol, Rule};
 use eqprop::model::network::Parameters;
 use eqprop::rng;
 use rand::Rng;
@@ -109,19 +109,34 @@ fn a_replica_gets_the_bits_it_would_get_alone() {
     }
 }
 
+/// A rule that is out of order.
+struct Broken;
+
+impl LearningRule for Broken {
+    fn name(&self) -> &'static str {
+        "broken"
+    }
+    fn title(&self) -> &'static str {
+        "Broken"
+    }
+    fn tied(&self) -> Option<bool> {
+        Some(true)
+    }
+    fn learn(&self, _: &Lesson, _: Observe) -> candle_core::Result<Parameters> {
+        panic!("out of order")
+    }
+}
+
 #[test]
 fn a_replica_that_panics_fails_those_it_computes_with_and_keeps_nobody_waiting() {
     let config = config(Rule::CEP, 1, &[]);
-    let hub = Hub::new(config.model(), config.protocol(), Device::Cpu);
+    let broken = Protocol { rule: Rule(&Broken), ..config.protocol() };
+    let hub = Hub::new(config.model(), broken, Device::Cpu);
     let replicas: Vec<_> = (0..3).map(|seed| hub.join(theta(&config, seed))).collect();
     let outcomes: Vec<_> = thread::scope(|scope| {
         let threads: Vec<_> = (replicas.into_iter().enumerate())
             .map(|(seed, mut replica)| {
-                let (mut batch, beta) = minibatch(&config, seed as u64, 0);
-                if seed == 1 {
-                    // Of a class that the network has no output for.
-                    batch.labels[5] = 200;
-                }
+                let (batch, beta) = minibatch(&config, seed as u64, 0);
                 scope.spawn(move || replica.train(&batch, beta).map(drop))
             })
             .collect();

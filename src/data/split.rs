@@ -12,6 +12,30 @@ pub struct Batch {
     pub labels: Vec<u8>,
 }
 
+impl Batch {
+    /// Checks that there are images, of the size that a network of these sizes takes, and classes that it has.
+    ///
+    /// # Errors
+    /// Says what does not fit.
+    pub fn check(&self, dims: &Dims) -> Result<()> {
+        let problem = if self.labels.is_empty() {
+            "holds no images".to_string()
+        } else if self.images.len() != self.labels.len() * dims.input() {
+            format!(
+                "holds {} pixels for {} images of {} pixels",
+                self.images.len(),
+                self.labels.len(),
+                dims.input()
+            )
+        } else if let Some(label) = self.labels.iter().find(|&&label| usize::from(label) >= dims.output()) {
+            format!("holds an image of class {label}, and the network has {} outputs", dims.output())
+        } else {
+            return Ok(());
+        };
+        Err(Error::Misfit { place: "the minibatch".into(), problem })
+    }
+}
+
 /// Some labelled images.
 #[derive(Clone, Debug, Default)]
 pub struct Split {

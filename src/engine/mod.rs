@@ -1,7 +1,7 @@
 //! Engines run the two phases on minibatches. All state the same science; they differ in speed.
 //!
 //! [`plain`] is candle, step by step, on any device, and [`replicas`] the same for many networks at once;
-//! [`cpu`] is the fast path for CPUs.
+//! [`cpu`] is the fast path for CPUs, [`cuda`] a kernel for GPUs.
 
 pub mod cpu;
 pub mod cuda;
@@ -38,6 +38,11 @@ pub struct Report {
 /// A sample whose every neuron moved by no more than this in the last step counts as settled.
 pub const SETTLED: f64 = 1e-2;
 
+/// Whether states whose largest changes over the last one and two steps are these run in a cycle of period 2.
+pub fn is_cycle(one_step: f64, two_steps: f64) -> bool {
+    one_step > SETTLED && two_steps < 0.2 * one_step
+}
+
 impl Report {
     /// Adds what other images showed. NaN residuals stay NaN.
     pub fn add(&mut self, other: &Report) {
@@ -52,15 +57,9 @@ impl Report {
 
     /// Counts one image: its output s⁰, label, and largest last change over one and two steps.
     pub fn add_image(&mut self, output: &[f64], label: u8, residual: f64, two_steps: f64) {
-        let mut best = 0;
-        for (class, &s) in output.iter().enumerate() {
-            if s > output[best] {
-                best = class;
-            }
-        }
         self.add(&Report {
             images: 1,
-            errors: usize::from(best != usize::from(label)),
+            errors: usize::from(loss::answer(output) != usize::from(label)),
             loss: loss::of_image(output, label),
             residual,
             residual_two_steps: two_steps,
@@ -109,18 +108,27 @@ pub struct MultiplyAdds {
     pub second: f64,
 }
 
+/// Checks that a minibatch and a protocol fit the model.
+///
+/// # Errors
+/// As [`Batch::check`] and [`Protocol::check`].
+fn check(model: &Model, protocol: &Protocol, batch: &Batch) -> Result<()> {
+    protocol.check(model)?;
+    Ok(batch.check(&model.dims)?)
+}
+
 /// Something that runs minibatches through a network it holds.
 pub trait Engine: Send {
     /// Both phases on one minibatch with the given β: changes the weights, reports the first phase.
     ///
     /// # Errors
-    /// What the device reports (no memory, a lost GPU).
+    /// As [`Batch::check`] and [`Protocol::check`], and what the device reports (no memory, a lost GPU).
     fn train(&mut self, batch: &Batch, beta: f64) -> Result<Report>;
 
     /// The first phase alone, weights untouched.
     ///
     /// # Errors
-    /// What the device reports.
+    /// As [`Batch::check`] and [`Protocol::check`], and what the device reports.
     fn evaluate(&mut self, batch: &Batch) -> Result<Report>;
 
     /// How many multiply-adds [`Engine::train`] did on the last minibatch, whose `report` this is; of these,
@@ -155,6 +163,16 @@ pub fn fusible(model: &Model, protocol: &Protocol) -> bool {
 }
 
 impl EngineKind {
+    /// This where `device` has it, else the best that there is: for looking at a network on another device than it was
+    /// trained on.
+    pub fn available_on(self, device: &Device) -> Self {
+        match self {
+            EngineKind::Fused if !device.is_cpu() => EngineKind::Auto,
+            EngineKind::Kernel if !device.is_cuda() => EngineKind::Auto,
+            kind => kind,
+        }
+    }
+
     /// Whether the fused engine is meant: asked for, or the best there is.
     pub fn is_fused(self, model: &Model, protocol: &Protocol, device: &Device) -> bool {
         match self {

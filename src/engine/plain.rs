@@ -1,6 +1,6 @@
 //! The plain engine: candle tensors, one operation after the other, on any device.
 
-use super::{Batch, Engine, MultiplyAdds, Report};
+use super::{Batch, Engine, MultiplyAdds, Report, check};
 use crate::learning::{Lesson, Protocol, Schedule};
 use crate::model::dynamics::Nudge;
 use crate::model::{Model, Parameters, Settled};
@@ -23,6 +23,7 @@ impl Plain {
     }
 
     fn settle(&self, batch: &Batch) -> Result<(Tensor, Settled, Report)> {
+        check(&self.model, &self.protocol, batch)?;
         let dtype = self.theta.forward[0].weight.dtype();
         let x = images(batch, dtype, &self.device)?;
         let settled = self.model.settle(&self.theta, &x)?;

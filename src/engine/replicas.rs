@@ -7,7 +7,7 @@
 
 use super::cuda::Kernel;
 use super::plain::{images, one_hot, report};
-use super::{Batch, Engine, MultiplyAdds, Report, plain};
+use super::{Batch, Engine, MultiplyAdds, Report, check, plain};
 use crate::learning::{Lesson, Protocol};
 use crate::model::dynamics::{Beta, Nudge};
 use crate::model::network::Forward;
@@ -95,6 +95,7 @@ impl Hub {
 
     fn ask(&self, id: usize, request: Request) -> Result<Report> {
         let mut state = self.lock();
+        check(&state.model, &state.protocol, &request.batch)?;
         state.asked.insert(id, Some(request));
         state.answer_if_all_have_asked();
         self.0.answered.notify_all();

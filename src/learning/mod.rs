@@ -16,10 +16,10 @@ mod vf;
 
 pub use hebbian::{SigmaPrime, Step, hebbian_update};
 
-use crate::model::dynamics::Nudge;
+use crate::model::dynamics::{Nudge, Time};
 use crate::model::{Model, Parameters, Settled};
 use crate::reference::Gradients;
-use candle_core::{Result, Tensor};
+use candle_core::{Result, Tensor, bail};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -217,6 +217,23 @@ pub struct Protocol {
 }
 
 impl Protocol {
+    /// Checks what the configuration of a run checks of it, for those who make one themselves: a learning rate for each
+    /// layer, and σ′ in the updates only where they are those of the vector field in discrete time.
+    ///
+    /// # Errors
+    /// Says what does not fit the model.
+    pub fn check(&self, model: &Model) -> Result<()> {
+        let (rates, layers) = (self.learning_rates.len(), model.dims.depth() + 1);
+        if rates != layers {
+            bail!("{rates} learning rates for {layers} layers of weights");
+        }
+        let ignored = self.sigma_prime == SigmaPrime::Ignored;
+        if !ignored && (model.tied || model.dynamics.time != Time::Discrete) {
+            bail!("σ′ {} in the updates needs untied weights and discrete time", self.sigma_prime.name());
+        }
+        Ok(())
+    }
+
     /// Whether the bias of the last hidden layer never learns (see [`Protocol::authors_code`]).
     pub fn last_bias_frozen(&self) -> bool {
         self.authors_code && self.rule.is(false, Schedule::Continual)

@@ -214,6 +214,14 @@ impl Dynamics {
         matches!(self.time, Time::Real { .. }) && theta.tied() && n > 0
     }
 
+    /// What y − s⁰ is multiplied with in F: β, or εβ in real time.
+    pub fn nudge_strength(&self, beta: f64) -> f64 {
+        match self.time {
+            Time::Discrete => beta,
+            Time::Real { epsilon, .. } => epsilon * beta,
+        }
+    }
+
     /// F(x, s, θ), these layers at once. `drive` is [`Dynamics::drive`] for the same θ and x.
     ///
     /// - Discrete time, Eq. 85 (tied), Eq. 98 (untied): sⁿ ← σ(hⁿ)
@@ -262,10 +270,7 @@ impl Dynamics {
             if let Some(Nudge { target, beta }) = nudge
                 && n == 0
             {
-                let strength = |beta: f64| match self.time {
-                    Time::Discrete => beta,
-                    Time::Real { epsilon, .. } => epsilon * beta,
-                };
+                let strength = |beta| self.nudge_strength(beta);
                 next = (next + beta.scale(&loss::descent(target, &s[0])?, strength)?)?;
             }
             if let Time::Real { clamp: true, .. } = self.time {

@@ -24,6 +24,11 @@ pub fn of_image(output: &[f64], label: u8) -> f64 {
     (output.iter().enumerate()).fold(0.0, |loss, (class, &s)| loss + 0.5 * (target(class) - s).powi(2))
 }
 
+/// The class that the network gives an image with this output: argmax s⁰, the first of equals.
+pub fn answer(output: &[f64]) -> usize {
+    (1..output.len()).fold(0, |best, class| if output[class] > output[best] { class } else { best })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,7 +1,7 @@
 //! Watching for first phases that no longer settle, and for the collapse that follows.
 
 use super::error::Result;
-use crate::engine::{Engine, Report};
+use crate::engine::{self, Engine, Report};
 use crate::model::network::Parameters;
 use tracing::warn;
 
@@ -76,7 +76,7 @@ impl Health {
         self.minibatches = 0;
         let unsettled = window.unsettled_percent();
         let states = || {
-            let cycle = match window.residual_two_steps < 0.2 * window.residual {
+            let cycle = match engine::is_cycle(window.residual, window.residual_two_steps) {
                 true => ", a cycle of period 2",
                 false => "",
             };
@@ -92,7 +92,8 @@ impl Health {
             let norms = norms(&engine.parameters()?)?;
             warn!(
                 "epoch {epoch}: the first phase has stopped settling: {}; norms {norms}. \
-                 `--set settle.damping=0.5` is made for this.",
+                 Layers that are updated in turn (`--set settle.order=alternating`) and damped steps \
+                 (`--set settle.damping=0.5`) are made for this.",
                 states()
             );
         }

@@ -7,6 +7,7 @@ use super::record::Record;
 use super::settling::Settling;
 use crate::config::{Config, SolverChoice};
 use crate::data::Dataset;
+use crate::engine::is_cycle;
 use crate::model::Order;
 use crate::model::Parameters;
 use crate::run::checkpoint::Progress;
@@ -147,7 +148,7 @@ fn curves(record: &Record) -> Vec<Chart> {
             ("share of synapses", Scale::Linear),
             lines_of(record, "sign_match/"),
         )
-        .noted("½ is chance"),
+        .noted("½ is chance, but where both are 0, as at black pixels"),
         chart(
             "settling-over-training",
             "Settling, worst of the epoch",
@@ -172,7 +173,7 @@ fn settling_charts(settling: &Settling) -> Vec<Chart> {
         Series::line("change over two sweeps", Look::cycle(1), settling.residuals(2 * sweep)),
     ];
     if states.len() > first + 1 {
-        moves.push(Series::line("nudge, |β(y − s⁰)|", Look::cycle(2), settling.nudge()));
+        moves.push(Series::line("change by the nudge", Look::cycle(2), settling.nudge()));
     }
     let outputs = (0..states[0][0].len())
         .map(|class| {
@@ -206,7 +207,7 @@ fn settling_of(
     let mut maps = Vec::new();
     for n in (0..states[0].len()).rev() {
         let title = if n == 0 { "output, s⁰".to_string() } else { format!("hidden layer {n}") };
-        let rows = rows(states, n, *first);
+        let rows = rows(settling, n);
         let shown = rows.len();
         let cell = (10, (256 / shown.max(1)).clamp(2, 16));
         let map = pictures::heat_map(&rows, cell, first + 1)?;
@@ -222,7 +223,7 @@ fn settling_of(
                 ". At T its states still move by up to " (format!("{one:.1e}")) " in a sweep over all layers, and by "
                 (format!("{two:.1e}")) " in two"
             }
-            @if one > 0.01 && two < 0.2 * one { ": " b { "a cycle of period 2" } "." } @else { "." }
+            @if is_cycle(one, two) { ": " b { "a cycle of period 2" } "." } @else { "." }
         }
         @if let Some(image) = pictures::image(pixels)? {
             figure { img width="112" height="112" src=(data_url(&image.png)) alt=(format!("test image {number}")); }
@@ -234,7 +235,7 @@ fn settling_of(
                     figcaption {
                         (title)
                         small {
-                            "a row a neuron" @if shown < all { " (" (shown) " of " (all) ", those that move most in step T first chosen)" }
+                            "a row a neuron" @if shown < all { " (" (shown) " of " (all) ", those that move most in the last sweep of the first phase)" }
                             ", a column a step; white 0, dark blue 1; the red line is T. A cycle shows as stripes."
                         }
                     }
@@ -246,8 +247,9 @@ fn settling_of(
 }
 
 /// The states of a layer, a row a neuron: those that move most at the end of the first phase, by their last state.
-fn rows(states: &[Vec<Vec<f64>>], n: usize, first: usize) -> Vec<Vec<f64>> {
-    let moved = |i: usize| (states[first][n][i] - states[first.saturating_sub(1)][n][i]).abs();
+fn rows(settling: &Settling, n: usize) -> Vec<Vec<f64>> {
+    let &Settling { first, sweep, ref states, .. } = settling;
+    let moved = |i: usize| (states[first][n][i] - states[first.saturating_sub(sweep)][n][i]).abs();
     let mut neurons: Vec<usize> = (0..states[0][n].len()).collect();
     if neurons.len() > ROWS {
         neurons.sort_by(|&a, &b| moved(b).total_cmp(&moved(a)));
@@ -351,4 +353,23 @@ fn histogram(values: &[f64]) -> Vec<(f64, f64)> {
         .enumerate()
         .flat_map(|(i, count)| [(edge(i), f64::max(count, 0.5)), (edge(i + 1), f64::max(count, 0.5))])
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_neurons_shown_are_those_that_move_most_in_a_sweep() {
+        let count = ROWS + 1;
+        // Layer 0 moves in even half-steps, of two in a sweep: neuron 0 alone stays as it is in the last of them.
+        let states = [0.0, 0.5, 0.5].map(|moved| {
+            let state = |i: usize| if i == 0 { 0.25 } else { moved };
+            vec![(0..count).map(state).collect::<Vec<f64>>()]
+        });
+        let settling = Settling { first: 2, sweep: 2, states: states.to_vec(), truth: 0, strength: 0.5 };
+        let shown = rows(&settling, 0);
+        assert_eq!(shown.len(), ROWS);
+        assert!(shown.iter().all(|states| states[2] == 0.5), "neuron 0 has not moved");
+    }
 }

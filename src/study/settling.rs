@@ -20,8 +20,8 @@ pub struct Settling {
     pub states: Vec<Vec<Vec<f64>>>,
     /// Its class.
     pub truth: usize,
-    /// β of the second phase.
-    pub beta: f64,
+    /// What y − s⁰ adds to s⁰ in a step of the second phase, for each unit of it: β in discrete time without damping.
+    pub strength: f64,
 }
 
 impl Settling {
@@ -63,7 +63,7 @@ impl Settling {
             sweep: model.settle.order.sweep(),
             states,
             truth: usize::from(batch.labels[0]),
-            beta: config.learning.beta,
+            strength: model.dynamics.nudge_strength(config.learning.beta) * (1.0 - model.dynamics.damping),
         })
     }
 
@@ -76,12 +76,13 @@ impl Settling {
         (lag..self.states.len()).map(|t| (t as f64, change(t))).collect()
     }
 
-    /// The largest |β(y − s⁰_t)| of any output in the second phase, by t: the nudge of the step from t.
+    /// By how much the nudge moves an output at most in the step from t, |β(y − s⁰_t)| in discrete time without
+    /// damping, by t.
     pub fn nudge(&self) -> Vec<(f64, f64)> {
         let size = |t: usize| {
             let outputs = self.states[t][0].iter().enumerate();
             let target = |class: usize| if class == self.truth { 1.0 } else { 0.0 };
-            outputs.map(|(class, s)| (self.beta * (target(class) - s)).abs()).fold(0.0, f64::max)
+            outputs.map(|(class, s)| (self.strength * (target(class) - s)).abs()).fold(0.0, f64::max)
         };
         (self.first..self.states.len()).map(|t| (t as f64, size(t))).collect()
     }

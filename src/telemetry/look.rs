@@ -4,7 +4,7 @@ use crate::config::Config;
 use crate::data::Batch;
 use crate::data::Split;
 use crate::engine::plain;
-use crate::model::Parameters;
+use crate::model::{Parameters, loss};
 use anyhow::Result;
 use candle_core::DType;
 
@@ -71,9 +71,7 @@ pub fn look(
 impl Look {
     /// The class that each image is given.
     pub fn answers(&self) -> Vec<usize> {
-        let answer =
-            |s: &Vec<f64>| (1..s.len()).fold(0, |best, class| if s[class] > s[best] { class } else { best });
-        self.outputs.iter().map(answer).collect()
+        self.outputs.iter().map(|output| loss::answer(output)).collect()
     }
 
     /// Numbers of images, by true class (rows) and answer (columns).

@@ -28,7 +28,7 @@ mod state;
 mod step;
 mod update;
 
-use super::{Batch, Engine, MultiplyAdds, Report};
+use super::{Batch, Engine, MultiplyAdds, Report, check};
 use crate::learning::{Protocol, Schedule};
 use crate::model::network::Forward;
 use crate::model::{Model, Parameters};
@@ -130,6 +130,7 @@ fn active_pixels(images: &[u8], pixels: usize) -> Vec<u32> {
 
 impl<T: Real> Engine for Fused<T> {
     fn train(&mut self, batch: &Batch, beta: f64) -> Result<Report> {
+        check(&self.model, &self.protocol, batch)?;
         let rows = block_rows(batch.labels.len());
         let report = self.first_phase(batch, rows);
         self.moves.resize_with(self.blocks.len(), Move::default);
@@ -140,6 +141,7 @@ impl<T: Real> Engine for Fused<T> {
     }
 
     fn evaluate(&mut self, batch: &Batch) -> Result<Report> {
+        check(&self.model, &self.protocol, batch)?;
         let (pixels, rows) = (self.weights.input.from, *BLOCK.end());
         // Each thread takes its share with one block, which stays in the cache. However many they are, losses
         // add up in the same order.
