@@ -5,6 +5,8 @@ mod common;
 use common::{Place, metrics};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::process::Stdio;
 
 /// Runs the program and returns its exit status, stdout and stderr.
 fn run(place: &Place, arguments: &[&str]) -> (i32, String, String) {
@@ -276,6 +278,39 @@ fn what_cannot_be_written_is_named() {
             fails(&place, &train, 1, &["closed/c", "cannot be created"]);
         }
     }
+}
+
+#[test]
+fn files_may_be_read_by_whom_the_umask_lets() {
+    let place = Place::new();
+    for (umask, mode) in [(0o077, 0o600), (0o022, 0o644), (0o002, 0o664)] {
+        let name = format!("r{umask}");
+        let train = place.small_run("ep", &["--epochs", "1", "--name", &name]);
+        let mut command = place.process();
+        command.args(train).stderr(Stdio::null());
+        // SAFETY: between fork and exec it makes one call, which is allowed there.
+        unsafe {
+            command.pre_exec(move || {
+                libc::umask(umask);
+                Ok(())
+            });
+        }
+        assert!(command.status().unwrap().success());
+        for file in ["checkpoints/NAME-data/last.safetensors", "runs/NAME-data/config.toml"] {
+            let file = place.path(&file.replace("NAME", &name));
+            let found = fs::metadata(&file).unwrap().permissions().mode() & 0o777;
+            assert_eq!(found, mode, "{}: {found:o}", file.display());
+        }
+    }
+}
+
+#[test]
+fn a_preset_that_is_borrowed_is_said_once() {
+    let place = Place::new();
+    let train =
+        ["train", "--algo", "vf", "--dry-run", "--data-dir", "data", "--set", "network.dims=[64,8,4]"];
+    let (status, _, said) = run(&place, &train);
+    assert_eq!((status, said.matches("Table 2 has no such row").count()), (0, 1), "{said}");
 }
 
 #[test]

@@ -42,25 +42,30 @@ fn is_temporary(name: &str) -> bool {
 /// Writes a file so that after any interruption it holds either the old contents or the new.
 ///
 /// # Errors
-/// Names the file where it cannot be written (no space, no permission); the old contents stay.
+/// Names the file where it cannot be written (no space, no permission); the old contents stay. Where only its folder
+/// cannot be synced the new ones are there.
 pub fn write_atomically(path: &Path, contents: &[u8]) -> Result<()> {
     let folder = folder_of(path);
-    let attempt = || -> io::Result<()> {
-        let mut file = temporaries().tempfile_in(folder)?;
+    let mut builder = temporaries();
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        // Those of any new file, of which the umask takes what it takes.
+        builder.permissions(fs::Permissions::from_mode(0o666));
+    }
+    let replace = || -> io::Result<()> {
+        let mut file = builder.tempfile_in(folder)?;
         file.write_all(contents)?;
         sync(file.as_file())?;
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt;
-            file.as_file().set_permissions(fs::Permissions::from_mode(0o644))?;
-        }
         file.persist(path)?;
-        sync(&File::open(folder)?)
+        Ok(())
     };
-    attempt().map_err(failed(
+    replace().map_err(failed(
         path,
         "cannot be written; what was there before is unchanged. Is there space, and may this user write there?",
-    ))
+    ))?;
+    (File::open(folder).and_then(|folder| sync(&folder)))
+        .map_err(failed(path, "is written, but may be lost in a power cut: its folder cannot be synced"))
 }
 
 /// Waits until a file or folder would survive a power cut.

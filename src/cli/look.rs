@@ -4,16 +4,17 @@ use super::figures::FigureArgs;
 use super::{count, data_folder};
 use crate::base::files;
 use crate::base::output;
-use crate::data;
+use crate::config::{DeviceChoice, TrainingConfig};
+use crate::data::Dataset;
 use crate::model::Parameters;
-use crate::run::checkpoint;
 use crate::run::locate::locate;
-use crate::run::with_threads;
+use crate::run::{Resources, checkpoint, open_device, with_threads};
 use crate::study::{compare, inspect};
 use anyhow::{Context, Result};
 use candle_core::Device;
 use clap::Args;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Where runs are looked for by name.
 #[derive(Debug, Args)]
@@ -24,6 +25,43 @@ pub struct Places {
     /// Where runs have left checkpoints.
     #[arg(long, value_name = "DIR", default_value = "checkpoints")]
     pub checkpoints_dir: PathBuf,
+}
+
+/// A network that a run has saved, and the data of that run.
+pub struct Saved {
+    pub progress: checkpoint::Progress,
+    pub theta: Parameters,
+    pub dataset: Arc<Dataset>,
+    pub device: Device,
+}
+
+impl Saved {
+    /// Reads a checkpoint, for the device it was trained on where no other is `chosen`, and loads the data again.
+    ///
+    /// # Errors
+    /// Where it cannot be read, the device does not answer, or the data cannot be had or does not fit.
+    pub fn open(path: &Path, data_dir: Option<PathBuf>, chosen: Option<DeviceChoice>) -> Result<Self> {
+        let (checkpoint, progress) = checkpoint::read_progress(path)?;
+        let config = &progress.config;
+        let device = open_device(chosen.unwrap_or(config.training.device))?;
+        let (dims, dtype) = (&config.network.dims, config.training.dtype.dtype());
+        let theta = Parameters::from_named(&checkpoint.tensors, dims, config.tied(), dtype, &device)
+            .with_context(|| format!("{}: does not fit its own configuration", path.display()))?;
+        let resources = Resources::new(data_folder(data_dir)?);
+        // Held out are training images, which nobody asks for here.
+        let training = TrainingConfig { validation: 0, ..config.training.clone() };
+        let dataset = resources.dataset_again(&training, &progress.data)?;
+        dataset.check(dims)?;
+        if dataset.checksums != progress.checksums {
+            tracing::warn!(
+                "the run was trained on {}, and {} from {} is other data",
+                progress.data,
+                dataset.name,
+                dataset.source
+            );
+        }
+        Ok(Self { progress, theta, dataset, device })
+    }
 }
 
 #[derive(Debug, Args)]
@@ -72,23 +110,12 @@ pub fn inspect(args: InspectArgs) -> Result<u8> {
             args.places.checkpoints_dir.display()
         )
     })?;
-    let (checkpoint, progress) = checkpoint::read_progress(path)?;
-    let config = &progress.config;
-    let (dims, dtype) = (&config.network.dims, config.training.dtype.dtype());
-    let theta = Parameters::from_named(&checkpoint.tensors, dims, config.tied(), dtype, &Device::Cpu)
-        .with_context(|| format!("{}: does not fit its own configuration", path.display()))?;
-    let mut dataset =
-        data::load(config.training.data.again(&progress.data), data_folder(args.data_dir)?.as_deref())?;
-    dataset.limit(None, config.training.limit_test);
-    dataset.check(dims)?;
-    if dataset.checksums != progress.checksums {
-        tracing::warn!("the run was trained on {}, and is shown on {}", progress.data, dataset.name);
-    }
     let made = with_threads(args.threads, || {
+        let saved = Saved::open(path, args.data_dir, Some(DeviceChoice::Cpu))?;
         inspect::write(&inspect::Subject {
-            progress: &progress,
-            theta: &theta,
-            dataset: &dataset,
+            progress: &saved.progress,
+            theta: &saved.theta,
+            dataset: &saved.dataset,
             folder: found.folder.as_deref(),
             checkpoint: path.display().to_string(),
             image: args.image,

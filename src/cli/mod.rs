@@ -9,15 +9,15 @@ mod study;
 mod sweep;
 mod tune;
 
+use self::look::Saved;
 use crate::base::near::did_you_mean;
 use crate::base::output::{self, Usage, usage};
-use crate::config::{self, Choices, Config, DeviceChoice, Resolved};
+use crate::config::{self, Choices, DeviceChoice, Resolved};
 use crate::data;
 use crate::engine::{self, cpu::Isa};
 use crate::learning::{RULES, Rule};
-use crate::model::Parameters;
 use crate::run::locate::locate;
-use crate::run::{self, Interrupt, Options, Outcome, Resources, Resume, Run, checkpoint, with_threads};
+use crate::run::{self, Interrupt, Options, Outcome, Resources, Resume, Run, with_threads};
 use crate::telemetry::progress::Display;
 use anyhow::{Context, Result, bail};
 use clap::builder::RangedU64ValueParser;
@@ -355,37 +355,23 @@ fn run_eval(args: EvalArgs) -> Result<u8> {
         Resume::File(path) => path,
         Resume::Auto => usage!("eval takes a run's name, its folder, or a checkpoint"),
     };
-    let (checkpoint, progress) = checkpoint::read_progress(&path)?;
-    let config: &Config = &progress.config;
-    let device = match &args.device {
-        None => config.training.device,
-        Some(name) => serde_json::from_value::<DeviceChoice>(name.as_str().into())
-            .map_err(|_| Usage(format!("--device {name}: choose auto, cpu or cuda")))?,
+    let chosen = match &args.device {
+        None => None,
+        Some(name) => Some(
+            serde_json::from_value::<DeviceChoice>(name.as_str().into())
+                .map_err(|_| Usage(format!("--device {name}: choose auto, cpu or cuda")))?,
+        ),
     };
-    let device = run::open_device(device)?;
-    let tied = config.tied();
-    let dims = &config.network.dims;
-    let dtype = config.training.dtype.dtype();
-    let theta = Parameters::from_named(&checkpoint.tensors, dims, tied, dtype, &device)
-        .with_context(|| format!("{}: does not fit its own configuration", path.display()))?;
-    let folder = data_folder(args.data_dir)?;
-    let (dataset, report) = with_threads(args.threads, || {
-        let mut dataset = data::load(config.training.data.again(&progress.data), folder.as_deref())?;
-        dataset.limit(None, config.training.limit_test);
-        dataset.check(dims)?;
-        let kind = config.training.engine;
-        let mut engine = engine::build(kind, config.model(), config.protocol(), theta, &device)?;
-        let report = run::evaluate(engine.as_mut(), &dataset.test, &|| false)?;
-        Ok((dataset, report))
+    let (saved, report) = with_threads(args.threads, || {
+        let saved = Saved::open(&path, args.data_dir, chosen)?;
+        let config = &saved.progress.config;
+        let kind = config.training.engine.available_on(&saved.device);
+        let theta = saved.theta.clone();
+        let mut engine = engine::build(kind, config.model(), config.protocol(), theta, &saved.device)?;
+        let report = run::evaluate(engine.as_mut(), &saved.dataset.test, &|| false)?;
+        Ok((saved, report))
     })?;
-    if dataset.checksums != progress.checksums {
-        tracing::warn!(
-            "the run was trained on {} and is tested on {} from {}, which is other data",
-            progress.data,
-            dataset.name,
-            dataset.source
-        );
-    }
+    let Saved { progress, dataset, .. } = saved;
     if !report.is_finite() {
         tracing::error!("{}: diverged, its states are no longer numbers", path.display());
         return Ok(status(Outcome::Diverged));

@@ -5,11 +5,10 @@ use crate::base::files;
 use crate::base::output::{self, usage};
 use crate::base::time::duration;
 use crate::config::{Config, Resolved, TimeChoice};
-use crate::data;
-use crate::data::Batch;
+use crate::data::{Batch, Dataset};
 use crate::engine::plain;
 use crate::model::Parameters;
-use crate::run::{angles, initial_parameters, open_device, with_threads};
+use crate::run::{Resources, angles, initial_parameters, open_device, with_threads};
 use crate::study::explain::{self, Explanation};
 use crate::study::plot::Style;
 use crate::study::toy::Toy;
@@ -19,6 +18,7 @@ use anyhow::{Result, bail};
 use clap::Args;
 use clap::builder::RangedU64ValueParser;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Instant;
 use toml::Value;
 use tracing::info;
@@ -102,14 +102,9 @@ pub struct NetworkArgs {
 
 impl NetworkArgs {
     /// What was asked for with all sizes known, the data and the weights.
-    pub fn load(&self, resolved: Resolved) -> Result<(Config, data::Dataset, Parameters)> {
-        let training = &resolved.config.training;
-        let folder = data_folder(self.data_dir.clone())?;
-        let mut dataset = data::load(training.data, folder.as_deref())?;
-        dataset.limit(training.limit_train, None);
-        if training.validation > 0 {
-            dataset = dataset.hold_out(training.validation, training.seed)?;
-        }
+    pub fn load(&self, resolved: Resolved) -> Result<(Config, Arc<Dataset>, Parameters)> {
+        let resources = Resources::new(data_folder(self.data_dir.clone())?);
+        let dataset = resources.dataset(&resolved.config.training)?;
         let config = resolved.sized_for(&dataset)?.config;
         dataset.check(&config.network.dims)?;
         let device = open_device(config.training.device)?;

@@ -29,7 +29,7 @@ pub struct TuneArgs {
 }
 
 pub fn tune(args: TuneArgs) -> Result<u8> {
-    let config = Resolved::new(&args.config.choices()?)?.config;
+    let config = Resolved::new(&args.config.choices()?)?.told().config;
     let resources = Resources::new(data_folder(args.data_dir)?);
     let interrupt = Interrupt::listen()?;
     let tuned = args.out.join("tuned.toml");

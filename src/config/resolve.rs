@@ -88,7 +88,7 @@ type Layers = BTreeMap<String, (Value, Origin)>;
 pub struct Resolved {
     /// The configuration.
     pub config: Config,
-    /// What whoever wrote it should know: keys that have another name now.
+    /// What whoever wrote it should know: that a preset is borrowed or derived, and keys that have another name now.
     pub notes: Vec<String>,
     values: Layers,
 }
@@ -100,7 +100,7 @@ impl Resolved {
     /// Names the key, the place it came from and the remedy, for anything unknown or impossible.
     pub fn new(choices: &Choices) -> Result<Self> {
         let (mut values, mut notes) = (defaults()?, Vec::new());
-        let (name, table) = base(choices)?;
+        let (name, table) = base(choices, &mut notes)?;
         merge(&mut values, &mut notes, table, &Origin::File(name.clone()))?;
         Self::finish(values, notes, &name, choices)
     }
@@ -114,7 +114,7 @@ impl Resolved {
         let origin = Origin::Checkpoint(path.display().to_string());
         merge(&mut values, &mut notes, Table::try_from(config)?, &origin)?;
         if choices.config.is_some() || choices.algo.is_some() || choices.depth.is_some() {
-            let (name, table) = base(choices)?;
+            let (name, table) = base(choices, &mut notes)?;
             merge(&mut values, &mut notes, table, &Origin::File(name))?;
         }
         Self::finish(values, notes, &path.display().to_string(), choices)
@@ -290,8 +290,8 @@ pub fn given_value(place: &str, text: &str) -> Result<Value> {
     Ok(parse_value(text))
 }
 
-/// The configuration file or preset that everything starts from.
-fn base(choices: &Choices) -> Result<(String, Table)> {
+/// The configuration file or preset that everything starts from. What is to be said of it is added to `notes`.
+fn base(choices: &Choices, notes: &mut Vec<String>) -> Result<(String, Table)> {
     match (&choices.config, choices.algo) {
         (Some(_), Some(_)) => {
             usage!("--config and --algo both say what to start from: leave out one of them")
@@ -328,9 +328,7 @@ fn base(choices: &Choices) -> Result<(String, Table)> {
                 );
             }
             let picked = presets::pick(rule, depth)?;
-            if let Some(note) = picked.note {
-                info!("{note}");
-            }
+            notes.extend(picked.note);
             Ok((format!("preset {}", picked.name), picked.table))
         }
         (None, None) => {

@@ -115,6 +115,9 @@ fn read(path: &Path) -> anyhow::Result<Split> {
         split.images.extend(image);
         split.labels.push(label);
     }
+    if split.labels.is_empty() {
+        bail!("holds no images");
+    }
     Ok(split)
 }
 

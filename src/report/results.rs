@@ -1,8 +1,9 @@
 //! What the runs of a sweep have left, sorted into what can be compared.
 
 use super::paper::{ROWS, Row, TRIALS};
+use crate::base::files;
 use crate::config::{Choices, Config, Resolved, TrainingConfig};
-use crate::learning::Nudging;
+use crate::learning::{Nudging, angle};
 use crate::sweep::{State, SweepFile, SweepFolder};
 use crate::telemetry::metrics;
 use anyhow::{Context, Result, bail};
@@ -56,10 +57,10 @@ impl Measured {
             State::Failed(reason) => Some(reason),
             _ => None,
         };
-        let environment = match fs::read(place.join("environment.json")) {
-            Ok(bytes) => serde_json::from_slice(&bytes)
+        let environment = match files::read_if_there(&place.join("environment.json"))? {
+            Some(text) => serde_json::from_str(&text)
                 .with_context(|| format!("{}/environment.json: not valid JSON", place.display()))?,
-            Err(_) => Value::Null,
+            None => Value::Null,
         };
         let mut run = Self {
             name: name.to_string(),
@@ -74,7 +75,7 @@ impl Measured {
         };
         let path = place.join("metrics.jsonl");
         // Absent where the run has not begun.
-        let text = fs::read_to_string(&path).unwrap_or_default();
+        let text = files::read_if_there(&path)?.unwrap_or_default();
         for line in metrics::lines(&text, &path)? {
             run.take(&line.into()).with_context(|| format!("{}: not what a run writes", path.display()))?;
         }
@@ -130,10 +131,8 @@ impl Spread {
         if count == 0 {
             return None;
         }
-        let mean = values.iter().sum::<f64>() / count as f64;
-        let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
-        let std = (count > 1).then(|| (squares / (count - 1) as f64).sqrt());
-        Some(Self { mean, std, count })
+        let angle::Spread { mean, std } = angle::Spread::of(&values);
+        Some(Self { mean, std: (count > 1).then_some(std), count })
     }
 }
 

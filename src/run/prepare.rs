@@ -99,10 +99,13 @@ impl Run {
             Some(Resume::File(path)) => Some(From::file(path)?),
             _ => None,
         };
-        let run = match (&named, &options.name) {
-            (Some(from), None) => from.progress.run.clone(),
-            (Some(from), Some(name)) => name::on_data(name, &from.progress.data)?,
-            (None, _) => name_of_new(choices, options, resources)?,
+        let (run, fresh) = match (&named, &options.name) {
+            (Some(from), None) => (from.progress.run.clone(), None),
+            (Some(from), Some(name)) => (name::on_data(name, &from.progress.data)?, None),
+            (None, _) => {
+                let fresh = Resolved::new(choices)?;
+                (name_of_new(&fresh.config, options, resources)?, Some(fresh))
+            }
         };
         let folder = options.runs_dir.join(&run);
         let checkpoints_path = options.checkpoints_dir.join(&run);
@@ -120,7 +123,7 @@ impl Run {
         let from = named.or(found);
         let resolved = match &from {
             Some(from) => Resolved::on_checkpoint(&from.progress.config, &from.path, choices)?.told(),
-            None => Resolved::new(choices)?.told(),
+            None => fresh.map_or_else(|| Resolved::new(choices), Ok)?.told(),
         };
         let training = &resolved.config.training;
         let dataset = match &from {
@@ -361,8 +364,7 @@ fn go_on(options: &Options, resources: &Resources, last: &Path) -> String {
 ///
 /// # Errors
 /// Where the data cannot be had, or would have to be asked of the network for a name that is taken. Glyphs are no substitute for MNIST where a run on MNIST is to be resumed.
-fn name_of_new(choices: &Choices, options: &Options, resources: &Resources) -> Result<String> {
-    let config = Resolved::new(choices)?.told().config;
+fn name_of_new(config: &Config, options: &Options, resources: &Resources) -> Result<String> {
     let on = |data: &str| match &options.name {
         Some(name) => name::on_data(name, data),
         None => Ok(config.run_name(data, "")),

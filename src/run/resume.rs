@@ -6,7 +6,6 @@ use crate::base::files;
 use crate::config::Resolved;
 use crate::data::Dataset;
 use anyhow::Context;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Which checkpoint to continue from.
@@ -117,7 +116,7 @@ pub fn left_over(folder: &Path, checkpoints: &CheckpointFolder) -> Result<Vec<Pa
             best.display()
         );
     }
-    let metrics = fs::read_to_string(folder.join("metrics.jsonl")).unwrap_or_default();
+    let metrics = files::read_if_there(&folder.join("metrics.jsonl"))?.unwrap_or_default();
     let epochs = metrics.lines().filter_map(|line| {
         let line: serde_json::Value = serde_json::from_str(line).ok()?;
         line["epoch"].as_u64()
