@@ -64,8 +64,8 @@
 //! |---|---|
 //! | [`base`], [`rng`] | files that are whole or absent, locks, names; the random streams |
 //! | [`model`] | the layered network, σ, the loss, one step F, the first phase |
-//! | [`learning`] | the second phase, Δ_θ, and the rules: one file each |
 //! | [`reference`](mod@reference) | the gradients the updates are held against: BPTT, RBP |
+//! | [`learning`] | the second phase, Δ_θ, and the rules: one file each |
 //! | [`data`] | labelled images, minibatches, and the ways to have them: one file each |
 //! | [`engine`] | what runs the two phases on minibatches: plain (candle, step by step), and fast ones |
 //! | [`config`] | a run's configuration, resolved from defaults, files, environment and flags |

@@ -90,6 +90,7 @@ fn stopped_and_gone_on_with_it_ends_as_undisturbed() {
     let (undisturbed, stopped) = (Place::new(), Place::new());
     succeeds(&undisturbed, &arguments("ep", "out"));
     let steps = undisturbed.read("out/tune.jsonl").lines().count();
+    let mut interrupted = 0;
     // Stopped among the measurements, and among the probes.
     for lines in [3, steps - 4] {
         let mut child = stopped
@@ -108,7 +109,9 @@ fn stopped_and_gone_on_with_it_ends_as_undisturbed() {
         unsafe { libc::kill(child.id() as i32, libc::SIGTERM) };
         let status = child.wait().unwrap();
         assert!([Some(143), Some(0)].contains(&status.code()), "{status:?}");
+        interrupted += usize::from(status.code() == Some(143));
     }
+    assert!(interrupted > 0, "it was done before it could be stopped");
     let before = stopped.read("out/tune.jsonl");
     succeeds(&stopped, &arguments("ep", "out"));
     assert!(stopped.read("out/tune.jsonl").starts_with(&before), "what was done is not done again");

@@ -227,6 +227,20 @@ impl Parameters {
         Ok(Self { forward, feedback })
     }
 
+    /// θ with each tensor changed so.
+    ///
+    /// # Errors
+    /// Those of `change`.
+    pub fn map(&self, change: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Self> {
+        let forward = (self.forward.iter())
+            .map(|layer| Ok(Forward { weight: change(&layer.weight)?, bias: change(&layer.bias)? }))
+            .collect::<Result<_>>()?;
+        let feedback = (self.feedback.as_ref())
+            .map(|feedback| feedback.iter().map(&change).collect::<Result<_>>())
+            .transpose()?;
+        Ok(Self { forward, feedback })
+    }
+
     /// The mean of two, of one shape.
     ///
     /// # Errors

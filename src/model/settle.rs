@@ -252,15 +252,20 @@ fn mix(mixers: &mut [Anderson<f64>], layers: Layers, s: &[Tensor], s_next: &mut 
     Ok(())
 }
 
-/// The largest |s' − s| of any neuron, for each image.
+/// The largest |s' − s| of any neuron, for each image; NaN where a state is no number.
 ///
 /// # Errors
 /// Only those of candle (shapes that differ).
 pub fn largest_changes(s_next: &[Tensor], s: &[Tensor]) -> Result<Vec<f64>> {
-    let layers: Vec<Tensor> = (s_next.iter().zip(s))
-        .map(|(next, s)| (next - s)?.abs()?.max(D::Minus1)?.flatten_all())
-        .collect::<Result<_>>()?;
-    Tensor::stack(&layers, 0)?.max(0)?.to_dtype(DType::F64)?.to_vec1()
+    let (mut largest, mut sums) = (Vec::new(), Vec::new());
+    for (next, s) in s_next.iter().zip(s) {
+        let change = (next - s)?.abs()?;
+        largest.push(change.max(D::Minus1)?.flatten_all()?);
+        sums.push(change.sum(D::Minus1)?.flatten_all()?);
+    }
+    // candle's max passes over NaN, which a sum does not.
+    let not_numbers = (Tensor::stack(&sums, 0)?.sum(0)? * 0.0)?;
+    (Tensor::stack(&largest, 0)?.max(0)? + not_numbers)?.to_dtype(DType::F64)?.to_vec1()
 }
 
 /// For each of these shares the least of the values that so large a share of them does not exceed.
@@ -283,7 +288,19 @@ fn replace(states: &mut [Tensor], those: &Tensor, new: &[Tensor]) -> Result<()> 
 
 #[cfg(test)]
 mod tests {
-    use super::percentiles;
+    use super::*;
+    use candle_core::Device;
+
+    #[test]
+    fn the_largest_change_is_no_number_where_a_state_is_none() -> Result<()> {
+        let state = |values: &[[f64; 3]; 2]| Tensor::new(values, &Device::Cpu);
+        let s = [state(&[[0.0; 3]; 2])?];
+        let s_next = [state(&[[0.5, -0.75, 0.25], [0.5, f64::NAN, 0.25]])?];
+        let changes = largest_changes(&s_next, &s)?;
+        assert_eq!(changes[0], 0.75);
+        assert!(changes[1].is_nan());
+        Ok(())
+    }
 
     #[test]
     fn a_percentile_is_the_least_that_so_many_do_not_exceed() {

@@ -2,7 +2,6 @@
 
 use super::Gradients;
 use crate::model::dynamics::Layers;
-use crate::model::network::Forward;
 use crate::model::{Dynamics, Model, Order, Parameters, Solver, loss};
 use candle_core::{Result, Tensor, Var, bail};
 
@@ -60,22 +59,12 @@ pub fn bptt(
     let mut found = Gradients { states: Vec::new(), parameters: Vec::new() };
     for (addends, theta_t) in leaves.iter().rev() {
         found.states.push(addends.iter().map(|a| of(a.as_tensor())).collect::<Result<_>>()?);
-        found.parameters.push(map(theta_t, |tensor| of(tensor)? * mean)?);
+        found.parameters.push(theta_t.map(|tensor| of(tensor)? * mean)?);
     }
     Ok(found)
 }
 
 /// A copy of θ that gradients can be taken of.
 fn leaf(theta: &Parameters) -> Result<Parameters> {
-    map(theta, |tensor| Ok(Var::from_tensor(&tensor.copy()?)?.into_inner()))
-}
-
-fn map(theta: &Parameters, f: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Parameters> {
-    let forward = (theta.forward.iter())
-        .map(|layer| Ok(Forward { weight: f(&layer.weight)?, bias: f(&layer.bias)? }))
-        .collect::<Result<_>>()?;
-    let feedback = (theta.feedback.as_ref())
-        .map(|feedback| feedback.iter().map(&f).collect::<Result<_>>())
-        .transpose()?;
-    Ok(Parameters { forward, feedback })
+    theta.map(|tensor| Ok(Var::from_tensor(&tensor.copy()?)?.into_inner()))
 }

@@ -28,7 +28,7 @@ pub struct Surroundings {
     pub threads: usize,
     /// Where it computes.
     pub device: String,
-    /// The engine that really computes: fused, plain or replicas.
+    /// The engine that really computes: fused, plain, replicas or kernel.
     pub engine: String,
 }
 

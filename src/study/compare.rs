@@ -39,7 +39,7 @@ pub fn write(folders: &[PathBuf]) -> Result<Illustrated> {
             ("share of synapses", Scale::Linear),
             "sign_match/total",
         )
-        .noted("½ is chance"),
+        .noted("½ is chance, but where both are 0, as at black pixels"),
         chart(
             "settling",
             "Settling, worst of the epoch",

@@ -177,7 +177,8 @@ pub fn page(explanation: &Explanation, config: &Config, data: &str) -> Result<St
     let body = html! {
         h1 { (title) }
         p {
-            "Ψ(Δtot, −∇) on " (data) ", over " (explanation.minibatches) " minibatches: the angle between the update of a              minibatch and the descent direction of BPTT with T and K so large that nothing changes. Each bar is what the              angle falls by when that cause is switched off after those above it; the line is one standard deviation."
+            "Ψ(Δtot, −∇) on " (data) ", over " (explanation.minibatches) " minibatches: the angle between the update of a minibatch \
+             and the descent direction of BPTT with T and K so large that nothing changes. Each bar is what the angle falls by when that cause is switched off after those above it; the line is one standard deviation."
         }
         div .panels {
             @for (i, column) in explanation.columns.iter().enumerate() {
@@ -190,7 +191,8 @@ pub fn page(explanation: &Explanation, config: &Config, data: &str) -> Result<St
         h2 { "In numbers" }
         pre { (explanation.table(data)) }
         p .dim {
-            "In another order the causes would share the angle otherwise: docs/angles.md says what each switch does, and              why they come in this order."
+            "In another order the causes would share the angle otherwise: docs/angles.md says what each switch does, and \
+             why they come in this order."
         }
         h2 { "Configuration" }
         pre { (toml::to_string(config)?) }

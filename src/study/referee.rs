@@ -13,10 +13,10 @@
 //! so the σ′ that theory misses is one on the nudge, and none in the update, which is Eq. 12 or 89 as printed.
 
 use crate::data::Batch;
-use crate::engine::plain;
+use crate::engine::{larger, plain};
 use crate::learning::{Lesson, Protocol, SigmaPrime};
-use crate::model::dynamics::{Layers, Nudge, PreActivation, Time};
-use crate::model::{Model, Parameters, Settled, network::Forward};
+use crate::model::dynamics::{Layers, Nudge, Time};
+use crate::model::{Model, Parameters, Settled};
 use crate::reference::rbp;
 use anyhow::{Result, bail};
 use candle_core::{DType, Tensor};
@@ -126,7 +126,7 @@ impl Case {
     /// Where the network settles in no stationary state, not with damped steps either, and those of candle.
     pub fn new(model: &Model, theta: &Parameters, batch: &Batch) -> Result<Self> {
         let device = theta.forward[0].weight.device().clone();
-        let theta = mapped(theta, |tensor| tensor.to_dtype(DType::F64))?;
+        let theta = theta.map(|tensor| tensor.to_dtype(DType::F64))?;
         let x = plain::images(batch, DType::F64, &device)?;
         let y = plain::one_hot(batch, model.dims.output(), DType::F64, &device)?;
         let (calm, settled) = stationary(model, &theta, &x)?;
@@ -179,7 +179,7 @@ impl Case {
             true => {
                 let small = beta / BETA_DIVISOR;
                 let both = at(small)?.plus(&at(-small)?, |_| 1.0)?;
-                Ok(mapped(&both, |tensor| tensor * 0.5)?)
+                Ok(both.map(|tensor| tensor * 0.5)?)
             }
         }
     }
@@ -237,7 +237,8 @@ fn gated_target(
     s: &[Tensor],
 ) -> candle_core::Result<Tensor> {
     let h = model.dynamics.pre_activations(theta, &model.dynamics.drive(theta, x)?, s, Layers::Even)?;
-    let h = h[0].as_ref().map_or_else(|| Ok(s[0].clone()), PreActivation::total)?;
+    let Some(h) = &h[0] else { candle_core::bail!("layer 0 is even") };
+    let h = h.total()?;
     let gate = model.dynamics.activation.derivative(&h)?;
     &s[0] + (gate * (y - &s[0])?)?
 }
@@ -252,7 +253,7 @@ fn stationary(model: &Model, theta: &Parameters, x: &Tensor) -> Result<(Model, S
         calm.settle.steps = MOST_STEPS;
         calm.settle.tolerance = STATIONARY;
         let settled = calm.settle(theta, x)?;
-        left = settled.residuals()?.into_iter().fold(0.0, f64::max);
+        left = settled.residuals()?.into_iter().fold(0.0, larger);
         if left <= STATIONARY {
             return Ok((calm, settled));
         }
@@ -262,18 +263,4 @@ fn stationary(model: &Model, theta: &Parameters, x: &Tensor) -> Result<(Model, S
          {left:.1e}. There is no gradient of a stationary state to hold its updates against; weights that are less \
          trained, or smaller, have one"
     )
-}
-
-/// θ with each tensor changed so.
-fn mapped(
-    theta: &Parameters,
-    change: impl Fn(&Tensor) -> candle_core::Result<Tensor>,
-) -> candle_core::Result<Parameters> {
-    let forward = (theta.forward.iter())
-        .map(|layer| Ok(Forward { weight: change(&layer.weight)?, bias: change(&layer.bias)? }))
-        .collect::<candle_core::Result<_>>()?;
-    let feedback = (theta.feedback.as_ref())
-        .map(|feedback| feedback.iter().map(&change).collect::<candle_core::Result<_>>())
-        .transpose()?;
-    Ok(Parameters { forward, feedback })
 }

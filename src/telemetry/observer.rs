@@ -1,7 +1,5 @@
 //! Who follows a run while it trains, and what they are told.
 
-use anyhow::Result;
-
 /// What a run is judged by while it trains: the error on the validation images where some are held out, else on
 /// the test images. Percent.
 #[derive(Clone, Copy, Debug)]
@@ -22,13 +20,6 @@ pub trait Observer {
     fn minibatch(&mut self, epoch: usize, train_error: f64);
     /// An epoch is complete, with this train error in percent. Epoch 0 is before training.
     fn epoch(&mut self, epoch: usize, train: Option<f64>, judged: Judged);
-    /// Asked before anything is written.
-    ///
-    /// # Errors
-    /// Where the run is not ours any more: it ends, and what is written stays as it is.
-    fn may_write(&self) -> Result<()> {
-        Ok(())
-    }
 }
 
 /// How long a run is, and how far it has come.

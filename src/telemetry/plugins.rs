@@ -116,7 +116,6 @@ struct SettingInfo {
 enum DataType {
     Unset = 0,
     String = 1,
-    Bool = 2,
     Float64 = 3,
 }
 
@@ -148,7 +147,7 @@ struct Start {
 /// `google.protobuf.Value`.
 #[derive(Clone, PartialEq, Message)]
 struct Setting {
-    #[prost(oneof = "SettingValue", tags = "2, 3, 4")]
+    #[prost(oneof = "SettingValue", tags = "2, 3")]
     value: Option<SettingValue>,
 }
 
@@ -158,8 +157,6 @@ enum SettingValue {
     Number(f64),
     #[prost(string, tag = 3)]
     Text(String),
-    #[prost(bool, tag = 4)]
-    Bool(bool),
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -230,7 +227,6 @@ impl PluginContent {
                 let data_type = match value {
                     SettingValue::Number(_) => DataType::Float64,
                     SettingValue::Text(_) => DataType::String,
-                    SettingValue::Bool(_) => DataType::Bool,
                 };
                 SettingInfo {
                     name: key(place, heading),

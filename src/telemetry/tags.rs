@@ -37,7 +37,7 @@ pub fn describe(tag: &str) -> (String, String) {
         ),
         ("sign_match", matrix) => (
             format!("signs that agree, {matrix}, share"),
-            "The share of synapses whose total update has the sign of −∇BPTT. ½ is chance.",
+            "The share of synapses whose total update has the sign of −∇BPTT. ½ is chance, but where both are 0, as at black pixels.",
         ),
         ("spread", of) => {
             (format!("standard deviation of {of}"), "Over the minibatches that it was measured on.")

@@ -169,7 +169,7 @@ fn nudge(tuner: &Tuner) -> Markup {
             chart("Angle against β", "Ψ(Δtot, −∇), η = 0", &plot("angle, degrees"), vec![
                 solid("β > 0", 0, angle(0)), solid("β < 0", 1, angle(1)),
             ]),
-            chart("Signs that agree", "½ is chance", &plot("share of synapses"), vec![
+            chart("Signs that agree", "½ is chance, but where both are 0, as at black pixels", &plot("share of synapses"), vec![
                 solid("β > 0", 0, signs(0)), solid("β < 0", 1, signs(1)),
             ]),
         ]))

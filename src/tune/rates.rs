@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::learning::{Lesson, Protocol};
 use crate::model::dynamics::Nudge;
 use crate::model::{Parameters, loss};
-use anyhow::Result;
+use anyhow::{Result, bail};
 use candle_core::DType;
 use serde::{Deserialize, Serialize};
 
@@ -62,7 +62,7 @@ pub fn tidy(value: f64) -> f64 {
 /// Tries steps of growing length until they go too far.
 ///
 /// # Errors
-/// Only those of candle, and where `stop` says so.
+/// Those of candle, where `stop` says so, and where the shortest step already raises the loss.
 pub fn measure(config: &Config, sample: &Sample, forward_norms: &[f64], stop: &Stop) -> Result<Steps> {
     let (protocol, beta) = (config.protocol(), config.learning.beta);
     let continual = protocol.rule.continual();
@@ -87,7 +87,16 @@ pub fn measure(config: &Config, sample: &Sample, forward_norms: &[f64], stop: &S
             true => angle(&with(step))?,
             false => {
                 let gain = fall(sample, &with(step), beta)? / step;
-                gain / *first_gain.get_or_insert(gain)
+                let first_gain = *first_gain.get_or_insert(gain);
+                if first_gain <= 0.0 {
+                    bail!(
+                        "learning.rule = \"{}\": even the shortest step, which moves each matrix by {step:.1e}, \
+                         raises the loss of the minibatch that is learnt, so no learning rate is right: does the \
+                         update follow the gradient (network.psi, `eqprop angle`)?",
+                        protocol.rule.name()
+                    );
+                }
+                gain / first_gain
             }
         };
         steps.tried.push(AtStep { step, shows: Some(shows).filter(|shows| shows.is_finite()) });
