@@ -167,3 +167,84 @@ fn rotation_leaves_what_is_not_the_runs() {
     }
     assert!(!place.path("checkpoints/r-data/step-00000006.safetensors").exists(), "nothing was rotated");
 }
+
+/// A run of one epoch, and a command that goes on with `r-data` under its name.
+fn over<'a>(place: &Place, seed: &'a str, last: &'a str) -> Vec<&'a str> {
+    let other = ["--epochs", "2", "--name", "s-data", "--seed", seed];
+    place.eqprop().args(place.small_run("ep", &other)).assert().success();
+    vec![
+        "train",
+        "--resume",
+        last,
+        "--name",
+        "s-data",
+        "--epochs",
+        "3",
+        "--threads",
+        "1",
+        "--data-dir",
+        "data",
+    ]
+}
+
+#[test]
+fn what_another_run_has_told_is_not_written_over() {
+    const LAST: &str = "bad.safetensors";
+    // Its checkpoints are elsewhere, or only the best is left.
+    for gone in ["checkpoints/s-data", "best"] {
+        let place = place();
+        alter(&place, |_, _, _| ());
+        let arguments = over(&place, "9", LAST);
+        match gone {
+            "best" => {
+                fs::remove_dir_all(place.path("runs/s-data")).unwrap();
+                for entry in fs::read_dir(place.path("checkpoints/s-data")).unwrap() {
+                    let path = entry.unwrap().path();
+                    if !path.ends_with("best.safetensors") {
+                        fs::remove_file(path).unwrap();
+                    }
+                }
+                refuses(&place, &arguments, "checkpoints/s-data holds another run");
+            }
+            _ => {
+                fs::remove_dir_all(place.path(gone)).unwrap();
+                refuses(&place, &arguments, "training.seed of its config.toml is not 0");
+            }
+        }
+    }
+    // What no run has told.
+    let place = place();
+    alter(&place, |_, _, _| ());
+    fs::create_dir_all(place.path("runs/s-data")).unwrap();
+    fs::write(place.path("runs/s-data/metrics.jsonl"), "{\"epoch\":9,\"mine\":1}\n").unwrap();
+    let arguments = [
+        "train",
+        "--resume",
+        LAST,
+        "--name",
+        "s-data",
+        "--epochs",
+        "3",
+        "--threads",
+        "1",
+        "--data-dir",
+        "data",
+    ];
+    refuses(&place, &arguments, "runs/s-data holds other things");
+    fs::write(place.path("runs/s-data/config.toml"), "mine").unwrap();
+    refuses(&place, &arguments, "not the configuration of a run");
+    // The same run under another name is another matter.
+    fs::remove_dir_all(place.path("runs/s-data")).unwrap();
+    place.eqprop().args(arguments).assert().success();
+    assert_eq!(place.read("runs/s-data/metrics.jsonl").lines().count(), 2, "epochs 2 and 3");
+}
+
+#[test]
+fn a_data_set_whose_name_leads_elsewhere_is_refused() {
+    let place = place();
+    for data in ["x/../../../elsewhere", "a\u{1b}[31m\nb", &"d".repeat(240)] {
+        alter(&place, |_, metadata, _| metadata["data"] = data.into());
+        refuses(&place, &RESUME, "cannot name a run");
+        refuses(&place, &EVAL, "cannot name a run");
+    }
+}

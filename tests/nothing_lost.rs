@@ -282,3 +282,66 @@ fn a_hangup_that_is_ignored_stays_so() {
     child.kill().unwrap();
     child.wait().unwrap();
 }
+
+#[test]
+fn a_finished_run_whose_last_checkpoint_is_cut_gets_it_back() {
+    let place = place();
+    let last = place.path(LAST);
+    let whole = fs::read(&last).unwrap();
+    for cut in [true, false] {
+        // The last and the numbered one are one file.
+        fs::remove_file(&last).unwrap();
+        if cut {
+            fs::write(&last, &whole[..60]).unwrap();
+        }
+        let (status, said) = run(&place, &auto(&place, &["--epochs", "2", "--dry-run"]));
+        assert_eq!(status, 0, "{said}");
+        assert_eq!(last.exists(), cut, "a dry run writes nothing");
+        let (status, said) = run(&place, &auto(&place, &["--epochs", "2"]));
+        assert_eq!(status, 0, "{said}");
+        assert!(said.contains("already completed 2 of 2 epochs"), "{said}");
+        assert!(fs::read(&last).unwrap() == whole);
+    }
+}
+
+#[test]
+fn lines_of_metrics_are_neither_joined_nor_lost() {
+    let place = place();
+    let metrics_file = place.path(METRICS);
+    let text = fs::read_to_string(&metrics_file).unwrap();
+    // An editor has left out the last end of line, and somebody has noted something.
+    fs::write(&metrics_file, format!("my note\n{}", text.trim_end())).unwrap();
+    let (status, said) = run(&place, &auto(&place, &["--epochs", "3"]));
+    assert_eq!(status, 0, "{said}");
+    let epochs: Vec<u64> =
+        metrics(&metrics_file).iter().map(|line| line["epoch"].as_u64().unwrap()).collect();
+    assert_eq!(epochs, [0, 1, 2, 3]);
+    assert!(said.contains("metrics.jsonl.1"), "{said}");
+    assert!(place.read(&format!("{METRICS}.1")).starts_with("my note\n"));
+}
+
+#[test]
+fn a_file_called_lock_that_is_somebodys_own_stays_as_it_is() {
+    let place = Place::new();
+    fs::create_dir_all(place.path("runs/r-data")).unwrap();
+    let lock = place.path("runs/r-data/lock");
+    fs::write(&lock, "my precious\n").unwrap();
+    let (status, said) = run(&place, &auto(&place, &["--epochs", "1"]));
+    assert_eq!((status, said.contains("runs/r-data/lock: is not a lock")), (1, true), "{said}");
+    assert_eq!(fs::read(&lock).unwrap(), b"my precious\n");
+    // Nor where a link leads to it.
+    fs::rename(&lock, place.path("precious")).unwrap();
+    std::os::unix::fs::symlink(place.path("precious"), &lock).unwrap();
+    let (status, said) = run(&place, &auto(&place, &["--epochs", "1"]));
+    assert_eq!((status, said.contains("runs/r-data/lock: is not a lock")), (1, true), "{said}");
+    assert_eq!(place.read("precious"), "my precious\n");
+}
+
+#[test]
+fn runs_and_checkpoints_in_one_folder_are_refused() {
+    let place = Place::new();
+    let one = ["--epochs", "1", "--name", "s", "--runs-dir", "x", "--checkpoints-dir", "./x"];
+    let (status, said) = run(&place, &place.small_run("ep", &one));
+    assert_eq!((status, said.contains("--checkpoints-dir are one folder")), (2, true), "{said}");
+    assert!(!place.path("x").exists());
+}

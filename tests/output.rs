@@ -124,3 +124,37 @@ fn a_run_whose_listener_left_still_saves_when_it_is_stopped() {
     Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(143));
 }
+
+#[test]
+fn a_page_replaces_a_page_and_nothing_else() {
+    let place = Place::new();
+    place.eqprop().args(place.small_run("ep", &["--epochs", "1", "--name", "r"])).assert().success();
+    let inspect = |out: &str| {
+        let arguments = ["inspect", "r-data", "--data-dir", "data", "--out", out];
+        let output = place.eqprop().args(arguments).output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let last = "checkpoints/r-data/last.safetensors";
+    let before = fs::read(place.path(last)).unwrap();
+    let (status, said) = inspect(last);
+    assert_eq!((status, said.contains("is no page")), (Some(2), true), "{said}");
+    assert!(fs::read(place.path(last)).unwrap() == before);
+    // Through a link, twice: the first page gives way to the second.
+    std::os::unix::fs::symlink("page.html", place.path("link.html")).unwrap();
+    for _ in 0..2 {
+        fs::write(place.path("page.html"), "<!DOCTYPE html>old").unwrap();
+        assert_eq!(inspect("link.html").0, Some(0));
+        assert!(place.path("link.html").is_symlink());
+        assert!(place.read("page.html").contains("What it has learnt"));
+    }
+    // A pipe is written to.
+    let pipe = std::ffi::CString::new(place.path("pipe").to_str().unwrap()).unwrap();
+    // SAFETY: a path that ends in a zero.
+    assert_eq!(unsafe { libc::mkfifo(pipe.as_ptr(), 0o600) }, 0);
+    let reader = std::thread::spawn({
+        let pipe = place.path("pipe");
+        move || fs::read_to_string(pipe).unwrap()
+    });
+    assert_eq!(inspect("pipe").0, Some(0));
+    assert!(reader.join().unwrap().contains("What it has learnt"));
+}

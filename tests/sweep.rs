@@ -407,3 +407,26 @@ fn two_that_plan_at_once_lose_no_run() {
     let plan: Vec<serde_json::Value> = serde_json::from_str(&place.read("s/plan.json")).unwrap();
     assert_eq!((plan.len(), names(&place, "waiting").len()), (4, 4), "{plan:?}");
 }
+
+#[test]
+fn what_is_not_science_can_be_changed_and_another_runs_checkpoint_is_no_end() {
+    let place = place();
+    let plan = |more: &[&str]| {
+        let arguments = [&["--slurm", "--only", "ep-*"], more].concat();
+        assert!(sweep(&place, &arguments).stderr(Stdio::null()).status().unwrap().success());
+        place.read(&format!("s/configs/{}.toml", RUNS[0]))
+    };
+    assert!(plan(&[]).contains("checkpoint_every = 3 "));
+    assert!(plan(&["--set", "training.checkpoint_every=5"]).contains("checkpoint_every = 5 "));
+    assert!(sweep(&place, &["--only", "ep-*"]).stderr(Stdio::null()).status().unwrap().success());
+    assert_eq!(names(&place, "done").len(), 2);
+    // The end of one run in the place of another's.
+    let folder = |kind: &str, run: &str| place.path(&format!("s/{kind}/{run}"));
+    fs::remove_dir_all(folder("runs", RUNS[0])).unwrap();
+    let last = |run: &str| folder("checkpoints", run).join("last.safetensors");
+    fs::copy(last(RUNS[1]), last(RUNS[0])).unwrap();
+    assert_eq!(names(&place, "done"), BTreeSet::from([RUNS[1].to_string()]));
+    let output = sweep(&place, &["--only", "ep-*"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(4));
+    assert!(place.read(&format!("s/failed/{}", RUNS[0])).contains("cannot be resumed with other science"));
+}

@@ -68,6 +68,20 @@ pub fn write_atomically(path: &Path, contents: &[u8]) -> Result<()> {
         .map_err(failed(path, "is written, but may be lost in a power cut: its folder cannot be synced"))
 }
 
+/// Writes a file that the user has named. A link is followed, and a device or a pipe is written to, not replaced.
+///
+/// # Errors
+/// Names the file where it cannot be written.
+pub fn write_named(path: &Path, contents: &[u8]) -> Result<()> {
+    let path = &path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
+    match fs::metadata(path) {
+        Ok(there) if !there.is_file() => {
+            fs::write(path, contents).map_err(failed(path, "cannot be written to"))
+        }
+        _ => write_atomically(path, contents),
+    }
+}
+
 /// Waits until a file or folder would survive a power cut.
 fn sync(file: &File) -> io::Result<()> {
     #[cfg(test)]
@@ -110,22 +124,22 @@ pub fn remove_temporaries(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Moves a folder to a free name beside it, NAME.1 or the like, and says so.
+/// Moves a folder or file to a free name beside it, NAME.1 or the like, and says so.
 ///
 /// # Errors
-/// Names the folder that cannot be moved.
-pub fn move_aside(folder: &Path) -> Result<PathBuf> {
-    let name = folder.file_name().unwrap_or_default().to_string_lossy();
+/// Names what cannot be moved.
+pub fn move_aside(path: &Path) -> Result<PathBuf> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
     let mut number = 1;
     let aside = loop {
-        let aside = folder.with_file_name(format!("{name}.{number}"));
+        let aside = path.with_file_name(format!("{name}.{number}"));
         if aside.symlink_metadata().is_err() {
             break aside;
         }
         number += 1;
     };
-    fs::rename(folder, &aside).map_err(failed(folder, format!("cannot be moved to {}", aside.display())))?;
-    warn!("{} holds what cannot be gone on with: it is now {}", folder.display(), aside.display());
+    fs::rename(path, &aside).map_err(failed(path, format!("cannot be moved to {}", aside.display())))?;
+    warn!("{} holds what cannot be gone on with: it is now {}", path.display(), aside.display());
     Ok(aside)
 }
 

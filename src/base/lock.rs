@@ -3,7 +3,7 @@
 
 use super::files::{self, failed};
 use std::fs::{self, File, TryLockError};
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -12,6 +12,9 @@ use tracing::warn;
 /// The name of the file that is locked. It stays when the lock is gone, since a file that is removed while
 /// another process waits for it locks nothing.
 pub const FILE: &str = "lock";
+
+/// How what is written in it begins.
+const HOLDER: &str = "process ";
 
 /// A folder that is this process's, until this is dropped.
 #[derive(Debug)]
@@ -46,6 +49,14 @@ impl Lock {
     pub fn take(folder: &Path) -> Result<Self, Error> {
         let path = folder.join(FILE);
         let unlockable = || failed(&path, "cannot be locked; may this user write there?");
+        let foreign = || {
+            failed(&path, "is not a lock of this program, which needs a file of that name: move it away")(
+                ErrorKind::AlreadyExists.into(),
+            )
+        };
+        if path.symlink_metadata().is_ok_and(|there| !there.is_file()) {
+            return Err(foreign().into());
+        }
         let mut file = File::options()
             .read(true)
             .write(true)
@@ -77,7 +88,14 @@ impl Lock {
             }
             Err(TryLockError::Error(error)) => return Err(unlockable()(error).into()),
         }
-        let holder = format!("process {} on {}\n", std::process::id(), host());
+        let mut there = String::new();
+        if (&file).take(HOLDER.len() as u64).read_to_string(&mut there).is_err()
+            || !HOLDER.starts_with(&there)
+        {
+            return Err(foreign().into());
+        }
+        let holder = format!("{HOLDER}{} on {}\n", std::process::id(), host());
+        file.rewind().map_err(unlockable())?;
         file.set_len(0).and_then(|()| file.write_all(holder.as_bytes())).map_err(unlockable())?;
         Ok(Self { _file: file })
     }

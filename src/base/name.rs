@@ -32,13 +32,15 @@ pub fn check(name: &str, place: &str) -> Result<(), Usage> {
 /// set's own.
 ///
 /// # Errors
-/// Where `name` cannot name a run.
+/// Where `name`, or what it is with the data set's, cannot name a run.
 pub fn on_data(name: &str, data: &str) -> Result<String, Usage> {
     check(name, "--name")?;
     if data == "mnist" || name.contains(data) {
         return Ok(name.to_string());
     }
-    Ok(format!("{name}-{data}"))
+    let both = format!("{name}-{data}");
+    check(&both, "the run and its data set")?;
+    Ok(both)
 }
 
 #[cfg(test)]
@@ -53,5 +55,9 @@ mod tests {
         for name in ["", ".", "../x", "a/b", "a\nb", "a\x1b[2J", "-x", &"x".repeat(201)] {
             assert!(check(name, "here").is_err(), "{name}");
         }
+        for data in ["x/../..", "a\x1b[31m\nb", &"d".repeat(199)] {
+            assert!(on_data("a", data).is_err(), "{data}");
+        }
+        assert_eq!(on_data("a", "digits").unwrap(), "a-digits");
     }
 }

@@ -3,7 +3,7 @@
 use super::figures::FigureArgs;
 use super::{count, data_folder};
 use crate::base::files;
-use crate::base::output;
+use crate::base::output::{self, usage};
 use crate::config::{DeviceChoice, TrainingConfig};
 use crate::data::Dataset;
 use crate::model::Parameters;
@@ -13,6 +13,8 @@ use crate::study::{compare, inspect};
 use anyhow::{Context, Result};
 use candle_core::Device;
 use clap::Args;
+use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -124,7 +126,7 @@ pub fn inspect(args: InspectArgs) -> Result<u8> {
     let beside = found.folder.as_deref().or(path.parent()).unwrap_or(Path::new(""));
     let out = args.out.unwrap_or_else(|| beside.join("inspect.html"));
     args.figures.save(&made.charts)?;
-    write_page(&out, &made.page)
+    say_page(&out, &made.page)
 }
 
 pub fn compare(args: CompareArgs) -> Result<u8> {
@@ -137,11 +139,25 @@ pub fn compare(args: CompareArgs) -> Result<u8> {
     let folders = args.runs.iter().map(folder).collect::<Result<Vec<_>>>()?;
     let made = compare::write(&folders)?;
     args.figures.save(&made.charts)?;
-    write_page(&args.out, &made.page)
+    say_page(&args.out, &made.page)
 }
 
-fn write_page(out: &Path, page: &str) -> Result<u8> {
-    files::write_atomically(out, page.as_bytes())?;
+/// Writes a page to `out`, where nothing may be but another page.
+pub fn write_page(out: &Path, page: &str) -> Result<()> {
+    let begin = "<!DOCTYPE html>";
+    if out.is_file() {
+        let mut there = Vec::new();
+        let read = fs::File::open(out).and_then(|file| file.take(begin.len() as u64).read_to_end(&mut there));
+        read.with_context(|| format!("{}: cannot be read", out.display()))?;
+        if !there.is_empty() && !there.eq_ignore_ascii_case(begin.as_bytes()) {
+            usage!("--out {}: is there already and is no page: give another file", out.display());
+        }
+    }
+    Ok(files::write_named(out, page.as_bytes())?)
+}
+
+fn say_page(out: &Path, page: &str) -> Result<u8> {
+    write_page(out, page)?;
     output::result(&format!("{}\n", out.display()))?;
     Ok(0)
 }

@@ -1,5 +1,6 @@
 //! The commands that look at a network without training it: `angle`, `settle`, `gdd` and `toy`.
 
+use super::look::write_page;
 use super::{ConfigArgs, count, data_folder, finite};
 use crate::base::files;
 use crate::base::output::{self, usage};
@@ -243,7 +244,7 @@ fn explain(args: &AngleArgs, resolved: Resolved) -> Result<u8> {
             say(&format!("minibatch {done}/{}  {} left", args.batches, duration(left.as_secs_f64())));
         })?;
         if let Some(out) = &args.out {
-            files::write_atomically(out, explain::page(&explanation, &config, &dataset.name)?.as_bytes())?;
+            write_page(out, &explain::page(&explanation, &config, &dataset.name)?)?;
             info!("the page is {}", out.display());
         }
         output::result(&match args.json {

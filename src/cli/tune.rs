@@ -5,7 +5,7 @@ use crate::base::output;
 use crate::config::Resolved;
 use crate::run::{Interrupt, Outcome, Resources, with_threads};
 use crate::tune::budget::Budget;
-use crate::tune::{Request, tune as search};
+use crate::tune::{Request, TUNED, tune as search};
 use anyhow::Result;
 use clap::Args;
 use std::path::PathBuf;
@@ -32,7 +32,7 @@ pub fn tune(args: TuneArgs) -> Result<u8> {
     let config = Resolved::new(&args.config.choices()?)?.told().config;
     let resources = Resources::new(data_folder(args.data_dir)?);
     let interrupt = Interrupt::listen()?;
-    let tuned = args.out.join("tuned.toml");
+    let tuned = args.out.join(TUNED);
     let request = Request {
         config,
         budget: args.budget,

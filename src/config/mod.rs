@@ -227,6 +227,10 @@ impl Config {
         let rule = learning.rule.name();
         let real = network.time == TimeChoice::Real;
         let baseline = !learning.rule.hebbian();
+        let held = |value: f64| match training.dtype {
+            Precision::F32 => f64::from(value as f32),
+            Precision::F64 => value,
+        };
         let no_kernel = match training.engine {
             EngineKind::Kernel if dims.len() >= 3 => {
                 engine::cuda::obstacle(&self.model(), &self.protocol(), training.dtype.dtype())
@@ -334,9 +338,11 @@ impl Config {
             ),
             (learning.K >= 1, "learning.K", "must be at least 1 step".into()),
             (
-                learning.beta.is_finite() && learning.beta != 0.0,
+                held(learning.beta).is_finite() && held(1.0 / learning.beta).is_finite(),
                 "learning.beta",
-                "must be a finite number other than 0: without a nudge there is no second phase".into(),
+                "must be a finite number other than 0 whose inverse is finite too, in the type of the weights \
+                 (training.dtype): without a nudge there is no second phase"
+                    .into(),
             ),
             (
                 learning.learning_rates.len() + 1 == dims.len(),
@@ -349,9 +355,9 @@ impl Config {
                 ),
             ),
             (
-                learning.learning_rates.iter().all(|eta| eta.is_finite() && *eta >= 0.0),
+                learning.learning_rates.iter().all(|eta| held(*eta).is_finite() && *eta >= 0.0),
                 "learning.learning_rates",
-                "must be finite and not negative".into(),
+                "must be finite in the type of the weights, training.dtype, and not negative".into(),
             ),
             (
                 !learning.authors_code || (learning.rule.is(false, Schedule::Continual) && !real),

@@ -252,7 +252,10 @@ impl Resolved {
 
 impl Config {
     /// Every key that is set, with its value.
-    fn values(&self) -> Result<BTreeMap<String, Value>> {
+    ///
+    /// # Errors
+    /// Where a value cannot be written as TOML.
+    pub fn values(&self) -> Result<BTreeMap<String, Value>> {
         Ok(flatten(Table::try_from(self)?, "a configuration")?.into_iter().collect())
     }
 
@@ -316,7 +319,7 @@ fn base(choices: &Choices, notes: &mut Vec<String>) -> Result<(String, Table)> {
             };
             match toml::from_str(&text) {
                 Ok(table) => Ok((name, table)),
-                Err(error) => usage!("{name}: not valid TOML: {error}"),
+                Err(error) => usage!("{name}: not valid TOML: {}", error.to_string().trim_end()),
             }
         }
         (None, Some(rule)) => {

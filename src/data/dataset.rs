@@ -98,6 +98,14 @@ impl Dataset {
     /// # Errors
     /// Where it is not the set that was chosen, or the path can name nothing.
     pub fn of_files(choice: DataChoice, path: &Path, train: Split, test: Split) -> Result<Self> {
+        if let (Some([height, width]), Some([h, w])) = (train.shape, test.shape)
+            && (height, width) != (h, w)
+        {
+            let problem = format!(
+                "training images are {height} × {width} pixels, test images {h} × {w}: make all of one size"
+            );
+            return Err(Error::files(path, problem));
+        }
         let dataset = Self::new(String::new(), path.display().to_string(), train, test);
         let is_mnist = dataset.checksums["train.images"] == MNIST_TRAIN_PIXELS;
         let wrong = |problem: &str| Err(Error::files(path, problem));

@@ -157,7 +157,13 @@ pub fn dataset() -> Dataset {
         let labels = (images.par_chunks_mut(SIDE * SIDE).enumerate())
             .map(|(i, image)| draw(start + i, image))
             .collect();
-        Split { origin: format!("glyphs ({part})"), pixels: SIDE * SIDE, images, labels }
+        Split {
+            origin: format!("glyphs ({part})"),
+            pixels: SIDE * SIDE,
+            shape: Some([SIDE, SIDE]),
+            images,
+            labels,
+        }
     };
     Dataset::new(
         DataChoice::GLYPHS.into(),

@@ -52,7 +52,8 @@ fn read_split(folder: &Path, prefix: &str) -> Result<Split> {
     }
     let pixels = images.sizes[1] * images.sizes[2];
     let origin = labels_path.display().to_string();
-    Ok(Split { origin, pixels, images: images.bytes()?, labels: labels.bytes()? })
+    let shape = Some([images.sizes[1], images.sizes[2]]);
+    Ok(Split { origin, pixels, shape, images: images.bytes()?, labels: labels.bytes()? })
 }
 
 fn find(folder: &Path, name: &str) -> Result<PathBuf> {

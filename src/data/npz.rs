@@ -55,9 +55,9 @@ fn split(archive: &NpzTensors, path: &Path, part: &str) -> Result<Split> {
     let labels = array(archive, path, &y)?;
     let origin = format!("{}: {y}", path.display());
     let wrong = |problem: String| Error::files(path, problem);
-    let (count, pixels) = match *images.dims() {
-        [count, pixels] => (count, pixels),
-        [count, height, width] | [count, height, width, 1] => (count, height * width),
+    let (count, pixels, shape) = match *images.dims() {
+        [count, pixels] => (count, pixels, None),
+        [count, height, width] | [count, height, width, 1] => (count, height * width, Some([height, width])),
         ref other => {
             return Err(wrong(format!(
                 "{x} has shape {other:?}: images are (N, height, width) or (N, pixels), in shades of grey"
@@ -75,7 +75,7 @@ fn split(archive: &NpzTensors, path: &Path, part: &str) -> Result<Split> {
     }
     let images = bytes(&images).map_err(|problem| wrong(format!("{x}: {problem}")))?;
     let labels = classes(&labels).map_err(|problem| wrong(format!("{y}: {problem}")))?;
-    Ok(Split { origin, pixels, images, labels })
+    Ok(Split { origin, pixels, shape, images, labels })
 }
 
 fn array(archive: &NpzTensors, path: &Path, array: &str) -> Result<Tensor> {

@@ -43,6 +43,8 @@ pub struct Split {
     pub origin: String,
     /// Pixels an image.
     pub pixels: usize,
+    /// Height and width of an image, where its source says so.
+    pub shape: Option<[usize; 2]>,
     /// Row-major (count, pixels).
     pub images: Vec<u8>,
     /// The class of each.
@@ -75,7 +77,7 @@ impl Split {
     pub(super) fn part(&self, indices: &[u32]) -> Self {
         let mut batch = Batch::default();
         self.gather(indices, &mut batch);
-        Self { origin: self.origin.clone(), pixels: self.pixels, images: batch.images, labels: batch.labels }
+        Self { origin: self.origin.clone(), images: batch.images, labels: batch.labels, ..*self }
     }
 
     pub(super) fn truncate(&mut self, limit: Option<usize>) {

@@ -124,7 +124,9 @@ impl Progress {
     /// # Errors
     /// The first thing that cannot be.
     fn check(&self) -> std::result::Result<(), Impossible> {
-        name::check(&self.run, "the run's name").map_err(|error| Impossible(error.to_string()))?;
+        (name::check(&self.run, "the run's name"))
+            .and_then(|()| name::on_data(&self.run, &self.data).map(drop))
+            .map_err(|error| Impossible(error.to_string()))?;
         self.config
             .validate()
             .map_err(|problem| Impossible(format!("{}: {}", problem.key, problem.message)))?;
@@ -312,6 +314,11 @@ impl CheckpointFolder {
         self.path.join("last.safetensors")
     }
 
+    /// `best.safetensors`.
+    pub fn best(&self) -> PathBuf {
+        self.path.join("best.safetensors")
+    }
+
     /// The folder.
     pub fn path(&self) -> &Path {
         &self.path
@@ -357,13 +364,11 @@ impl CheckpointFolder {
     /// Names the file that could not be written; earlier checkpoints stay.
     pub fn save(&self, run: &str, step: u64, bytes: &[u8], best: bool) -> Result<()> {
         if best {
-            files::write_atomically(&self.path.join("best.safetensors"), bytes)?;
+            files::write_atomically(&self.best(), bytes)?;
         }
         let numbered = self.path.join(numbered_name(step));
         files::write_atomically(&numbered, bytes)?;
-        // The same file, or a copy where links are not to be had.
-        files::link_atomically(&numbered, &self.last())
-            .or_else(|_| files::write_atomically(&self.last(), bytes))?;
+        self.make_last(&numbered, bytes)?;
         for superfluous in superfluous(self.numbered()?, self.keep) {
             // What is not ours stays, whatever its name.
             if progress_in_header(&superfluous).is_none_or(|progress| progress.run != run) {
@@ -371,6 +376,17 @@ impl CheckpointFolder {
             }
             fs::remove_file(&superfluous).map_err(failed(&superfluous, "cannot be removed"))?;
         }
+        Ok(())
+    }
+
+    /// Makes `last.safetensors` the file `numbered`, which holds these bytes: the same file, or a copy where links are
+    /// not to be had.
+    ///
+    /// # Errors
+    /// Names the file that could not be written.
+    pub fn make_last(&self, numbered: &Path, bytes: &[u8]) -> Result<()> {
+        files::link_atomically(numbered, &self.last())
+            .or_else(|_| files::write_atomically(&self.last(), bytes))?;
         Ok(())
     }
 

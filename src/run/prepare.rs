@@ -5,10 +5,10 @@ use super::error::{Result, refuse};
 use super::resume::{self, From, Resume};
 use super::sessions::{Session, Surroundings};
 use super::{Resources, memory};
-use crate::base::files;
+use crate::base::files::{self, failed};
 use crate::base::lock::Lock;
 use crate::base::name;
-use crate::base::output::shell_word;
+use crate::base::output::{shell_word, usage};
 use crate::config::{Choices, Config, DeviceChoice, Resolved};
 use crate::data::{self, DataChoice, Dataset};
 use crate::engine::{Engine, Report};
@@ -17,6 +17,7 @@ use crate::telemetry::observer::Extent;
 use anyhow::Context;
 use candle_core::Device;
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tracing::info;
@@ -91,7 +92,14 @@ impl Run {
     /// Whatever cannot work, named with its remedy.
     pub fn prepare(choices: &Choices, options: &Options, resources: &Resources) -> Result<Option<Self>> {
         if options.init.is_some() && options.resume.is_some() {
-            refuse!("--init starts a new run and --resume continues one: leave out one of them");
+            usage!("--init starts a new run and --resume continues one: leave out one of them");
+        }
+        let whole = |path: &Path| path.canonicalize().or_else(|_| std::path::absolute(path)).ok();
+        if whole(&options.runs_dir) == whole(&options.checkpoints_dir) {
+            usage!(
+                "--runs-dir and --checkpoints-dir are one folder, {}, where each run needs one in either: give two",
+                options.runs_dir.display()
+            );
         }
         let auto = options.resume == Some(Resume::Auto);
         // First which run it is and where it goes on from, then what that says, and then the data.
@@ -148,7 +156,7 @@ impl Run {
         let mut left_over = Vec::new();
         match &from {
             Some(from) => {
-                from.check(&resolved, &dataset, &checkpoints)?;
+                from.check(&resolved, &dataset, &checkpoints, &folder)?;
                 if from.progress.epoch >= config.training.epochs {
                     let done = format!(
                         "{}: the run has already completed {} of {} epochs",
@@ -158,6 +166,11 @@ impl Run {
                     );
                     if auto {
                         info!("{done}");
+                        if !options.dry_run && from.path != checkpoints.last() {
+                            let bytes = fs::read(&from.path).map_err(failed(&from.path, "cannot be read"))?;
+                            checkpoints.make_last(&from.path, &bytes)?;
+                            info!("{} is that one again", checkpoints.last().display());
+                        }
                         return Ok(None);
                     }
                     refuse!("{done}; raise --epochs, the total, to go on");

@@ -3,7 +3,7 @@
 use super::checkpoint::{self, Checkpoint, CheckpointFolder, Progress};
 use super::error::{Result, refuse};
 use crate::base::files;
-use crate::config::Resolved;
+use crate::config::{Choices, Resolved};
 use crate::data::Dataset;
 use anyhow::Context;
 use std::path::{Path, PathBuf};
@@ -53,11 +53,18 @@ impl From {
         Ok(found.map(|(path, checkpoint, progress)| Self { path, checkpoint, progress }))
     }
 
-    /// Checks that the run can go on with this configuration and data, into this folder.
+    /// Checks that the run can go on with this configuration and data, into this folder of checkpoints and that of its
+    /// `records`.
     ///
     /// # Errors
-    /// Where the science, the data or the position differ, or the folder holds another run; shows how.
-    pub fn check(&self, resolved: &Resolved, dataset: &Dataset, folder: &CheckpointFolder) -> Result<()> {
+    /// Where the science, the data or the position differ, or a folder holds another run; shows how.
+    pub fn check(
+        &self,
+        resolved: &Resolved,
+        dataset: &Dataset,
+        folder: &CheckpointFolder,
+        records: &Path,
+    ) -> Result<()> {
         let path = self.path.display();
         let mut changes = resolved.changed_science(&self.progress.config)?;
         if dataset.checksums != self.progress.checksums {
@@ -76,7 +83,8 @@ impl From {
         self.progress
             .check_position(dataset.train.len())
             .with_context(|| format!("{path}: cannot be resumed; use another checkpoint of the run"))?;
-        self.check_folder(folder)
+        self.check_folder(folder)?;
+        self.check_records(resolved, records)
     }
 
     /// A checkpoint from elsewhere must not go on over another run.
@@ -85,16 +93,62 @@ impl From {
         if from.is_some() && from == folder.path().canonicalize().ok() {
             return Ok(());
         }
-        if let Some(there) = Self::newest(folder)? {
-            let (ours, theirs) = (&self.progress, &there.progress);
-            let same =
-                ours.checksums == theirs.checksums && ours.config.changes_from(&theirs.config)?.is_empty();
-            if !same {
-                refuse!(
-                    "{} holds another run than {} is of: give this one another name with --name",
-                    folder.path().display(),
-                    self.path.display()
-                );
+        if !files::holds_anything(folder.path()) {
+            return Ok(());
+        }
+        let newest = Self::newest(folder)?.map(|there| there.progress);
+        let there = newest.or_else(|| checkpoint::progress_in_header(&folder.best()));
+        let ours = &self.progress;
+        let same = match there {
+            Some(theirs) => {
+                ours.checksums == theirs.checksums && ours.config.changes_from(&theirs.config)?.is_empty()
+            }
+            None => false,
+        };
+        if !same {
+            refuse!(
+                "{} holds another run than {} is of: give this one another name with --name",
+                folder.path().display(),
+                self.path.display()
+            );
+        }
+        Ok(())
+    }
+
+    /// What a run has told must be told by this one: going on cuts its metrics and writes its configuration anew.
+    fn check_records(&self, resolved: &Resolved, folder: &Path) -> Result<()> {
+        let file = |name: &str| files::read_if_there(&folder.join(name));
+        let (config, environment) = (file("config.toml")?, file("environment.json")?);
+        let foreign = |why: &str| {
+            refuse!(
+                "{} holds other things than what the run of {} has told ({why}): give this one another name with \
+                 --name, or move the folder away",
+                folder.display(),
+                self.path.display()
+            )
+        };
+        if config.is_none() && environment.is_none() {
+            return match folder.join("metrics.jsonl").exists() {
+                true => foreign("there is neither a config.toml nor an environment.json"),
+                false => Ok(()),
+            };
+        }
+        if config.is_some() {
+            let choices = Choices { config: Some(folder.join("config.toml")), ..Choices::default() };
+            let Ok(theirs) = Resolved::new(&choices) else {
+                return foreign("its config.toml is not the configuration of a run");
+            };
+            // Under which name the data was asked for says nothing of what it was.
+            let changes = resolved.config.changes_from(&theirs.config)?;
+            if let Some((key, value)) = changes.iter().find(|(key, _)| key != "training.data") {
+                return foreign(&format!("{key} of its config.toml is not {value}"));
+            }
+        }
+        if let Some(text) = environment {
+            let there: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+            let sums = &there["data"]["sha256"];
+            if sums.is_object() && *sums != serde_json::json!(self.progress.checksums) {
+                return foreign("its environment.json has other checksums of the data");
             }
         }
         Ok(())
@@ -107,7 +161,7 @@ impl From {
 /// # Errors
 /// Where it has come further than that.
 pub fn left_over(folder: &Path, checkpoints: &CheckpointFolder) -> Result<Vec<PathBuf>> {
-    let best = checkpoints.path().join("best.safetensors");
+    let best = checkpoints.best();
     if checkpoint::progress_in_header(&best).is_some_and(|progress| progress.epoch > 0) {
         refuse!(
             "{}: holds the best checkpoint of a run but neither its last nor any numbered one: go on from that \

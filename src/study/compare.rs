@@ -104,12 +104,8 @@ fn time(run: &Record) -> String {
 
 /// Every key, `section.key`, with its value.
 fn settings(config: &Config) -> BTreeMap<String, String> {
-    let table = toml::Table::try_from(config).unwrap_or_default();
-    let keys = table.into_iter().flat_map(|(section, keys)| {
-        let keys = keys.as_table().cloned().unwrap_or_default();
-        keys.into_iter().map(move |(key, value)| (format!("{section}.{key}"), value.to_string()))
-    });
-    keys.collect()
+    let values = config.values().unwrap_or_default();
+    values.into_iter().map(|(key, value)| (key, value.to_string())).collect()
 }
 
 fn differences(runs: &[Record]) -> Markup {

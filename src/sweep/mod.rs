@@ -66,6 +66,17 @@ pub struct SweepFolder {
     pub path: PathBuf,
 }
 
+/// What planning changes of a run.
+#[derive(Clone, Copy, PartialEq)]
+enum Planning {
+    /// It is not there, or has fewer epochs.
+    New,
+    /// It is there with other settings that are not science.
+    Other,
+    /// Nothing.
+    Same,
+}
+
 impl SweepFolder {
     /// Its runs in the order in which they were planned; none where nothing is planned yet.
     ///
@@ -75,7 +86,11 @@ impl SweepFolder {
         let path = self.path.join("plan.json");
         let Some(text) = files::read_if_there(&path)? else { return Ok(Vec::new()) };
         let entries: Vec<Entry> = serde_json::from_str(&text).with_context(|| {
-            format!("{}: cannot be read; run `eqprop sweep --config` on the folder again", path.display())
+            format!(
+                "{}: cannot be read: move it away, and say `eqprop sweep --config` with the folder again, which plans \
+                 the runs of that file anew and goes on with those that are there",
+                path.display()
+            )
         })?;
         for entry in &entries {
             name::check(&entry.name, &path.display().to_string())?;
@@ -92,12 +107,17 @@ impl SweepFolder {
             return Ok(State::Failed(reason.trim().to_string()));
         }
         let last = self.path.join("checkpoints").join(name).join("last.safetensors");
-        let done = checkpoint::progress_in_header(&last).map_or(0, |progress| progress.epoch);
-        // What is wrong with a configuration is said when the run is to be trained.
-        let wanted = Resolved::new(&self.choices(name)).map(|resolved| resolved.config.training.epochs);
-        Ok(match wanted {
-            Ok(wanted) if done >= wanted => State::Done,
-            wanted => State::Open(wanted.map_or(0.0, |wanted| done as f64 / wanted as f64)),
+        // What is wrong with a configuration, or a checkpoint of another run, is said when the run is to be trained.
+        let (Ok(wanted), Some(progress)) =
+            (Resolved::new(&self.choices(name)), checkpoint::progress_in_header(&last))
+        else {
+            return Ok(State::Open(0.0));
+        };
+        let (done, epochs) = (progress.epoch, wanted.config.training.epochs);
+        Ok(match wanted.changed_science(&progress.config)?.is_empty() {
+            true if done >= epochs => State::Done,
+            true => State::Open(done as f64 / epochs as f64),
+            false => State::Open(0.0),
         })
     }
 
@@ -121,8 +141,8 @@ impl SweepFolder {
         self.path.join("failed").join(name)
     }
 
-    /// Adds runs to the plan, whose earlier runs keep their places. Runs that are there already stay as they are,
-    /// unless they now have more epochs or `retry` asks for failed ones once more.
+    /// Adds runs to the plan, whose earlier runs keep their places. Runs that are there already keep their science and
+    /// their epochs, unless they now have more of these; `retry` asks for failed ones once more.
     ///
     /// # Errors
     /// Where a run is there with other science, another process is planning here, or something cannot be written.
@@ -130,8 +150,8 @@ impl SweepFolder {
         files::create_folder(&self.path)?;
         let _planning = Lock::wait(&self.path, PATIENCE)?;
         // All are looked at before anything is written.
-        let is_new = |(run, resolved): &(Entry, Resolved)| self.is_new(&run.name, resolved);
-        let new = planned.iter().map(is_new).collect::<Result<Vec<_>>>()?;
+        let planning = |(run, resolved): &(Entry, Resolved)| self.planning(&run.name, resolved);
+        let planning = planned.iter().map(planning).collect::<Result<Vec<_>>>()?;
         files::create_folder(&self.path.join("failed"))?;
         // Elsewhere in the folder files are written without the lock that is held here.
         for folder in ["configs", "sweeps"].map(|name| self.path.join(name)) {
@@ -142,16 +162,16 @@ impl SweepFolder {
         let file_name = sweep.file_name().unwrap_or_default();
         files::write_atomically(&self.path.join("sweeps").join(file_name), &text)?;
         let mut entries = self.entries()?;
-        for ((run, resolved), new) in planned.iter().zip(new) {
+        for ((run, resolved), planning) in planned.iter().zip(planning) {
             match entries.iter_mut().find(|known| known.name == run.name) {
                 Some(known) => *known = run.clone(),
                 None => entries.push(run.clone()),
             }
-            if new {
+            if planning != Planning::Same {
                 files::write_atomically(&self.config(&run.name), resolved.annotated().as_bytes())?;
             }
             let failed = self.failed(&run.name);
-            if (new || retry) && failed.exists() {
+            if (planning == Planning::New || retry) && failed.exists() {
                 fs::remove_file(&failed).map_err(files::failed(&failed, "cannot be removed"))?;
             }
         }
@@ -159,10 +179,10 @@ impl SweepFolder {
         Ok(files::write_atomically(&self.path.join("plan.json"), &serde_json::to_vec_pretty(&entries)?)?)
     }
 
-    /// Whether a run that is to be planned is not there, or with fewer epochs; what is there must have its science.
-    fn is_new(&self, name: &str, resolved: &Resolved) -> Result<bool> {
+    /// What planning a run changes; what is there must have its science.
+    fn planning(&self, name: &str, resolved: &Resolved) -> Result<Planning> {
         if !self.config(name).exists() {
-            return Ok(true);
+            return Ok(Planning::New);
         }
         let there = Resolved::new(&self.choices(name))?.config;
         let changes = resolved.changed_science(&there)?;
@@ -174,6 +194,11 @@ impl SweepFolder {
                 changes.join("; ")
             );
         }
-        Ok(there.training.epochs < resolved.config.training.epochs)
+        let (before, now) = (there.training.epochs, resolved.config.training.epochs);
+        Ok(match () {
+            () if before < now => Planning::New,
+            () if before == now && there.values()? != resolved.config.values()? => Planning::Other,
+            () => Planning::Same,
+        })
     }
 }

@@ -68,8 +68,8 @@ impl SweepFile {
         let text = files::read_text(path).with_context(|| {
             format!("{name}: cannot be read as a sweep; those of the paper are in configs/reproduce/")
         })?;
-        let sweep: Self =
-            toml::from_str(&text).map_err(|error| Usage(format!("{name}: not a sweep file: {error}")))?;
+        let sweep: Self = toml::from_str(&text)
+            .map_err(|error| Usage(format!("{name}: not a sweep file: {}", error.to_string().trim_end())))?;
         if sweep.rows.is_empty() {
             usage!("{name}: has no [[rows]], so there is nothing to run");
         }

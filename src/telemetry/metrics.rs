@@ -92,7 +92,7 @@ pub struct Telemetry {
 
 impl Telemetry {
     /// Opens the files in the run's folder. Lines of epochs from `next` on, which a resumed run will write
-    /// again, are dropped.
+    /// again, are dropped. Where others are no lines of a run, all of them stay in a file beside it.
     ///
     /// # Errors
     /// Names the file that cannot be read or written.
@@ -100,13 +100,22 @@ impl Telemetry {
         let metrics = folder.join("metrics.jsonl");
         if let Some(next) = next {
             let text = files::read_if_there(&metrics)?.unwrap_or_default();
-            let kept: String = (text.split_inclusive('\n'))
-                .filter(|line| {
-                    let line: Option<Value> = serde_json::from_str(line).ok();
-                    let epoch = line.and_then(|line| line["epoch"].as_u64());
-                    epoch.is_some_and(|epoch| (epoch as usize) < next)
-                })
-                .collect();
+            let (mut kept, mut all_known) = (String::new(), true);
+            for line in text.split_inclusive('\n') {
+                let found: Option<Value> = serde_json::from_str(line).ok();
+                match found.and_then(|found| found["epoch"].as_u64()) {
+                    Some(epoch) if (epoch as usize) < next => {
+                        kept += line.trim_end_matches('\n');
+                        kept.push('\n');
+                    }
+                    Some(_) => {}
+                    // The last one may be cut short.
+                    None => all_known &= !line.ends_with('\n'),
+                }
+            }
+            if !all_known {
+                files::move_aside(&metrics)?;
+            }
             files::write_atomically(&metrics, kept.as_bytes())?;
         }
         Ok(Self {

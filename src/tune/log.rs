@@ -36,7 +36,16 @@ impl Log {
             log.lines = lines.with_context(complaint)?;
         }
         match log.find("about") {
-            None => log.write("about", about.clone())?,
+            None => {
+                let made = [super::TUNED, super::PAGE].map(|name| folder.join(name));
+                if let Some(there) = made.iter().find(|path| path.exists()) {
+                    usage!(
+                        "{}: is there, but not the {FILE} of its tuning: move it away, or give another folder with --out",
+                        there.display()
+                    );
+                }
+                log.write("about", about.clone())?;
+            }
             Some(there) => {
                 let differs = about
                     .as_object()

@@ -76,6 +76,10 @@ const COUNTED: usize = 10;
 
 /// Which procedure a log is of: another one cannot go on from it.
 const PROCEDURE: usize = 2;
+/// The configuration that was found, in the folder of a tuning.
+pub const TUNED: &str = "tuned.toml";
+/// The page that shows how.
+const PAGE: &str = "tune.html";
 
 /// What is to be tuned, and with what.
 pub struct Request<'a> {
@@ -287,7 +291,7 @@ impl<'a> Tuner<'a> {
 
         let tuned = Config { training: base.training.clone(), ..best.config.clone() };
         outcome::write(self, &tuned, &probed)?;
-        files::write_atomically(&self.folder.join("tune.html"), page::page(self, &tuned)?.as_bytes())?;
+        files::write_atomically(&self.folder.join(PAGE), page::page(self, &tuned)?.as_bytes())?;
         let took = duration(self.log.elapsed().as_secs_f64());
         say(&format!("found {} in {took}", settings(&tuned, "")));
         Ok(())

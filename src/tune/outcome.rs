@@ -12,7 +12,7 @@ use toml::{Table, Value};
 /// # Errors
 /// Names what cannot be written.
 pub fn write(tuner: &Tuner, tuned: &Config, probed: &Probed) -> Result<()> {
-    Ok(files::write_atomically(&tuner.folder.join("tuned.toml"), text(tuner, tuned, probed)?.as_bytes())?)
+    Ok(files::write_atomically(&tuner.folder.join(super::TUNED), text(tuner, tuned, probed)?.as_bytes())?)
 }
 
 fn text(tuner: &Tuner, tuned: &Config, probed: &Probed) -> Result<String> {
