@@ -113,7 +113,7 @@ impl Settle {
         self.tolerance > 0.0 && (sweep + 1).is_multiple_of(every)
     }
 
-    /// Whether the states are mixed after this sweep. The last three of all T steps are plain ones, so that what still
+    /// Whether the states are mixed after this sweep. The last three are plain ones, so that what still
     /// moves at the end moves as the dynamics have it.
     pub fn mixes_after(&self, sweep: usize) -> bool {
         self.solver != Solver::Iterate && sweep + 4 <= self.sweeps()

@@ -136,7 +136,7 @@ fn times(results: &Results) -> Markup {
             h2 { "Time" }
             p {
                 "Training time of one finished run, mean over the seeds, without tests and checkpoints, on a machine that other "
-                "work shared. The paper's authors give "
+                "work shared. The paper's authors give (Discussion) "
                 "2 h 39 min for C-VF-1h and 10 h 49 min for C-VF-2h on a Titan RTX, all epochs."
             }
             div .scroll {
