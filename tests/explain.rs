@@ -142,6 +142,7 @@ fn what_the_program_says_adds_up() {
     let place = Place::new();
     let said = explained(&place, &["--algo", "cvf", "--psi", "45", "--batches", "3", "--out", "page.html"]);
     let mean = |cells: &serde_json::Value, column: &str| cells[column]["mean"].as_f64().unwrap();
+    // What is left is measured, not what the falls leave: it is next to nothing.
     for column in ["all", "forward.0", "forward.1", "feedback.0"] {
         let falls: f64 =
             said["in_order"].as_array().unwrap().iter().map(|row| mean(&row["degrees"], column)).sum();

@@ -185,7 +185,9 @@ fn state_gradients_are_the_derivatives_of_each_samples_loss() {
             for t in 1..protocol.second_steps {
                 for n in 0..2 {
                     let gradient = &gradients.states[t][n];
-                    if norm(gradient) == 0.0 {
+                    // In discrete time a layer hears of the next one only, so of the loss in every second step.
+                    if time == DISCRETE && t % 2 != n % 2 {
+                        assert_eq!(norm(gradient), 0.0, "{rule:?} t={t} n={n}");
                         continue;
                     }
                     // s_{T−t} = s_* to rounding; move it, go on t steps, and look at the losses.
@@ -795,7 +797,7 @@ proptest! {
             prop_assert_eq!(a.images, b.images);
             if apart > 0 {
                 prop_assert!((a.loss - b.loss).abs() < 10.0 * a.images as f64 * settle_tolerance);
-                return Ok(());
+                return Err(TestCaseError::reject("an image has settled a sweep apart"));
             }
             prop_assert!((a.loss - b.loss).abs() < tolerance && (a.residual - b.residual).abs() < tolerance);
             prop_assert!((a.residual_two_steps - b.residual_two_steps).abs() < tolerance);

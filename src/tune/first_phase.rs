@@ -18,11 +18,11 @@ use serde::{Deserialize, Serialize};
 /// How many images, in minibatches as large as the configured.
 const IMAGES: usize = 1000;
 /// The share of images that must have settled.
-const SHARE: f64 = 0.999;
+pub const SHARE: f64 = 0.999;
 /// The most steps looked at, and the largest T.
 pub const MOST_STEPS: usize = 500;
 /// T is so many times what those images need: trained networks settle more slowly, and the others take no more steps for it.
-const MARGIN: usize = 4;
+pub const MARGIN: usize = 4;
 /// Where nothing moves by more, there is nothing left to see: float32 has no smaller steps between states near 1.
 const STILL: f64 = 2e-7;
 /// An image is at rest where F moves it by no more than this part of β: what is left of the first phase adds 1/β times

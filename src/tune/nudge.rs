@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 /// The β that are tried, with both signs: the range of F.1, and a decade below it.
 const TRIED: [f64; 10] = [0.001, 0.003, 0.01, 0.03, 0.1, 0.2, 0.35, 0.5, 0.7, 1.0];
 /// By how much an angle may exceed the smallest, degrees: where it does by more, truncation has set in.
-const BEND: f64 = 2.0;
+pub const BEND: f64 = 2.0;
 /// β where no angle is a number.
 const FALLBACK: f64 = 0.1;
 

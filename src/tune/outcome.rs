@@ -1,7 +1,9 @@
 //! `tuned.toml`: the configuration that was found, with a word on each value.
 
+use super::Tuner;
+use super::first_phase::{COARSE, FINE, SHARE, Settling};
 use super::probe::Probed;
-use super::{Tuner, first_phase::Settling};
+use super::second_phase::{MISSING, TOO_MUCH};
 use crate::base::files;
 use crate::config::Config;
 use anyhow::Result;
@@ -56,13 +58,22 @@ fn reason(tuner: &Tuner, tuned: &Config, key: &str) -> Option<String> {
     };
     Some(match key {
         "steps" => format!(
-            "T, which hardly an image needs: 99.9 % settle in {} steps untrained, {} after a probe, {} after the longest",
+            "T, which hardly an image needs: {} % settle in {} steps untrained, {} after a probe, {} after the longest",
+            100.0 * SHARE,
             steps("untrained"),
             steps("longer"),
             steps("winner")
         ),
-        "tolerance" => "β/1000, where an image is at rest; β/100 if the train error held".into(),
-        "K" => "95 % of the gradient of the input weights arrive; lowered while the train error held, 80 % at least".into(),
+        "tolerance" => format!(
+            "where F moves an image by β/{}, it is at rest; β/{} if the train error held",
+            1.0 / FINE,
+            1.0 / COARSE
+        ),
+        "K" => format!(
+            "{} % of the gradient of the input weights arrive; lowered while the train error held, {} % at least",
+            100.0 * (1.0 - MISSING),
+            100.0 * (1.0 - TOO_MUCH)
+        ),
         "beta" => "before the angle to the gradient bends, or half of it".into(),
         "nudging" => {
             "the sign of beta is drawn for every minibatch, so that what is linear in it cancels".into()

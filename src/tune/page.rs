@@ -1,10 +1,10 @@
 //! `tune.html`: one page that shows every step.
 
-use super::first_phase::Settling;
-use super::nudge::AtBeta;
+use super::first_phase::{COARSE, FINE, MARGIN, MOST_STEPS, SHARE, Settling};
+use super::nudge::{AtBeta, BEND};
 use super::probe::Probed;
-use super::rates::Steps;
-use super::second_phase::Arrival;
+use super::rates::{GAIN, LOSS, Steps};
+use super::second_phase::{Arrival, MISSING};
 use super::{Tuner, probes};
 use crate::base::time::duration;
 use crate::config::Config;
@@ -113,7 +113,11 @@ fn first_phase(tuner: &Tuner) -> Markup {
     }
     html! {
         h2 { "How images settle" }
-        p { "An image settles until a step moves it by no more than β/1000, or β/100 where the train error holds. T is four times what 99.9 % of the images need for it, at most 500." }
+        p {
+            "An image settles until F would move it by no more than β/" (1.0 / FINE) ", or β/" (1.0 / COARSE) " where the "
+            "train error holds. T is " (MARGIN) " times what " (100.0 * SHARE) " % of the images need for it, at most "
+            (MOST_STEPS) "."
+        }
         (panels(&[chart("Residual against t", "max|s_t − s_{t−1}| of an image", &plot, lines)]))
     }
 }
@@ -138,7 +142,7 @@ fn second_phase(tuner: &Tuner) -> Markup {
     }
     html! {
         h2 { "K: how gradients arrive" }
-        p { "K is where no more than 5 % of the gradient of the weights from the input is missing." }
+        p { "K is where no more than " (100.0 * MISSING) " % of the gradient of the weights from the input is missing." }
         (panels(&charts))
     }
 }
@@ -164,7 +168,7 @@ fn nudge(tuner: &Tuner) -> Markup {
     let signs = |sign: usize| of(&|at: &AtBeta| at.sign_match[sign]);
     html! {
         h2 { "β: between float noise and truncation" }
-        p { "β is the largest before the angle of either sign bends, by 2°." }
+        p { "β is the largest before the angle of either sign bends, by " (BEND) "°." }
         (panels(&[
             chart("Angle against β", "Ψ(Δtot, −∇), η = 0", &plot("angle, degrees"), vec![
                 solid("β > 0", 0, angle(0)), solid("β < 0", 1, angle(1)),
@@ -200,8 +204,12 @@ fn rates(tuner: &Tuner) -> Markup {
         h2 { "η: how far a step may go" }
         p {
             "η of layer n is s/‖∇_n‖, so that every matrix moves by s. "
-            @if steps.continual { "s is the longest step that turns continual updates by no more than 5° from those of η = 0." }
-            @else { "s is the longest step for each unit of which the loss still falls by half as much as for the shortest." }
+            @if steps.continual {
+                "s is the longest step that turns continual updates by no more than " (LOSS) "° from those of η = 0."
+            } @else {
+                "s is the longest step for each unit of which the loss still falls by " (GAIN) " of what it falls by for the "
+                "shortest."
+            }
         }
         (panels(&[shown]))
     }

@@ -15,9 +15,9 @@ use candle_core::DType;
 use serde::{Deserialize, Serialize};
 
 /// By how much continual updates may be turned away from those of η → 0, degrees, the mean of both signs of β.
-const LOSS: f64 = 5.0;
+pub const LOSS: f64 = 5.0;
 /// What must be left of the fall of the loss by the smallest step, for each unit of its length.
-const GAIN: f64 = 0.5;
+pub const GAIN: f64 = 0.5;
 /// Where the steps that are tried begin, as a part of the smallest ‖W_n‖, and by what they grow.
 const FIRST: f64 = 1e-4;
 const GROWTH: f64 = 2.0;

@@ -10,9 +10,9 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 /// The part of the whole gradient of the layer next to the input that may be missing after K steps.
-const MISSING: f64 = 0.05;
+pub const MISSING: f64 = 0.05;
 /// The part of it without which K is too small, whatever short probes show.
-const TOO_MUCH: f64 = 0.2;
+pub const TOO_MUCH: f64 = 0.2;
 /// How many steps are shown beyond K.
 const SHOWN: usize = 2;
 
