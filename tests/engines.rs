@@ -41,7 +41,7 @@ fn cases() -> Vec<Case> {
     let gates = [SigmaPrime::Ignored, SigmaPrime::Partial, SigmaPrime::Full];
     let mut cases = Vec::new();
     for hidden in HIDDEN {
-        for rule in [Rule::EP, Rule::CEP, Rule::VF, Rule::CVF] {
+        for rule in [Rule::EP, Rule::CEP, Rule::CEP_RESCALED, Rule::VF, Rule::CVF] {
             for &sigma_prime in if rule.tied() == Some(true) { &gates[..1] } else { &gates[..] } {
                 for damping in [0.0, 0.5] {
                     let activation =

@@ -747,8 +747,8 @@ proptest! {
 
     #[test]
     fn the_fused_engine_equals_the_plain_one(
-        mut problem in random_problem(&[Rule::EP, Rule::CEP, Rule::VF, Rule::CVF]),
-        rows in 1usize..33, damping in prop::sample::select(&[0.0, 0.5, 0.8][..]), authors_code in any::<bool>(), negative in any::<bool>(), black in 0usize..5,
+        mut problem in random_problem(&[Rule::EP, Rule::CEP, Rule::CEP_RESCALED, Rule::VF, Rule::CVF]),
+        tiny in prop::sample::select(&[1e-5, 0.3][..]), rows in 1usize..33, damping in prop::sample::select(&[0.0, 0.5, 0.8][..]), authors_code in any::<bool>(), negative in any::<bool>(), black in 0usize..5,
         settle_tolerance in prop::sample::select(&[0.0, 1e-4, 1e-2][..]),
         sigma_prime in prop::sample::select(&[SigmaPrime::Ignored, SigmaPrime::Partial, SigmaPrime::Full][..]),
         alternating in any::<bool>(), window in prop::sample::select(&[None, None, Some(2), Some(4)][..]),
@@ -760,6 +760,7 @@ proptest! {
             problem.model.settle.solver = Solver::Anderson { window };
         }
         problem.protocol.nudging = nudging;
+        problem.protocol.tiny = tiny;
         if !problem.model.tied {
             problem.protocol.sigma_prime = sigma_prime;
         }

@@ -1,6 +1,6 @@
 //! Algorithm 5: C-EP with tiny learning rates, its total update rescaled afterwards (F.2).
 
-use super::{LearningRule, Lesson, Observe};
+use super::{LearningRule, Lesson, Observe, Schedule};
 use crate::model::Parameters;
 use candle_core::Result;
 
@@ -21,6 +21,10 @@ impl LearningRule for CepRescaled {
 
     fn continual(&self) -> bool {
         true
+    }
+
+    fn schedule(&self) -> Option<Schedule> {
+        Some(Schedule::Rescaled)
     }
 
     /// The paper takes EP's rows (F.2).

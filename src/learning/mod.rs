@@ -111,6 +111,8 @@ pub enum Schedule {
     Sum,
     /// At every step.
     Continual,
+    /// At every step, but [`Protocol::tiny`] times as much of it; once after the second phase the sum in full (F.2).
+    Rescaled,
 }
 
 /// What a rule is, and what it does.

@@ -8,7 +8,8 @@
 //!   c = η_N/(βB). This is exact, since Δ_{W x} is linear in s and x does not change. Where σ′ gates Δs, the sum of
 //!   the gated Δs so far stands for sᴺ_t − sᴺ_0 ([`gram`]);
 //! - the same for large tied matrices under C-EP, whose updates telescope: W_n(t) = W_n(0) +
-//!   c·(sⁿ_tᵀ·sⁿ⁺¹_t − sⁿ_0ᵀ·sⁿ⁺¹_0), so that s·W_n(t) is s·W_n(0) and two products with (B, B) matrices;
+//!   c·(sⁿ_tᵀ·sⁿ⁺¹_t − sⁿ_0ᵀ·sⁿ⁺¹_0), so that s·W_n(t) is s·W_n(0) and two products with (B, B) matrices; and for
+//!   all weights and biases under Algorithm 5, with a tiny c until the phase is over;
 //! - pixels left out that are black in all images of a minibatch, which take no part in anything;
 //! - images in [blocks](BLOCK), each on a thread of its own for the whole first (free) phase, which ends for every
 //!   image as it settles ([`first_phase`]). A number is computed the same way whichever thread does it, and
@@ -183,7 +184,7 @@ impl<T: Real> Engine for Fused<T> {
         let (mut first, mut second) = (pixels_seen * hidden, pixels_seen * hidden);
         // Of the second phase, what two branches do together.
         let mut once = second;
-        if self.schedule == Schedule::Continual {
+        if matches!(self.schedule, Schedule::Continual | Schedule::Rescaled) {
             // The Gram matrix of the input, and its product with the drift.
             second += batch as f64 * (pixels_seen + images * steps * hidden);
         }
@@ -203,14 +204,14 @@ impl<T: Real> Engine for Fused<T> {
                 steps * update
             };
             second += learnt;
-            if self.schedule == Schedule::Whole {
-                once += learnt;
+            if matches!(self.schedule, Schedule::Whole | Schedule::Rescaled) {
+                once += update;
             }
         }
-        // Of two branches, each takes its steps; EP and VF learn once from both, C-EP and C-VF drive the second anew.
+        // Of two branches, each takes its steps; C-EP and C-VF drive the second anew, the others learn once from both.
         let again = match self.schedule {
             Schedule::Continual => second + pixels_seen * hidden,
-            Schedule::Whole | Schedule::Sum => second - once,
+            Schedule::Whole | Schedule::Sum | Schedule::Rescaled => second - once,
         };
         MultiplyAdds { first, second: second + (branches - 1.0) * again }
     }

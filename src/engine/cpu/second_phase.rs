@@ -48,7 +48,7 @@ impl<T: Real> SecondPhase<'_, T> {
         let zeros = |c: &Connection<T>| PackedMatrix::zeros(c.matrix.from, c.matrix.to);
         let mut total: Vec<PackedMatrix<T>> = match self.schedule {
             Schedule::Sum => self.weights.between.iter().map(zeros).collect(),
-            Schedule::Whole | Schedule::Continual => Vec::new(),
+            Schedule::Whole | Schedule::Continual | Schedule::Rescaled => Vec::new(),
         };
         let mut first: Option<Vec<End<T>>> = None;
         for (branch, sign) in signs.iter().enumerate() {
@@ -65,6 +65,10 @@ impl<T: Real> SecondPhase<'_, T> {
                         self.drive_anew();
                     }
                     self.steps_that_learn(&c);
+                }
+                Schedule::Rescaled => {
+                    let tiny = T::from_f64(self.protocol.tiny);
+                    self.steps_that_learn(&c.iter().map(|&c| tiny * c).collect::<Vec<_>>());
                 }
             }
             // A continual rule learns in each branch, the others once from all of them.
@@ -171,11 +175,13 @@ impl<T: Real> SecondPhase<'_, T> {
         }
     }
 
-    /// C-EP and C-VF: all steps, each of which changes weights and biases, or what stands for them ([`Gram`]).
+    /// C-EP, C-VF and Algorithm 5: all steps, each of which changes weights and biases, or what stands for them
+    /// ([`Gram`]), which with Algorithm 5 is all of them.
     fn steps_that_learn(&mut self, c: &[T]) {
         let (parts, last) = (self.parts(), self.weights.last());
         let mut grams = vec![input_gram(self.simd, self.weights, self.blocks, c[last], self.last_bias())];
         let telescoping: Vec<bool> = self.weights.between.iter().map(|c| self.telescopes(c)).collect();
+        let rescaled = self.schedule == Schedule::Rescaled;
         for t in 0..self.protocol.second_steps {
             grams.truncate(1);
             let layers = self.model.settle.order.layers(t);
@@ -184,7 +190,8 @@ impl<T: Real> SecondPhase<'_, T> {
                 .collect();
             let (simd, weights, blocks) = (self.simd, &*self.weights, &*self.blocks);
             let change = |connection: &&Connection<T>| {
-                change_grams(simd, weights, blocks, connection, c[connection.layer()])
+                let bias = rescaled && connection.from > connection.to;
+                change_grams(simd, weights, blocks, connection, c[connection.layer()], bias)
             };
             if self.shared() {
                 grams.par_extend(changing.par_iter().flat_map_iter(change));
@@ -199,7 +206,7 @@ impl<T: Real> SecondPhase<'_, T> {
                 let c = c[connection.layer()];
                 accumulate(self.simd, &mut connection.matrix, None, &change, c);
             }
-            for (n, bias) in self.weights.bias.iter_mut().enumerate().take(last) {
+            for (n, bias) in self.weights.bias.iter_mut().enumerate().take(if rescaled { 0 } else { last }) {
                 add_to_bias(bias, self.moves, n, c[n]);
             }
             self.advance();

@@ -41,7 +41,7 @@ const RULES: &str = "runs ep, cep, vf and cvf in discrete time";
 /// Why the kernel cannot run this, whatever the sizes; `None` where it can.
 pub fn obstacle(model: &Model, protocol: &Protocol, dtype: DType) -> Option<&'static str> {
     [
-        (super::fusible(model, protocol), RULES),
+        (super::fusible(model, protocol) && protocol.rule.schedule() != Some(Schedule::Rescaled), RULES),
         (model.dims.depth() == 1, "runs networks with one hidden layer"),
         (model.settle.tolerance == 0.0, "runs all T steps: it needs settle.tolerance = 0.0"),
         (
