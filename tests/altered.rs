@@ -168,33 +168,29 @@ fn rotation_leaves_what_is_not_the_runs() {
     assert!(!place.path("checkpoints/r-data/step-00000006.safetensors").exists(), "nothing was rotated");
 }
 
-/// A run of one epoch, and a command that goes on with `r-data` under its name.
-fn over<'a>(place: &Place, seed: &'a str, last: &'a str) -> Vec<&'a str> {
-    let other = ["--epochs", "2", "--name", "s-data", "--seed", seed];
-    place.eqprop().args(place.small_run("ep", &other)).assert().success();
-    vec![
-        "train",
-        "--resume",
-        last,
-        "--name",
-        "s-data",
-        "--epochs",
-        "3",
-        "--threads",
-        "1",
-        "--data-dir",
-        "data",
-    ]
-}
+/// Goes on with `bad.safetensors`, a checkpoint of `r-data`, under another name.
+const OVER: [&str; 11] = [
+    "train",
+    "--resume",
+    "bad.safetensors",
+    "--name",
+    "s-data",
+    "--epochs",
+    "3",
+    "--threads",
+    "1",
+    "--data-dir",
+    "data",
+];
 
 #[test]
 fn what_another_run_has_told_is_not_written_over() {
-    const LAST: &str = "bad.safetensors";
     // Its checkpoints are elsewhere, or only the best is left.
     for gone in ["checkpoints/s-data", "best"] {
         let place = place();
         alter(&place, |_, _, _| ());
-        let arguments = over(&place, "9", LAST);
+        let other = ["--epochs", "2", "--name", "s-data", "--seed", "9"];
+        place.eqprop().args(place.small_run("ep", &other)).assert().success();
         match gone {
             "best" => {
                 fs::remove_dir_all(place.path("runs/s-data")).unwrap();
@@ -204,38 +200,30 @@ fn what_another_run_has_told_is_not_written_over() {
                         fs::remove_file(path).unwrap();
                     }
                 }
-                refuses(&place, &arguments, "checkpoints/s-data holds another run");
+                refuses(&place, &OVER, "checkpoints/s-data holds another run");
             }
             _ => {
                 fs::remove_dir_all(place.path(gone)).unwrap();
-                refuses(&place, &arguments, "training.seed of its config.toml is not 0");
+                refuses(&place, &OVER, "training.seed of its config.toml is not 0");
             }
         }
     }
-    // What no run has told.
+    // What says nothing of whose it is.
     let place = place();
     alter(&place, |_, _, _| ());
+    fs::create_dir_all(place.path("checkpoints/s-data")).unwrap();
+    fs::write(place.path("checkpoints/s-data/last.safetensors"), "cut").unwrap();
+    refuses(&place, &OVER, "checkpoints/s-data holds no whole checkpoint");
+    fs::remove_dir_all(place.path("checkpoints/s-data")).unwrap();
+    // What no run has told.
     fs::create_dir_all(place.path("runs/s-data")).unwrap();
     fs::write(place.path("runs/s-data/metrics.jsonl"), "{\"epoch\":9,\"mine\":1}\n").unwrap();
-    let arguments = [
-        "train",
-        "--resume",
-        LAST,
-        "--name",
-        "s-data",
-        "--epochs",
-        "3",
-        "--threads",
-        "1",
-        "--data-dir",
-        "data",
-    ];
-    refuses(&place, &arguments, "runs/s-data holds other things");
+    refuses(&place, &OVER, "runs/s-data holds other things");
     fs::write(place.path("runs/s-data/config.toml"), "mine").unwrap();
-    refuses(&place, &arguments, "not the configuration of a run");
+    refuses(&place, &OVER, "not the configuration of a run");
     // The same run under another name is another matter.
     fs::remove_dir_all(place.path("runs/s-data")).unwrap();
-    place.eqprop().args(arguments).assert().success();
+    place.eqprop().args(OVER).assert().success();
     assert_eq!(place.read("runs/s-data/metrics.jsonl").lines().count(), 2, "epochs 2 and 3");
 }
 

@@ -73,7 +73,12 @@ pub fn write_atomically(path: &Path, contents: &[u8]) -> Result<()> {
 /// # Errors
 /// Names the file where it cannot be written.
 pub fn write_named(path: &Path, contents: &[u8]) -> Result<()> {
-    let path = &path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
+    let path = &match (path.canonicalize(), fs::read_link(path)) {
+        (Ok(whole), _) => whole,
+        // A link to what is not there yet.
+        (Err(_), Ok(target)) => folder_of(path).join(target),
+        (Err(_), Err(_)) => path.to_path_buf(),
+    };
     match fs::metadata(path) {
         Ok(there) if !there.is_file() => {
             fs::write(path, contents).map_err(failed(path, "cannot be written to"))
@@ -124,20 +129,25 @@ pub fn remove_temporaries(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Moves a folder or file to a free name beside it, NAME.1 or the like, and says so.
-///
-/// # Errors
-/// Names what cannot be moved.
-pub fn move_aside(path: &Path) -> Result<PathBuf> {
+/// A name beside `path` that nothing has: NAME.1 or the like.
+pub fn free_beside(path: &Path) -> PathBuf {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let mut number = 1;
-    let aside = loop {
-        let aside = path.with_file_name(format!("{name}.{number}"));
-        if aside.symlink_metadata().is_err() {
-            break aside;
+    loop {
+        let beside = path.with_file_name(format!("{name}.{number}"));
+        if beside.symlink_metadata().is_err() {
+            return beside;
         }
         number += 1;
-    };
+    }
+}
+
+/// Moves a folder to a free name beside it, and says so.
+///
+/// # Errors
+/// Names the folder that cannot be moved.
+pub fn move_aside(path: &Path) -> Result<PathBuf> {
+    let aside = free_beside(path);
     fs::rename(path, &aside).map_err(failed(path, format!("cannot be moved to {}", aside.display())))?;
     warn!("{} holds what cannot be gone on with: it is now {}", path.display(), aside.display());
     Ok(aside)

@@ -36,6 +36,9 @@ pub enum Error {
     /// Another process has it.
     #[error(transparent)]
     Held(#[from] Held),
+    /// Somebody's own file has its name.
+    #[error("{}: is not a lock of this program, which needs a file of that name: move it away", .0.display())]
+    Foreign(PathBuf),
     /// The file in it cannot be written.
     #[error(transparent)]
     File(#[from] files::Error),
@@ -45,17 +48,13 @@ impl Lock {
     /// Locks a folder that exists.
     ///
     /// # Errors
-    /// [`Error::Held`], which says by whom, where another process has it; and where the file in it cannot be written.
+    /// [`Error::Held`], which says by whom, where another process has it; [`Error::Foreign`] where the file is somebody's
+    /// own; and where it cannot be written.
     pub fn take(folder: &Path) -> Result<Self, Error> {
         let path = folder.join(FILE);
         let unlockable = || failed(&path, "cannot be locked; may this user write there?");
-        let foreign = || {
-            failed(&path, "is not a lock of this program, which needs a file of that name: move it away")(
-                ErrorKind::AlreadyExists.into(),
-            )
-        };
         if path.symlink_metadata().is_ok_and(|there| !there.is_file()) {
-            return Err(foreign().into());
+            return Err(Error::Foreign(path));
         }
         let mut file = File::options()
             .read(true)
@@ -89,10 +88,10 @@ impl Lock {
             Err(TryLockError::Error(error)) => return Err(unlockable()(error).into()),
         }
         let mut there = String::new();
-        if (&file).take(HOLDER.len() as u64).read_to_string(&mut there).is_err()
-            || !HOLDER.starts_with(&there)
-        {
-            return Err(foreign().into());
+        let read = (&file).take(HOLDER.len() as u64).read_to_string(&mut there);
+        // A power cut may leave zeros of what was being written.
+        if read.is_err() || !HOLDER.starts_with(there.trim_end_matches('\0')) {
+            return Err(Error::Foreign(path));
         }
         let holder = format!("{HOLDER}{} on {}\n", std::process::id(), host());
         file.rewind().map_err(unlockable())?;

@@ -112,6 +112,9 @@ pub fn inspect(args: InspectArgs) -> Result<u8> {
             args.places.checkpoints_dir.display()
         )
     })?;
+    let beside = found.folder.as_deref().or(path.parent()).unwrap_or(Path::new(""));
+    let out = args.out.unwrap_or_else(|| beside.join("inspect.html"));
+    check_page(&out)?;
     let made = with_threads(args.threads, || {
         let saved = Saved::open(path, args.data_dir, Some(DeviceChoice::Cpu))?;
         inspect::write(&inspect::Subject {
@@ -123,10 +126,8 @@ pub fn inspect(args: InspectArgs) -> Result<u8> {
             image: args.image,
         })
     })?;
-    let beside = found.folder.as_deref().or(path.parent()).unwrap_or(Path::new(""));
-    let out = args.out.unwrap_or_else(|| beside.join("inspect.html"));
     args.figures.save(&made.charts)?;
-    say_page(&out, &made.page)
+    write_page(&out, &made.page)
 }
 
 pub fn compare(args: CompareArgs) -> Result<u8> {
@@ -136,14 +137,15 @@ pub fn compare(args: CompareArgs) -> Result<u8> {
             format!("{}: what the run told is not in {}", found.name, args.places.runs_dir.display())
         })
     };
+    check_page(&args.out)?;
     let folders = args.runs.iter().map(folder).collect::<Result<Vec<_>>>()?;
     let made = compare::write(&folders)?;
     args.figures.save(&made.charts)?;
-    say_page(&args.out, &made.page)
+    write_page(&args.out, &made.page)
 }
 
-/// Writes a page to `out`, where nothing may be but another page.
-pub fn write_page(out: &Path, page: &str) -> Result<()> {
+/// Checks that a page may be written to `out`, before it is made: nothing may be there but another page.
+pub fn check_page(out: &Path) -> Result<()> {
     let begin = "<!DOCTYPE html>";
     if out.is_file() {
         let mut there = Vec::new();
@@ -153,11 +155,11 @@ pub fn write_page(out: &Path, page: &str) -> Result<()> {
             usage!("--out {}: is there already and is no page: give another file", out.display());
         }
     }
-    Ok(files::write_named(out, page.as_bytes())?)
+    Ok(())
 }
 
-fn say_page(out: &Path, page: &str) -> Result<u8> {
-    write_page(out, page)?;
+fn write_page(out: &Path, page: &str) -> Result<u8> {
+    files::write_named(out, page.as_bytes())?;
     output::result(&format!("{}\n", out.display()))?;
     Ok(0)
 }

@@ -1,6 +1,6 @@
 //! The commands that look at a network without training it: `angle`, `settle`, `gdd` and `toy`.
 
-use super::look::write_page;
+use super::look::check_page;
 use super::{ConfigArgs, count, data_folder, finite};
 use crate::base::files;
 use crate::base::output::{self, usage};
@@ -236,6 +236,7 @@ fn explain(args: &AngleArgs, resolved: Resolved) -> Result<u8> {
     if !rule.hebbian() {
         bail!("rule = \"{}\" has no Hebbian updates, so there is no angle to explain", rule.name());
     }
+    args.out.as_deref().map(check_page).transpose()?;
     with_threads(args.network.threads, || {
         let (config, dataset, theta) = args.network.load(resolved)?;
         let started = Instant::now();
@@ -244,7 +245,7 @@ fn explain(args: &AngleArgs, resolved: Resolved) -> Result<u8> {
             say(&format!("minibatch {done}/{}  {} left", args.batches, duration(left.as_secs_f64())));
         })?;
         if let Some(out) = &args.out {
-            write_page(out, &explain::page(&explanation, &config, &dataset.name)?)?;
+            files::write_named(out, explain::page(&explanation, &config, &dataset.name)?.as_bytes())?;
             info!("the page is {}", out.display());
         }
         output::result(&match args.json {

@@ -97,7 +97,8 @@ impl Run {
         let whole = |path: &Path| path.canonicalize().or_else(|_| std::path::absolute(path)).ok();
         if whole(&options.runs_dir) == whole(&options.checkpoints_dir) {
             usage!(
-                "--runs-dir and --checkpoints-dir are one folder, {}, where each run needs one in either: give two",
+                "--runs-dir and --checkpoints-dir are one folder, {}, and each run needs a folder of its own in either: \
+                 give two, and move the checkpoints (*.safetensors) of a run that is there to its folder in the other",
                 options.runs_dir.display()
             );
         }

@@ -3,7 +3,7 @@
 use super::checkpoint::{self, Checkpoint, CheckpointFolder, Progress};
 use super::error::{Result, refuse};
 use crate::base::files;
-use crate::config::{Choices, Resolved};
+use crate::config::{self, Resolved};
 use crate::data::Dataset;
 use anyhow::Context;
 use std::path::{Path, PathBuf};
@@ -96,15 +96,20 @@ impl From {
         if !files::holds_anything(folder.path()) {
             return Ok(());
         }
-        let newest = Self::newest(folder)?.map(|there| there.progress);
-        let there = newest.or_else(|| checkpoint::progress_in_header(&folder.best()));
-        let ours = &self.progress;
-        let same = match there {
-            Some(theirs) => {
-                ours.checksums == theirs.checksums && ours.config.changes_from(&theirs.config)?.is_empty()
-            }
-            None => false,
+        let newest = match Self::newest(folder) {
+            Err(checkpoint::Error::Damaged { .. }) => None,
+            newest => newest?.map(|there| there.progress),
         };
+        let Some(theirs) = newest.or_else(|| checkpoint::progress_in_header(&folder.best())) else {
+            refuse!(
+                "{} holds no whole checkpoint that says whether it is of the run of {}: move it away, or give this one \
+                 another name with --name",
+                folder.path().display(),
+                self.path.display()
+            );
+        };
+        let ours = &self.progress;
+        let same = ours.checksums == theirs.checksums && ours.config.changes_from(&theirs.config)?.is_empty();
         if !same {
             refuse!(
                 "{} holds another run than {} is of: give this one another name with --name",
@@ -133,13 +138,16 @@ impl From {
                 false => Ok(()),
             };
         }
-        if config.is_some() {
-            let choices = Choices { config: Some(folder.join("config.toml")), ..Choices::default() };
-            let Ok(theirs) = Resolved::new(&choices) else {
-                return foreign("its config.toml is not the configuration of a run");
+        if let Some(text) = config {
+            let theirs = match toml::from_str::<toml::Value>(&text).and_then(config::of_any_version) {
+                Ok(theirs) => theirs,
+                Err(error) => {
+                    let problem = error.message();
+                    return foreign(&format!("its config.toml is not the configuration of a run: {problem}"));
+                }
             };
             // Under which name the data was asked for says nothing of what it was.
-            let changes = resolved.config.changes_from(&theirs.config)?;
+            let changes = resolved.config.changes_from(&theirs)?;
             if let Some((key, value)) = changes.iter().find(|(key, _)| key != "training.data") {
                 return foreign(&format!("{key} of its config.toml is not {value}"));
             }

@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use tracing::warn;
 
 /// The numbers of one epoch, by TensorBoard tag, in the order they were added.
 #[derive(Clone, Debug, Default)]
@@ -114,7 +115,13 @@ impl Telemetry {
                 }
             }
             if !all_known {
-                files::move_aside(&metrics)?;
+                let aside = files::free_beside(&metrics);
+                files::write_atomically(&aside, text.as_bytes())?;
+                warn!(
+                    "{}: some lines are not those of a run; all of them are in {}",
+                    metrics.display(),
+                    aside.display()
+                );
             }
             files::write_atomically(&metrics, kept.as_bytes())?;
         }

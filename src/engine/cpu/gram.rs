@@ -38,15 +38,12 @@ impl Factor {
     }
 }
 
-/// Whether the updates of a matrix are left to [`change_grams`] until the phase is over: under Algorithm 5, whose tiny
-/// ones would vanish in it, and under C-EP, where that is less work.
+/// Whether the updates of a matrix are left to [`change_grams`] until the phase is over: under C-EP and Algorithm 5, where
+/// that is less work.
 pub fn telescopes<T>(tied: bool, schedule: Schedule, matrix: &PackedMatrix<T>, images: usize) -> bool {
     let (from, to) = (matrix.from, matrix.to);
-    match schedule {
-        Schedule::Rescaled => tied,
-        Schedule::Continual => tied && from * to > images * (from + to),
-        Schedule::Whole | Schedule::Sum => false,
-    }
+    let at_every_step = matches!(schedule, Schedule::Continual | Schedule::Rescaled);
+    tied && at_every_step && from * to > images * (from + to)
 }
 
 /// What the input weights would have added to the drive: c·(x·xᵀ + 1)·[drift of layer N](Block::drift); `one` is 0
@@ -59,23 +56,21 @@ pub fn input_gram<T: Real>(simd: Simd, weights: &Weights<T>, blocks: &[Block<T>]
 }
 
 /// What the changes of a telescoping matrix add to its destination: c·(s_t·s_tᵀ)·s_t, less
-/// c·(s_t·s_0ᵀ)·s_0, the inner products over the source layer and the factors of the destination. With `bias` those of
-/// the bias of the destination, c·Σ(s_t − s_0) over the images, as well.
+/// c·(s_t·s_0ᵀ)·s_0, the inner products over the source layer and the factors of the destination.
 pub fn change_grams<T: Real>(
     simd: Simd,
     weights: &Weights<T>,
     blocks: &[Block<T>],
     connection: &Connection<T>,
     c: T,
-    bias: bool,
 ) -> [Gram<T>; 2] {
     let (from, to) = (connection.from, connection.to);
     let (stride, width) = (weights.stride(from), weights.widths[from]);
     let now: Vec<&[T]> = blocks.iter().map(|b| &b.s[from][..]).collect();
     let first: Vec<&[T]> = blocks.iter().map(|b| &b.settled[2][from][..]).collect();
-    let one = T::from_f64(if bias { 1.0 } else { 0.0 });
-    let products = inner_products(simd, &now, &now, stride, width, c, one);
-    let with_first = inner_products(simd, &now, &first, stride, width, T::default() - c, one);
+    let zero = T::default();
+    let products = inner_products(simd, &now, &now, stride, width, c, zero);
+    let with_first = inner_products(simd, &now, &first, stride, width, zero - c, zero);
     [Gram { to, products, factor: Factor::Now }, Gram { to, products: with_first, factor: Factor::First }]
 }
 

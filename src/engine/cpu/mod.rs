@@ -8,8 +8,8 @@
 //!   c = η_N/(βB). This is exact, since Δ_{W x} is linear in s and x does not change. Where σ′ gates Δs, the sum of
 //!   the gated Δs so far stands for sᴺ_t − sᴺ_0 ([`gram`]);
 //! - the same for large tied matrices under C-EP, whose updates telescope: W_n(t) = W_n(0) +
-//!   c·(sⁿ_tᵀ·sⁿ⁺¹_t − sⁿ_0ᵀ·sⁿ⁺¹_0), so that s·W_n(t) is s·W_n(0) and two products with (B, B) matrices; and for
-//!   all weights and biases under Algorithm 5, with a tiny c until the phase is over;
+//!   c·(sⁿ_tᵀ·sⁿ⁺¹_t − sⁿ_0ᵀ·sⁿ⁺¹_0), so that s·W_n(t) is s·W_n(0) and two products with (B, B) matrices. Under
+//!   Algorithm 5 c is tiny until the phase is over;
 //! - pixels left out that are black in all images of a minibatch, which take no part in anything;
 //! - images in [blocks](BLOCK), each on a thread of its own for the whole first (free) phase, which ends for every
 //!   image as it settles ([`first_phase`]). A number is computed the same way whichever thread does it, and
@@ -200,6 +200,8 @@ impl<T: Real> Engine for Fused<T> {
                 steps * 2.0 * images * batch as f64 * both + update
             } else if self.schedule == Schedule::Whole {
                 update
+            } else if self.schedule == Schedule::Rescaled {
+                steps * update + update
             } else {
                 steps * update
             };

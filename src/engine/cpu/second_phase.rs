@@ -66,10 +66,7 @@ impl<T: Real> SecondPhase<'_, T> {
                     }
                     self.steps_that_learn(&c);
                 }
-                Schedule::Rescaled => {
-                    let tiny = T::from_f64(self.protocol.tiny);
-                    self.steps_that_learn(&c.iter().map(|&c| tiny * c).collect::<Vec<_>>());
-                }
+                Schedule::Rescaled => self.steps_that_learn_a_little(&c),
             }
             // A continual rule learns in each branch, the others once from all of them.
             if branch + 1 < signs.len() && self.schedule != Schedule::Continual {
@@ -175,13 +172,26 @@ impl<T: Real> SecondPhase<'_, T> {
         }
     }
 
-    /// C-EP, C-VF and Algorithm 5: all steps, each of which changes weights and biases, or what stands for them
-    /// ([`Gram`]), which with Algorithm 5 is all of them.
+    /// Algorithm 5: all steps as those of C-EP with tiny learning rates. What they change is put back, for
+    /// [`SecondPhase::learn_once`] to learn in full: their updates add up to that of the whole phase.
+    fn steps_that_learn_a_little(&mut self, c: &[T]) {
+        let tiny = T::from_f64(self.protocol.tiny);
+        let biases = self.weights.bias.clone();
+        let in_place = |of: &Self, i: usize| !of.telescopes(&of.weights.between[i]);
+        let changed: Vec<usize> = (0..self.weights.between.len()).filter(|&i| in_place(self, i)).collect();
+        let matrices: Vec<_> = changed.iter().map(|&i| self.weights.between[i].matrix.clone()).collect();
+        self.steps_that_learn(&c.iter().map(|&c| tiny * c).collect::<Vec<_>>());
+        self.weights.bias = biases;
+        for (i, matrix) in changed.into_iter().zip(matrices) {
+            self.weights.between[i].matrix = matrix;
+        }
+    }
+
+    /// C-EP and C-VF: all steps, each of which changes weights and biases, or what stands for them ([`Gram`]).
     fn steps_that_learn(&mut self, c: &[T]) {
         let (parts, last) = (self.parts(), self.weights.last());
         let mut grams = vec![input_gram(self.simd, self.weights, self.blocks, c[last], self.last_bias())];
         let telescoping: Vec<bool> = self.weights.between.iter().map(|c| self.telescopes(c)).collect();
-        let rescaled = self.schedule == Schedule::Rescaled;
         for t in 0..self.protocol.second_steps {
             grams.truncate(1);
             let layers = self.model.settle.order.layers(t);
@@ -190,8 +200,7 @@ impl<T: Real> SecondPhase<'_, T> {
                 .collect();
             let (simd, weights, blocks) = (self.simd, &*self.weights, &*self.blocks);
             let change = |connection: &&Connection<T>| {
-                let bias = rescaled && connection.from > connection.to;
-                change_grams(simd, weights, blocks, connection, c[connection.layer()], bias)
+                change_grams(simd, weights, blocks, connection, c[connection.layer()])
             };
             if self.shared() {
                 grams.par_extend(changing.par_iter().flat_map_iter(change));
@@ -206,7 +215,7 @@ impl<T: Real> SecondPhase<'_, T> {
                 let c = c[connection.layer()];
                 accumulate(self.simd, &mut connection.matrix, None, &change, c);
             }
-            for (n, bias) in self.weights.bias.iter_mut().enumerate().take(if rescaled { 0 } else { last }) {
+            for (n, bias) in self.weights.bias.iter_mut().enumerate().take(last) {
                 add_to_bias(bias, self.moves, n, c[n]);
             }
             self.advance();
@@ -229,7 +238,8 @@ impl<T: Real> SecondPhase<'_, T> {
         let Self { simd, schedule, model, .. } = *self;
         let (weights, blocks, moves) = (&mut *self.weights, &*self.blocks, &*self.moves);
         let between = weights.between.iter_mut().zip(&telescoping);
-        for (connection, _) in between.filter(|(_, t)| schedule == Schedule::Whole || **t) {
+        let once = matches!(schedule, Schedule::Whole | Schedule::Rescaled);
+        for (connection, _) in between.filter(|(_, telescopes)| once || **telescopes) {
             let change = change_terms(model.tied, blocks, moves, connection.from, connection.to);
             let c = c[connection.layer()];
             accumulate(simd, &mut connection.matrix, None, &change, c);
