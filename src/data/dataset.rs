@@ -28,6 +28,8 @@ pub struct Dataset {
     pub test: Split,
     /// One more than the greatest label as read, before any limit.
     pub classes: usize,
+    /// What each class is called, by label; none where the labels are all there is.
+    pub class_names: Vec<String>,
     /// sha256 of pixels and labels as read, before any limit.
     pub checksums: BTreeMap<String, String>,
 }
@@ -47,7 +49,16 @@ impl Dataset {
         let checksums = checksums.map(|(key, sum)| (key.to_string(), sum)).into();
         let classes =
             train.labels.iter().chain(&test.labels).max().map_or(0, |&label| usize::from(label) + 1);
-        Self { name, source, train, validation: Split::default(), test, classes, checksums }
+        Self {
+            name,
+            source,
+            train,
+            validation: Split::default(),
+            test,
+            classes,
+            class_names: Vec::new(),
+            checksums,
+        }
     }
 
     /// Keeps the first so many images of each split.
@@ -77,6 +88,7 @@ impl Dataset {
             validation: self.train.part(&held),
             test: self.test.clone(),
             classes: self.classes,
+            class_names: self.class_names.clone(),
             checksums: self.checksums.clone(),
         })
     }
@@ -98,7 +110,7 @@ impl Dataset {
     /// # Errors
     /// Where it is not the set that was chosen, or the path can name nothing.
     pub fn of_files(choice: DataChoice, path: &Path, train: Split, test: Split) -> Result<Self> {
-        if let (Some([height, width]), Some([h, w])) = (train.shape, test.shape)
+        if let (Some([height, width, _]), Some([h, w, _])) = (train.shape, test.shape)
             && (height, width) != (h, w)
         {
             let problem = format!(

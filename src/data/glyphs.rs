@@ -160,7 +160,7 @@ pub fn dataset() -> Dataset {
         Split {
             origin: format!("glyphs ({part})"),
             pixels: SIDE * SIDE,
-            shape: Some([SIDE, SIDE]),
+            shape: Some([SIDE, SIDE, 1]),
             images,
             labels,
         }

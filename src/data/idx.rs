@@ -52,7 +52,7 @@ fn read_split(folder: &Path, prefix: &str) -> Result<Split> {
     }
     let pixels = images.sizes[1] * images.sizes[2];
     let origin = labels_path.display().to_string();
-    let shape = Some([images.sizes[1], images.sizes[2]]);
+    let shape = Some([images.sizes[1], images.sizes[2], 1]);
     Ok(Split { origin, pixels, shape, images: images.bytes()?, labels: labels.bytes()? })
 }
 

@@ -104,7 +104,7 @@ fn split(folder: &Path, classes: &[(String, u8)]) -> Result<Split> {
             return Err(Error::files(path, problem));
         }
         split.pixels = grey.len();
-        split.shape = Some([height as usize, width as usize]);
+        split.shape = Some([height as usize, width as usize, 1]);
         split.images.extend(grey);
         split.labels.push(*label);
         if split.images.len() > MOST_PIXELS {

@@ -43,8 +43,8 @@ pub struct Split {
     pub origin: String,
     /// Pixels an image.
     pub pixels: usize,
-    /// Height and width of an image, where its source says so.
-    pub shape: Option<[usize; 2]>,
+    /// Height, width and channels of an image, in the order in which its pixels lie, where its source says so.
+    pub shape: Option<[usize; 3]>,
     /// Row-major (count, pixels).
     pub images: Vec<u8>,
     /// The class of each.
