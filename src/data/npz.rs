@@ -57,7 +57,9 @@ fn split(archive: &NpzTensors, path: &Path, part: &str) -> Result<Split> {
     let wrong = |problem: String| Error::files(path, problem);
     let (count, pixels, shape) = match *images.dims() {
         [count, pixels] => (count, pixels, None),
-        [count, height, width] | [count, height, width, 1] => (count, height * width, Some([height, width, 1])),
+        [count, height, width] | [count, height, width, 1] => {
+            (count, height * width, Some([height, width, 1]))
+        }
         ref other => {
             return Err(wrong(format!(
                 "{x} has shape {other:?}: images are (N, height, width) or (N, pixels), in shades of grey"
