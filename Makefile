@@ -57,7 +57,7 @@ help: ## Show this help
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  \1\t\2/' | expand -t 16
 	@echo
 	@echo 'ALGO=ep|cep|vf|cvf  DEPTH=hidden layers  PSI=degrees  EPOCHS=n  SEED=n'
-	@echo 'DATA=auto|mnist|fashion-mnist|glyphs  DATA_DIR=folder of IDX files  DEVICE=auto|cpu|cuda'
+	@echo 'DATA=auto|mnist|fashion-mnist|cifar10|glyphs  DATA_DIR=folder of IDX files  DEVICE=auto|cpu|cuda'
 	@echo 'RESUME=auto|run|checkpoint  CHECKPOINT=run|file  ARGS="any other flags"'
 	@echo
 	@echo 'Example: make train ALGO=cvf DEPTH=2 PSI=45'
@@ -101,7 +101,7 @@ reproduce: ## Run the paper's experiments, or go on, and write the report: SWEEP
 check: lint features docs test ## Format, lints, features, docs and tests: what a change must pass
 
 test: ## Run all tests
-	$(CARGO) test --release
+	$(CARGO) test --release --no-fail-fast
 
 mutants: ## Break the code on purpose, one way at a time, and see a test notice: WORDS=some of the defects
 	tests/mutants/run $(WORDS)

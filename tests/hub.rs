@@ -1,29 +1,34 @@
 //! MNIST as the Hugging Face hub has it: Parquet files of PNGs, from a server that answers as the hub does.
+//!
+//! What is served under its name must be MNIST itself, which is here only where `EQPROP_DATA` names it; elsewhere other
+//! images are served, downloaded, read and refused.
 #![cfg(feature = "hub")]
 
 mod common;
 
-use common::{Place, SIDE};
+use common::Place;
 use parquet::data_type::{ByteArray, ByteArrayType, Int64Type};
 use parquet::file::properties::WriterProperties;
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::parser::parse_message_type;
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
 use std::thread;
 
 /// The columns of ylecun/mnist.
 const COLUMNS: &str = "message schema { optional group image { optional binary bytes; optional binary path (UTF8); } \
                        optional int64 label; }";
 
-/// The small data set's images and labels as the hub would have them.
-fn parquet_of(place: &Place, prefix: &str) -> Vec<u8> {
-    let images = fs::read(place.path(&format!("data/{prefix}-images-idx3-ubyte"))).unwrap();
-    let labels = fs::read(place.path(&format!("data/{prefix}-labels-idx1-ubyte"))).unwrap();
-    let images: Vec<ByteArray> = images[16..].chunks(SIDE * SIDE).map(|pixels| png(pixels).into()).collect();
-    let labels: Vec<i64> = labels[8..].iter().map(|label| i64::from(*label)).collect();
+/// An address where nobody listens.
+const NOBODY: &str = "http://127.0.0.1:9";
+
+/// These pictures and labels as the hub would have them.
+fn parquet_of(images: &[Vec<u8>], labels: &[u8]) -> Vec<u8> {
+    let images: Vec<ByteArray> = images.iter().map(|png| png.clone().into()).collect();
+    let labels: Vec<i64> = labels.iter().map(|label| i64::from(*label)).collect();
     let compression = parquet::basic::Compression::SNAPPY;
     let properties = Arc::new(WriterProperties::builder().set_compression(compression).build());
     let schema = Arc::new(parse_message_type(COLUMNS).unwrap());
@@ -47,74 +52,166 @@ fn parquet_of(place: &Place, prefix: &str) -> Vec<u8> {
 
 fn png(pixels: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
-    let mut encoder = png::Encoder::new(&mut bytes, SIDE as u32, SIDE as u32);
+    let mut encoder = png::Encoder::new(&mut bytes, 28, 28);
     encoder.set_color(png::ColorType::Grayscale);
     encoder.write_header().unwrap().write_image_data(pixels).unwrap();
     bytes
 }
 
-/// Answers one request for a part of one of these files.
-fn answer(mut stream: TcpStream, files: &[(&str, Vec<u8>)]) {
+/// Some pictures that are not MNIST's.
+fn others(count: usize) -> Vec<u8> {
+    let images: Vec<_> = (0..count).map(|i| png(&[i as u8; 784])).collect();
+    let labels: Vec<u8> = (0..count).map(|i| (i % 10) as u8).collect();
+    parquet_of(&images, &labels)
+}
+
+/// A hub with MNIST's two files.
+struct Hub {
+    address: String,
+    /// Every request so far: method and path.
+    asked: Arc<Mutex<Vec<String>>>,
+}
+
+impl Hub {
+    fn with(train: Vec<u8>, test: Vec<u8>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        let (asked, files) = (Arc::new(Mutex::new(Vec::new())), [("train", train), ("test", test)]);
+        let list = asked.clone();
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let request = answer(stream.unwrap(), &files);
+                list.lock().unwrap().push(request);
+            }
+        });
+        Self { address, asked }
+    }
+
+    fn asked(&self, method: &str) -> usize {
+        self.asked.lock().unwrap().iter().filter(|request| request.starts_with(method)).count()
+    }
+}
+
+/// Answers one request for one of these files, or what it is like, and returns it.
+fn answer(mut stream: TcpStream, files: &[(&str, Vec<u8>)]) -> String {
     let mut lines = BufReader::new(stream.try_clone().unwrap()).lines().map(Result::unwrap);
     let request = lines.next().unwrap();
-    let headers: Vec<String> = lines.take_while(|line| !line.is_empty()).collect();
-    let range = headers.iter().find_map(|line| {
-        let (name, value) = line.split_once(": ")?;
-        name.eq_ignore_ascii_case("range").then(|| value.trim_start_matches("bytes=").to_string())
-    });
+    assert!(lines.any(|line| line.is_empty()));
     let path = request.split(' ').nth(1).unwrap();
-    let Some((_, bytes)) = files.iter().find(|(name, _)| {
+    let found = files.iter().find(|(name, _)| {
         path == format!("/datasets/ylecun/mnist/resolve/refs%2Fconvert%2Fparquet/mnist/{name}/0000.parquet")
-    }) else {
-        write!(stream, "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").unwrap();
-        return;
+    });
+    let (status, length, body) = match found {
+        None => ("404 Not Found", 0, &[][..]),
+        Some((_, bytes)) if request.starts_with("HEAD ") => ("200 OK", bytes.len(), &[][..]),
+        Some((_, bytes)) => ("200 OK", bytes.len(), &bytes[..]),
     };
-    let (first, last) = range.as_deref().and_then(|range| range.split_once('-')).unwrap();
-    let first: usize = first.parse().unwrap();
-    let last = last.parse().unwrap_or(bytes.len() - 1);
-    let part = &bytes[first..=last];
+    let tag = path.split('/').rev().nth(1).unwrap_or_default();
     write!(
         stream,
-        "HTTP/1.1 206 Partial Content\r\nContent-Length: {}\r\nContent-Range: bytes {first}-{last}/{}\r\n\
-         ETag: \"{:x}\"\r\nX-Repo-Commit: abc\r\nConnection: close\r\n\r\n",
-        part.len(),
-        bytes.len(),
-        bytes.len()
+        "HTTP/1.1 {status}\r\nContent-Length: {length}\r\nETag: \"{tag}\"\r\nX-Repo-Commit: {}\r\n\
+         Connection: close\r\n\r\n",
+        "a".repeat(40)
     )
     .unwrap();
-    stream.write_all(part).unwrap();
+    stream.write_all(body).unwrap();
+    request
+}
+
+/// Trains an epoch on what the hub at `endpoint` has: status, and what is said.
+fn train(place: &Place, data: &[&str], name: &str, endpoint: &str) -> (i32, String) {
+    let mut command = place.eqprop();
+    command.args(["train", "--algo", "ep", "--threads", "1", "--epochs", "1", "--name", name]).args(data);
+    command.args(["--limit-train", "100", "--limit-test", "100"]);
+    // A folder for the cache may be relative.
+    command.env("HF_ENDPOINT", endpoint).env("HF_HOME", "hub");
+    let output = command.output().unwrap();
+    (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
 }
 
 #[test]
-fn the_hubs_mnist_is_downloaded_once_and_is_what_its_files_say() {
+fn what_the_hub_has_is_downloaded_once_and_is_not_called_mnist_where_it_is_not() {
     let place = Place::new();
-    let hub = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = format!("http://{}", hub.local_addr().unwrap());
-    let files = [("train", parquet_of(&place, "train")), ("test", parquet_of(&place, "t10k"))];
-    thread::spawn(move || hub.incoming().for_each(|stream| answer(stream.unwrap(), &files)));
-    let train = |data: &[&str], name: &str, endpoint: &str| {
-        let mut command = place.eqprop();
-        command.args(["train", "--algo", "ep", "--threads", "1", "--epochs", "1", "--name", name]).args(data);
-        command.args(["--set", r#"network.dims=["auto", 24, "auto"]"#]);
-        // A folder for the cache may be relative.
-        command.env("HF_ENDPOINT", endpoint).env("HF_HOME", "hub");
-        let output = command.output().unwrap();
-        let said = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(0), "{said}");
-        said
+    let hub = Hub::with(others(50), others(20));
+    let (status, said) = train(&place, &["--data", "mnist"], "first", &hub.address);
+    assert_eq!(status, 1, "{said}");
+    assert!(said.contains("downloading ylecun/mnist/mnist/train/0000.parquet"), "{said}");
+    assert!(said.contains("has 50 training images of 784 pixels, where MNIST has 60000 of 784"), "{said}");
+    assert!(said.contains("0000.parquet") && said.contains("remove them"), "{said}");
+    assert_eq!((hub.asked("GET"), hub.asked("HEAD")), (2, 2));
+    // From the cache: nobody is asked.
+    let (status, said) = train(&place, &["--data", "mnist"], "second", NOBODY);
+    assert!(status == 1 && said.contains("where MNIST has 60000"), "{said}");
+    assert!(!said.contains("downloading"), "{said}");
+    assert!(!place.path("runs").exists(), "no run has begun");
+}
+
+#[test]
+fn an_image_that_is_none_is_an_error_and_no_panic() {
+    let place = Place::new();
+    let hub = Hub::with(parquet_of(&[b"no picture".to_vec()], &[3]), others(20));
+    let (status, said) = train(&place, &["--data", "mnist"], "r", &hub.address);
+    assert_eq!(status, 1, "{said}");
+    assert!(said.contains("0000.parquet cannot be read as MNIST: remove them"), "{said}");
+    assert!(!said.contains("panicked") && !said.contains("RUST_BACKTRACE"), "{said}");
+    // A file that is no Parquet either.
+    let (place, hub) = (Place::new(), Hub::with(b"no file of that kind".to_vec(), others(20)));
+    let (status, said) = train(&place, &["--data", "mnist"], "r", &hub.address);
+    assert!(status == 1 && said.contains("cannot be read as MNIST"), "{said}");
+    assert!(said.to_lowercase().contains("parquet"), "{said}");
+}
+
+#[test]
+fn without_a_hub_the_cause_is_said_and_auto_trains_on_glyphs_loudly() {
+    let place = Place::new();
+    for (data, title) in [("mnist", "MNIST"), ("fashion-mnist", "Fashion-MNIST"), ("cifar10", "CIFAR-10")] {
+        let (status, said) = train(&place, &["--data", data], "r", NOBODY);
+        assert_eq!(status, 1, "{said}");
+        for part in [
+            &format!("{title} could not be had from the Hugging Face hub"),
+            "--data-dir",
+            "onnection refused",
+        ] {
+            assert!(said.contains(part), "{part}: {said}");
+        }
+    }
+    let (status, said) = train(&place, &["--data", "auto"], "r", NOBODY);
+    assert_eq!(status, 0, "{said}");
+    assert!(said.contains("onnection refused") && said.contains("THIS IS NOT MNIST"), "{said}");
+    assert!(place.path("runs/r-glyphs/metrics.jsonl").exists());
+}
+
+#[test]
+fn the_hubs_mnist_is_to_the_byte_what_its_files_hold() {
+    let Some(folder) = std::env::var_os("EQPROP_DATA").map(PathBuf::from) else {
+        eprintln!("SKIPPED: EQPROP_DATA names no folder with MNIST");
+        return;
     };
-    let said = train(&["--data", "mnist"], "hub", &address);
-    assert!(
-        said.contains("data: mnist (Hugging Face hub, ylecun/mnist), 230 training and 60 test images"),
-        "{said}"
-    );
-    // From the cache: no hub is there.
-    train(&["--data", "mnist"], "cache", "http://127.0.0.1:9");
-    train(&["--data-dir", "data"], "idx-data", "http://127.0.0.1:9");
+    let read = |name: &str, header: usize| {
+        let mut bytes = Vec::new();
+        let file = fs::File::open(folder.join(format!("{name}.gz"))).unwrap();
+        flate2::read::GzDecoder::new(file).read_to_end(&mut bytes).unwrap();
+        bytes.split_off(header)
+    };
+    let parquet_of_part = |part: &str| {
+        let images = read(&format!("{part}-images-idx3-ubyte"), 16);
+        let images: Vec<_> = images.chunks(784).map(png).collect();
+        parquet_of(&images, &read(&format!("{part}-labels-idx1-ubyte"), 8))
+    };
+    let place = Place::new();
+    let hub = Hub::with(parquet_of_part("train"), parquet_of_part("t10k"));
+    let (status, said) = train(&place, &["--data", "mnist"], "hub", &hub.address);
+    assert_eq!(status, 0, "{said}");
+    assert!(said.contains("data: mnist (Hugging Face hub, ylecun/mnist), 100 training"), "{said}");
+    let (status, said) = train(&place, &["--data", "mnist"], "cache", NOBODY);
+    assert_eq!(status, 0, "{said}");
+    let folder = folder.display().to_string();
+    let (status, said) = train(&place, &["--data-dir", &folder], "idx", NOBODY);
+    assert_eq!(status, 0, "{said}");
     let environment = |run: &str| {
         let text = place.read(&format!("runs/{run}/environment.json"));
         serde_json::from_str::<serde_json::Value>(&text).unwrap()["data"]["sha256"].clone()
     };
-    assert_eq!(environment("hub"), environment("idx-data"));
-    assert_eq!(environment("cache"), environment("idx-data"));
+    assert_eq!(environment("hub"), environment("idx"));
+    assert_eq!(environment("cache"), environment("idx"));
 }

@@ -93,7 +93,7 @@ struct ConfigArgs {
     /// Fixes everything that is drawn.
     #[arg(long, value_name = "N")]
     seed: Option<i64>,
-    /// The data set: auto, mnist, fashion-mnist or glyphs.
+    /// The data set: auto, mnist, fashion-mnist, cifar10 or glyphs.
     #[arg(long, value_name = "NAME")]
     data: Option<String>,
     /// Train on the first N images only.

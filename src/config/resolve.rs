@@ -8,6 +8,7 @@ use super::{Config, presets};
 use crate::base::files;
 use crate::base::near::did_you_mean;
 use crate::base::output::{Usage, usage, visible};
+use crate::data::known::Known;
 use crate::data::{DataChoice, Dataset};
 use crate::learning::Rule;
 use serde::{Deserialize, Deserializer};
@@ -80,6 +81,9 @@ const REQUIRED: [&str; 6] = [
 const OPTIONAL: [&str; 4] =
     ["network.tied", "training.limit_train", "training.limit_test", "training.validation"];
 
+/// How a preset is named as the origin of a value, where --algo has chosen it.
+const PRESET: &str = "preset ";
+
 /// Values with their origins, by `section.key`.
 type Layers = BTreeMap<String, (Value, Origin)>;
 
@@ -144,6 +148,7 @@ impl Resolved {
             check_known(&key, flag)?;
             values.insert(key, (value, Origin::Flag(flag.clone())));
         }
+        fit_preset(&mut values);
         Self::from_values(values, base, notes)
     }
 
@@ -274,6 +279,29 @@ impl Config {
     }
 }
 
+/// The presets are for images of MNIST's size. Where a set of another size is asked for by its name, a preset's network has
+/// as many inputs and outputs as that has pixels and classes; sizes that somebody gave stay.
+fn fit_preset(values: &mut Layers) {
+    let Some((known, asked)) = values.get("training.data").and_then(|(data, origin)| {
+        let choice: DataChoice = data.clone().try_into().ok()?;
+        Some((Known::named_by(choice)?, format!("training.data = {data} ({origin})")))
+    }) else {
+        return;
+    };
+    let Some((value, origin)) = values.get_mut("network.dims") else { return };
+    let is_preset = |name: &str| {
+        name.starts_with(PRESET) || (presets::text(name).is_some() && !Path::new(name).is_file())
+    };
+    let Some(sizes) = value.as_array().filter(|sizes| sizes.len() > 1) else { return };
+    let [inputs, outputs] = [known.pixels(), known.classes].map(|size| Value::from(size as i64));
+    let hidden = sizes[1..sizes.len() - 1].iter().cloned();
+    let fitted: Vec<Value> = [inputs].into_iter().chain(hidden).chain([outputs]).collect();
+    if matches!(origin, Origin::File(name) if is_preset(name)) && fitted != *sizes {
+        *origin = Origin::Found(format!("{value} ({origin}) with {asked}"));
+        *value = fitted.into();
+    }
+}
+
 /// Parses a value as TOML; what is not TOML is a string, so that `auto` needs no quotes.
 pub fn parse_value(text: &str) -> Value {
     text.parse().unwrap_or_else(|_| Value::from(text))
@@ -332,7 +360,7 @@ fn base(choices: &Choices, notes: &mut Vec<String>) -> Result<(String, Table)> {
             }
             let picked = presets::pick(rule, depth)?;
             notes.extend(picked.note);
-            Ok((format!("preset {}", picked.name), picked.table))
+            Ok((format!("{PRESET}{}", picked.name), picked.table))
         }
         (None, None) => {
             usage!("nothing says what to train: give --algo ep|cep|vf|cvf with --depth N, or --config FILE")
@@ -439,6 +467,20 @@ mod tests {
 
     fn error(choices: &Choices) -> String {
         format!("{:#}", Resolved::new(choices).unwrap_err())
+    }
+
+    #[test]
+    fn a_preset_takes_the_sizes_of_a_set_that_is_asked_for_by_name() {
+        let dims = |flags: &[&str]| {
+            let flags = flags.iter().map(|text| flag(text)).collect();
+            Resolved::new(&Choices { flags, ..choices(Rule::CVF, 2) }).unwrap().config.network.dims.0
+        };
+        assert_eq!(dims(&["training.data=cifar10"]), [3072, 512, 512, 10]);
+        assert_eq!(dims(&["training.data=mnist"]), [784, 512, 512, 10]);
+        assert_eq!(dims(&["training.data=auto"]), [784, 512, 512, 10]);
+        // What somebody gave stays, and is a misfit when the images are seen.
+        let given = ["training.data=cifar10", "network.dims=[784, 512, 512, 10]"];
+        assert_eq!(dims(&given), [784, 512, 512, 10]);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! A data set: training and test images, what it is called, and where it is from.
 
 use super::error::{Error, Result};
+use super::known::{KNOWN, Known, hex};
 use super::{DataChoice, Split};
 use crate::base::name;
 use crate::base::output::usage;
@@ -10,13 +11,10 @@ use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// sha256 of the pixels of MNIST's 60,000 training images.
-const MNIST_TRAIN_PIXELS: &str = "741c988805d008ac6e4c904b69001ba184c24b2c540a4ef403f4c71b676cf757";
-
 /// Training and test images.
 #[derive(Clone, Debug)]
 pub struct Dataset {
-    /// `mnist`, `fashion-mnist`, `glyphs`, or the name of the folder of some other set.
+    /// `mnist`, `fashion-mnist`, `cifar10`, `glyphs`, or the name of the folder of some other set.
     pub name: String,
     /// Where it was found.
     pub source: String,
@@ -37,9 +35,7 @@ pub struct Dataset {
 impl Dataset {
     /// A set of this name from `source`, nothing held out.
     pub fn new(name: String, source: String, train: Split, test: Split) -> Self {
-        let digest = |bytes: &[u8]| -> String {
-            Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
-        };
+        let digest = |bytes: &[u8]| hex(&Sha256::digest(bytes));
         let checksums = [
             ("train.images", digest(&train.images)),
             ("train.labels", digest(&train.labels)),
@@ -118,27 +114,27 @@ impl Dataset {
             );
             return Err(Error::files(path, problem));
         }
-        let dataset = Self::new(String::new(), path.display().to_string(), train, test);
-        let is_mnist = dataset.checksums["train.images"] == MNIST_TRAIN_PIXELS;
-        let wrong = |problem: &str| Err(Error::files(path, problem));
-        let name = match choice {
-            DataChoice::Mnist if !is_mnist => {
-                return wrong(
-                    "these are not the 60,000 training images of MNIST (their checksum differs): use \
-                     data = \"auto\" to train on another set, or put MNIST's files there",
-                );
+        let known = match Known::named_by(choice) {
+            Some(known) => {
+                let differences = known.differences(&train, &test);
+                if !differences.is_empty() {
+                    let problem = format!(
+                        "this is not {}: {}. Use data = \"auto\" to train on it under another name, or put the \
+                         files of {} there",
+                        known.title,
+                        differences.join(", and "),
+                        known.title
+                    );
+                    return Err(Error::files(path, problem));
+                }
+                Some(known)
             }
-            DataChoice::FashionMnist if is_mnist => {
-                return wrong(
-                    "these are the training images of MNIST, not of Fashion-MNIST (their checksum says so): use \
-                     data = \"mnist\", or give the folder of Fashion-MNIST",
-                );
-            }
-            DataChoice::FashionMnist => DataChoice::FASHION_MNIST.into(),
-            _ if is_mnist => DataChoice::MNIST.into(),
-            _ => own_name(path)?,
+            None => KNOWN.iter().find(|known| known.differences(&train, &test).is_empty()),
         };
-        Ok(Self { name, ..dataset })
+        let name = known.map_or_else(|| own_name(path), |known| Ok(known.name.into()))?;
+        let class_names = known.map(Known::class_names).unwrap_or_default();
+        let dataset = Self::new(name, path.display().to_string(), train, test);
+        Ok(Self { class_names, ..dataset })
     }
 }
 
@@ -150,8 +146,6 @@ fn own_name(path: &Path) -> Result<String> {
     // It becomes a part of the names of runs.
     name::check(&name, "the data folder")?;
     // A folder of that name which holds something else.
-    Ok(match name.as_str() {
-        DataChoice::MNIST | DataChoice::GLYPHS => format!("idx-in-{name}"),
-        _ => name,
-    })
+    let taken = name == DataChoice::GLYPHS || KNOWN.iter().any(|known| known.name == name);
+    Ok(if taken { format!("idx-in-{name}") } else { name })
 }

@@ -158,6 +158,7 @@ pub fn dataset() -> Dataset {
             .map(|(i, image)| draw(start + i, image))
             .collect();
         Split {
+            images_origin: format!("glyphs ({part})"),
             origin: format!("glyphs ({part})"),
             pixels: SIDE * SIDE,
             shape: Some([SIDE, SIDE, 1]),

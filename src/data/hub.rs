@@ -1,19 +1,23 @@
-//! MNIST and Fashion-MNIST from the Hugging Face cache and hub: Parquet files of PNGs with their labels.
+//! MNIST, Fashion-MNIST and CIFAR-10 from the Hugging Face hub, as candle-datasets reads them.
+//!
+//! What candle-datasets downloads comes without a word of how far it is, and what fails without its cause. So its files
+//! are brought into the cache first, where it finds them; and what it makes of a damaged file is an error here.
 
-use super::pngs::grey;
+use super::known::Known;
 use super::{DataChoice, Dataset, Error, Result, Source, Split};
-use anyhow::{Context, bail};
-use hf_hub::api::Progress;
-use hf_hub::api::sync::ApiBuilder;
-use hf_hub::{Cache, Repo, RepoType};
+use anyhow::{Context, anyhow};
+use candle_core::Tensor;
+use candle_datasets::vision;
+use hf_hub::progress::{DownloadEvent, ProgressEvent, ProgressHandler};
+use hf_hub::{HFClientSync, HFError};
 use indicatif::{ProgressBar, ProgressStyle};
-use parquet::file::reader::{FileReader, SerializedFileReader};
-use parquet::record::{Field, Row};
-use std::fs::File;
-use std::io::Cursor;
+use std::cell::Cell;
+use std::panic::{catch_unwind, set_hook, take_hook};
 use std::path::{Path, PathBuf};
+use std::sync::Once;
+use tracing::info;
 
-/// The branch into which the hub itself converts data sets.
+/// The branch into which the hub itself converts data sets to Parquet.
 const REVISION: &str = "refs/convert/parquet";
 
 /// The Hugging Face hub.
@@ -25,109 +29,205 @@ impl Source for Hub {
     }
 
     fn remote_name(&self, choice: DataChoice) -> Option<&'static str> {
-        Some(match choice {
-            DataChoice::FashionMnist => DataChoice::FASHION_MNIST,
-            _ => DataChoice::MNIST,
-        })
+        Some(wanted(choice).name)
     }
 
     /// Loads the set from the cache, downloading it first where it is not there.
     fn read(&self, choice: DataChoice, _: Option<&Path>) -> Result<Dataset> {
-        load(choice).map_err(|cause| Error::Unavailable {
-            problem:
-                "the data set could not be had from the Hugging Face hub: check the connection, or give \
-                      a folder with its four IDX files by --data-dir or EQPROP_DATA"
-                    .into(),
+        let known = wanted(choice);
+        load(known).map_err(|cause| Error::Unavailable {
+            problem: format!(
+                "{} could not be had from the Hugging Face hub: check the connection, or give a folder with its files \
+                 by --data-dir or EQPROP_DATA",
+                known.title
+            ),
             source: Some(cause.into()),
         })
     }
 }
 
-fn load(choice: DataChoice) -> anyhow::Result<Dataset> {
-    let (repository, folder, name) = match choice {
-        DataChoice::FashionMnist => {
-            ("zalando-datasets/fashion_mnist", "fashion_mnist", DataChoice::FASHION_MNIST)
-        }
-        _ => ("ylecun/mnist", "mnist", DataChoice::MNIST),
-    };
-    let fetch = |part: &str| fetch(repository, &format!("{folder}/{part}/0000.parquet"));
-    let (train, test) = (fetch("train")?, fetch("test")?);
-    let split = |file: &Path, part: &str| -> anyhow::Result<Split> {
-        let mut split = read(file).with_context(|| file.display().to_string())?;
-        split.origin = format!("hub {repository} {part}");
-        Ok(split)
-    };
-    Ok(Dataset::new(
-        name.into(),
-        format!("Hugging Face hub, {repository}"),
-        split(&train, "train")?,
-        split(&test, "test")?,
-    ))
+/// The set that a choice asks the hub for.
+fn wanted(choice: DataChoice) -> &'static Known {
+    Known::named_by(choice).unwrap_or(Known::MNIST)
 }
 
+/// A set on the hub, as candle-datasets asks for it.
+struct Remote {
+    owner: &'static str,
+    repository: &'static str,
+    /// The folder of its files.
+    folder: &'static str,
+    load: fn() -> candle_core::Result<vision::Dataset>,
+}
+
+impl Remote {
+    fn of(known: &Known) -> Self {
+        let (owner, repository, folder, load): (_, _, _, fn() -> _) = match known.choice {
+            DataChoice::FashionMnist => {
+                ("zalando-datasets", "fashion_mnist", "fashion_mnist", vision::fashion_mnist::load)
+            }
+            DataChoice::Cifar10 => ("", "cifar10", "plain_text", vision::cifar::load),
+            _ => ("ylecun", "mnist", "mnist", vision::mnist::load),
+        };
+        Self { owner, repository, folder, load }
+    }
+
+    /// As the hub's addresses have it.
+    fn id(&self) -> String {
+        [self.owner, self.repository]
+            .iter()
+            .filter(|word| !word.is_empty())
+            .copied()
+            .collect::<Vec<_>>()
+            .join("/")
+    }
+}
+
+fn load(known: &Known) -> anyhow::Result<Dataset> {
+    let remote = Remote::of(known);
+    let files = fetch(&remote)?;
+    let damaged = || {
+        let [train, test] = &files;
+        format!(
+            "{} and {} cannot be read as {}: remove them, and they are downloaded again",
+            train.display(),
+            test.display(),
+            known.title
+        )
+    };
+    let read = without_panic(remote.load).map_err(|said| anyhow!(said)).and_then(|read| Ok(read?));
+    let read = read.with_context(damaged)?;
+    let id = remote.id();
+    let train = split(known, &read.train_images, &read.train_labels, format!("hub {id} train"))?;
+    let test = split(known, &read.test_images, &read.test_labels, format!("hub {id} test"))?;
+    let differences = known.differences(&train, &test);
+    if !differences.is_empty() {
+        return Err(anyhow!(differences.join("; ")).context(damaged()));
+    }
+    let source = format!("Hugging Face hub, {id}");
+    Ok(Dataset { class_names: known.class_names(), ..Dataset::new(known.name.into(), source, train, test) })
+}
+
+/// Bytes and labels of what candle-datasets gives: pixels from 0 to 1 as (N, pixels) or (N, channels, height, width).
+fn split(known: &Known, images: &Tensor, labels: &Tensor, origin: String) -> candle_core::Result<Split> {
+    let mut bytes = Vec::new();
+    for start in (0..images.dim(0)?).step_by(1000) {
+        let some = images.narrow(0, start, 1000.min(images.dim(0)? - start))?;
+        let some = match some.rank() {
+            // candle-datasets 0.11.1 gives (N, channels, width, height): the pictures lie on their side.
+            4 => some.permute((0, 3, 2, 1))?,
+            _ => some,
+        };
+        let values = some.flatten_all()?.to_vec1::<f32>()?;
+        bytes.extend(values.into_iter().map(|value| (value * 255.0).round() as u8));
+    }
+    Ok(Split {
+        images_origin: origin.clone(),
+        origin,
+        pixels: known.pixels(),
+        shape: Some(known.shape),
+        images: bytes,
+        labels: labels.to_vec1()?,
+    })
+}
+
+/// The training and the test file of a set in the cache, into which they are downloaded where they are not there.
+fn fetch(remote: &Remote) -> anyhow::Result<[PathBuf; 2]> {
+    let hub = HFClientSync::new().context("no client for the hub")?;
+    let repository = hub.dataset(remote.owner, remote.repository);
+    let fetch = |part: &str| -> anyhow::Result<PathBuf> {
+        let file = format!("{}/{part}/0000.parquet", remote.folder);
+        let download = || repository.download_file().filename(file.clone()).revision(REVISION);
+        match download().local_files_only(true).send() {
+            Err(HFError::LocalEntryNotFound { .. }) => {}
+            cached => return Ok(cached?),
+        }
+        info!("downloading {}/{file} from the Hugging Face hub", remote.id());
+        (download().progress(Bar::new(&file)?).send())
+            .with_context(|| format!("{}/{file} is not in the cache and cannot be downloaded", remote.id()))
+    };
+    Ok([fetch("train")?, fetch("test")?])
+}
+
+/// A bar on a terminal, while a file is downloaded.
 struct Bar(ProgressBar);
 
-impl Progress for Bar {
-    fn init(&mut self, size: usize, _: &str) {
-        self.0.set_length(size as u64);
+impl Bar {
+    fn new(file: &str) -> anyhow::Result<Self> {
+        let style = ProgressStyle::with_template("{msg} {wide_bar} {bytes}/{total_bytes} {eta}")?;
+        Ok(Self(ProgressBar::new(0).with_style(style).with_message(file.to_string())))
     }
+}
 
-    fn update(&mut self, size: usize) {
-        self.0.inc(size as u64);
+impl ProgressHandler for Bar {
+    fn on_progress(&self, event: &ProgressEvent) {
+        let ProgressEvent::Download(event) = event else { return };
+        match event {
+            DownloadEvent::Start { total_bytes, .. } => self.0.set_length(*total_bytes),
+            DownloadEvent::Progress { files } => {
+                self.0.set_position(files.iter().map(|file| file.bytes_completed).max().unwrap_or(0));
+            }
+            DownloadEvent::AggregateProgress { bytes_completed, .. } => self.0.set_position(*bytes_completed),
+            DownloadEvent::Complete => {}
+        }
     }
+}
 
-    fn finish(&mut self) {
+impl Drop for Bar {
+    fn drop(&mut self) {
         self.0.finish_and_clear();
     }
 }
 
-/// The path of a file in the cache, into which it is downloaded, with a progress bar, where it is not there.
-fn fetch(repository: &str, file: &str) -> anyhow::Result<PathBuf> {
-    let repo = || Repo::with_revision(repository.into(), RepoType::Dataset, REVISION.into());
-    // Its links lead nowhere from a relative path.
-    let folder = std::path::absolute(Cache::from_env().path())?;
-    if let Some(path) = Cache::new(folder.clone()).repo(repo()).get(file) {
-        return Ok(path);
-    }
-    let style = ProgressStyle::with_template("{msg} {wide_bar} {bytes}/{total_bytes} {eta}")?;
-    let bar = ProgressBar::new(0).with_style(style).with_message(file.to_string());
-    let hub = ApiBuilder::from_env().with_cache_dir(folder).build().context("no client for the hub")?;
-    (hub.repo(repo()).download_with_progress(file, Bar(bar)))
-        .with_context(|| format!("{repository}/{file} is not in the cache and cannot be downloaded"))
+thread_local! {
+    /// Whether a panic of this thread is caught and becomes an error.
+    static CAUGHT: Cell<bool> = const { Cell::new(false) };
 }
 
-/// The images of a Parquet file, all of one size, and their labels.
-fn read(path: &Path) -> anyhow::Result<Split> {
-    let file = SerializedFileReader::new(File::open(path)?).context("is not a readable Parquet file")?;
-    let mut split = Split::default();
-    for (i, row) in file.get_row_iter(None)?.enumerate() {
-        let (png, label) = image_and_label(&row?).with_context(|| {
-            format!("row {i} is not a column `image` with `bytes` and a column `label` from 0 to 255")
-        })?;
-        let (_, _, image) =
-            grey(Cursor::new(png)).map_err(anyhow::Error::msg).with_context(|| format!("image {i}"))?;
-        if i == 0 {
-            split.pixels = image.len();
-        }
-        if image.len() != split.pixels {
-            bail!("image {i} has {} pixels, those before it {}", image.len(), split.pixels);
-        }
-        split.images.extend(image);
-        split.labels.push(label);
-    }
-    if split.labels.is_empty() {
-        bail!("holds no images");
-    }
-    Ok(split)
+/// What `work` returns, or what it said when it panicked, as candle-datasets does on an image that is none. That is
+/// not printed: it becomes an error.
+fn without_panic<T>(work: fn() -> T) -> std::result::Result<T, String> {
+    static QUIET: Once = Once::new();
+    QUIET.call_once(|| {
+        let loud = take_hook();
+        set_hook(Box::new(move |panic| {
+            if !CAUGHT.get() {
+                loud(panic);
+            }
+        }));
+    });
+    CAUGHT.set(true);
+    let outcome = catch_unwind(work);
+    CAUGHT.set(false);
+    outcome.map_err(|panic| {
+        let said = panic.downcast_ref::<String>().cloned();
+        said.or_else(|| panic.downcast_ref::<&str>().map(|text| text.to_string())).unwrap_or_default()
+    })
 }
 
-fn image_and_label(row: &Row) -> Option<(Vec<u8>, u8)> {
-    let of = |row: &Row, name: &str| {
-        row.get_column_iter().find(|(column, _)| *column == name).map(|(_, field)| field.clone())
-    };
-    let (Field::Group(image), Field::Long(label)) = (of(row, "image")?, of(row, "label")?) else {
-        return None;
-    };
-    let Field::Bytes(png) = of(&image, "bytes")? else { return None };
-    Some((png.data().to_vec(), u8::try_from(label).ok()?))
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::Device;
+
+    #[test]
+    fn a_panic_is_an_error_and_the_next_one_is_loud_again() {
+        assert_eq!(without_panic(|| 3), Ok(3));
+        assert_eq!(without_panic::<()>(|| panic!("no {}", "picture")), Err("no picture".into()));
+        assert!(!CAUGHT.get());
+    }
+
+    #[test]
+    fn colours_lie_in_the_order_of_the_rows() -> candle_core::Result<()> {
+        let known = Known::named_by(DataChoice::Cifar10).unwrap();
+        // Row, column and channel of a pixel make its value; then as candle-datasets turns them.
+        let value = |row: usize, column: usize, channel: usize| (100 * channel + 3 * row + column) as u8;
+        let rows: Vec<u8> = (0..32 * 32 * 3).map(|i| value(i / 96, i / 3 % 32, i % 3)).collect();
+        let images = Tensor::from_vec(rows.clone(), (1, 32, 32, 3), &Device::Cpu)?
+            .to_dtype(candle_core::DType::F32)?
+            .permute((0, 3, 2, 1))?;
+        let split = split(known, &(images / 255.0)?, &Tensor::new(&[7u8], &Device::Cpu)?, "here".into())?;
+        assert_eq!((split.images, split.labels, split.pixels), (rows, vec![7], 3072));
+        Ok(())
+    }
 }

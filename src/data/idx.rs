@@ -51,9 +51,9 @@ fn read_split(folder: &Path, prefix: &str) -> Result<Split> {
         return Err(Error::files(&images_path, "holds no images"));
     }
     let pixels = images.sizes[1] * images.sizes[2];
-    let origin = labels_path.display().to_string();
+    let (images_origin, origin) = (images_path.display().to_string(), labels_path.display().to_string());
     let shape = Some([images.sizes[1], images.sizes[2], 1]);
-    Ok(Split { origin, pixels, shape, images: images.bytes()?, labels: labels.bytes()? })
+    Ok(Split { images_origin, origin, pixels, shape, images: images.bytes()?, labels: labels.bytes()? })
 }
 
 fn find(folder: &Path, name: &str) -> Result<PathBuf> {

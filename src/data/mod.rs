@@ -9,6 +9,7 @@ pub mod glyphs;
 #[cfg(feature = "hub")]
 mod hub;
 mod idx;
+pub mod known;
 #[cfg(not(feature = "hub"))]
 mod no_hub;
 mod npz;
@@ -18,6 +19,7 @@ mod split;
 pub use dataset::Dataset;
 use error::with_causes;
 pub use error::{Error, Result};
+use known::KNOWN;
 pub use split::{Batch, Split};
 
 #[cfg(not(feature = "hub"))]
@@ -59,6 +61,9 @@ pub enum DataChoice {
     Mnist,
     /// Fashion-MNIST, from a folder or the hub; never anything else.
     FashionMnist,
+    /// CIFAR-10, from a file or the hub; never anything else.
+    #[serde(rename = "cifar10")]
+    Cifar10,
     /// The built-in procedural set.
     Glyphs,
 }
@@ -68,6 +73,8 @@ impl DataChoice {
     pub const MNIST: &str = "mnist";
     /// The name of Fashion-MNIST.
     pub const FASHION_MNIST: &str = "fashion-mnist";
+    /// The name of CIFAR-10.
+    pub const CIFAR10: &str = "cifar10";
     /// The name of the built-in set, which no other has.
     pub const GLYPHS: &str = "glyphs";
 
@@ -75,8 +82,10 @@ impl DataChoice {
     /// that set and no other.
     pub fn again(self, name: &str) -> Self {
         match (self, name) {
-            (DataChoice::Auto, Self::MNIST) => DataChoice::Mnist,
             (DataChoice::Auto, Self::GLYPHS) => DataChoice::Glyphs,
+            (DataChoice::Auto, name) => {
+                KNOWN.iter().find(|known| known.name == name).map_or(self, |known| known.choice)
+            }
             _ => self,
         }
     }
@@ -135,6 +144,7 @@ fn usual_folder(choice: DataChoice) -> Option<PathBuf> {
     let folder = match choice {
         DataChoice::Glyphs => return None,
         DataChoice::FashionMnist => "data/fashion-mnist",
+        DataChoice::Cifar10 => "data/cifar10",
         DataChoice::Auto | DataChoice::Mnist => "data/mnist",
     };
     Some(PathBuf::from(folder)).filter(|folder| folder.is_dir())

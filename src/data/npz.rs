@@ -53,7 +53,7 @@ fn split(archive: &NpzTensors, path: &Path, part: &str) -> Result<Split> {
     let (x, y) = (format!("x_{part}"), format!("y_{part}"));
     let images = array(archive, path, &x)?;
     let labels = array(archive, path, &y)?;
-    let origin = format!("{}: {y}", path.display());
+    let [images_origin, origin] = [&x, &y].map(|array| format!("{}: {array}", path.display()));
     let wrong = |problem: String| Error::files(path, problem);
     let (count, pixels, shape) = match *images.dims() {
         [count, pixels] => (count, pixels, None),
@@ -77,7 +77,7 @@ fn split(archive: &NpzTensors, path: &Path, part: &str) -> Result<Split> {
     }
     let images = bytes(&images).map_err(|problem| wrong(format!("{x}: {problem}")))?;
     let labels = classes(&labels).map_err(|problem| wrong(format!("{y}: {problem}")))?;
-    Ok(Split { origin, pixels, shape, images, labels })
+    Ok(Split { images_origin, origin, pixels, shape, images, labels })
 }
 
 fn array(archive: &NpzTensors, path: &Path, array: &str) -> Result<Tensor> {

@@ -91,7 +91,8 @@ fn split(folder: &Path, classes: &[(String, u8)]) -> Result<Split> {
         files.extend(images.into_iter().filter(is_png).enumerate().map(|(turn, path)| (turn, *label, path)));
     }
     files.sort();
-    let mut split = Split { origin: folder.display().to_string(), ..Split::default() };
+    let origin = folder.display().to_string();
+    let mut split = Split { images_origin: origin.clone(), origin, ..Split::default() };
     let mut size = None;
     for (_, label, path) in &files {
         let (width, height, grey) = image(path)?;

@@ -39,6 +39,8 @@ impl Batch {
 /// Some labelled images.
 #[derive(Clone, Debug, Default)]
 pub struct Split {
+    /// Where the images came from, for error messages.
+    pub images_origin: String,
     /// Where the labels came from, for error messages.
     pub origin: String,
     /// Pixels an image.
@@ -77,7 +79,8 @@ impl Split {
     pub(super) fn part(&self, indices: &[u32]) -> Self {
         let mut batch = Batch::default();
         self.gather(indices, &mut batch);
-        Self { origin: self.origin.clone(), images: batch.images, labels: batch.labels, ..*self }
+        let (images_origin, origin) = (self.images_origin.clone(), self.origin.clone());
+        Self { images_origin, origin, images: batch.images, labels: batch.labels, ..*self }
     }
 
     pub(super) fn truncate(&mut self, limit: Option<usize>) {
@@ -89,27 +92,33 @@ impl Split {
 
     /// Checks sizes and labels against a network's input and output.
     pub(super) fn check(&self, dims: &Dims) -> Result<()> {
-        let misfit = |problem| Err(Error::Misfit { place: self.origin.clone(), problem });
+        let misfit = |place: &str, problem| Err(Error::Misfit { place: place.into(), problem });
         if self.pixels != dims.input() {
-            return misfit(format!(
-                "images have {} pixels, but network.dims = {:?} begins with {}: set network.dims[0] to {}, or to \
+            return misfit(
+                &self.images_origin,
+                format!(
+                    "images have {} pixels, but network.dims = {:?} begins with {}: set network.dims[0] to {}, or to \
                  \"auto\"",
-                self.pixels,
-                dims.0,
-                dims.input(),
-                self.pixels
-            ));
+                    self.pixels,
+                    dims.0,
+                    dims.input(),
+                    self.pixels
+                ),
+            );
         }
         let outside = self.labels.iter().position(|&l| usize::from(l) >= dims.output());
         if let Some(i) = outside {
-            return misfit(format!(
-                "image {i} has label {}, but network.dims = {:?} ends with {} outputs (classes 0 to {}): \
+            return misfit(
+                &self.origin,
+                format!(
+                    "image {i} has label {}, but network.dims = {:?} ends with {} outputs (classes 0 to {}): \
                  raise the last number of network.dims, set it to \"auto\", or mend the file",
-                self.labels[i],
-                dims.0,
-                dims.output(),
-                dims.output() - 1
-            ));
+                    self.labels[i],
+                    dims.0,
+                    dims.output(),
+                    dims.output() - 1
+                ),
+            );
         }
         Ok(())
     }

@@ -1,0 +1,226 @@
+//! The sets that everybody knows by name: what they hold, and how they are told from all others.
+
+use super::{DataChoice, Split};
+use rayon::prelude::*;
+use sha2::{Digest, Sha256};
+
+/// A set with a name that no other set may have.
+pub struct Known {
+    /// What asks for it.
+    pub choice: DataChoice,
+    /// Its name.
+    pub name: &'static str,
+    /// What a person calls it.
+    pub title: &'static str,
+    /// What its classes are called, by label; none where they are the digits.
+    pub class_names: &'static [&'static str],
+    /// How many classes there are.
+    pub classes: usize,
+    /// Height, width and channels of an image.
+    pub shape: [usize; 3],
+    /// The training images.
+    pub train: Part,
+    /// The test images.
+    pub test: Part,
+}
+
+/// What is known of a part of a set. Neither fingerprint depends on the order of the images, which differs between the
+/// files and the hub's copy of CIFAR-10.
+pub struct Part {
+    /// How many images.
+    pub count: usize,
+    /// The [`Fingerprint`] of the images.
+    images: &'static str,
+    /// The same of the images, each with its label.
+    labelled: &'static str,
+}
+
+/// All sets that are known by name.
+pub const KNOWN: [Known; 3] = [
+    Known {
+        choice: DataChoice::Mnist,
+        name: DataChoice::MNIST,
+        title: "MNIST",
+        class_names: &[],
+        classes: 10,
+        shape: [28, 28, 1],
+        train: Part {
+            count: 60_000,
+            images: "03a8a048601ebb4610dcd79cd759c718bed893982a4c153c4f33a41885101c0b",
+            labelled: "48202dcb183a2747c97e6a684cc47b03ae71c8b55dea4c7b28d86e0177f83b0e",
+        },
+        test: Part {
+            count: 10_000,
+            images: "e2842441ab1468bab7eeaa886875a3a7662245f3768610c4b4ca84d7ac309c70",
+            labelled: "7618f4aaa52089a8bf911a35b3effcd1cb544cef27554e01289b0f2207de7075",
+        },
+    },
+    Known {
+        choice: DataChoice::FashionMnist,
+        name: DataChoice::FASHION_MNIST,
+        title: "Fashion-MNIST",
+        class_names: &[
+            "T-shirt/top",
+            "trouser",
+            "pullover",
+            "dress",
+            "coat",
+            "sandal",
+            "shirt",
+            "sneaker",
+            "bag",
+            "ankle boot",
+        ],
+        classes: 10,
+        shape: [28, 28, 1],
+        train: Part {
+            count: 60_000,
+            images: "aa670e63ae523d8fb206db0595287cd9ecee8f29b1b8ea690da7712c7444eb56",
+            labelled: "3e22ffe4ec83294f53865d6f8953a3ef35781d547d0db982aee02288a538698f",
+        },
+        test: Part {
+            count: 10_000,
+            images: "f966ad9a453e7d5ef297476fd4939780e707ce15a852b67597069832263d31bd",
+            labelled: "3d95d1fce5882cd6de086c139161a5010dc540dbc3b29605c337694f9d415217",
+        },
+    },
+    Known {
+        choice: DataChoice::Cifar10,
+        name: DataChoice::CIFAR10,
+        title: "CIFAR-10",
+        class_names: &[
+            "airplane",
+            "automobile",
+            "bird",
+            "cat",
+            "deer",
+            "dog",
+            "frog",
+            "horse",
+            "ship",
+            "truck",
+        ],
+        classes: 10,
+        shape: [32, 32, 3],
+        train: Part {
+            count: 50_000,
+            images: "6bebf6967ad9d2d12d9cf95f54164bd95a0954d3177f1285fa8dd3673671ca76",
+            labelled: "eac1a8ceabb6fe2741e0097e93107f0b6cb7515f8cabf797b24ee00858017d31",
+        },
+        test: Part {
+            count: 10_000,
+            images: "eb97bdfceb97fec3832a6abdbbf9f16340a510375c77ce1b32c45de1e6d88318",
+            labelled: "63ee2a7ddc9909f270aacf970c6b1fd78a81bb62739ca08c3af8eed50bae4b81",
+        },
+    },
+];
+
+impl Known {
+    /// The set of handwritten digits.
+    pub const MNIST: &Self = &KNOWN[0];
+
+    /// The set that a choice names, if it names one.
+    pub fn named_by(choice: DataChoice) -> Option<&'static Self> {
+        KNOWN.iter().find(|known| known.choice == choice)
+    }
+
+    /// Pixels an image, all channels together.
+    pub fn pixels(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// The names of its classes.
+    pub fn class_names(&self) -> Vec<String> {
+        self.class_names.iter().map(|name| name.to_string()).collect()
+    }
+
+    /// What of these images and labels is not this set's, in words; nothing where all four parts are.
+    pub fn differences(&self, train: &Split, test: &Split) -> Vec<String> {
+        let parts = [("training", &self.train, train), ("test", &self.test, test)];
+        parts.into_iter().filter_map(|(word, part, split)| self.difference(word, part, split)).collect()
+    }
+
+    fn difference(&self, word: &str, part: &Part, split: &Split) -> Option<String> {
+        let (count, pixels) = (split.len(), split.pixels);
+        if (count, pixels) != (part.count, self.pixels()) {
+            return Some(format!(
+                "{} has {count} {word} images of {pixels} pixels, where {} has {} of {}",
+                split.images_origin,
+                self.title,
+                part.count,
+                self.pixels()
+            ));
+        }
+        let found = Fingerprint::of(split);
+        if found.images != part.images {
+            return Some(format!("{} has other {word} images (their checksum says so)", split.images_origin));
+        }
+        (found.labelled != part.labelled).then(|| {
+            format!("{} gives the {word} images other labels (their checksum says so)", split.origin)
+        })
+    }
+}
+
+/// What tells images from all others, in whatever order they come: the SHA-256 of the sorted SHA-256s of each.
+struct Fingerprint {
+    images: String,
+    /// Each image with its label.
+    labelled: String,
+}
+
+impl Fingerprint {
+    fn of(split: &Split) -> Self {
+        let (mut images, mut labelled): (Vec<_>, Vec<_>) = (split.images.par_chunks(split.pixels))
+            .zip(&split.labels)
+            .map(|(image, &label)| {
+                let digest = Sha256::digest(image);
+                (digest, Sha256::new().chain_update(digest).chain_update([label]).finalize())
+            })
+            .unzip();
+        let of_all = |digests: &mut Vec<_>| {
+            digests.par_sort_unstable();
+            let whole = digests.iter().fold(Sha256::new(), |hash, digest| hash.chain_update(digest));
+            hex(&whole.finalize())
+        };
+        Self { images: of_all(&mut images), labelled: of_all(&mut labelled) }
+    }
+}
+
+/// Bytes as hexadecimal digits.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn split(images: &[u8], labels: &[u8]) -> Split {
+        let pixels = images.len() / labels.len();
+        Split { pixels, images: images.into(), labels: labels.into(), ..Split::default() }
+    }
+
+    #[test]
+    fn a_fingerprint_knows_images_and_their_labels_and_no_order() {
+        let of = |images: &[u8], labels: &[u8]| Fingerprint::of(&split(images, labels));
+        let one = of(&[1, 2, 3, 4, 5, 6], &[7, 8, 9]);
+        let turned = of(&[5, 6, 1, 2, 3, 4], &[9, 7, 8]);
+        assert_eq!((&one.images, &one.labelled), (&turned.images, &turned.labelled));
+        let swapped = of(&[1, 2, 3, 4, 5, 6], &[8, 7, 9]);
+        assert!(one.images == swapped.images && one.labelled != swapped.labelled);
+        let other = of(&[1, 2, 3, 4, 5, 7], &[7, 8, 9]);
+        assert!(one.images != other.images && one.labelled != other.labelled);
+        // What it is for a single image, from its definition.
+        let digest = Sha256::digest(Sha256::digest([1, 2]));
+        assert_eq!(of(&[1, 2], &[7]).images, hex(&digest));
+    }
+
+    #[test]
+    fn names_and_sizes_go_together() {
+        for known in &KNOWN {
+            assert!([0, known.classes].contains(&known.class_names.len()), "{}", known.name);
+            assert_eq!(Known::named_by(known.choice).map(|found| found.name), Some(known.name));
+        }
+        assert!(Known::named_by(DataChoice::Auto).is_none());
+    }
+}
