@@ -104,8 +104,8 @@ fn read(path: &Path) -> anyhow::Result<Split> {
         let (png, label) = image_and_label(&row?).with_context(|| {
             format!("row {i} is not a column `image` with `bytes` and a column `label` from 0 to 255")
         })?;
-        let (_, _, image) =
-            grey(Cursor::new(png)).map_err(anyhow::Error::msg).with_context(|| format!("image {i}"))?;
+        let image = grey(Cursor::new(png)).map_err(anyhow::Error::msg);
+        let image = image.with_context(|| format!("image {i}"))?.grey;
         if i == 0 {
             split.pixels = image.len();
         }
