@@ -1,5 +1,6 @@
 //! The IDX format of MNIST and its kin: a big-endian header (magic, sizes), then unsigned bytes.
 
+use super::black;
 use super::{DataChoice, Dataset, Error, Result, Source, Split};
 use crate::base::files;
 use flate2::read::MultiGzDecoder;
@@ -53,7 +54,9 @@ fn read_split(folder: &Path, prefix: &str) -> Result<Split> {
     let pixels = images.sizes[1] * images.sizes[2];
     let (images_origin, origin) = (images_path.display().to_string(), labels_path.display().to_string());
     let shape = Some([images.sizes[1], images.sizes[2], 1]);
-    Ok(Split { images_origin, origin, pixels, shape, images: images.bytes()?, labels: labels.bytes()? })
+    let (images, labels) = (images.bytes()?, labels.bytes()?);
+    black::check(&images, None).map_err(|problem| Error::files(&images_path, problem))?;
+    Ok(Split { images_origin, origin, pixels, shape, images, labels })
 }
 
 fn find(folder: &Path, name: &str) -> Result<PathBuf> {

@@ -3,6 +3,8 @@
 //! A way to have a set (a format of files, a generator, a download) is a file here that implements [`Source`], and a
 //! line in [`SOURCES`].
 
+mod arrays;
+mod black;
 mod dataset;
 mod error;
 pub mod glyphs;
@@ -12,6 +14,7 @@ mod idx;
 pub mod known;
 #[cfg(not(feature = "hub"))]
 mod no_hub;
+mod npy;
 mod npz;
 mod pngs;
 mod split;

@@ -1,17 +1,18 @@
-//! NumPy archives: one `.npz` file with `x_train`, `y_train`, `x_test` and `y_test`, as Keras' mnist.npz.
+//! NumPy archives: one `.npz` file with `x_train`, `y_train`, `x_test` and `y_test`, as Keras' mnist.npz, and if it has
+//! them the names of the classes as `classes`.
 //!
-//! Images are (N, height, width), (N, height, width, 1) or (N, pixels), as uint8 or as floats from 0 to 1; labels are
-//! whole numbers (N,) or (N, 1) from 0 to 255. candle reads the arrays, compressed or not.
+//! What the arrays may be, [`arrays`](super::arrays) says; they may be compressed or not. An entry is read to its end, where
+//! the archive has a checksum of it.
 
-use super::error::with_causes;
+use super::arrays::{self, Images, Layout, MOST_PIXELS};
+use super::npy::{self, Header, Parsed};
 use super::{DataChoice, Dataset, Error, Result, Source, Split};
+use crate::base::files;
 use crate::base::near::did_you_mean;
-use candle_core::npy::NpzTensors;
-use candle_core::{DType, Tensor};
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
-
-/// The most values an array may have; MNIST's training images have 47 million.
-const MOST_VALUES: usize = 768 << 20;
+use zip::ZipArchive;
 
 /// A NumPy archive, or a folder with one.
 pub(super) struct Npz;
@@ -23,8 +24,10 @@ impl Source for Npz {
 
     fn read(&self, choice: DataChoice, path: Option<&Path>) -> Result<Dataset> {
         let place = path.unwrap_or(Path::new("."));
-        let [train, test] = read(&find(place).unwrap_or_else(|| place.to_path_buf()))?;
-        Dataset::of_files(choice, place, train, test)
+        let file = find(place).unwrap_or_else(|| place.to_path_buf());
+        let [train, test] = read(&file)?;
+        let dataset = Dataset::of_files(choice, place, train, test)?;
+        Ok(Dataset { class_names: class_names(&file, dataset.classes)?, ..dataset })
     }
 }
 
@@ -44,152 +47,276 @@ pub fn find(place: &Path) -> Option<PathBuf> {
 /// # Errors
 /// Names the file and the array that is missing or not what it should be.
 pub fn read(path: &Path) -> Result<[Split; 2]> {
-    let archive =
-        NpzTensors::new(path).map_err(|cause| Error::unreadable(path, "not a readable .npz file", &cause))?;
-    Ok([split(&archive, path, "train")?, split(&archive, path, "test")?])
+    let layout = |array: &str| open(path, Some(array), |header, _| Layout::of(header));
+    let (train, test) = (layout("x_train")?, layout("x_test")?);
+    if train.count * train.pixels + test.count * test.pixels > MOST_PIXELS {
+        let problem =
+            format!("x_train and x_test are more than the {MOST_PIXELS} pixels that are read at most");
+        return Err(Error::files(path, problem));
+    }
+    Ok([split(path, "train")?, split(path, "test")?])
 }
 
-fn split(archive: &NpzTensors, path: &Path, part: &str) -> Result<Split> {
+fn split(path: &Path, part: &str) -> Result<Split> {
     let (x, y) = (format!("x_{part}"), format!("y_{part}"));
-    let images = array(archive, path, &x)?;
-    let labels = array(archive, path, &y)?;
+    let Images { count, pixels, shape, bytes } = images_of(path, Some(&x))?;
+    let labels = labels_of(path, Some(&y), count)?;
     let [images_origin, origin] = [&x, &y].map(|array| format!("{}: {array}", path.display()));
+    Ok(Split { images_origin, origin, pixels, shape, images: bytes, labels })
+}
+
+/// Reads the images of an array: of the one called `array` in an archive, or without a name of the only one that a
+/// `.npz` or `.npy` file holds.
+///
+/// # Errors
+/// Names the file and the array that is missing or not what it should be.
+pub(super) fn images_of(path: &Path, array: Option<&str>) -> Result<Images> {
+    open(path, array, Images::of)
+}
+
+/// Reads the labels of `count` images, of an array as [`images_of`] has it.
+///
+/// # Errors
+/// Names the file and the array that is missing or not what it should be.
+pub(super) fn labels_of(path: &Path, array: Option<&str>, count: usize) -> Result<Vec<u8>> {
+    open(path, array, |header, reader| arrays::labels(header, reader, count))
+}
+
+/// What the archive calls its classes, of which it has so many; nothing where it has no array `classes`.
+fn class_names(path: &Path, classes: usize) -> Result<Vec<String>> {
+    if index(&archive(path)?, "classes").is_none() {
+        return Ok(Vec::new());
+    }
+    open(path, Some("classes"), |header, reader| arrays::names(header, reader, classes))
+}
+
+/// Opens an array and hands its header and what follows to `read`; see [`images_of`] for which.
+fn open<T>(
+    path: &Path,
+    array: Option<&str>,
+    read: impl FnOnce(&Header, &mut dyn Read) -> Parsed<T>,
+) -> Result<T> {
+    let whole =
+        |reader: &mut dyn Read, size| Header::read(reader, size).and_then(|header| read(&header, reader));
     let wrong = |problem: String| Error::files(path, problem);
-    let (count, pixels, shape) = match *images.dims() {
-        [count, pixels] => (count, pixels, None),
-        [count, height, width] | [count, height, width, 1] => {
-            (count, height * width, Some([height, width, 1]))
-        }
-        ref other => {
-            return Err(wrong(format!(
-                "{x} has shape {other:?}: images are (N, height, width) or (N, pixels), in shades of grey"
-            )));
+    if let (mut alone, size, true) = begin(path)? {
+        return match array {
+            None => whole(&mut alone, size).map_err(wrong),
+            Some(array) => Err(wrong(format!(
+                "is one array, and no archive that holds {array}: write it by numpy.savez"
+            ))),
+        };
+    }
+    let mut archive = archive(path)?;
+    let names = names(&archive);
+    let array = match (array, &names[..]) {
+        (Some(array), _) => array,
+        (None, [only]) => only,
+        (None, _) => {
+            let problem = format!("holds {} arrays ({}) where one is needed", names.len(), names.join(", "));
+            return Err(wrong(problem));
         }
     };
-    if !matches!(labels.dims(), [n] | [n, 1] if *n == count) {
+    let Some(index) = index(&archive, array) else {
+        let meant = did_you_mean(array, names.iter().map(String::as_str));
         return Err(wrong(format!(
-            "{x} has {count} images, but {y} has shape {:?}: it should be ({count},)",
-            labels.dims()
-        )));
-    }
-    if count == 0 || pixels == 0 {
-        return Err(wrong(format!("{x} holds no images")));
-    }
-    let images = bytes(&images).map_err(|problem| wrong(format!("{x}: {problem}")))?;
-    let labels = classes(&labels).map_err(|problem| wrong(format!("{y}: {problem}")))?;
-    Ok(Split { images_origin, origin, pixels, shape, images, labels })
-}
-
-fn array(archive: &NpzTensors, path: &Path, array: &str) -> Result<Tensor> {
-    if !archive.names().iter().any(|name| *name == array) {
-        let mut names: Vec<&str> = archive.names().into_iter().map(String::as_str).collect();
-        names.sort_unstable();
-        let meant = did_you_mean(array, names.iter().copied());
-        let problem = format!(
             "has no array {array}, only {}{meant}; x_train, y_train, x_test and y_test are needed",
             names.join(", ")
-        );
-        return Err(Error::files(path, problem));
-    }
-    let unreadable = format!("{array} cannot be read as an array");
-    let damaged = |cause: candle_core::Error| Error::unreadable(path, &unreadable, &cause);
-    // Before anything is allocated for what the header claims.
-    let (shape, _) = archive.get_shape_and_dtype(array).map_err(damaged)?;
-    let values = shape.dims().iter().try_fold(1usize, |product, &size| product.checked_mul(size));
-    if values.is_none_or(|values| values > MOST_VALUES) {
-        let problem = format!(
-            "{array} claims shape {shape:?}, more than the {MOST_VALUES} values that are read at most"
-        );
-        return Err(Error::files(path, problem));
-    }
-    archive.get(array).map_err(damaged)?.ok_or_else(|| Error::files(path, unreadable.as_str()))
+        )));
+    };
+    let mut entry = archive
+        .by_index(index)
+        .map_err(|cause| Error::unreadable(path, &format!("{array} cannot be read as an array"), &cause))?;
+    let size = entry.size();
+    whole(&mut entry, size).map_err(|problem| wrong(format!("{array}: {problem}")))
 }
 
-/// Pixels as bytes, or what is wrong with them; floats from 0 to 1 are rounded to 255ths.
-fn bytes(images: &Tensor) -> std::result::Result<Vec<u8>, String> {
-    let flat = |dtype| images.to_dtype(dtype)?.flatten_all();
-    let failed = |cause: candle_core::Error| with_causes(&cause);
-    if images.dtype() == DType::U8 {
-        return flat(DType::U8).and_then(|images| images.to_vec1()).map_err(failed);
-    }
-    if !images.dtype().is_float() {
-        return Err(format!("has type {:?}; images are uint8, or floats from 0 to 1", images.dtype()));
-    }
-    let values = flat(DType::F32).and_then(|images| images.to_vec1::<f32>()).map_err(failed)?;
-    if let Some(i) = values.iter().position(|value| !(0.0..=1.0).contains(value)) {
-        return Err(format!(
-            "value {i} is {}, and floats must be from 0 to 1: divide by 255, or store it as uint8",
-            values[i]
-        ));
-    }
-    Ok(values.into_iter().map(|value| (value * 255.0).round() as u8).collect())
+/// A file with its size, and whether it is one array alone.
+fn begin(path: &Path) -> Result<(BufReader<File>, u64, bool)> {
+    let open = || {
+        let (file, size) = files::open(path)?;
+        let mut file = BufReader::new(file);
+        let alone = file.fill_buf()?.starts_with(npy::MAGIC);
+        Ok((file, size, alone))
+    };
+    open().map_err(|cause: std::io::Error| Error::files(path, format!("cannot be read: {cause}")))
 }
 
-/// Classes as bytes, or what is wrong with them.
-fn classes(labels: &Tensor) -> std::result::Result<Vec<u8>, String> {
-    let flat = labels.to_dtype(DType::F64).and_then(|labels| labels.flatten_all());
-    let labels = flat.and_then(|labels| labels.to_vec1::<f64>()).map_err(|cause| with_causes(&cause))?;
-    (labels.iter().enumerate())
-        .map(|(i, &label)| match label.fract() == 0.0 && (0.0..=255.0).contains(&label) {
-            true => Ok(label as u8),
-            false => Err(format!("label {i} is {label}: labels are whole numbers from 0 to 255")),
-        })
-        .collect()
+fn archive(path: &Path) -> Result<ZipArchive<BufReader<File>>> {
+    let (file, ..) = begin(path)?;
+    ZipArchive::new(file).map_err(|cause| Error::unreadable(path, "not a readable .npz file", &cause))
+}
+
+/// The names of the arrays in an archive, in order.
+fn names(archive: &ZipArchive<BufReader<File>>) -> Vec<String> {
+    let mut names: Vec<String> = (archive.file_names().flatten())
+        .filter(|name| !name.starts_with("__MACOSX/"))
+        .map(|name| name.strip_suffix(".npy").unwrap_or(&name).to_string())
+        .collect();
+    names.sort_unstable();
+    names
+}
+
+fn index(archive: &ZipArchive<BufReader<File>>, array: &str) -> Option<usize> {
+    archive.index_for_name(&format!("{array}.npy")).or_else(|| archive.index_for_name(array))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use candle_core::Device;
+    use std::fs;
+    use std::io::Write;
+    use zip::write::{SimpleFileOptions, ZipWriter};
 
-    fn archive(folder: &Path, arrays: &[(&str, Tensor)]) -> PathBuf {
+    /// A `.npy` of this type and shape, whose header says the rest.
+    fn npy(descr: &str, shape: &[usize], values: &[u8]) -> Vec<u8> {
+        let sizes: String = shape.iter().map(|size| format!("{size}, ")).collect();
+        let header = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': ({sizes}), }}\n");
+        [npy::MAGIC, &[1, 0], &(header.len() as u16).to_le_bytes(), header.as_bytes(), values].concat()
+    }
+
+    fn archive_of(folder: &Path, arrays: &[(&str, Vec<u8>)]) -> PathBuf {
         let path = folder.join("set.npz");
-        Tensor::write_npz(arrays, &path).unwrap();
+        let mut zip = ZipWriter::new(File::create(&path).unwrap());
+        for (name, array) in arrays {
+            zip.start_file(format!("{name}.npy"), SimpleFileOptions::default()).unwrap();
+            zip.write_all(array).unwrap();
+        }
+        zip.finish().unwrap();
         path
     }
 
-    fn tensor<T: candle_core::WithDType>(values: Vec<T>, shape: &[usize]) -> Tensor {
-        Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
+    /// Two images of two pixels, with the classes 0 and 1.
+    fn small() -> [(&'static str, Vec<u8>); 4] {
+        [
+            ("x_train", npy("|u1", &[2, 2], &[0, 50, 100, 255])),
+            ("y_train", npy("|u1", &[2], &[0, 1])),
+            ("x_test", npy("|u1", &[2, 2], &[0, 50, 100, 255])),
+            ("y_test", npy("|u1", &[2], &[0, 1])),
+        ]
     }
 
     #[test]
-    fn bytes_and_floats_are_the_same_images() {
+    fn bytes_floats_and_bool_are_the_same_images() {
         let folder = tempfile::tempdir().unwrap();
-        let path = archive(
+        let quarters: Vec<u8> = (0..4).flat_map(|i| (i as f32 / 255.0).to_le_bytes()).collect();
+        let labels: Vec<u8> = [0i64, 1, 2].iter().flat_map(|label| label.to_be_bytes()).collect();
+        let path = archive_of(
             folder.path(),
             &[
-                ("x_train", tensor((0u8..12).collect(), &[3, 2, 2])),
-                ("y_train", tensor(vec![0i64, 1, 2], &[3])),
-                ("x_test", tensor((0..4).map(|i| i as f32 / 255.0).collect(), &[1, 4])),
-                ("y_test", tensor(vec![1u8], &[1, 1])),
+                ("x_train", npy("|u1", &[3, 2, 2], &(0..12).collect::<Vec<u8>>())),
+                ("y_train", npy(">i8", &[3], &labels)),
+                ("x_test", npy("<f4", &[1, 4], &quarters)),
+                ("y_test", npy("|u1", &[1, 1], &[1])),
             ],
         );
         assert_eq!(find(folder.path()), Some(path.clone()));
         let [train, test] = read(&path).unwrap();
         assert_eq!((train.pixels, train.images, train.labels), (4, (0..12).collect(), vec![0, 1, 2]));
         assert_eq!((test.pixels, test.images, test.labels), (4, vec![0, 1, 2, 3], vec![1]));
+        fs::write(&path, npy("|b1", &[2, 1, 2, 1], &[0, 1, 1, 0])).unwrap();
+        let images = images_of(&path, None).unwrap();
+        assert_eq!((images.shape, images.bytes), (Some([1, 2, 1]), vec![0, 255, 255, 0]));
+        fs::write(&path, npy("|u1", &[1, 1, 2, 3], &[1, 2, 3, 4, 5, 6])).unwrap();
+        let images = images_of(&path, None).unwrap();
+        assert_eq!((images.pixels, images.shape), (6, Some([1, 2, 3])));
+    }
+
+    #[test]
+    fn an_array_alone_is_read_without_a_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = archive_of(folder.path(), &[("arr_0", npy("<i4", &[2], &[3, 0, 0, 0, 4, 0, 0, 0]))]);
+        assert_eq!(labels_of(&path, None, 2).unwrap(), [3, 4]);
+        assert!(
+            labels_of(&path, None, 3).unwrap_err().to_string().contains("arr_0: has shape [2] for 3 images")
+        );
+        let path = archive_of(folder.path(), &small());
+        let error = labels_of(&path, None, 2).unwrap_err().to_string();
+        assert!(error.contains("holds 4 arrays (x_test, x_train, y_test, y_train)"), "{error}");
+        fs::write(&path, npy("|u1", &[2], &[3, 4])).unwrap();
+        assert_eq!(labels_of(&path, None, 2).unwrap(), [3, 4]);
+        assert!(read(&path).unwrap_err().to_string().contains("is one array, and no archive"));
     }
 
     #[test]
     fn mistakes_name_file_and_array() {
         let folder = tempfile::tempdir().unwrap();
-        let images = || tensor(vec![0u8; 8], &[2, 4]);
-        let labels = || tensor(vec![0u8; 2], &[2]);
-        for (x, y, expected) in [
-            (images(), tensor(vec![0u8; 3], &[3]), "x_train has 2 images, but y_train has shape [3]"),
-            (images(), tensor(vec![0i64, 256], &[2]), "y_train: label 1 is 256"),
-            (tensor(vec![0.5f32, 1.5], &[2, 1]), labels(), "x_train: value 1 is 1.5"),
-            (tensor(vec![0u8; 2], &[2]), labels(), "x_train has shape [2]"),
-            (tensor(vec![0i64; 8], &[2, 4]), labels(), "x_train: has type I64"),
+        let halves: Vec<u8> = [0.5f32, 1.5].iter().flat_map(|value| value.to_le_bytes()).collect();
+        for (name, array, expected) in [
+            ("y_train", npy("|u1", &[3], &[0; 3]), "y_train: has shape [3] for 2 images: it should be (2,)"),
+            ("y_train", npy("|u1", &[2, 2], &[0; 4]), "argmax(1)"),
+            ("y_train", npy("<i2", &[2], &[0, 0, 0, 1]), "y_train: label 1 is 256"),
+            ("y_train", npy("|i1", &[2], &[0, 0xff]), "y_train: label 1 is -1"),
+            (
+                "y_train",
+                npy("<U1", &[2], &[0x61; 8]),
+                "y_train: holds strings (dtype \"<U1\"); labels are whole",
+            ),
+            ("y_train", npy("|O", &[2], &[0]), "y_train: holds Python objects"),
+            (
+                "x_train",
+                npy("<f4", &[2, 1], &halves),
+                "x_train: value 1 is 1.5, and floats must be from 0 to 1",
+            ),
+            ("x_train", npy("<i2", &[2, 1], &[0, 0, 0, 1]), "x_train: value 1 is 256, and whole numbers"),
+            (
+                "x_train",
+                npy("|S1", &[2, 1], &[0; 2]),
+                "x_train: holds strings (dtype \"|S1\"); images are uint8",
+            ),
+            ("x_train", npy("|u1", &[2], &[0; 2]), "x_train: has shape [2]"),
+            ("x_train", npy("|u1", &[2, 3, 1, 2], &[0; 12]), "transpose(0, 2, 3, 1)"),
+            ("x_train", npy("|u1", &[1 << 40, 1 << 40, 0], &[]), "x_train: claims shape"),
+            ("x_train", npy("|u1", &[0, 28, 28], &[]), "x_train: holds no images"),
+            ("x_train", npy("|u1", &[2, 0], &[]), "x_train: holds no images"),
+            ("x_train", npy("<f8", &[1 << 20, 1 << 10], &[]), "x_train: claims shape [1048576, 1024]"),
+            (
+                "x_train",
+                npy("|u1", &[2, 2], &[0, 1, 1]),
+                "x_train: has shape [2, 2] and dtype \"|u1\", but 3 bytes",
+            ),
+            ("x_train", npy("|u1", &[2, 2], &[0, 1, 1, 0]), "x_train: the images cannot be told apart"),
+            ("x_train", b"text".to_vec(), "x_train: is cut short"),
         ] {
-            let path = archive(folder.path(), &[("x_train", x), ("y_train", y)]);
-            let error = format!("{:#}", read(&path).unwrap_err());
-            assert!(error.contains("set.npz") && error.contains(expected), "{error}");
+            let arrays =
+                small().map(|(known, good)| (known, if known == name { array.clone() } else { good }));
+            let error = read(&archive_of(folder.path(), &arrays)).unwrap_err().to_string();
+            assert!(
+                error.contains("set.npz: ") && error.contains(expected),
+                "{error} should have {expected}"
+            );
         }
-        let path = archive(folder.path(), &[("X_train", images()), ("y_train", labels())]);
-        let error = format!("{:#}", read(&path).unwrap_err());
+        let arrays = small().map(|(name, array)| (if name == "x_train" { "X_train" } else { name }, array));
+        let path = archive_of(folder.path(), &arrays);
+        let error = read(&path).unwrap_err().to_string();
         assert!(error.contains("no array x_train") && error.contains("did you mean X_train?"), "{error}");
-        std::fs::write(&path, "no zip").unwrap();
-        assert!(format!("{:#}", read(&path).unwrap_err()).contains("not a readable .npz file"));
+        fs::write(&path, "no zip").unwrap();
+        assert!(read(&path).unwrap_err().to_string().contains("not a readable .npz file"));
+    }
+
+    #[test]
+    fn classes_are_named_or_the_names_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let names = |classes: Vec<u8>| {
+            let arrays = [&small()[..], &[("classes", classes)]].concat();
+            class_names(&archive_of(folder.path(), &arrays), 2).map_err(|error| error.to_string())
+        };
+        assert_eq!(names(npy("|S3", &[3], b"catdogant")).unwrap(), ["cat", "dog", "ant"]);
+        assert_eq!(class_names(&archive_of(folder.path(), &small()), 2).unwrap(), [""; 0]);
+        for (classes, expected) in [
+            (npy("|S3", &[1], b"cat"), "classes: holds 1 names, but there is a label 1: it should hold 2"),
+            (npy("|S3", &[1, 2], b"catdog"), "classes: has shape [1, 2]"),
+            (npy("|S3", &[2], b"cat\0\0\0"), "classes: name 1 is empty"),
+            (npy("|S3", &[2], b"cat\x1b[m"), "classes: name 1 is empty, no text, or"),
+            (npy("|u1", &[2], &[0, 1]), "classes: holds numbers (dtype \"|u1\")"),
+            (npy("|O", &[2], &[0]), "classes: holds Python objects"),
+            (npy("<U99999999", &[2], &[0]), "classes: takes more than"),
+        ] {
+            let error = names(classes).unwrap_err();
+            assert!(
+                error.contains("set.npz: ") && error.contains(expected),
+                "{error} should have {expected}"
+            );
+        }
     }
 }

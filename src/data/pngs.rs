@@ -4,10 +4,11 @@
 //! first of each class, the second of each, …, so that the first so many of them are of all classes. Colours become
 //! shades of grey (luma of Rec. 601), 16 bits become 8, and transparency is left out.
 
+use super::black::{self, Before};
 use super::error::with_causes;
 use super::{DataChoice, Dataset, Error, Result, Source, Split};
 use crate::base::files;
-use png::{ColorType, Decoder, Limits, Transformations};
+use png::{BitDepth, ColorType, Decoder, Limits, Transformations};
 use std::fs;
 use std::io::{BufRead, BufReader, Seek};
 use std::path::{Path, PathBuf};
@@ -93,9 +94,10 @@ fn split(folder: &Path, classes: &[(String, u8)]) -> Result<Split> {
     files.sort();
     let origin = folder.display().to_string();
     let mut split = Split { images_origin: origin.clone(), origin, ..Split::default() };
-    let mut size = None;
+    let (mut size, mut before) = (None, None);
     for (_, label, path) in &files {
-        let (width, height, grey) = image(path)?;
+        let Picture { width, height, grey, before: this } = image(path)?;
+        before = before.or(this);
         let (w, h, first) = *size.get_or_insert((width, height, path));
         if (width, height) != (w, h) {
             let problem = format!(
@@ -117,6 +119,7 @@ fn split(folder: &Path, classes: &[(String, u8)]) -> Result<Split> {
         let problem = format!("holds no PNGs in folders of classes, as {}/3/*.png", folder.display());
         return Err(Error::files(folder, problem));
     }
+    black::check(&split.images, before).map_err(|problem| Error::files(folder, problem))?;
     Ok(split)
 }
 
@@ -133,14 +136,23 @@ fn sorted(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-/// Width, height and shades of grey of a PNG.
-fn image(path: &Path) -> Result<(u32, u32, Vec<u8>)> {
+/// A PNG in shades of grey.
+pub(super) struct Picture {
+    width: u32,
+    height: u32,
+    /// Row-major.
+    pub grey: Vec<u8>,
+    /// What is lost of it.
+    before: Option<Before>,
+}
+
+fn image(path: &Path) -> Result<Picture> {
     let (file, _) = files::open(path).map_err(|cause| Error::files(path, cause))?;
     grey(BufReader::new(file)).map_err(|problem| Error::files(path, problem))
 }
 
-/// Width, height and shades of grey of an encoded PNG, or what is wrong with it.
-pub(super) fn grey(png: impl BufRead + Seek) -> std::result::Result<(u32, u32, Vec<u8>), String> {
+/// An encoded PNG in shades of grey, or what is wrong with it.
+pub(super) fn grey(png: impl BufRead + Seek) -> std::result::Result<Picture, String> {
     let damaged = |cause| format!("not a readable PNG: {}", with_causes(&cause));
     let mut decoder = Decoder::new_with_limits(png, Limits { bytes: MOST_BYTES });
     decoder.set_transformations(Transformations::normalize_to_color8());
@@ -150,6 +162,15 @@ pub(super) fn grey(png: impl BufRead + Seek) -> std::result::Result<(u32, u32, V
     let mut pixels = vec![0; bytes];
     let frame = reader.next_frame(&mut pixels).map_err(damaged)?;
     pixels.truncate(frame.buffer_size());
+    let channels = frame.color_type.samples();
+    let mut alpha = pixels.iter().skip(channels - 1).step_by(channels);
+    let opaque = alpha.next();
+    let before = match frame.color_type {
+        ColorType::GrayscaleAlpha | ColorType::Rgba if alpha.any(|alpha| Some(alpha) != opaque) => {
+            Some(Before::Alpha)
+        }
+        _ => (reader.info().bit_depth == BitDepth::Sixteen).then_some(Before::SixteenBits),
+    };
     let luma = |rgb: &[u8]| {
         let [r, g, b] = [rgb[0], rgb[1], rgb[2]].map(u32::from);
         ((299 * r + 587 * g + 114 * b + 500) / 1000) as u8
@@ -161,7 +182,7 @@ pub(super) fn grey(png: impl BufRead + Seek) -> std::result::Result<(u32, u32, V
         ColorType::Rgba => pixels.chunks_exact(4).map(luma).collect(),
         ColorType::Indexed => return Err("not a readable PNG".into()),
     };
-    Ok((frame.width, frame.height, grey))
+    Ok(Picture { width: frame.width, height: frame.height, grey, before })
 }
 
 #[cfg(test)]
@@ -195,7 +216,7 @@ mod tests {
     fn words_are_numbered_in_order() {
         let folder = tempfile::tempdir().unwrap();
         for name in ["train/dog/1.png", "train/cat/1.png", "test/dog/1.png"] {
-            write(&folder.path().join(name), (1, 1), ColorType::Grayscale, &[9]);
+            write(&folder.path().join(name), (2, 1), ColorType::Grayscale, &[9, 8]);
         }
         let [train, test] = read(folder.path()).unwrap();
         assert_eq!((train.labels, test.labels), (vec![0, 1], vec![1]));
@@ -212,7 +233,7 @@ mod tests {
         assert!(complaint().contains("b.png: is 2 × 1 pixels"), "{}", complaint());
         fs::write(place.join("train/1/b.png"), "no picture").unwrap();
         assert!(complaint().contains("b.png: not a readable PNG"), "{}", complaint());
-        write(&place.join("train/1/b.png"), (1, 1), ColorType::Grayscale, &[9]);
+        write(&place.join("train/1/b.png"), (1, 1), ColorType::Grayscale, &[8]);
         assert!(complaint().contains("test: holds no folders"), "{}", complaint());
         write(&place.join("test/2/c.png"), (1, 1), ColorType::Grayscale, &[9]);
         assert!(complaint().contains("test/2: there is no such class"), "{}", complaint());

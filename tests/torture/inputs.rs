@@ -4,9 +4,11 @@ use crate::common::Place;
 use flate2::{Compression, write::GzEncoder};
 use std::ffi::OsString;
 use std::fs;
-use std::io::Write;
+use std::io::{Cursor, Write};
 use std::os::unix::ffi::OsStringExt;
 use std::process::Command;
+use zip::CompressionMethod::{Deflated, Stored};
+use zip::write::{SimpleFileOptions, ZipWriter};
 
 /// Random numbers of its own, so that an input is known by its number whatever the libraries do.
 pub struct Dice(u64);
@@ -121,6 +123,9 @@ const DATA: [&str; 4] = [
     "t10k-labels-idx1-ubyte",
 ];
 
+/// What the same four are called in an .npz.
+const ARRAYS: [&str; 4] = ["x_train", "y_train", "x_test", "y_test"];
+
 const SWEEP: &str = "title = 't'\nset.training.epochs = 2\ngrid.training.seed = [0, 1]\n[[rows]]\nconfig = 'cvf-1h'\n\
     set.network.dims = [64, 24, 4]\ngrid.network.psi = [0, 45.5]\n[[rows]]\nalgo = 'ep'\ndepth = 2\nlabel = 'x'\n";
 
@@ -176,7 +181,7 @@ impl Good {
         let write = |name: &str, bytes: &[u8]| fs::write(place.path(name), bytes).unwrap();
         let which = dice.below(4) as usize;
         let file = format!("data/{}", DATA[which]);
-        match number % 7 {
+        match number % 8 {
             0 => {
                 let mut bytes = self.data[which].clone();
                 mutate_bytes(&mut bytes, dice);
@@ -260,6 +265,12 @@ impl Good {
                 command.env(OsString::from_vec(name), OsString::from_vec(value));
                 words
             }
+            6 => {
+                write("bad.npz", &self.spoilt_archive(which, dice));
+                let on_data = place.small_run("ep", &["--dry-run", "--name", "t"]);
+                command.args(on_data.into_iter().map(|word| if word == "data" { "bad.npz" } else { word }));
+                "bad.npz".into()
+            }
             _ => {
                 write("bad-sweep.toml", &mutate_text(SWEEP, dice));
                 // Without a data set of the right size a sweep ends before it measures how long runs take.
@@ -276,6 +287,37 @@ impl Good {
                 "bad-sweep.toml".into()
             }
         }
+    }
+
+    /// In the header or anywhere in one of its arrays, so that what the archive says of it stays right, or anywhere.
+    fn spoilt_archive(&self, which: usize, dice: &mut Dice) -> Vec<u8> {
+        let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
+        let packing = if dice.below(2) == 0 { Stored } else { Deflated };
+        let everywhere = dice.below(2) == 0;
+        for (i, (name, idx)) in ARRAYS.iter().zip(&self.data).enumerate() {
+            let dimensions = usize::from(idx[3]);
+            let sizes = idx[4..][..4 * dimensions].chunks_exact(4);
+            let shape: String =
+                sizes.map(|size| format!("{}, ", u32::from_be_bytes(size.try_into().unwrap()))).collect();
+            let mut header =
+                format!("{{'descr': '|u1', 'fortran_order': False, 'shape': ({shape}), }}").into_bytes();
+            if i == which && !everywhere && dice.below(2) == 0 {
+                header = mutate_text(&String::from_utf8(header).unwrap(), dice);
+            }
+            let length = (header.len() as u16).to_le_bytes();
+            let mut array = [b"\x93NUMPY\x01\0", &length[..], &header, &idx[4 + 4 * dimensions..]].concat();
+            if i == which && !everywhere && dice.below(2) == 0 {
+                mutate_bytes(&mut array, dice);
+            }
+            let options = SimpleFileOptions::default().compression_method(packing);
+            zip.start_file(format!("{name}.npy"), options).unwrap();
+            zip.write_all(&array).unwrap();
+        }
+        let mut bytes = zip.finish().unwrap().into_inner();
+        if everywhere {
+            mutate_bytes(&mut bytes, dice);
+        }
+        bytes
     }
 
     /// Anywhere in its bytes, or in the metadata so that its JSON and lengths stay right.
