@@ -110,6 +110,8 @@ fn the_hubs_mnist_is_downloaded_once_and_is_what_its_files_say() {
     );
     // From the cache: no hub is there.
     train(&["--data", "mnist"], "cache", "http://127.0.0.1:9");
+    let dry = train(&["--data", "mnist", "--dry-run"], "dry", "http://127.0.0.1:9");
+    assert!(dry.contains("230 training") && !dry.contains("would be downloaded"), "{dry}");
     train(&["--data-dir", "data"], "idx-data", "http://127.0.0.1:9");
     let environment = |run: &str| {
         let text = place.read(&format!("runs/{run}/environment.json"));

@@ -31,6 +31,12 @@ impl Source for Hub {
         })
     }
 
+    fn is_here(&self, choice: DataChoice) -> bool {
+        let (repository, folder, _) = place(choice);
+        let cached = |part: &str| cached(repository, &file(folder, part));
+        ["train", "test"].into_iter().all(|part| matches!(cached(part), Ok(Some(_))))
+    }
+
     /// Loads the set from the cache, downloading it first where it is not there.
     fn read(&self, choice: DataChoice, _: Option<&Path>) -> Result<Dataset> {
         load(choice).map_err(|cause| Error::Unavailable {
@@ -43,14 +49,24 @@ impl Source for Hub {
     }
 }
 
-fn load(choice: DataChoice) -> anyhow::Result<Dataset> {
-    let (repository, folder, name) = match choice {
+/// The repository of a set, its folder there, and its name.
+fn place(choice: DataChoice) -> (&'static str, &'static str, &'static str) {
+    match choice {
         DataChoice::FashionMnist => {
             ("zalando-datasets/fashion_mnist", "fashion_mnist", DataChoice::FASHION_MNIST)
         }
         _ => ("ylecun/mnist", "mnist", DataChoice::MNIST),
-    };
-    let fetch = |part: &str| fetch(repository, &format!("{folder}/{part}/0000.parquet"));
+    }
+}
+
+/// The file of a part of a set in its repository.
+fn file(folder: &str, part: &str) -> String {
+    format!("{folder}/{part}/0000.parquet")
+}
+
+fn load(choice: DataChoice) -> anyhow::Result<Dataset> {
+    let (repository, folder, name) = place(choice);
+    let fetch = |part: &str| fetch(repository, &file(folder, part));
     let (train, test) = (fetch("train")?, fetch("test")?);
     let split = |file: &Path, part: &str| -> anyhow::Result<Split> {
         let mut split = read(file).with_context(|| file.display().to_string())?;
@@ -81,18 +97,29 @@ impl Progress for Bar {
     }
 }
 
+/// The folder of the cache. Its links lead nowhere from a relative path.
+fn cache() -> std::io::Result<PathBuf> {
+    std::path::absolute(Cache::from_env().path())
+}
+
+fn repo(repository: &str) -> Repo {
+    Repo::with_revision(repository.into(), RepoType::Dataset, REVISION.into())
+}
+
+/// The path of a file in the cache, if it is there.
+fn cached(repository: &str, file: &str) -> std::io::Result<Option<PathBuf>> {
+    Ok(Cache::new(cache()?).repo(repo(repository)).get(file))
+}
+
 /// The path of a file in the cache, into which it is downloaded, with a progress bar, where it is not there.
 fn fetch(repository: &str, file: &str) -> anyhow::Result<PathBuf> {
-    let repo = || Repo::with_revision(repository.into(), RepoType::Dataset, REVISION.into());
-    // Its links lead nowhere from a relative path.
-    let folder = std::path::absolute(Cache::from_env().path())?;
-    if let Some(path) = Cache::new(folder.clone()).repo(repo()).get(file) {
+    if let Some(path) = cached(repository, file)? {
         return Ok(path);
     }
     let style = ProgressStyle::with_template("{msg} {wide_bar} {bytes}/{total_bytes} {eta}")?;
     let bar = ProgressBar::new(0).with_style(style).with_message(file.to_string());
-    let hub = ApiBuilder::from_env().with_cache_dir(folder).build().context("no client for the hub")?;
-    (hub.repo(repo()).download_with_progress(file, Bar(bar)))
+    let hub = ApiBuilder::from_env().with_cache_dir(cache()?).build().context("no client for the hub")?;
+    (hub.repo(repo(repository)).download_with_progress(file, Bar(bar)))
         .with_context(|| format!("{repository}/{file} is not in the cache and cannot be downloaded"))
 }
 

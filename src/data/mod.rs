@@ -15,7 +15,7 @@ mod npz;
 mod pngs;
 mod split;
 
-pub use dataset::Dataset;
+pub use dataset::{Dataset, class_list, class_name};
 use error::with_causes;
 pub use error::{Error, Result};
 pub use split::{Batch, Split};
@@ -23,6 +23,7 @@ pub use split::{Batch, Split};
 #[cfg(not(feature = "hub"))]
 use no_hub as hub;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use tracing::warn;
 
@@ -39,6 +40,11 @@ pub trait Source: Sync {
     /// looked at first.
     fn remote_name(&self, _: DataChoice) -> Option<&'static str> {
         None
+    }
+
+    /// Whether [`read`](Source::read) can give it without asking the network.
+    fn is_here(&self, _: DataChoice) -> bool {
+        true
     }
 
     /// Reads, generates or downloads it; only asked for what it [has](Source::has). Files are best handed to
@@ -125,9 +131,40 @@ pub fn load(choice: DataChoice, folder: Option<&Path>) -> Result<Dataset> {
 
 /// The name of the set that [`load`] would ask the network for; `None` where a folder or a generator gives it.
 pub fn remote_name(choice: DataChoice, folder: Option<&Path>) -> Option<&'static str> {
+    first_source(choice, folder)?.remote_name(choice)
+}
+
+/// Where [`load`] would have to download the set: another one of its name and sizes, but without its images or checksums,
+/// for those who only want to know what would be done. `None` where the set is here.
+pub fn stand_in(choice: DataChoice, folder: Option<&Path>) -> Option<Dataset> {
+    let source = first_source(choice, folder).filter(|source| !source.is_here(choice))?;
+    let name = source.remote_name(choice)?;
+    let (_, [train, test], shape, classes) = REMOTE.into_iter().find(|(known, ..)| *known == name)?;
+    let source = "the Hugging Face hub, not downloaded yet";
+    let split = |count| Split::of_noise(source, count, shape, classes);
+    Some(Dataset {
+        name: name.into(),
+        source: source.into(),
+        train: split(train),
+        validation: Split::default(),
+        test: split(test),
+        classes,
+        class_names: Vec::new(),
+        checksums: BTreeMap::new(),
+    })
+}
+
+/// What is known of each set that is downloaded: training and test images, their shape, and classes.
+const REMOTE: [(&str, [usize; 2], [usize; 3], usize); 3] = [
+    (DataChoice::MNIST, [60_000, 10_000], [28, 28, 1], 10),
+    (DataChoice::FASHION_MNIST, [60_000, 10_000], [28, 28, 1], 10),
+    ("cifar10", [50_000, 10_000], [32, 32, 3], 10),
+];
+
+/// The way to have the chosen set that is tried first.
+fn first_source(choice: DataChoice, folder: Option<&Path>) -> Option<&'static dyn Source> {
     let path = folder.map(Path::to_path_buf).or_else(|| usual_folder(choice));
-    let first = SOURCES.iter().find(|source| source.has(choice, path.as_deref()))?;
-    first.remote_name(choice)
+    SOURCES.into_iter().find(|source| source.has(choice, path.as_deref()))
 }
 
 /// Where the set lies when the user says nothing, if it lies there.
