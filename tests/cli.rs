@@ -108,8 +108,29 @@ fn weights_of_one_run_start_another() {
     );
     assert_eq!(a[2]["error/test"], b[0]["error/test"]);
     assert_eq!(a[2]["weights/norm/feedback.0"], b[0]["weights/norm/feedback.0"]);
+    // By its name and by its folder, too.
+    for (name, init) in [("c-data", "a-data"), ("d-data", "runs/a-data")] {
+        let init = ["--epochs", "1", "--name", name, "--init", init];
+        assert_eq!(run(&place, &place.small_run("cvf", &init)).0, 0);
+        assert_eq!(metrics(&place.path(&format!("runs/{name}/metrics.jsonl"))), b);
+    }
+    let angle = ["angle", "--algo", "cvf", "--set", "network.dims=[64, 24, 4]", "--data-dir", "data"];
+    let init = |init: &str| run(&place, &[&angle[..], &["--threads", "1", "--init", init]].concat());
+    let by_file = init("checkpoints/a-data/last.safetensors");
+    assert_eq!((init("a-data"), by_file.0), (by_file, 0));
+    let unknown = place.small_run("cvf", &["--init", "a-dat"]);
+    fails(&place, &unknown, 2, &["a-dat: is no checkpoint", "did you mean a-data?"]);
+    // What there is and what is needed: a shape that differs, and what tied weights have not.
+    let there = "there are feedback.0.weight [24, 4], forward.0.bias [4], forward.0.weight [4, 24], \
+                 forward.1.bias [24], forward.1.weight [24, 64]";
     let wrong = ["--init", "checkpoints/a-data/last.safetensors", "--set", "network.dims=[64, 25, 4]"];
-    fails(&place, &place.small_run("cvf", &wrong), 1, &["last.safetensors", "forward.0.weight", "shape"]);
+    let needed = "needs forward.0.weight [4, 25], forward.0.bias [4], forward.1.weight [25, 64], forward.1.bias [25], \
+                  feedback.0.weight [25, 4]";
+    let said = ["last.safetensors", "forward.0.weight", "shape", needed, there];
+    fails(&place, &place.small_run("cvf", &wrong), 1, &said);
+    run(&place, &place.small_run("ep", &["--epochs", "1", "--name", "e-data"]));
+    let said = ["e-data/last.safetensors", "`feedback.0.weight` is missing", "feedback.0.weight [24, 4]"];
+    fails(&place, &place.small_run("cvf", &["--init", "e-data"]), 1, &said);
 }
 
 #[test]
@@ -321,14 +342,13 @@ fn without_mnist_the_run_says_glyphs_loudly_and_mnist_never_falls_back() {
         ("HF_HOME", "nowhere"),
         ("HTTPS_PROXY", "http://127.0.0.1:9"),
     ];
-    let dry = ["train", "--algo", "ep", "--dry-run", "--limit-train", "100"];
-    let (status, shown, said) = run_with(&place, &dry, &offline);
+    let small = ["train", "--algo", "ep", "--limit-train", "100", "--limit-test", "20", "--epochs", "1"];
+    let small = [&small[..], &["--set", "network.dims=[784, 16, 10]"]].concat();
+    let (status, _, said) = run_with(&place, &small, &offline);
     assert_eq!(status, 0, "{said}");
-    assert!(
-        said.contains("THIS IS NOT MNIST") && shown.contains("run ep-1h-glyphs-train100-seed0 on glyphs"),
-        "{shown}{said}"
-    );
-    let (status, _, said) = run_with(&place, &[&dry[..], &["--data", "mnist"]].concat(), &offline);
+    let run = "run ep-1h-glyphs-train100-test20-seed0 on cpu";
+    assert!(said.contains("THIS IS NOT MNIST") && said.contains(run), "{said}");
+    let (status, _, said) = run_with(&place, &[&small[..], &["--data", "mnist"]].concat(), &offline);
     assert_eq!(status, 1);
     assert!(said.contains("--data-dir") && !said.contains("panicked"), "{said}");
 }

@@ -205,6 +205,8 @@ fn the_hubs_mnist_is_to_the_byte_what_its_files_hold() {
     assert!(said.contains("data: mnist (Hugging Face hub, ylecun/mnist), 100 training"), "{said}");
     let (status, said) = train(&place, &["--data", "mnist"], "cache", NOBODY);
     assert_eq!(status, 0, "{said}");
+    let (status, said) = train(&place, &["--data", "mnist", "--dry-run"], "dry", NOBODY);
+    assert!(status == 0 && !said.contains("would be downloaded"), "{said}");
     let folder = folder.display().to_string();
     let (status, said) = train(&place, &["--data-dir", &folder], "idx", NOBODY);
     assert_eq!(status, 0, "{said}");

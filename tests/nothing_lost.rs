@@ -268,6 +268,65 @@ fn a_second_signal_ends_it_at_once_with_a_word() {
 }
 
 #[test]
+fn a_repeated_sigxcpu_is_no_second_signal() {
+    let place = Place::new();
+    // One batch takes longer than the test.
+    let steps = ["--set", "settle.steps=100000", "--set", "network.dims=[64, 4000, 4]"];
+    let slow = [&["--epochs", "2", "--set", "training.angle_minibatches=0"][..], &steps].concat();
+    let mut child = place.process().args(auto(&place, &slow)).stderr(Stdio::piped()).spawn().unwrap();
+    wait_for("a checkpoint", || place.path(LAST).is_file());
+    // As the system sends it, which has time to be heard each time.
+    for _ in 0..3 {
+        signal(&child, "XCPU");
+        sleep(Duration::from_millis(200));
+    }
+    assert!(child.try_wait().unwrap().is_none(), "ended before it had saved");
+    signal(&child, "TERM");
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", words(&output));
+}
+
+/// A file system whose lock service is not there: NFS without `rpc.statd`.
+const NO_LOCKS: &str = r#"
+#include <errno.h>
+#include <sys/file.h>
+int flock(int file, int operation) {
+    (void)file;
+    if (operation & LOCK_UN) return 0;
+    errno = ENOLCK;
+    return -1;
+}
+"#;
+
+#[test]
+fn where_the_file_system_has_no_locks_a_run_warns_and_goes_on() {
+    let place = Place::new();
+    fs::write(place.path("locks.c"), NO_LOCKS).unwrap();
+    let compiler = ["-shared", "-fPIC", "-o", "locks.so", "locks.c"];
+    match Command::new("cc").current_dir(place.dir.path()).args(compiler).status() {
+        Ok(status) => assert!(status.success()),
+        Err(_) => return common::skip("there is no cc"),
+    }
+    let sweep =
+        "title = 's'\nset.network.dims = [64, 24, 4]\nset.training.epochs = 1\n[[rows]]\nconfig = 'ep-1h'\n";
+    fs::write(place.path("s.toml"), sweep).unwrap();
+    let data = ["--data-dir", "data"];
+    for arguments in [
+        auto(&place, &["--epochs", "1"]),
+        [&["train", "--resume", "r-data", "--epochs", "2", "--threads", "1"], &data[..]].concat(),
+        [&["sweep", "--config", "s.toml", "--out", "s", "--workers", "1"], &data[..]].concat(),
+    ] {
+        let output =
+            place.eqprop().args(&arguments).env("LD_PRELOAD", place.path("locks.so")).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}: {said}");
+        assert!(said.contains("this file system has no locks (No locks available"), "{said}");
+    }
+    assert_eq!(metrics(&place.path(METRICS)).len(), 3);
+    assert!(place.path("s/checkpoints/ep-1h-data-seed0/last.safetensors").is_file());
+}
+
+#[test]
 fn a_hangup_that_is_ignored_stays_so() {
     let place = Place::new();
     let program = assert_cmd::cargo::cargo_bin!("eqprop");

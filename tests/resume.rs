@@ -150,7 +150,7 @@ fn killed_before_its_first_checkpoint_a_run_begins_anew() {
 #[cfg(unix)]
 #[test]
 fn signals_save_say_how_to_go_on_and_set_the_status() {
-    for (signal, status) in [("INT", 130), ("TERM", 143)] {
+    for (signal, status) in [("INT", 130), ("TERM", 143), ("USR1", 138), ("XCPU", 152)] {
         let place = Place::new();
         let more = ["--epochs", "100000", "--name", "r-data"];
         let child =

@@ -47,17 +47,26 @@ fn a_job_script_takes_any_path_and_its_signal() {
     // To the batch script, which `exec` makes the run's process; without B: only to steps of srun.
     assert!(script.contains("\n#SBATCH --signal=B:TERM@60\n"), "{script}");
     assert!(script.contains(r##"it's 50%% $HOME \"x\" \\/s/slurm-%A_%a.log""##), "{script}");
-    let mut task = Command::new("bash")
-        .arg(place.path(&format!("{out}/slurm.sh")))
-        .current_dir("/")
-        .env("SLURM_ARRAY_TASK_ID", "1")
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let last = place.path(&format!("{out}/checkpoints/ep-1h-data-seed0/last.safetensors"));
-    wait_for("the checkpoint", || last.is_file());
-    Command::new("kill").args(["-TERM", &task.id().to_string()]).status().unwrap();
-    assert_eq!(task.wait().unwrap().code(), Some(143));
+    // What an attempt that is requeued has said would be lost: Slurm begins the log anew.
+    assert!(script.contains("\n#SBATCH --open-mode=append\n"), "{script}");
+    let sessions = place.path(&format!("{out}/runs/ep-1h-data-seed0/sessions.jsonl"));
+    // The signal that the script asks for, and the one that many ask for in their own.
+    for (attempt, (signal, status)) in [("TERM", 143), ("USR1", 138)].into_iter().enumerate() {
+        let mut task = Command::new("bash")
+            .arg(place.path(&format!("{out}/slurm.sh")))
+            .current_dir("/")
+            .env("SLURM_ARRAY_TASK_ID", "1")
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let begun = || fs::read_to_string(&sessions).is_ok_and(|lines| lines.lines().count() > attempt);
+        wait_for("the session", begun);
+        Command::new("kill").args(["-s", signal, &task.id().to_string()]).status().unwrap();
+        assert_eq!(task.wait().unwrap().code(), Some(status));
+        let lines = fs::read_to_string(&sessions).unwrap();
+        let line: serde_json::Value = serde_json::from_str(lines.lines().last().unwrap()).unwrap();
+        assert!(line["to_step"].is_u64(), "ended without saving: {line}");
+    }
     let listed = place.eqprop().args(&arguments[..7]).arg("--dry-run").output().unwrap().stdout;
     let listed = String::from_utf8(listed).unwrap();
     assert!(

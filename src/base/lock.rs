@@ -3,7 +3,7 @@
 
 use super::files::{self, failed};
 use std::fs::{self, File, TryLockError};
-use std::io::{ErrorKind, Read, Seek, Write};
+use std::io::{self, ErrorKind, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -79,9 +79,9 @@ impl Lock {
                 };
                 return Err(Held { folder: folder.to_path_buf(), holder }.into());
             }
-            Err(TryLockError::Error(error)) if error.kind() == ErrorKind::Unsupported => {
+            Err(TryLockError::Error(error)) if is_without_locks(&error) => {
                 warn!(
-                    "{}: this file system has no locks, so see to it that one process only is at work there",
+                    "{}: this file system has no locks ({error}), so see to it that one process only is at work there",
                     folder.display()
                 );
             }
@@ -122,7 +122,26 @@ impl Lock {
     }
 }
 
+/// Whether a file system says that it has no locks. NFS says so in a word of its own where the lock service of a client
+/// or server is not at work.
+fn is_without_locks(error: &io::Error) -> bool {
+    error.kind() == ErrorKind::Unsupported || (cfg!(unix) && error.raw_os_error() == Some(libc::ENOLCK))
+}
+
 /// The name of this machine.
 pub fn host() -> String {
     gethostname::gethostname().to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn only_some_errors_say_that_there_are_no_locks() {
+        let says_so = |number| is_without_locks(&io::Error::from_raw_os_error(number));
+        assert!([libc::ENOLCK, libc::ENOSYS, libc::EOPNOTSUPP].into_iter().all(says_so));
+        assert!(![libc::EACCES, libc::EWOULDBLOCK, libc::EIO, libc::EINTR].into_iter().any(says_so));
+    }
 }

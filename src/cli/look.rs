@@ -5,7 +5,7 @@ use super::{count, data_folder};
 use crate::base::files;
 use crate::base::output::{self, usage};
 use crate::config::{DeviceChoice, TrainingConfig};
-use crate::data::Dataset;
+use crate::data::{Dataset, class_list};
 use crate::model::Parameters;
 use crate::run::locate::locate;
 use crate::run::{Resources, checkpoint, open_device, with_threads};
@@ -62,6 +62,15 @@ impl Saved {
                 dataset.source
             );
         }
+        let (now, then) = (&dataset.class_names, &progress.class_names);
+        if !now.is_empty() && !then.is_empty() && now != then {
+            tracing::warn!(
+                "the classes of {} are {}, and those that the run was trained on {}",
+                dataset.source,
+                class_list(now),
+                class_list(then)
+            );
+        }
         Ok(Self { progress, theta, dataset, device })
     }
 }
@@ -105,13 +114,7 @@ pub struct CompareArgs {
 
 pub fn inspect(args: InspectArgs) -> Result<u8> {
     let found = locate(&args.what, &args.places.runs_dir, &args.places.checkpoints_dir)?;
-    let path = found.checkpoint.as_deref().with_context(|| {
-        format!(
-            "{}: there is no checkpoint of the run in {}: say where with --checkpoints-dir",
-            found.name,
-            args.places.checkpoints_dir.display()
-        )
-    })?;
+    let path = found.saved(&args.places.checkpoints_dir)?;
     let beside = found.folder.as_deref().or(path.parent()).unwrap_or(Path::new(""));
     let out = args.out.unwrap_or_else(|| beside.join("inspect.html"));
     check_page(&out)?;

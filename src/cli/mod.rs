@@ -31,7 +31,8 @@ use toml::Value;
     name = "eqprop",
     version = concat!(env!("CARGO_PKG_VERSION"), " (", env!("BUILD_COMMIT"), ")"),
     after_help = "Exit status: 0 done, 1 failed, 2 wrong usage, 3 diverged, \
-    4 some runs of a sweep failed, 129, 130 or 143 interrupted after saving, 141 where the reader of the result is gone."
+    4 some runs of a sweep failed, 141 where the reader of the result is gone, 128 + n interrupted by signal n after saving: \
+    SIGHUP 129, SIGINT 130, SIGUSR1 138, SIGTERM 143, SIGXCPU 152."
 )]
 pub struct Cli {
     #[command(subcommand)]
@@ -117,8 +118,8 @@ struct TrainArgs {
     /// A data set: a folder with IDX files or with PNGs by class, or an .npz file [env: EQPROP_DATA].
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
-    /// Start from the weights in a safetensors file.
-    #[arg(long, value_name = "FILE")]
+    /// Start from the weights of a run, by its name or folder, or of a safetensors file.
+    #[arg(long, value_name = "RUN|FILE")]
     init: Option<PathBuf>,
     /// Go on with a run: its name, its folder or a checkpoint; `auto` finds the run that this would be.
     #[arg(long, value_name = "RUN|FILE|auto")]
@@ -135,7 +136,7 @@ struct TrainArgs {
     /// Where runs leave checkpoints.
     #[arg(long, value_name = "DIR", default_value = "checkpoints")]
     checkpoints_dir: PathBuf,
-    /// Check everything, print shapes, parameters, steps and disk, and touch nothing.
+    /// Check everything, print shapes, parameters, steps and disk, touch nothing and download nothing.
     #[arg(long)]
     dry_run: bool,
 }
@@ -292,33 +293,31 @@ impl Cli {
     }
 }
 
-/// What `--resume` names. What looks like a file is one, whether it is there or not.
-fn to_resume(what: PathBuf, runs: &Path, checkpoints: &Path) -> Result<Resume> {
-    if what.as_os_str() == "auto" {
-        return Ok(Resume::Auto);
-    }
+/// The file that `what` names, or the last checkpoint of the run that it names. What looks like a file is one, whether
+/// it is there or not.
+fn weights_of(what: &Path, runs: &Path, checkpoints: &Path) -> Result<PathBuf> {
     if what.is_file() || what.extension().is_some_and(|extension| extension == "safetensors") {
-        return Ok(Resume::File(what));
+        return Ok(what.to_path_buf());
     }
-    let found = locate(&what, runs, checkpoints)?;
-    let none =
-        || format!("{}: there is no checkpoint of the run in {}", what.display(), checkpoints.display());
-    Ok(Resume::File(found.checkpoint.with_context(none)?))
+    Ok(locate(what, runs, checkpoints)?.saved(checkpoints)?.to_path_buf())
 }
 
 fn run_train(args: TrainArgs) -> Result<u8> {
     let choices = args.config.choices()?;
+    let file = |what: &PathBuf| weights_of(what, &args.runs_dir, &args.checkpoints_dir);
     let options = Options {
-        init: args.init,
-        resume: (args.resume)
-            .map(|what| to_resume(what, &args.runs_dir, &args.checkpoints_dir))
-            .transpose()?,
+        init: args.init.as_ref().map(file).transpose()?,
+        resume: match &args.resume {
+            Some(auto) if auto.as_os_str() == "auto" => Some(Resume::Auto),
+            what => what.as_ref().map(file).transpose()?.map(Resume::File),
+        },
         name: args.name,
         runs_dir: args.runs_dir,
         checkpoints_dir: args.checkpoints_dir,
         dry_run: args.dry_run,
     };
     let resources = Resources::new(data_folder(args.data_dir)?);
+    let resources = if args.dry_run { resources.without_network() } else { resources };
     let outcome = with_threads(args.threads, || {
         let Some(run) = Run::prepare(&choices, &options, &resources)? else {
             return Ok(Outcome::Done);
@@ -351,10 +350,7 @@ fn status(outcome: Outcome) -> u8 {
 
 fn run_eval(args: EvalArgs) -> Result<u8> {
     let what = args.what.or(args.checkpoint).context("nothing to test is named")?;
-    let path = match to_resume(what, &args.places.runs_dir, &args.places.checkpoints_dir)? {
-        Resume::File(path) => path,
-        Resume::Auto => usage!("eval takes a run's name, its folder, or a checkpoint"),
-    };
+    let path = weights_of(&what, &args.places.runs_dir, &args.places.checkpoints_dir)?;
     let chosen = match &args.device {
         None => None,
         Some(name) => Some(

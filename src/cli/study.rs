@@ -1,7 +1,7 @@
 //! The commands that look at a network without training it: `angle`, `settle`, `gdd` and `toy`.
 
-use super::look::check_page;
-use super::{ConfigArgs, count, data_folder, finite};
+use super::look::{Places, check_page};
+use super::{ConfigArgs, count, data_folder, finite, weights_of};
 use crate::base::files;
 use crate::base::output::{self, usage};
 use crate::base::time::duration;
@@ -90,9 +90,11 @@ pub struct SettleArgs {
 /// Where a network and its data come from.
 #[derive(Debug, Args)]
 pub struct NetworkArgs {
-    /// Take the weights from a safetensors file.
-    #[arg(long, value_name = "FILE")]
+    /// Take the weights of a run, by its name or folder, or of a safetensors file.
+    #[arg(long, value_name = "RUN|FILE")]
     init: Option<PathBuf>,
+    #[command(flatten)]
+    places: Places,
     /// A data set: a folder with IDX files or with PNGs by class, or an .npz file [env: EQPROP_DATA].
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
@@ -109,7 +111,9 @@ impl NetworkArgs {
         let config = resolved.sized_for(&dataset)?.config;
         dataset.check(&config.network.dims)?;
         let device = open_device(config.training.device)?;
-        let theta = initial_parameters(&config, self.init.as_deref(), &device)?;
+        let file = |what: &PathBuf| weights_of(what, &self.places.runs_dir, &self.places.checkpoints_dir);
+        let init = self.init.as_ref().map(file).transpose()?;
+        let theta = initial_parameters(&config, init.as_deref(), &device)?;
         Ok((config, dataset, theta))
     }
 }

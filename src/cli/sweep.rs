@@ -52,7 +52,7 @@ pub struct SweepArgs {
     /// Try runs that have failed once more.
     #[arg(long)]
     retry_failed: bool,
-    /// List the runs with an estimate of their time, and touch nothing.
+    /// List the runs with an estimate of their time, touch nothing and download nothing.
     #[arg(long)]
     dry_run: bool,
     /// Write a Slurm job array for the runs, and train nothing.
@@ -84,6 +84,7 @@ pub fn sweep(args: SweepArgs) -> Result<u8> {
         );
     }
     let resources = Resources::new(data_folder(args.data_dir)?);
+    let resources = if args.dry_run { resources.without_network() } else { resources };
     let Some(config) = &args.config else {
         let folder = SweepFolder { path: args.out.context("--task needs --out")? };
         return train_task(&folder, args.task.context("--task is missing")?, &resources);

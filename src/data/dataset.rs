@@ -4,7 +4,7 @@ use super::error::{Error, Result};
 use super::known::{KNOWN, Known, hex};
 use super::{DataChoice, Split};
 use crate::base::name;
-use crate::base::output::usage;
+use crate::base::output::{usage, visible};
 use crate::model::Dims;
 use crate::rng;
 use sha2::{Digest, Sha256};
@@ -136,6 +136,17 @@ impl Dataset {
         let dataset = Self::new(name, path.display().to_string(), train, test);
         Ok(Self { class_names, ..dataset })
     }
+}
+
+/// What a class is called: its name where `names` has one, else its number.
+pub fn class_name(names: &[String], class: usize) -> String {
+    names.get(class).cloned().unwrap_or_else(|| class.to_string())
+}
+
+/// The names of all classes beside their numbers, in a line: `0 = cat, 1 = dog`.
+pub fn class_list(names: &[String]) -> String {
+    let described = names.iter().enumerate().map(|(class, name)| format!("{class} = {}", visible(name)));
+    described.collect::<Vec<_>>().join(", ")
 }
 
 /// A set that is none we know is called like its file or folder.

@@ -20,6 +20,9 @@ use tracing::info;
 /// The branch into which the hub itself converts data sets to Parquet.
 const REVISION: &str = "refs/convert/parquet";
 
+/// The parts of a set, as its files are called.
+const PARTS: [&str; 2] = ["train", "test"];
+
 /// The Hugging Face hub.
 pub(super) struct Hub;
 
@@ -30,6 +33,12 @@ impl Source for Hub {
 
     fn remote_name(&self, choice: DataChoice) -> Option<&'static str> {
         Some(wanted(choice).name)
+    }
+
+    fn is_here(&self, choice: DataChoice) -> bool {
+        let remote = Remote::of(wanted(choice));
+        let Ok(hub) = HFClientSync::new() else { return false };
+        PARTS.iter().all(|part| remote.file(&hub, part, None).is_ok())
     }
 
     /// Loads the set from the cache, downloading it first where it is not there.
@@ -70,6 +79,26 @@ impl Remote {
             _ => ("ylecun", "mnist", "mnist", vision::mnist::load),
         };
         Self { owner, repository, folder, load }
+    }
+
+    /// The name of the file of a part in the repository.
+    fn name(&self, part: &str) -> String {
+        format!("{}/{part}/0000.parquet", self.folder)
+    }
+
+    /// The file of a part in the cache. Only with a `bar` is it downloaded where it is not there.
+    fn file(
+        &self,
+        hub: &HFClientSync,
+        part: &str,
+        bar: Option<Bar>,
+    ) -> std::result::Result<PathBuf, HFError> {
+        let repository = hub.dataset(self.owner, self.repository);
+        let file = repository.download_file().filename(self.name(part)).revision(REVISION);
+        match bar {
+            Some(bar) => file.progress(bar).send(),
+            None => file.local_files_only(true).send(),
+        }
     }
 
     /// As the hub's addresses have it.
@@ -134,19 +163,18 @@ fn split(known: &Known, images: &Tensor, labels: &Tensor, origin: String) -> can
 /// The training and the test file of a set in the cache, into which they are downloaded where they are not there.
 fn fetch(remote: &Remote) -> anyhow::Result<[PathBuf; 2]> {
     let hub = HFClientSync::new().context("no client for the hub")?;
-    let repository = hub.dataset(remote.owner, remote.repository);
     let fetch = |part: &str| -> anyhow::Result<PathBuf> {
-        let file = format!("{}/{part}/0000.parquet", remote.folder);
-        let download = || repository.download_file().filename(file.clone()).revision(REVISION);
-        match download().local_files_only(true).send() {
+        let id = format!("{}/{}", remote.id(), remote.name(part));
+        match remote.file(&hub, part, None) {
             Err(HFError::LocalEntryNotFound { .. }) => {}
             cached => return Ok(cached?),
         }
-        info!("downloading {}/{file} from the Hugging Face hub", remote.id());
-        (download().progress(Bar::new(&file)?).send())
-            .with_context(|| format!("{}/{file} is not in the cache and cannot be downloaded", remote.id()))
+        info!("downloading {id} from the Hugging Face hub");
+        (remote.file(&hub, part, Some(Bar::new(&id)?)))
+            .with_context(|| format!("{id} is not in the cache and cannot be downloaded"))
     };
-    Ok([fetch("train")?, fetch("test")?])
+    let [train, test] = PARTS.map(fetch);
+    Ok([train?, test?])
 }
 
 /// A bar on a terminal, while a file is downloaded.

@@ -19,15 +19,16 @@ mod npz;
 mod pngs;
 mod split;
 
-pub use dataset::Dataset;
+pub use dataset::{Dataset, class_list, class_name};
 use error::with_causes;
 pub use error::{Error, Result};
-use known::KNOWN;
+use known::{KNOWN, Part};
 pub use split::{Batch, Split};
 
 #[cfg(not(feature = "hub"))]
 use no_hub as hub;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use tracing::warn;
 
@@ -44,6 +45,11 @@ pub trait Source: Sync {
     /// looked at first.
     fn remote_name(&self, _: DataChoice) -> Option<&'static str> {
         None
+    }
+
+    /// Whether [`read`](Source::read) can give it without asking the network.
+    fn is_here(&self, _: DataChoice) -> bool {
+        true
     }
 
     /// Reads, generates or downloads it; only asked for what it [has](Source::has). Files are best handed to
@@ -137,9 +143,33 @@ pub fn load(choice: DataChoice, folder: Option<&Path>) -> Result<Dataset> {
 
 /// The name of the set that [`load`] would ask the network for; `None` where a folder or a generator gives it.
 pub fn remote_name(choice: DataChoice, folder: Option<&Path>) -> Option<&'static str> {
+    first_source(choice, folder)?.remote_name(choice)
+}
+
+/// Where [`load`] would have to download the set: another one of its name and sizes, but without its images or checksums,
+/// for those who only want to know what would be done. `None` where the set is here.
+pub fn stand_in(choice: DataChoice, folder: Option<&Path>) -> Option<Dataset> {
+    let source = first_source(choice, folder).filter(|source| !source.is_here(choice))?;
+    let name = source.remote_name(choice)?;
+    let known = KNOWN.iter().find(|known| known.name == name)?;
+    let source = "the Hugging Face hub, not downloaded yet";
+    let split = |part: &Part| Split::of_noise(source, part.count, known.shape, known.classes);
+    Some(Dataset {
+        name: name.into(),
+        source: source.into(),
+        train: split(&known.train),
+        validation: Split::default(),
+        test: split(&known.test),
+        classes: known.classes,
+        class_names: known.class_names(),
+        checksums: BTreeMap::new(),
+    })
+}
+
+/// The way to have the chosen set that is tried first.
+fn first_source(choice: DataChoice, folder: Option<&Path>) -> Option<&'static dyn Source> {
     let path = folder.map(Path::to_path_buf).or_else(|| usual_folder(choice));
-    let first = SOURCES.iter().find(|source| source.has(choice, path.as_deref()))?;
-    first.remote_name(choice)
+    SOURCES.into_iter().find(|source| source.has(choice, path.as_deref()))
 }
 
 /// Where the set lies when the user says nothing, if it lies there.

@@ -29,7 +29,8 @@ impl Source for Pngs {
     fn read(&self, choice: DataChoice, path: Option<&Path>) -> Result<Dataset> {
         let place = path.unwrap_or(Path::new("."));
         let [train, test] = read(place)?;
-        Dataset::of_files(choice, place, train, test)
+        let class_names = names(&labels(&place.join("train"))?);
+        Ok(Dataset { class_names, ..Dataset::of_files(choice, place, train, test)? })
     }
 }
 
@@ -80,6 +81,14 @@ fn labels(folder: &Path) -> Result<Vec<(String, u8)>> {
             Err(Error::files(folder, problem))
         }
         None => Ok(names.into_iter().zip(0..=255).collect()),
+    }
+}
+
+/// What classes are called, by label; none where they are numbers.
+fn names(classes: &[(String, u8)]) -> Vec<String> {
+    match classes.iter().all(|(name, _)| name.parse::<u8>().is_ok()) {
+        true => Vec::new(),
+        false => classes.iter().map(|(name, _)| name.clone()).collect(),
     }
 }
 

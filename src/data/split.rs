@@ -54,6 +54,21 @@ pub struct Split {
 }
 
 impl Split {
+    /// So many images of this shape with as much ink as handwriting has, and of every class: what a step costs may
+    /// depend on both.
+    pub(super) fn of_noise(origin: &str, count: usize, shape: [usize; 3], classes: usize) -> Self {
+        let pixels = shape.iter().product();
+        let ink = |i: usize| if (i as u32).wrapping_mul(0x9e37_79b1) < u32::MAX / 5 { 255 } else { 0 };
+        Self {
+            images_origin: origin.into(),
+            origin: origin.into(),
+            pixels,
+            shape: Some(shape),
+            images: (0..count * pixels).map(ink).collect(),
+            labels: (0..count).map(|i| (i % classes) as u8).collect(),
+        }
+    }
+
     /// How many images.
     pub fn len(&self) -> usize {
         self.labels.len()

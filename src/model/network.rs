@@ -47,7 +47,22 @@ impl Dims {
             })
             .sum()
     }
+
+    /// Name and shape of every tensor of such a network, in the order of [`Parameters::named`].
+    fn shapes(&self, tied: bool) -> Shapes {
+        let forward = (0..=self.depth()).flat_map(|n| {
+            let (to, from) = (self.width(n), self.width(n + 1));
+            [(format!("forward.{n}.weight"), vec![to, from]), (format!("forward.{n}.bias"), vec![to])]
+        });
+        let feedback = (0..self.depth()).filter(|_| !tied);
+        let feedback =
+            feedback.map(|n| (format!("feedback.{n}.weight"), vec![self.width(n + 1), self.width(n)]));
+        forward.chain(feedback).collect()
+    }
 }
+
+/// Names of tensors, with their shapes.
+type Shapes = Vec<(String, Vec<usize>)>;
 
 /// How weights and biases start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -160,7 +175,8 @@ impl Parameters {
     /// Other names in the map are ignored.
     ///
     /// # Errors
-    /// Names the tensor that is missing, has another shape than `dims` asks for, or does not hold finite floats.
+    /// Names the tensor that is missing, has another shape than `dims` asks for, or does not hold finite floats. Where
+    /// some are missing or of another shape it lists those that are needed and those that there are.
     pub fn from_named(
         tensors: &HashMap<String, Tensor>,
         dims: &Dims,
@@ -168,16 +184,19 @@ impl Parameters {
         dtype: DType,
         device: &Device,
     ) -> Result<Self> {
+        let lists = || {
+            let there = tensors.iter().map(|(name, tensor)| (name.clone(), tensor.dims().to_vec()));
+            let mut there: Shapes = there.collect();
+            there.sort();
+            let (needed, there) = (listed(&dims.shapes(tied)), listed(&there));
+            format!("the network {:?} needs {needed}; there are {there}", dims.0)
+        };
         let get = |name: String, shape: &[usize]| -> Result<Tensor> {
             let Some(tensor) = tensors.get(&name) else {
-                bail!("tensor `{name}` is missing");
+                bail!("tensor `{name}` is missing: {}", lists());
             };
             if tensor.dims() != shape {
-                bail!(
-                    "tensor `{name}` has shape {:?}, the network {:?} needs {shape:?}",
-                    tensor.dims(),
-                    dims.0
-                );
+                bail!("tensor `{name}` has shape {:?} and not {shape:?}: {}", tensor.dims(), lists());
             }
             if !tensor.dtype().is_float() {
                 bail!("tensor `{name}` holds {:?}, and weights are floats", tensor.dtype());
@@ -276,6 +295,18 @@ impl Parameters {
         let feedback = self.feedback.iter().flatten();
         (self.forward.iter().zip(feedback)).map(|(f, b)| angle_degrees(&f.weight, &b.t()?)).collect()
     }
+}
+
+/// Names of tensors with their shapes, in one line however many there are and whatever they are called.
+fn listed(tensors: &[(String, Vec<usize>)]) -> String {
+    const MOST: usize = 24;
+    let described = tensors.iter().take(MOST);
+    let mut all: Vec<String> =
+        described.map(|(name, shape)| format!("{} {shape:?}", name.escape_debug())).collect();
+    if tensors.len() > MOST {
+        all.push(format!("{} others", tensors.len() - MOST));
+    }
+    if all.is_empty() { "none".into() } else { all.join(", ") }
 }
 
 /// θb = (M(p) ⊙ θf)ᵀ, where M is −1 with probability p(Ψ) = ½(1 − cos Ψ), else +1 (Eq. 103–104).

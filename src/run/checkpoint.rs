@@ -89,6 +89,10 @@ pub struct Progress {
     pub data: String,
     /// Its checksums.
     pub checksums: BTreeMap<String, String>,
+    /// What each of its classes is called, by label; none where the labels are all there is, and in checkpoints from before
+    /// names were kept.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub class_names: Vec<String>,
     /// Threads, on which the last bits may depend.
     pub threads: usize,
     /// Completed epochs.
@@ -358,11 +362,11 @@ impl CheckpointFolder {
     }
 
     /// Writes `step-NNNNNNNN.safetensors`, makes `last.safetensors` the same, and `best.safetensors`
-    /// too where `best`. Removes numbered files of `run` that are too many.
+    /// too where `best`. Removes numbered files that are too many and of the run, which is and was called by these `names`.
     ///
     /// # Errors
     /// Names the file that could not be written; earlier checkpoints stay.
-    pub fn save(&self, run: &str, step: u64, bytes: &[u8], best: bool) -> Result<()> {
+    pub fn save(&self, names: &[String], step: u64, bytes: &[u8], best: bool) -> Result<()> {
         if best {
             files::write_atomically(&self.best(), bytes)?;
         }
@@ -371,7 +375,7 @@ impl CheckpointFolder {
         self.make_last(&numbered, bytes)?;
         for superfluous in superfluous(self.numbered()?, self.keep) {
             // What is not ours stays, whatever its name.
-            if progress_in_header(&superfluous).is_none_or(|progress| progress.run != run) {
+            if progress_in_header(&superfluous).is_none_or(|progress| !names.contains(&progress.run)) {
                 continue;
             }
             fs::remove_file(&superfluous).map_err(failed(&superfluous, "cannot be removed"))?;

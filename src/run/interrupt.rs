@@ -1,4 +1,5 @@
-//! Ctrl-C, SIGTERM and SIGHUP: asked for once, the run saves and stops; asked for twice, it stops at once.
+//! Ctrl-C, SIGTERM, SIGHUP, and what batch systems send before they end a job, SIGUSR1 and SIGXCPU: asked for once,
+//! the run saves and stops; asked for twice, it stops at once.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
@@ -8,24 +9,27 @@ use std::sync::atomic::{AtomicI32, Ordering};
 pub struct Interrupt(Arc<AtomicI32>);
 
 impl Interrupt {
-    /// Starts listening, on a thread of its own, which ends the process with status 1 when asked a second time.
-    /// Where SIGHUP is ignored already, as by nohup, it stays so.
+    /// Starts listening, on a thread of its own, which ends the process with status 1 when asked a second time. A signal
+    /// that is ignored already, as SIGHUP is by nohup, stays so, but for Ctrl-C and SIGTERM.
     ///
     /// # Errors
     /// Where the operating system refuses.
     #[cfg(feature = "cli")]
     pub fn listen() -> anyhow::Result<Self> {
         use anyhow::Context;
-        use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+        use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGXCPU};
         use signal_hook::iterator::Signals;
         let asked = Arc::new(AtomicI32::new(0));
-        let hangup = (!is_ignored(SIGHUP)).then_some(SIGHUP);
-        let mut signals =
-            Signals::new([SIGINT, SIGTERM].into_iter().chain(hangup)).context("cannot listen for signals")?;
+        let warnings = [SIGHUP, SIGUSR1, SIGXCPU].into_iter().filter(|signal| !is_ignored(*signal));
+        let mut signals = Signals::new([SIGINT, SIGTERM].into_iter().chain(warnings))
+            .context("cannot listen for signals")?;
         let remembered = asked.clone();
         let listen = move || {
             for signal in signals.forever() {
-                if remembered.swap(signal, Ordering::Relaxed) != 0 {
+                let relaxed = Ordering::Relaxed;
+                let first = remembered.compare_exchange(0, signal, relaxed, relaxed).is_ok();
+                // The system repeats SIGXCPU for every second of work until the process has ended.
+                if !first && signal != SIGXCPU {
                     // Not through the log, which the main thread may be holding.
                     let word = "eqprop: stopped at once by a second signal; what was saved before stays\n";
                     let _ = std::io::Write::write_all(&mut std::io::stderr(), word.as_bytes());

@@ -3,7 +3,8 @@
 use super::checkpoint;
 use crate::base::near::did_you_mean;
 use crate::base::output::usage;
-use anyhow::Result;
+use crate::base::{files, name};
+use anyhow::{Result, bail};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -16,6 +17,42 @@ pub struct Located {
     pub folder: Option<PathBuf>,
     /// The checkpoint that is meant: the file that was named, else its last.
     pub checkpoint: Option<PathBuf>,
+}
+
+impl Located {
+    /// Its checkpoint.
+    ///
+    /// # Errors
+    /// Where there is none in `checkpoints`; says so where it is there under the name that the run had before.
+    pub fn saved(&self, checkpoints: &Path) -> Result<&Path> {
+        if let Some(checkpoint) = &self.checkpoint {
+            return Ok(checkpoint);
+        }
+        let place = checkpoints.join(&self.name);
+        let before = self.folder.as_deref().and_then(|folder| Some((folder, first_name(folder)?)));
+        match before {
+            Some((folder, first)) if first != self.name && checkpoints.join(&first).is_dir() => bail!(
+                "{}: the run was called {first} when it began, and its checkpoints are still in {}: a run is called as \
+                 its two folders are, so rename that one to {} as well",
+                folder.display(),
+                checkpoints.join(&first).display(),
+                place.display()
+            ),
+            _ => bail!(
+                "{}: there is no checkpoint of the run in {}: say where with --checkpoints-dir",
+                self.name,
+                place.display()
+            ),
+        }
+    }
+}
+
+/// What a run was called when it began, as its folder says.
+pub fn first_name(folder: &Path) -> Option<String> {
+    let text = files::read_text(&folder.join("environment.json")).ok()?;
+    let environment: serde_json::Value = serde_json::from_str(&text).ok()?;
+    let first = environment["run"].as_str()?;
+    name::check(first, "environment.json").is_ok().then(|| first.to_string())
 }
 
 /// Finds the run that `what` names: the name of one in `runs` or `checkpoints`, its folder in either, or a checkpoint.
@@ -64,7 +101,8 @@ fn is_name(what: &Path) -> bool {
     what.components().count() == 1
 }
 
-fn holds_metrics(folder: &Path) -> bool {
+/// Whether a run has told something in a folder.
+pub fn holds_metrics(folder: &Path) -> bool {
     folder.join("metrics.jsonl").is_file()
 }
 
@@ -74,7 +112,7 @@ fn sibling(folder: &Path, kind: &str) -> Option<PathBuf> {
 }
 
 /// The names of the folders in a folder.
-fn names(folder: &Path) -> Vec<String> {
+pub fn names(folder: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     entries
         .filter(|entry| entry.path().is_dir())

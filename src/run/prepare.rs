@@ -4,7 +4,7 @@ use super::checkpoint::{self, Checkpoint, CheckpointFolder, Progress, RngPositio
 use super::error::{Result, refuse};
 use super::resume::{self, From, Resume};
 use super::sessions::{Session, Surroundings};
-use super::{Resources, memory};
+use super::{Resources, locate, memory};
 use crate::base::files::{self, failed};
 use crate::base::lock::Lock;
 use crate::base::name;
@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use tracing::info;
+use tracing::{info, warn};
 
 /// What `train` is told beside the configuration.
 #[derive(Clone, Debug)]
@@ -66,6 +66,8 @@ pub struct Run {
     pub progress: Progress,
     /// Whether it continues an earlier process.
     pub resumed: bool,
+    /// What it is called, and what it has been called before its folders were renamed.
+    pub(super) names: Vec<String>,
     /// Its folders that hold what a run left that was stopped before its first checkpoint.
     left_over: Vec<PathBuf>,
     /// Its folders, once they are ours.
@@ -109,7 +111,7 @@ impl Run {
             _ => None,
         };
         let (run, fresh) = match (&named, &options.name) {
-            (Some(from), None) => (from.progress.run.clone(), None),
+            (Some(from), None) => (from.run_name(&options.checkpoints_dir)?, None),
             (Some(from), Some(name)) => (name::on_data(name, &from.progress.data)?, None),
             (None, _) => {
                 let fresh = Resolved::new(choices)?;
@@ -130,6 +132,9 @@ impl Run {
             false => None,
         };
         let from = named.or(found);
+        if let Some(from) = &from {
+            from.check_in_one_piece(&run, options)?;
+        }
         let resolved = match &from {
             Some(from) => Resolved::on_checkpoint(&from.progress.config, &from.path, choices)?.told(),
             None => fresh.map_or_else(|| Resolved::new(choices), Ok)?.told(),
@@ -153,6 +158,10 @@ impl Run {
             },
             dataset.test.len()
         );
+        let class_names = named_classes(from.as_ref(), &dataset);
+        if !class_names.is_empty() {
+            info!("classes: {}", data::class_list(&class_names));
+        }
         let checkpoints = CheckpointFolder::new(checkpoints_path, config.training.keep_checkpoints);
         let mut left_over = Vec::new();
         match &from {
@@ -192,6 +201,8 @@ impl Run {
         let (engine_name, threads) = (resources.engine_name(config, &device), rayon::current_num_threads());
         let engine = resources.engine(config, theta, &device)?;
         let resumed = from.is_some();
+        let before = [from.as_ref().map(|from| from.progress.run.clone()), locate::first_name(&folder)];
+        let names = [run.clone()].into_iter().chain(before.into_iter().flatten()).collect();
         let progress = match from {
             Some(from) => {
                 info!(
@@ -200,7 +211,10 @@ impl Run {
                     from.progress.minibatch,
                     from.path.display()
                 );
-                Progress { config: config.clone(), run, ..from.progress }
+                if from.progress.run != run {
+                    info!("the run was called {} until now, and goes on as {run}", from.progress.run);
+                }
+                Progress { config: config.clone(), run, class_names, ..from.progress }
             }
             None => Progress {
                 format: checkpoint::FORMAT,
@@ -208,6 +222,7 @@ impl Run {
                 config: config.clone(),
                 data: dataset.name.clone(),
                 checksums: dataset.checksums.clone(),
+                class_names,
                 threads,
                 epoch: 0,
                 minibatch: 0,
@@ -226,6 +241,7 @@ impl Run {
             engine,
             progress,
             resumed,
+            names,
             left_over,
             locks,
             folder,
@@ -299,6 +315,9 @@ impl Run {
                 "source": self.dataset.source,
                 "sha256": self.dataset.checksums,
             });
+            if !self.progress.class_names.is_empty() {
+                fields["data"]["classes"] = self.progress.class_names.clone().into();
+            }
             let text = format!("{fields:#}\n");
             files::write_atomically(&environment, text.as_bytes())?;
         }
@@ -340,6 +359,21 @@ impl Run {
         );
         text
     }
+}
+
+/// What the classes are called. A run keeps the names it began with, and is told where the data have others now.
+fn named_classes(from: Option<&From>, dataset: &Dataset) -> Vec<String> {
+    let now = &dataset.class_names;
+    let before = from.map(|from| &from.progress.class_names).filter(|before| !before.is_empty());
+    if let Some(before) = before.filter(|before| !now.is_empty() && *before != now) {
+        warn!(
+            "the classes of {} are called otherwise than when the run began, whose names stay: {} now",
+            dataset.source,
+            data::class_list(now)
+        );
+        return before.clone();
+    }
+    before.unwrap_or(now).clone()
 }
 
 /// Checks that a new run overwrites nothing.

@@ -5,7 +5,7 @@ use super::open_device;
 use super::train::TEST_BATCH;
 use crate::base::mutex::guard;
 use crate::config::{Config, DeviceChoice, TrainingConfig};
-use crate::data::{self, Dataset};
+use crate::data::{self, DataChoice, Dataset};
 use crate::engine::replicas::Hub;
 use crate::engine::{self, Engine, EngineKind};
 use crate::model::network::Parameters;
@@ -13,6 +13,7 @@ use candle_core::Device;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use tracing::warn;
 
 /// Free memory of a GPU in bytes; `None` for a CPU.
 #[cfg(feature = "cuda")]
@@ -35,6 +36,7 @@ const MOST_TOGETHER: usize = 256;
 pub struct Resources {
     data_dir: Option<PathBuf>,
     data: Mutex<HashMap<String, Arc<Dataset>>>,
+    no_network: bool,
     device: Mutex<Option<Device>>,
     /// By what replicas must have in common; `None` where every run computes for itself.
     hubs: Option<Mutex<HashMap<String, Hub>>>,
@@ -44,6 +46,12 @@ impl Resources {
     /// For runs that compute each for itself, with the user's data folder, if any.
     pub fn new(data_dir: Option<PathBuf>) -> Self {
         Self { data_dir, ..Self::default() }
+    }
+
+    /// The same for what is not done but only looked at: data that would have to be downloaded are stood in for by others of
+    /// their sizes, which is said.
+    pub fn without_network(self) -> Self {
+        Self { no_network: true, ..self }
     }
 
     /// The same, where runs of one shape compute together as replicas; each needs a thread of its own.
@@ -89,11 +97,28 @@ impl Resources {
         if let Some(dataset) = loaded.get(&key) {
             return Ok(dataset.clone());
         }
-        let mut dataset = data::load(training.data, self.data_dir.as_deref())?;
+        let mut dataset = match self.stand_in(training.data) {
+            Some(stand_in) => stand_in,
+            None => data::load(training.data, self.data_dir.as_deref())?,
+        };
         dataset.limit(training.limit_train, training.limit_test);
         let dataset = Arc::new(dataset);
         loaded.insert(key, dataset.clone());
         Ok(dataset)
+    }
+
+    /// What stands for a set that would have to be downloaded, where the network is not to be asked.
+    fn stand_in(&self, choice: DataChoice) -> Option<Dataset> {
+        let dataset = data::stand_in(choice, self.data_dir.as_deref()).filter(|_| self.no_network)?;
+        let otherwise = match choice {
+            DataChoice::Auto => "; where it cannot be had, a run trains on glyphs instead",
+            _ => "",
+        };
+        warn!(
+            "{} would be downloaded from the Hugging Face hub: what follows is from its known sizes{otherwise}",
+            dataset.name
+        );
+        Some(dataset)
     }
 
     /// The same for a run that goes on and was trained on the set of this name, where the configuration leaves

@@ -2,7 +2,8 @@
 
 use super::checkpoint::{self, Checkpoint, CheckpointFolder, Progress};
 use super::error::{Result, refuse};
-use crate::base::files;
+use super::{Options, locate};
+use crate::base::{files, name};
 use crate::config::{self, Resolved};
 use crate::data::Dataset;
 use anyhow::Context;
@@ -53,6 +54,83 @@ impl From {
         Ok(found.map(|(path, checkpoint, progress)| Self { path, checkpoint, progress }))
     }
 
+    /// What the run is called: as its folder in `checkpoints`, which may have been renamed; where the checkpoint lies
+    /// elsewhere, as it says itself.
+    ///
+    /// # Errors
+    /// Where the folder has a name that no run can have, or that hides on which data this one is.
+    pub fn run_name(&self, checkpoints: &Path) -> Result<String> {
+        let Progress { run, data, .. } = &self.progress;
+        let folder = std::path::absolute(&self.path).ok().and_then(|path| Some(path.parent()?.to_path_buf()));
+        let whole = |path: &Path| path.canonicalize().ok();
+        let folder = folder.filter(|folder| {
+            folder.parent().and_then(whole).is_some_and(|above| Some(above) == whole(checkpoints))
+        });
+        let Some(name) = folder.as_ref().and_then(|folder| folder.file_name()) else {
+            return Ok(run.clone());
+        };
+        let there = checkpoints.join(name);
+        let Some(name) = name.to_str() else {
+            refuse!("{}: cannot name a run, because it is not UTF-8: rename it", there.display())
+        };
+        if name == run {
+            return Ok(run.clone());
+        }
+        name::check(name, &there.display().to_string())?;
+        let full = name::on_data(name, data)?;
+        if full != name {
+            refuse!(
+                "{}: holds the run {run}, which is on {data}, and the name of a run on any set but MNIST says on which, \
+                 so that no result is taken for another's: rename this folder, and that in runs, to {full}",
+                there.display()
+            );
+        }
+        Ok(full)
+    }
+
+    /// Checks that what `run` has told is where it will go on: a run is called as its two folders are, and one of them
+    /// alone may have been renamed.
+    ///
+    /// # Errors
+    /// Says which other folder to rename.
+    pub fn check_in_one_piece(&self, run: &str, options: &Options) -> Result<()> {
+        let Options { runs_dir: runs, checkpoints_dir: checkpoints, name, .. } = options;
+        let before = &self.progress.run;
+        // Who says --name with a file wants another run of it.
+        let is_another = name.is_some() && options.resume != Some(Resume::Auto);
+        if is_another || files::holds_anything(&runs.join(run)) || !self.progress.begun() {
+            return Ok(());
+        }
+        let has_checkpoints = |name: &str| files::holds_anything(&checkpoints.join(name));
+        let is_its_record = |name: &String| {
+            let folder = runs.join(name);
+            let says_so = || locate::first_name(&folder).as_ref() == Some(before) && !has_checkpoints(name);
+            locate::holds_metrics(&folder) && (name == before || says_so())
+        };
+        let Some(other) = locate::names(runs).into_iter().find(is_its_record) else { return Ok(()) };
+        let [record, here, there] = [runs.join(run), checkpoints.join(run), checkpoints.join(&other)];
+        let path = self.path.display();
+        if has_checkpoints(&other) {
+            if name.is_some() {
+                return Ok(());
+            }
+            refuse!(
+                "{path}: is of the run {other}, which has other checkpoints in {}: say --name {other} to go on with that \
+                 run from here, or --name {run} to make another run of it",
+                there.display()
+            );
+        }
+        refuse!(
+            "{path}: what its run has told is in {}, and a run is called as its two folders are: rename {} to {}, or {} \
+             to {}",
+            runs.join(&other).display(),
+            runs.join(&other).display(),
+            record.display(),
+            here.display(),
+            there.display()
+        )
+    }
+
     /// Checks that the run can go on with this configuration and data, into this folder of checkpoints and that of its
     /// `records`.
     ///
@@ -67,7 +145,8 @@ impl From {
     ) -> Result<()> {
         let path = self.path.display();
         let mut changes = resolved.changed_science(&self.progress.config)?;
-        if dataset.checksums != self.progress.checksums {
+        // A set that is not here has none.
+        if !dataset.checksums.is_empty() && dataset.checksums != self.progress.checksums {
             changes.push(format!(
                 "the data: {} then, {} from {} now, with other checksums",
                 self.progress.data, dataset.name, dataset.source

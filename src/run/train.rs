@@ -5,7 +5,7 @@ use super::error::Result;
 use super::health::{self, Health};
 use super::sessions::Session;
 use super::{Interrupt, Run, angles};
-use crate::data::{Batch, Split};
+use crate::data::{Batch, Split, class_list};
 use crate::engine::{Engine, Report};
 use crate::rng;
 use crate::telemetry::look;
@@ -48,7 +48,10 @@ fn train_on(
 ) -> Result<Outcome> {
     let next = run.resumed.then(|| run.progress.next_epoch());
     let mut telemetry = Telemetry::open(&run.folder, &run.dataset.name, next)?;
-    let surroundings = serde_json::to_value(session.surroundings()).map_err(anyhow::Error::from)?;
+    let mut surroundings = serde_json::to_value(session.surroundings()).map_err(anyhow::Error::from)?;
+    if !run.progress.class_names.is_empty() {
+        surroundings["classes"] = class_list(&run.progress.class_names).into();
+    }
     telemetry.introduce(&run.progress.run, &run.resolved, &surroundings, next.unwrap_or(0))?;
     let config = run.resolved.config.clone();
     let per_epoch = run.minibatches_per_epoch();
@@ -201,7 +204,7 @@ fn close_epoch(
     let best = *best.insert(best.map_or(error, |best| best.min(error)));
     telemetry.weights(epoch, &theta)?;
     if let Some(looked) = &looked {
-        telemetry.look(epoch, &theta, &run.dataset.test, looked, last)?;
+        telemetry.look(epoch, &theta, &run.dataset.test, &run.progress.class_names, looked, last)?;
     }
     telemetry.write(epoch, collapsed, &metrics)?;
     observer.epoch(run.progress.epoch, trained.map(Report::error_percent), Judged { set, error, best });
@@ -216,7 +219,7 @@ fn save(run: &Run, session: &mut Session, best: bool) -> Result<Option<Outcome>>
     }
     let bytes = checkpoint::to_bytes(&theta, &run.progress)?;
     let step = run.progress.rng.beta_sign;
-    run.checkpoints.save(&run.progress.run, step, &bytes, best)?;
+    run.checkpoints.save(&run.names, step, &bytes, best)?;
     session.reached(step);
     Ok(None)
 }

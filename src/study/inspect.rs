@@ -6,7 +6,7 @@ use super::plot::{Chart, Look, Series};
 use super::record::Record;
 use super::settling::Settling;
 use crate::config::{Config, SolverChoice};
-use crate::data::Dataset;
+use crate::data::{Dataset, Split, class_list, class_name};
 use crate::engine::is_cycle;
 use crate::model::Order;
 use crate::model::Parameters;
@@ -23,6 +23,9 @@ const SHOWN: (usize, usize) = (100, 49);
 
 /// Among how many test images the least settled one is looked for.
 const SOUGHT: usize = 500;
+
+/// The most letters of a class in a legend.
+const LEGEND: usize = 20;
 
 /// Rows of a heat map.
 const ROWS: usize = 128;
@@ -50,6 +53,8 @@ pub struct Subject<'a> {
 pub fn write(subject: &Subject) -> Result<Illustrated> {
     let Subject { progress, theta, dataset, .. } = *subject;
     let (config, test) = (&progress.config, &dataset.test);
+    // The outputs are the classes that the run was trained on.
+    let names = if progress.class_names.is_empty() { &dataset.class_names } else { &progress.class_names };
     let looked = look::look(config, theta, test, usize::MAX, &|| false)?;
     let Some(looked) = looked.filter(|look| !look.outputs.is_empty()) else {
         bail!("there are no test images")
@@ -67,7 +72,7 @@ pub fn write(subject: &Subject) -> Result<Illustrated> {
     let wrong =
         answers.iter().zip(&test.labels).filter(|(answer, label)| **answer != usize::from(**label)).count();
     let curves = record.as_ref().map(curves).unwrap_or_default();
-    let settles = settling_charts(&settling);
+    let settles = settling_charts(&settling, names);
     let weights = histograms(theta)?;
     let body = html! {
         h1 { (progress.run) }
@@ -76,6 +81,7 @@ pub fn write(subject: &Subject) -> Result<Illustrated> {
             @if progress.minibatch > 0 { " and " (progress.minibatch) " minibatches" }
             ", on " (dataset.name) ". "
             (format!("{wrong} of {} test images wrong: {:.2} %.", test.len(), 100.0 * wrong as f64 / test.len() as f64))
+            @if !names.is_empty() { " Classes: " (class_list(names)) "." }
         }
         (summary(config))
         @if let Some(record) = &record {
@@ -85,8 +91,8 @@ pub fn write(subject: &Subject) -> Result<Illustrated> {
             h2 { "Over training" }
             (panels(&curves))
         }
-        (settling_of(&settling, &settles, number, answers[number], &test.images[number * test.pixels..][..test.pixels])?)
-        (learnt(theta, dataset, &looked)?)
+        (settling_of(&settling, &settles, number, &class_name(names, answers[number]), names, &test.images[number * test.pixels..][..test.pixels])?)
+        (learnt(theta, test, names, &looked)?)
         h2 { "Weights" }
         (panels(&weights))
         h2 { "Configuration" }
@@ -166,7 +172,7 @@ fn curves(record: &Record) -> Vec<Chart> {
 }
 
 /// What still moves as an image settles, and its output.
-fn settling_charts(settling: &Settling) -> Vec<Chart> {
+fn settling_charts(settling: &Settling, names: &[String]) -> Vec<Chart> {
     let Settling { first, sweep, states, truth, .. } = settling;
     let mut moves = vec![
         Series::line("change over a sweep", Look::cycle(0), settling.residuals(*sweep)),
@@ -177,7 +183,13 @@ fn settling_charts(settling: &Settling) -> Vec<Chart> {
     }
     let outputs = (0..states[0][0].len())
         .map(|class| {
-            let name = if class == *truth { format!("{class}, the truth") } else { class.to_string() };
+            let mut name = class_name(names, class);
+            if name.chars().count() > LEGEND {
+                name = name.chars().take(LEGEND - 1).chain(['…']).collect();
+            }
+            if class == *truth {
+                name += ", the truth";
+            }
             let points = states.iter().enumerate().map(|(t, layers)| (t as f64, layers[0][class]));
             Series::line(name, Look::cycle(class), points)
         })
@@ -195,10 +207,12 @@ fn settling_of(
     settling: &Settling,
     charts: &[Chart],
     number: usize,
-    answer: usize,
+    answer: &str,
+    names: &[String],
     pixels: &[u8],
 ) -> Result<Markup> {
     let Settling { first, states, truth, .. } = settling;
+    let truth = class_name(names, *truth);
     // What still moves in the last two steps of the first phase: over two steps much less than over one is a cycle.
     let at_end = |lag: usize| {
         settling.residuals(lag).into_iter().find(|(t, _)| *t as usize == *first).map_or(0.0, |p| p.1)
@@ -261,13 +275,13 @@ fn rows(settling: &Settling, n: usize) -> Vec<Vec<f64>> {
     neurons.into_iter().map(|i| states.iter().map(|layers| layers[n][i]).collect()).collect()
 }
 
-fn learnt(theta: &Parameters, dataset: &Dataset, looked: &look::Look) -> Result<Markup> {
-    let test = &dataset.test;
+fn learnt(theta: &Parameters, test: &Split, names: &[String], looked: &look::Look) -> Result<Markup> {
     let first = theta.forward[theta.depth()].weight.to_dtype(DType::F32)?.to_vec2::<f32>()?;
     let fields = pictures::receptive_fields(&first, SHOWN.0)?;
     let counts = looked.confusion(test);
     let wrong = looked.most_wrong(test, SHOWN.1);
-    let wrong_picture = pictures::most_wrong(&wrong)?;
+    let wrong_picture = pictures::most_wrong(&wrong, names)?;
+    let called = |class: usize| class_name(names, class);
     Ok(html! {
         h2 { "What it has learnt" }
         @if let Some(fields) = fields {
@@ -282,11 +296,11 @@ fn learnt(theta: &Parameters, dataset: &Dataset, looked: &look::Look) -> Result<
         h2 { "What it takes for what" }
         div .scroll {
             table {
-                thead { tr { th { "truth ↓ answer →" } @for class in 0..counts.len() { th .number { (class) } } th .number { "error" } } }
+                thead { tr { th { "truth ↓ answer →" } @for class in 0..counts.len() { th .number { (called(class)) } } th .number { "error" } } }
                 tbody {
                     @for (class, row) in counts.iter().enumerate() {
                         tr {
-                            th { (class) }
+                            th { (called(class)) }
                             @for (answer, count) in row.iter().enumerate() {
                                 td .number style=(shade(*count, row, class == answer)) { @if *count > 0 { (count) } }
                             }
@@ -301,7 +315,8 @@ fn learnt(theta: &Parameters, dataset: &Dataset, looked: &look::Look) -> Result<
                 (picture(&pictured, "the most wrongly classified test images", false))
                 figcaption {
                     "The " (wrong.len()) " test images whose answer is farthest from the truth, by s⁰ of the answer (red) less "
-                    "that of the truth (green); the first is image " (wrong[0].number) ", by " (format!("{:.2}", wrong[0].margin)) "."
+                    "that of the truth (green); the first is image " (wrong[0].number) ", a " (called(wrong[0].truth)) " classified as "
+                    (called(wrong[0].answer)) ", by " (format!("{:.2}", wrong[0].margin)) "."
                 }
             }
         }

@@ -46,6 +46,8 @@ impl SweepFolder {
              #SBATCH --mem=1G\n\
              #SBATCH --time={minutes}\n\
              #SBATCH --requeue\n\
+             # What an attempt that was requeued has said stays.\n\
+             #SBATCH --open-mode=append\n\
              # Without B: only steps that srun starts would get the signal, and there are none.\n\
              #SBATCH --signal=B:TERM@60\n\
              #SBATCH --output=\"{logs}/slurm-%A_%a.log\"\n\

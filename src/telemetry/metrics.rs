@@ -182,6 +182,7 @@ impl Telemetry {
         _: usize,
         _: &Parameters,
         _: &crate::data::Split,
+        _: &[String],
         _: &super::look::Look,
         _: bool,
     ) -> Result<()> {

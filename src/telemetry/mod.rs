@@ -2,6 +2,8 @@
 
 #[cfg(feature = "cli")]
 pub mod board;
+#[cfg(feature = "cli")]
+mod letters;
 pub mod look;
 pub mod metrics;
 pub mod observer;

@@ -1,5 +1,6 @@
 //! Pictures of what a network has learnt, as PNG: receptive fields, the confusion matrix, the most wrong images.
 
+use super::letters;
 use super::look::Wrong;
 use anyhow::Result;
 
@@ -18,20 +19,6 @@ type Color = [u8; 3];
 const GREEN: Color = [0, 140, 90];
 const RED: Color = [200, 60, 0];
 const GREY: Color = [208, 208, 208];
-
-/// The digits, five rows of three pixels each.
-const DIGITS: [[u8; 5]; 10] = [
-    [7, 5, 5, 5, 7],
-    [2, 6, 2, 2, 7],
-    [7, 1, 7, 4, 7],
-    [7, 1, 7, 1, 7],
-    [5, 5, 7, 1, 1],
-    [7, 4, 7, 1, 7],
-    [7, 4, 7, 5, 7],
-    [7, 1, 1, 1, 1],
-    [7, 5, 7, 5, 7],
-    [7, 5, 7, 1, 7],
-];
 
 /// Pixels to draw on.
 struct Canvas {
@@ -53,18 +40,18 @@ impl Canvas {
         }
     }
 
-    /// A number whose upper left corner is there; the width it takes.
-    fn number(&mut self, number: usize, (x, y): (usize, usize), scale: usize, color: Color) -> usize {
-        let text = number.to_string();
-        for (place, digit) in text.bytes().enumerate() {
-            for (row, bits) in DIGITS[usize::from(digit - b'0')].iter().enumerate() {
-                for column in (0..3).filter(|column| bits >> (2 - column) & 1 == 1) {
-                    let at = (x + scale * (4 * place + column), y + scale * row);
-                    self.fill(at, (scale, scale), color);
-                }
-            }
+    /// A text whose upper left corner is there.
+    fn text(&mut self, text: &str, (x, y): (usize, usize), scale: usize, color: Color) {
+        for (column, row) in letters::pixels(text) {
+            self.fill((x + scale * column, y + scale * row), (scale, scale), color);
         }
-        4 * scale * text.len()
+    }
+
+    /// A text that is read from below, where it begins with its upper left corner.
+    fn text_upwards(&mut self, text: &str, (x, y): (usize, usize), scale: usize, color: Color) {
+        for (column, row) in letters::pixels(text) {
+            self.fill((x + scale * row, y.saturating_sub(scale * (column + 1))), (scale, scale), color);
+        }
     }
 
     /// A square image whose upper left corner is there.
@@ -122,46 +109,74 @@ pub fn receptive_fields(weights: &[Vec<f32>], most: usize) -> Result<Option<Pict
     canvas.picture().map(Some)
 }
 
-/// Numbers of images, by true class (rows) and answer (columns).
+/// Numbers of images, by true class (rows) and answer (columns), with what the classes are called. Names are written
+/// upwards above their columns.
 ///
 /// # Errors
 /// Where it cannot be encoded.
-pub fn confusion(counts: &[Vec<usize>]) -> Result<Picture> {
+pub fn confusion(counts: &[Vec<usize>], names: &[String]) -> Result<Picture> {
     const CELL: (usize, usize) = (46, 26);
+    const LONGEST: usize = 14;
     let classes = counts.len();
-    let mut canvas = Canvas::new((classes + 1) * CELL.0, (classes + 1) * CELL.1);
+    let labels = letters::labels(names, classes, LONGEST);
+    let (left, top) = match names {
+        [] => CELL,
+        _ => {
+            let longest = labels.iter().map(String::len).max().unwrap_or(0);
+            let room = 2 * letters::ADVANCE * longest + 12;
+            (room, room)
+        }
+    };
+    let mut canvas = Canvas::new(left + classes * CELL.0, top + classes * CELL.1);
     for (class, row) in counts.iter().enumerate() {
-        canvas.number(class, (CELL.0 / 2, (class + 1) * CELL.1 + 8), 2, GREEN);
-        canvas.number(class, ((class + 1) * CELL.0 + 6, 8), 2, RED);
+        let (x, y) = (left + class * CELL.0, top + class * CELL.1);
+        if names.is_empty() {
+            canvas.text(&labels[class], (CELL.0 / 2, y + 8), 2, GREEN);
+            canvas.text(&labels[class], (x + 6, 8), 2, RED);
+        } else {
+            canvas.text(&labels[class], (6, y + 8), 2, GREEN);
+            canvas.text_upwards(&labels[class], (x + CELL.0 / 2 - 5, top - 6), 2, RED);
+        }
         let all = row.iter().sum::<usize>().max(1) as f64;
         for (answer, &count) in row.iter().enumerate() {
-            let at = ((answer + 1) * CELL.0, (class + 1) * CELL.1);
+            let at = (left + answer * CELL.0, y);
             // The square root, so that a few mistakes are seen.
             let share = (count as f64 / all).sqrt();
             let color = if answer == class { diverging(-0.75 * share) } else { diverging(share) };
             canvas.fill(at, (CELL.0 - 1, CELL.1 - 1), color);
             let ink = if count == 0 { GREY } else { [20, 20, 20] };
-            canvas.number(count, (at.0 + 6, at.1 + 8), 2, ink);
+            canvas.text(&count.to_string(), (at.0 + 6, at.1 + 8), 2, ink);
         }
     }
     canvas.picture()
 }
 
-/// Images with truth and answer below; `None` where there are none, or they are not square.
+/// Images with truth and answer below, side by side where they are numbers and else one below the other; `None` where there
+/// are none, or they are not square.
 ///
 /// # Errors
 /// Where they cannot be encoded.
-pub fn most_wrong(images: &[Wrong]) -> Result<Option<Picture>> {
+pub fn most_wrong(images: &[Wrong], names: &[String]) -> Result<Option<Picture>> {
     let Some(side) = images.first().and_then(|image| side(image.pixels.len())) else { return Ok(None) };
     let scale = (56 / side).max(1);
     let (tile, columns) = (side * scale + 4, columns(images.len()));
-    let height = tile + 14;
+    let letter = if tile < 56 && !names.is_empty() { 1 } else { 2 };
+    let classes = images.iter().map(|image| image.truth.max(image.answer) + 1).max().unwrap_or(0);
+    let labels = letters::labels(names, classes, tile / (letters::ADVANCE * letter));
+    let line = if names.is_empty() { 0 } else { 6 * letter };
+    let height = tile + 14 + line;
     let mut canvas = Canvas::new(columns * tile, images.len().div_ceil(columns) * height);
     for (i, image) in images.iter().enumerate() {
         let (x, y) = (i % columns * tile, i / columns * height);
         canvas.image(side, (x, y), scale, |pixel| [255 - image.pixels[pixel]; 3]);
-        let width = canvas.number(image.truth, (x + 4, y + side * scale + 2), 2, GREEN);
-        canvas.number(image.answer, (x + 4 + width + 10, y + side * scale + 2), 2, RED);
+        let (truth, answer, below) = (&labels[image.truth], &labels[image.answer], y + side * scale + 2);
+        if names.is_empty() {
+            canvas.text(truth, (x + 4, below), 2, GREEN);
+            canvas.text(answer, (x + 14 + 2 * letters::ADVANCE * truth.len(), below), 2, RED);
+        } else {
+            canvas.text(truth, (x + 1, below), letter, GREEN);
+            canvas.text(answer, (x + 1, below + line), letter, RED);
+        }
     }
     canvas.picture().map(Some)
 }
@@ -204,9 +219,43 @@ mod tests {
         let fields = receptive_fields(&vec![vec![0.5; 64]; 10], 9)?.unwrap();
         assert_eq!((fields.width, fields.height), (3 * (8 * 7 + 2), 3 * (8 * 7 + 2)));
         assert!(receptive_fields(&[vec![0.5; 63]], 9)?.is_none());
-        let matrix = confusion(&[vec![9, 1], vec![0, 10]])?;
+        let matrix = confusion(&[vec![9, 1], vec![0, 10]], &[])?;
         assert_eq!((matrix.width, matrix.height), (3 * 46, 3 * 26));
-        assert!(most_wrong(&[])?.is_none());
+        assert!(most_wrong(&[], &[])?.is_none());
+        Ok(())
+    }
+
+    /// Rows of pixels: whether each is of this colour.
+    fn decoded(picture: &Picture, color: Color) -> Vec<Vec<bool>> {
+        let mut reader = png::Decoder::new(std::io::Cursor::new(&picture.png)).read_info().unwrap();
+        let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
+        reader.next_frame(&mut pixels).unwrap();
+        let row = |row: &[u8]| row.chunks(3).map(|pixel| pixel == color).collect();
+        pixels.chunks(3 * picture.width as usize).map(row).collect()
+    }
+
+    #[test]
+    fn names_stand_beside_rows_and_upwards_above_columns() -> Result<()> {
+        let names = ["ox".to_string(), "tiger".to_string()];
+        let picture = confusion(&[vec![9, 1], vec![0, 10]], &names)?;
+        let room = 2 * 4 * 5 + 12;
+        assert_eq!((picture.width as usize, picture.height as usize), (room + 2 * 46, room + 2 * 26));
+        for (class, name) in ["OX", "TIGER"].into_iter().enumerate() {
+            let ink: Vec<(usize, usize)> = letters::pixels(name).collect();
+            for (column, row) in (0..19).flat_map(|column| (0..5).map(move |row| (column, row))) {
+                let inked = ink.contains(&(column, row));
+                let beside = decoded(&picture, GREEN)[room + class * 26 + 8 + 2 * row][6 + 2 * column];
+                assert_eq!(beside, inked, "{name} at {column}, {row}");
+                let (x, y) = (room + class * 46 + 18 + 2 * row, room - 6 - 2 * (column + 1));
+                assert_eq!(decoded(&picture, RED)[y][x], inked, "{name} upwards at {column}, {row}");
+            }
+        }
+        let pixels = [0; 64];
+        let wrong = Wrong { number: 0, pixels: &pixels, truth: 0, answer: 1, margin: 1.0 };
+        let (named, numbered) = (most_wrong(&[wrong], &names)?, |wrong: Wrong| most_wrong(&[wrong], &[]));
+        let wrong = Wrong { number: 0, pixels: &pixels, truth: 0, answer: 1, margin: 1.0 };
+        // Another line of letters.
+        assert_eq!(named.unwrap().height, numbered(wrong)?.unwrap().height + 12);
         Ok(())
     }
 

@@ -65,7 +65,7 @@ impl Telemetry {
     }
 
     /// Tells TensorBoard what a closer look at the images of `split` shows; where it was at all of them, with what is
-    /// taken for what.
+    /// taken for what, by the `names` of the classes where there are any.
     ///
     /// # Errors
     /// Names the file that cannot be written, and those of candle.
@@ -74,6 +74,7 @@ impl Telemetry {
         epoch: usize,
         theta: &Parameters,
         split: &Split,
+        names: &[String],
         look: &Look,
         all: bool,
     ) -> Result<()> {
@@ -84,8 +85,8 @@ impl Telemetry {
         let weights = first.to_dtype(DType::F32)?.to_vec2::<f32>()?;
         let mut pictures = vec![("receptive_fields", pictures::receptive_fields(&weights, FIELDS)?)];
         if all {
-            pictures.push(("confusion", Some(pictures::confusion(&look.confusion(split))?)));
-            pictures.push(("most_wrong", pictures::most_wrong(&look.most_wrong(split, WRONG))?));
+            pictures.push(("confusion", Some(pictures::confusion(&look.confusion(split), names)?)));
+            pictures.push(("most_wrong", pictures::most_wrong(&look.most_wrong(split, WRONG), names)?));
         }
         for (name, picture) in pictures {
             if let Some(Picture { png, width, height }) = picture {
