@@ -6,6 +6,7 @@ mod common;
 use common::{Place, metrics};
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read};
+use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
 fn full() -> Stdio {
@@ -123,6 +124,38 @@ fn a_run_whose_listener_left_still_saves_when_it_is_stopped() {
     std::thread::sleep(std::time::Duration::from_millis(200));
     Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(143));
+}
+
+#[test]
+fn a_run_whose_event_file_finds_no_space_says_so_and_goes_on_later() {
+    let place = Place::new();
+    let undisturbed = place.small_run("ep", &["--epochs", "6", "--name", "u-data"]);
+    place.eqprop().args(undisturbed).assert().success();
+    let arguments = place.small_run("ep", &["--epochs", "6", "--name", "r-data", "--resume", "auto"]);
+    let mut limited = place.process();
+    // No file may become larger, which to the program is as if the disk were full. Event files are the largest.
+    // SAFETY: between fork and exec it makes two calls, which are allowed there.
+    unsafe {
+        limited.pre_exec(|| {
+            libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
+            let limit = libc::rlimit { rlim_cur: 60_000, rlim_max: 60_000 };
+            match libc::setrlimit(libc::RLIMIT_FSIZE, &limit) {
+                0 => Ok(()),
+                _ => Err(std::io::Error::last_os_error()),
+            }
+        });
+    }
+    let output = limited.args(&arguments).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    let complaint = said.lines().last().unwrap();
+    assert!(complaint.contains("tfevents") && complaint.contains("Is there space left?"), "{said}");
+    let epochs = metrics(&place.path("runs/r-data/metrics.jsonl")).len();
+    assert!((2..7).contains(&epochs), "{epochs}");
+    place.eqprop().args(&arguments).assert().success();
+    let [undisturbed, gone_on] =
+        ["u-data", "r-data"].map(|name| metrics(&place.path(&format!("runs/{name}/metrics.jsonl"))));
+    assert_eq!(gone_on, undisturbed);
 }
 
 #[test]

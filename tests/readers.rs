@@ -1,4 +1,4 @@
-//! Other programs open what a run leaves: TensorBoard's own reader, and Python's safetensors.
+//! Other programs open what a run leaves: TensorBoard's readers and its server, and Python's safetensors.
 //!
 //! `EQPROP_PYTHON` names the Python to use; without its packages these tests skip with a message,
 //! and fail where CI=true.
@@ -6,65 +6,154 @@
 mod common;
 
 use common::{Place, metrics, python};
+use serde_json::Value;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Runs a Python script in the place's folder and returns what it prints.
-fn script(place: &Place, python: &std::path::Path, text: &str) -> String {
+fn script(place: &Place, python: &Path, text: &str) -> String {
     let output = Command::new(python).current_dir(place.dir.path()).args(["-c", text]).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }
 
-#[test]
-fn tensorboard_reads_curves_without_gaps_or_double_points_after_resuming() {
-    let Some(python) = python("tensorboard") else { return };
+/// A run of five epochs that went back to the middle of the third, and then had six. Where it is `older`, the program
+/// that began it did not yet say so to TensorBoard.
+fn gone_back(older: bool) -> Place {
     let place = Place::new();
     let more = ["--epochs", "5", "--name", "r-data", "--set", "training.keep_checkpoints=0"];
     place.eqprop().args(place.small_run("cvf", &more)).assert().success();
-    // Go back to the middle of the third epoch and train it and the later ones again.
+    if older {
+        let entries = fs::read_dir(place.path("runs/r-data")).unwrap().map(|entry| entry.unwrap().path());
+        let is_events = |path: &PathBuf| path.to_string_lossy().contains("tfevents");
+        without_starts(&entries.filter(is_events).collect::<Vec<_>>()[0]);
+    }
     let back = "checkpoints/r-data/step-00000030.safetensors";
+    let resume = ["train", "--data-dir", "data", "--threads", "1", "--resume", back, "--epochs", "6"];
+    place.eqprop().args(resume).assert().success();
     place
-        .eqprop()
-        .args(["train", "--data-dir", "data", "--threads", "1", "--resume", back])
-        .assert()
-        .success();
-    let printed = script(
-        &place,
-        &python,
-        r#"
+}
+
+/// Takes the records after the first, which say where a file begins, out of it.
+fn without_starts(file: &Path) {
+    let bytes = fs::read(file).unwrap();
+    // A record is its length, a checksum, so many bytes and a checksum.
+    let after = |at: usize| at + 16 + u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap()) as usize;
+    let begin = after(0);
+    let end = after(after(begin));
+    assert_eq!(bytes[begin..end].windows(4).filter(|bytes| *bytes == [0x3a, 2, 8, 1]).count(), 2);
+    fs::write(file, [&bytes[..begin], &bytes[end..]].concat()).unwrap();
+}
+
+#[test]
+fn tensorboard_reads_curves_without_gaps_or_double_points_after_resuming() {
+    let Some(python) = python("tensorboard") else { return };
+    for older in [false, true] {
+        let place = gone_back(older);
+        let printed = script(
+            &place,
+            &python,
+            r#"
 import json
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-events = EventAccumulator("runs/r-data")
-events.Reload()
-curves = {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
-print(json.dumps(curves))
+from tensorboard.backend.event_processing import event_accumulator, plugin_event_accumulator
+from tensorboard.util.tensor_util import make_ndarray
+other = event_accumulator.EventAccumulator("runs/r-data").Reload()
+# The server's own, where its data server cannot run.
+server = plugin_event_accumulator.EventAccumulator("runs/r-data").Reload()
+scalars = other.Tags()["scalars"]
+curves = {
+    "other": {tag: [(e.step, e.value) for e in other.Scalars(tag)] for tag in scalars},
+    "server": {tag: [(e.step, make_ndarray(e.tensor_proto).item()) for e in server.Tensors(tag)] for tag in scalars},
+}
+steps = {tag: [e.step for e in server.Tensors(tag)] for tag in server.Tags()["tensors"]}
+print(json.dumps({"curves": curves, "steps": steps}))
 "#,
-    );
-    let curves: serde_json::Value = serde_json::from_str(&printed).unwrap();
-    let lines = metrics(&place.path("runs/r-data/metrics.jsonl"));
-    assert_eq!(lines.len(), 6);
+        );
+        let read: Value = serde_json::from_str(&printed).unwrap();
+        let lines = metrics(&place.path("runs/r-data/metrics.jsonl"));
+        assert_eq!(lines.len(), 7);
+        for reader in ["other", "server"] {
+            are_those_of(&lines, &read["curves"][reader], reader);
+        }
+        // Pictures, histograms and texts too.
+        let all = read["steps"].as_object().unwrap();
+        assert!(all.contains_key("pictures/receptive_fields") && all.contains_key("run/command"));
+        for (tag, steps) in all {
+            let steps: Vec<_> = steps.as_array().unwrap().iter().map(Value::as_u64).collect();
+            assert!(steps.is_sorted_by(|one, next| one < next), "older {older}: {tag} {steps:?}");
+        }
+    }
+}
+
+/// Asserts that the curves that TensorBoard's `reader` read are the `lines` of metrics.jsonl.
+fn are_those_of(lines: &[Value], curves: &Value, reader: &str) {
     let mut compared = 0;
     for (tag, curve) in curves.as_object().unwrap() {
-        // Angles are measured before training and after epoch 5; `metrics` leaves out the speed, which epoch 0 has none of.
+        // Angles are measured before training and after some epochs; `metrics` leaves out the speed, which epoch 0 has none of.
         let has = |epoch: u64| match tag.starts_with("speed/") {
             true => epoch > 0,
             false => lines[epoch as usize].get(tag).is_some(),
         };
-        let expected: Vec<u64> = (0..6).filter(|&epoch| has(epoch)).collect();
+        let expected: Vec<u64> = (0..lines.len() as u64).filter(|&epoch| has(epoch)).collect();
         let steps: Vec<u64> = curve.as_array().unwrap().iter().map(|p| p[0].as_u64().unwrap()).collect();
-        assert_eq!(steps, expected, "{tag}");
+        assert_eq!(steps, expected, "{reader}: {tag}");
         for point in curve.as_array().unwrap().iter().filter(|_| !tag.starts_with("speed/")) {
             let expected = lines[point[0].as_u64().unwrap() as usize][tag].as_f64().unwrap() as f32;
-            assert_eq!(point[1].as_f64().unwrap() as f32, expected, "{tag}");
+            assert_eq!(point[1].as_f64().unwrap() as f32, expected, "{reader}: {tag}");
             compared += 1;
         }
     }
     for tag in
         ["error/train", "error/test", "loss/train", "settle/residual", "weights/norm/forward.0", "psi/0"]
     {
-        assert!(curves.get(tag).is_some(), "{tag}");
+        assert!(curves.get(tag).is_some(), "{reader}: {tag}");
     }
     assert!(compared > 50);
+}
+
+#[test]
+fn the_server_of_tensorboard_shows_every_point_once_with_its_data_server_and_without() {
+    let Some(python) = python("tensorboard") else { return };
+    let place = gone_back(false);
+    for how in ["auto", "false"] {
+        let text = r#"
+import json, re, subprocess, sys, time, urllib.request
+deadline = time.time() + 120
+log = open("tensorboard.log", "w")
+command = [sys.executable, "-m", "tensorboard.main", "--logdir", "runs", "--reload_multifile", "true", "--load_fast=HOW"]
+server = subprocess.Popen([*command, "--host", "127.0.0.1", "--port", "0"], stdout=log, stderr=log)
+def wait(what):
+    while time.time() < deadline and server.poll() is None:
+        found = what()
+        if found:
+            return found
+        time.sleep(0.1)
+    sys.exit("TensorBoard shows too little: " + open("tensorboard.log").read())
+ask = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
+def steps(address):
+    """Once the last epoch is there, which only the resumed run had."""
+    def last():
+        try:
+            points = json.load(ask(f"http://127.0.0.1:{port[1]}/data/plugin/{address}&run=r-data"))
+        except urllib.error.HTTPError: # Nothing is loaded yet.
+            return
+        steps = [point["step"] if isinstance(point, dict) else point[1] for point in points]
+        return steps if 6 in steps else None
+    return wait(last)
+try:
+    port = wait(lambda: re.search(r"http://127.0.0.1:(\d+)/", open("tensorboard.log").read()))
+    addresses = ["scalars/scalars?tag=error/test", "histograms/histograms?tag=weights/forward.0", "images/images?sample=0&tag=pictures/receptive_fields"]
+    print(json.dumps([steps(address) for address in addresses]))
+finally:
+    server.terminate()
+    server.wait()
+"#;
+        let shown: Value = serde_json::from_str(&script(&place, &python, &text.replace("HOW", how))).unwrap();
+        // Pictures are drawn before training, every five epochs and after the last.
+        let epochs: Vec<usize> = (0..7).collect();
+        assert_eq!(shown, serde_json::json!([epochs, epochs, [0, 5, 6]]), "--load_fast={how}");
+    }
 }
 
 #[test]
@@ -106,9 +195,9 @@ print(json.dumps({
 }))
 "#,
     );
-    let mut found: serde_json::Value = serde_json::from_str(&printed).unwrap();
+    let mut found: Value = serde_json::from_str(&printed).unwrap();
     assert!(found["charts"].as_array().unwrap().len() >= 3);
-    found["charts"] = serde_json::Value::Null;
+    found["charts"] = Value::Null;
     let expected = serde_json::json!({
         "rule": "cvf", "T": [40.0], "columns": true,
         "metrics": ["error/test", "error/train", "start/angle"], "done": 1, "charts": null,
@@ -138,7 +227,7 @@ with safe_open("checkpoints/r-data/last.safetensors", "np") as f:
 print(json.dumps({"shapes": shapes, "norm": norm, "epoch": progress["epoch"], "rule": progress["config"]["learning"]["rule"]}))
 "#,
     );
-    let found: serde_json::Value = serde_json::from_str(&printed).unwrap();
+    let found: Value = serde_json::from_str(&printed).unwrap();
     let expected = serde_json::json!({
         "forward.0.weight": [4, 24], "forward.0.bias": [4], "forward.1.weight": [24, 64],
         "forward.1.bias": [24], "feedback.0.weight": [24, 4],

@@ -1,4 +1,11 @@
-//! How long something takes, in words.
+//! What time it is, and how long something takes, in words.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Seconds since 1970.
+pub fn since_1970() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
+}
 
 /// So many seconds in days and hours, hours and minutes, minutes or seconds, whichever says enough.
 pub fn duration(seconds: f64) -> String {

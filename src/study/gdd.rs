@@ -75,8 +75,7 @@ pub fn write(config: &Config, theta: &Parameters, trace: &Trace, folder: &Path, 
         [("neurons", figures::neurons(trace, &rule, scale)?), ("synapses", figures::synapses(trace, &rule)?)]
     {
         saved::save(folder, name, &charts, style)?;
-        let picture = saved::picture(&charts)?;
-        events.image(&format!("gdd/{name}"), picture.png, picture.width, picture.height, 0)?;
+        events.image(&format!("gdd/{name}"), &saved::picture(&charts)?, 0)?;
     }
     events.flush()
 }

@@ -224,7 +224,7 @@ fn settling_of(
         let rows = rows(settling, n);
         let shown = rows.len();
         let cell = (10, (256 / shown.max(1)).clamp(2, 16));
-        let map = pictures::heat_map(&rows, cell, first + 1)?;
+        let map = pictures::heat_map(&rows, cell, first + 1);
         maps.push((title, shown, states[0][n].len(), map));
     }
     Ok(html! {
@@ -239,8 +239,8 @@ fn settling_of(
             }
             @if is_cycle(one, two) { ": " b { "a cycle of period 2" } "." } @else { "." }
         }
-        @if let Some(image) = pictures::image(pixels)? {
-            figure { img width="112" height="112" src=(data_url(&image.png)) alt=(format!("test image {number}")); }
+        @if let Some(image) = pictures::image(pixels) {
+            figure { img width="112" height="112" src=(data_url(&image)?) alt=(format!("test image {number}")); }
         }
         (panels(charts))
         div .panels .heat {
@@ -253,7 +253,7 @@ fn settling_of(
                             ", a column a step; white 0, dark blue 1; the red line is T. A cycle shows as stripes."
                         }
                     }
-                    (picture(map, &format!("states of the {title} over the steps"), true))
+                    (picture(map, &format!("states of the {title} over the steps"), true)?)
                 }
             }
         }
@@ -277,16 +277,16 @@ fn rows(settling: &Settling, n: usize) -> Vec<Vec<f64>> {
 
 fn learnt(theta: &Parameters, test: &Split, names: &[String], looked: &look::Look) -> Result<Markup> {
     let first = theta.forward[theta.depth()].weight.to_dtype(DType::F32)?.to_vec2::<f32>()?;
-    let fields = pictures::receptive_fields(&first, SHOWN.0)?;
+    let fields = pictures::receptive_fields(&first, SHOWN.0);
     let counts = looked.confusion(test);
     let wrong = looked.most_wrong(test, SHOWN.1);
-    let wrong_picture = pictures::most_wrong(&wrong, names)?;
+    let wrong_picture = pictures::most_wrong(&wrong, names);
     let called = |class: usize| class_name(names, class);
     Ok(html! {
         h2 { "What it has learnt" }
         @if let Some(fields) = fields {
             figure {
-                (picture(&fields, "receptive fields", false))
+                (picture(&fields, "receptive fields", false)?)
                 figcaption {
                     "Weights from the image into the first " (SHOWN.0.min(first.len())) " neurons of the hidden layer next to it: blue "
                     "negative, red positive, each neuron on a scale of its own."
@@ -312,7 +312,7 @@ fn learnt(theta: &Parameters, test: &Split, names: &[String], looked: &look::Loo
         }
         @if let Some(pictured) = wrong_picture {
             figure {
-                (picture(&pictured, "the most wrongly classified test images", false))
+                (picture(&pictured, "the most wrongly classified test images", false)?)
                 figcaption {
                     "The " (wrong.len()) " test images whose answer is farthest from the truth, by s⁰ of the answer (red) less "
                     "that of the truth (green); the first is image " (wrong[0].number) ", a " (called(wrong[0].truth)) " classified as "

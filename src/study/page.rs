@@ -2,6 +2,7 @@
 
 use super::plot::{Chart, legend};
 use crate::telemetry::pictures::Picture;
+use anyhow::Result;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
@@ -65,12 +66,19 @@ pub fn panels(charts: &[Chart]) -> Markup {
     }
 }
 
-/// A PNG as an address of its own.
-pub fn data_url(png: &[u8]) -> String {
-    format!("data:image/png;base64,{}", STANDARD.encode(png))
+/// A picture as an address of its own.
+///
+/// # Errors
+/// Where it has no pixels.
+pub fn data_url(picture: &Picture) -> Result<String> {
+    Ok(format!("data:image/png;base64,{}", STANDARD.encode(picture.png()?)))
 }
 
 /// A picture as part of the page; `alt` says what it shows.
-pub fn picture(picture: &Picture, alt: &str, wide: bool) -> Markup {
-    html! { img .wide[wide] src=(data_url(&picture.png)) alt=(alt) width=(picture.width) height=(picture.height); }
+///
+/// # Errors
+/// Where it has no pixels.
+pub fn picture(picture: &Picture, alt: &str, wide: bool) -> Result<Markup> {
+    let url = data_url(picture)?;
+    Ok(html! { img .wide[wide] src=(url) alt=(alt) width=(picture.width) height=(picture.height); })
 }

@@ -4,7 +4,7 @@ use super::plot::{Chart, Style, figure};
 use crate::base::files;
 use crate::telemetry::pictures::Picture;
 use anyhow::{Context, Result, anyhow};
-use resvg::tiny_skia::{Pixmap, Transform};
+use resvg::tiny_skia::{Color, Pixmap, Transform};
 use resvg::usvg::{Options, Tree, WriteOptions};
 use std::path::Path;
 use svg2pdf::{ConversionOptions, PageOptions};
@@ -28,8 +28,11 @@ pub fn picture(charts: &[Chart]) -> Result<Picture> {
     let tree = tree(&figure(charts, Style::Screen))?;
     let (width, height) = (tree.size().width().ceil() as u32, tree.size().height().ceil() as u32);
     let mut pixels = Pixmap::new(width, height).context("a figure has no size")?;
+    pixels.fill(Color::WHITE);
     resvg::render(&tree, Transform::identity(), &mut pixels.as_mut());
-    Ok(Picture { png: pixels.encode_png()?, width, height })
+    let pixels =
+        pixels.pixels().iter().flat_map(|pixel| [pixel.red(), pixel.green(), pixel.blue()]).collect();
+    Ok(Picture { pixels, width, height })
 }
 
 /// A figure as PDF, a point for every unit.
@@ -67,7 +70,7 @@ mod tests {
         let drawn = |name: &str| {
             let line = Series::line(name, Look::line(0, 0), [(0.0, 1.0), (2.0, 5.0)]);
             let chart = Chart::new(("c", "c"), "epoch", ("error, %", Scale::Log), vec![line]);
-            picture(&[chart]).unwrap().png
+            picture(&[chart]).unwrap().pixels
         };
         let letters = ["Ψ", "θ", "Δ", "∇", "−", "ᵀ", "⁰", "⁻", "ₜ", "₋", "‖", "η", "ε", "±", "½", "𝔉"];
         let pictures: Vec<_> = letters.iter().map(|letter| drawn(letter)).collect();

@@ -1,17 +1,32 @@
-//! Pictures of what a network has learnt, as PNG: receptive fields, the confusion matrix, the most wrong images.
+//! Pictures of what a network has learnt: receptive fields, the confusion matrix, the most wrong images.
 
 use super::letters;
 use super::look::Wrong;
 use anyhow::Result;
 
-/// A picture, encoded as PNG.
+/// A picture, for TensorBoard and for pages.
 pub struct Picture {
-    /// The file.
-    pub png: Vec<u8>,
+    /// Red, green and blue, row by row from the upper left.
+    pub pixels: Vec<u8>,
     /// Pixels.
     pub width: u32,
     /// Pixels.
     pub height: u32,
+}
+
+impl Picture {
+    /// As a file for pages.
+    ///
+    /// # Errors
+    /// Where it has no pixels.
+    pub fn png(&self) -> Result<Vec<u8>> {
+        let mut png = Vec::new();
+        let mut encoder = png::Encoder::new(&mut png, self.width, self.height);
+        encoder.set_color(png::ColorType::Rgb);
+        encoder.set_depth(png::BitDepth::Eight);
+        encoder.write_header()?.write_image_data(&self.pixels)?;
+        Ok(png)
+    }
 }
 
 type Color = [u8; 3];
@@ -61,14 +76,8 @@ impl Canvas {
         }
     }
 
-    fn picture(self) -> Result<Picture> {
-        let (width, height) = (self.width as u32, self.height as u32);
-        let mut png = Vec::new();
-        let mut encoder = png::Encoder::new(&mut png, width, height);
-        encoder.set_color(png::ColorType::Rgb);
-        encoder.set_depth(png::BitDepth::Eight);
-        encoder.write_header()?.write_image_data(&self.pixels)?;
-        Ok(Picture { png, width, height })
+    fn picture(self) -> Picture {
+        Picture { pixels: self.pixels, width: self.width as u32, height: self.height as u32 }
     }
 }
 
@@ -91,12 +100,9 @@ fn columns(tiles: usize) -> usize {
 }
 
 /// The weights (a row a neuron) as images, at most `most` of them; `None` where the images are not square.
-///
-/// # Errors
-/// Where they cannot be encoded.
-pub fn receptive_fields(weights: &[Vec<f32>], most: usize) -> Result<Option<Picture>> {
+pub fn receptive_fields(weights: &[Vec<f32>], most: usize) -> Option<Picture> {
     let shown = weights.len().min(most);
-    let Some(side) = weights.first().and_then(|weights| side(weights.len())) else { return Ok(None) };
+    let side = weights.first().and_then(|weights| side(weights.len()))?;
     let scale = (56 / side).max(1);
     let (tile, columns) = (side * scale + 2, columns(shown));
     let mut canvas = Canvas::new(columns * tile, shown.div_ceil(columns) * tile);
@@ -106,15 +112,12 @@ pub fn receptive_fields(weights: &[Vec<f32>], most: usize) -> Result<Option<Pict
         let at = (i % columns * tile, i / columns * tile);
         canvas.image(side, at, scale, |pixel| diverging(f64::from(weights[pixel]) / largest));
     }
-    canvas.picture().map(Some)
+    Some(canvas.picture())
 }
 
 /// Numbers of images, by true class (rows) and answer (columns), with what the classes are called. Names are written
 /// upwards above their columns.
-///
-/// # Errors
-/// Where it cannot be encoded.
-pub fn confusion(counts: &[Vec<usize>], names: &[String]) -> Result<Picture> {
+pub fn confusion(counts: &[Vec<usize>], names: &[String]) -> Picture {
     const CELL: (usize, usize) = (46, 26);
     const LONGEST: usize = 14;
     let classes = counts.len();
@@ -153,11 +156,8 @@ pub fn confusion(counts: &[Vec<usize>], names: &[String]) -> Result<Picture> {
 
 /// Images with truth and answer below, side by side where they are numbers and else one below the other; `None` where there
 /// are none, or they are not square.
-///
-/// # Errors
-/// Where they cannot be encoded.
-pub fn most_wrong(images: &[Wrong], names: &[String]) -> Result<Option<Picture>> {
-    let Some(side) = images.first().and_then(|image| side(image.pixels.len())) else { return Ok(None) };
+pub fn most_wrong(images: &[Wrong], names: &[String]) -> Option<Picture> {
+    let side = images.first().and_then(|image| side(image.pixels.len()))?;
     let scale = (56 / side).max(1);
     let (tile, columns) = (side * scale + 4, columns(images.len()));
     let letter = if tile < 56 && !names.is_empty() { 1 } else { 2 };
@@ -178,26 +178,20 @@ pub fn most_wrong(images: &[Wrong], names: &[String]) -> Result<Option<Picture>>
             canvas.text(answer, (x + 1, below + line), letter, RED);
         }
     }
-    canvas.picture().map(Some)
+    Some(canvas.picture())
 }
 
-/// A square image as a PNG, dark on white.
-///
-/// # Errors
-/// Where it cannot be encoded.
-pub fn image(pixels: &[u8]) -> Result<Option<Picture>> {
-    let Some(side) = side(pixels.len()) else { return Ok(None) };
+/// A square image, dark on white.
+pub fn image(pixels: &[u8]) -> Option<Picture> {
+    let side = side(pixels.len())?;
     let mut canvas = Canvas::new(side, side);
     canvas.image(side, (0, 0), 1, |pixel| [255 - pixels[pixel]; 3]);
-    canvas.picture().map(Some)
+    Some(canvas.picture())
 }
 
 /// States (a row a neuron, a column a step) as colours: white at 0, dark blue at 1, red below 0. Each is a cell of
 /// this size; a line is drawn before column `mark`.
-///
-/// # Errors
-/// Where it cannot be encoded.
-pub fn heat_map(rows: &[Vec<f64>], cell: (usize, usize), mark: usize) -> Result<Picture> {
+pub fn heat_map(rows: &[Vec<f64>], cell: (usize, usize), mark: usize) -> Picture {
     let columns = rows.first().map_or(1, Vec::len).max(1);
     let mut canvas = Canvas::new(columns * cell.0, rows.len().max(1) * cell.1);
     for (y, row) in rows.iter().enumerate() {
@@ -215,29 +209,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pictures_have_a_tile_for_each_thing() -> Result<()> {
-        let fields = receptive_fields(&vec![vec![0.5; 64]; 10], 9)?.unwrap();
+    fn pictures_have_a_tile_for_each_thing() {
+        let fields = receptive_fields(&vec![vec![0.5; 64]; 10], 9).unwrap();
         assert_eq!((fields.width, fields.height), (3 * (8 * 7 + 2), 3 * (8 * 7 + 2)));
-        assert!(receptive_fields(&[vec![0.5; 63]], 9)?.is_none());
-        let matrix = confusion(&[vec![9, 1], vec![0, 10]], &[])?;
+        assert!(receptive_fields(&[vec![0.5; 63]], 9).is_none());
+        let matrix = confusion(&[vec![9, 1], vec![0, 10]], &[]);
         assert_eq!((matrix.width, matrix.height), (3 * 46, 3 * 26));
-        assert!(most_wrong(&[], &[])?.is_none());
-        Ok(())
+        assert!(most_wrong(&[], &[]).is_none());
     }
 
     /// Rows of pixels: whether each is of this colour.
     fn decoded(picture: &Picture, color: Color) -> Vec<Vec<bool>> {
-        let mut reader = png::Decoder::new(std::io::Cursor::new(&picture.png)).read_info().unwrap();
-        let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
-        reader.next_frame(&mut pixels).unwrap();
         let row = |row: &[u8]| row.chunks(3).map(|pixel| pixel == color).collect();
-        pixels.chunks(3 * picture.width as usize).map(row).collect()
+        picture.rgb.chunks(3 * picture.width as usize).map(row).collect()
     }
 
     #[test]
-    fn names_stand_beside_rows_and_upwards_above_columns() -> Result<()> {
+    fn names_stand_beside_rows_and_upwards_above_columns() {
         let names = ["ox".to_string(), "tiger".to_string()];
-        let picture = confusion(&[vec![9, 1], vec![0, 10]], &names)?;
+        let picture = confusion(&[vec![9, 1], vec![0, 10]], &names);
         let room = 2 * 4 * 5 + 12;
         assert_eq!((picture.width as usize, picture.height as usize), (room + 2 * 46, room + 2 * 26));
         for (class, name) in ["OX", "TIGER"].into_iter().enumerate() {
@@ -252,11 +242,10 @@ mod tests {
         }
         let pixels = [0; 64];
         let wrong = Wrong { number: 0, pixels: &pixels, truth: 0, answer: 1, margin: 1.0 };
-        let (named, numbered) = (most_wrong(&[wrong], &names)?, |wrong: Wrong| most_wrong(&[wrong], &[]));
+        let (named, numbered) = (most_wrong(&[wrong], &names), |wrong: Wrong| most_wrong(&[wrong], &[]));
         let wrong = Wrong { number: 0, pixels: &pixels, truth: 0, answer: 1, margin: 1.0 };
         // Another line of letters.
-        assert_eq!(named.unwrap().height, numbered(wrong)?.unwrap().height + 12);
-        Ok(())
+        assert_eq!(named.unwrap().height, numbered(wrong).unwrap().height + 12);
     }
 
     #[test]

@@ -2,8 +2,7 @@
 
 use super::look::Look;
 use super::metrics::Telemetry;
-use super::pictures::{self, Picture};
-use super::plugins::{Layout, PluginContent};
+use super::{pictures, plugins};
 use crate::base::output::visible;
 use crate::config::Resolved;
 use crate::data::Split;
@@ -31,9 +30,9 @@ impl Telemetry {
         step: usize,
     ) -> Result<()> {
         let events = &mut self.events;
-        events.layout(&Layout::of_run(), step)?;
-        events.hparams(&PluginContent::columns(&resolved.config), step)?;
-        events.hparams(&PluginContent::row(run, &resolved.config, &self.data), step)?;
+        events.layout(&plugins::layout(), step)?;
+        events.hparams(&plugins::columns(&resolved.config), step)?;
+        events.hparams(&plugins::row(run, &resolved.config, &self.data), step)?;
         let fenced = |text: &str| format!("```\n{}\n```\n", text.replace("```", "` ` `"));
         let configuration = format!("# run {run}, on {}\n\n{}", self.data, resolved.annotated());
         events.text("run/configuration", &fenced(&configuration), step)?;
@@ -83,14 +82,14 @@ impl Telemetry {
         }
         let first = &theta.forward[theta.depth()].weight;
         let weights = first.to_dtype(DType::F32)?.to_vec2::<f32>()?;
-        let mut pictures = vec![("receptive_fields", pictures::receptive_fields(&weights, FIELDS)?)];
+        let mut pictures = vec![("receptive_fields", pictures::receptive_fields(&weights, FIELDS))];
         if all {
-            pictures.push(("confusion", Some(pictures::confusion(&look.confusion(split), names)?)));
-            pictures.push(("most_wrong", pictures::most_wrong(&look.most_wrong(split, WRONG), names)?));
+            pictures.push(("confusion", Some(pictures::confusion(&look.confusion(split), names))));
+            pictures.push(("most_wrong", pictures::most_wrong(&look.most_wrong(split, WRONG), names)));
         }
         for (name, picture) in pictures {
-            if let Some(Picture { png, width, height }) = picture {
-                self.events.image(&format!("pictures/{name}"), png, width, height, epoch)?;
+            if let Some(picture) = picture {
+                self.events.image(&format!("pictures/{name}"), &picture, epoch)?;
             }
         }
         Ok(())
@@ -101,7 +100,7 @@ impl Telemetry {
     /// # Errors
     /// Names the file that cannot be written.
     pub fn done(&mut self, epoch: usize) -> Result<()> {
-        self.events.hparams(&PluginContent::done(), epoch)?;
+        self.events.hparams(&plugins::done(), epoch)?;
         self.events.flush()
     }
 }

@@ -1,249 +1,114 @@
-//! TensorBoard event files: records of Event messages, each with its length and masked checksums.
-//!
-//! Only what this program writes is stated here, of TensorFlow's `event.proto` and `summary.proto`.
+//! TensorBoard event files. `tensorboard-rs` states numbers, pictures and histograms and frames the records, over a file
+//! of our own: the thread of its own writer ends the whole program where the disk is full, and two of its writers within
+//! a second write one file.
 
-use super::plugins::{self, Layout, PluginContent};
-use super::tags;
-use anyhow::{Context, Result};
-use prost::{Enumeration, Message, Oneof};
+use super::pictures::Picture;
+use super::{plugins, tags};
+use crate::base::time;
+use anyhow::{Context, Result, ensure};
+use protobuf::{Message, RepeatedField};
 use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufWriter, Write};
+use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
+use tensorboard_proto::event::{Event, Event_oneof_what as What, SessionLog, SessionLog_SessionStatus};
+use tensorboard_proto::layout::Layout;
+use tensorboard_proto::plugin_hparams::HParamsPluginData;
+use tensorboard_proto::summary::{Summary, Summary_Value, SummaryMetadata, SummaryMetadata_PluginData};
+use tensorboard_proto::tensor::TensorProto;
+use tensorboard_proto::types::DataType;
+use tensorboard_rs::{record_writer::RecordWriter, summary};
 
-/// `Event`.
-#[derive(Clone, PartialEq, Message)]
-struct Event {
-    /// Seconds since 1970.
-    #[prost(double, tag = 1)]
-    wall_time: f64,
-    #[prost(int64, tag = 2)]
-    step: i64,
-    #[prost(oneof = "What", tags = "3, 5, 7")]
-    what: Option<What>,
-}
-
-#[derive(Clone, PartialEq, Oneof)]
-enum What {
-    #[prost(string, tag = 3)]
-    FileVersion(String),
-    #[prost(message, tag = 5)]
-    Summary(Summary),
-    #[prost(message, tag = 7)]
-    SessionLog(SessionLog),
-}
-
-/// `SessionLog`.
-#[derive(Clone, PartialEq, Message)]
-struct SessionLog {
-    #[prost(enumeration = "Status", tag = 1)]
-    status: i32,
-}
-
-/// `SessionLog.SessionStatus`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Enumeration)]
-#[repr(i32)]
-enum Status {
-    Unspecified = 0,
-    Start = 1,
-}
-
-/// `Summary`.
-#[derive(Clone, PartialEq, Message)]
-struct Summary {
-    #[prost(message, repeated, tag = 1)]
-    value: Vec<Tagged>,
-}
-
-/// `Summary.Value`.
-#[derive(Clone, PartialEq, Message)]
-struct Tagged {
-    #[prost(string, tag = 1)]
-    tag: String,
-    /// Needed the first time only that a file names the tag.
-    #[prost(message, optional, tag = 9)]
-    metadata: Option<Metadata>,
-    #[prost(oneof = "Value", tags = "2, 4, 5, 8")]
-    value: Option<Value>,
-}
-
-/// `SummaryMetadata`.
-#[derive(Clone, PartialEq, Message)]
-struct Metadata {
-    #[prost(message, optional, tag = 1)]
-    plugin: Option<Plugin>,
-    #[prost(string, tag = 2)]
-    display_name: String,
-    #[prost(string, tag = 3)]
-    description: String,
-    #[prost(enumeration = "DataClass", tag = 4)]
-    data_class: i32,
-}
-
-/// `DataClass`: readers take metadata as they are only where this is set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Enumeration)]
-#[repr(i32)]
+/// TensorFlow's `DataClass`: readers take metadata as they are only where this is set.
+#[derive(Clone, Copy)]
 enum DataClass {
-    Unknown = 0,
     Scalar = 1,
     Tensor = 2,
     BlobSequence = 3,
 }
 
-/// `SummaryMetadata.PluginData`.
-#[derive(Clone, PartialEq, Message)]
-struct Plugin {
-    #[prost(string, tag = 1)]
-    name: String,
-    #[prost(bytes = "vec", tag = 2)]
-    content: Vec<u8>,
+/// For the plugin of this name, which is told `content`.
+fn metadata(plugin: &str, content: Vec<u8>, data_class: DataClass) -> SummaryMetadata {
+    let mut metadata = SummaryMetadata::new();
+    let plugin = SummaryMetadata_PluginData { plugin_name: plugin.into(), content, ..Default::default() };
+    metadata.set_plugin_data(plugin);
+    // `data_class`, field 4, is younger than the messages of tensorboard-proto.
+    metadata.mut_unknown_fields().add_varint(4, data_class as u64);
+    metadata
 }
 
-impl Metadata {
-    /// What TensorBoard shows of a tag with such values.
-    fn of(tag: &str, value: &Value) -> Self {
-        let (plugin, data_class) = match value {
-            Value::Number(_) => ("scalars", DataClass::Scalar),
-            Value::Image(_) => ("images", DataClass::BlobSequence),
-            Value::Histogram(_) => ("histograms", DataClass::Tensor),
-            Value::Tensor(_) => ("text", DataClass::Tensor),
-        };
-        let (display_name, description) = tags::describe(tag);
-        let plugin = Some(Plugin { name: plugin.into(), content: Vec::new() });
-        Self { plugin, display_name, description, data_class: data_class.into() }
-    }
-
-    fn of_plugin(name: &str, content: Vec<u8>) -> Self {
-        let plugin = Some(Plugin { name: name.into(), content });
-        Self { plugin, data_class: DataClass::Tensor.into(), ..Self::default() }
-    }
+/// What TensorBoard shows of this tag.
+fn description(tag: &str, plugin: &str, data_class: DataClass) -> SummaryMetadata {
+    let (display_name, summary_description) = tags::describe(tag);
+    SummaryMetadata { display_name, summary_description, ..metadata(plugin, Vec::new(), data_class) }
 }
 
-#[derive(Clone, PartialEq, Oneof)]
-enum Value {
-    #[prost(float, tag = 2)]
-    Number(f32),
-    #[prost(message, tag = 4)]
-    Image(Image),
-    #[prost(message, tag = 5)]
-    Histogram(Histogram),
-    #[prost(message, tag = 8)]
-    Tensor(Tensor),
+/// A tensor without dimensions, as a summary: tensorboard-rs has no function for it.
+fn tensor(tag: &str, mut tensor: TensorProto) -> Summary {
+    tensor.mut_tensor_shape();
+    let mut value = Summary_Value { tag: tag.into(), ..Default::default() };
+    value.set_tensor(tensor);
+    Summary { value: vec![value].into(), ..Default::default() }
 }
 
-/// `HistogramProto`.
-#[derive(Clone, PartialEq, Message)]
-struct Histogram {
-    #[prost(double, tag = 1)]
-    min: f64,
-    #[prost(double, tag = 2)]
-    max: f64,
-    #[prost(double, tag = 3)]
-    count: f64,
-    #[prost(double, tag = 4)]
-    sum: f64,
-    #[prost(double, tag = 5)]
-    sum_of_squares: f64,
-    /// The upper end of each bucket.
-    #[prost(double, repeated, tag = 6)]
-    limits: Vec<f64>,
-    #[prost(double, repeated, tag = 7)]
-    counts: Vec<f64>,
+/// One string.
+fn string(bytes: Vec<u8>) -> TensorProto {
+    let string_val = RepeatedField::from_vec(vec![bytes]);
+    TensorProto { dtype: DataType::DT_STRING, string_val, ..Default::default() }
+}
+
+/// The number 0, where only the metadata say something.
+fn nothing() -> TensorProto {
+    TensorProto { dtype: DataType::DT_FLOAT, float_val: vec![0.0], ..Default::default() }
 }
 
 /// How many buckets a histogram has, of one width.
 const BUCKETS: usize = 50;
 
-impl Histogram {
-    /// Of those of `values` that are finite; `None` where there are none.
-    fn of(values: &[f32]) -> Option<Self> {
-        let finite = || values.iter().map(|&value| f64::from(value)).filter(|value| value.is_finite());
-        let min = finite().reduce(f64::min)?;
-        let max = finite().reduce(f64::max)?;
-        let width = ((max - min) / BUCKETS as f64).max(f64::MIN_POSITIVE.max(min.abs() * 1e-9));
-        let mut counts = vec![0.0; BUCKETS];
-        let (mut count, mut sum, mut sum_of_squares) = (0.0, 0.0, 0.0);
-        for value in finite() {
-            counts[(((value - min) / width) as usize).min(BUCKETS - 1)] += 1.0;
-            (count, sum, sum_of_squares) = (count + 1.0, sum + value, sum_of_squares + value * value);
-        }
-        let limits = (1..=BUCKETS).map(|i| min + width * i as f64).collect();
-        Some(Self { min, max, count, sum, sum_of_squares, limits, counts })
+/// Of those of `values` that are finite; `None` where there are none.
+fn histogram(tag: &str, values: &[f32]) -> Option<Summary> {
+    let finite = || values.iter().map(|&value| f64::from(value)).filter(|value| value.is_finite());
+    let min = finite().reduce(f64::min)?;
+    let max = finite().reduce(f64::max)?;
+    let width = ((max - min) / BUCKETS as f64).max(f64::MIN_POSITIVE.max(min.abs() * 1e-9));
+    let mut counts = vec![0.0; BUCKETS];
+    let (mut count, mut sum, mut sum_of_squares) = (0.0, 0.0, 0.0);
+    for value in finite() {
+        counts[(((value - min) / width) as usize).min(BUCKETS - 1)] += 1.0;
+        (count, sum, sum_of_squares) = (count + 1.0, sum + value, sum_of_squares + value * value);
     }
+    // The upper end of each bucket.
+    let limits: Vec<f64> = (1..=BUCKETS).map(|i| min + width * i as f64).collect();
+    Some(summary::histogram_raw(tag, min, max, count, sum, sum_of_squares, &limits, &counts))
 }
 
-/// `TensorProto`, without the shape that a scalar does not have.
-#[derive(Clone, PartialEq, Message)]
-struct Tensor {
-    /// `DataType`.
-    #[prost(int32, tag = 1)]
-    dtype: i32,
-    #[prost(message, optional, tag = 2)]
-    shape: Option<Shape>,
-    #[prost(float, repeated, tag = 5)]
-    floats: Vec<f32>,
-    #[prost(bytes = "vec", repeated, tag = 8)]
-    strings: Vec<Vec<u8>>,
-}
-
-/// `TensorShapeProto` of a scalar.
-#[derive(Clone, PartialEq, Message)]
-struct Shape {}
-
-impl Tensor {
-    /// One string.
-    fn string(bytes: Vec<u8>) -> Self {
-        Self { dtype: 7, shape: Some(Shape {}), floats: Vec::new(), strings: vec![bytes] }
-    }
-
-    /// The number 0, where only the metadata say something.
-    fn nothing() -> Self {
-        Self { dtype: 1, shape: Some(Shape {}), floats: vec![0.0], strings: Vec::new() }
-    }
-}
-
-/// `Summary.Image`.
-#[derive(Clone, PartialEq, Message)]
-struct Image {
-    #[prost(int32, tag = 1)]
-    height: i32,
-    #[prost(int32, tag = 2)]
-    width: i32,
-    /// 3: RGB.
-    #[prost(int32, tag = 3)]
-    colorspace: i32,
-    /// PNG.
-    #[prost(bytes = "vec", tag = 4)]
-    encoded: Vec<u8>,
-}
-
-/// The checksum of records: CRC-32C, turned and shifted, so that the checksum of a record that holds checksums is
-/// one too.
-fn masked_checksum(bytes: &[u8]) -> u32 {
-    crc32c::crc32c(bytes).rotate_right(15).wrapping_add(0xa282_ead8)
-}
-
-/// Writes a record: its length, the checksum of the length, itself, and its checksum.
-fn write_record(file: &mut impl Write, record: &[u8]) -> io::Result<()> {
-    let length = (record.len() as u64).to_le_bytes();
-    file.write_all(&length)?;
-    file.write_all(&masked_checksum(&length).to_le_bytes())?;
-    file.write_all(record)?;
-    file.write_all(&masked_checksum(record).to_le_bytes())
+/// A picture. `summary::image` panics where there are not as many pixels as it is told, or none.
+fn image(tag: &str, picture: &Picture) -> Result<Summary> {
+    let (width, height) = (picture.width as usize, picture.height as usize);
+    ensure!(
+        width > 0 && height > 0 && picture.pixels.len() == 3 * width * height,
+        "a picture of {width} × {height} for TensorBoard has {} bytes of pixels",
+        picture.pixels.len()
+    );
+    // It calls these dimensions height and width, but gives them to its encoder as width and height.
+    let mut summary = summary::image(tag, &picture.pixels, &[3, width, height]);
+    let stated = summary.mut_value()[0].mut_image();
+    (stated.height, stated.width) = (height as i32, width as i32);
+    Ok(summary)
 }
 
 /// A new event file in a run's folder.
 pub struct EventFile {
     path: PathBuf,
-    file: BufWriter<File>,
+    records: RecordWriter<BufWriter<File>>,
     /// The tags that this file has named.
     named: HashSet<String>,
 }
 
 impl EventFile {
-    /// Begins an event file. Where `resumed_at` is given, TensorBoard forgets what earlier files of
-    /// the folder say about that step and later ones.
+    /// Begins an event file. TensorBoard forgets what earlier files of the folder say about the step `resumed_at`, or
+    /// 0, and later ones.
     ///
     /// # Errors
     /// Names the file.
@@ -267,10 +132,14 @@ impl EventFile {
             })
             .context("no free name for an event file")?;
         let file = file.with_context(|| format!("{}: cannot be created", path.display()))?;
-        let mut events = Self { path, file: BufWriter::new(file), named: HashSet::new() };
-        events.write(0, What::FileVersion("brain.Event:2".into()))?;
-        if let Some(step) = resumed_at {
-            events.write(step, What::SessionLog(SessionLog { status: Status::Start.into() }))?;
+        let records = RecordWriter::new(BufWriter::new(file));
+        let mut events = Self { path, records, named: HashSet::new() };
+        events.write(0, What::file_version("brain.Event:2".into()))?;
+        // Twice: where its data server cannot run, TensorBoard takes the first START of a folder for the beginning of the
+        // run, and forgets at later ones only. Earlier versions of this program began runs without one.
+        for _ in 0..2 {
+            let start = SessionLog { status: SessionLog_SessionStatus::START, ..Default::default() };
+            events.write(resumed_at.unwrap_or(0), What::session_log(start))?;
         }
         events.flush()?;
         Ok(events)
@@ -281,16 +150,15 @@ impl EventFile {
     /// # Errors
     /// Names the file where it cannot be written.
     pub fn scalar(&mut self, tag: &str, value: f64, step: usize) -> Result<()> {
-        self.summary(tag, Value::Number(value as f32), step)
+        self.described(tag, ("scalars", DataClass::Scalar), summary::scalar(tag, value as f32), step)
     }
 
-    /// Adds a picture, encoded as PNG.
+    /// Adds a picture.
     ///
     /// # Errors
-    /// Names the file where it cannot be written.
-    pub fn image(&mut self, tag: &str, png: Vec<u8>, width: u32, height: u32, step: usize) -> Result<()> {
-        let (height, width) = (height as i32, width as i32);
-        self.summary(tag, Value::Image(Image { height, width, colorspace: 3, encoded: png }), step)
+    /// Names the file where it cannot be written. Where the picture has no pixels.
+    pub fn image(&mut self, tag: &str, picture: &Picture, step: usize) -> Result<()> {
+        self.described(tag, ("images", DataClass::BlobSequence), image(tag, picture)?, step)
     }
 
     /// Adds a histogram of `values`, unless none of them is finite.
@@ -298,8 +166,8 @@ impl EventFile {
     /// # Errors
     /// Names the file where it cannot be written.
     pub fn histogram(&mut self, tag: &str, values: &[f32], step: usize) -> Result<()> {
-        match Histogram::of(values) {
-            Some(histogram) => self.summary(tag, Value::Histogram(histogram), step),
+        match histogram(tag, values) {
+            Some(histogram) => self.described(tag, ("histograms", DataClass::Tensor), histogram, step),
             None => Ok(()),
         }
     }
@@ -309,7 +177,7 @@ impl EventFile {
     /// # Errors
     /// Names the file where it cannot be written.
     pub fn text(&mut self, tag: &str, markdown: &str, step: usize) -> Result<()> {
-        self.summary(tag, Value::Tensor(Tensor::string(markdown.into())), step)
+        self.described(tag, ("text", DataClass::Tensor), tensor(tag, string(markdown.into())), step)
     }
 
     /// Says which curves the custom scalars tab draws together.
@@ -317,18 +185,18 @@ impl EventFile {
     /// # Errors
     /// Names the file where it cannot be written.
     pub fn layout(&mut self, layout: &Layout, step: usize) -> Result<()> {
-        let metadata = Metadata::of_plugin(plugins::LAYOUT_PLUGIN, Vec::new());
-        let value = Value::Tensor(Tensor::string(layout.encode_to_vec()));
-        self.with_metadata(plugins::LAYOUT_TAG, metadata, value, step)
+        let metadata = metadata(plugins::LAYOUT_PLUGIN, Vec::new(), DataClass::Tensor);
+        let layout = string(layout.write_to_bytes()?);
+        self.summary(tensor(plugins::LAYOUT_TAG, layout), Some(metadata), step)
     }
 
     /// Tells the hparams tab something.
     ///
     /// # Errors
     /// Names the file where it cannot be written.
-    pub fn hparams(&mut self, content: &PluginContent, step: usize) -> Result<()> {
-        let metadata = Metadata::of_plugin(plugins::HPARAMS_PLUGIN, content.encode_to_vec());
-        self.with_metadata(content.tag(), metadata, Value::Tensor(Tensor::nothing()), step)
+    pub fn hparams(&mut self, content: &HParamsPluginData, step: usize) -> Result<()> {
+        let metadata = metadata(plugins::HPARAMS_PLUGIN, content.write_to_bytes()?, DataClass::Tensor);
+        self.summary(tensor(plugins::tag(content), nothing()), Some(metadata), step)
     }
 
     /// Hands everything to the operating system.
@@ -336,24 +204,42 @@ impl EventFile {
     /// # Errors
     /// Names the file where it cannot be written.
     pub fn flush(&mut self) -> Result<()> {
-        self.file.flush().with_context(|| self.complaint())
+        self.records.flush().with_context(|| self.complaint())
     }
 
-    fn summary(&mut self, tag: &str, value: Value, step: usize) -> Result<()> {
-        let metadata = self.named.insert(tag.to_string()).then(|| Metadata::of(tag, &value));
-        let value = vec![Tagged { tag: tag.into(), metadata, value: Some(value) }];
-        self.write(step, What::Summary(Summary { value }))
+    /// With its metadata, which are needed the first time only that a file names the tag.
+    fn described(
+        &mut self,
+        tag: &str,
+        (plugin, data_class): (&str, DataClass),
+        summary: Summary,
+        step: usize,
+    ) -> Result<()> {
+        let new = self.named.insert(tag.to_string());
+        self.summary(summary, new.then(|| description(tag, plugin, data_class)), step)
     }
 
-    fn with_metadata(&mut self, tag: &str, metadata: Metadata, value: Value, step: usize) -> Result<()> {
-        let value = vec![Tagged { tag: tag.into(), metadata: Some(metadata), value: Some(value) }];
-        self.write(step, What::Summary(Summary { value }))
+    /// Adds a summary of one value.
+    fn summary(
+        &mut self,
+        mut summary: Summary,
+        metadata: Option<SummaryMetadata>,
+        step: usize,
+    ) -> Result<()> {
+        if let (Some(metadata), [value]) = (metadata, summary.mut_value().as_mut()) {
+            value.set_metadata(metadata);
+        }
+        self.write(step, What::summary(summary))
     }
 
     fn write(&mut self, step: usize, what: What) -> Result<()> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let event = Event { wall_time: now.as_secs_f64(), step: step as i64, what: Some(what) };
-        write_record(&mut self.file, &event.encode_to_vec()).with_context(|| self.complaint())
+        let event = Event {
+            wall_time: time::since_1970(),
+            step: step as i64,
+            what: Some(what),
+            ..Default::default()
+        };
+        self.records.write(&event.write_to_bytes()?).with_context(|| self.complaint())
     }
 
     fn complaint(&self) -> String {
@@ -365,16 +251,98 @@ impl EventFile {
 mod tests {
     use super::*;
 
+    /// CRC-32C, bit by bit.
+    fn checksum(bytes: &[u8]) -> u32 {
+        let bit = |crc: u32, _| (crc >> 1) ^ (0x82f6_3b78 * (crc & 1));
+        !bytes.iter().fold(!0, |crc, &byte| (0..8).fold(crc ^ u32::from(byte), bit))
+    }
+
+    /// As the format has it: turned and shifted, so that the checksum of a record that holds checksums is one too.
+    fn masked(bytes: &[u8]) -> [u8; 4] {
+        checksum(bytes).rotate_right(15).wrapping_add(0xa282_ead8).to_le_bytes()
+    }
+
+    /// The records of a file, each with its length, the checksum of that, and its own.
+    fn records(path: &Path) -> Vec<Vec<u8>> {
+        let file = std::fs::read(path).unwrap();
+        let (mut rest, mut records) = (&file[..], Vec::new());
+        while let Some((length, after)) = rest.split_at_checked(8) {
+            let (of_length, after) = after.split_at(4);
+            assert_eq!(of_length, masked(length));
+            let (record, after) = after.split_at(u64::from_le_bytes(length.try_into().unwrap()) as usize);
+            let (of_record, after) = after.split_at(4);
+            assert_eq!(of_record, masked(record));
+            records.push(record.to_vec());
+            rest = after;
+        }
+        assert!(rest.is_empty());
+        records
+    }
+
+    /// Without the time, which comes first: its key and eight bytes.
+    fn untimed(record: &[u8]) -> &[u8] {
+        assert_eq!(record[0], 1 << 3 | 1);
+        &record[9..]
+    }
+
     #[test]
-    fn records_are_those_of_the_format() {
+    fn records_are_those_of_the_format_and_the_first_say_where_the_file_begins() {
         // The check value that goes with the polynomial.
-        assert_eq!(crc32c::crc32c(b"123456789"), 0xe306_9283);
-        let event = Event { wall_time: 0.0, step: 0, what: Some(What::FileVersion("brain.Event:2".into())) };
-        let record = event.encode_to_vec();
-        assert_eq!(record, [&[0x1a, 13][..], b"brain.Event:2"].concat());
-        let mut file = Vec::new();
-        write_record(&mut file, &record).unwrap();
-        assert_eq!((file.len(), &file[..8]), (8 + 4 + 15 + 4, &15u64.to_le_bytes()[..]));
-        assert_eq!(file[27..], masked_checksum(&record).to_le_bytes());
+        assert_eq!(checksum(b"123456789"), 0xe306_9283);
+        let folder = tempfile::tempdir().unwrap();
+        for (resumed_at, step) in [(None, &[][..]), (Some(3), &[2 << 3, 3])] {
+            let mut events = EventFile::create(folder.path(), resumed_at).unwrap();
+            events.scalar("t", 1.5, 4).unwrap();
+            events.flush().unwrap();
+            let records = records(&events.path);
+            assert_eq!(records.len(), 4);
+            assert_eq!(untimed(&records[0]), [&[3 << 3 | 2, 13][..], b"brain.Event:2"].concat());
+            // SessionLog { status: START }, field 7.
+            let start = [step, &[7 << 3 | 2, 2, 1 << 3, 1]].concat();
+            assert_eq!([untimed(&records[1]), untimed(&records[2])], [&start[..]; 2]);
+            assert_eq!(untimed(&records[3])[..2], [2 << 3, 4]);
+            assert!(
+                records[3]
+                    .windows(5)
+                    .any(|bytes| bytes == [&[2 << 3 | 5][..], &1.5f32.to_le_bytes()].concat())
+            );
+        }
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn metadata_have_the_class_of_data_that_readers_ask_for() {
+        let plugin = [&[1 << 3 | 2, 7][..], b"hparams", &[2 << 3 | 2, 1, 42]].concat();
+        let expected = [&[1 << 3 | 2, plugin.len() as u8][..], &plugin, &[4 << 3, 2]].concat();
+        assert_eq!(metadata("hparams", vec![42], DataClass::Tensor).write_to_bytes().unwrap(), expected);
+    }
+
+    #[test]
+    fn a_picture_is_as_wide_and_as_high_as_it_was_drawn() {
+        let picture = Picture { pixels: (0..18).collect(), width: 3, height: 2 };
+        let mut summary = image("t", &picture).unwrap();
+        let stated = summary.mut_value()[0].take_image();
+        assert_eq!((stated.width, stated.height, stated.colorspace), (3, 2, 3));
+        let mut reader =
+            png::Decoder::new(std::io::Cursor::new(stated.encoded_image_string)).read_info().unwrap();
+        let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
+        let info = reader.next_frame(&mut pixels).unwrap();
+        assert_eq!((info.width, info.height, info.color_type), (3, 2, png::ColorType::Rgb));
+        assert_eq!(pixels, picture.pixels);
+        // What tensorboard-rs would panic at.
+        for (width, height) in [(2, 2), (0, 0)] {
+            assert!(image("t", &Picture { pixels: Vec::new(), width, height }).is_err());
+        }
+    }
+
+    #[test]
+    fn a_full_disk_is_an_error_that_names_the_file() {
+        let file = OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let records = RecordWriter::new(BufWriter::new(file));
+        let mut events = EventFile { path: "events.out".into(), records, named: HashSet::new() };
+        let error = events.text("t", &"long ".repeat(10_000), 0).unwrap_err();
+        assert!(error.to_string().starts_with("events.out: cannot be written"), "{error}");
+        let error = events.scalar("t", 1.0, 0).and_then(|()| events.flush()).unwrap_err();
+        assert!(error.to_string().starts_with("events.out: cannot be written"), "{error}");
     }
 }
