@@ -221,7 +221,7 @@ mod tests {
     /// Rows of pixels: whether each is of this colour.
     fn decoded(picture: &Picture, color: Color) -> Vec<Vec<bool>> {
         let row = |row: &[u8]| row.chunks(3).map(|pixel| pixel == color).collect();
-        picture.rgb.chunks(3 * picture.width as usize).map(row).collect()
+        picture.pixels.chunks(3 * picture.width as usize).map(row).collect()
     }
 
     #[test]
