@@ -1,7 +1,7 @@
 //! MNIST and Fashion-MNIST from the Hugging Face cache and hub: Parquet files of PNGs with their labels.
 
 use super::pngs::grey;
-use super::{DataChoice, Dataset, Error, Result, Source, Split};
+use super::{DataChoice, Dataset, Error, Place, Result, Source, Split};
 use anyhow::{Context, bail};
 use hf_hub::api::Progress;
 use hf_hub::api::sync::ApiBuilder;
@@ -20,8 +20,8 @@ const REVISION: &str = "refs/convert/parquet";
 pub(super) struct Hub;
 
 impl Source for Hub {
-    fn has(&self, choice: DataChoice, path: Option<&Path>) -> bool {
-        path.is_none() && choice != DataChoice::Glyphs
+    fn has(&self, choice: DataChoice, place: Option<&Place>) -> bool {
+        place.is_none() && choice != DataChoice::Glyphs
     }
 
     fn remote_name(&self, choice: DataChoice) -> Option<&'static str> {
@@ -32,7 +32,7 @@ impl Source for Hub {
     }
 
     /// Loads the set from the cache, downloading it first where it is not there.
-    fn read(&self, choice: DataChoice, _: Option<&Path>) -> Result<Dataset> {
+    fn read(&self, choice: DataChoice, _: Option<&Place>) -> Result<Dataset> {
         load(choice).map_err(|cause| Error::Unavailable {
             problem:
                 "the data set could not be had from the Hugging Face hub: check the connection, or give \

@@ -4,60 +4,121 @@
 //! whole numbers (N,) or (N, 1) from 0 to 255. candle reads the arrays, compressed or not.
 
 use super::error::with_causes;
-use super::{DataChoice, Dataset, Error, Result, Source, Split};
+use super::four::is_one_of_four;
+use super::place::{Place, ends_in, name};
+use super::{DataChoice, Dataset, Error, Result, Source, Split, there};
+use crate::base::files;
 use crate::base::near::did_you_mean;
 use candle_core::npy::NpzTensors;
 use candle_core::{DType, Tensor};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// The most values an array may have; MNIST's training images have 47 million.
 const MOST_VALUES: usize = 768 << 20;
 
+/// Within how many bytes the header of a `.npy` file ends.
+const MOST_HEADER: u64 = 1 << 10;
+
 /// A NumPy archive, or a folder with one.
 pub(super) struct Npz;
 
 impl Source for Npz {
-    fn has(&self, choice: DataChoice, path: Option<&Path>) -> bool {
-        choice != DataChoice::Glyphs && path.is_some_and(|path| find(path).is_some())
+    fn has(&self, choice: DataChoice, place: Option<&Place>) -> bool {
+        choice != DataChoice::Glyphs && place.is_some_and(|place| archives(place).len() == 1)
     }
 
-    fn read(&self, choice: DataChoice, path: Option<&Path>) -> Result<Dataset> {
-        let place = path.unwrap_or(Path::new("."));
-        let [train, test] = read(&find(place).unwrap_or_else(|| place.to_path_buf()))?;
-        Dataset::of_files(choice, place, train, test)
+    fn read(&self, choice: DataChoice, place: Option<&Place>) -> Result<Dataset> {
+        let place = there(place)?;
+        let [train, test] = read(&there(archives(place).pop())?)?;
+        Dataset::of_files(choice, place.given(), train, test)
     }
 }
 
-/// The archive that a data folder stands for: itself, or the only one in it.
-pub fn find(place: &Path) -> Option<PathBuf> {
-    let is_npz = |path: &Path| path.extension().is_some_and(|extension| extension == "npz");
-    if is_npz(place) {
-        return Some(place.to_path_buf());
-    }
-    let entries = place.read_dir().ok()?.flatten().map(|entry| entry.path());
-    let mut archives = entries.filter(|path| is_npz(path));
-    archives.next().filter(|_| archives.next().is_none())
+/// The archives in a place that may be a whole set each: those that are not called as one of a set's four files.
+pub fn archives(place: &Place) -> Vec<PathBuf> {
+    let is_set = |path: &&PathBuf| ends_in(path, "npz") && !is_one_of_four(path);
+    place.files.iter().filter(is_set).cloned().collect()
 }
 
-/// Training and test images of an archive.
+/// Training and test images of an archive; none to train on where it has test images alone.
 ///
 /// # Errors
 /// Names the file and the array that is missing or not what it should be.
 pub fn read(path: &Path) -> Result<[Split; 2]> {
-    let archive =
-        NpzTensors::new(path).map_err(|cause| Error::unreadable(path, "not a readable .npz file", &cause))?;
-    Ok([split(&archive, path, "train")?, split(&archive, path, "test")?])
+    let archive = open(path)?;
+    let has = |array: &str| archive.names().iter().any(|name| *name == array);
+    let only_to_test_on = has("x_test") && has("y_test") && !has("x_train") && !has("y_train");
+    let train = if only_to_test_on { Split::default() } else { split(&archive, path, "train")? };
+    Ok([train, split(&archive, path, "test")?])
+}
+
+fn open(path: &Path) -> Result<NpzTensors> {
+    NpzTensors::new(path).map_err(|cause| Error::unreadable(path, "not a readable .npz file", &cause))
+}
+
+/// Images and labels from two files, `.npz` or `.npy`, that hold one array each.
+///
+/// # Errors
+/// Names the file that is not what it should be.
+pub fn pair(images: &Path, labels: &Path) -> Result<Split> {
+    let [x, y] = [images, labels].map(only_array);
+    let split = assembled(images, (&name(images), x?), (&name(labels), y?))?;
+    Ok(Split { origin: labels.display().to_string(), ..split })
+}
+
+/// The array of a file that holds one.
+fn only_array(path: &Path) -> Result<Tensor> {
+    if !ends_in(path, "npy") {
+        let archive = open(path)?;
+        return match archive.names()[..] {
+            [only] => array(&archive, path, only),
+            ref several => {
+                let problem =
+                    format!("holds {} arrays, and should hold one: images or labels", several.len());
+                Err(Error::files(path, problem))
+            }
+        };
+    }
+    let unreadable =
+        |cause: &dyn std::error::Error| Error::unreadable(path, "not a readable .npy file", cause);
+    let (file, size) = files::open(path).map_err(|cause| unreadable(&cause))?;
+    let mut header = Vec::new();
+    file.take(MOST_HEADER).read_to_end(&mut header).map_err(|cause| unreadable(&cause))?;
+    // Before anything is allocated for what the header claims.
+    let text = String::from_utf8_lossy(&header);
+    let parts: Vec<&str> = text.split("'shape': (").collect();
+    let shape = match parts[..] {
+        [before, after] if before.starts_with("\u{fffd}NUMPY\u{1}") => {
+            after.split_once(')').map(|(shape, _)| shape)
+        }
+        _ => None,
+    };
+    let shape = shape.ok_or_else(|| Error::files(path, "not a readable .npy file"))?;
+    let mut sizes = shape.split(',').map(str::trim).filter(|size| !size.is_empty());
+    let values = sizes.try_fold(1u64, |product, size| product.checked_mul(size.parse().ok()?));
+    if values.is_none_or(|values| values > size.min(MOST_VALUES as u64)) {
+        let problem = format!("claims shape ({shape}), more than the {size} bytes that it has");
+        return Err(Error::files(path, problem));
+    }
+    Tensor::read_npy(path).map_err(|cause| unreadable(&cause))
 }
 
 fn split(archive: &NpzTensors, path: &Path, part: &str) -> Result<Split> {
     let (x, y) = (format!("x_{part}"), format!("y_{part}"));
-    let images = array(archive, path, &x)?;
-    let labels = array(archive, path, &y)?;
+    let (images, labels) = (array(archive, path, &x)?, array(archive, path, &y)?);
+    assembled(path, (&x, images), (&y, labels))
+}
+
+/// A split of these arrays, which are called so.
+fn assembled(path: &Path, (x, images): (&str, Tensor), (y, labels): (&str, Tensor)) -> Result<Split> {
     let origin = format!("{}: {y}", path.display());
     let wrong = |problem: String| Error::files(path, problem);
     let (count, pixels, shape) = match *images.dims() {
         [count, pixels] => (count, pixels, None),
-        [count, height, width] | [count, height, width, 1] => (count, height * width, Some([height, width, 1])),
+        [count, height, width] | [count, height, width, 1] => {
+            (count, height * width, Some([height, width, 1]))
+        }
         ref other => {
             return Err(wrong(format!(
                 "{x} has shape {other:?}: images are (N, height, width) or (N, pixels), in shades of grey"
@@ -162,7 +223,7 @@ mod tests {
                 ("y_test", tensor(vec![1u8], &[1, 1])),
             ],
         );
-        assert_eq!(find(folder.path()), Some(path.clone()));
+        assert_eq!(archives(&Place::at(folder.path()).unwrap()), [path.clone()]);
         let [train, test] = read(&path).unwrap();
         assert_eq!((train.pixels, train.images, train.labels), (4, (0..12).collect(), vec![0, 1, 2]));
         assert_eq!((test.pixels, test.images, test.labels), (4, vec![0, 1, 2, 3], vec![1]));
