@@ -147,6 +147,11 @@ fn sets_are_read_under_the_names_they_are_given_away_with() {
             array.write_npy(place.path(&format!("fog/{part}_{what}.npy"))).unwrap();
         }
     }
+    // PNGs to test on are no reason not to train on what lies beside them.
+    for name in FILES {
+        write(&place, &format!("pictured/{name}"), &file(name));
+    }
+    png(&place.path("pictured/test/0/0.png"), &[0; SIDE * SIDE]);
     let (expected, _) = read(&place, "data", "a");
     for data in [
         "dotted",
@@ -163,6 +168,7 @@ fn sets_are_read_under_the_names_they_are_given_away_with() {
         "wide",
         "kmnist",
         "fog",
+        "pictured",
     ] {
         let (found, said) = read(&place, data, "a");
         assert_eq!(found, expected, "{data}: {said}");
@@ -214,6 +220,12 @@ fn every_mistake_is_told_apart() {
     write(&place, "matlab/mnist-original.mat", b"MATLAB");
     write(&place, "matlab/mnist.pkl.gz", b"");
     write(&place, "mac/.DS_Store", b"Bud1");
+    write(&place, &format!("partial/MNIST/raw/{}", FILES[0]), &idx(&place, FILES[0]));
+    // A set that lacks a file is what is meant, also where another one is below.
+    for name in FILES {
+        write(&place, &format!("above/old/{name}"), &idx(&place, name));
+    }
+    write(&place, &format!("above/{}", FILES[0]), &idx(&place, FILES[0]));
     png(&place.path("classes/3/0.png"), &[0; SIDE * SIDE]);
     png(&place.path("both/train/3/0.png"), &[0; SIDE * SIDE]);
     png(&place.path("both/training/3/0.png"), &[0; SIDE * SIDE]);
@@ -239,6 +251,9 @@ fn every_mistake_is_told_apart() {
         ("parquet", &["holds train-00000-of-00001.parquet, and no data set that is read here", "IDX"]),
         ("matlab", &["holds mnist-original.mat, mnist.pkl.gz, and no data set", "docs/data.md"]),
         ("mac", &["mac: is empty", "IDX"]),
+        ("partial", &["MNIST/raw in it has train-images-idx3-ubyte, but no train-labels-idx1-ubyte"]),
+        ("above", &["has train-images-idx3-ubyte, but no train-labels"]),
+        ("/dev/zero", &["is a pipe or a device"]),
         ("classes", &["folders of PNGs by class (3), but no train/ and test/"]),
         ("both", &["has train/ and training/: leave the one that is meant"]),
     ] {

@@ -35,9 +35,7 @@ fn of_file(path: &Path) -> String {
         Some(parent) if !parent.as_os_str().is_empty() => parent.display().to_string(),
         _ => ".".into(),
     };
-    if !path.is_file() {
-        "is a pipe or a device: give a folder, or an .npz file".into()
-    } else if is_one_of_four(path) {
+    if is_one_of_four(path) {
         format!("is one of the four files of a set: give its folder, {folder}")
     } else if is_csv(path) {
         format!("CSV is not read: {AS_NPZ}")
@@ -53,24 +51,33 @@ fn of_file(path: &Path) -> String {
 }
 
 fn several_below(place: &Place, below: &[Place]) -> String {
-    let paths = below.iter().map(|found| {
-        let inner = found.path().strip_prefix(place.path()).unwrap_or(found.path());
-        inner.display().to_string()
-    });
+    let paths = below.iter().map(|found| within(place, found));
     format!("has several sets in folders below it, {}: give one of these folders", listed(paths))
 }
 
+/// The way from a place to one below it.
+fn within(place: &Place, below: &Place) -> String {
+    below.path().strip_prefix(place.path()).unwrap_or(below.path()).display().to_string()
+}
+
 fn of_folder(place: &Place) -> String {
-    let ways = [four_files, archives_of_arrays, parts_of_pngs, loose_pngs, csv, archives];
+    let ways = [unclear, parts_of_pngs, loose_pngs, unclear_below, csv, archives];
     ways.iter().find_map(|way| way(place)).unwrap_or_else(|| nothing(place))
 }
 
-/// Files of sets in four files, of which some are missing.
-fn four_files(place: &Place) -> Option<String> {
-    [Kind::Idx, Kind::Arrays].into_iter().find_map(|kind| Sets::in_place(place, kind).trouble())
+/// Why no set is read in a place where there are files of some: a file is missing, or there are several sets.
+pub(super) fn unclear(place: &Place) -> Option<String> {
+    let of_four = |kind| Sets::in_place(place, kind).trouble();
+    of_four(Kind::Idx).or_else(|| of_four(Kind::Arrays)).or_else(|| several_npz(place))
 }
 
-fn archives_of_arrays(place: &Place) -> Option<String> {
+fn unclear_below(place: &Place) -> Option<String> {
+    let below = place.below(&|place| unclear(place).is_some());
+    let first = below.first()?;
+    Some(format!("{} in it {}", within(place, first), unclear(first)?))
+}
+
+fn several_npz(place: &Place) -> Option<String> {
     let archives = npz::archives(place);
     let names = listed(archives.iter().map(|path| name(path)));
     (archives.len() > 1)
@@ -159,6 +166,10 @@ mod tests {
             (&["a.png"], "PNGs of no class"),
             (&["train/3/a.png"], "has train/, but no test/"),
             (&["train/3/a.png", "Training/3/a.png", "test/3/a.png"], "has Training/ and train/"),
+            (
+                &["MNIST/raw/t10k-labels-idx1-ubyte"],
+                "MNIST/raw in it has t10k-labels-idx1-ubyte, but no train",
+            ),
             (&["train-labels-idx1-ubyte"], "has train-labels-idx1-ubyte, but no train-images-idx3-ubyte"),
         ] {
             let folder = tempfile::tempdir().unwrap();

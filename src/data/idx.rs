@@ -87,7 +87,7 @@ impl Open {
 }
 
 fn unreadable(path: &Path, problem: &str) -> Error {
-    Error::files(path, format!("not a readable IDX file; fetch it again: {problem}"))
+    Error::files(path, format!("cannot be read as an IDX file: {problem}"))
 }
 
 /// What a part of a file says, or what is wrong with it.
@@ -150,7 +150,7 @@ impl Header {
             let mut bytes = [0; 4];
             reader
                 .read_exact(&mut bytes)
-                .map_err(|error| format!("the file ends within its header: {error}"))?;
+                .map_err(|error| format!("it ends within its header ({error}): fetch it again"))?;
             Ok(u32::from_be_bytes(bytes))
         };
         let magic = word()?;
@@ -160,7 +160,7 @@ impl Header {
             What::Labels => (0x0801, 1..=2),
         };
         if (zero, nought) != (0, 0) || !possible.contains(&dimensions) {
-            return Err(format!("its magic number is {magic:#010x}, not {usual:#010x}"));
+            return Err(format!("its magic number is {magic:#010x}, not {usual:#010x}: fetch it again"));
         }
         let element = Element::of(code).ok_or_else(|| {
             format!(
@@ -193,12 +193,14 @@ impl Header {
         let expected = sizes.iter().product::<usize>() * element.bytes();
         let mut bytes = Vec::new();
         (reader.take(expected as u64 + 1).read_to_end(&mut bytes))
-            .map_err(|error| format!("its data cannot be read: {error}"))?;
+            .map_err(|error| format!("its data cannot be read ({error}): fetch it again"))?;
         match bytes.len() {
             n if n < expected => Err(format!(
-                "its header says {sizes:?}, {expected} bytes, but only {n} follow: the file is cut short"
+                "its header says {sizes:?}, {expected} bytes, but only {n} follow: it is cut short, fetch it again"
             )),
-            n if n > expected => Err(format!("more bytes follow than the {expected} its header says")),
+            n if n > expected => {
+                Err(format!("more bytes follow than the {expected} its header says: fetch it again"))
+            }
             _ if (element, columns) == (Element::U8, 1) => Ok(bytes),
             _ => (bytes.chunks_exact(element.bytes() * columns).enumerate())
                 .map(|(i, bytes)| {

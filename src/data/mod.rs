@@ -129,7 +129,8 @@ pub fn load(choice: DataChoice, folder: Option<&Path>) -> Result<Dataset> {
                 warn!("**********************************************************************");
                 return Ok(dataset);
             }
-            Ok(dataset) if dataset.train.is_empty() => return Err(Error::only_to_test_on(&dataset.source)),
+            // There may be others beside them to train on.
+            Ok(dataset) if dataset.train.is_empty() => failed = Some(Error::only_to_test_on(&dataset.source)),
             outcome => return outcome,
         }
     }
@@ -168,7 +169,8 @@ fn place_of_set(path: &Path) -> Result<Place> {
     if holds(&place) {
         return Ok(place);
     }
-    let mut below = place.below(&holds);
+    // Where there are files of a set, but not all, it is this one that is meant.
+    let mut below = if explain::unclear(&place).is_some() { Vec::new() } else { place.below(&holds) };
     match below.pop() {
         Some(found) if below.is_empty() => {
             info!("{}: the data set in it is {}", path.display(), found.path().display());

@@ -223,7 +223,7 @@ mod tests {
                 ("y_test", tensor(vec![1u8], &[1, 1])),
             ],
         );
-        assert_eq!(archives(&Place::at(folder.path()).unwrap()), [path.clone()]);
+        assert_eq!(archives(&Place::at(folder.path()).unwrap()), vec![path.clone()]);
         let [train, test] = read(&path).unwrap();
         assert_eq!((train.pixels, train.images, train.labels), (4, (0..12).collect(), vec![0, 1, 2]));
         assert_eq!((test.pixels, test.images, test.labels), (4, vec![0, 1, 2, 3], vec![1]));

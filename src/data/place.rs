@@ -34,7 +34,14 @@ impl Place {
     /// Where it does not exist or cannot be listed.
     pub fn at(path: &Path) -> Result<Self> {
         let is_folder = match fs::metadata(path) {
-            Ok(there) => there.is_dir(),
+            Ok(there) if there.is_dir() => true,
+            Ok(there) if there.is_file() => false,
+            Ok(_) => {
+                return Err(Error::files(
+                    path,
+                    "is a pipe or a device: give a folder with regular files, or an .npz file",
+                ));
+            }
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 return Err(Error::files(
                     path,
