@@ -212,7 +212,7 @@ fn damaged_data_is_named() {
     write(&[&good[..7], &[229], &good[8..good.len() - 64]].concat());
     fails(&place, &train, 1, &["229 images", "230 labels"]);
     fs::remove_file(&images).unwrap();
-    fails(&place, &train, 1, &["data: found neither train-images-idx3-ubyte"]);
+    fails(&place, &train, 1, &["data: has train-labels-idx1-ubyte, t10k-", "but no train-images-idx3-ubyte"]);
     fs::write(place.path("data/train-images-idx3-ubyte.gz"), b"not gzip").unwrap();
     fails(&place, &train, 1, &["train-images-idx3-ubyte.gz"]);
     fails(&place, &["train", "--algo", "ep", "--data", "mnist", "--data-dir", "nosuch"], 1, &["nosuch"]);

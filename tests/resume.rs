@@ -155,7 +155,7 @@ fn signals_save_say_how_to_go_on_and_set_the_status() {
         let more = ["--epochs", "100000", "--name", "r-data"];
         let child =
             place.process().args(place.small_run("cep", &more)).stderr(Stdio::piped()).spawn().unwrap();
-        let deadline = Instant::now() + Duration::from_secs(60);
+        let deadline = Instant::now() + Duration::from_secs(300);
         while !path(&place, METRICS).exists() || metrics(&path(&place, METRICS)).len() < 3 {
             assert!(Instant::now() < deadline, "the run does not begin");
             sleep(Duration::from_millis(20));

@@ -102,7 +102,7 @@ fn stopped_and_gone_on_with_it_ends_as_undisturbed() {
             .unwrap();
         let begun = Instant::now();
         let there = || fs::read_to_string(stopped.path("out/tune.jsonl")).unwrap_or_default().lines().count();
-        while there() < lines && begun.elapsed() < Duration::from_secs(60) {
+        while there() < lines && begun.elapsed() < Duration::from_secs(300) {
             sleep(Duration::from_millis(2));
         }
         // SAFETY: a signal to a child that has not been waited for.

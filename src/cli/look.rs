@@ -5,12 +5,12 @@ use super::{count, data_folder};
 use crate::base::files;
 use crate::base::output::{self, usage};
 use crate::config::{DeviceChoice, TrainingConfig};
-use crate::data::{Dataset, class_list};
+use crate::data::{self, Dataset, class_list};
 use crate::model::Parameters;
 use crate::run::locate::locate;
 use crate::run::{Resources, checkpoint, open_device, with_threads};
 use crate::study::{compare, inspect};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use candle_core::Device;
 use clap::Args;
 use std::fs;
@@ -29,7 +29,7 @@ pub struct Places {
     pub checkpoints_dir: PathBuf,
 }
 
-/// A network that a run has saved, and the data of that run.
+/// A network that a run has saved, and data to test it on: that of the run, or what the user gave.
 pub struct Saved {
     pub progress: checkpoint::Progress,
     pub theta: Parameters,
@@ -38,7 +38,8 @@ pub struct Saved {
 }
 
 impl Saved {
-    /// Reads a checkpoint, for the device it was trained on where no other is `chosen`, and loads the data again.
+    /// Reads a checkpoint, for the device it was trained on where no other is `chosen`, and the data: what lies in
+    /// `data_dir`, or else that of the run.
     ///
     /// # Errors
     /// Where it cannot be read, the device does not answer, or the data cannot be had or does not fit.
@@ -49,12 +50,11 @@ impl Saved {
         let (dims, dtype) = (&config.network.dims, config.training.dtype.dtype());
         let theta = Parameters::from_named(&checkpoint.tensors, dims, config.tied(), dtype, &device)
             .with_context(|| format!("{}: does not fit its own configuration", path.display()))?;
-        let resources = Resources::new(data_folder(data_dir)?);
-        // Held out are training images, which nobody asks for here.
-        let training = TrainingConfig { validation: 0, ..config.training.clone() };
-        let dataset = resources.dataset_again(&training, &progress.data)?;
-        dataset.check(dims)?;
-        if dataset.checksums != progress.checksums {
+        let dataset = match data_dir {
+            Some(place) => Arc::new(any_data(&place, &progress)?),
+            None => own_data(&progress)?,
+        };
+        if !dataset.is_that_of(&progress.checksums) {
             tracing::warn!(
                 "the run was trained on {}, and {} from {} is other data",
                 progress.data,
@@ -71,8 +71,58 @@ impl Saved {
                 class_list(then)
             );
         }
+        fits(&dataset, &progress)?;
         Ok(Self { progress, theta, dataset, device })
     }
+}
+
+/// The data that a run was trained on, from where data is looked for.
+fn own_data(progress: &checkpoint::Progress) -> Result<Arc<Dataset>> {
+    let resources = Resources::new(data_folder(None)?);
+    // Held out are training images, which nobody asks for here.
+    let training = TrainingConfig { validation: 0, ..progress.config.training.clone() };
+    Ok(resources.dataset_again(&training, &progress.data)?)
+}
+
+/// Whatever images the user gave to test on. The limits of the run are those of its own data.
+fn any_data(place: &Path, progress: &checkpoint::Progress) -> Result<Dataset> {
+    let mut dataset = data::load_test(place)?;
+    let training = &progress.config.training;
+    if dataset.is_that_of(&progress.checksums) {
+        dataset.limit(training.limit_train, training.limit_test);
+        return Ok(dataset);
+    }
+    if !dataset.class_names.is_empty() && progress.class_names.is_empty() {
+        tracing::warn!(
+            "its classes are numbered in the order of their names ({}), which must be that of the run's",
+            dataset.class_names.join(", ")
+        );
+    }
+    Ok(dataset.with_classes(&progress.class_names)?)
+}
+
+/// Checks that a run's network takes test images of this size and has their classes.
+fn fits(dataset: &Dataset, progress: &checkpoint::Progress) -> Result<()> {
+    let (dims, test) = (&progress.config.network.dims, &dataset.test);
+    if test.pixels != dims.input() {
+        bail!(
+            "{}: its images have {} pixels, and the network of {} takes images of {}: give images of that size",
+            dataset.source,
+            test.pixels,
+            progress.run,
+            dims.input()
+        );
+    }
+    if let Some(i) = test.labels.iter().position(|&label| usize::from(label) >= dims.output()) {
+        bail!(
+            "{}: image {i} has label {}, and the network of {} knows classes 0 to {}: leave out the images of others",
+            test.origin,
+            test.labels[i],
+            progress.run,
+            dims.output() - 1
+        );
+    }
+    Ok(())
 }
 
 #[derive(Debug, Args)]
@@ -86,7 +136,7 @@ pub struct InspectArgs {
     /// The number of the test image whose settling is shown [default: the least settled of the first 500].
     #[arg(long, value_name = "I")]
     image: Option<usize>,
-    /// A data set: a folder with IDX files or with PNGs by class, or an .npz file [env: EQPROP_DATA].
+    /// Images to test on, any data set of the network's size [default: the run's own, from EQPROP_DATA or the usual places].
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
     /// Threads to compute with [default: all cores].

@@ -151,7 +151,7 @@ struct EvalArgs {
     checkpoint: Option<PathBuf>,
     #[command(flatten)]
     places: look::Places,
-    /// A data set: a folder with IDX files or with PNGs by class, or an .npz file [env: EQPROP_DATA].
+    /// Images to test on, any data set of the network's size [default: the run's own, from EQPROP_DATA or the usual places].
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
     /// Where to compute: auto, cpu or cuda [default: as in training].
@@ -378,6 +378,7 @@ fn run_eval(args: EvalArgs) -> Result<u8> {
             "epoch": progress.epoch,
             "minibatch": progress.minibatch,
             "data": dataset.name,
+            "source": dataset.source,
             "images": report.images,
             "errors": report.errors,
             "test_error_percent": report.error_percent(),

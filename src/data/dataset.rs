@@ -18,7 +18,7 @@ pub struct Dataset {
     pub name: String,
     /// Where it was found.
     pub source: String,
-    /// What to train on.
+    /// What to train on; nothing in a set to test on alone.
     pub train: Split,
     /// What was held out of it to choose the best epoch on; often nothing.
     pub validation: Split,
@@ -94,11 +94,50 @@ impl Dataset {
     /// # Errors
     /// Names the file and the size or label that does not fit.
     pub fn check(&self, dims: &Dims) -> Result<()> {
-        self.train.check(dims)?;
-        if !self.validation.is_empty() {
-            self.validation.check(dims)?;
+        let splits = [&self.train, &self.validation, &self.test];
+        splits.into_iter().filter(|split| !split.is_empty()).try_for_each(|split| split.check(dims))
+    }
+
+    /// Whether these are the data that have these checksums; of a set to test on alone, whether its images are their
+    /// test images.
+    pub fn is_that_of(&self, checksums: &BTreeMap<String, String>) -> bool {
+        if self.train.is_empty() {
+            let same = |key: &str| self.checksums.get(key) == checksums.get(key);
+            return same("test.images") && same("test.labels");
         }
-        self.test.check(dims)
+        self.checksums == *checksums
+    }
+
+    /// The same with what its source calls its classes, by label; unchanged where that is nothing.
+    pub(super) fn called(self, class_names: Vec<String>) -> Self {
+        if class_names.is_empty() { self } else { Self { class_names, ..self } }
+    }
+
+    /// The same with the labels that its classes have in a network which was taught these names, by label. Unchanged
+    /// where either knows its classes by number only.
+    ///
+    /// # Errors
+    /// Where a class is none of them.
+    pub fn with_classes(mut self, names: &[String]) -> Result<Self> {
+        if names.is_empty() || self.class_names.is_empty() || self.class_names.len() < self.classes {
+            return Ok(self);
+        }
+        let label = |class: &String| {
+            let found =
+                names.iter().position(|name| name == class).and_then(|label| u8::try_from(label).ok());
+            found.ok_or_else(|| Error::Misfit {
+                place: self.source.clone(),
+                problem: format!(
+                    "has a class {class}, and the network was taught only {}: leave it out, or call it as there",
+                    names.join(", ")
+                ),
+            })
+        };
+        let labels = self.class_names.iter().map(label).collect::<Result<Vec<u8>>>()?;
+        for split in [&mut self.train, &mut self.validation, &mut self.test] {
+            split.labels.iter_mut().for_each(|label| *label = labels[usize::from(*label)]);
+        }
+        Ok(Self { class_names: names.to_vec(), classes: names.len(), ..self })
     }
 
     /// What was found in a file or folder of the user's, named by what it holds, or else by the path.
@@ -113,6 +152,9 @@ impl Dataset {
                 "training images are {height} × {width} pixels, test images {h} × {w}: make all of one size"
             );
             return Err(Error::files(path, problem));
+        }
+        if train.is_empty() && choice != DataChoice::Auto {
+            return Err(Error::only_to_test_on(&path.display().to_string()));
         }
         let known = match Known::named_by(choice) {
             Some(known) => {
@@ -159,4 +201,22 @@ fn own_name(path: &Path) -> Result<String> {
     // A folder of that name which holds something else.
     let taken = name == DataChoice::GLYPHS || KNOWN.iter().any(|known| known.name == name);
     Ok(if taken { format!("idx-in-{name}") } else { name })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn classes_are_known_by_their_names() {
+        let words = |words: &[&str]| words.iter().map(|word| word.to_string()).collect::<Vec<_>>();
+        let test = Split { pixels: 1, images: vec![1, 2, 3], labels: vec![0, 1, 0], ..Split::default() };
+        let set = Dataset::new("pets".into(), "pets".into(), Split::default(), test);
+        let set = Dataset { class_names: words(&["cat", "dog"]), ..set };
+        let renamed = set.clone().with_classes(&words(&["ape", "dog", "cat"])).unwrap();
+        assert_eq!(renamed.test.labels, [2, 1, 2]);
+        assert_eq!(set.clone().with_classes(&[]).unwrap().test.labels, [0, 1, 0]);
+        let error = set.with_classes(&words(&["cat", "cow"])).unwrap_err().to_string();
+        assert!(error.contains("a class dog") && error.contains("only cat, cow"), "{error}");
+    }
 }

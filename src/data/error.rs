@@ -44,6 +44,13 @@ impl Error {
         Error::Files { place: path.display().to_string(), problem: problem.to_string() }
     }
 
+    /// A set without training images where they are needed.
+    pub(super) fn only_to_test_on(place: &str) -> Self {
+        let problem = "holds test images alone, so there is nothing to train on: `eqprop eval RUN --data-dir DIR` tests \
+                       a trained network on them";
+        Error::Files { place: place.into(), problem: problem.into() }
+    }
+
     /// A file or folder with this problem, of which the library that reads it says this.
     pub fn unreadable(path: &Path, problem: &str, cause: &dyn std::error::Error) -> Self {
         Self::files(path, format!("{problem}: {}", with_causes(cause)))

@@ -4,12 +4,11 @@
 //! several), control points jittered, smoothed, slanted, turned, stretched, shifted and drawn with a
 //! pen of some width and pressure. The set is always the same, whatever the seed of a run.
 
-use super::{DataChoice, Dataset, Result, Source, Split};
+use super::{DataChoice, Dataset, Place, Result, Source, Split};
 use crate::rng::{Purpose, stream};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
-use std::path::Path;
 
 const SIDE: usize = 28;
 const SEED: u64 = 1998;
@@ -141,11 +140,11 @@ const SKELETONS: [&[&[Stroke]]; 10] = [
 pub(super) struct Glyphs;
 
 impl Source for Glyphs {
-    fn has(&self, choice: DataChoice, path: Option<&Path>) -> bool {
-        path.is_none() && matches!(choice, DataChoice::Auto | DataChoice::Glyphs)
+    fn has(&self, choice: DataChoice, place: Option<&Place>) -> bool {
+        place.is_none() && matches!(choice, DataChoice::Auto | DataChoice::Glyphs)
     }
 
-    fn read(&self, _: DataChoice, _: Option<&Path>) -> Result<Dataset> {
+    fn read(&self, _: DataChoice, _: Option<&Place>) -> Result<Dataset> {
         Ok(dataset())
     }
 }

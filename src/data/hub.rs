@@ -4,7 +4,7 @@
 //! are brought into the cache first, where it finds them; and what it makes of a damaged file is an error here.
 
 use super::known::Known;
-use super::{DataChoice, Dataset, Error, Result, Source, Split};
+use super::{DataChoice, Dataset, Error, Place, Result, Source, Split};
 use anyhow::{Context, anyhow};
 use candle_core::Tensor;
 use candle_datasets::vision;
@@ -13,7 +13,7 @@ use hf_hub::{HFClientSync, HFError};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::cell::Cell;
 use std::panic::{catch_unwind, set_hook, take_hook};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Once;
 use tracing::info;
 
@@ -27,8 +27,8 @@ const PARTS: [&str; 2] = ["train", "test"];
 pub(super) struct Hub;
 
 impl Source for Hub {
-    fn has(&self, choice: DataChoice, path: Option<&Path>) -> bool {
-        path.is_none() && choice != DataChoice::Glyphs
+    fn has(&self, choice: DataChoice, place: Option<&Place>) -> bool {
+        place.is_none() && choice != DataChoice::Glyphs
     }
 
     fn remote_name(&self, choice: DataChoice) -> Option<&'static str> {
@@ -42,7 +42,7 @@ impl Source for Hub {
     }
 
     /// Loads the set from the cache, downloading it first where it is not there.
-    fn read(&self, choice: DataChoice, _: Option<&Path>) -> Result<Dataset> {
+    fn read(&self, choice: DataChoice, _: Option<&Place>) -> Result<Dataset> {
         let known = wanted(choice);
         load(known).map_err(|cause| Error::Unavailable {
             problem: format!(

@@ -1,142 +1,219 @@
-//! The IDX format of MNIST and its kin: a big-endian header (magic, sizes), then unsigned bytes.
+//! The IDX format of MNIST and its kin: a big-endian header (magic, sizes), then whole numbers.
+//!
+//! Pixels and labels are from 0 to 255, in bytes or in larger integers. QMNIST's labels are of eight columns, of which
+//! the first is the class.
 
 use super::black;
-use super::{DataChoice, Dataset, Error, Result, Source, Split};
+use super::four::{Files, Kind, Sets, What};
+use super::place::Place;
+use super::{DataChoice, Dataset, Error, Result, Source, Split, there};
 use crate::base::files;
-use flate2::read::MultiGzDecoder;
-use std::io::{BufReader, Read};
+use flate2::bufread::MultiGzDecoder;
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
-/// Magic number of unsigned bytes in one dimension: labels.
-const LABELS: u32 = 0x0801;
-/// Magic number of unsigned bytes in three dimensions: images.
-const IMAGES: u32 = 0x0803;
-
-/// The most bytes of pixels that a file of images may hold; MNIST has 47 million.
+/// The most bytes that a file may hold when unpacked; MNIST's training images are 47 million.
 const MOST_PIXELS: usize = 768 << 20;
 
-/// A folder with the four files of MNIST, raw or `.gz`.
+/// How many columns a label of QMNIST has.
+const QMNIST_COLUMNS: usize = 8;
+
+/// How what gzip has packed begins.
+const GZIP: [u8; 2] = [0x1f, 0x8b];
+
+/// A folder with the four files of MNIST or a set like it, raw or packed, or with two to test on.
 pub(super) struct Idx;
 
 impl Source for Idx {
-    fn has(&self, choice: DataChoice, path: Option<&Path>) -> bool {
-        path.is_some() && choice != DataChoice::Glyphs
+    fn has(&self, choice: DataChoice, place: Option<&Place>) -> bool {
+        choice != DataChoice::Glyphs && chosen(place).is_some()
     }
 
-    fn read(&self, choice: DataChoice, path: Option<&Path>) -> Result<Dataset> {
-        let folder = path.unwrap_or(Path::new("."));
-        Dataset::of_files(choice, folder, read_split(folder, "train")?, read_split(folder, "t10k")?)
+    fn read(&self, choice: DataChoice, place: Option<&Place>) -> Result<Dataset> {
+        let files = there(chosen(place))?;
+        let [train, test] = files.read(read_split)?;
+        Dataset::of_files(choice, there(place)?.given(), train, test)
     }
 }
 
-/// Reads `PREFIX-images-idx3-ubyte` and `PREFIX-labels-idx1-ubyte`, raw or `.gz`, from a folder.
-fn read_split(folder: &Path, prefix: &str) -> Result<Split> {
-    let images_path = find(folder, &format!("{prefix}-images-idx3-ubyte"))?;
-    let labels_path = find(folder, &format!("{prefix}-labels-idx1-ubyte"))?;
-    let mut images = Open::header_of(&images_path, IMAGES)?;
-    let mut labels = Open::header_of(&labels_path, LABELS)?;
+fn chosen(place: Option<&Place>) -> Option<Files> {
+    Sets::in_place(place?, Kind::Idx).chosen().cloned()
+}
+
+/// Reads a file of images and one of their labels.
+fn read_split(images_path: &Path, labels_path: &Path) -> Result<Split> {
+    let mut images = Open::header_of(images_path, What::Images)?;
+    let mut labels = Open::header_of(labels_path, What::Labels)?;
     // Before either is read: what one of them claims need not be there.
-    if images.sizes[0] != labels.sizes[0] {
+    let (count, height, width) = (images.header.sizes[0], images.header.sizes[1], images.header.sizes[2]);
+    if count != labels.header.sizes[0] {
         return Err(Error::files(
-            folder,
+            labels_path,
             format!(
-                "{} holds {} images but {} holds {} labels: the two files do not belong together",
+                "holds {} labels but {} holds {count} images: the two files do not belong together",
+                labels.header.sizes[0],
                 images_path.display(),
-                images.sizes[0],
-                labels_path.display(),
-                labels.sizes[0]
             ),
         ));
     }
-    if images.sizes.contains(&0) {
-        return Err(Error::files(&images_path, "holds no images"));
+    if images.header.sizes.contains(&0) {
+        return Err(Error::files(images_path, "holds no images"));
     }
-    let pixels = images.sizes[1] * images.sizes[2];
     let (images_origin, origin) = (images_path.display().to_string(), labels_path.display().to_string());
-    let shape = Some([images.sizes[1], images.sizes[2], 1]);
-    let (images, labels) = (images.bytes()?, labels.bytes()?);
-    black::check(&images, None).map_err(|problem| Error::files(&images_path, problem))?;
+    let (pixels, shape) = (height * width, Some([height, width, 1]));
+    let (images, labels) = (images.values()?, labels.values()?);
+    black::check(&images, None).map_err(|problem| Error::files(images_path, problem))?;
     Ok(Split { images_origin, origin, pixels, shape, images, labels })
 }
 
-fn find(folder: &Path, name: &str) -> Result<PathBuf> {
-    let candidates = [name.to_string(), format!("{name}.gz"), name.replacen("-idx", ".idx", 1)];
-    let found = candidates.iter().map(|c| folder.join(c)).find(|path| path.exists());
-    found.ok_or_else(|| {
-        let problem = format!(
-            "found neither {name} nor {name}.gz; a data folder holds the four IDX files of MNIST \
-             (train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-…), raw or .gz, or one .npz file, or folders \
-             of PNGs by class (train/3/*.png, test/3/*.png)"
-        );
-        Error::files(folder, problem)
-    })
-}
-
-/// An IDX file whose header is read and its bytes are not yet.
+/// An IDX file whose header is read and its values are not yet.
 struct Open {
     path: PathBuf,
     reader: Box<dyn Read>,
-    sizes: Vec<usize>,
+    header: Header,
 }
 
 impl Open {
-    fn header_of(path: &Path, magic: u32) -> Result<Self> {
-        let (file, _) =
-            files::open(path).map_err(|error| Error::files(path, format!("cannot be opened: {error}")))?;
-        let file = BufReader::new(file);
-        let mut reader: Box<dyn Read> = match path.extension() {
-            Some(extension) if extension == "gz" => Box::new(MultiGzDecoder::new(file)),
-            _ => Box::new(file),
-        };
-        let sizes = header(&mut reader, magic).map_err(|problem| unreadable(path, &problem))?;
-        Ok(Self { path: path.into(), reader, sizes })
+    fn header_of(path: &Path, what: What) -> Result<Self> {
+        let cannot = |error: std::io::Error| Error::files(path, format!("cannot be opened: {error}"));
+        let mut file = BufReader::new(files::open(path).map_err(cannot)?.0);
+        // Not by its name: browsers unpack files and leave them their names.
+        let packed = file.fill_buf().map_err(cannot)?.starts_with(&GZIP);
+        let mut reader: Box<dyn Read> =
+            if packed { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) };
+        let header = Header::read(&mut reader, what).map_err(|problem| unreadable(path, &problem))?;
+        Ok(Self { path: path.into(), reader, header })
     }
 
-    fn bytes(&mut self) -> Result<Vec<u8>> {
-        body(&mut self.reader, &self.sizes).map_err(|problem| unreadable(&self.path, &problem))
+    fn values(&mut self) -> Result<Vec<u8>> {
+        self.header.values(&mut self.reader).map_err(|problem| unreadable(&self.path, &problem))
     }
 }
 
 fn unreadable(path: &Path, problem: &str) -> Error {
-    Error::files(path, format!("not a readable IDX file; fetch it again: {problem}"))
+    Error::files(path, format!("cannot be read as an IDX file: {problem}"))
 }
 
 /// What a part of a file says, or what is wrong with it.
 type Parsed<T> = std::result::Result<T, String>;
 
-/// Reads the header of an IDX stream: its sizes, which together are no more than [`MOST_PIXELS`].
-fn header(reader: &mut dyn Read, magic: u32) -> Parsed<Vec<usize>> {
-    let mut word = || -> Parsed<u32> {
-        let mut bytes = [0; 4];
-        reader.read_exact(&mut bytes).map_err(|error| format!("the file ends within its header: {error}"))?;
-        Ok(u32::from_be_bytes(bytes))
-    };
-    let found = word()?;
-    if found != magic {
-        return Err(format!("its magic number is {found:#010x}, not {magic:#010x}"));
-    }
-    let sizes: Vec<usize> = (0..magic & 0xff).map(|_| Ok(word()? as usize)).collect::<Parsed<_>>()?;
-    let bytes = sizes.iter().try_fold(1usize, |product, &size| product.checked_mul(size));
-    if bytes.is_none_or(|bytes| bytes > MOST_PIXELS) {
-        return Err(format!(
-            "its header claims sizes {sizes:?}, more than the {MOST_PIXELS} bytes that are read at most"
-        ));
-    }
-    Ok(sizes)
+/// The type of the numbers in a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Element {
+    U8,
+    I8,
+    I16,
+    I32,
 }
 
-/// Reads what follows a header with these sizes. Takes no more memory than there really are bytes.
-fn body(reader: &mut dyn Read, sizes: &[usize]) -> Parsed<Vec<u8>> {
-    let expected = sizes.iter().product();
-    let mut bytes = Vec::new();
-    (reader.take(expected as u64 + 1).read_to_end(&mut bytes))
-        .map_err(|error| format!("its data cannot be read: {error}"))?;
-    match bytes.len() {
-        n if n < expected => Err(format!(
-            "its header says {sizes:?}, {expected} bytes, but only {n} follow: the file is cut short"
-        )),
-        n if n > expected => Err(format!("more bytes follow than the {expected} its header says")),
-        _ => Ok(bytes),
+impl Element {
+    /// That of the third byte of a file.
+    fn of(code: u8) -> Option<Self> {
+        match code {
+            0x08 => Some(Element::U8),
+            0x09 => Some(Element::I8),
+            0x0b => Some(Element::I16),
+            0x0c => Some(Element::I32),
+            _ => None,
+        }
+    }
+
+    fn bytes(self) -> usize {
+        match self {
+            Element::U8 | Element::I8 => 1,
+            Element::I16 => 2,
+            Element::I32 => 4,
+        }
+    }
+
+    /// The number that some bytes begin with, which has as many as this type.
+    fn number(self, bytes: &[u8]) -> i32 {
+        match self {
+            Element::U8 => bytes[0].into(),
+            Element::I8 => (bytes[0] as i8).into(),
+            Element::I16 => i16::from_be_bytes([bytes[0], bytes[1]]).into(),
+            Element::I32 => i32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]),
+        }
+    }
+}
+
+/// What a file says of itself.
+#[derive(Debug)]
+struct Header {
+    element: Element,
+    /// How many images or labels, and then how many numbers each of them has.
+    sizes: Vec<usize>,
+    /// Of how many numbers the first is the value.
+    columns: usize,
+}
+
+impl Header {
+    /// Reads the header of an IDX stream, whose sizes together are no more than [`MOST_PIXELS`].
+    fn read(reader: &mut dyn Read, what: What) -> Parsed<Self> {
+        let mut word = || -> Parsed<u32> {
+            let mut bytes = [0; 4];
+            reader
+                .read_exact(&mut bytes)
+                .map_err(|error| format!("it ends within its header ({error}): fetch it again"))?;
+            Ok(u32::from_be_bytes(bytes))
+        };
+        let magic = word()?;
+        let [zero, nought, code, dimensions] = magic.to_be_bytes();
+        let (usual, possible) = match what {
+            What::Images => (0x0803, 3..=3),
+            What::Labels => (0x0801, 1..=2),
+        };
+        if (zero, nought) != (0, 0) || !possible.contains(&dimensions) {
+            return Err(format!("its magic number is {magic:#010x}, not {usual:#010x}: fetch it again"));
+        }
+        let element = Element::of(code).ok_or_else(|| {
+            format!(
+                "its magic number is {magic:#010x}, so its numbers are of type {code:#04x}; those that are read are \
+                 whole: 0x08 (unsigned bytes), 0x09, 0x0b and 0x0c"
+            )
+        })?;
+        let sizes: Vec<usize> = (0..dimensions).map(|_| Ok(word()? as usize)).collect::<Parsed<_>>()?;
+        let bytes = sizes.iter().try_fold(element.bytes(), |product, &size| product.checked_mul(size));
+        if bytes.is_none_or(|bytes| bytes > MOST_PIXELS) {
+            return Err(format!(
+                "its header claims sizes {sizes:?}, more than the {MOST_PIXELS} bytes that are read at most"
+            ));
+        }
+        let columns = match (what, &sizes[..], element) {
+            (What::Images, _, _) | (_, [_], _) | (_, [_, 1], _) => 1,
+            (_, [_, QMNIST_COLUMNS], Element::I32) => QMNIST_COLUMNS,
+            _ => {
+                return Err(format!(
+                    "its header claims sizes {sizes:?}: a label is one number, or the first of QMNIST's eight 32-bit ones"
+                ));
+            }
+        };
+        Ok(Self { element, sizes, columns })
+    }
+
+    /// Reads what follows. Takes no more memory than there really are bytes.
+    fn values(&self, reader: &mut dyn Read) -> Parsed<Vec<u8>> {
+        let Self { element, ref sizes, columns } = *self;
+        let expected = sizes.iter().product::<usize>() * element.bytes();
+        let mut bytes = Vec::new();
+        (reader.take(expected as u64 + 1).read_to_end(&mut bytes))
+            .map_err(|error| format!("its data cannot be read ({error}): fetch it again"))?;
+        match bytes.len() {
+            n if n < expected => Err(format!(
+                "its header says {sizes:?}, {expected} bytes, but only {n} follow: it is cut short, fetch it again"
+            )),
+            n if n > expected => {
+                Err(format!("more bytes follow than the {expected} its header says: fetch it again"))
+            }
+            _ if (element, columns) == (Element::U8, 1) => Ok(bytes),
+            _ => (bytes.chunks_exact(element.bytes() * columns).enumerate())
+                .map(|(i, bytes)| {
+                    let number = element.number(bytes);
+                    let outside = |_| format!("number {i} is {number}: pixels and labels are from 0 to 255");
+                    u8::try_from(number).map_err(outside)
+                })
+                .collect(),
+        }
     }
 }
 
@@ -144,26 +221,56 @@ fn body(reader: &mut dyn Read, sizes: &[usize]) -> Parsed<Vec<u8>> {
 mod tests {
     use super::*;
 
-    fn parse_bytes(bytes: &[u8], magic: u32) -> Parsed<(Vec<usize>, Vec<u8>)> {
-        let mut reader = bytes;
-        let sizes = header(&mut reader, magic)?;
-        let bytes = body(&mut reader, &sizes)?;
-        Ok((sizes, bytes))
+    fn parse_bytes(mut bytes: &[u8], what: What) -> Parsed<(Vec<usize>, Vec<u8>)> {
+        let header = Header::read(&mut bytes, what)?;
+        let values = header.values(&mut bytes)?;
+        Ok((header.sizes, values))
     }
 
     #[test]
     fn headers_are_checked_against_what_follows() {
         let file = [0, 0, 8, 1, 0, 0, 0, 3, 7, 8, 9];
-        assert_eq!(parse_bytes(&file, LABELS).unwrap(), (vec![3], vec![7, 8, 9]));
+        assert_eq!(parse_bytes(&file, What::Labels).unwrap(), (vec![3], vec![7, 8, 9]));
         for (bytes, complaint) in [
             (&file[..10], "cut short"),
             (&[0, 0, 8, 1, 0, 0, 0, 2, 7, 8, 9], "more bytes follow"),
             (&[0, 0, 8, 3, 0, 0, 0, 3, 7, 8, 9], "magic number"),
+            (&[0, 0, 13, 1, 0, 0, 0, 3, 7, 8, 9], "of type 0x0d"),
+            (&[0, 0, 8, 2, 0, 0, 0, 1, 0, 0, 0, 2, 7, 8], "a label is one number"),
             (&file[..6], "within its header"),
         ] {
-            let error = parse_bytes(bytes, LABELS).unwrap_err();
+            let error = parse_bytes(bytes, What::Labels).unwrap_err();
             assert!(error.contains(complaint), "{error}");
         }
+    }
+
+    #[test]
+    fn numbers_of_any_integer_type_are_taken_where_they_fit() {
+        // (type, the numbers 5 and 200 or 100 in it).
+        for (code, numbers, expected) in [
+            (0x09, &[5, 100][..], [5, 100]),
+            (0x0b, &[0, 5, 0, 200], [5, 200]),
+            (0x0c, &[0, 0, 0, 5, 0, 0, 0, 200], [5, 200]),
+        ] {
+            let labels = [&[0, 0, code, 1, 0, 0, 0, 2], numbers].concat();
+            assert_eq!(parse_bytes(&labels, What::Labels).unwrap().1, expected);
+            let images = [&[0, 0, code, 3, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 1], numbers].concat();
+            assert_eq!(parse_bytes(&images, What::Images).unwrap(), (vec![1, 2, 1], expected.to_vec()));
+        }
+        for (code, numbers, said) in [(0x09, &[0xff][..], "0 is -1"), (0x0b, &[1, 0], "0 is 256")] {
+            let labels = [&[0, 0, code, 1, 0, 0, 0, 1], numbers].concat();
+            let error = parse_bytes(&labels, What::Labels).unwrap_err();
+            assert!(error.contains(said) && error.contains("from 0 to 255"), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_first_of_eight_columns_is_the_class() {
+        let mut file = vec![0, 0, 12, 2, 0, 0, 0, 2, 0, 0, 0, 8];
+        for number in [3, 4, 2000, -1, 0, 0, 0, 0, 9, 4, 2000, -1, 0, 0, 0, 0] {
+            file.extend(i32::to_be_bytes(number));
+        }
+        assert_eq!(parse_bytes(&file, What::Labels).unwrap().1, [3, 9]);
     }
 
     #[test]
@@ -171,7 +278,10 @@ mod tests {
         let mut file = vec![0, 0, 8, 3];
         file.extend([0xff; 12]);
         file.extend([1, 2, 3]);
-        let error = parse_bytes(&file, IMAGES).unwrap_err();
+        let error = parse_bytes(&file, What::Images).unwrap_err();
         assert!(error.contains("header claims sizes"), "{error}");
+        // As many numbers as may be bytes, each of four.
+        let file = [&[0, 0, 12, 1][..], &u32::to_be_bytes(MOST_PIXELS as u32)].concat();
+        assert!(parse_bytes(&file, What::Labels).unwrap_err().contains("header claims sizes"));
     }
 }

@@ -7,6 +7,9 @@ mod arrays;
 mod black;
 mod dataset;
 mod error;
+mod explain;
+mod four;
+mod four_arrays;
 pub mod glyphs;
 #[cfg(feature = "hub")]
 mod hub;
@@ -16,6 +19,7 @@ pub mod known;
 mod no_hub;
 mod npy;
 mod npz;
+mod place;
 mod pngs;
 mod split;
 
@@ -23,6 +27,7 @@ pub use dataset::{Dataset, class_list, class_name};
 use error::with_causes;
 pub use error::{Error, Result};
 use known::{KNOWN, Part};
+pub use place::Place;
 pub use split::{Batch, Split};
 
 #[cfg(not(feature = "hub"))]
@@ -30,16 +35,17 @@ use no_hub as hub;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use tracing::warn;
+use tracing::{info, warn};
 
 /// All ways to have a data set. The first that [has](Source::has) what is asked for gives it; where data = "auto"
 /// and it fails to, the next one does.
-pub const SOURCES: [&dyn Source; 5] = [&npz::Npz, &pngs::Pngs, &idx::Idx, &hub::Hub, &glyphs::Glyphs];
+pub const SOURCES: [&dyn Source; 6] =
+    [&npz::Npz, &four_arrays::FourArrays, &pngs::Pngs, &idx::Idx, &hub::Hub, &glyphs::Glyphs];
 
 /// A way to have a data set.
 pub trait Source: Sync {
-    /// Whether this is the way to have the chosen set: from the user's file or folder, where there is a `path`.
-    fn has(&self, choice: DataChoice, path: Option<&Path>) -> bool;
+    /// Whether this is the way to have the chosen set: from the user's file or folder, where there is a `place`.
+    fn has(&self, choice: DataChoice, place: Option<&Place>) -> bool;
 
     /// The name of what [`read`](Source::read) gives, where it may have to ask the network for it: such a name is
     /// looked at first.
@@ -53,11 +59,17 @@ pub trait Source: Sync {
     }
 
     /// Reads, generates or downloads it; only asked for what it [has](Source::has). Files are best handed to
-    /// [`Dataset::of_files`].
+    /// [`Dataset::of_files`]. Where there are test images alone, there are none to train on.
     ///
     /// # Errors
     /// Names the file or place, and says what to do.
-    fn read(&self, choice: DataChoice, path: Option<&Path>) -> Result<Dataset>;
+    fn read(&self, choice: DataChoice, place: Option<&Place>) -> Result<Dataset>;
+}
+
+/// What a [`Source`] was asked to read.
+fn there<T>(found: Option<T>) -> Result<T> {
+    let none = || Error::Unavailable { problem: "there is no data set of this kind".into(), source: None };
+    found.ok_or_else(none)
 }
 
 /// Which data set to train on.
@@ -116,12 +128,15 @@ pub fn load(choice: DataChoice, folder: Option<&Path>) -> Result<Dataset> {
             source: None,
         });
     }
-    let path = folder.map(Path::to_path_buf).or_else(|| usual_folder(choice));
-    let path = path.as_deref();
+    let place = match folder.map(Path::to_path_buf).or_else(|| usual_folder(choice)) {
+        Some(path) => Some(place_of_set(&path)?),
+        None => None,
+    };
+    let place = place.as_ref();
     let mut failed = None;
-    for source in SOURCES.iter().filter(|source| source.has(choice, path)) {
-        match source.read(choice, path) {
-            Err(error) if choice == DataChoice::Auto && path.is_none() => {
+    for source in SOURCES.iter().filter(|source| source.has(choice, place)) {
+        match read(*source, choice, place) {
+            Err(error) if choice == DataChoice::Auto && place.is_none() => {
                 warn!("MNIST could not be had: {}", with_causes(&error));
                 failed = Some(error);
             }
@@ -132,6 +147,8 @@ pub fn load(choice: DataChoice, folder: Option<&Path>) -> Result<Dataset> {
                 warn!("**********************************************************************");
                 return Ok(dataset);
             }
+            // There may be others beside them to train on.
+            Ok(dataset) if dataset.train.is_empty() => failed = Some(Error::only_to_test_on(&dataset.source)),
             outcome => return outcome,
         }
     }
@@ -139,6 +156,46 @@ pub fn load(choice: DataChoice, folder: Option<&Path>) -> Result<Dataset> {
         problem: format!("data = {choice:?}: nothing here can read that"),
         source: None,
     }))
+}
+
+/// Reads any set in a user's file or folder to test a network on; it may have no training images.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_test(path: &Path) -> Result<Dataset> {
+    let place = place_of_set(path)?;
+    let source = SOURCES.iter().find(|source| source.has(DataChoice::Auto, Some(&place)));
+    read(*there(source)?, DataChoice::Auto, Some(&place))
+}
+
+/// What a source reads, and where exactly it was.
+fn read(source: &dyn Source, choice: DataChoice, place: Option<&Place>) -> Result<Dataset> {
+    let dataset = source.read(choice, place)?;
+    Ok(match place {
+        Some(place) => Dataset { source: place.path().display().to_string(), ..dataset },
+        None => dataset,
+    })
+}
+
+/// The place of a set: the user's file or folder, or the only folder below it that holds one.
+///
+/// # Errors
+/// Says what is there instead, and what to do.
+fn place_of_set(path: &Path) -> Result<Place> {
+    let place = Place::at(path)?;
+    let holds = |place: &Place| SOURCES.iter().any(|source| source.has(DataChoice::Auto, Some(place)));
+    if holds(&place) {
+        return Ok(place);
+    }
+    // Where there are files of a set, but not all, it is this one that is meant.
+    let mut below = if explain::unclear(&place).is_some() { Vec::new() } else { place.below(&holds) };
+    match below.pop() {
+        Some(found) if below.is_empty() => {
+            info!("{}: the data set in it is {}", path.display(), found.path().display());
+            Ok(found)
+        }
+        last => Err(explain::no_set(&place, &below.into_iter().chain(last).collect::<Vec<_>>())),
+    }
 }
 
 /// The name of the set that [`load`] would ask the network for; `None` where a folder or a generator gives it.
@@ -168,8 +225,10 @@ pub fn stand_in(choice: DataChoice, folder: Option<&Path>) -> Option<Dataset> {
 
 /// The way to have the chosen set that is tried first.
 fn first_source(choice: DataChoice, folder: Option<&Path>) -> Option<&'static dyn Source> {
-    let path = folder.map(Path::to_path_buf).or_else(|| usual_folder(choice));
-    SOURCES.into_iter().find(|source| source.has(choice, path.as_deref()))
+    if folder.is_some() || usual_folder(choice).is_some() {
+        return None;
+    }
+    SOURCES.into_iter().find(|source| source.has(choice, None))
 }
 
 /// Where the set lies when the user says nothing, if it lies there.

@@ -5,8 +5,10 @@
 //! the archive has a checksum of it.
 
 use super::arrays::{self, Images, Layout, MOST_PIXELS};
+use super::four::is_one_of_four;
 use super::npy::{self, Header, Parsed};
-use super::{DataChoice, Dataset, Error, Result, Source, Split};
+use super::place::{Place, ends_in};
+use super::{DataChoice, Dataset, Error, Result, Source, Split, there};
 use crate::base::files;
 use crate::base::near::did_you_mean;
 use std::fs::File;
@@ -18,36 +20,37 @@ use zip::ZipArchive;
 pub(super) struct Npz;
 
 impl Source for Npz {
-    fn has(&self, choice: DataChoice, path: Option<&Path>) -> bool {
-        choice != DataChoice::Glyphs && path.is_some_and(|path| find(path).is_some())
+    fn has(&self, choice: DataChoice, place: Option<&Place>) -> bool {
+        choice != DataChoice::Glyphs && place.is_some_and(|place| archives(place).len() == 1)
     }
 
-    fn read(&self, choice: DataChoice, path: Option<&Path>) -> Result<Dataset> {
-        let place = path.unwrap_or(Path::new("."));
-        let file = find(place).unwrap_or_else(|| place.to_path_buf());
+    fn read(&self, choice: DataChoice, place: Option<&Place>) -> Result<Dataset> {
+        let place = there(place)?;
+        let file = there(archives(place).pop())?;
         let [train, test] = read(&file)?;
-        let dataset = Dataset::of_files(choice, place, train, test)?;
-        Ok(Dataset { class_names: class_names(&file, dataset.classes)?, ..dataset })
+        let dataset = Dataset::of_files(choice, place.given(), train, test)?;
+        let names = class_names(&file, dataset.classes)?;
+        Ok(dataset.called(names))
     }
 }
 
-/// The archive that a data folder stands for: itself, or the only one in it.
-pub fn find(place: &Path) -> Option<PathBuf> {
-    let is_npz = |path: &Path| path.extension().is_some_and(|extension| extension == "npz");
-    if is_npz(place) {
-        return Some(place.to_path_buf());
-    }
-    let entries = place.read_dir().ok()?.flatten().map(|entry| entry.path());
-    let mut archives = entries.filter(|path| is_npz(path));
-    archives.next().filter(|_| archives.next().is_none())
+/// The archives in a place that may be a whole set each: those that are not called as one of a set's four files.
+pub fn archives(place: &Place) -> Vec<PathBuf> {
+    let is_set = |path: &&PathBuf| ends_in(path, "npz") && !is_one_of_four(path);
+    place.files.iter().filter(is_set).cloned().collect()
 }
 
-/// Training and test images of an archive.
+/// Training and test images of an archive; none to train on where it has test images alone.
 ///
 /// # Errors
 /// Names the file and the array that is missing or not what it should be.
 pub fn read(path: &Path) -> Result<[Split; 2]> {
     let layout = |array: &str| open(path, Some(array), |header, _| Layout::of(header));
+    let names = names(&archive(path)?);
+    let has = |array: &str| names.iter().any(|name| name == array);
+    if has("x_test") && has("y_test") && !has("x_train") && !has("y_train") {
+        return Ok([Split::default(), split(path, "test")?]);
+    }
     let (train, test) = (layout("x_train")?, layout("x_test")?);
     if train.count * train.pixels + test.count * test.pixels > MOST_PIXELS {
         let problem =
@@ -55,6 +58,16 @@ pub fn read(path: &Path) -> Result<[Split; 2]> {
         return Err(Error::files(path, problem));
     }
     Ok([split(path, "train")?, split(path, "test")?])
+}
+
+/// Images and labels from two files, `.npz` or `.npy`, that hold one array each.
+///
+/// # Errors
+/// Names the file that is not what it should be.
+pub fn pair(images: &Path, labels: &Path) -> Result<Split> {
+    let Images { count, pixels, shape, bytes } = images_of(images, None)?;
+    let [images_origin, origin] = [images, labels].map(|path| path.display().to_string());
+    Ok(Split { images_origin, origin, pixels, shape, images: bytes, labels: labels_of(labels, None, count)? })
 }
 
 fn split(path: &Path, part: &str) -> Result<Split> {
@@ -210,7 +223,7 @@ mod tests {
                 ("y_test", npy("|u1", &[1, 1], &[1])),
             ],
         );
-        assert_eq!(find(folder.path()), Some(path.clone()));
+        assert_eq!(archives(&Place::at(folder.path()).unwrap()), vec![path.clone()]);
         let [train, test] = read(&path).unwrap();
         assert_eq!((train.pixels, train.images, train.labels), (4, (0..12).collect(), vec![0, 1, 2]));
         assert_eq!((test.pixels, test.images, test.labels), (4, vec![0, 1, 2, 3], vec![1]));

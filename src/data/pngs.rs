@@ -1,17 +1,19 @@
-//! Folders of PNGs: `train/CLASS/*.png` and `test/CLASS/*.png`, all of one size.
+//! Folders of PNGs: `train/CLASS/*.png` and `test/CLASS/*.png`, all of one size, or `test/` alone.
 //!
+//! `training` and `testing` are the same, in capitals or not, and so is `val` where there is no test.
 //! Classes that are numbers are their own labels; others are numbered in alphabetical order. Images come in turns, the
 //! first of each class, the second of each, …, so that the first so many of them are of all classes. Colours become
 //! shades of grey (luma of Rec. 601), 16 bits become 8, and transparency is left out.
 
 use super::black::{self, Before};
 use super::error::with_causes;
-use super::{DataChoice, Dataset, Error, Result, Source, Split};
+use super::place::{Place, ends_in, list, name};
+use super::{DataChoice, Dataset, Error, Result, Source, Split, there};
 use crate::base::files;
 use png::{BitDepth, ColorType, Decoder, Limits, Transformations};
-use std::fs;
 use std::io::{BufRead, BufReader, Seek};
 use std::path::{Path, PathBuf};
+use tracing::info;
 
 /// The most bytes that decoding one image may take.
 const MOST_BYTES: usize = 64 << 20;
@@ -22,53 +24,120 @@ const MOST_PIXELS: usize = 768 << 20;
 pub(super) struct Pngs;
 
 impl Source for Pngs {
-    fn has(&self, choice: DataChoice, path: Option<&Path>) -> bool {
-        choice != DataChoice::Glyphs && path.is_some_and(are_in)
+    fn has(&self, choice: DataChoice, place: Option<&Place>) -> bool {
+        choice != DataChoice::Glyphs && place.is_some_and(|place| Parts::of(place).chosen().is_some())
     }
 
-    fn read(&self, choice: DataChoice, path: Option<&Path>) -> Result<Dataset> {
-        let place = path.unwrap_or(Path::new("."));
-        let [train, test] = read(place)?;
-        let class_names = names(&labels(&place.join("train"))?);
-        Ok(Dataset { class_names, ..Dataset::of_files(choice, place, train, test)? })
+    fn read(&self, choice: DataChoice, place: Option<&Place>) -> Result<Dataset> {
+        let place = there(place)?;
+        let parts = Parts::of(place);
+        let (train, test) = there(parts.chosen())?;
+        if let Some(unread) = parts.validation.iter().find(|folder| *folder != test) {
+            info!("{}: is not read; training.validation = N holds out training images", unread.display());
+        }
+        let (splits, class_names) = read(train, test)?;
+        let [train, test] = splits;
+        Ok(Dataset::of_files(choice, place.given(), train, test)?.called(class_names))
     }
 }
 
-/// Whether a data folder holds such folders.
-pub fn are_in(place: &Path) -> bool {
-    ["train", "test"].iter().all(|part| place.join(part).is_dir())
+/// The folders in a place that may hold a part of a set.
+pub(super) struct Parts {
+    train: Vec<PathBuf>,
+    test: Vec<PathBuf>,
+    validation: Vec<PathBuf>,
 }
 
-/// Training and test images of a folder.
+impl Parts {
+    /// Those of a place, known by their names.
+    pub fn of(place: &Place) -> Self {
+        let called = |names: &[&str]| {
+            let is = |path: &&PathBuf| names.contains(&name(path).to_lowercase().as_str());
+            place.folders.iter().filter(is).cloned().collect()
+        };
+        Self {
+            train: called(&["train", "training"]),
+            test: called(&["test", "testing"]),
+            validation: called(&["val", "valid", "validation"]),
+        }
+    }
+
+    /// What may be the test images: what is called so, or else what is called validation.
+    fn tests(&self) -> &[PathBuf] {
+        if self.test.is_empty() { &self.validation } else { &self.test }
+    }
+
+    /// The one to train on, if any, and the one to test on.
+    pub fn chosen(&self) -> Option<(Option<&Path>, &Path)> {
+        match (&self.train[..], self.tests()) {
+            ([train], [test]) => Some((Some(train), test)),
+            // Many a folder is called test.
+            ([], [test]) => holds_pngs(test).then_some((None, test)),
+            _ => None,
+        }
+    }
+
+    /// Why none is chosen, where there are any.
+    pub fn trouble(&self) -> Option<String> {
+        let names = |folders: &[PathBuf]| {
+            folders.iter().map(|folder| format!("{}/", name(folder))).collect::<Vec<_>>().join(" and ")
+        };
+        match (&self.train[..], self.tests()) {
+            ([], []) => None,
+            (folders @ [_, _, ..], _) | (_, folders @ [_, _, ..]) => {
+                Some(format!("has {}: leave the one that is meant, and move the other away", names(folders)))
+            }
+            ([train], []) => Some(format!(
+                "has {0}/, but no test/: move some of its images to test/, in folders of the same classes",
+                name(train)
+            )),
+            (_, tests) => Some(format!(
+                "has {}, but no PNGs by class in it, as test/3/*.png, and no train/ beside it",
+                names(tests)
+            )),
+        }
+    }
+}
+
+/// Whether a folder has a PNG in a folder of a class.
+fn holds_pngs(folder: &Path) -> bool {
+    let holds_one =
+        |class: &PathBuf| list(class).is_ok_and(|(files, _)| files.iter().any(|file| ends_in(file, "png")));
+    list(folder).is_ok_and(|(_, classes)| classes.iter().any(holds_one))
+}
+
+/// Training and test images, none to train on where there is no folder of them, and what the classes are called
+/// where that is not by their numbers.
 ///
 /// # Errors
 /// Names the file or folder that is missing or not what it should be.
-pub fn read(place: &Path) -> Result<[Split; 2]> {
-    let classes = labels(&place.join("train"))?;
-    let train = split(&place.join("train"), &classes)?;
-    for (name, _) in labels(&place.join("test"))? {
-        if !classes.iter().any(|(class, _)| *class == name) {
-            return Err(Error::files(&place.join("test").join(name), "there is no such class in train/"));
+fn read(train: Option<&Path>, test: &Path) -> Result<([Split; 2], Vec<String>)> {
+    let classes = labels(train.unwrap_or(test))?;
+    let trained = train.map_or_else(|| Ok(Split::default()), |train| split(train, &classes))?;
+    for (class, _) in labels(test)? {
+        if let Some(train) = train.filter(|_| !classes.iter().any(|(known, _)| *known == class)) {
+            let problem = format!("there is no such class in {}", train.display());
+            return Err(Error::files(&test.join(class), problem));
         }
     }
-    let test = split(&place.join("test"), &classes)?;
-    if train.pixels != test.pixels {
+    let tested = split(test, &classes)?;
+    if let Some(train) = train.filter(|_| trained.pixels != tested.pixels) {
         let problem = format!(
-            "images in train/ have {} pixels, those in test/ {}: make all of one size",
-            train.pixels, test.pixels
+            "its images have {} pixels, those in {} {}: make all of one size",
+            trained.pixels,
+            test.display(),
+            tested.pixels
         );
-        return Err(Error::files(place, problem));
+        return Err(Error::files(train, problem));
     }
-    Ok([train, test])
+    let words = classes.iter().any(|(class, _)| class.parse::<u8>().is_err());
+    let names = if words { classes.into_iter().map(|(class, _)| class).collect() } else { Vec::new() };
+    Ok(([trained, tested], names))
 }
 
 /// The folders of classes, each with its label.
 fn labels(folder: &Path) -> Result<Vec<(String, u8)>> {
-    let names: Vec<String> = (sorted(folder)?.into_iter())
-        .filter(|path| path.is_dir())
-        .filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned()))
-        .filter(|name| !name.starts_with('.'))
-        .collect();
+    let names: Vec<String> = sorted(list(folder)?.1).iter().map(|path| name(path)).collect();
     if names.is_empty() {
         let problem = "holds no folders: put the images of each class into one, as train/3/*.png";
         return Err(Error::files(folder, problem));
@@ -84,20 +153,12 @@ fn labels(folder: &Path) -> Result<Vec<(String, u8)>> {
     }
 }
 
-/// What classes are called, by label; none where they are numbers.
-fn names(classes: &[(String, u8)]) -> Vec<String> {
-    match classes.iter().all(|(name, _)| name.parse::<u8>().is_ok()) {
-        true => Vec::new(),
-        false => classes.iter().map(|(name, _)| name.clone()).collect(),
-    }
-}
-
 fn split(folder: &Path, classes: &[(String, u8)]) -> Result<Split> {
     let mut files: Vec<(usize, u8, PathBuf)> = Vec::new();
     for (class, label) in classes {
         let there = folder.join(class);
-        let is_png = |path: &PathBuf| path.extension().is_some_and(|e| e.eq_ignore_ascii_case("png"));
-        let images = if there.is_dir() { sorted(&there)? } else { Vec::new() };
+        let is_png = |path: &PathBuf| ends_in(path, "png");
+        let images = if there.is_dir() { sorted(list(&there)?.0) } else { Vec::new() };
         files.extend(images.into_iter().filter(is_png).enumerate().map(|(turn, path)| (turn, *label, path)));
     }
     files.sort();
@@ -132,17 +193,13 @@ fn split(folder: &Path, classes: &[(String, u8)]) -> Result<Split> {
     Ok(split)
 }
 
-/// What a folder holds, in the order of the names, numbers in them by value.
-fn sorted(folder: &Path) -> Result<Vec<PathBuf>> {
-    let listed = fs::read_dir(folder).and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect());
-    let mut paths: Vec<PathBuf> =
-        listed.map_err(|cause| Error::unreadable(folder, "cannot be read", &cause))?;
+/// Paths in the order of their names, numbers by value and before words.
+fn sorted(mut paths: Vec<PathBuf>) -> Vec<PathBuf> {
     paths.sort_by_cached_key(|path| {
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let number: Option<u64> = path.file_stem().and_then(|stem| stem.to_str()?.parse().ok());
-        (number.is_none(), number, name)
+        (number.is_none(), number, name(path))
     });
-    Ok(paths)
+    paths
 }
 
 /// A PNG in shades of grey.
@@ -197,6 +254,15 @@ pub(super) fn grey(png: impl BufRead + Seek) -> std::result::Result<Picture, Str
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
+
+    /// What [`read`] makes of the folders in a place.
+    fn read_in(place: &Path) -> Result<([Split; 2], Vec<String>)> {
+        let place = Place::at(place)?;
+        let parts = Parts::of(&place);
+        let (train, test) = parts.chosen().expect("one of each");
+        read(train, test)
+    }
 
     fn write(path: &Path, (width, height): (u32, u32), color: ColorType, pixels: &[u8]) {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -215,8 +281,8 @@ mod tests {
             write(&place.join(name), (2, 1), ColorType::Grayscale, &pixels);
         }
         write(&place.join("test/7/a.png"), (2, 1), ColorType::Rgb, &[255, 255, 255, 255, 0, 0]);
-        assert!(are_in(place));
-        let [train, test] = read(place).unwrap();
+        let ([train, test], names) = read_in(place).unwrap();
+        assert!(names.is_empty(), "numbers are no names");
         assert_eq!((train.pixels, train.images, train.labels), (2, vec![1, 2, 5, 6, 3, 4], vec![3, 7, 3]));
         assert_eq!((test.pixels, test.images, test.labels), (2, vec![255, 76], vec![7]));
     }
@@ -227,15 +293,57 @@ mod tests {
         for name in ["train/dog/1.png", "train/cat/1.png", "test/dog/1.png"] {
             write(&folder.path().join(name), (2, 1), ColorType::Grayscale, &[9, 8]);
         }
-        let [train, test] = read(folder.path()).unwrap();
+        let ([train, test], names) = read_in(folder.path()).unwrap();
         assert_eq!((train.labels, test.labels), (vec![0, 1], vec![1]));
+        assert_eq!(names, ["cat", "dog"]);
+    }
+
+    #[test]
+    fn parts_are_known_by_their_names() {
+        // Folders, and the two that are taken, or what is said.
+        for (folders, taken) in [
+            (&["training", "testing"][..], Ok((Some("training"), "testing"))),
+            (&["Training", "Test", "val"], Ok((Some("Training"), "Test"))),
+            (&["train", "val"], Ok((Some("train"), "val"))),
+            (&["test"], Ok((None, "test"))),
+            (&["train", "test", "testing"], Err("has test/ and testing/")),
+            (&["train"], Err("has train/, but no test/")),
+        ] {
+            let folder = tempfile::tempdir().unwrap();
+            for part in folders {
+                write(&folder.path().join(part).join("3/1.png"), (1, 1), ColorType::Grayscale, &[9]);
+            }
+            let parts = Parts::of(&Place::at(folder.path()).unwrap());
+            let chosen = parts.chosen().map(|(train, test)| (train.map(name), name(test)));
+            match taken {
+                Ok((train, test)) => assert_eq!(chosen, Some((train.map(String::from), test.to_string()))),
+                Err(trouble) => {
+                    assert!(chosen.is_none() && parts.trouble().unwrap().contains(trouble), "{folders:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn droppings_are_neither_classes_nor_images() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["train/3/1.png", "test/3/1.png"] {
+            write(&folder.path().join(name), (1, 1), ColorType::Grayscale, &[9]);
+        }
+        for name in ["train/3/._1.png", "train/@eaDir/1.png", "test/__MACOSX/1.png", "test/3/.DS_Store"] {
+            let path = folder.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "no picture").unwrap();
+        }
+        let ([train, test], _) = read_in(folder.path()).unwrap();
+        assert_eq!((train.labels, test.labels), (vec![3], vec![3]));
     }
 
     #[test]
     fn mistakes_name_the_file() {
         let folder = tempfile::tempdir().unwrap();
         let place = folder.path();
-        let complaint = || format!("{:#}", read(place).unwrap_err());
+        let complaint = || format!("{:#}", read_in(place).unwrap_err());
         write(&place.join("train/0/a.png"), (1, 1), ColorType::Grayscale, &[9]);
         write(&place.join("train/1/b.png"), (2, 1), ColorType::Grayscale, &[9, 9]);
         fs::create_dir(place.join("test")).unwrap();

@@ -36,7 +36,7 @@ pub struct Subject<'a> {
     pub progress: &'a Progress,
     /// Its weights.
     pub theta: &'a Parameters,
-    /// The data it was trained on.
+    /// The data it is tested on: what it was trained on, or other images.
     pub dataset: &'a Dataset,
     /// The run's folder, where there is one.
     pub folder: Option<&'a Path>,
