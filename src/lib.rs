@@ -78,7 +78,7 @@
 //!
 //! - `cli` (default): the program `eqprop`, with its command line, progress bars, sweeps, reports, figures and TensorBoard
 //!   events. A library that uses this one leaves it out, and builds fewer than half the dependencies.
-//! - `hub` (default): MNIST and Fashion-MNIST from the Hugging Face hub.
+//! - `hub` (default): MNIST, Fashion-MNIST and CIFAR-10 from the Hugging Face hub.
 //! - `cuda`: GPUs.
 //!
 //! # Errors

@@ -81,10 +81,30 @@ impl Canvas {
     }
 }
 
-/// The side of square images of so many pixels.
-pub fn side(pixels: usize) -> Option<usize> {
-    let side = pixels.isqrt();
-    (side > 0 && side * side == pixels).then_some(side)
+/// What square images of so many values look like: their side, and one channel of grey or three of colour, pixel by
+/// pixel.
+fn square(values: usize) -> Option<(usize, usize)> {
+    let side = |pixels: usize| Some(pixels.isqrt()).filter(|side| *side > 0 && side * side == pixels);
+    let grey = side(values).map(|side| (side, 1));
+    grey.or_else(|| Some((side(values / 3).filter(|_| values.is_multiple_of(3))?, 3)))
+}
+
+/// The colour of a pixel of an image: grey is dark on white.
+fn shade(image: &[u8], channels: usize, pixel: usize) -> Color {
+    match channels {
+        1 => [255 - image[pixel]; 3],
+        _ => [0, 1, 2].map(|channel| image[3 * pixel + channel]),
+    }
+}
+
+/// The colour of a weight beside the largest: red above 0 and blue below it; where there is one for each channel, grey at 0
+/// and that channel's colour above it.
+fn field(weights: &[f32], channels: usize, largest: f64, pixel: usize) -> Color {
+    let part = |i: usize| f64::from(weights[i]) / largest;
+    match channels {
+        1 => diverging(part(pixel)),
+        _ => [0, 1, 2].map(|channel| (127.5 * (1.0 + part(3 * pixel + channel))).round() as u8),
+    }
 }
 
 /// A value from −1 to 1 as a colour from blue over white to red.
@@ -102,7 +122,7 @@ fn columns(tiles: usize) -> usize {
 /// The weights (a row a neuron) as images, at most `most` of them; `None` where the images are not square.
 pub fn receptive_fields(weights: &[Vec<f32>], most: usize) -> Option<Picture> {
     let shown = weights.len().min(most);
-    let side = weights.first().and_then(|weights| side(weights.len()))?;
+    let (side, channels) = weights.first().and_then(|weights| square(weights.len()))?;
     let scale = (56 / side).max(1);
     let (tile, columns) = (side * scale + 2, columns(shown));
     let mut canvas = Canvas::new(columns * tile, shown.div_ceil(columns) * tile);
@@ -110,7 +130,7 @@ pub fn receptive_fields(weights: &[Vec<f32>], most: usize) -> Option<Picture> {
         let largest = weights.iter().fold(0.0f32, |largest, w| largest.max(w.abs()));
         let largest = f64::from(if largest > 0.0 { largest } else { 1.0 });
         let at = (i % columns * tile, i / columns * tile);
-        canvas.image(side, at, scale, |pixel| diverging(f64::from(weights[pixel]) / largest));
+        canvas.image(side, at, scale, |pixel| field(weights, channels, largest, pixel));
     }
     Some(canvas.picture())
 }
@@ -157,7 +177,7 @@ pub fn confusion(counts: &[Vec<usize>], names: &[String]) -> Picture {
 /// Images with truth and answer below, side by side where they are numbers and else one below the other; `None` where there
 /// are none, or they are not square.
 pub fn most_wrong(images: &[Wrong], names: &[String]) -> Option<Picture> {
-    let side = images.first().and_then(|image| side(image.pixels.len()))?;
+    let (side, channels) = images.first().and_then(|image| square(image.pixels.len()))?;
     let scale = (56 / side).max(1);
     let (tile, columns) = (side * scale + 4, columns(images.len()));
     let letter = if tile < 56 && !names.is_empty() { 1 } else { 2 };
@@ -168,7 +188,7 @@ pub fn most_wrong(images: &[Wrong], names: &[String]) -> Option<Picture> {
     let mut canvas = Canvas::new(columns * tile, images.len().div_ceil(columns) * height);
     for (i, image) in images.iter().enumerate() {
         let (x, y) = (i % columns * tile, i / columns * height);
-        canvas.image(side, (x, y), scale, |pixel| [255 - image.pixels[pixel]; 3]);
+        canvas.image(side, (x, y), scale, |pixel| shade(image.pixels, channels, pixel));
         let (truth, answer, below) = (&labels[image.truth], &labels[image.answer], y + side * scale + 2);
         if names.is_empty() {
             canvas.text(truth, (x + 4, below), 2, GREEN);
@@ -183,9 +203,9 @@ pub fn most_wrong(images: &[Wrong], names: &[String]) -> Option<Picture> {
 
 /// A square image, dark on white.
 pub fn image(pixels: &[u8]) -> Option<Picture> {
-    let side = side(pixels.len())?;
+    let (side, channels) = square(pixels.len())?;
     let mut canvas = Canvas::new(side, side);
-    canvas.image(side, (0, 0), 1, |pixel| [255 - pixels[pixel]; 3]);
+    canvas.image(side, (0, 0), 1, |pixel| shade(pixels, channels, pixel));
     Some(canvas.picture())
 }
 
@@ -246,6 +266,19 @@ mod tests {
         let wrong = Wrong { number: 0, pixels: &pixels, truth: 0, answer: 1, margin: 1.0 };
         // Another line of letters.
         assert_eq!(named.unwrap().height, numbered(wrong).unwrap().height + 12);
+    }
+
+    #[test]
+    fn images_are_grey_or_coloured_by_their_size() {
+        assert_eq!(
+            [square(784), square(3072), square(64), square(12)],
+            [(28, 1), (32, 3), (8, 1), (2, 3)].map(Some)
+        );
+        assert_eq!([square(0), square(63), square(2)], [None; 3]);
+        let picture = image(&[255, 0, 9, 1, 2, 3, 4, 5, 6, 7, 8, 9]).unwrap();
+        assert_eq!((picture.width, &picture.pixels[..6]), (2, &[255, 0, 9, 1, 2, 3][..]));
+        assert_eq!(image(&[0, 255, 1, 2]).unwrap().pixels[..6], [255, 255, 255, 0, 0, 0]);
+        assert_eq!(field(&[0.0, 1.0, -1.0], 3, 1.0, 0), [128, 255, 0]);
     }
 
     #[test]
