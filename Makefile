@@ -117,9 +117,10 @@ lint: ## Check format and lints
 	$(CARGO) fmt --check
 	$(CARGO) clippy --release --all-targets -- -D warnings
 
-features: ## Check the library without the program, and without the hub
+features: ## Check the library without the program, with the hub and without, and the program without the hub
 	$(CARGO) check --release --lib --no-default-features
 	$(CARGO) check --release --lib --no-default-features --features hub
+	$(CARGO) check --release --no-default-features --features cli
 
 # rustup has the toolchain, or gets it.
 msrv: ## Check that the oldest Rust that Cargo.toml names compiles the program without the hub

@@ -112,13 +112,10 @@ fn open<T>(
     let whole =
         |reader: &mut dyn Read, size| Header::read(reader, size).and_then(|header| read(&header, reader));
     let wrong = |problem: String| Error::files(path, problem);
-    if let (mut alone, size, true) = begin(path)? {
-        return match array {
-            None => whole(&mut alone, size).map_err(wrong),
-            Some(array) => Err(wrong(format!(
-                "is one array, and no archive that holds {array}: write it by numpy.savez"
-            ))),
-        };
+    if array.is_none()
+        && let (mut alone, size, true) = begin(path)?
+    {
+        return whole(&mut alone, size).map_err(wrong);
     }
     let mut archive = archive(path)?;
     let names = names(&archive);
@@ -156,7 +153,11 @@ fn begin(path: &Path) -> Result<(BufReader<File>, u64, bool)> {
 }
 
 fn archive(path: &Path) -> Result<ZipArchive<BufReader<File>>> {
-    let (file, ..) = begin(path)?;
+    let (file, _, alone) = begin(path)?;
+    if alone {
+        let problem = "is one array, and no archive of several: write images and labels by numpy.savez";
+        return Err(Error::files(path, problem));
+    }
     ZipArchive::new(file).map_err(|cause| Error::unreadable(path, "not a readable .npz file", &cause))
 }
 

@@ -328,7 +328,7 @@ mod tests {
     fn droppings_are_neither_classes_nor_images() {
         let folder = tempfile::tempdir().unwrap();
         for name in ["train/3/1.png", "test/3/1.png"] {
-            write(&folder.path().join(name), (1, 1), ColorType::Grayscale, &[9]);
+            write(&folder.path().join(name), (2, 1), ColorType::Grayscale, &[9, 200]);
         }
         for name in ["train/3/._1.png", "train/@eaDir/1.png", "test/__MACOSX/1.png", "test/3/.DS_Store"] {
             let path = folder.path().join(name);

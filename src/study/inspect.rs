@@ -288,8 +288,8 @@ fn learnt(theta: &Parameters, test: &Split, names: &[String], looked: &look::Loo
             figure {
                 (picture(&fields, "receptive fields", false)?)
                 figcaption {
-                    "Weights from the image into the first " (SHOWN.0.min(first.len())) " neurons of the hidden layer next to it: blue "
-                    "negative, red positive, each neuron on a scale of its own."
+                    "Weights from the image into the first " (SHOWN.0.min(first.len())) " neurons of the hidden layer next to it, each on a scale "
+                    "of its own: " (pictures::weights_in_words(test.pixels)) "."
                 }
             }
         }

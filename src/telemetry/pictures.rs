@@ -107,6 +107,14 @@ fn field(weights: &[f32], channels: usize, largest: f64, pixel: usize) -> Color 
     }
 }
 
+/// How [`receptive_fields`] shows weights from images of so many values, in words.
+pub fn weights_in_words(values: usize) -> &'static str {
+    match square(values) {
+        Some((_, 3)) => "grey is 0, and each colour is brighter above and darker below it",
+        _ => "blue negative, red positive",
+    }
+}
+
 /// A value from −1 to 1 as a colour from blue over white to red.
 pub fn diverging(value: f64) -> Color {
     let value = if value.is_finite() { value.clamp(-1.0, 1.0) } else { 0.0 };
