@@ -29,34 +29,15 @@ fn alter(place: &Place, change: impl FnOnce(&mut Value, &mut Value, &mut [u8])) 
     fs::write(place.path("bad.safetensors"), bytes).unwrap();
 }
 
-/// Every file below a place, with its contents.
-fn everything(place: &Place) -> Vec<(std::path::PathBuf, Vec<u8>)> {
-    let mut files = Vec::new();
-    let mut folders = vec![place.dir.path().to_path_buf()];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            match path.is_dir() {
-                true => folders.push(path),
-                // Who had it last.
-                false if path.ends_with("lock") => {}
-                false => files.push((path.clone(), fs::read(&path).unwrap())),
-            }
-        }
-    }
-    files.sort();
-    files
-}
-
 /// Asserts that a command fails with a word about `bad.safetensors` and `word`, and writes nothing.
 fn refuses(place: &Place, arguments: &[&str], word: &str) {
-    let before = everything(place);
+    let before = place.everything();
     let output = place.eqprop().args(arguments).output().unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1), "{arguments:?}, {word}: {said}");
     assert!(said.contains("bad.safetensors") && said.contains(word), "{word}: {said}");
     assert!(!said.contains("panicked"), "{said}");
-    assert!(everything(place) == before, "{arguments:?}, {word}: something was written");
+    assert!(place.everything() == before, "{arguments:?}, {word}: something was written");
 }
 
 const RESUME: [&str; 7] = ["train", "--resume", "bad.safetensors", "--epochs", "2", "--data-dir", "data"];

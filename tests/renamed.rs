@@ -5,7 +5,6 @@ mod common;
 use common::{Place, metrics};
 use serde_json::Value;
 use std::fs;
-use std::path::PathBuf;
 
 /// A place where the run `r-data` has done two epochs.
 fn place() -> Place {
@@ -26,33 +25,16 @@ fn go_on(place: &Place, more: &[&str]) -> (i32, String) {
     (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
 }
 
-/// All files below a place with their bytes, but for the locks, which say who was there last.
-fn everything(place: &Place) -> Vec<(PathBuf, Vec<u8>)> {
-    let (mut files, mut folders) = (Vec::new(), vec![place.dir.path().to_path_buf()]);
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            match path.is_dir() {
-                true => folders.push(path),
-                false if path.ends_with("lock") => {}
-                false => files.push((path.clone(), fs::read(&path).unwrap())),
-            }
-        }
-    }
-    files.sort();
-    files
-}
-
 /// Asserts that going on so is refused with these words, and that nothing is written.
 fn refused(place: &Place, more: &[&str], words: &[&str]) {
-    let before = everything(place);
+    let before = place.everything();
     let (status, said) = go_on(place, more);
     assert_eq!(status, 1, "{more:?}: {said}");
     for word in words {
         assert!(said.contains(word), "{more:?}, {word}: {said}");
     }
     assert_eq!(said.trim_end().lines().count(), 1, "{said}");
-    assert!(everything(place) == before, "{more:?}: something was written");
+    assert!(place.everything() == before, "{more:?}: something was written");
 }
 
 fn names(place: &Place, folder: &str) -> Vec<String> {
