@@ -60,7 +60,7 @@ help: ## Show this help
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  \1\t\2/' | expand -t 16
 	@echo
 	@echo 'ALGO=ep|cep|vf|cvf  DEPTH=hidden layers  PSI=degrees  EPOCHS=n  SEED=n'
-	@echo 'DATA=auto|mnist|fashion-mnist|cifar10|glyphs  DATA_DIR=folder of IDX files  DEVICE=auto|cpu|cuda'
+	@echo 'DATA=auto|mnist|fashion-mnist|cifar10|glyphs  DATA_DIR=folder or .npz file  DEVICE=auto|cpu|cuda'
 	@echo 'HUB=no leaves out the Hugging Face hub, for those with data of their own: half of the compile time'
 	@echo 'RESUME=auto|run|checkpoint  CHECKPOINT=run|file  ARGS="any other flags"'
 	@echo

@@ -92,7 +92,7 @@ fn refused(place: &Place, data: &str) -> String {
 }
 
 #[test]
-fn sets_are_read_under_the_names_they_are_given_away_with() {
+fn sets_are_read_under_the_names_they_are_distributed_with() {
     let place = Place::new();
     let file = |name: &str| idx(&place, name);
     for name in FILES {

@@ -18,8 +18,12 @@ fn dependencies_are_from_crates_io_under_licences_we_may_use() {
     // What has been compiled is there. The crates of other platforms need not be, and there may be no network.
     let version = cargo(&["-vV"]);
     let host = version.lines().find_map(|line| line.strip_prefix("host: ")).unwrap();
-    let metadata =
-        cargo(&["metadata", "--format-version", "1", "--locked", "--offline", "--filter-platform", host]);
+    let mut arguments =
+        vec!["metadata", "--format-version", "1", "--locked", "--offline", "--filter-platform", host];
+    if cfg!(not(feature = "hub")) {
+        arguments.extend(["--no-default-features", "--features", "cli"]);
+    }
+    let metadata = cargo(&arguments);
     let metadata: Value = serde_json::from_str(&metadata).unwrap();
     let rules: toml::Table =
         toml::from_str(&std::fs::read_to_string(format!("{folder}/deny.toml")).unwrap()).unwrap();

@@ -155,8 +155,8 @@ impl Case {
     ///
     /// With u = 2⁻²⁴: however a product of n terms is summed, its result in float32 is the exact one of weights that are
     /// off by some √n·u, relatively (Higham and Mary, A New Approach to Probabilistic Rounding Error Analysis, 2019; at
-    /// the very worst it would be nu). So at every step the weights that it multiplies by are off by √n·u, and the states
-    /// and weights that it leaves by u, each up or down at random.
+    /// the very worst it would be nu). So the weights of the first phase, and those of every step of the second, are off by √n·u, and the
+    /// states and weights that they leave by u, each up or down at random.
     fn rounding(&self) -> Result<HashMap<String, f64>> {
         let exact = self.rounded(0.0, 0)?;
         let mut worst: HashMap<String, f64> = HashMap::new();

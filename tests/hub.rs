@@ -50,22 +50,34 @@ fn parquet_of(images: &[Vec<u8>], labels: &[u8]) -> Vec<u8> {
     bytes
 }
 
+/// A square picture, grey or in colours.
 fn png(pixels: &[u8]) -> Vec<u8> {
+    let (side, color) = match pixels.len() {
+        784 => (28, png::ColorType::Grayscale),
+        _ => (32, png::ColorType::Rgb),
+    };
     let mut bytes = Vec::new();
-    let mut encoder = png::Encoder::new(&mut bytes, 28, 28);
-    encoder.set_color(png::ColorType::Grayscale);
+    let mut encoder = png::Encoder::new(&mut bytes, side, side);
+    encoder.set_color(color);
     encoder.write_header().unwrap().write_image_data(pixels).unwrap();
     bytes
 }
 
-/// Some pictures that are not MNIST's.
-fn others(count: usize) -> Vec<u8> {
-    let images: Vec<_> = (0..count).map(|i| png(&[i as u8; 784])).collect();
+/// Some pictures of so many values that are in no set.
+fn others(count: usize, values: usize) -> Vec<u8> {
+    let images: Vec<_> = (0..count).map(|i| png(&vec![i as u8; values])).collect();
     let labels: Vec<u8> = (0..count).map(|i| (i % 10) as u8).collect();
     parquet_of(&images, &labels)
 }
 
-/// A hub with MNIST's two files.
+/// Where the two files of each set lie on the hub, without the name of the part.
+const PLACES: [(&str, &str); 3] = [
+    ("mnist", "ylecun/mnist/resolve/refs%2Fconvert%2Fparquet/mnist"),
+    ("fashion-mnist", "zalando-datasets/fashion_mnist/resolve/refs%2Fconvert%2Fparquet/fashion_mnist"),
+    ("cifar10", "cifar10/resolve/refs%2Fconvert%2Fparquet/plain_text"),
+];
+
+/// A hub where each set has the same two files.
 struct Hub {
     address: String,
     /// Every request so far: method and path.
@@ -99,7 +111,7 @@ fn answer(mut stream: TcpStream, files: &[(&str, Vec<u8>)]) -> String {
     assert!(lines.any(|line| line.is_empty()));
     let path = request.split(' ').nth(1).unwrap();
     let found = files.iter().find(|(name, _)| {
-        path == format!("/datasets/ylecun/mnist/resolve/refs%2Fconvert%2Fparquet/mnist/{name}/0000.parquet")
+        PLACES.iter().any(|(_, place)| path == format!("/datasets/{place}/{name}/0000.parquet"))
     });
     let (status, length, body) = match found {
         None => ("404 Not Found", 0, &[][..]),
@@ -132,7 +144,7 @@ fn train(place: &Place, data: &[&str], name: &str, endpoint: &str) -> (i32, Stri
 #[test]
 fn what_the_hub_has_is_downloaded_once_and_is_not_called_mnist_where_it_is_not() {
     let place = Place::new();
-    let hub = Hub::with(others(50), others(20));
+    let hub = Hub::with(others(50, 784), others(20, 784));
     let (status, said) = train(&place, &["--data", "mnist"], "first", &hub.address);
     assert_eq!(status, 1, "{said}");
     assert!(said.contains("downloading ylecun/mnist/mnist/train/0000.parquet"), "{said}");
@@ -147,15 +159,30 @@ fn what_the_hub_has_is_downloaded_once_and_is_not_called_mnist_where_it_is_not()
 }
 
 #[test]
+fn fashion_mnist_and_cifar10_are_asked_for_where_the_hub_has_them() {
+    for (data, title, values) in [("fashion-mnist", "Fashion-MNIST", 784), ("cifar10", "CIFAR-10", 3072)] {
+        let place = Place::new();
+        let hub = Hub::with(others(50, values), others(20, values));
+        let (status, said) = train(&place, &["--data", data], "r", &hub.address);
+        assert_eq!(status, 1, "{said}");
+        assert!(
+            said.contains(&format!("has 50 training images of {values} pixels, where {title} has")),
+            "{said}"
+        );
+        assert_eq!((hub.asked("GET"), hub.asked("HEAD")), (2, 2), "{data}");
+    }
+}
+
+#[test]
 fn an_image_that_is_none_is_an_error_and_no_panic() {
     let place = Place::new();
-    let hub = Hub::with(parquet_of(&[b"no picture".to_vec()], &[3]), others(20));
+    let hub = Hub::with(parquet_of(&[b"no picture".to_vec()], &[3]), others(20, 784));
     let (status, said) = train(&place, &["--data", "mnist"], "r", &hub.address);
     assert_eq!(status, 1, "{said}");
     assert!(said.contains("0000.parquet cannot be read as MNIST: remove them"), "{said}");
     assert!(!said.contains("panicked") && !said.contains("RUST_BACKTRACE"), "{said}");
     // A file that is no Parquet either.
-    let (place, hub) = (Place::new(), Hub::with(b"no file of that kind".to_vec(), others(20)));
+    let (place, hub) = (Place::new(), Hub::with(b"no file of that kind".to_vec(), others(20, 784)));
     let (status, said) = train(&place, &["--data", "mnist"], "r", &hub.address);
     assert!(status == 1 && said.contains("cannot be read as MNIST"), "{said}");
     assert!(said.to_lowercase().contains("parquet"), "{said}");

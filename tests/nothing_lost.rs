@@ -266,7 +266,7 @@ fn a_second_signal_ends_it_at_once_with_a_word() {
 }
 
 #[test]
-fn a_repeated_sigxcpu_is_no_second_signal() {
+fn a_warning_signal_is_no_first_and_no_second_one() {
     let place = Place::new();
     // One batch takes longer than the test.
     let steps = ["--set", "settle.steps=100000", "--set", "network.dims=[64, 4000, 4]"];
@@ -274,8 +274,8 @@ fn a_repeated_sigxcpu_is_no_second_signal() {
     let mut child = place.process().args(auto(&place, &slow)).stderr(Stdio::piped()).spawn().unwrap();
     wait_for("a checkpoint", || place.path(LAST).is_file());
     // As the system sends it, which has time to be heard each time.
-    for _ in 0..3 {
-        signal(&child, "XCPU");
+    for word in ["USR1", "XCPU", "XCPU", "TERM", "XCPU"] {
+        signal(&child, word);
         sleep(Duration::from_millis(200));
     }
     assert!(child.try_wait().unwrap().is_none(), "ended before it had saved");
@@ -285,6 +285,7 @@ fn a_repeated_sigxcpu_is_no_second_signal() {
 }
 
 /// A file system whose lock service is not there: NFS without `rpc.statd`.
+#[cfg(target_os = "linux")]
 const NO_LOCKS: &str = r#"
 #include <errno.h>
 #include <sys/file.h>
@@ -297,6 +298,7 @@ int flock(int file, int operation) {
 "#;
 
 #[test]
+#[cfg(target_os = "linux")]
 fn where_the_file_system_has_no_locks_a_run_warns_and_goes_on() {
     let place = Place::new();
     fs::write(place.path("locks.c"), NO_LOCKS).unwrap();
@@ -318,7 +320,7 @@ fn where_the_file_system_has_no_locks_a_run_warns_and_goes_on() {
             place.eqprop().args(&arguments).env("LD_PRELOAD", place.path("locks.so")).output().unwrap();
         let said = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(0), "{arguments:?}: {said}");
-        assert!(said.contains("this file system has no locks (No locks available"), "{said}");
+        assert!(said.contains("this file system has no locks ("), "{said}");
     }
     assert_eq!(metrics(&place.path(METRICS)).len(), 3);
     assert!(place.path("s/checkpoints/ep-1h-data-seed0/last.safetensors").is_file());

@@ -119,7 +119,7 @@ fn the_server_of_tensorboard_shows_every_point_once_with_its_data_server_and_wit
     for how in ["auto", "false"] {
         let text = r#"
 import json, re, subprocess, sys, time, urllib.request
-deadline = time.time() + 120
+deadline = time.time() + 300
 log = open("tensorboard.log", "w")
 command = [sys.executable, "-m", "tensorboard.main", "--logdir", "runs", "--reload_multifile", "true", "--load_fast=HOW"]
 server = subprocess.Popen([*command, "--host", "127.0.0.1", "--port", "0"], stdout=log, stderr=log)

@@ -81,7 +81,11 @@ fn own_data(progress: &checkpoint::Progress) -> Result<Arc<Dataset>> {
     let resources = Resources::new(data_folder(None)?);
     // Held out are training images, which nobody asks for here.
     let training = TrainingConfig { validation: 0, ..progress.config.training.clone() };
-    Ok(resources.dataset_again(&training, &progress.data)?)
+    let dataset = resources.dataset_again(&training, &progress.data)?;
+    match dataset.is_that_of(&progress.checksums) {
+        true => Ok(dataset),
+        false => Ok(Arc::new(in_classes_of(Arc::unwrap_or_clone(dataset), progress)?)),
+    }
 }
 
 /// Whatever images the user gave to test on. The limits of the run are those of its own data.
@@ -92,11 +96,25 @@ fn any_data(place: &Path, progress: &checkpoint::Progress) -> Result<Dataset> {
         dataset.limit(training.limit_train, training.limit_test);
         return Ok(dataset);
     }
-    if !dataset.class_names.is_empty() && progress.class_names.is_empty() {
-        tracing::warn!(
-            "its classes are numbered in the order of their names ({}), which must be that of the run's",
-            dataset.class_names.join(", ")
-        );
+    in_classes_of(dataset, progress)
+}
+
+/// Other data than the run's own, with the labels that its classes have in the run's network. Where only one of the two
+/// has names, their numbers must be the same, which is said.
+fn in_classes_of(dataset: Dataset, progress: &checkpoint::Progress) -> Result<Dataset> {
+    match (&dataset.class_names[..], &progress.class_names[..]) {
+        ([], []) => {}
+        (names, []) => tracing::warn!(
+            "{}: its classes are numbered in the order of their names ({}), which must be that of the run's",
+            dataset.source,
+            names.join(", ")
+        ),
+        ([], names) => tracing::warn!(
+            "{}: its classes have no names, and their numbers must be those of the run's: {}",
+            dataset.source,
+            class_list(names)
+        ),
+        _ => {}
     }
     Ok(dataset.with_classes(&progress.class_names)?)
 }

@@ -115,7 +115,7 @@ struct ConfigArgs {
 struct TrainArgs {
     #[command(flatten)]
     config: ConfigArgs,
-    /// A data set: a folder with IDX files or with PNGs by class, or an .npz file [env: EQPROP_DATA].
+    /// A data set: an .npz file, or a folder of IDX, .npy or .npz files or of PNGs by class [env: EQPROP_DATA].
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
     /// Start from the weights of a run, by its name or folder, or of a safetensors file.

@@ -95,7 +95,7 @@ pub struct NetworkArgs {
     init: Option<PathBuf>,
     #[command(flatten)]
     places: Places,
-    /// A data set: a folder with IDX files or with PNGs by class, or an .npz file [env: EQPROP_DATA].
+    /// A data set: an .npz file, or a folder of IDX, .npy or .npz files or of PNGs by class [env: EQPROP_DATA].
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
     /// Threads to compute with [default: all cores].

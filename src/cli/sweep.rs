@@ -40,7 +40,7 @@ pub struct SweepArgs {
     /// Where to compute: auto, cpu or cuda.
     #[arg(long, value_name = "DEVICE")]
     device: Option<String>,
-    /// A data set: a folder with IDX files or with PNGs by class, or an .npz file [env: EQPROP_DATA].
+    /// A data set: an .npz file, or a folder of IDX, .npy or .npz files or of PNGs by class [env: EQPROP_DATA].
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
     /// Set any key in every run, for example --set training.epochs=5; beats all else.

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 pub struct TuneArgs {
     #[command(flatten)]
     config: ConfigArgs,
-    /// A data set: a folder with IDX files or with PNGs by class, or an .npz file [env: EQPROP_DATA].
+    /// A data set: an .npz file, or a folder of IDX, .npy or .npz files or of PNGs by class [env: EQPROP_DATA].
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
     /// How long it may take, as 90s, 20m or 2h; or how many multiply-adds of probes, as 3e13.

@@ -118,7 +118,11 @@ pub(super) fn names(header: &Header, reader: &mut dyn Read, classes: usize) -> P
         })?;
         Ok(())
     })?;
-    Ok(names)
+    let twice = names.iter().enumerate().find(|(i, name)| names[..*i].contains(name));
+    match twice {
+        Some((_, name)) => Err(format!("holds the name {name:?} twice: call each class otherwise")),
+        None => Ok(names),
+    }
 }
 
 /// How many images an array holds, and of what size.

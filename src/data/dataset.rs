@@ -119,12 +119,13 @@ impl Dataset {
     /// # Errors
     /// Where a class is none of them.
     pub fn with_classes(mut self, names: &[String]) -> Result<Self> {
-        if names.is_empty() || self.class_names.is_empty() || self.class_names.len() < self.classes {
+        let known = !names.is_empty() && self.class_names.len() >= self.classes;
+        if !known || self.class_names == names || self.class_names.is_empty() {
             return Ok(self);
         }
         let label = |class: &String| {
-            let found =
-                names.iter().position(|name| name == class).and_then(|label| u8::try_from(label).ok());
+            let found = names.iter().position(|name| name == class);
+            let found = found.and_then(|label| u8::try_from(label).ok());
             found.ok_or_else(|| Error::Misfit {
                 place: self.source.clone(),
                 problem: format!(
@@ -133,7 +134,7 @@ impl Dataset {
                 ),
             })
         };
-        let labels = self.class_names.iter().map(label).collect::<Result<Vec<u8>>>()?;
+        let labels = self.class_names[..self.classes].iter().map(label).collect::<Result<Vec<u8>>>()?;
         for split in [&mut self.train, &mut self.validation, &mut self.test] {
             split.labels.iter_mut().for_each(|label| *label = labels[usize::from(*label)]);
         }
@@ -153,10 +154,8 @@ impl Dataset {
             );
             return Err(Error::files(path, problem));
         }
-        if train.is_empty() && choice != DataChoice::Auto {
-            return Err(Error::only_to_test_on(&path.display().to_string()));
-        }
-        let known = match Known::named_by(choice) {
+        // Test images alone are nothing to train on, whatever was chosen.
+        let known = match Known::named_by(choice).filter(|_| !train.is_empty()) {
             Some(known) => {
                 let differences = known.differences(&train, &test);
                 if !differences.is_empty() {

@@ -11,8 +11,8 @@ const READ: &str = "a data folder holds the four IDX files of MNIST or a set lik
                     (train/3/*.png, test/3/*.png); docs/data.md has the rest";
 
 /// What to do with images and labels in another form.
-const AS_NPZ: &str = "save its images and labels as one .npz file, with numpy: numpy.savez(\"set.npz\", x_train=…, \
-                      y_train=…, x_test=…, y_test=…), images as uint8 (N, height, width)";
+const AS_NPZ: &str = "save its images and labels as one .npz file, with numpy: numpy.savez(\"set.npz\", x_train=x_train, \
+                      y_train=y_train, x_test=x_test, y_test=y_test), images as uint8 (N, height, width)";
 
 /// How the names of archives end.
 const ARCHIVES: [&str; 7] = ["zip", "tar", "tgz", "7z", "rar", "xz", "bz2"];

@@ -1,5 +1,6 @@
 //! Ctrl-C, SIGTERM, SIGHUP, and what batch systems send before they end a job, SIGUSR1 and SIGXCPU: asked for once,
-//! the run saves and stops; asked for twice, it stops at once.
+//! the run saves and stops; asked for twice, it stops at once. A warning is not counted: the signal that it warns of comes
+//! after it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
@@ -26,10 +27,11 @@ impl Interrupt {
         let remembered = asked.clone();
         let listen = move || {
             for signal in signals.forever() {
-                let relaxed = Ordering::Relaxed;
-                let first = remembered.compare_exchange(0, signal, relaxed, relaxed).is_ok();
-                // The system repeats SIGXCPU for every second of work until the process has ended.
-                if !first && signal != SIGXCPU {
+                let is_warning = |signal| [SIGUSR1, SIGXCPU].contains(&signal);
+                let before = remembered.load(Ordering::Relaxed);
+                if before == 0 || (is_warning(before) && !is_warning(signal)) {
+                    remembered.store(signal, Ordering::Relaxed);
+                } else if !is_warning(signal) {
                     // Not through the log, which the main thread may be holding.
                     let word = "eqprop: stopped at once by a second signal; what was saved before stays\n";
                     let _ = std::io::Write::write_all(&mut std::io::stderr(), word.as_bytes());

@@ -40,6 +40,11 @@ pub struct Options {
 }
 
 impl Options {
+    /// Whether a checkpoint is to begin another run: so says who names one with --name and a file.
+    pub(super) fn makes_another_run(&self) -> bool {
+        self.name.is_some() && matches!(self.resume, Some(Resume::File(_)))
+    }
+
     /// A run of this name that goes on from where it stands, one of many in a folder that holds their `runs/` and
     /// `checkpoints/`.
     pub fn going_on(name: &str, folder: &Path) -> Self {
@@ -201,7 +206,8 @@ impl Run {
         let (engine_name, threads) = (resources.engine_name(config, &device), rayon::current_num_threads());
         let engine = resources.engine(config, theta, &device)?;
         let resumed = from.is_some();
-        let before = [from.as_ref().map(|from| from.progress.run.clone()), locate::first_name(&folder)];
+        let same = from.as_ref().filter(|_| !options.makes_another_run());
+        let before = [same.map(|from| from.progress.run.clone()), locate::first_name(&folder)];
         let names = [run.clone()].into_iter().chain(before.into_iter().flatten()).collect();
         let progress = match from {
             Some(from) => {

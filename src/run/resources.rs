@@ -109,7 +109,10 @@ impl Resources {
 
     /// What stands for a set that would have to be downloaded, where the network is not to be asked.
     fn stand_in(&self, choice: DataChoice) -> Option<Dataset> {
-        let dataset = data::stand_in(choice, self.data_dir.as_deref()).filter(|_| self.no_network)?;
+        if !self.no_network {
+            return None;
+        }
+        let dataset = data::stand_in(choice, self.data_dir.as_deref())?;
         let otherwise = match choice {
             DataChoice::Auto => "; where it cannot be had, a run trains on glyphs instead",
             _ => "",

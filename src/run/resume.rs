@@ -96,9 +96,7 @@ impl From {
     pub fn check_in_one_piece(&self, run: &str, options: &Options) -> Result<()> {
         let Options { runs_dir: runs, checkpoints_dir: checkpoints, name, .. } = options;
         let before = &self.progress.run;
-        // Who says --name with a file wants another run of it.
-        let is_another = name.is_some() && options.resume != Some(Resume::Auto);
-        if is_another || files::holds_anything(&runs.join(run)) || !self.progress.begun() {
+        if options.makes_another_run() || files::holds_anything(&runs.join(run)) || !self.progress.begun() {
             return Ok(());
         }
         let has_checkpoints = |name: &str| files::holds_anything(&checkpoints.join(name));

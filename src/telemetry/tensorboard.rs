@@ -336,6 +336,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg(target_os = "linux")]
     fn a_full_disk_is_an_error_that_names_the_file() {
         let file = OpenOptions::new().write(true).open("/dev/full").unwrap();
         let records = RecordWriter::new(BufWriter::new(file));
