@@ -155,8 +155,9 @@ impl Case {
     ///
     /// With u = 2⁻²⁴: however a product of n terms is summed, its result in float32 is the exact one of weights that are
     /// off by some √n·u, relatively (Higham and Mary, A New Approach to Probabilistic Rounding Error Analysis, 2019; at
-    /// the very worst it would be nu). So the weights of the first phase, and those of every step of the second, are off by √n·u, and the
-    /// states and weights that they leave by u, each up or down at random.
+    /// the very worst it would be nu), of which half is usual, since partial sums are smaller than the whole. So the
+    /// weights of the first phase, and those of every step of the second, are off by √n·u/2, and the states and weights
+    /// that they leave by u, each up or down at random.
     fn rounding(&self) -> Result<HashMap<String, f64>> {
         let exact = self.rounded(0.0, 0)?;
         let mut worst: HashMap<String, f64> = HashMap::new();
@@ -190,7 +191,7 @@ impl Case {
         };
         // A bias is one term.
         let terms = |w: &Tensor| if w.rank() == 1 { 1.0 } else { w.dims()[1] as f64 };
-        let multiplied = |theta: &Parameters| theta.map(|w| off(w, terms(w).sqrt() * u));
+        let multiplied = |theta: &Parameters| theta.map(|w| off(w, 0.5 * terms(w).sqrt() * u));
         let left = |states: &[Tensor]| states.iter().map(|s| off(s, u)).collect::<Result<Vec<_>>>();
 
         let Model { dynamics, settle, .. } = &self.model;
