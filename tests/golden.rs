@@ -105,7 +105,7 @@ impl Case {
         // States near 1 are rounded, and updates are their differences divided by β.
         let allowed = tolerance * scale + rounding + 4.0 * epsilon(got.dtype()) / self.beta;
         // A test that allows more would say little.
-        let most = 1e-2 * scale + 4.0 * epsilon(got.dtype()) / self.beta;
+        let most = 2e-2 * scale + 4.0 * epsilon(got.dtype()) / self.beta;
         assert!(rounding <= most, "{} {name}: {rounding:.2e} of {scale:.2e}", self.settings["name"]);
         assert!(
             difference <= allowed,
