@@ -7,4 +7,5 @@ pub mod mutex;
 pub mod name;
 pub mod near;
 pub mod output;
+pub mod panic;
 pub mod time;

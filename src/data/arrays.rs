@@ -4,12 +4,12 @@
 //! 1, or bool, black and white. Labels are whole numbers (N,) or (N, 1) from 0 to 255. Numbers may be of any size and in
 //! either order of bytes and of axes. What is kept is a byte for each, whatever it was before.
 
+use super::MOST_PIXELS;
 use super::black::{self, Before};
-use super::npy::{Header, Kind, Parsed, Type};
+use super::error::Parsed;
+use super::npy::{Header, Kind, Type};
 use std::io::Read;
 
-/// The most pixels that are read of an array, and of an archive; MNIST's training images have 47 million.
-pub(super) const MOST_PIXELS: usize = 768 << 20;
 /// The most bytes that the names of classes may take.
 const MOST_NAMES: usize = 1 << 20;
 

@@ -1,6 +1,6 @@
 //! Images that are all but black, or all the same: nothing can be learnt from them, and training does not show why.
 
-use super::npy::Parsed;
+use super::error::Parsed;
 
 /// What a reader knows of pixels from before they were bytes.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -38,6 +38,9 @@ pub enum Error {
 /// What reading a data set gives.
 pub type Result<T> = std::result::Result<T, Error>;
 
+/// What a part of a file says, or what is wrong with it; whoever knows the file names it.
+pub(super) type Parsed<T> = std::result::Result<T, String>;
+
 impl Error {
     /// A file or folder with this problem.
     pub fn files(path: &Path, problem: impl ToString) -> Self {

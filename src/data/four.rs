@@ -5,7 +5,7 @@
 //! underscores for dashes (`train-images.idx3-ubyte`, `test_labels.npy`).
 
 use super::place::{Place, list, name};
-use super::{Result, Split};
+use super::{DataChoice, Dataset, Result, Source, Split, there};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use tracing::info;
@@ -64,6 +64,31 @@ pub(super) struct Files {
 pub(super) struct Sets {
     kind: Kind,
     sets: Vec<Files>,
+}
+
+/// A folder with the four files of a set, or with two to test on.
+pub(super) struct FourFiles {
+    /// What they are.
+    pub kind: Kind,
+    /// Reads a file of images and one of their labels.
+    pub pair: fn(&Path, &Path) -> Result<Split>,
+}
+
+impl FourFiles {
+    fn chosen(&self, place: Option<&Place>) -> Option<Files> {
+        Sets::in_place(place?, self.kind).chosen().cloned()
+    }
+}
+
+impl Source for FourFiles {
+    fn has(&self, choice: DataChoice, place: Option<&Place>) -> bool {
+        choice != DataChoice::Glyphs && self.chosen(place).is_some()
+    }
+
+    fn read(&self, choice: DataChoice, place: Option<&Place>) -> Result<Dataset> {
+        let [train, test] = there(self.chosen(place))?.read(self.pair)?;
+        Dataset::of_files(choice, there(place)?.given(), train, test)
+    }
 }
 
 impl Kind {

@@ -5,6 +5,7 @@
 
 use super::known::Known;
 use super::{DataChoice, Dataset, Error, Place, Result, Source, Split};
+use crate::base::panic;
 use anyhow::{Context, anyhow};
 use candle_core::Tensor;
 use candle_datasets::vision;
@@ -227,10 +228,7 @@ fn without_panic<T>(work: fn() -> T) -> std::result::Result<T, String> {
     CAUGHT.set(true);
     let outcome = catch_unwind(work);
     CAUGHT.set(false);
-    outcome.map_err(|panic| {
-        let said = panic.downcast_ref::<String>().cloned();
-        said.or_else(|| panic.downcast_ref::<&str>().map(|text| text.to_string())).unwrap_or_default()
-    })
+    outcome.map_err(|panic| panic::words(&*panic))
 }
 
 #[cfg(test)]

@@ -4,16 +4,13 @@
 //! the first is the class.
 
 use super::black;
-use super::four::{Files, Kind, Sets, What};
-use super::place::Place;
-use super::{DataChoice, Dataset, Error, Result, Source, Split, there};
+use super::error::Parsed;
+use super::four::What;
+use super::{Error, MOST_PIXELS, Result, Split};
 use crate::base::files;
 use flate2::bufread::MultiGzDecoder;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
-
-/// The most bytes that a file may hold when unpacked; MNIST's training images are 47 million.
-const MOST_PIXELS: usize = 768 << 20;
 
 /// How many columns a label of QMNIST has.
 const QMNIST_COLUMNS: usize = 8;
@@ -21,27 +18,11 @@ const QMNIST_COLUMNS: usize = 8;
 /// How what gzip has packed begins.
 const GZIP: [u8; 2] = [0x1f, 0x8b];
 
-/// A folder with the four files of MNIST or a set like it, raw or packed, or with two to test on.
-pub(super) struct Idx;
-
-impl Source for Idx {
-    fn has(&self, choice: DataChoice, place: Option<&Place>) -> bool {
-        choice != DataChoice::Glyphs && chosen(place).is_some()
-    }
-
-    fn read(&self, choice: DataChoice, place: Option<&Place>) -> Result<Dataset> {
-        let files = there(chosen(place))?;
-        let [train, test] = files.read(read_split)?;
-        Dataset::of_files(choice, there(place)?.given(), train, test)
-    }
-}
-
-fn chosen(place: Option<&Place>) -> Option<Files> {
-    Sets::in_place(place?, Kind::Idx).chosen().cloned()
-}
-
 /// Reads a file of images and one of their labels.
-fn read_split(images_path: &Path, labels_path: &Path) -> Result<Split> {
+///
+/// # Errors
+/// Names the file that is not what it should be.
+pub(super) fn pair(images_path: &Path, labels_path: &Path) -> Result<Split> {
     let mut images = Open::header_of(images_path, What::Images)?;
     let mut labels = Open::header_of(labels_path, What::Labels)?;
     // Before either is read: what one of them claims need not be there.
@@ -93,9 +74,6 @@ impl Open {
 fn unreadable(path: &Path, problem: &str) -> Error {
     Error::files(path, format!("cannot be read as an IDX file: {problem}"))
 }
-
-/// What a part of a file says, or what is wrong with it.
-type Parsed<T> = std::result::Result<T, String>;
 
 /// The type of the numbers in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -124,6 +124,11 @@ impl Known {
         KNOWN.iter().find(|known| known.choice == choice)
     }
 
+    /// The set of this name.
+    pub fn named(name: &str) -> Option<&'static Self> {
+        KNOWN.iter().find(|known| known.name == name)
+    }
+
     /// Pixels an image, all channels together.
     pub fn pixels(&self) -> usize {
         self.shape.iter().product()

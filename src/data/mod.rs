@@ -9,7 +9,6 @@ mod dataset;
 mod error;
 mod explain;
 mod four;
-mod four_arrays;
 pub mod glyphs;
 #[cfg(feature = "hub")]
 mod hub;
@@ -26,7 +25,8 @@ mod split;
 pub use dataset::{Dataset, class_list, class_name};
 use error::with_causes;
 pub use error::{Error, Result};
-use known::{KNOWN, Part};
+use four::{FourFiles, Kind};
+use known::{Known, Part};
 pub use place::Place;
 pub use split::{Batch, Split};
 
@@ -37,10 +37,19 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use tracing::{info, warn};
 
+/// The most pixels that are read of a part of a set, a byte each; MNIST's training images have 47 million.
+const MOST_PIXELS: usize = 768 << 20;
+
 /// All ways to have a data set. The first that [has](Source::has) what is asked for gives it; where data = "auto"
 /// and it fails to, the next one does.
-pub const SOURCES: [&dyn Source; 6] =
-    [&npz::Npz, &four_arrays::FourArrays, &pngs::Pngs, &idx::Idx, &hub::Hub, &glyphs::Glyphs];
+pub const SOURCES: [&dyn Source; 6] = [
+    &npz::Npz,
+    &FourFiles { kind: Kind::Arrays, pair: npz::pair },
+    &pngs::Pngs,
+    &FourFiles { kind: Kind::Idx, pair: idx::pair },
+    &hub::Hub,
+    &glyphs::Glyphs,
+];
 
 /// A way to have a data set.
 pub trait Source: Sync {
@@ -104,9 +113,7 @@ impl DataChoice {
     pub fn again(self, name: &str) -> Self {
         match (self, name) {
             (DataChoice::Auto, Self::GLYPHS) => DataChoice::Glyphs,
-            (DataChoice::Auto, name) => {
-                KNOWN.iter().find(|known| known.name == name).map_or(self, |known| known.choice)
-            }
+            (DataChoice::Auto, name) => Known::named(name).map_or(self, |known| known.choice),
             _ => self,
         }
     }
@@ -208,7 +215,7 @@ pub fn remote_name(choice: DataChoice, folder: Option<&Path>) -> Option<&'static
 pub fn stand_in(choice: DataChoice, folder: Option<&Path>) -> Option<Dataset> {
     let source = first_source(choice, folder).filter(|source| !source.is_here(choice))?;
     let name = source.remote_name(choice)?;
-    let known = KNOWN.iter().find(|known| known.name == name)?;
+    let known = Known::named(name)?;
     let source = "the Hugging Face hub, not downloaded yet";
     let split = |part: &Part| Split::of_noise(source, part.count, known.shape, known.classes);
     Some(Dataset {

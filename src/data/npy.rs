@@ -4,11 +4,9 @@
 //! one claims, and sizes that multiply to more than 2⁶⁴ wrap around), needs half a minute for 22 brackets within each
 //! other, and brings thirteen crates, a parser generator among them, for a dictionary of three keys.
 
+use super::error::Parsed;
 use half::f16;
 use std::io::{self, ErrorKind, Read};
-
-/// What a part of a file says, or what is wrong with it.
-pub(super) type Parsed<T> = std::result::Result<T, String>;
 
 /// How a `.npy` begins.
 pub(super) const MAGIC: &[u8] = b"\x93NUMPY";

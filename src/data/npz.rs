@@ -4,9 +4,11 @@
 //! What the arrays may be, [`arrays`](super::arrays) says; they may be compressed or not. An entry is read to its end, where
 //! the archive has a checksum of it.
 
-use super::arrays::{self, Images, Layout, MOST_PIXELS};
+use super::MOST_PIXELS;
+use super::arrays::{self, Images, Layout};
+use super::error::Parsed;
 use super::four::is_one_of_four;
-use super::npy::{self, Header, Parsed};
+use super::npy::{self, Header};
 use super::place::{Place, ends_in};
 use super::{DataChoice, Dataset, Error, Result, Source, Split, there};
 use crate::base::files;

@@ -5,6 +5,7 @@
 //! first of each class, the second of each, …, so that the first so many of them are of all classes. Colours become
 //! shades of grey (luma of Rec. 601), 16 bits become 8, and transparency is left out.
 
+use super::MOST_PIXELS;
 use super::black::{self, Before};
 use super::error::with_causes;
 use super::place::{Place, ends_in, list, name};
@@ -17,8 +18,6 @@ use tracing::info;
 
 /// The most bytes that decoding one image may take.
 const MOST_BYTES: usize = 64 << 20;
-/// The most bytes of pixels of a split.
-const MOST_PIXELS: usize = 768 << 20;
 
 /// A folder of PNGs by class.
 pub(super) struct Pngs;

@@ -1,6 +1,7 @@
 //! The threads that a run computes with.
 
 use crate::base::output::usage;
+use crate::base::panic;
 use anyhow::{Context, Result, anyhow};
 use rayon::ThreadPool;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -29,8 +30,7 @@ fn thread_pool(threads: Option<usize>) -> Result<ThreadPool> {
 pub fn with_threads<R: Send>(threads: Option<usize>, work: impl FnOnce() -> Result<R> + Send) -> Result<R> {
     let pool = thread_pool(threads)?;
     catch_unwind(AssertUnwindSafe(|| pool.install(work))).unwrap_or_else(|panic| {
-        let said = panic.downcast_ref::<&str>().map(|text| text.to_string());
-        let said = said.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+        let said = panic::words(&*panic);
         Err(anyhow!("a mistake in eqprop itself, please report it: panicked, {said}"))
     })
 }
