@@ -8,7 +8,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use eqprop::config::{Choices, Config, Resolved, parse_value};
 use eqprop::data::Batch;
 use eqprop::data::glyphs;
-use eqprop::engine::{self, EngineKind, plain};
+use eqprop::engine::{self, EngineKind};
 use eqprop::learning::Rule;
 use eqprop::model::activation::Activation;
 use eqprop::model::dynamics::{Dynamics, Layers, Nudge, Time};
@@ -80,8 +80,8 @@ fn references(c: &mut Criterion) {
     let data = glyphs::dataset();
     let mut batch = Batch::default();
     data.train.gather(&(0..20).collect::<Vec<u32>>(), &mut batch);
-    let x = plain::images(&batch, DType::F32, &Device::Cpu).unwrap();
-    let target = plain::one_hot(&batch, 10, DType::F32, &Device::Cpu).unwrap();
+    let x = batch.x(DType::F32, &Device::Cpu).unwrap();
+    let target = batch.y(10, DType::F32, &Device::Cpu).unwrap();
     for depth in [1, 2] {
         let config = config(Rule::CVF, depth, &[]);
         let (model, theta, steps) = (config.model(), parameters(&config), config.learning.K);
@@ -98,8 +98,8 @@ fn step(c: &mut Criterion) {
         let theta = Parameters::init(&dims, Init::FanIn, Some(45.0), 0, DType::F32, &Device::Cpu).unwrap();
         let dynamics = Dynamics { time, activation: Activation::Sigmoid, damping: 0.0 };
         let batch = Batch { images: vec![100; 20 * 784], labels: vec![3; 20] };
-        let x = plain::images(&batch, DType::F32, &Device::Cpu).unwrap();
-        let target = plain::one_hot(&batch, 10, DType::F32, &Device::Cpu).unwrap();
+        let x = batch.x(DType::F32, &Device::Cpu).unwrap();
+        let target = batch.y(10, DType::F32, &Device::Cpu).unwrap();
         let drive = dynamics.drive(&theta, &x).unwrap();
         let s = Dynamics::initial_state(&theta, &x).unwrap();
         let nudge = Nudge { target: &target, beta: 0.2.into() };

@@ -5,7 +5,7 @@
 
 use candle_core::{DType, Device, Result, Tensor};
 use eqprop::data::Batch;
-use eqprop::engine::{self, EngineKind, plain};
+use eqprop::engine::{self, EngineKind};
 use eqprop::learning::angle::Trace;
 use eqprop::learning::{Lesson, Nudging, Protocol, Rule, SigmaPrime, Step};
 use eqprop::model::dynamics::{Nudge, Time};
@@ -117,8 +117,8 @@ impl Case {
     /// Both phases in the plain engine from these weights: every state and update by its name in the case, and the final
     /// weights of a continual second phase.
     fn replay(&self, theta: &Parameters, dtype: DType) -> Result<Vec<(String, Tensor)>> {
-        let x = plain::images(&self.batch, dtype, &Device::Cpu)?;
-        let target = &plain::one_hot(&self.batch, self.model.dims.output(), dtype, &Device::Cpu)?;
+        let x = self.batch.x(dtype, &Device::Cpu)?;
+        let target = &self.batch.y(self.model.dims.output(), dtype, &Device::Cpu)?;
         let settled = &self.model.settle(theta, &x)?;
         let mut found: Vec<(String, Tensor)> = settled
             .state()
@@ -196,8 +196,8 @@ impl Case {
 
         let Model { dynamics, settle, .. } = &self.model;
         let mut theta = self.theta("", DType::F64).map(|w| off(w, u))?;
-        let x = plain::images(&self.batch, DType::F64, &Device::Cpu)?;
-        let target = &plain::one_hot(&self.batch, self.model.dims.output(), DType::F64, &Device::Cpu)?;
+        let x = self.batch.x(DType::F64, &Device::Cpu)?;
+        let target = &self.batch.y(self.model.dims.output(), DType::F64, &Device::Cpu)?;
         let nudge = Nudge { target, beta: self.beta.into() };
         let settled = self.model.settle(&multiplied(&theta)?, &x)?;
         let mut s = left(settled.state())?;
@@ -291,8 +291,8 @@ fn reference_gradients_and_angles() -> Result<()> {
     for name in CASES {
         let case = Case::load(name);
         let theta = case.theta("", DType::F64);
-        let x = plain::images(&case.batch, DType::F64, &Device::Cpu)?;
-        let target = &plain::one_hot(&case.batch, case.model.dims.output(), DType::F64, &Device::Cpu)?;
+        let x = case.batch.x(DType::F64, &Device::Cpu)?;
+        let target = &case.batch.y(case.model.dims.output(), DType::F64, &Device::Cpu)?;
         let nudge = Nudge { target, beta: case.beta.into() };
         let trace = Trace::record(&case.model, &case.protocol, &theta, &x, nudge)?;
         for t in 0..case.protocol.second_steps {

@@ -7,7 +7,6 @@ use crate::base::output::{self, usage};
 use crate::base::time::duration;
 use crate::config::{Config, Resolved, TimeChoice};
 use crate::data::{Batch, Dataset};
-use crate::engine::plain;
 use crate::model::Parameters;
 use crate::run::{Resources, angles, initial_parameters, open_device, with_threads};
 use crate::study::explain::{self, Explanation};
@@ -150,7 +149,7 @@ pub fn settle(args: SettleArgs) -> Result<u8> {
         let mut batch = Batch::default();
         dataset.train.gather(&(0..images as u32).collect::<Vec<_>>(), &mut batch);
         let weight = &theta.forward[0].weight;
-        let x = plain::images(&batch, weight.dtype(), weight.device())?;
+        let x = batch.x(weight.dtype(), weight.device())?;
         let ways = equilibrium::compare(&config.model(), &theta, &x, config.settle.window)?;
         let about = format!(
             "{}, layers {:?}, weights {}; {images} images of {}; Anderson's window {}. The dashed lines are the median image, the \

@@ -2,6 +2,7 @@
 
 use super::error::{Error, Result};
 use crate::model::Dims;
+use candle_core::{DType, Device, Tensor};
 
 /// A minibatch as it lies in the data set.
 #[derive(Clone, Debug, Default)]
@@ -33,6 +34,28 @@ impl Batch {
             return Ok(());
         };
         Err(Error::Misfit { place: "the minibatch".into(), problem })
+    }
+
+    /// x = byte/255, (B, d_in).
+    ///
+    /// # Errors
+    /// Only those of candle.
+    pub fn x(&self, dtype: DType, device: &Device) -> candle_core::Result<Tensor> {
+        let rows = self.labels.len();
+        let shape = (rows, self.images.len() / rows.max(1));
+        Tensor::from_slice(&self.images, shape, device)?.to_dtype(dtype)?.affine(1.0 / 255.0, 0.0)
+    }
+
+    /// y, one-hot (B, classes).
+    ///
+    /// # Errors
+    /// Only those of candle.
+    pub fn y(&self, classes: usize, dtype: DType, device: &Device) -> candle_core::Result<Tensor> {
+        let mut y = vec![0u8; self.labels.len() * classes];
+        for (row, &label) in y.chunks_mut(classes).zip(&self.labels) {
+            row[usize::from(label)] = 1;
+        }
+        Tensor::from_vec(y, (self.labels.len(), classes), device)?.to_dtype(dtype)
     }
 }
 

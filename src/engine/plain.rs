@@ -25,7 +25,7 @@ impl Plain {
     fn settle(&self, batch: &Batch) -> Result<(Tensor, Settled, Report)> {
         check(&self.model, &self.protocol, batch)?;
         let dtype = self.theta.forward[0].weight.dtype();
-        let x = images(batch, dtype, &self.device)?;
+        let x = batch.x(dtype, &self.device)?;
         let settled = self.model.settle(&self.theta, &x)?;
         let report = report(&settled, &batch.labels)?;
         Ok((x, settled, report))
@@ -35,7 +35,7 @@ impl Plain {
 impl Engine for Plain {
     fn train(&mut self, batch: &Batch, beta: f64) -> Result<Report> {
         let (x, settled, report) = self.settle(batch)?;
-        let target = &one_hot(batch, self.model.dims.output(), x.dtype(), &self.device)?;
+        let target = &batch.y(self.model.dims.output(), x.dtype(), &self.device)?;
         let lesson = Lesson::new(
             &self.model,
             &self.protocol,
@@ -86,28 +86,6 @@ pub(super) fn multiply_adds(
         first: report.steps as f64 * step_share * step + report.images as f64 * last,
         second: images * branches * (steps * step_share * step + updates * (step + last) + drives * last),
     }
-}
-
-/// x = byte/255 as (B, d_in).
-///
-/// # Errors
-/// Only those of candle.
-pub fn images(batch: &Batch, dtype: DType, device: &Device) -> candle_core::Result<Tensor> {
-    let rows = batch.labels.len();
-    let shape = (rows, batch.images.len() / rows.max(1));
-    Tensor::from_slice(&batch.images, shape, device)?.to_dtype(dtype)?.affine(1.0 / 255.0, 0.0)
-}
-
-/// y, one-hot (B, classes).
-///
-/// # Errors
-/// Only those of candle.
-pub fn one_hot(batch: &Batch, classes: usize, dtype: DType, device: &Device) -> candle_core::Result<Tensor> {
-    let mut y = vec![0u8; batch.labels.len() * classes];
-    for (row, &label) in y.chunks_mut(classes).zip(&batch.labels) {
-        row[usize::from(label)] = 1;
-    }
-    Tensor::from_vec(y, (batch.labels.len(), classes), device)?.to_dtype(dtype)
 }
 
 /// What the first phase showed of each image.

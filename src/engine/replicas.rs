@@ -6,7 +6,7 @@
 //! ask for, nor on how many they are.
 
 use super::cuda::Kernel;
-use super::plain::{images, one_hot, report};
+use super::plain::report;
 use super::{Batch, Engine, MultiplyAdds, Report, check, plain};
 use crate::learning::{Lesson, Protocol};
 use crate::model::dynamics::{Beta, Nudge};
@@ -212,9 +212,9 @@ impl State {
         let together = |one: &dyn Fn(&Batch) -> candle_core::Result<Tensor>| {
             Tensor::stack(&batches().map(one).collect::<candle_core::Result<Vec<_>>>()?, 0)
         };
-        let x = together(&|batch| images(batch, dtype, device))?;
+        let x = together(&|batch| batch.x(dtype, device))?;
         let classes = self.model.dims.output();
-        let target = &together(&|batch| one_hot(batch, classes, dtype, device))?;
+        let target = &together(&|batch| batch.y(classes, dtype, device))?;
         let betas: Option<Vec<f64>> = requests.iter().map(|(_, request)| request.beta).collect();
         let signs = betas.as_deref().map(|betas| Beta::signs(betas, dtype, device)).transpose()?;
         let nudge = (signs.as_ref().zip(betas))

@@ -2,7 +2,6 @@
 
 use crate::config::Config;
 use crate::data::{Batch, Split};
-use crate::engine::plain;
 use crate::learning::angle::{Summary, Trace};
 use crate::model::dynamics::Nudge;
 use crate::model::network::Parameters;
@@ -55,8 +54,8 @@ pub fn record(config: &Config, theta: &Parameters, split: &Split, indices: &[u32
     split.gather(indices, &mut batch);
     let weight = &theta.forward[0].weight;
     let (dtype, device) = (weight.dtype(), weight.device());
-    let x = plain::images(&batch, dtype, device)?;
-    let target = &plain::one_hot(&batch, config.network.dims.output(), dtype, device)?;
+    let x = batch.x(dtype, device)?;
+    let target = &batch.y(config.network.dims.output(), dtype, device)?;
     let nudge = Nudge { target, beta: config.learning.beta.into() };
     let trace = Trace::record(&config.model(), &config.protocol(), theta, &x, nudge)?;
     Ok((batch, trace))

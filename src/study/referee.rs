@@ -13,7 +13,7 @@
 //! so the σ′ that theory misses is one on the nudge, and none in the update, which is Eq. 12 or 89 as printed.
 
 use crate::data::Batch;
-use crate::engine::{larger, plain};
+use crate::engine::larger;
 use crate::learning::{Lesson, Protocol, SigmaPrime};
 use crate::model::dynamics::{Layers, Nudge, Time};
 use crate::model::{Model, Parameters, Settled};
@@ -127,8 +127,8 @@ impl Case {
     pub fn new(model: &Model, theta: &Parameters, batch: &Batch) -> Result<Self> {
         let device = theta.forward[0].weight.device().clone();
         let theta = theta.map(|tensor| tensor.to_dtype(DType::F64))?;
-        let x = plain::images(batch, DType::F64, &device)?;
-        let y = plain::one_hot(batch, model.dims.output(), DType::F64, &device)?;
+        let x = batch.x(DType::F64, &device)?;
+        let y = batch.y(model.dims.output(), DType::F64, &device)?;
         let (calm, settled) = stationary(model, &theta, &x)?;
         let (gradient, arrival) =
             rbp::whole(&calm.dynamics, &theta, &x, &y, settled.state(), ARRIVED, MOST_STEPS)?;
@@ -223,8 +223,8 @@ pub fn as_trained(
 ) -> candle_core::Result<Parameters> {
     let weight = &theta.forward[0].weight;
     let (dtype, device) = (weight.dtype(), weight.device());
-    let x = plain::images(batch, dtype, device)?;
-    let target = &plain::one_hot(batch, model.dims.output(), dtype, device)?;
+    let x = batch.x(dtype, device)?;
+    let target = &batch.y(model.dims.output(), dtype, device)?;
     total(model, protocol, theta, &x, Nudge { target, beta: beta.into() }, &model.settle(theta, &x)?)
 }
 

@@ -3,7 +3,6 @@
 use crate::config::Config;
 use crate::data::Batch;
 use crate::data::Split;
-use crate::engine::plain;
 use crate::learning::Lesson;
 use crate::model::dynamics::Nudge;
 use crate::model::{Dynamics, Parameters};
@@ -36,7 +35,7 @@ impl Settling {
         let (mut model, protocol) = (config.model(), config.protocol());
         model.settle.tolerance = 0.0;
         let weight = &theta.forward[0].weight;
-        let x = plain::images(&batch, weight.dtype(), weight.device())?;
+        let x = batch.x(weight.dtype(), weight.device())?;
         let mut all = vec![Dynamics::initial_state(theta, &x)?];
         let settled = model.settle_watched(theta, &x, &mut |s| {
             all.push(s.to_vec());
@@ -44,7 +43,7 @@ impl Settling {
         })?;
         let first = all.len() - 1;
         if protocol.rule.hebbian() {
-            let target = &plain::one_hot(&batch, model.dims.output(), weight.dtype(), weight.device())?;
+            let target = &batch.y(model.dims.output(), weight.dtype(), weight.device())?;
             let nudge = Nudge { target, beta: config.learning.beta.into() };
             let lesson = Lesson::new(&model, &protocol, theta, &x, nudge, &settled);
             protocol.rule.learn(&lesson, &mut |step| {

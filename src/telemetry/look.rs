@@ -3,7 +3,6 @@
 use crate::config::Config;
 use crate::data::Batch;
 use crate::data::Split;
-use crate::engine::plain;
 use crate::model::{Parameters, loss};
 use anyhow::Result;
 use candle_core::DType;
@@ -57,7 +56,7 @@ pub fn look(
             return Ok(None);
         }
         split.gather(indices, &mut batch);
-        let settled = model.settle(theta, &plain::images(&batch, weight.dtype(), weight.device())?)?;
+        let settled = model.settle(theta, &batch.x(weight.dtype(), weight.device())?)?;
         look.outputs.extend(settled.state()[0].to_dtype(DType::F64)?.to_vec2::<f64>()?);
         if i * BATCH < WITH_STATES {
             for (kept, s) in look.hidden.iter_mut().zip(&settled.state()[1..]) {
@@ -112,7 +111,7 @@ pub fn least_settled(config: &Config, theta: &Parameters, split: &Split, count: 
     let order: Vec<u32> = (0..split.len().min(count) as u32).collect();
     for indices in order.chunks(BATCH) {
         split.gather(indices, &mut batch);
-        let settled = model.settle(theta, &plain::images(&batch, weight.dtype(), weight.device())?)?;
+        let settled = model.settle(theta, &batch.x(weight.dtype(), weight.device())?)?;
         for (number, residual) in indices.iter().zip(settled.residuals()?) {
             if residual > worst.1 {
                 worst = (*number as usize, residual);

@@ -8,7 +8,6 @@ use super::Stop;
 use super::rates::tidy;
 use crate::config::{Config, SettleConfig, TimeChoice};
 use crate::data::{Batch, Split};
-use crate::engine::plain;
 use crate::model::settle::{largest_changes, percentiles};
 use crate::model::{Dynamics, Parameters};
 use crate::run::angles;
@@ -69,7 +68,7 @@ impl Settling {
         for indices in angles::minibatches(config, split, 1).take(minibatches) {
             let mut batch = Batch::default();
             split.gather(&indices, &mut batch);
-            let x = plain::images(&batch, weight.dtype(), weight.device())?;
+            let x = batch.x(weight.dtype(), weight.device())?;
             states.push((dynamics.drive(theta, &x)?, Dynamics::initial_state(theta, &x)?));
         }
         let mut settling = Self { residuals: Vec::new(), median: Vec::new() };

@@ -2,7 +2,6 @@
 
 use crate::config::Config;
 use crate::data::{Batch, Split};
-use crate::engine::plain;
 use crate::learning::Protocol;
 use crate::learning::angle::{Comparison, Summary};
 use crate::model::dynamics::Nudge;
@@ -55,8 +54,8 @@ impl<'a> Sample<'a> {
         for indices in angles::minibatches(config, split, 0).take(MINIBATCHES) {
             let mut batch = Batch::default();
             split.gather(&indices, &mut batch);
-            let x = plain::images(&batch, dtype, device)?;
-            let y = plain::one_hot(&batch, model.dims.output(), dtype, device)?;
+            let x = batch.x(dtype, device)?;
+            let y = batch.y(model.dims.output(), dtype, device)?;
             let settled = model.settle(theta, &x)?;
             let (gradient, _) =
                 rbp::whole(&model.dynamics, theta, &x, &y, settled.state(), COMPLETE, MOST_STEPS)?;
