@@ -10,9 +10,9 @@ use eqprop::data::Batch;
 use eqprop::data::glyphs;
 use eqprop::engine::{self, EngineKind};
 use eqprop::learning::Rule;
-use eqprop::model::activation::Activation;
-use eqprop::model::dynamics::{Dynamics, Layers, Nudge, Time};
-use eqprop::model::network::{Dims, Init, Parameters};
+use eqprop::model::dynamics::{Dynamics, Layers, Time};
+use eqprop::model::network::{Init, Network, Parameters};
+use eqprop::model::{Activation, Model, Settle};
 use eqprop::reference::bptt::bptt;
 use std::time::{Duration, Instant};
 
@@ -27,8 +27,8 @@ fn config(rule: Rule, depth: usize, settings: &[&str]) -> Config {
 }
 
 fn parameters(config: &Config) -> Parameters {
-    let (dims, init) = (&config.network.dims, config.network.init);
-    Parameters::init(dims, init, config.psi_degrees(), 0, DType::F32, &Device::Cpu).unwrap()
+    let network = &config.network;
+    Parameters::init(config.network(), network.init, network.psi, 0, DType::F32, &Device::Cpu).unwrap()
 }
 
 fn phases(c: &mut Criterion) {
@@ -47,9 +47,8 @@ fn phases(c: &mut Criterion) {
         for rule in [Rule::EP, Rule::CEP, Rule::VF, Rule::CVF] {
             for (kind, name, settings) in ways {
                 let config = config(rule, depth, settings);
-                let (model, protocol) = (config.model(), config.protocol());
-                let mut engine =
-                    engine::build(kind, model, protocol, parameters(&config), &Device::Cpu).unwrap();
+                let job = config.job(&Device::Cpu);
+                let mut engine = engine::build(kind, job, parameters(&config)).unwrap();
                 let mut group = c.benchmark_group(format!("{}-{depth}h/{name}", rule.name()));
                 group.sample_size(10);
                 group.measurement_time(Duration::from_secs(3));
@@ -93,18 +92,19 @@ fn references(c: &mut Criterion) {
 }
 
 fn step(c: &mut Criterion) {
-    for (name, time) in [("discrete", Time::Discrete), ("real", Time::Real { epsilon: 0.08, clamp: false })] {
-        let dims = Dims(vec![784, 512, 512, 10]);
-        let theta = Parameters::init(&dims, Init::FanIn, Some(45.0), 0, DType::F32, &Device::Cpu).unwrap();
-        let dynamics = Dynamics { time, activation: Activation::Sigmoid, damping: 0.0 };
+    for (name, time) in [("discrete", Time::Discrete), ("real", Time::Real)] {
+        let network = Network::layered([784, 512, 512, 10], false);
+        let theta = Parameters::init(network, Init::FanIn, 45.0, 0, DType::F32, &Device::Cpu).unwrap();
+        let mut model = Model::discrete(Activation::Sigmoid, Settle::synchronous(1, 0.0));
+        (model.dynamics.time, model.dynamics.epsilon) = (time, 0.08);
         let batch = Batch { images: vec![100; 20 * 784], labels: vec![3; 20] };
         let x = batch.x(DType::F32, &Device::Cpu).unwrap();
         let target = batch.y(10, DType::F32, &Device::Cpu).unwrap();
-        let drive = dynamics.drive(&theta, &x).unwrap();
+        let drive = model.dynamics.drive(&theta, &x).unwrap();
         let s = Dynamics::initial_state(&theta, &x).unwrap();
-        let nudge = Nudge { target: &target, beta: 0.2.into() };
+        let nudge = model.nudge(&target, 0.2);
         c.bench_function(&format!("step-2h/plain/{name}"), |b| {
-            b.iter(|| dynamics.step(&theta, &drive, &s, Layers::All, Some(nudge)).unwrap())
+            b.iter(|| model.step(&theta, &drive, &s, Layers::All, Some(nudge)).unwrap())
         });
     }
 }

@@ -2,66 +2,41 @@
 //! η, as one-bit programming pulses on neuromorphic hardware do. It exists nowhere in the library.
 //! `docs/adding-a-rule.md` explains it.
 
-use candle_core::{DType, Device, Result};
-use eqprop::data::{Batch, Split, glyphs};
-use eqprop::engine::{Engine, plain::Plain};
-use eqprop::learning::{LearningRule, Lesson, Nudging, Observe, Protocol, Rule, SigmaPrime, Step};
-use eqprop::model::dynamics::Time;
-use eqprop::model::network::Init;
-use eqprop::model::{Activation, Dims, Dynamics, Model, Parameters, Settle};
-use eqprop::rng;
+use eqprop::data::{Split, glyphs};
+use eqprop::engine::Engine;
+use eqprop::learning::{Form, Lesson, OwnUpdate, Rule, Schedule, Step, Update, hebbian_update};
+use eqprop::model::Parameters;
+use eqprop::{Batch, Config, rng};
 
-struct SignEp;
+struct Sign;
 
-impl LearningRule for SignEp {
-    fn name(&self) -> &'static str {
-        "sign-ep"
-    }
-
-    fn title(&self) -> &'static str {
-        "EP by signs"
-    }
-
-    fn tied(&self) -> Option<bool> {
-        Some(true)
-    }
-
-    /// θ + η·sign(Δ(s_* → s_K)).
-    fn learn(&self, lesson: &Lesson, observe: Observe) -> Result<Parameters> {
-        let s_end = lesson.second_phase(observe, |_| Ok(None))?;
-        let (s, beta) = (lesson.settled.state(), lesson.nudge.beta);
-        let mut update = lesson.update(&Step { t: 0, s, h: &[], s_next: &s_end, beta })?;
-        for layer in &mut update.forward {
-            (layer.weight, layer.bias) = (layer.weight.sign()?, layer.bias.sign()?);
-        }
-        lesson.applied(lesson.theta, &update)
+impl OwnUpdate for Sign {
+    /// sign(Δ), of the update of EP.
+    fn update(&self, lesson: &Lesson, step: &Step) -> candle_core::Result<Parameters> {
+        let (dynamics, sigma_prime) = (&lesson.model.dynamics, lesson.learning.sigma_prime);
+        let update = hebbian_update(dynamics, lesson.theta, Form::Correlation, sigma_prime, lesson.x, step)?;
+        update.map(|delta| delta.sign())
     }
 }
 
+/// EP by signs: once after the second phase, from whichever sides that pulls.
+const SIGN_EP: Rule =
+    Rule { name: "sign-ep", title: "EP by signs", update: Update::Own(Schedule::Whole, &Sign), ..Rule::EP };
+
 /// Trains a 784-64-10 network on some minibatches of 20 glyphs. Returns the test error, percent, before and after.
 pub fn train(minibatches: usize) -> anyhow::Result<(f64, f64)> {
-    let dims = Dims(vec![784, 64, 10]);
-    let theta = Parameters::init(&dims, Init::FanIn, None, 1, DType::F32, &Device::Cpu)?;
-    let dynamics = Dynamics { time: Time::Discrete, activation: Activation::Sigmoid, damping: 0.0 };
-    let model = Model { dims, tied: true, dynamics, settle: Settle::synchronous(20, 1e-4) };
-    let protocol = Protocol {
-        rule: Rule(&SignEp),
-        sigma_prime: SigmaPrime::Ignored,
-        nudging: Nudging::Positive,
-        second_steps: 8,
-        tiny: 1.0, // Algorithm 5's alone.
-        learning_rates: vec![2e-3, 2e-3],
-        authors_code: false,
-    };
-    let mut engine = Plain::new(model, protocol, theta, &Device::Cpu);
+    let rates = vec![2e-3, 2e-3];
+    let mut config = Config::preset(Rule::EP, [784, 64, 10])?.with("learning.learning_rates", rates)?;
+    config.learning.rule = SIGN_EP;
+    let mut engine = config.engine()?;
     let dataset = glyphs::dataset();
-    let before = test(&mut engine, &dataset.test)?;
+    let before = test(engine.as_mut(), &dataset.test)?;
     let mut batch = Batch::default();
     for indices in rng::permutation(1, 0, dataset.train.len()).chunks(20).take(minibatches) {
         dataset.train.gather(indices, &mut batch);
         engine.train(&batch, 0.5)?;
     }
-    Ok((before, test(&mut engine, &dataset.test)?))
+    Ok((before, test(engine.as_mut(), &dataset.test)?))
 }
 
 fn test(engine: &mut dyn Engine, images: &Split) -> anyhow::Result<f64> {

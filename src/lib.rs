@@ -20,27 +20,12 @@
 //! # A network that learns
 //!
 //! ```
-//! use candle_core::{DType, Device};
-//! use eqprop::data::Batch;
-//! use eqprop::engine::{Engine, plain::Plain};
-//! use eqprop::learning::{Nudging, Protocol, Rule, SigmaPrime};
-//! use eqprop::model::{Activation, Dims, Dynamics, Model, Parameters, Settle, dynamics::Time, network::Init};
+//! use eqprop::{Batch, Config, Rule};
 //!
 //! # fn main() -> anyhow::Result<()> {
-//! let dims = Dims(vec![4, 16, 2]); // 4 pixels, 16 hidden neurons, 2 classes
-//! let theta = Parameters::init(&dims, Init::Glorot, None, 0, DType::F32, &Device::Cpu)?;
-//! let dynamics = Dynamics { time: Time::Discrete, activation: Activation::Sigmoid, damping: 0.0 };
-//! let model = Model { dims, tied: true, dynamics, settle: Settle::synchronous(20, 0.0) };
-//! let protocol = Protocol {
-//!     rule: Rule::CEP,
-//!     sigma_prime: SigmaPrime::Ignored,
-//!     nudging: Nudging::Positive,
-//!     second_steps: 8,
-//!     tiny: 1.0,
-//!     learning_rates: vec![0.05, 0.1], // output first
-//!     authors_code: false,
-//! };
-//! let mut engine = Plain::new(model, protocol, theta, &Device::Cpu);
+//! // C-EP as in Table 2, for 4 pixels, 16 hidden neurons and 2 classes, with rates for so few images.
+//! let config = Config::preset(Rule::CEP, [4, 16, 2])?.with("learning.learning_rates", vec![0.1, 0.05])?;
+//! let mut engine = config.engine()?;
 //!
 //! // Is the left half bright, or the right one?
 //! let images = vec![250, 200, 10, 0, 220, 180, 30, 20, 0, 30, 240, 190, 20, 10, 200, 230];
@@ -63,9 +48,9 @@
 //! | room | what is in it |
 //! |---|---|
 //! | [`base`], [`rng`] | files that are whole or absent, locks, names; the random streams |
-//! | [`model`] | the layered network, σ, the loss, one step F, the first phase |
+//! | [`model`] | layers and connections, σ, the loss, the synapses, one step F, the first phase |
 //! | [`reference`](mod@reference) | the gradients the updates are held against: BPTT, RBP |
-//! | [`learning`] | the second phase, Δ_θ, and the rules: one file each |
+//! | [`learning`] | the rules, which are values, and the second phase, which runs them |
 //! | [`data`] | labelled images, minibatches, and the ways to have them: one file each |
 //! | [`engine`] | what runs the two phases on minibatches: plain (candle, step by step), and fast ones |
 //! | [`config`] | a run's configuration, resolved from defaults, files, environment and flags |
@@ -88,6 +73,10 @@
 //! configuration, a checkpoint, a file or a folder, and [`run::Error`] which of these keeps a run from being prepared,
 //! gone on with or trained. Engines and what stands above [`run`] return `anyhow::Error`.
 #![deny(clippy::print_stdout, clippy::print_stderr)] // They panic where nobody listens.
+
+pub use config::Config;
+pub use data::Batch;
+pub use learning::Rule;
 
 pub mod base;
 #[cfg(feature = "cli")]

@@ -40,7 +40,7 @@ fn config(rule: Rule, depth: usize, settings: &[&str]) -> Config {
 
 fn theta(config: &Config, device: &Device) -> Parameters {
     let network = &config.network;
-    Parameters::init(&network.dims, network.init, config.psi_degrees(), 0, DType::F32, device).unwrap()
+    Parameters::init(config.network(), network.init, network.psi, 0, DType::F32, device).unwrap()
 }
 
 fn values(tensor: &Tensor) -> Vec<f32> {
@@ -74,16 +74,16 @@ fn the_first_minibatch_is_the_cpus_within_rounding() {
         (Rule::CVF, 1, &["network.time=real", "learning.sigma_prime=ignored", "learning.authors_code=false"]),
     ] {
         let config = config(rule, depth, &[settings, &["network.init=fan-in"]].concat());
-        let (model, protocol, beta) = (config.model(), config.protocol(), config.learning.beta);
-        let mut ours: Box<dyn Engine> = match rule.hebbian() {
+        let beta = config.learning.beta;
+        let mut ours: Box<dyn Engine> = match rule.is_nudged() {
             true => {
-                let hub = Hub::new(model.clone(), protocol.clone(), gpu.clone());
+                let hub = Hub::new(config.job(&gpu));
                 let kernel = config.training.engine == EngineKind::Kernel;
                 Box::new(hub.with_kernel(kernel).join(theta(&config, &gpu)))
             }
-            false => Box::new(Plain::new(model.clone(), protocol.clone(), theta(&config, &gpu), &gpu)),
+            false => Box::new(Plain::new(config.job(&gpu), theta(&config, &gpu)).unwrap()),
         };
-        let mut cpu = Plain::new(model, protocol, theta(&config, &Device::Cpu), &Device::Cpu);
+        let mut cpu = Plain::new(config.job(&Device::Cpu), theta(&config, &Device::Cpu)).unwrap();
         let (ours_report, expected) = (ours.train(&batch, beta).unwrap(), cpu.train(&batch, beta).unwrap());
         let close = (ours_report.loss - expected.loss).abs() <= 1e-4 * expected.loss;
         assert!(close, "{rule:?} {settings:?}: loss {} and {}", ours_report.loss, expected.loss);

@@ -8,11 +8,10 @@ use eqprop::data::Batch;
 use eqprop::engine::cpu::{Fused, Isa, Simd};
 use eqprop::engine::plain::Plain;
 use eqprop::engine::replicas::Hub;
-use eqprop::engine::{Engine, Report};
-use eqprop::learning::{Nudging, Protocol, Rule, SigmaPrime};
-use eqprop::model::dynamics::Time;
+use eqprop::engine::{Engine, Job, Report};
+use eqprop::learning::{Learning, Nudging, Rule, SigmaPrime};
 use eqprop::model::network::Init;
-use eqprop::model::{Activation, Dims, Dynamics, Model, Order, Parameters, Settle, Solver};
+use eqprop::model::{Activation, Dims, Model, Network, Order, Parameters, Settle, Solver};
 use rayon::prelude::*;
 
 const PIXELS: usize = 90;
@@ -30,7 +29,6 @@ struct Case {
     hidden: &'static [usize],
     rule: Rule,
     sigma_prime: SigmaPrime,
-    damping: f64,
     activation: Activation,
     settle: Settle,
     nudging: Nudging,
@@ -42,27 +40,19 @@ fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for hidden in HIDDEN {
         for rule in [Rule::EP, Rule::CEP, Rule::CEP_RESCALED, Rule::VF, Rule::CVF] {
-            for &sigma_prime in if rule.tied() == Some(true) { &gates[..1] } else { &gates[..] } {
+            for &sigma_prime in if rule.tied == Some(true) { &gates[..1] } else { &gates[..] } {
                 for damping in [0.0, 0.5] {
                     let activation =
                         if cases.len() % 3 == 2 { Activation::Tanh } else { Activation::Sigmoid };
-                    let settle = Settle::synchronous(12, 0.0);
-                    let case = Case {
-                        hidden,
-                        rule,
-                        sigma_prime,
-                        damping,
-                        activation,
-                        settle,
-                        nudging: Nudging::Positive,
-                    };
+                    let settle = Settle { damping, ..Settle::synchronous(12, 0.0) };
+                    let case =
+                        Case { hidden, rule, sigma_prime, activation, settle, nudging: Nudging::Positive };
                     cases.push(case.clone());
                     if damping == 0.0 {
                         let settle = Settle { order: Order::Alternating, ..settle };
                         cases.push(Case { settle, ..case.clone() });
                         // Settled well enough for what rounding does to acceleration to have gone.
-                        let solver = Solver::Anderson { window: 3 };
-                        let settle = Settle { solver, steps: 60, ..settle };
+                        let settle = Settle { solver: Solver::Anderson, steps: 60, ..settle };
                         cases.push(Case { settle, nudging: Nudging::Centered, ..case });
                     }
                 }
@@ -73,37 +63,26 @@ fn cases() -> Vec<Case> {
 }
 
 impl Case {
-    fn model(&self) -> Model {
-        let dims = [&[PIXELS], self.hidden, &[CLASSES]].concat();
-        Model {
-            dims: Dims(dims),
-            tied: self.rule.tied().unwrap(),
-            dynamics: Dynamics { time: Time::Discrete, activation: self.activation, damping: self.damping },
-            settle: self.settle,
-        }
-    }
-
-    fn protocol(&self) -> Protocol {
+    fn job(&self) -> Job {
         // With tanh and C-VF the weights of a wide network run away at the larger rates, and rounding with them.
         let scale = if self.activation == Activation::Tanh { 0.3 } else { 1.0 };
-        Protocol {
-            rule: self.rule,
+        let rates = [0.05, 0.02, 0.01][..=self.hidden.len()].iter().rev().map(|eta| eta * scale);
+        let learning = Learning {
             sigma_prime: self.sigma_prime,
             nudging: self.nudging,
-            second_steps: 6,
-            tiny: 1e-5,
-            learning_rates: [0.05, 0.02, 0.01][..=self.hidden.len()].iter().map(|eta| eta * scale).collect(),
-            authors_code: false,
-        }
+            ..Learning::new(self.rule, 6, BETA, rates.collect::<Vec<_>>())
+        };
+        Job { model: Model::discrete(self.activation, self.settle), learning, device: Device::Cpu }
     }
 
     /// θ before training: numbers that float32 has, so that both engines start with the same.
     fn theta(&self, dtype: DType) -> Parameters {
-        let psi = (self.rule.tied() == Some(false)).then_some(45.0);
-        let model = self.model();
-        let theta = Parameters::init(&model.dims, Init::FanIn, psi, 7, DType::F32, &Device::Cpu).unwrap();
+        let dims = Dims([&[PIXELS], self.hidden, &[CLASSES]].concat());
+        let network = Network::layered(dims, self.rule.tied.unwrap());
+        let theta =
+            Parameters::init(network.clone(), Init::FanIn, 45.0, 7, DType::F32, &Device::Cpu).unwrap();
         let named = theta.named().into_iter().map(|(name, tensor)| (name, tensor.clone())).collect();
-        Parameters::from_named(&named, &model.dims, model.tied, dtype, &Device::Cpu).unwrap()
+        Parameters::from_named(&named, network, dtype, &Device::Cpu).unwrap()
     }
 
     /// What an engine reports of each minibatch, and its weights after it.
@@ -176,16 +155,15 @@ fn bits(trained: &[(Report, Parameters)]) -> Vec<u32> {
 #[test]
 fn minibatches_and_protocols_that_do_not_fit_are_refused_by_every_engine() {
     let case = cases().into_iter().find(|case| case.rule == Rule::EP).unwrap();
-    let engines = |protocol: &Protocol| -> [Box<dyn Engine>; 3] {
-        let (model, theta) = (case.model(), case.theta(DType::F32));
-        let hub = Hub::new(model.clone(), protocol.clone(), Device::Cpu);
+    let engines = |learning: &Learning| -> [Box<dyn Engine>; 3] {
+        let (job, theta) = (Job { learning: learning.clone(), ..case.job() }, case.theta(DType::F32));
         [
-            Box::new(Fused::<f32>::new(model.clone(), protocol.clone(), &theta).unwrap()),
-            Box::new(Plain::new(model, protocol.clone(), theta.clone(), &Device::Cpu)),
-            Box::new(hub.join(theta)),
+            Box::new(Fused::<f32>::new(job.clone(), &theta).unwrap()),
+            Box::new(Plain::new(job.clone(), theta.clone()).unwrap()),
+            Box::new(Hub::new(job).join(theta)),
         ]
     };
-    let fits = case.protocol();
+    let fits = case.job().learning;
     let small = Batch { images: vec![0; 3 * (PIXELS - 1)], ..batch(3) };
     let foreign = Batch { labels: vec![0, 1, CLASSES as u8], ..batch(3) };
     for mut engine in engines(&fits) {
@@ -201,10 +179,10 @@ fn minibatches_and_protocols_that_do_not_fit_are_refused_by_every_engine() {
         }
         engine.train(&batch(3), BETA).unwrap();
     }
-    let gated = Protocol { sigma_prime: SigmaPrime::Partial, ..fits.clone() };
-    let short = Protocol { learning_rates: vec![0.1], ..fits };
-    for (protocol, says) in [(gated, "untied weights"), (short, "1 learning rates for 2 layers")] {
-        for mut engine in engines(&protocol) {
+    let gated = Learning { sigma_prime: SigmaPrime::Partial, ..fits.clone() };
+    let short = Learning { learning_rates: vec![0.1], ..fits };
+    for (learning, says) in [(gated, "untied weights"), (short, "1 learning rates for 2 layers")] {
+        for mut engine in engines(&learning) {
             let error = engine.train(&batch(3), BETA).unwrap_err();
             assert!(format!("{error:#}").contains(says), "{error:#}");
         }
@@ -219,15 +197,14 @@ fn every_instruction_set_learns_what_the_plain_engine_learns() {
         .collect();
     let failures: Vec<String> = (cases().par_iter())
         .flat_map_iter(|case| {
-            let (model, protocol) = (case.model(), case.protocol());
-            let mut plain = Plain::new(model.clone(), protocol.clone(), case.theta(DType::F64), &Device::Cpu);
+            let mut plain = Plain::new(case.job(), case.theta(DType::F64)).unwrap();
             let expected = case.train(&mut plain);
             let mut failures = Vec::new();
             // Instruction sets with fused multiply-adds give the same bits.
             let mut fused_bits: Option<Vec<u32>> = None;
             for &(isa, simd) in &sets {
                 let theta = case.theta(DType::F32);
-                let mut fused = Fused::<f32>::with(simd, model.clone(), protocol.clone(), &theta).unwrap();
+                let mut fused = Fused::<f32>::with(simd, case.job(), &theta).unwrap();
                 let got = case.train(&mut fused);
                 failures.extend(case.failures(isa, &expected, &got));
                 if isa > Isa::Portable {

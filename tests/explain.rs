@@ -7,10 +7,9 @@ use candle_core::{DType, Device};
 use common::Place;
 use eqprop::data::Batch;
 use eqprop::learning::angle::Comparison;
-use eqprop::learning::{Protocol, Rule, SigmaPrime};
-use eqprop::model::dynamics::Time;
+use eqprop::learning::{Learning, Rule, SigmaPrime};
 use eqprop::model::network::Init;
-use eqprop::model::{Activation, Dims, Dynamics, Model, Parameters, Settle};
+use eqprop::model::{Activation, Dims, Model, Network, Parameters, Settle};
 use eqprop::rng::{Purpose, stream};
 use eqprop::study::referee::{CAUSES, Case, Cause};
 use proptest::prelude::*;
@@ -19,7 +18,7 @@ use rand::Rng;
 
 struct Problem {
     model: Model,
-    protocol: Protocol,
+    learning: Learning,
     theta: Parameters,
     batch: Batch,
 }
@@ -27,26 +26,20 @@ struct Problem {
 impl Problem {
     fn new(dims: &[usize], activation: Activation, rule: Rule, seed: u64) -> Self {
         let dims = Dims(dims.to_vec());
-        let tied = rule.tied().unwrap();
-        let psi = (!tied).then_some(60.0);
-        let theta = Parameters::init(&dims, Init::FanIn, psi, seed, DType::F64, &Device::Cpu).unwrap();
+        let tied = rule.tied.unwrap();
+        let network = Network::layered(dims.clone(), tied);
+        let theta = Parameters::init(network, Init::FanIn, 60.0, seed, DType::F64, &Device::Cpu).unwrap();
         let mut rng = stream(seed, Purpose::Figure, 99);
         let batch = Batch {
             images: (0..3 * dims.input()).map(|_| rng.random()).collect(),
             labels: (0..3).map(|_| rng.random_range(0..dims.output()) as u8).collect(),
         };
-        let protocol = Protocol {
-            rule,
+        let learning = Learning {
             sigma_prime: if tied { SigmaPrime::Ignored } else { SigmaPrime::Partial },
-            nudging: eqprop::learning::Nudging::Positive,
-            second_steps: 4,
-            tiny: 1e-5,
-            learning_rates: vec![0.02; dims.depth() + 1],
-            authors_code: false,
+            ..Learning::new(rule, 4, 0.3, vec![0.02; dims.depth() + 1])
         };
-        let dynamics = Dynamics { time: Time::Discrete, activation, damping: 0.0 };
-        let model = Model { dims, tied, dynamics, settle: Settle::synchronous(6, 0.0) };
-        Self { model, protocol, theta, batch }
+        let model = Model::discrete(activation, Settle::synchronous(6, 0.0));
+        Self { model, learning, theta, batch }
     }
 
     /// Ψ(Δtot, −∇), degrees, with these switched off; `None` where the network does not settle.
@@ -56,7 +49,7 @@ impl Problem {
             false => Case::new(&self.model, &self.theta, &self.batch),
         };
         let case = case.ok()?;
-        let update = case.update(&self.protocol, beta, off).unwrap();
+        let update = case.update(&self.learning, beta, off).unwrap();
         Some(Comparison::new(&update, &case.gradient).unwrap().total_degrees)
     }
 
@@ -85,7 +78,7 @@ proptest! {
     ) {
         let dims = [&[input], &hidden[..], &[output]].concat();
         let mut problem = Problem::new(&dims, activation, rule, seed);
-        problem.model.dynamics.damping = damping;
+        problem.model.settle.damping = damping;
         let angle = problem.angle_if_settled(0.3, &CAUSES);
         prop_assume!(angle.is_some());
         let angle = angle.unwrap();
@@ -110,7 +103,7 @@ fn what_beta_contributes_is_linear_in_it_and_what_eta_does_in_eta() {
     // Theorem 1: what matters is how far the weights go while the nudge is felt, η/β.
     let of_eta = |eta: f64, beta: f64| {
         let mut problem = Problem::new(&[12, 9, 4], Activation::Sigmoid, Rule::CEP, 3);
-        problem.protocol.learning_rates.fill(eta);
+        problem.learning.learning_rates.fill(eta);
         let off: Vec<Cause> =
             CAUSES.into_iter().filter(|c| ![Cause::Continual, Cause::Beta].contains(c)).collect();
         problem.angle(beta, &off)

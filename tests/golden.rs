@@ -5,11 +5,11 @@
 
 use candle_core::{DType, Device, Result, Tensor};
 use eqprop::data::Batch;
-use eqprop::engine::{self, EngineKind};
+use eqprop::engine::{self, EngineKind, Job};
 use eqprop::learning::angle::Trace;
-use eqprop::learning::{Lesson, Nudging, Protocol, Rule, SigmaPrime, Step};
-use eqprop::model::dynamics::{Nudge, Time};
-use eqprop::model::{Dims, Dynamics, Model, Parameters, Settle};
+use eqprop::learning::{Learning, Lesson, Memory, Rule, SigmaPrime, Step};
+use eqprop::model::dynamics::Time;
+use eqprop::model::{Dims, Model, Network, Parameters, Settle};
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -19,8 +19,9 @@ const CASES: [&str; 7] =
 
 struct Case {
     tensors: HashMap<String, Tensor>,
+    network: Network,
     model: Model,
-    protocol: Protocol,
+    learning: Learning,
     beta: f64,
     batch: Batch,
     settings: serde_json::Value,
@@ -50,28 +51,23 @@ impl Case {
             (false, true) => Rule::CVF,
         };
         let activation = serde_json::from_value(case["activation"].clone()).unwrap();
-        let time = match case["time"].as_str().unwrap() {
-            "real" => Time::Real { epsilon: case["epsilon"].as_f64().unwrap(), clamp: false },
-            _ => Time::Discrete,
-        };
-        let rates = numbers("learning_rates_output_first");
+        let steps = case["T"].as_u64().unwrap() as usize;
+        let mut model = Model::discrete(activation, Settle::synchronous(steps, 0.0));
+        if case["time"] == "real" {
+            (model.dynamics.time, model.dynamics.epsilon) = (Time::Real, case["epsilon"].as_f64().unwrap());
+        }
+        let mut rates = numbers("learning_rates_output_first").unwrap_or_else(|| vec![0.05; dims.len() - 1]);
+        rates.reverse();
+        let beta = case["beta"].as_f64().unwrap();
         Case {
-            model: Model {
-                dims: Dims(dims.clone()),
-                tied,
-                dynamics: Dynamics { activation, time, damping: 0.0 },
-                settle: Settle::synchronous(case["T"].as_u64().unwrap() as usize, 0.0),
-            },
-            protocol: Protocol {
-                rule,
+            network: Network::layered(Dims(dims), tied),
+            model,
+            learning: Learning {
                 sigma_prime: serde_json::from_value(case["gate"].clone()).unwrap_or(SigmaPrime::Ignored),
-                nudging: Nudging::Positive,
-                tiny: 1e-5,
-                second_steps: case["K"].as_u64().unwrap() as usize,
-                learning_rates: rates.unwrap_or_else(|| vec![0.05; dims.len() - 1]),
                 authors_code: case["authors_code"].as_bool().unwrap_or(false),
+                ..Learning::new(rule, case["K"].as_u64().unwrap() as usize, beta, rates)
             },
-            beta: case["beta"].as_f64().unwrap(),
+            beta,
             batch: Batch {
                 images: tensors["input.bytes"].flatten_all().unwrap().to_vec1().unwrap(),
                 labels: tensors["input.labels"].to_vec1().unwrap(),
@@ -85,7 +81,7 @@ impl Case {
         let tensors = (self.tensors.iter())
             .filter_map(|(name, t)| Some((name.strip_prefix(prefix)?.to_string(), t.clone())))
             .collect();
-        Parameters::from_named(&tensors, &self.model.dims, self.model.tied, dtype, &Device::Cpu).unwrap()
+        Parameters::from_named(&tensors, self.network.clone(), dtype, &Device::Cpu).unwrap()
     }
 
     /// The largest difference from the expected tensor, relative to the largest number in it (or, in float32, for a
@@ -98,7 +94,7 @@ impl Case {
         let suffix = name.strip_prefix("second.").and_then(|name| Some(name.split_once('.')?.1));
         let scale = match suffix.filter(|_| got.dtype() == DType::F32) {
             None => largest(expected),
-            Some(suffix) => (0..self.protocol.second_steps)
+            Some(suffix) => (0..self.learning.K)
                 .map(|t| largest(&self.tensors[&format!("second.{t}.{suffix}")]))
                 .fold(0.0, f64::max),
         };
@@ -118,7 +114,7 @@ impl Case {
     /// weights of a continual second phase.
     fn replay(&self, theta: &Parameters, dtype: DType) -> Result<Vec<(String, Tensor)>> {
         let x = self.batch.x(dtype, &Device::Cpu)?;
-        let target = &self.batch.y(self.model.dims.output(), dtype, &Device::Cpu)?;
+        let target = &self.batch.y(self.network.dims.output(), dtype, &Device::Cpu)?;
         let settled = &self.model.settle(theta, &x)?;
         let mut found: Vec<(String, Tensor)> = settled
             .state()
@@ -126,10 +122,10 @@ impl Case {
             .enumerate()
             .map(|(n, s)| (format!("first.state.{n}"), s.clone()))
             .collect();
-        let nudge = Nudge { target, beta: self.beta.into() };
+        let nudge = self.model.nudge(target, self.beta);
         let mut steps = 0;
-        let lesson = Lesson::new(&self.model, &self.protocol, theta, &x, nudge, settled);
-        let theta = self.protocol.rule.learn(&lesson, &mut |step| {
+        let lesson = Lesson::new(&self.model, &self.learning, theta, &x, nudge, settled);
+        let theta = lesson.learn(&mut Memory::new(&self.model, theta)?, &mut |step| {
             let (t, s, s_next) = (step.t, step.s, step.s_next);
             assert_eq!(t, steps);
             steps += 1;
@@ -143,8 +139,8 @@ impl Case {
             }
             Ok(())
         })?;
-        assert_eq!(steps, self.protocol.second_steps);
-        if self.protocol.rule.continual() {
+        assert_eq!(steps, self.learning.K);
+        if self.learning.rule.is_continual() {
             found.extend(theta.named().into_iter().map(|(name, w)| (format!("final.{name}"), w.clone())));
         }
         Ok(found)
@@ -197,19 +193,19 @@ impl Case {
         let Model { dynamics, settle, .. } = &self.model;
         let mut theta = self.theta("", DType::F64).map(|w| off(w, u))?;
         let x = self.batch.x(DType::F64, &Device::Cpu)?;
-        let target = &self.batch.y(self.model.dims.output(), DType::F64, &Device::Cpu)?;
-        let nudge = Nudge { target, beta: self.beta.into() };
+        let target = &self.batch.y(self.network.dims.output(), DType::F64, &Device::Cpu)?;
+        let nudge = self.model.nudge(target, self.beta);
         let settled = self.model.settle(&multiplied(&theta)?, &x)?;
         let mut s = left(settled.state())?;
         let mut found = HashMap::new();
         found.extend(s.iter().enumerate().map(|(n, s)| (format!("first.state.{n}"), s.clone())));
-        for t in 0..self.protocol.second_steps {
+        for t in 0..self.learning.K {
             let by = multiplied(&theta)?;
             let drive = dynamics.drive(&by, &x)?;
             let h = dynamics.pre_activations(&by, &drive, &s, settle.order.layers(t))?;
-            let s_next = left(&dynamics.advance(&by, &h, &s, Some(nudge))?)?;
+            let s_next = left(&self.model.advance(&by, &h, &s, Some(nudge))?)?;
             let step = Step { t, s: &s, h: &h, s_next: &s_next, beta: nudge.beta };
-            let lesson = Lesson::new(&self.model, &self.protocol, &theta, &x, nudge, &settled);
+            let lesson = Lesson::new(&self.model, &self.learning, &theta, &x, nudge, &settled);
             let update = lesson.update(&step)?;
             for (name, update) in update.named() {
                 found.insert(format!("second.{t}.update.{name}"), update.clone());
@@ -219,12 +215,14 @@ impl Case {
                 found.insert(format!("second.{t}.update.state.{n}"), delta_s);
                 found.insert(format!("second.{t}.state.{n}"), s_next[n].clone());
             }
-            if self.protocol.rule.continual() {
-                theta = lesson.applied(&theta, &update)?.map(|w| off(w, u))?;
+            if self.learning.rule.is_continual() {
+                theta = lesson
+                    .applied(&theta, &update, &mut Memory::new(&self.model, &theta)?)?
+                    .map(|w| off(w, u))?;
             }
             s = s_next;
         }
-        if self.protocol.rule.continual() {
+        if self.learning.rule.is_continual() {
             found.extend(theta.named().into_iter().map(|(name, w)| (format!("final.{name}"), w.clone())));
         }
         Ok(found)
@@ -254,14 +252,14 @@ fn check_plain(name: &str, dtype: DType, tolerance: f64) -> Result<()> {
 /// Final weights and the first phase's report of an engine, beside the plain engine's in float64.
 fn check_engine(name: &str, rule: Option<Rule>, damping: f64, dtype: DType, tolerance: f64) {
     let mut case = Case::load(name);
-    case.model.dynamics.damping = damping;
-    case.protocol.rule = rule.unwrap_or(case.protocol.rule);
-    case.protocol.authors_code &= case.protocol.rule == Rule::CVF;
-    case.model.tied = case.protocol.rule.tied().unwrap();
+    case.model.settle.damping = damping;
+    case.learning.rule = rule.unwrap_or(case.learning.rule);
+    case.learning.authors_code &= case.learning.rule == Rule::CVF;
+    case.network = Network::layered(case.network.dims, case.learning.rule.tied.unwrap());
     let run = |kind, dtype| {
         let theta = case.theta("", dtype);
-        let (model, protocol) = (case.model.clone(), case.protocol.clone());
-        let mut engine = engine::build(kind, model, protocol, theta, &Device::Cpu).unwrap();
+        let job = Job { model: case.model.clone(), learning: case.learning.clone(), device: Device::Cpu };
+        let mut engine = engine::build(kind, job, theta).unwrap();
         let report = engine.train(&case.batch, case.beta).unwrap();
         (report, engine.parameters().unwrap())
     };
@@ -292,10 +290,10 @@ fn reference_gradients_and_angles() -> Result<()> {
         let case = Case::load(name);
         let theta = case.theta("", DType::F64);
         let x = case.batch.x(DType::F64, &Device::Cpu)?;
-        let target = &case.batch.y(case.model.dims.output(), DType::F64, &Device::Cpu)?;
-        let nudge = Nudge { target, beta: case.beta.into() };
-        let trace = Trace::record(&case.model, &case.protocol, &theta, &x, nudge)?;
-        for t in 0..case.protocol.second_steps {
+        let target = &case.batch.y(case.network.dims.output(), DType::F64, &Device::Cpu)?;
+        let nudge = case.model.nudge(target, case.beta);
+        let trace = Trace::record(&case.model, &case.learning, &theta, &x, nudge)?;
+        for t in 0..case.learning.K {
             for (name, gradient) in trace.gradients.parameters[t].named() {
                 case.assert_close(&format!("bptt.{t}.{name}"), gradient, 1e-9, 0.0);
             }

@@ -6,10 +6,10 @@
 use candle_core::{DType, Device, Tensor};
 use eqprop::config::{Choices, Config, Resolved, parse_value};
 use eqprop::engine::cuda::Kernel;
-use eqprop::engine::{self, EngineKind};
-use eqprop::learning::{Lesson, Rule};
+use eqprop::engine::{self, EngineKind, Job};
+use eqprop::learning::{Lesson, Memory, Rule};
 use eqprop::model::dynamics::{Beta, Nudge};
-use eqprop::model::network::{Forward, Parameters};
+use eqprop::model::network::Parameters;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -90,21 +90,20 @@ fn stacked(config: &Config) -> Parameters {
     let all: Vec<Parameters> = (0..REPLICAS as u64)
         .map(|seed| {
             let network = &config.network;
-            let psi = config.psi_degrees();
-            Parameters::init(&network.dims, network.init, psi, seed, DType::F32, &Device::Cpu).unwrap()
+            Parameters::init(config.network(), network.init, network.psi, seed, DType::F32, &Device::Cpu)
+                .unwrap()
         })
         .collect();
-    let stack = |pick: &dyn Fn(&Parameters) -> Tensor| {
-        Tensor::stack(&all.iter().map(pick).collect::<Vec<_>>(), 0).unwrap()
+    let stack = |of: fn(&Parameters) -> &Vec<Tensor>| -> Vec<Tensor> {
+        let one =
+            |i: usize| Tensor::stack(&all.iter().map(|theta| &of(theta)[i]).collect::<Vec<_>>(), 0).unwrap();
+        (0..of(&all[0]).len()).map(one).collect()
     };
+    let biases = stack(|theta| &theta.biases);
     Parameters {
-        forward: (0..2)
-            .map(|n| Forward {
-                weight: stack(&|theta| theta.forward[n].weight.clone()),
-                bias: stack(&|theta| theta.forward[n].bias.clone()).unsqueeze(1).unwrap(),
-            })
-            .collect(),
-        feedback: (!config.tied()).then(|| vec![stack(&|theta| theta.feedback.as_ref().unwrap()[0].clone())]),
+        network: all[0].network.clone(),
+        weights: stack(|theta| &theta.weights),
+        biases: biases.iter().map(|bias| bias.unsqueeze(1).unwrap()).collect(),
     }
 }
 
@@ -142,18 +141,20 @@ fn the_kernel_equals_the_plain_engine() {
     ] {
         // Rates large enough for every update to be seen.
         let config = config(rule, &[settings, &["learning.learning_rates=[0.05, 0.08]"]].concat());
-        let (model, protocol, theta) = (config.model(), config.protocol(), stacked(&config));
+        // What the kernel computes does not ask for a GPU.
+        let job = config.job(&Device::Cpu);
+        let (Job { model, learning, .. }, theta) = (&job, stacked(&config));
         let beta = Beta::of_replicas(config.learning.beta, &signs);
-        let nudge = Nudge { target: &target, beta };
+        let nudge = Nudge { loss: model.loss, target: &target, beta };
         let settled = &model.settle(&theta, &x).unwrap();
-        let lesson = Lesson::new(&model, &protocol, &theta, &x, nudge, settled);
-        let expected = protocol.rule.learn(&lesson, &mut |_| Ok(())).unwrap();
+        let lesson = Lesson::new(model, learning, &theta, &x, nudge, settled);
+        let expected = lesson.learn(&mut Memory::new(model, &theta).unwrap(), &mut |_| Ok(())).unwrap();
 
-        let kernel = Kernel::for_shape(&model, &protocol, &theta, IMAGES).unwrap();
+        let kernel = Kernel::for_shape(&job, &theta, IMAGES).unwrap();
         let races = rule == Rule::CVF && config.settle.damping == 0.0 && !config.learning.authors_code;
         let program = emulator(place.path(), if races { &sanitized } else { &plain }, &kernel);
         let launch = |given: &Tensor| emulate(place.path(), &program, &kernel, given);
-        let (ours, trained) = kernel.run(&model.dynamics, &protocol, &theta, &x, nudge, launch).unwrap();
+        let (ours, trained) = kernel.run(&job, &theta, &x, nudge, launch).unwrap();
         for (age, (ours, states)) in ours.iter().zip(&settled.recent).enumerate() {
             for (n, (ours, state)) in ours.iter().zip(states).enumerate() {
                 let difference = largest_difference(ours, state);
@@ -204,9 +205,10 @@ fn the_kernel_is_taken_only_where_it_is_asked_for_and_applies() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 
     let config = resolve(Rule::CEP, 1, &["settle.tolerance=0.0"]).unwrap().config;
-    let (model, protocol, network) = (config.model(), config.protocol(), &config.network);
-    let theta = Parameters::init(&network.dims, network.init, None, 0, DType::F32, &Device::Cpu).unwrap();
-    let build = |kind, theta| engine::build(kind, model.clone(), protocol.clone(), theta, &Device::Cpu);
+    let network = &config.network;
+    let theta =
+        Parameters::init(config.network(), network.init, network.psi, 0, DType::F32, &Device::Cpu).unwrap();
+    let build = |kind, theta| engine::build(kind, config.job(&Device::Cpu), theta);
     let refused = build(config.training.engine, theta.clone()).err().expect("a kernel without a GPU");
     assert!(refused.to_string().contains("runs on a GPU only"), "{refused}");
     assert!(build(EngineKind::Auto, theta).is_ok());

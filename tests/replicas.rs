@@ -4,8 +4,8 @@ use candle_core::{DType, Device};
 use eqprop::config::{Choices, Config, Resolved, parse_value};
 use eqprop::data::Batch;
 use eqprop::engine::replicas::Hub;
-use eqprop::engine::{Engine, Report, plain::Plain};
-use eqprop::learning::{LearningRule, Lesson, Observe, Protocol, Rule};
+use eqprop::engine::{Engine, Job, Report, plain::Plain};
+use eqprop::learning::{Learning, Lesson, OwnUpdate, Rule, Schedule, Step, Update};
 use eqprop::model::network::Parameters;
 use eqprop::rng;
 use rand::Rng;
@@ -24,9 +24,8 @@ fn config(rule: Rule, depth: usize, settings: &[&str]) -> Config {
 }
 
 fn theta(config: &Config, seed: u64) -> Parameters {
-    let (network, psi) = (&config.network, config.psi_degrees());
-    Parameters::init(&network.dims, network.init, psi, seed, config.training.dtype.dtype(), &Device::Cpu)
-        .unwrap()
+    let (network, dtype) = (&config.network, config.training.dtype.dtype());
+    Parameters::init(config.network(), network.init, network.psi, seed, dtype, &Device::Cpu).unwrap()
 }
 
 /// The `m`-th minibatch of the replica with this seed, and its β.
@@ -77,17 +76,17 @@ fn a_replica_gets_the_bits_it_would_get_alone() {
         (Rule::EP, 1, &["learning.nudging=centered"]),
     ] {
         let config = config(rule, depth, settings);
-        let (model, protocol) = (config.model(), config.protocol());
+        let job = config.job(&Device::Cpu);
         // Of different lengths, so that some leave while others go on.
         let lengths = [5, 3, 5, 4];
         let alone: Vec<_> = (lengths.iter().enumerate())
             .map(|(seed, &length)| {
                 let theta = theta(&config, seed as u64);
-                let mut engine = Plain::new(model.clone(), protocol.clone(), theta, &Device::Cpu);
+                let mut engine = Plain::new(job.clone(), theta).unwrap();
                 run(&mut engine, &config, seed as u64, length)
             })
             .collect();
-        let hub = Hub::new(model.clone(), protocol.clone(), Device::Cpu);
+        let hub = Hub::new(job.clone());
         let replicas: Vec<_> = (0..4).map(|seed| hub.join(theta(&config, seed))).collect();
         let together: Vec<_> = thread::scope(|scope| {
             let threads: Vec<_> = (replicas.into_iter().enumerate())
@@ -112,17 +111,8 @@ fn a_replica_gets_the_bits_it_would_get_alone() {
 /// A rule that is out of order.
 struct Broken;
 
-impl LearningRule for Broken {
-    fn name(&self) -> &'static str {
-        "broken"
-    }
-    fn title(&self) -> &'static str {
-        "Broken"
-    }
-    fn tied(&self) -> Option<bool> {
-        Some(true)
-    }
-    fn learn(&self, _: &Lesson, _: Observe) -> candle_core::Result<Parameters> {
+impl OwnUpdate for Broken {
+    fn update(&self, _: &Lesson, _: &Step) -> candle_core::Result<Parameters> {
         panic!("out of order")
     }
 }
@@ -130,8 +120,9 @@ impl LearningRule for Broken {
 #[test]
 fn a_replica_that_panics_fails_those_it_computes_with_and_keeps_nobody_waiting() {
     let config = config(Rule::CEP, 1, &[]);
-    let broken = Protocol { rule: Rule(&Broken), ..config.protocol() };
-    let hub = Hub::new(config.model(), broken, Device::Cpu);
+    let rule = Rule { update: Update::Own(Schedule::Whole, &Broken), ..Rule::EP };
+    let learning = Learning { rule, ..config.learning.clone() };
+    let hub = Hub::new(Job { learning, ..config.job(&Device::Cpu) });
     let replicas: Vec<_> = (0..3).map(|seed| hub.join(theta(&config, seed))).collect();
     let outcomes: Vec<_> = thread::scope(|scope| {
         let threads: Vec<_> = (replicas.into_iter().enumerate())

@@ -3,25 +3,25 @@
 
 use candle_core::{DType, Device, Result, Tensor, Var};
 use eqprop::data::Batch;
-use eqprop::engine::{self, EngineKind};
+use eqprop::engine::{self, EngineKind, Job};
 use eqprop::learning::angle::{Comparison, Trace};
-use eqprop::learning::{Lesson, Nudging, Protocol, Rule, SigmaPrime, Step, hebbian_update};
+use eqprop::learning::{Form, Learning, Lesson, Memory, Nudging, Rule, SigmaPrime, Step, hebbian_update};
 use eqprop::model::dynamics::{Layers, Nudge, Time};
 use eqprop::model::network::Init;
-use eqprop::model::{Activation, Dims, Dynamics, Model, Order, Parameters, Settle, Solver};
+use eqprop::model::{Activation, Dims, Model, Network, Order, Parameters, Settle, Solver};
 use eqprop::reference::bptt::bptt;
 use eqprop::reference::rbp::rbp;
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 
 const DISCRETE: Time = Time::Discrete;
-const REAL: Time = Time::Real { epsilon: 0.2, clamp: false };
+const REAL: Time = Time::Real;
 
 /// A small network with an input and a target.
 #[derive(Debug)]
 struct Problem {
     model: Model,
-    protocol: Protocol,
+    learning: Learning,
     theta: Parameters,
     x: Tensor,
     y: Tensor,
@@ -30,9 +30,8 @@ struct Problem {
 impl Problem {
     fn new(dims: &[usize], time: Time, activation: Activation, rule: Rule, seed: u64) -> Self {
         let dims = Dims(dims.to_vec());
-        let tied = rule.tied().unwrap_or(true);
-        let psi = (!tied).then_some(30.0);
-        let theta = Parameters::init(&dims, Init::FanIn, psi, seed, DType::F64, &Device::Cpu).unwrap();
+        let network = Network::layered(dims.clone(), rule.tied.unwrap_or(true));
+        let theta = Parameters::init(network, Init::FanIn, 30.0, seed, DType::F64, &Device::Cpu).unwrap();
         let draw = |salt: u64, count: usize| -> Vec<f64> {
             (0..count as u64).map(|i| ((seed * 31 + salt + i) as f64 * 0.754_877_666).fract()).collect()
         };
@@ -40,18 +39,11 @@ impl Problem {
         let x = Tensor::from_vec(draw(1, batch * dims.input()), (batch, dims.input()), &Device::Cpu).unwrap();
         let y =
             Tensor::from_vec(draw(9, batch * dims.output()), (batch, dims.output()), &Device::Cpu).unwrap();
-        let protocol = Protocol {
-            rule,
-            sigma_prime: SigmaPrime::Ignored,
-            nudging: Nudging::Positive,
-            tiny: 1e-5,
-            second_steps: 8,
-            learning_rates: vec![0.0; dims.depth() + 1],
-            authors_code: false,
-        };
+        let learning = Learning::new(rule, 8, 0.1, vec![0.0; dims.depth() + 1]);
         let settle = Settle::synchronous(if time == DISCRETE { 200 } else { 600 }, 0.0);
-        let dynamics = Dynamics { time, activation, damping: 0.0 };
-        Self { model: Model { dims, tied, dynamics, settle }, protocol, theta, x, y }
+        let mut model = Model::discrete(activation, settle);
+        (model.dynamics.time, model.dynamics.epsilon) = (time, 0.2);
+        Self { model, learning, theta, x, y }
     }
 
     /// The same with a linear σ: a hard sigmoid whose inputs stay between its corners. F then derives
@@ -59,24 +51,18 @@ impl Problem {
     fn linear(time: Time, rule: Rule) -> Self {
         let mut problem = Self::new(&[5, 7, 6, 4], time, Activation::HardSigmoid, rule, 5);
         let map = |t: &Tensor, scale, shift| t.affine(scale, shift).unwrap();
-        for layer in &mut problem.theta.forward {
-            layer.weight = map(&layer.weight, 0.3, 0.0);
-            layer.bias = map(&layer.bias, 0.0, 0.5);
-        }
-        if let Some(feedback) = &mut problem.theta.feedback {
-            for (feedback, forward) in feedback.iter_mut().zip(&problem.theta.forward) {
-                *feedback = forward.weight.t().unwrap().contiguous().unwrap();
-            }
-        }
+        problem.theta.weights.iter_mut().for_each(|w| *w = map(w, 0.3, 0.0));
+        problem.theta.biases.iter_mut().for_each(|b| *b = map(b, 0.0, 0.5));
+        problem.theta = problem.theta.symmetric().unwrap();
         problem
     }
 
     fn nudge(&self, beta: f64) -> Nudge<'_> {
-        Nudge { target: &self.y, beta: beta.into() }
+        self.model.nudge(&self.y, beta)
     }
 
     fn trace(&self, beta: f64) -> Trace {
-        Trace::record(&self.model, &self.protocol, &self.theta, &self.x, self.nudge(beta)).unwrap()
+        Trace::record(&self.model, &self.learning, &self.theta, &self.x, self.nudge(beta)).unwrap()
     }
 
     fn loss(&self, theta: &Parameters) -> f64 {
@@ -103,8 +89,12 @@ fn scaled(theta: &Parameters, scale: f64) -> Parameters {
 
 /// ‖Δ − (−∇)‖ over all steps, for states and for parameters, each relative to ‖∇‖. In real time the nudge
 /// is εβ(y − s⁰), so that Δ_s(t) follows −ε∇s(t); Δ_θ(t) follows −∇θ(t) all the same, ∂F/∂θ having an ε.
-fn gdd_errors(time: Time, trace: &Trace, update: impl Fn(usize) -> (Vec<Tensor>, Parameters)) -> (f64, f64) {
-    let epsilon = if let Time::Real { epsilon, .. } = time { epsilon } else { 1.0 };
+fn gdd_errors(
+    model: &Model,
+    trace: &Trace,
+    update: impl Fn(usize) -> (Vec<Tensor>, Parameters),
+) -> (f64, f64) {
+    let epsilon = model.dynamics.nudge_strength(1.0);
     let (mut states, mut states_norm, mut theta, mut theta_norm) = (0.0, 0.0, 0.0, 0.0);
     for t in 0..trace.delta_s.len() {
         let (delta_s, delta_theta) = update(t);
@@ -122,9 +112,7 @@ fn gdd_errors(time: Time, trace: &Trace, update: impl Fn(usize) -> (Vec<Tensor>,
 
 fn one_sided(problem: &Problem, beta: f64) -> (f64, f64) {
     let trace = problem.trace(beta);
-    gdd_errors(problem.model.dynamics.time, &trace, |t| {
-        (trace.delta_s[t].clone(), trace.delta_theta[t].clone())
-    })
+    gdd_errors(&problem.model, &trace, |t| (trace.delta_s[t].clone(), trace.delta_theta[t].clone()))
 }
 
 /// The exponent p of error ∝ hᵖ, from errors at h and h/2.
@@ -147,23 +135,16 @@ fn bptt_is_the_derivative_of_the_loss() {
         for rule in [Rule::EP, Rule::VF] {
             let mut problem = Problem::new(&[4, 5, 3], time, Activation::Tanh, rule, 3);
             problem.model.settle.steps = 12;
-            problem.protocol.second_steps = 12;
-            let Problem { model, protocol, theta, x, y, .. } = &problem;
-            let gradients = bptt(model, theta, x, y, protocol.second_steps).unwrap().total().unwrap();
+            problem.learning.K = 12;
+            let Problem { model, learning, theta, x, y, .. } = &problem;
+            let gradients = bptt(model, theta, x, y, learning.K).unwrap().total().unwrap();
             for (i, (name, gradient)) in gradients.named().into_iter().enumerate() {
                 let moved = |h: f64| {
                     let mut tensors =
                         theta.named().into_iter().map(|(n, t)| (n, t.clone())).collect::<Vec<_>>();
                     tensors[i].1 = (&tensors[i].1 + (gradient * h).unwrap()).unwrap();
-                    let tied = theta.tied();
-                    Parameters::from_named(
-                        &tensors.into_iter().collect(),
-                        &problem.model.dims,
-                        tied,
-                        DType::F64,
-                        &Device::Cpu,
-                    )
-                    .unwrap()
+                    let (tensors, network) = (tensors.into_iter().collect(), theta.network.clone());
+                    Parameters::from_named(&tensors, network, DType::F64, &Device::Cpu).unwrap()
                 };
                 let loss = |h| problem.loss(&moved(h));
                 assert_gradient_of(loss, gradient, 1e-7, &format!("{time:?} {rule:?} {name}"));
@@ -177,12 +158,11 @@ fn state_gradients_are_the_derivatives_of_each_samples_loss() {
     for time in [DISCRETE, REAL] {
         for rule in [Rule::EP, Rule::VF] {
             let problem = Problem::new(&[4, 5, 3], time, Activation::Tanh, rule, 4);
-            let Problem { model, protocol, theta, x, y, .. } = &problem;
-            let gradients = bptt(model, theta, x, y, protocol.second_steps).unwrap();
-            let dynamics = &model.dynamics;
-            let drive = dynamics.drive(theta, x).unwrap();
+            let Problem { model, learning, theta, x, y, .. } = &problem;
+            let gradients = bptt(model, theta, x, y, learning.K).unwrap();
+            let drive = model.dynamics.drive(theta, x).unwrap();
             let settled = model.settle(theta, x).unwrap();
-            for t in 1..protocol.second_steps {
+            for t in 1..learning.K {
                 for n in 0..2 {
                     let gradient = &gradients.states[t][n];
                     // In discrete time a layer hears of the next one only, so of the loss in every second step.
@@ -195,7 +175,7 @@ fn state_gradients_are_the_derivatives_of_each_samples_loss() {
                         let mut s = settled.state().to_vec();
                         s[n] = (&s[n] + (gradient * h).unwrap()).unwrap();
                         for _ in 0..t {
-                            s = dynamics.step(theta, &drive, &s, Layers::All, None).unwrap();
+                            s = model.step(theta, &drive, &s, Layers::All, None).unwrap();
                         }
                         0.5 * norm(&(&s[0] - y).unwrap()).powi(2)
                     };
@@ -208,27 +188,25 @@ fn state_gradients_are_the_derivatives_of_each_samples_loss() {
 
 #[test]
 fn rbp_equals_bptt_once_settled() {
-    for (time, activation) in [
-        (DISCRETE, Activation::Tanh),
-        (DISCRETE, Activation::Sigmoid),
-        (REAL, Activation::Tanh),
-        (REAL, Activation::Sigmoid),
-        (Time::Real { epsilon: 0.2, clamp: true }, Activation::Sigmoid),
+    for (time, activation, clamp) in [
+        (DISCRETE, Activation::Tanh, false),
+        (DISCRETE, Activation::Sigmoid, false),
+        (REAL, Activation::Tanh, false),
+        (REAL, Activation::Sigmoid, false),
+        (REAL, Activation::Sigmoid, true),
     ] {
         for rule in [Rule::EP, Rule::CVF] {
             for damping in [0.0, 0.5, 0.8] {
                 let mut problem = Problem::new(&[5, 6, 7, 4], time, activation, rule, 8);
-                problem.model.dynamics.damping = damping;
+                (problem.model.settle.damping, problem.model.dynamics.clamp) = (damping, clamp);
                 problem.model.settle.steps *= if damping > 0.0 { 15 } else { 2 };
-                for layer in &mut problem.theta.forward {
-                    layer.weight = (&layer.weight * 0.5).unwrap();
-                }
-                let Problem { model, protocol, theta, x, y, .. } = &problem;
+                problem.theta.weights[..3].iter_mut().for_each(|w| *w = (&*w * 0.5).unwrap());
+                let Problem { model, learning, theta, x, y, .. } = &problem;
                 let settled = model.settle(theta, x).unwrap();
                 let s_star = settled.state();
-                let through_time = bptt(model, theta, x, y, protocol.second_steps).unwrap();
-                let recurrent = rbp(&model.dynamics, theta, x, y, s_star, protocol.second_steps).unwrap();
-                for t in 0..protocol.second_steps {
+                let through_time = bptt(model, theta, x, y, learning.K).unwrap();
+                let recurrent = rbp(model, theta, x, y, s_star, learning.K).unwrap();
+                for t in 0..learning.K {
                     for (a, b) in through_time.states[t].iter().zip(&recurrent.states[t]) {
                         assert!(
                             norm(&(a - b).unwrap()) < 1e-9,
@@ -266,7 +244,7 @@ fn theorem_1_with_both_signs_of_beta_it_is_quadratic() {
         let problem = Problem::linear(time, Rule::CEP);
         let errors = |beta: f64| {
             let (plus, minus) = (problem.trace(beta), problem.trace(-beta));
-            gdd_errors(time, &plus, |t| {
+            gdd_errors(&problem.model, &plus, |t| {
                 let states = plus.delta_s[t].iter().zip(&minus.delta_s[t]);
                 let states = states.map(|(a, b)| ((a + b).unwrap() * 0.5).unwrap()).collect();
                 let theta = scaled(&plus.delta_theta[t].plus(&minus.delta_theta[t], |_| 1.0).unwrap(), 0.5);
@@ -325,8 +303,8 @@ fn the_fused_engines_alternating_first_phase_is_that_chain_too() {
         let loss = |order: Order, steps: usize| {
             let mut model = problem.model.clone();
             model.settle = Settle { order, ..Settle::synchronous(steps, 0.0) };
-            let (theta, protocol) = (problem.theta.clone(), problem.protocol.clone());
-            let mut engine = engine::build(EngineKind::Fused, model, protocol, theta, &Device::Cpu).unwrap();
+            let job = Job { model, learning: problem.learning.clone(), device: Device::Cpu };
+            let mut engine = engine::build(EngineKind::Fused, job, problem.theta.clone()).unwrap();
             engine.evaluate(&batch).unwrap().loss
         };
         // The output is an even layer, a step behind.
@@ -341,7 +319,7 @@ fn theorem_1_holds_for_half_steps_with_the_same_order_in_beta() {
         let mut problem = Problem::linear(DISCRETE, rule);
         problem.model.settle.order = Order::Alternating;
         let (at_h, at_half) = (one_sided(&problem, 0.02), one_sided(&problem, 0.01));
-        problem.protocol.nudging = Nudging::Centered;
+        problem.learning.nudging = Nudging::Centered;
         let (both_at_h, both_at_half) = (one_sided(&problem, 0.02), one_sided(&problem, 0.01));
         for (expected, at_h, at_half) in [
             (1.0, at_h.0, at_half.0),
@@ -364,12 +342,12 @@ fn with_both_signs_of_beta_the_bias_of_every_rule_is_quadratic_in_it() {
         for rule in [Rule::EP, Rule::VF, Rule::CEP, Rule::CVF, Rule::CEP_RESCALED] {
             let mut problem = Problem::linear(DISCRETE, rule);
             problem.model.settle.order = order_of_layers;
-            problem.protocol.second_steps = 60;
+            problem.learning.K = 60;
             // So small that weights do not change the states of a phase by as much as β² does.
             let eta = 1e-8;
-            problem.protocol.learning_rates.fill(eta);
+            problem.learning.learning_rates.fill(eta);
             let mut bias = |nudging: Nudging, beta: f64| {
-                problem.protocol.nudging = nudging;
+                problem.learning.nudging = nudging;
                 let trace = problem.trace(beta);
                 let change = scaled(&trace.theta.plus(&problem.theta, |_| -1.0).unwrap(), 1.0 / eta);
                 distance(&change, &scaled(&trace.gradients.total().unwrap(), -1.0))
@@ -391,13 +369,13 @@ fn of_the_drift_of_continual_weights_centred_nudging_leaves_a_quarter() {
     // Δ of C-EP less Δ of EP, both with η, is what the weights' own change adds: of order η, and in the mean of two
     // phases −¼ of what it is in one.
     let mut problem = Problem::linear(DISCRETE, Rule::EP);
-    problem.protocol.second_steps = 60;
+    problem.learning.K = 60;
     let eta = 1e-5;
-    problem.protocol.learning_rates.fill(eta);
+    problem.learning.learning_rates.fill(eta);
     let mut drift = |nudging: Nudging, beta: f64| {
-        problem.protocol.nudging = nudging;
+        problem.learning.nudging = nudging;
         let mut change = |rule: Rule| {
-            problem.protocol.rule = rule;
+            problem.learning.rule = rule;
             problem.trace(beta).theta
         };
         let (continual, whole) = (change(Rule::CEP), change(Rule::EP));
@@ -414,17 +392,16 @@ fn of_the_drift_of_continual_weights_centred_nudging_leaves_a_quarter() {
 
 /// Σ ∫σ⁻¹(s) ds − Σ sⁿᵀW sⁿ⁺¹ − bᵀs − uᵀsᴺ over a batch, for the sigmoid of Eq. 102, where u is the input's drive with
 /// the bias of layer N in it.
-fn energy(theta: &Parameters, drive: &Tensor, s: &[Tensor]) -> f64 {
+fn energy(theta: &Parameters, drive: &[Option<Tensor>], s: &[Tensor]) -> f64 {
     let sum = |t: Tensor| -> f64 { t.sum_all().unwrap().to_scalar().unwrap() };
     let entropy = |s: f64| if s > 0.0 && s < 1.0 { s * s.ln() + (1.0 - s) * (1.0 - s).ln() } else { 0.0 };
     let last = s.len() - 1;
-    let mut energy = -sum((drive * &s[last]).unwrap());
+    let mut energy = -sum((drive[last].as_ref().unwrap() * &s[last]).unwrap());
     for (n, state) in s.iter().enumerate() {
         energy += values(state).into_iter().map(|s| 0.5 * s + 0.25 * entropy(s)).sum::<f64>();
         if n < last {
-            let layer = &theta.forward[n];
-            let from_above = s[n + 1].matmul(&layer.weight.t().unwrap()).unwrap();
-            energy -= sum((from_above.broadcast_add(&layer.bias).unwrap() * state).unwrap());
+            let from_above = s[n + 1].matmul(&theta.weights[n].t().unwrap()).unwrap();
+            energy -= sum((from_above.broadcast_add(&theta.biases[n]).unwrap() * state).unwrap());
         }
     }
     energy
@@ -433,9 +410,7 @@ fn energy(theta: &Parameters, drive: &Tensor, s: &[Tensor]) -> f64 {
 #[test]
 fn half_steps_never_raise_the_energy_where_synchronous_steps_run_in_a_cycle() {
     let mut problem = Problem::new(&[5, 12, 9, 4], DISCRETE, Activation::Sigmoid, Rule::EP, 3);
-    for layer in &mut problem.theta.forward[..2] {
-        layer.weight = (&layer.weight * 6.0).unwrap();
-    }
+    problem.theta.weights[..2].iter_mut().for_each(|w| *w = (&*w * 6.0).unwrap());
     problem.model.settle.steps = 400;
     let synchronous = problem.model.settle(&problem.theta, &problem.x).unwrap();
     let largest = |values: Vec<f64>| values.into_iter().fold(0.0, f64::max);
@@ -452,12 +427,12 @@ fn half_steps_never_raise_the_energy_where_synchronous_steps_run_in_a_cycle() {
     assert!(energies.windows(2).all(|pair| pair[1] <= pair[0] + 1e-12), "{energies:?}");
     assert!(energies[0] - energies[399] > 0.01, "{} to {}", energies[0], energies[399]);
     // Accelerated, it ends in an equilibrium too, be it another.
-    problem.model.settle.solver = Solver::Anderson { window: 3 };
+    problem.model.settle.solver = Solver::Anderson;
     problem.model.settle.tolerance = 1e-9;
     let accelerated = problem.model.settle(&problem.theta, &problem.x).unwrap();
     assert!(accelerated.converged.iter().all(|&converged| converged));
     let s = accelerated.state();
-    let s_next = problem.model.dynamics.step(&problem.theta, &drive, s, Layers::All, None).unwrap();
+    let s_next = problem.model.step(&problem.theta, &drive, s, Layers::All, None).unwrap();
     for (a, b) in s.iter().zip(&s_next) {
         assert!(norm(&(a - b).unwrap()) < 1e-6);
     }
@@ -469,7 +444,7 @@ fn theorem_1_continual_updates_depart_linearly_in_eta() {
         let errors = |eta: f64| {
             let mut problem = Problem::linear(time, Rule::CEP);
             let still = problem.trace(0.01);
-            problem.protocol.learning_rates.fill(eta);
+            problem.learning.learning_rates.fill(eta);
             let moving = problem.trace(0.01);
             (0..8)
                 .map(|t| distance(&still.delta_theta[t], &moving.delta_theta[t]).powi(2))
@@ -486,8 +461,8 @@ fn lemma_2_continual_updates_add_up_to_ep() {
     for time in [DISCRETE, REAL] {
         let mut problem = Problem::new(&[5, 6, 4], time, Activation::Tanh, Rule::EP, 2);
         let change = |problem: &mut Problem, rule: Rule, eta: f64| {
-            problem.protocol.rule = rule;
-            problem.protocol.learning_rates.fill(eta);
+            problem.learning.rule = rule;
+            problem.learning.learning_rates.fill(eta);
             let after = problem.trace(0.1).theta;
             scaled(&after.plus(&problem.theta, |_| -1.0).unwrap(), 1.0 / eta)
         };
@@ -509,9 +484,8 @@ fn theorem_9_vector_field_with_a_symmetric_jacobian() {
         assert_linear_in_beta(&Problem::linear(time, Rule::CVF));
         // Without symmetry the neurons do not follow the gradients, however small β.
         let mut skew = Problem::linear(time, Rule::CVF);
-        if let Some(feedback) = &mut skew.theta.feedback {
-            feedback[1] = feedback[1].neg().unwrap();
-        }
+        let last = skew.theta.weights.len() - 1;
+        skew.theta.weights[last] = skew.theta.weights[last].neg().unwrap();
         assert!(one_sided(&skew, 1e-4).0 > 1e-3, "{time:?}");
     }
 }
@@ -523,13 +497,12 @@ fn with_sigma_prime_the_first_update_of_the_output_weights_is_the_gradient() {
     for activation in [Activation::Sigmoid, Activation::Tanh] {
         let mut problem = Problem::new(&[6, 8, 7, 4], DISCRETE, activation, Rule::CVF, 12);
         let mut error = |sigma_prime: SigmaPrime, beta: f64| {
-            problem.protocol.sigma_prime = sigma_prime;
+            problem.learning.sigma_prime = sigma_prime;
             let trace = problem.trace(beta);
-            let gradient = &trace.gradients.parameters[0].forward[0];
-            let update = &trace.delta_theta[0].forward[0];
+            let (gradient, update) = (&trace.gradients.parameters[0], &trace.delta_theta[0]);
             let off =
                 |update: &Tensor, gradient: &Tensor| norm(&(update + gradient).unwrap()) / norm(gradient);
-            off(&update.weight, &gradient.weight).max(off(&update.bias, &gradient.bias))
+            off(&update.weights[0], &gradient.weights[0]).max(off(&update.biases[0], &gradient.biases[0]))
         };
         for sigma_prime in [SigmaPrime::Full, SigmaPrime::Partial] {
             assert!(error(sigma_prime, 0.1) < 1e-9, "{activation:?} {sigma_prime:?}");
@@ -544,41 +517,37 @@ fn with_full_sigma_prime_the_vector_field_follows_the_gradients_of_a_nonlinear_s
     // holds where all neurons rest at one h; close to it, the printed rule is off by the factor σ′ ≠ 1.
     let mut problem = Problem::new(&[5, 7, 6, 4], DISCRETE, Activation::Tanh, Rule::VF, 5);
     let map = |t: &Tensor, scale, shift| t.affine(scale, shift).unwrap();
-    for layer in &mut problem.theta.forward {
-        layer.weight = map(&layer.weight, 1e-3, 0.0);
-        layer.bias = map(&layer.bias, 0.0, 0.5);
-    }
-    if let Some(feedback) = &mut problem.theta.feedback {
-        for (feedback, forward) in feedback.iter_mut().zip(&problem.theta.forward) {
-            *feedback = forward.weight.t().unwrap().contiguous().unwrap();
-        }
-    }
+    problem.theta.weights.iter_mut().for_each(|w| *w = map(w, 1e-3, 0.0));
+    problem.theta.biases.iter_mut().for_each(|b| *b = map(b, 0.0, 0.5));
+    problem.theta = problem.theta.symmetric().unwrap();
     let mut error = |sigma_prime: SigmaPrime| {
-        problem.protocol.sigma_prime = sigma_prime;
+        problem.learning.sigma_prime = sigma_prime;
         one_sided(&problem, 1e-4).1
     };
     let (ignored, full) = (error(SigmaPrime::Ignored), error(SigmaPrime::Full));
     assert!(full < 2e-3 && ignored > 0.2, "ignored {ignored:.1e}, full {full:.1e}");
 }
 
-/// What is learnt from a minibatch, Δθ, with this protocol and in this precision.
-fn learnt(problem: &Problem, protocol: &Protocol, dtype: DType) -> Parameters {
+/// What is learnt from a minibatch, Δθ, with this learning and in this precision.
+fn learnt(problem: &Problem, learning: &Learning, dtype: DType) -> Parameters {
     let cast = |t: &Tensor| t.to_dtype(dtype).unwrap();
     let tensors = problem.theta.named().into_iter().map(|(name, t)| (name, cast(t))).collect();
-    let theta = Parameters::from_named(&tensors, &problem.model.dims, true, dtype, &Device::Cpu).unwrap();
+    let network = problem.theta.network.clone();
+    let theta = Parameters::from_named(&tensors, network, dtype, &Device::Cpu).unwrap();
     let (x, target) = (cast(&problem.x), cast(&problem.y));
     let settled = &problem.model.settle(&theta, &x).unwrap();
-    let nudge = Nudge { target: &target, beta: 0.1.into() };
-    let lesson = Lesson::new(&problem.model, protocol, &theta, &x, nudge, settled);
-    let after = protocol.rule.learn(&lesson, &mut |_| Ok(())).unwrap();
+    let nudge = problem.model.nudge(&target, 0.1);
+    let lesson = Lesson::new(&problem.model, learning, &theta, &x, nudge, settled);
+    let memory = &mut Memory::new(&problem.model, &theta).unwrap();
+    let after = lesson.learn(memory, &mut |_| Ok(())).unwrap();
     after.plus(&theta, |_| -1.0).unwrap()
 }
 
 #[test]
 fn tiny_updates_survive_float32() {
     let problem = Problem::new(&[30, 20, 4], DISCRETE, Activation::Sigmoid, Rule::CEP_RESCALED, 6);
-    let protocol = Protocol { learning_rates: vec![0.1; 2], ..problem.protocol.clone() };
-    let (double, single) = (learnt(&problem, &protocol, DType::F64), learnt(&problem, &protocol, DType::F32));
+    let learning = Learning { learning_rates: vec![0.1; 2], ..problem.learning.clone() };
+    let (double, single) = (learnt(&problem, &learning, DType::F64), learnt(&problem, &learning, DType::F32));
     for ((name, a), (_, b)) in double.named().into_iter().zip(single.named()) {
         let off = norm(&(a - b.to_dtype(DType::F64).unwrap()).unwrap()) / norm(a);
         assert!(off < 1e-4, "{name}: the update is off by {off:.1e}");
@@ -593,7 +562,7 @@ fn algorithm_5_is_c_ep_with_tiny_rates_rescaled() {
     let (tiny, rates) = (0.01, [0.5, 0.3]);
     let with = |rule: Rule, scale: f64| {
         let learning_rates = rates.iter().map(|rate| scale * rate).collect();
-        learnt(&problem, &Protocol { rule, tiny, learning_rates, ..problem.protocol.clone() }, DType::F64)
+        learnt(&problem, &Learning { rule, tiny, learning_rates, ..problem.learning.clone() }, DType::F64)
     };
     let (rescaled, c_ep) = (with(Rule::CEP_RESCALED, 1.0), with(Rule::CEP, tiny));
     for ((name, a), (_, b)) in rescaled.named().into_iter().zip(c_ep.named()) {
@@ -650,7 +619,7 @@ proptest! {
             let single = Problem {
                 x: problem.x.narrow(0, i, 1).unwrap(),
                 y: problem.y.narrow(0, i, 1).unwrap(),
-                theta: problem.theta.clone(), model: problem.model.clone(), protocol: problem.protocol.clone(),
+                theta: problem.theta.clone(), model: problem.model.clone(), learning: problem.learning.clone(),
             };
             let trace = single.trace(0.1);
             for t in 0..8 {
@@ -687,11 +656,10 @@ proptest! {
     fn without_feedback_and_learning_the_continual_vector_field_is_the_vector_field(
         mut problem in random_problem(&[Rule::CVF])
     ) {
-        for feedback in problem.theta.feedback.iter_mut().flatten() {
-            *feedback = feedback.zeros_like().unwrap();
-        }
+        let forward = problem.theta.biases.len();
+        problem.theta.weights[forward..].iter_mut().for_each(|w| *w = w.zeros_like().unwrap());
         let continual = problem.trace(0.1);
-        problem.protocol.rule = Rule::VF;
+        problem.learning.rule = Rule::VF;
         let global = problem.trace(0.1);
         for t in 0..8 {
             prop_assert_eq!(distance(&continual.delta_theta[t], &global.delta_theta[t]), 0.0);
@@ -702,19 +670,19 @@ proptest! {
     fn tied_updates_are_the_same_seen_from_either_side(problem in random_problem(&[Rule::EP, Rule::CEP])) {
         // Seen from layer n+1, the weight between n and n+1 is the transpose, and so must be its update.
         let trace = problem.trace(0.1);
-        prop_assert!(trace.theta.tied() && trace.delta_theta.iter().all(Parameters::tied));
+        prop_assert_eq!(trace.theta.weights.len(), trace.theta.depth() + 1);
         let turn = |s: &[Tensor]| s.iter().rev().cloned().collect::<Vec<_>>();
         let (s, s_next) = (&trace.states[0], &trace.states[1]);
         let update = |s: &[Tensor], s_next: &[Tensor]| {
             let step = Step { t: 0, s, h: &[], s_next, beta: 0.1.into() };
-            hebbian_update(&problem.model.dynamics, true, SigmaPrime::Ignored, &problem.x, &step).unwrap()
+            hebbian_update(&problem.model.dynamics, &problem.theta, Form::Correlation, SigmaPrime::Ignored, &problem.x, &step).unwrap()
         };
         let turned = update(&turn(s), &turn(s_next));
         let update = update(s, s_next);
         let last = s.len() - 1;
         for n in 0..last {
-            let back = turned.forward[last - 1 - n].weight.t().unwrap();
-            prop_assert!(norm(&(&update.forward[n].weight - back).unwrap()) < 1e-12);
+            let back = turned.weights[last - 1 - n].t().unwrap();
+            prop_assert!(norm(&(&update.weights[n] - back).unwrap()) < 1e-12);
         }
     }
 
@@ -723,20 +691,15 @@ proptest! {
         mut problem in random_problem(&[Rule::EP, Rule::CVF]), window in 2usize..=5, alternating in any::<bool>(),
         damping in prop::sample::select(&[0.0, 0.5][..]),
     ) {
-        problem.model.dynamics = Dynamics { time: DISCRETE, damping, ..problem.model.dynamics };
+        problem.model.dynamics.time = DISCRETE;
         // Within the reach of plain steps, whose fixed point is then the only one.
-        for layer in &mut problem.theta.forward {
-            layer.weight = (&layer.weight * 0.5).unwrap();
-        }
-        for feedback in problem.theta.feedback.iter_mut().flatten() {
-            *feedback = (&*feedback * 0.5).unwrap();
-        }
-        problem.model.settle = Settle::synchronous(2000, 1e-13);
+        problem.theta.weights.iter_mut().for_each(|w| *w = (&*w * 0.5).unwrap());
+        problem.model.settle = Settle { damping, window, ..Settle::synchronous(2000, 1e-13) };
         let plain = problem.model.settle(&problem.theta, &problem.x).unwrap();
         prop_assume!(plain.converged.iter().all(|&converged| converged));
         let order = if alternating { Order::Alternating } else { Order::Synchronous };
-        for solver in [Solver::Iterate, Solver::Anderson { window }] {
-            problem.model.settle = Settle { order, solver, steps: 2000, tolerance: 1e-10 };
+        for solver in [Solver::Iterate, Solver::Anderson] {
+            problem.model.settle = Settle { order, solver, tolerance: 1e-10, ..problem.model.settle };
             let settled = problem.model.settle(&problem.theta, &problem.x).unwrap();
             prop_assert!(settled.converged.iter().all(|&converged| converged), "{:?}: {:?}", solver, settled.steps);
             for (a, b) in settled.state().iter().zip(plain.state()) {
@@ -757,30 +720,31 @@ proptest! {
         problem.model.settle.order = if alternating { Order::Alternating } else { Order::Synchronous };
         problem.model.settle.steps = 2 * sweeps;
         if let Some(window) = window {
-            problem.model.settle.solver = Solver::Anderson { window };
+            (problem.model.settle.solver, problem.model.settle.window) = (Solver::Anderson, window);
         }
-        problem.protocol.nudging = nudging;
-        problem.protocol.tiny = tiny;
-        if !problem.model.tied {
-            problem.protocol.sigma_prime = sigma_prime;
+        problem.learning.nudging = nudging;
+        problem.learning.tiny = tiny;
+        if !problem.theta.network.is_tied() {
+            problem.learning.sigma_prime = sigma_prime;
         }
-        problem.model.dynamics = Dynamics { time: DISCRETE, damping, ..problem.model.dynamics };
-        problem.protocol.learning_rates.fill(0.02);
-        problem.protocol.authors_code = authors_code;
+        (problem.model.dynamics.time, problem.model.settle.damping) = (DISCRETE, damping);
+        problem.learning.learning_rates.fill(0.02);
+        problem.learning.authors_code = authors_code;
         problem.model.settle.tolerance = settle_tolerance;
         // Of every 4 pixels so many are black in all images: none, some, all.
-        let pixel = |i: usize| match i % problem.model.dims.input() % 4 < black {
+        let pixel = |i: usize| match i % problem.theta.network.dims.input() % 4 < black {
             true => 0,
             false => ((i * 2_654_435_761) >> 7) as u8,
         };
         let batch = Batch {
-            images: (0..rows * problem.model.dims.input()).map(pixel).collect(),
-            labels: (0..rows).map(|i| (i * 7 % problem.model.dims.output()) as u8).collect(),
+            images: (0..rows * problem.theta.network.dims.input()).map(pixel).collect(),
+            labels: (0..rows).map(|i| (i * 7 % problem.theta.network.dims.output()) as u8).collect(),
         };
         let beta = if negative { -0.3 } else { 0.3 };
         let run = |kind| {
-            let (model, theta, protocol) = (problem.model.clone(), problem.theta.clone(), problem.protocol.clone());
-            let mut engine = engine::build(kind, model, protocol, theta, &Device::Cpu).unwrap();
+            let (model, learning) = (problem.model.clone(), problem.learning.clone());
+            let job = Job { model, learning, device: Device::Cpu };
+            let mut engine = engine::build(kind, job, problem.theta.clone()).unwrap();
             let reports = [
                 engine.train(&batch, beta).unwrap(),
                 engine.train(&batch, -beta).unwrap(),
@@ -813,7 +777,8 @@ fn in_real_time_acceleration_finds_the_fixed_point_in_fewer_steps() {
         let mut problem = Problem::new(&[5, 7, 6, 4], REAL, Activation::Tanh, rule, 6);
         problem.model.settle = Settle::synchronous(2000, 1e-10);
         let plain = problem.model.settle(&problem.theta, &problem.x).unwrap();
-        problem.model.settle.solver = Solver::Anderson { window: 4 };
+        problem.model.settle.solver = Solver::Anderson;
+        problem.model.settle.window = 4;
         let settled = problem.model.settle(&problem.theta, &problem.x).unwrap();
         for (a, b) in settled.state().iter().zip(plain.state()) {
             assert!(norm(&(a - b).unwrap()) < 1e-7);

@@ -5,6 +5,7 @@ pub mod files;
 pub mod lock;
 pub mod mutex;
 pub mod name;
+pub(crate) mod named;
 pub mod near;
 pub mod output;
 pub mod panic;

@@ -47,8 +47,8 @@ impl Saved {
         let (checkpoint, progress) = checkpoint::read_progress(path)?;
         let config = &progress.config;
         let device = open_device(chosen.unwrap_or(config.training.device))?;
-        let (dims, dtype) = (&config.network.dims, config.training.dtype.dtype());
-        let theta = Parameters::from_named(&checkpoint.tensors, dims, config.tied(), dtype, &device)
+        let dtype = config.training.dtype.dtype();
+        let theta = Parameters::from_named(&checkpoint.tensors, config.network(), dtype, &device)
             .with_context(|| format!("{}: does not fit its own configuration", path.display()))?;
         let dataset = match data_dir {
             Some(place) => Arc::new(any_data(&place, &progress)?),

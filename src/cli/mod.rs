@@ -363,7 +363,7 @@ fn run_eval(args: EvalArgs) -> Result<u8> {
         let config = &saved.progress.config;
         let kind = config.training.engine.available_on(&saved.device);
         let theta = saved.theta.clone();
-        let mut engine = engine::build(kind, config.model(), config.protocol(), theta, &saved.device)?;
+        let mut engine = engine::build(kind, config.job(&saved.device), theta)?;
         let report = run::evaluate(engine.as_mut(), &saved.dataset.test, &|| false)?;
         Ok((saved, report))
     })?;

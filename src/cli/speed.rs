@@ -34,7 +34,7 @@ pub fn bench(args: BenchArgs) -> Result<u8> {
         }
         let kind = config.training.engine;
         let device = open_device(config.training.device)?;
-        let mut engine = engine::build(kind, config.model(), config.protocol(), theta, &device)?;
+        let mut engine = engine::build(kind, config.job(&device), theta)?;
         bench::measure(&config, engine.as_mut(), &dataset, args.minibatches)
     })?;
     if args.json {

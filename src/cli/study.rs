@@ -5,9 +5,10 @@ use super::{ConfigArgs, count, data_folder, finite, weights_of};
 use crate::base::files;
 use crate::base::output::{self, usage};
 use crate::base::time::duration;
-use crate::config::{Config, Resolved, TimeChoice};
+use crate::config::{Config, Resolved};
 use crate::data::{Batch, Dataset};
 use crate::model::Parameters;
+use crate::model::dynamics::Time;
 use crate::run::{Resources, angles, initial_parameters, open_device, with_threads};
 use crate::study::explain::{self, Explanation};
 use crate::study::plot::Style;
@@ -138,7 +139,7 @@ pub struct ToyArgs {
 
 pub fn settle(args: SettleArgs) -> Result<u8> {
     let resolved = Resolved::new(&args.config.choices()?)?.told();
-    if resolved.config.network.time != TimeChoice::Discrete {
+    if resolved.config.network.time != Time::Discrete {
         usage!(
             "network.time = \"real\" has no alternating order to compare with: choose time = \"discrete\""
         );
@@ -148,13 +149,12 @@ pub fn settle(args: SettleArgs) -> Result<u8> {
         let (images, tolerance) = (args.images.min(dataset.train.len()), 5e-7);
         let mut batch = Batch::default();
         dataset.train.gather(&(0..images as u32).collect::<Vec<_>>(), &mut batch);
-        let weight = &theta.forward[0].weight;
-        let x = batch.x(weight.dtype(), weight.device())?;
-        let ways = equilibrium::compare(&config.model(), &theta, &x, config.settle.window)?;
+        let x = batch.x(theta.dtype(), theta.device())?;
+        let ways = equilibrium::compare(&config.model(), &theta, &x)?;
         let about = format!(
             "{}, layers {:?}, weights {}; {images} images of {}; Anderson's window {}. The dashed lines are the median image, the \
              solid ones what 99 % of the images are within.",
-            config.learning.rule.title(),
+            config.learning.rule.title,
             config.network.dims.0,
             args.network
                 .init
@@ -236,7 +236,7 @@ pub fn angle(args: AngleArgs) -> Result<u8> {
 
 fn explain(args: &AngleArgs, resolved: Resolved) -> Result<u8> {
     let rule = resolved.config.learning.rule;
-    if !rule.hebbian() {
+    if !rule.is_nudged() {
         bail!("rule = \"{}\" has no Hebbian updates, so there is no angle to explain", rule.name());
     }
     args.out.as_deref().map(check_page).transpose()?;

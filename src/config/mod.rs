@@ -1,27 +1,28 @@
 //! The configuration of a run: what it holds, and what of it is possible.
 
-mod bounds;
+mod check;
 mod error;
 mod older;
 mod open;
 mod presets;
 mod resolve;
 
+pub use check::Problem;
 pub use error::{Error, Result};
 pub use older::of_any_version;
 pub use presets::{PRESETS, Preset};
 pub use resolve::{Choices, OTHER_VARIABLES, Origin, Resolved, by_key, given_value, parse_value};
 
 use crate::data::DataChoice;
-use crate::engine::{self, EngineKind};
-use crate::learning::{Nudging, Protocol, Rule, Schedule, SigmaPrime};
+use crate::engine::{self, Engine, EngineKind, Job};
+use crate::learning::{Learning, Nudging, SigmaPrime};
 use crate::model::activation::Activation;
-use crate::model::anderson::MOST_WINDOW;
 use crate::model::dynamics::{Dynamics, Time};
-use crate::model::network::{Dims, Init};
-use crate::model::{Model, Order, Settle, Solver};
+use crate::model::network::{Dims, Init, Network};
+use crate::model::synapse::SynapseConfig;
+use crate::model::{Loss, Model, Order, Parameters, Settle, Solver};
 use crate::rng;
-use candle_core::DType;
+use candle_core::{DType, Device};
 use serde::{Deserialize, Serialize};
 
 /// Everything that decides what a run computes.
@@ -31,9 +32,12 @@ pub struct Config {
     /// `[network]`
     pub network: NetworkConfig,
     /// `[settle]`
-    pub settle: SettleConfig,
+    pub settle: Settle,
     /// `[learning]`
-    pub learning: LearningConfig,
+    pub learning: Learning,
+    /// `[synapse]`
+    #[serde(default, skip_serializing_if = "SynapseConfig::is_ideal")]
+    pub synapse: SynapseConfig,
     /// `[training]`
     pub training: TrainingConfig,
 }
@@ -56,72 +60,22 @@ pub struct NetworkConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tied: Option<bool>,
     /// How time passes.
-    pub time: TimeChoice,
+    pub time: Time,
     /// ε of real time.
     pub epsilon: f64,
     /// Whether real-time states are kept in [0, 1].
     pub clamp: bool,
+    /// ℓ.
+    #[serde(default = "papers_loss", skip_serializing_if = "is_papers_loss")]
+    pub loss: Loss,
 }
 
-/// `[settle]`: how the equilibrium is found.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SettleConfig {
-    /// In which order layers are updated, in both phases.
-    pub order: Order,
-    /// What happens between sweeps over all layers in the first phase.
-    pub solver: SolverChoice,
-    /// How many differences between sweeps Anderson's acceleration looks back on.
-    pub window: usize,
-    /// d of damped steps s ← d·s + (1 − d)·F(s) in both phases; 0 is the paper's.
-    pub damping: f64,
-    /// T, the most steps of the first phase.
-    pub steps: usize,
-    /// End the first phase where no neuron moves by more than this in a sweep; 0 runs all T steps.
-    pub tolerance: f64,
+fn papers_loss() -> Loss {
+    Loss::SQUARED_ERROR
 }
 
-/// What happens between sweeps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum SolverChoice {
-    /// Nothing.
-    Iterate,
-    /// Anderson's acceleration.
-    Anderson,
-}
-
-/// `[learning]`: the rule and its second phase (Table 2).
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[allow(non_snake_case)]
-pub struct LearningConfig {
-    /// The learning rule.
-    pub rule: Rule,
-    /// Steps of the second phase.
-    pub K: usize,
-    /// β, or its size where both signs are used.
-    pub beta: f64,
-    /// Whether β has one sign, a random one for every minibatch, or both in each.
-    pub nudging: Nudging,
-    /// η, input side first as in Table 2; one for each layer.
-    pub learning_rates: Vec<f64>,
-    /// What the updates of VF and C-VF make of σ′.
-    pub sigma_prime: SigmaPrime,
-    /// η_tiny/η of Algorithm 5 (rule = "cep-rescaled").
-    pub tiny: f64,
-    /// Reproduce a quirk of the authors' code: with C-VF the bias of layer N never learns.
-    pub authors_code: bool,
-}
-
-/// How time passes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum TimeChoice {
-    /// Every step replaces the states.
-    Discrete,
-    /// Leaky integration with steps of ε.
-    Real,
+fn is_papers_loss(loss: &Loss) -> bool {
+    *loss == Loss::SQUARED_ERROR
 }
 
 /// `[training]`: how long, on what, and how.
@@ -205,237 +159,45 @@ pub enum DeviceChoice {
 pub const NOT_SCIENCE: [&str; 3] =
     ["training.epochs", "training.checkpoint_every", "training.keep_checkpoints"];
 
-/// What is wrong with a configuration: a key, and what to do about it.
-#[derive(Debug, PartialEq, thiserror::Error)]
-#[error("{key}: {message}")]
-pub struct Problem {
-    /// The key.
-    pub key: &'static str,
-    /// What is wrong and what to do.
-    pub message: String,
-}
-
 impl Config {
-    /// Checks values and how they go together.
+    /// Layers and connections.
+    pub fn network(&self) -> Network {
+        let tied = self.learning.rule.tied.or(self.network.tied).unwrap_or(true);
+        Network::layered(self.network.dims.clone(), tied)
+    }
+
+    /// How neurons move and settle, what the output is judged by, and how weights change.
+    pub fn model(&self) -> Model {
+        let NetworkConfig { activation, time, epsilon, clamp, loss, .. } = self.network;
+        Model {
+            dynamics: Dynamics { activation, time, epsilon, clamp },
+            settle: self.settle,
+            loss,
+            synapse: self.synapse.synapse(),
+        }
+    }
+
+    /// What is asked of an engine.
+    pub fn job(&self, device: &Device) -> Job {
+        Job { model: self.model(), learning: self.learning.clone(), device: device.clone() }
+    }
+
+    /// Random initial weights and biases, as the seed has them.
     ///
     /// # Errors
-    /// The first problem found.
-    pub fn validate(&self) -> std::result::Result<(), Problem> {
-        let Config { network, settle, learning, training } = self;
-        let dims = &network.dims.0;
-        let tied = self.tied();
-        let rule = learning.rule.name();
-        let real = network.time == TimeChoice::Real;
-        let baseline = !learning.rule.hebbian();
-        let held = |value: f64| match training.dtype {
-            Precision::F32 => f64::from(value as f32),
-            Precision::F64 => value,
-        };
-        let no_kernel = match training.engine {
-            EngineKind::Kernel if dims.len() >= 3 => {
-                engine::cuda::obstacle(&self.model(), &self.protocol(), training.dtype.dtype())
-            }
-            _ => None,
-        };
-        let checks: [(bool, &'static str, String); 31] = [
-            (
-                dims.len() >= 3 && dims.iter().all(|&d| d > 0),
-                "network.dims",
-                "needs an input, at least one hidden layer and an output, each of at least 1 neuron; only the input and the \
-                 output can be \"auto\", which the data decides"
-                    .into(),
-            ),
-            (
-                (2..=256).contains(dims.last().unwrap_or(&0)),
-                "network.dims",
-                "ends with the number of classes, which must be 2 to 256 (labels are bytes)".into(),
-            ),
-            (
-                (0.0..=180.0).contains(&network.psi),
-                "network.psi",
-                "must be an angle from 0 to 180 degrees".into(),
-            ),
-            (
-                network.psi == 0.0 || !tied,
-                "network.psi",
-                format!(
-                    "asks for feedback weights of their own, but rule = \"{rule}\" ties them to the forward \
-                     weights: leave psi out, or choose rule = \"vf\" or \"cvf\""
-                ),
-            ),
-            (
-                network.tied.is_none_or(|tied| learning.rule.tied().is_none_or(|needed| needed == tied)),
-                "network.tied",
-                format!("contradicts rule = \"{rule}\", which decides that itself: leave it out"),
-            ),
-            (
-                network.epsilon > 0.0 && network.epsilon <= 1.0,
-                "network.epsilon",
-                "must be a step of time above 0 and at most 1".into(),
-            ),
-            (
-                real || !network.clamp,
-                "network.clamp",
-                "keeps real-time states in [0, 1]: set time = \"real\", or leave it out".into(),
-            ),
-            (
-                learning.tiny > 0.0 && learning.tiny <= 1.0,
-                "learning.tiny",
-                "is η_tiny/η and must be above 0 and at most 1".into(),
-            ),
-            (
-                (0.0..1.0).contains(&settle.damping),
-                "settle.damping",
-                "is the share of the old state that a step keeps and must be from 0 to below 1".into(),
-            ),
-            (
-                learning.sigma_prime == SigmaPrime::Ignored || (!tied && !baseline && !real),
-                "learning.sigma_prime",
-                format!(
-                    "is a choice for rule = \"vf\" and \"cvf\" in discrete time; the updates of rule = \"{rule}\"{} \
-                     have no σ′: set learning.sigma_prime = \"ignored\"",
-                    if real { " in real time" } else { "" },
-                ),
-            ),
-            (
-                !baseline || learning.K <= settle.steps,
-                "learning.K",
-                format!(
-                    "steps back from the last of settle.steps = {} steps must not be more than those",
-                    settle.steps
-                ),
-            ),
-            (
-                settle.tolerance >= 0.0 && settle.tolerance < 1.0,
-                "settle.tolerance",
-                "is a change of a state in one sweep and must be from 0 (run all steps) to below 1".into(),
-            ),
-            (settle.steps >= 1, "settle.steps", "must be at least 1 step".into()),
-            (
-                settle.order == Order::Synchronous || settle.steps.is_multiple_of(2),
-                "settle.steps",
-                "must be even where settle.order = \"alternating\": a step updates half of the layers".into(),
-            ),
-            (
-                settle.order == Order::Synchronous || !real,
-                "settle.order",
-                "\"alternating\" is for discrete time: in real time a neuron moves on from its own state, so that \
-                 half of the layers are not half of the work: set settle.order = \"synchronous\""
-                    .into(),
-            ),
-            (
-                (2..=MOST_WINDOW).contains(&settle.window),
-                "settle.window",
-                format!("is how many differences between sweeps solver = \"anderson\" looks back on and must be from 2 to {MOST_WINDOW}"),
-            ),
-            (
-                learning.nudging != Nudging::Centered || learning.rule.hebbian(),
-                "learning.nudging",
-                format!(
-                    "\"centered\" runs the second phase once with each sign of β, and rule = \"{rule}\" has none: \
-                     leave it out"
-                ),
-            ),
-            (learning.K >= 1, "learning.K", "must be at least 1 step".into()),
-            (
-                held(learning.beta).is_finite() && held(1.0 / learning.beta).is_finite(),
-                "learning.beta",
-                "must be a finite number other than 0 whose inverse is finite too, in the type of the weights \
-                 (training.dtype): without a nudge there is no second phase"
-                    .into(),
-            ),
-            (
-                learning.learning_rates.len() + 1 == dims.len(),
-                "learning.learning_rates",
-                format!(
-                    "has {} rates, but dims = {dims:?} has {} layers of weights, each of which needs one \
-                     (input side first)",
-                    learning.learning_rates.len(),
-                    dims.len().saturating_sub(1)
-                ),
-            ),
-            (
-                learning.learning_rates.iter().all(|eta| held(*eta).is_finite() && *eta >= 0.0),
-                "learning.learning_rates",
-                "must be finite in the type of the weights, training.dtype, and not negative".into(),
-            ),
-            (
-                !learning.authors_code || (learning.rule.is(false, Schedule::Continual) && !real),
-                "learning.authors_code",
-                format!(
-                    "reproduces a quirk that only rule = \"cvf\" in discrete time has; with rule = \"{rule}\"{} set learning.authors_code = false",
-                    if real { " in real time" } else { "" }
-                ),
-            ),
-            (training.epochs >= 1, "training.epochs", "must be at least 1".into()),
-            (training.batch_size >= 1, "training.batch_size", "must be at least 1 image".into()),
-            (
-                training.checkpoint_every >= 1,
-                "training.checkpoint_every",
-                "must be at least 1 minibatch".into(),
-            ),
-            (training.limit_train != Some(0), "training.limit_train", "must be at least 1 image".into()),
-            (training.limit_test != Some(0), "training.limit_test", "must be at least 1 image".into()),
-            (
-                training.engine != EngineKind::Fused || engine::fusible(&self.model(), &self.protocol()),
-                "training.engine",
-                "\"fused\" runs ep, cep, vf and cvf in discrete time: choose engine = \"auto\"".into(),
-            ),
-            (
-                training.engine != EngineKind::Fused || training.device != DeviceChoice::Cuda,
-                "training.engine",
-                "\"fused\" runs on the CPU only: choose device = \"cpu\" or engine = \"auto\"".into(),
-            ),
-            (
-                training.engine != EngineKind::Kernel || training.device != DeviceChoice::Cpu,
-                "training.engine",
-                "\"kernel\" runs on a GPU only: choose device = \"cuda\" or engine = \"auto\"".into(),
-            ),
-            (
-                training.engine != EngineKind::Kernel || no_kernel.is_none(),
-                "training.engine",
-                format!("\"kernel\" {}: choose engine = \"auto\"", no_kernel.unwrap_or_default()),
-            ),
-        ];
-        match checks.into_iter().find(|(possible, ..)| !possible) {
-            Some((_, key, message)) => Err(Problem { key, message }),
-            None => bounds::check(self),
-        }
+    /// Only those of candle.
+    pub fn parameters(&self, device: &Device) -> candle_core::Result<Parameters> {
+        let NetworkConfig { init, psi, .. } = self.network;
+        let TrainingConfig { seed, dtype, .. } = self.training;
+        Parameters::init(self.network(), init, psi, seed, dtype.dtype(), device)
     }
 
-    /// The model, as the engines take it.
-    pub fn model(&self) -> Model {
-        let time = match self.network.time {
-            TimeChoice::Discrete => Time::Discrete,
-            TimeChoice::Real => Time::Real { epsilon: self.network.epsilon, clamp: self.network.clamp },
-        };
-        Model {
-            dims: self.network.dims.clone(),
-            tied: self.tied(),
-            dynamics: Dynamics { time, activation: self.network.activation, damping: self.settle.damping },
-            settle: Settle {
-                order: self.settle.order,
-                solver: match self.settle.solver {
-                    SolverChoice::Iterate => Solver::Iterate,
-                    SolverChoice::Anderson => Solver::Anderson { window: self.settle.window },
-                },
-                steps: self.settle.steps,
-                tolerance: self.settle.tolerance,
-            },
-        }
-    }
-
-    /// How to learn, as the engines take it.
-    pub fn protocol(&self) -> Protocol {
-        Protocol {
-            rule: self.learning.rule,
-            sigma_prime: self.learning.sigma_prime,
-            nudging: self.learning.nudging,
-            tiny: self.learning.tiny,
-            second_steps: self.learning.K,
-            learning_rates: self.learning.learning_rates.iter().rev().copied().collect(),
-            authors_code: self.learning.authors_code,
-        }
+    /// An engine with these weights on the CPU, the fastest that has all of this.
+    ///
+    /// # Errors
+    /// Where an engine is asked for that has not, and those of candle.
+    pub fn engine(&self) -> anyhow::Result<Box<dyn Engine>> {
+        engine::build(self.training.engine, self.job(&Device::Cpu), self.parameters(&Device::Cpu)?)
     }
 
     /// β of a minibatch, counted from the beginning of the run; where both signs are used, that which comes first.
@@ -449,12 +211,7 @@ impl Config {
 
     /// Ψ of the feedback weights; `None` where there are none.
     pub fn psi_degrees(&self) -> Option<f64> {
-        (!self.tied()).then_some(self.network.psi)
-    }
-
-    /// Whether feedback weights are the transposed forward weights.
-    pub fn tied(&self) -> bool {
-        self.learning.rule.tied().or(self.network.tied).unwrap_or(true)
+        (!self.network().is_tied()).then_some(self.network.psi)
     }
 
     /// A name for a run of this configuration on the data set `data`, of which it may see a part only. `marks` tell it
@@ -471,11 +228,12 @@ impl Config {
 
     /// What makes a run's name, each part with the key that it shows, if it is one. What is not said is as in most rows
     /// of Table 3: β > 0 with tied weights, of random sign without.
-    fn parts_of_name(&self, data: &str) -> [(&'static str, String); 13] {
-        let Config { network, settle, learning, training } = self;
+    fn parts_of_name(&self, data: &str) -> [(&'static str, String); 14] {
+        let Config { network, settle, learning, training, .. } = self;
+        let tied = self.network().is_tied();
         let nudging = match learning.nudging {
-            Nudging::Random if self.tied() => "-random-beta",
-            Nudging::Positive if !self.tied() => "-positive",
+            Nudging::Random if tied => "-random-beta",
+            Nudging::Positive if !tied => "-positive",
             Nudging::Centered => "-centered",
             _ => "",
         };
@@ -486,15 +244,16 @@ impl Config {
             ("learning.rule", learning.rule.name().into()),
             ("", format!("-{}h", network.dims.depth())),
             ("learning.nudging", nudging.into()),
-            ("network.psi", given(!self.tied(), format!("-psi{}", network.psi))),
-            ("network.time", given(network.time == TimeChoice::Real, "-real".into())),
+            ("network.psi", given(!tied, format!("-psi{}", network.psi))),
+            ("network.time", given(network.time == Time::Real, "-real".into())),
             (
                 "learning.sigma_prime",
                 given(sigma_prime != SigmaPrime::Ignored, format!("-{}", sigma_prime.name())),
             ),
             ("settle.damping", given(settle.damping > 0.0, format!("-damping{}", settle.damping))),
             ("settle.order", given(settle.order == Order::Alternating, "-alternating".into())),
-            ("settle.solver", given(settle.solver == SolverChoice::Anderson, "-anderson".into())),
+            ("settle.solver", given(settle.solver == Solver::Anderson, "-anderson".into())),
+            ("synapse.law", given(!self.synapse.is_ideal(), format!("-{}", self.synapse.synapse().name()))),
             ("", given(data != DataChoice::MNIST, format!("-{data}"))),
             ("training.limit_train", limit("train", training.limit_train)),
             ("training.limit_test", limit("test", training.limit_test)),

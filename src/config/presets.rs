@@ -39,7 +39,7 @@ pub struct Picked {
 /// and K grow by what the second layer brought (60 and 5 steps), and each further hidden layer of
 /// 512 neurons is put on the output side with a tenth of its neighbour's learning rate, as the second was.
 pub fn pick(rule: Rule, depth: usize) -> Result<Picked, toml::de::Error> {
-    let name = format!("{}-{}h", rule.preset(), depth.clamp(1, 2));
+    let name = format!("{}-{}h", rule.preset, depth.clamp(1, 2));
     let mut table: Table = toml::from_str(text(&name).unwrap_or_default())?;
     let mut changes = Vec::new();
     if !name.starts_with(&format!("{}-", rule.name())) {

@@ -1,6 +1,6 @@
 //! Defaults < file < environment < flags: one configuration, and where each value came from.
 
-use super::bounds::MOST_HIDDEN_LAYERS;
+use super::check::MOST_HIDDEN_LAYERS;
 use super::error::{Error, Result};
 use super::older::{self, FORMER};
 use super::open;
@@ -11,6 +11,8 @@ use crate::base::output::{Usage, usage, visible};
 use crate::data::known::Known;
 use crate::data::{DataChoice, Dataset};
 use crate::learning::Rule;
+use crate::model::Dims;
+use crate::model::synapse::SynapseConfig;
 use serde::{Deserialize, Deserializer};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -78,8 +80,13 @@ const REQUIRED: [&str; 6] = [
 ];
 
 /// Keys that may be left out altogether.
-const OPTIONAL: [&str; 4] =
-    ["network.tied", "training.limit_train", "training.limit_test", "training.validation"];
+const OPTIONAL: [&str; 5] =
+    ["network.loss", "network.tied", "training.limit_train", "training.limit_test", "training.validation"];
+
+/// The keys of a law of synapses.
+fn keys_of(law: &SynapseConfig) -> Result<Vec<String>> {
+    Ok(Table::try_from(law)?.into_iter().map(|(key, _)| format!("synapse.{key}")).collect())
+}
 
 /// How a preset is named as the origin of a value, where --algo has chosen it.
 const PRESET: &str = "preset ";
@@ -170,6 +177,7 @@ impl Resolved {
             Some((value, origin)) => format!("{key} = {value} ({origin})"),
             None => key.to_string(),
         };
+        check_law(&values)?;
         let config: Config = serde_path_to_error::deserialize(table).map_err(|error| {
             let path = error.path().to_string();
             let key = path.split('[').next().unwrap_or(&path);
@@ -195,7 +203,7 @@ impl Resolved {
     /// The resolved configuration as a TOML file, each value with its origin as a comment.
     pub fn annotated(&self) -> String {
         let mut text = String::new();
-        for section in ["network", "settle", "learning", "training"] {
+        for section in ["network", "settle", "learning", "synapse", "training"] {
             text += &format!("[{section}]\n");
             let prefix = format!("{section}.");
             for (key, (value, origin)) in &self.values {
@@ -256,6 +264,27 @@ impl Resolved {
 }
 
 impl Config {
+    /// The preset of a rule, as `eqprop train --algo` takes it, for a network of these sizes, input first.
+    ///
+    /// # Errors
+    /// Where there can be no such network.
+    pub fn preset(rule: Rule, dims: impl Into<Dims>) -> Result<Self> {
+        let dims = dims.into();
+        let depth = Some(dims.0.len().saturating_sub(2));
+        let choices = Choices { algo: Some(rule), depth, ..Choices::default() };
+        Resolved::new(&choices)?.config.with("network.dims", Value::try_from(dims)?)
+    }
+
+    /// The same with another value of a key.
+    ///
+    /// # Errors
+    /// As [`Resolved::new`].
+    pub fn with(&self, key: &str, value: impl Into<Value>) -> Result<Self> {
+        let flags = vec![("Config::with".into(), key.into(), value.into())];
+        let choices = Choices { flags, ..Choices::default() };
+        Ok(Resolved::on_checkpoint(self, Path::new("a configuration"), &choices)?.config)
+    }
+
     /// Every key that is set, with its value.
     ///
     /// # Errors
@@ -379,7 +408,31 @@ fn defaults() -> Result<Layers> {
 
 fn known_keys() -> Result<Vec<String>> {
     let named = REQUIRED.iter().chain(&OPTIONAL).map(|key| key.to_string());
-    Ok(defaults()?.into_keys().chain(named).collect())
+    let mut known: Vec<String> = defaults()?.into_keys().chain(named).collect();
+    for law in SynapseConfig::all() {
+        known.extend(keys_of(&law)?);
+    }
+    known.sort();
+    known.dedup();
+    Ok(known)
+}
+
+/// Sees that no key of another law of synapses is given.
+fn check_law(values: &Layers) -> Result<()> {
+    let Some((law, _)) = values.get("synapse.law") else { return Ok(()) };
+    for known in SynapseConfig::all() {
+        let keys = keys_of(&known)?;
+        if law.as_str() != Some(known.synapse().name()) {
+            continue;
+        }
+        let own = |(key, _): &(&String, _)| !key.starts_with("synapse.") || keys.contains(key);
+        if let Some((key, (value, origin))) = values.iter().find(|given| !own(given)) {
+            usage!(
+                "{key} = {value} ({origin}): synapse.law = {law} has no such key: leave it out, or choose another law"
+            );
+        }
+    }
+    Ok(())
 }
 
 fn check_known(key: &str, place: &str) -> Result<()> {
@@ -394,7 +447,7 @@ fn check_known(key: &str, place: &str) -> Result<()> {
     let mut near: Vec<&str> =
         known.iter().filter(|k| k.split('.').next() == Some(section)).map(String::as_str).collect();
     if near.is_empty() {
-        near = vec!["network.…", "settle.…", "learning.…", "training.…"];
+        near = vec!["network.…", "settle.…", "learning.…", "synapse.…", "training.…"];
     }
     let name = |key: &str| key.split('.').next_back().unwrap_or_default().to_string();
     // What is right but for its section, or alike.
@@ -431,7 +484,8 @@ fn merge(values: &mut Layers, notes: &mut Vec<String>, table: Table, origin: &Or
 fn flatten(table: Table, place: &str) -> Result<Vec<(String, Value)>> {
     if let Some((key, _)) = table.iter().find(|(_, section)| !section.is_table()) {
         usage!(
-            "{place}: key {key} stands outside the sections [network], [settle], [learning] and [training]"
+            "{place}: key {key} stands outside the sections [network], [settle], [learning], [synapse] and \
+             [training]"
         );
     }
     Ok(by_key(table)?)
@@ -569,7 +623,7 @@ mod tests {
     fn learning_rates_are_written_input_first_and_used_output_first() {
         let config = Resolved::new(&choices(Rule::EP, 2)).unwrap().config;
         assert_eq!(config.learning.learning_rates, [0.2, 0.05, 0.005]);
-        assert_eq!(config.protocol().learning_rates, [0.005, 0.05, 0.2]);
+        assert_eq!([0, 1, 2].map(|n| config.learning.rate(n)), [0.005, 0.05, 0.2]);
     }
 
     #[test]

@@ -9,12 +9,12 @@ pub mod plain;
 pub mod replicas;
 
 use crate::data::Batch;
-use crate::learning::Protocol;
-use crate::model::dynamics::Time;
-use crate::model::{Model, Parameters, loss};
-use anyhow::Result;
-use candle_core::{DType, Device};
+use crate::learning::Learning;
+use crate::model::{Loss, Model, Network, Parameters};
+use anyhow::{Result, anyhow};
+use candle_core::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
 
 /// What the first phase of some images showed, added up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -23,7 +23,7 @@ pub struct Report {
     pub images: usize,
     /// How many of them were classified wrongly (argmax s⁰ ≠ label).
     pub errors: usize,
-    /// Σ ½‖y − s⁰‖² over the images.
+    /// Σ ℓ over the images.
     pub loss: f64,
     /// The largest |s_T − s_{T−1}| of any neuron.
     pub residual: f64,
@@ -56,16 +56,27 @@ impl Report {
     }
 
     /// Counts one image: its output s⁰, label, and largest last change over one and two steps.
-    pub fn add_image(&mut self, output: &[f64], label: u8, residual: f64, two_steps: f64) {
+    ///
+    /// # Errors
+    /// Those of the loss.
+    pub fn add_image(
+        &mut self,
+        loss: Loss,
+        output: &[f64],
+        label: u8,
+        residual: f64,
+        two_steps: f64,
+    ) -> candle_core::Result<()> {
         self.add(&Report {
             images: 1,
-            errors: usize::from(loss::answer(output) != usize::from(label)),
-            loss: loss::of_image(output, label),
+            errors: usize::from(loss.answer(output) != usize::from(label)),
+            loss: loss.of_image(output, label)?,
             residual,
             residual_two_steps: two_steps,
             steps: 0,
             unsettled: usize::from(residual > SETTLED || residual.is_nan()),
         });
+        Ok(())
     }
 
     /// Error rate in percent.
@@ -73,7 +84,7 @@ impl Report {
         100.0 * self.errors as f64 / self.images as f64
     }
 
-    /// Mean loss ½‖y − s⁰‖² an image.
+    /// Mean loss ℓ of an image.
     pub fn mean_loss(&self) -> f64 {
         self.loss / self.images as f64
     }
@@ -108,27 +119,60 @@ pub struct MultiplyAdds {
     pub second: f64,
 }
 
-/// Checks that a minibatch and a protocol fit the model.
-///
-/// # Errors
-/// As [`Batch::check`] and [`Protocol::check`].
-fn check(model: &Model, protocol: &Protocol, batch: &Batch) -> Result<()> {
-    protocol.check(model)?;
-    Ok(batch.check(&model.dims)?)
+/// What is asked of an engine.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// How neurons move and settle, what the output is judged by, and how weights change.
+    pub model: Model,
+    /// The rule, and how it learns.
+    pub learning: Learning,
+    /// Where it is computed.
+    pub device: Device,
+}
+
+impl Job {
+    /// Checks that the rule fits the network, and a minibatch too.
+    ///
+    /// # Errors
+    /// As [`Batch::check`] and [`Learning::check`].
+    fn check(&self, network: &Network, batch: &Batch) -> Result<()> {
+        self.learning.check(&self.model, network)?;
+        Ok(batch.check(&network.dims)?)
+    }
+}
+
+/// Why an engine cannot run something: what follows its name in a sentence.
+pub type Why = String;
+
+/// The moment of training at which a minibatch is learnt.
+#[derive(Clone, Copy, Debug)]
+pub struct Turn {
+    /// β.
+    pub beta: f64,
+    /// Epochs done, in parts too.
+    pub epochs: f64,
 }
 
 /// Something that runs minibatches through a network it holds.
 pub trait Engine: Send {
-    /// Both phases on one minibatch with the given β: changes the weights, reports the first phase.
+    /// Both phases on one minibatch: changes the weights, reports the first phase.
     ///
     /// # Errors
-    /// As [`Batch::check`] and [`Protocol::check`], and what the device reports (no memory, a lost GPU).
-    fn train(&mut self, batch: &Batch, beta: f64) -> Result<Report>;
+    /// As [`Batch::check`] and [`Learning::check`], and what the device reports (no memory, a lost GPU).
+    fn train_at(&mut self, batch: &Batch, turn: Turn) -> Result<Report>;
+
+    /// The same with this β, where it does not matter how many epochs are done.
+    ///
+    /// # Errors
+    /// As [`Engine::train_at`].
+    fn train(&mut self, batch: &Batch, beta: f64) -> Result<Report> {
+        self.train_at(batch, Turn { beta, epochs: 0.0 })
+    }
 
     /// The first phase alone, weights untouched.
     ///
     /// # Errors
-    /// As [`Batch::check`] and [`Protocol::check`], and what the device reports.
+    /// As [`Engine::train_at`].
     fn evaluate(&mut self, batch: &Batch) -> Result<Report>;
 
     /// How many multiply-adds [`Engine::train`] did on the last minibatch, whose `report` this is; of these,
@@ -140,13 +184,25 @@ pub trait Engine: Send {
     /// # Errors
     /// What the device reports.
     fn parameters(&self) -> Result<Parameters>;
+
+    /// What synapses remember, by name; nothing where they are ideal.
+    ///
+    /// # Errors
+    /// What the device reports.
+    fn memory(&self) -> Result<Vec<(String, Tensor)>>;
+
+    /// Lets synapses remember what [`Engine::memory`] has given.
+    ///
+    /// # Errors
+    /// Names the tensor that is missing or of another shape.
+    fn recall(&mut self, tensors: &HashMap<String, Tensor>) -> Result<()>;
 }
 
 /// Which engine runs the phases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum EngineKind {
-    /// The fused engine on a CPU where it has the rule, the plain one elsewhere.
+    /// The fused engine where it has all that is asked for, the plain one elsewhere.
     Auto,
     /// candle, step by step.
     Plain,
@@ -154,12 +210,6 @@ pub enum EngineKind {
     Fused,
     /// Both phases in one CUDA kernel ([`cuda`]), which has never run on a GPU.
     Kernel,
-}
-
-/// Whether the fused engine has this: discrete time, and a rule that applies [`crate::learning::hebbian_update`] and
-/// nothing else.
-pub fn fusible(model: &Model, protocol: &Protocol) -> bool {
-    model.dynamics.time == Time::Discrete && protocol.rule.schedule().is_some()
 }
 
 impl EngineKind {
@@ -173,50 +223,51 @@ impl EngineKind {
         }
     }
 
-    /// Whether the fused engine is meant: asked for, or the best there is.
-    pub fn is_fused(self, model: &Model, protocol: &Protocol, device: &Device) -> bool {
+    /// Whether this engine can run it on the device that it needs.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn supports(self, network: &Network, job: &Job, dtype: DType) -> Result<(), Why> {
         match self {
-            EngineKind::Auto => device.is_cpu() && fusible(model, protocol),
-            EngineKind::Plain | EngineKind::Kernel => false,
-            EngineKind::Fused => true,
+            EngineKind::Auto | EngineKind::Plain => Ok(()),
+            EngineKind::Fused => cpu::supports(network, job),
+            EngineKind::Kernel => cuda::supports(network, job, dtype),
+        }
+    }
+
+    /// The engine that is meant: this, or the best there is.
+    ///
+    /// # Errors
+    /// Where an engine is asked for that cannot run it, and why not.
+    pub fn chosen(self, network: &Network, job: &Job, dtype: DType) -> Result<Self, Why> {
+        match self {
+            EngineKind::Auto => match EngineKind::Fused.chosen(network, job, dtype) {
+                Ok(fused) => Ok(fused),
+                Err(_) => Ok(EngineKind::Plain),
+            },
+            EngineKind::Fused if !job.device.is_cpu() => Err("runs on the CPU only".into()),
+            EngineKind::Kernel if !job.device.is_cuda() => Err("runs on a GPU only".into()),
+            kind => kind.supports(network, job, dtype).map(|()| kind),
         }
     }
 }
 
-/// The engine for `kind` on `device`, holding `theta`.
+/// The error where an engine of this kind is asked for that cannot run something.
+pub fn refused(kind: EngineKind, why: &Why) -> anyhow::Error {
+    anyhow!("training.engine = {} {why}: choose engine = \"auto\"", serde_json::json!(kind))
+}
+
+/// The engine of this kind, holding `theta`.
 ///
 /// # Errors
-/// Where the fused engine is asked for on a device that is not a CPU, or the kernel on one that is not a GPU or for what
-/// it cannot run.
-pub fn build(
-    kind: EngineKind,
-    model: Model,
-    protocol: Protocol,
-    theta: Parameters,
-    device: &Device,
-) -> Result<Box<dyn Engine>> {
-    if kind == EngineKind::Kernel {
-        if !device.is_cuda() {
-            anyhow::bail!(
-                "training.engine = \"kernel\" runs on a GPU only: choose --device cuda, or engine = \"auto\""
-            );
-        }
-        if let Some(why) = cuda::obstacle(&model, &protocol, theta.forward[0].weight.dtype()) {
-            anyhow::bail!("training.engine = \"kernel\" {why}: choose engine = \"auto\"");
-        }
-        let hub = replicas::Hub::new(model, protocol, device.clone()).with_kernel(true);
-        return Ok(Box::new(hub.join(theta)));
-    }
-    if !kind.is_fused(&model, &protocol, device) {
-        return Ok(Box::new(plain::Plain::new(model, protocol, theta, device)));
-    }
-    if !device.is_cpu() {
-        anyhow::bail!(
-            "training.engine = \"fused\" runs on the CPU only: choose --device cpu, or engine = \"auto\""
-        );
-    }
-    Ok(match theta.forward[0].weight.dtype() {
-        DType::F64 => Box::new(cpu::Fused::<f64>::new(model, protocol, &theta)?),
-        _ => Box::new(cpu::Fused::<f32>::new(model, protocol, &theta)?),
+/// Where it cannot run what is asked for.
+pub fn build(kind: EngineKind, job: Job, theta: Parameters) -> Result<Box<dyn Engine>> {
+    let dtype = theta.dtype();
+    Ok(match kind.chosen(&theta.network, &job, dtype) {
+        Err(why) => return Err(refused(kind, &why)),
+        Ok(EngineKind::Kernel) => Box::new(replicas::Hub::new(job).with_kernel(true).join(theta)),
+        Ok(EngineKind::Fused) if dtype == DType::F64 => Box::new(cpu::Fused::<f64>::new(job, &theta)?),
+        Ok(EngineKind::Fused) => Box::new(cpu::Fused::<f32>::new(job, &theta)?),
+        Ok(_) => Box::new(plain::Plain::new(job, theta)?),
     })
 }

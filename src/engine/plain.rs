@@ -1,50 +1,48 @@
 //! The plain engine: candle tensors, one operation after the other, on any device.
 
-use super::{Batch, Engine, MultiplyAdds, Report, check};
-use crate::learning::{Lesson, Protocol, Schedule};
+use super::{Batch, Engine, Job, MultiplyAdds, Report, Turn};
+use crate::learning::{Lesson, Memory, Schedule};
 use crate::model::dynamics::Nudge;
-use crate::model::{Model, Parameters, Settled};
+use crate::model::{Connection, Loss, Parameters, Settled};
 use anyhow::Result;
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Tensor};
+use std::collections::HashMap;
 
-/// Runs [`Protocol`] as it is written.
+/// Runs everything, as it is written.
 pub struct Plain {
-    model: Model,
-    protocol: Protocol,
+    job: Job,
     theta: Parameters,
-    device: Device,
+    memory: Memory,
 }
 
 impl Plain {
-    /// An engine holding `theta`, whose tensors lie on `device`.
-    pub fn new(model: Model, protocol: Protocol, theta: Parameters, device: &Device) -> Self {
-        let device = device.clone();
-        Self { model, protocol, theta, device }
+    /// An engine holding `theta`, whose tensors lie on the device of the job.
+    ///
+    /// # Errors
+    /// Only those of candle.
+    pub fn new(job: Job, theta: Parameters) -> Result<Self> {
+        let memory = Memory::new(&job.model, &theta)?;
+        Ok(Self { job, theta, memory })
     }
 
     fn settle(&self, batch: &Batch) -> Result<(Tensor, Settled, Report)> {
-        check(&self.model, &self.protocol, batch)?;
-        let dtype = self.theta.forward[0].weight.dtype();
-        let x = batch.x(dtype, &self.device)?;
-        let settled = self.model.settle(&self.theta, &x)?;
-        let report = report(&settled, &batch.labels)?;
+        let Self { job, theta, .. } = self;
+        job.check(&theta.network, batch)?;
+        let x = batch.x(theta.dtype(), &job.device)?;
+        let settled = job.model.settle(theta, &x)?;
+        let report = report(job.model.loss, &settled, &batch.labels)?;
         Ok((x, settled, report))
     }
 }
 
 impl Engine for Plain {
-    fn train(&mut self, batch: &Batch, beta: f64) -> Result<Report> {
+    fn train_at(&mut self, batch: &Batch, Turn { beta, epochs }: Turn) -> Result<Report> {
         let (x, settled, report) = self.settle(batch)?;
-        let target = &batch.y(self.model.dims.output(), x.dtype(), &self.device)?;
-        let lesson = Lesson::new(
-            &self.model,
-            &self.protocol,
-            &self.theta,
-            &x,
-            Nudge { target, beta: beta.into() },
-            &settled,
-        );
-        self.theta = self.protocol.rule.learn(&lesson, &mut |_| Ok(()))?;
+        let Self { job: Job { model, learning, device }, theta, memory } = self;
+        let target = &batch.y(theta.network.dims.output(), x.dtype(), device)?;
+        let nudge = Nudge { loss: model.loss, target, beta: beta.into() };
+        let lesson = Lesson::new(model, learning, theta, &x, nudge, &settled).after(epochs);
+        *theta = lesson.learn(memory, &mut |_| Ok(()))?;
         Ok(report)
     }
 
@@ -53,48 +51,52 @@ impl Engine for Plain {
     }
 
     fn multiply_adds(&self, report: &Report) -> MultiplyAdds {
-        multiply_adds(&self.theta, &self.model, &self.protocol, report)
+        multiply_adds(&self.theta, &self.job, report)
     }
 
     fn parameters(&self) -> Result<Parameters> {
         Ok(self.theta.clone())
     }
+
+    fn memory(&self) -> Result<Vec<(String, Tensor)>> {
+        Ok(self.memory.named())
+    }
+
+    fn recall(&mut self, tensors: &HashMap<String, Tensor>) -> Result<()> {
+        Ok(self.memory.recall(tensors)?)
+    }
 }
 
 /// See [`Engine::multiply_adds`].
-pub(super) fn multiply_adds(
-    theta: &Parameters,
-    model: &Model,
-    protocol: &Protocol,
-    report: &Report,
-) -> MultiplyAdds {
-    let size = |tensor: &Tensor| tensor.elem_count() as f64;
-    let (last, hidden) = match theta.forward.split_last() {
-        Some((last, hidden)) => (size(&last.weight), hidden.iter().map(|l| size(&l.weight)).sum::<f64>()),
-        None => (0.0, 0.0),
-    };
+pub(super) fn multiply_adds(theta: &Parameters, job: &Job, report: &Report) -> MultiplyAdds {
+    let Job { model, learning, .. } = job;
+    let network = &theta.network;
+    let size = |c: &Connection| (network.dims.width(c.from) * network.dims.width(c.to)) as f64;
+    let of_input = |c: &&Connection| c.from > theta.depth();
+    // What the input delivers once, and what all others do in a step.
+    let input: f64 = network.connections().iter().filter(of_input).map(size).sum();
+    let step: f64 = network.connections().iter().filter(|c| !of_input(c)).map(size).sum();
     // Each second phase does all of this.
-    let branches = protocol.nudging.signs().len() as f64;
+    let branches = learning.nudging.signs().len() as f64;
     let images = report.images as f64;
-    // Both directions in a step, or one of them; as much again for the updates, and the input weights in both.
-    let steps = protocol.second_steps as f64;
+    // As much again as a step for the updates, and the input weights in both.
+    let steps = learning.K as f64;
     let step_share = 1.0 / model.settle.order.sweep() as f64;
-    let updates = if protocol.rule.schedule() == Some(Schedule::Whole) { 1.0 } else { steps };
-    let drives = if protocol.rule.continual() { steps } else { 0.0 };
-    let step = 2.0 * hidden;
+    let updates = if learning.rule.schedule() == Some(Schedule::Whole) { 1.0 } else { steps };
+    let drives = if learning.rule.is_continual() { steps } else { 0.0 };
     MultiplyAdds {
-        first: report.steps as f64 * step_share * step + report.images as f64 * last,
-        second: images * branches * (steps * step_share * step + updates * (step + last) + drives * last),
+        first: report.steps as f64 * step_share * step + images * input,
+        second: images * branches * (steps * step_share * step + updates * (step + input) + drives * input),
     }
 }
 
 /// What the first phase showed of each image.
-pub(super) fn report(settled: &Settled, labels: &[u8]) -> candle_core::Result<Report> {
+pub(super) fn report(loss: Loss, settled: &Settled, labels: &[u8]) -> candle_core::Result<Report> {
     let (residual, two_steps) = (settled.residuals()?, settled.residuals_over_two_steps()?);
     let output = settled.state()[0].to_dtype(DType::F64)?.to_vec2::<f64>()?;
     let mut report = Report { steps: settled.steps.iter().sum(), ..Report::default() };
     for (i, &label) in labels.iter().enumerate() {
-        report.add_image(&output[i], label, residual[i], two_steps[i]);
+        report.add_image(loss, &output[i], label, residual[i], two_steps[i])?;
     }
     Ok(report)
 }

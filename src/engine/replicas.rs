@@ -7,14 +7,13 @@
 
 use super::cuda::Kernel;
 use super::plain::report;
-use super::{Batch, Engine, MultiplyAdds, Report, check, plain};
-use crate::learning::{Lesson, Protocol};
+use super::{Batch, Engine, Job, MultiplyAdds, Report, Turn, Why, plain};
+use crate::learning::{Lesson, Memory};
 use crate::model::dynamics::{Beta, Nudge};
-use crate::model::network::Forward;
-use crate::model::{Model, Parameters, Settled};
+use crate::model::{Network, Parameters, Settled};
 use anyhow::{Result, anyhow};
-use candle_core::{Device, Tensor};
-use std::collections::BTreeMap;
+use candle_core::Tensor;
+use std::collections::{BTreeMap, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
@@ -32,12 +31,11 @@ struct Meeting {
 pub struct Replica {
     hub: Hub,
     id: usize,
+    network: Arc<Network>,
 }
 
 struct State {
-    model: Model,
-    protocol: Protocol,
-    device: Device,
+    job: Job,
     /// Whether minibatches are learnt in one launch of [`Kernel`].
     kernel: bool,
     /// θ of each replica that is not part of `stacked`.
@@ -50,19 +48,28 @@ struct State {
     next_id: usize,
 }
 
-/// A minibatch to learn with this β, or to classify where there is none.
+/// Whether runs of this kind can be replicas: synapses that remember do so alone.
+///
+/// # Errors
+/// Why not.
+pub fn supports(job: &Job) -> Result<(), Why> {
+    match job.model.synapse.adds_up() && job.learning.rule.is_nudged() {
+        true => Ok(()),
+        false => Err("train together only with a rule that nudges, and synapses whose changes add up".into()),
+    }
+}
+
+/// A minibatch to learn at this turn, or to classify where there is none.
 struct Request {
     batch: Batch,
-    beta: Option<f64>,
+    turn: Option<Turn>,
 }
 
 impl Hub {
     /// A hub without replicas yet.
-    pub fn new(model: Model, protocol: Protocol, device: Device) -> Self {
+    pub fn new(job: Job) -> Self {
         let state = State {
-            model,
-            protocol,
-            device,
+            job,
             kernel: false,
             alone: BTreeMap::new(),
             stacked: None,
@@ -88,14 +95,15 @@ impl Hub {
         let mut state = self.lock();
         let id = state.next_id;
         state.next_id += 1;
+        let network = theta.network.clone();
         state.alone.insert(id, theta);
         state.asked.insert(id, None);
-        Replica { hub: self.clone(), id }
+        Replica { hub: self.clone(), id, network }
     }
 
-    fn ask(&self, id: usize, request: Request) -> Result<Report> {
+    fn ask(&self, id: usize, network: &Network, request: Request) -> Result<Report> {
         let mut state = self.lock();
-        check(&state.model, &state.protocol, &request.batch)?;
+        state.job.check(network, &request.batch)?;
         state.asked.insert(id, Some(request));
         state.answer_if_all_have_asked();
         self.0.answered.notify_all();
@@ -122,22 +130,30 @@ impl Drop for Replica {
 }
 
 impl Engine for Replica {
-    fn train(&mut self, batch: &Batch, beta: f64) -> Result<Report> {
-        self.hub.ask(self.id, Request { batch: batch.clone(), beta: Some(beta) })
+    fn train_at(&mut self, batch: &Batch, turn: Turn) -> Result<Report> {
+        self.hub.ask(self.id, &self.network, Request { batch: batch.clone(), turn: Some(turn) })
     }
 
     fn evaluate(&mut self, batch: &Batch) -> Result<Report> {
-        self.hub.ask(self.id, Request { batch: batch.clone(), beta: None })
+        self.hub.ask(self.id, &self.network, Request { batch: batch.clone(), turn: None })
     }
 
     fn multiply_adds(&self, report: &Report) -> MultiplyAdds {
         let state = self.hub.lock();
-        let work = |theta| plain::multiply_adds(&theta, &state.model, &state.protocol, report);
+        let work = |theta| plain::multiply_adds(&theta, &state.job, report);
         state.theta(self.id).map_or(MultiplyAdds { first: f64::NAN, second: f64::NAN }, work)
     }
 
     fn parameters(&self) -> Result<Parameters> {
         self.hub.lock().theta(self.id)
+    }
+
+    fn memory(&self) -> Result<Vec<(String, Tensor)>> {
+        Ok(Vec::new())
+    }
+
+    fn recall(&mut self, _: &HashMap<String, Tensor>) -> Result<()> {
+        Ok(())
     }
 }
 
@@ -179,15 +195,16 @@ impl State {
         if self.asked.is_empty() || self.asked.values().any(Option::is_none) {
             return;
         }
-        let mut kinds: BTreeMap<(bool, usize), Vec<(usize, Request)>> = BTreeMap::new();
+        let mut kinds: BTreeMap<(Option<u64>, usize), Vec<(usize, Request)>> = BTreeMap::new();
         for (&id, request) in &mut self.asked {
             if let Some(request) = request.take() {
-                let kind = (request.beta.is_some(), request.batch.labels.len());
+                let rate = request.turn.map(|turn| self.job.model.synapse.rate(turn.epochs).to_bits());
+                let kind = (rate, request.batch.labels.len());
                 kinds.entry(kind).or_default().push((id, request));
             }
         }
         for requests in kinds.into_values() {
-            // Whoever has asked gets an answer, and be it that there is none.
+            // Whoever has asked gets an answer, even where it is an error.
             let outcome = catch_unwind(AssertUnwindSafe(|| self.compute(&requests)))
                 .unwrap_or_else(|_| Err(anyhow!("what the replicas compute together has panicked")));
             match outcome {
@@ -206,19 +223,23 @@ impl State {
     fn compute(&mut self, requests: &[(usize, Request)]) -> Result<Vec<Report>> {
         let ids: Vec<usize> = requests.iter().map(|(id, _)| *id).collect();
         let theta = self.stack(&ids)?;
-        let dtype = theta.forward[0].weight.dtype();
-        let device = &self.device;
+        let (dtype, device) = (theta.dtype(), &self.job.device);
         let batches = || requests.iter().map(|(_, request)| &request.batch);
         let together = |one: &dyn Fn(&Batch) -> candle_core::Result<Tensor>| {
             Tensor::stack(&batches().map(one).collect::<candle_core::Result<Vec<_>>>()?, 0)
         };
         let x = together(&|batch| batch.x(dtype, device))?;
-        let classes = self.model.dims.output();
+        let classes = theta.network.dims.output();
         let target = &together(&|batch| batch.y(classes, dtype, device))?;
-        let betas: Option<Vec<f64>> = requests.iter().map(|(_, request)| request.beta).collect();
+        let turns: Option<Vec<Turn>> = requests.iter().map(|(_, request)| request.turn).collect();
+        let betas: Option<Vec<f64>> =
+            turns.as_ref().map(|turns| turns.iter().map(|turn| turn.beta).collect());
         let signs = betas.as_deref().map(|betas| Beta::signs(betas, dtype, device)).transpose()?;
-        let nudge = (signs.as_ref().zip(betas))
-            .map(|(signs, betas)| Nudge { target, beta: Beta::of_replicas(betas[0].abs(), signs) });
+        let loss = self.job.model.loss;
+        let nudge = (signs.as_ref().zip(turns)).map(|(signs, turns)| {
+            let beta = Beta::of_replicas(turns[0].beta.abs(), signs);
+            (Nudge { loss, target, beta }, turns[0].epochs)
+        });
         let (settled, theta) = self.phases(theta, &x, nudge)?;
         let mut reports = Vec::new();
         for (r, batch) in batches().enumerate() {
@@ -230,7 +251,7 @@ impl State {
             let recent = [of(older)?, of(old)?, of(s)?];
             let steps = settled.steps[r * images..][..images].to_vec();
             let converged = settled.converged[r * images..][..images].to_vec();
-            reports.push(report(&Settled { recent, steps, converged }, &batch.labels)?);
+            reports.push(report(loss, &Settled { recent, steps, converged }, &batch.labels)?);
         }
         self.stacked = Some((ids, theta));
         Ok(reports)
@@ -238,12 +259,17 @@ impl State {
 
     /// The first phase and, where there is a nudge, the second: where the first ended, and the new θ. In one kernel
     /// where that was asked for.
-    fn phases(&self, theta: Parameters, x: &Tensor, nudge: Option<Nudge>) -> Result<(Settled, Parameters)> {
-        let (model, protocol) = (&self.model, &self.protocol);
-        if let Some(nudge) = nudge.filter(|_| self.kernel) {
-            let kernel = Kernel::for_shape(model, protocol, &theta, x.dim(1)?)?;
+    fn phases(
+        &self,
+        theta: Parameters,
+        x: &Tensor,
+        nudge: Option<(Nudge, f64)>,
+    ) -> Result<(Settled, Parameters)> {
+        let Job { model, learning, .. } = &self.job;
+        if let Some((nudge, _)) = nudge.filter(|_| self.kernel) {
+            let kernel = Kernel::for_shape(&self.job, &theta, x.dim(1)?)?;
             let launch = |given: &Tensor| given.apply_op1_no_bwd(&kernel);
-            let (recent, theta) = kernel.run(&model.dynamics, protocol, &theta, x, nudge, launch)?;
+            let (recent, theta) = kernel.run(&self.job, &theta, x, nudge, launch)?;
             let steps = vec![model.settle.steps; x.dim(0)? * x.dim(1)?];
             let converged = vec![false; steps.len()];
             return Ok((Settled { recent, steps, converged }, theta));
@@ -251,9 +277,9 @@ impl State {
         let settled = model.settle(&theta, x)?;
         let theta = match nudge {
             None => theta,
-            Some(nudge) => {
-                let lesson = Lesson::new(model, protocol, &theta, x, nudge, &settled);
-                protocol.rule.learn(&lesson, &mut |_| Ok(()))?
+            Some((nudge, epochs)) => {
+                let lesson = Lesson::new(model, learning, &theta, x, nudge, &settled).after(epochs);
+                lesson.learn(&mut Memory::new(model, &theta)?, &mut |_| Ok(()))?
             }
         };
         Ok((settled, theta))
@@ -262,36 +288,20 @@ impl State {
 
 /// Weights of many with a leading dimension of replicas; biases as (R, 1, d_n).
 fn stacked(all: &[Parameters]) -> candle_core::Result<Parameters> {
-    let first = &all[0];
-    let stack =
-        |pick: &dyn Fn(&Parameters) -> Tensor| Tensor::stack(&all.iter().map(pick).collect::<Vec<_>>(), 0);
-    let forward = (0..first.forward.len())
-        .map(|n| {
-            Ok(Forward {
-                weight: stack(&|theta| theta.forward[n].weight.clone())?,
-                bias: stack(&|theta| theta.forward[n].bias.clone())?.unsqueeze(1)?,
-            })
-        })
-        .collect::<candle_core::Result<_>>()?;
-    let feedback = match &first.feedback {
-        None => None,
-        Some(feedback) => {
-            let one = |n: usize| stack(&|theta| theta.feedback.as_ref().unwrap_or(feedback)[n].clone());
-            Some((0..feedback.len()).map(one).collect::<candle_core::Result<_>>()?)
-        }
+    let stack = |of: fn(&Parameters) -> &Vec<Tensor>| -> candle_core::Result<Vec<Tensor>> {
+        let one = |i: usize| Tensor::stack(&all.iter().map(|theta| &of(theta)[i]).collect::<Vec<_>>(), 0);
+        (0..of(&all[0]).len()).map(one).collect()
     };
-    Ok(Parameters { forward, feedback })
+    let biases = stack(|theta| &theta.biases)?;
+    let biases = biases.iter().map(|bias| bias.unsqueeze(1)).collect::<candle_core::Result<_>>()?;
+    Ok(Parameters { network: all[0].network.clone(), weights: stack(|theta| &theta.weights)?, biases })
 }
 
 /// The weights of replica `r`.
 fn unstacked(all: &Parameters, r: usize) -> candle_core::Result<Parameters> {
-    let one = |tensor: &Tensor| tensor.get(r)?.copy();
-    let forward = (all.forward.iter())
-        .map(|layer| Ok(Forward { weight: one(&layer.weight)?, bias: one(&layer.bias)?.squeeze(0)? }))
-        .collect::<candle_core::Result<_>>()?;
-    let feedback = match &all.feedback {
-        None => None,
-        Some(feedback) => Some(feedback.iter().map(one).collect::<candle_core::Result<_>>()?),
-    };
-    Ok(Parameters { forward, feedback })
+    let mut one = all.map(|tensor| tensor.get(r)?.copy())?;
+    for bias in &mut one.biases {
+        *bias = bias.squeeze(0)?;
+    }
+    Ok(one)
 }

@@ -1,9 +1,9 @@
 //! How well updates follow gradients: Ψ(Δtot, −∇BPTT tot), and the share of synapses that agree in sign.
 
-use super::{Lesson, Protocol};
+use super::{Learning, Lesson, Memory};
 use crate::model::dynamics::Nudge;
 use crate::model::network::angle_degrees;
-use crate::model::{Model, Parameters, loss};
+use crate::model::{Model, Parameters};
 use crate::reference::Gradients;
 use crate::reference::bptt::bptt;
 use candle_core::{DType, Result, Tensor};
@@ -34,18 +34,18 @@ impl Trace {
     /// Where K > T, and those of candle.
     pub fn record(
         model: &Model,
-        protocol: &Protocol,
+        learning: &Learning,
         theta: &Parameters,
         x: &Tensor,
         nudge: Nudge,
     ) -> Result<Self> {
         let settled = model.settle(theta, x)?;
         let double = |tensor: &Tensor| tensor.to_dtype(DType::F64);
-        let loss = loss::sum(&double(nudge.target)?, &double(&settled.state()[0])?)?;
+        let loss = model.loss.sum(&double(nudge.target)?, &double(&settled.state()[0])?)?;
         let loss = loss.to_scalar::<f64>()? / x.dim(0)? as f64;
         let (mut states, mut delta_s, mut delta_theta) = (Vec::new(), Vec::new(), Vec::new());
-        let lesson = Lesson::new(model, protocol, theta, x, nudge, &settled);
-        let theta_end = protocol.rule.learn(&lesson, &mut |step| {
+        let lesson = Lesson::new(model, learning, theta, x, nudge, &settled);
+        let theta_end = lesson.learn(&mut Memory::new(model, theta)?, &mut |step| {
             let delta = |(next, s): (&Tensor, &Tensor)| step.beta.scale(&(next - s)?, |beta| 1.0 / beta);
             let change: Vec<Tensor> = step.s_next.iter().zip(step.s).map(delta).collect::<Result<_>>()?;
             let update = lesson.update(step)?;
@@ -60,7 +60,7 @@ impl Trace {
             delta_theta[step.t] = delta_theta[step.t].mean(&update)?;
             Ok(())
         })?;
-        let gradients = bptt(model, theta, x, nudge.target, protocol.second_steps)?;
+        let gradients = bptt(model, theta, x, nudge.target, learning.K)?;
         let first = settled.state().to_vec();
         Ok(Self { first, states, delta_s, delta_theta, gradients, theta: theta_end, loss })
     }

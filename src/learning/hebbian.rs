@@ -1,7 +1,8 @@
 //! Δ_θ(t), the normalised Hebbian update of one step, and what it makes of σ′.
 
+use super::Form;
 use crate::model::dynamics::{Beta, Dynamics, PreActivation};
-use crate::model::network::{Forward, Parameters};
+use crate::model::{Connection, Parameters};
 use candle_core::{D, Result, Tensor};
 use serde::{Deserialize, Serialize};
 
@@ -72,46 +73,47 @@ pub struct Step<'a> {
 }
 
 /// Δ_θ(t), the normalised update of one `step` from s to s', a mean over the batch. `x` is (B, d_in); ρ is
-/// [`Dynamics::rho`].
+/// [`Dynamics::rho`]. For the weight from layer m into layer n:
 ///
-/// - tied (Eq. 89, 95, E.3): Δ_{W nn+1} = (ρ(s'ⁿ)·ρ(s'ⁿ⁺¹)ᵀ − ρ(sⁿ)·ρ(sⁿ⁺¹)ᵀ)/β
-/// - untied (E.4, E.5): Δ_{W nn+1} = (s'ⁿ − sⁿ)·ρ(sⁿ⁺¹)ᵀ/β, Δ_{W n+1n} = (s'ⁿ⁺¹ − sⁿ⁺¹)·ρ(sⁿ)ᵀ/β, with
-///   s'ⁿ − sⁿ gated as [`SigmaPrime`] says
+/// - correlation (Eq. 89, 95, E.3): Δ = (ρ(s'ⁿ)·ρ(s'ᵐ)ᵀ − ρ(sⁿ)·ρ(sᵐ)ᵀ)/β
+/// - vector field (E.4, E.5): Δ = (s'ⁿ − sⁿ)·ρ(sᵐ)ᵀ/β, with s'ⁿ − sⁿ gated as [`SigmaPrime`] says
 /// - weights from the input as the others, with ρ(x) on both sides; biases as if their input were 1.
 ///
 /// # Errors
 /// Only those of candle (shapes that differ).
 pub fn hebbian_update(
     dynamics: &Dynamics,
-    tied: bool,
+    theta: &Parameters,
+    form: Form,
     sigma_prime: SigmaPrime,
     x: &Tensor,
     step: &Step,
 ) -> Result<Parameters> {
     let &Step { s, h, s_next, beta, .. } = step;
-    let last = s.len() - 1;
     let images = x.dim(D::Minus2)? as f64;
     let scaled = |sum: &Tensor| beta.scale(sum, |beta| 1.0 / (beta * images));
     let outer = |a: &Tensor, b: &Tensor| a.t()?.matmul(b);
     let rho = |s: &[Tensor]| -> Result<Vec<Tensor>> { s.iter().map(|s| dynamics.rho(s)).collect() };
-    let (rho, rho_next) = (rho(s)?, rho(s_next)?);
-    let (before, after) = if tied { (&rho[..], &rho_next[..]) } else { (s, s_next) };
+    let (rho_s, rho_next, rho_x) = (rho(s)?, rho(s_next)?, dynamics.rho(x)?);
+    let (before, after) = match form {
+        Form::Correlation => (&rho_s[..], &rho_next[..]),
+        Form::VectorField => (s, s_next),
+    };
     let delta = (after.iter().zip(before)).map(|(a, b)| a - b).collect::<Result<_>>()?;
     let (delta, delta_feedback) = sigma_prime.gate(dynamics, h, delta)?;
-    let mut forward = Vec::new();
-    let mut feedback = Vec::new();
-    for n in 0..=last {
-        let weight = if n == last {
-            outer(&delta[n], &dynamics.rho(x)?)?
-        } else if tied {
-            (outer(&rho_next[n], &rho_next[n + 1])? - outer(&rho[n], &rho[n + 1])?)?
-        } else {
-            feedback.push(scaled(&outer(&delta_feedback[n + 1], &rho[n])?)?);
-            outer(&delta[n], &rho[n + 1])?
+    let weight = |&Connection { from, to, .. }: &Connection| {
+        let sum = match (rho_s.get(from), form) {
+            (None, _) => outer(&delta[to], &rho_x)?,
+            (Some(source), Form::Correlation) => {
+                (outer(&rho_next[to], &rho_next[from])? - outer(&rho_s[to], source)?)?
+            }
+            (Some(source), Form::VectorField) if from > to => outer(&delta[to], source)?,
+            (Some(source), Form::VectorField) => outer(&delta_feedback[to], source)?,
         };
-        let bias = scaled(&delta[n].sum_keepdim(D::Minus2)?)?.squeeze(D::Minus2)?;
-        forward.push(Forward { weight: scaled(&weight)?, bias });
-    }
-    let feedback = (!tied).then_some(feedback);
-    Ok(Parameters { forward, feedback })
+        scaled(&sum)
+    };
+    let weights = theta.network.weights().map(weight).collect::<Result<_>>()?;
+    let bias = |delta: &Tensor| scaled(&delta.sum_keepdim(D::Minus2)?)?.squeeze(D::Minus2);
+    let biases = delta.iter().map(bias).collect::<Result<_>>()?;
+    Ok(Parameters { network: theta.network.clone(), weights, biases })
 }

@@ -3,14 +3,18 @@
 //! States are one tensor (B, d_n) a layer, output first. Everything here also works on R replicas at once, networks of
 //! one shape with a leading dimension of R: states (R, B, d_n), weights (R, d_n, d_{n+1}), biases (R, 1, d_n).
 
+use super::Model;
 use super::activation::Activation;
-use super::loss;
+use super::loss::Loss;
 use super::network::Parameters;
-use candle_core::{D, DType, Device, Result, Tensor};
+use candle_core::{D, DType, Device, Result, Tensor, bail};
+use serde::{Deserialize, Serialize};
 
-/// The force of the second phase on the output layer, −β ∂ℓ/∂s⁰ = β(y − s⁰).
+/// The force of the second phase on the output layer, −β ∂ℓ/∂s⁰.
 #[derive(Clone, Copy, Debug)]
 pub struct Nudge<'a> {
+    /// ℓ.
+    pub loss: Loss,
     /// y, one-hot targets (B, d_0).
     pub target: &'a Tensor,
     /// β.
@@ -66,17 +70,13 @@ impl<'a> Beta<'a> {
 }
 
 /// How time passes.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Time {
     /// Every step replaces the states (E.1, E.2, E.4).
     Discrete,
-    /// Leaky integration of a differential equation (E.3, E.5).
-    Real {
-        /// ε, the length of a step.
-        epsilon: f64,
-        /// Whether states are kept in [0, 1].
-        clamp: bool,
-    },
+    /// Leaky integration of a differential equation with steps of ε (E.3, E.5).
+    Real,
 }
 
 /// hⁿ, the input of a layer before σ, in the two parts that its connections deliver; (B, d_n) each.
@@ -124,33 +124,37 @@ impl Layers {
     }
 }
 
-/// F, and how it depends on the nudge.
+/// How neurons move.
 #[derive(Clone, Copy, Debug)]
 pub struct Dynamics {
-    /// How time passes.
-    pub time: Time,
     /// σ.
     pub activation: Activation,
-    /// d, 0 ≤ d < 1: every step of both phases is s ← d·s + (1 − d)·F(s), the nudge inside F. The fixed points
-    /// of the first phase are the same, and a synchronous step can no longer overshoot into a cycle of period 2.
-    /// Not in the paper, where d = 0.
-    pub damping: f64,
+    /// How time passes.
+    pub time: Time,
+    /// ε, the length of a step in real time.
+    pub epsilon: f64,
+    /// Whether states are kept in [0, 1] in real time.
+    pub clamp: bool,
 }
 
 impl Dynamics {
+    /// Discrete time, as in most of the paper.
+    pub fn discrete(activation: Activation) -> Self {
+        Self { activation, time: Time::Discrete, epsilon: 1.0, clamp: false }
+    }
+
     /// s_0 = 0 for every layer and every image of `x`.
     ///
     /// # Errors
     /// Only those of candle.
     pub fn initial_state(theta: &Parameters, x: &Tensor) -> Result<Vec<Tensor>> {
-        (theta.forward.iter())
-            .map(|layer| {
-                let mut shape = x.dims().to_vec();
-                shape.pop();
-                shape.push(layer.bias.dim(D::Minus1)?);
-                Tensor::zeros(shape, layer.bias.dtype(), layer.bias.device())
-            })
-            .collect()
+        let state = |bias: &Tensor| {
+            let mut shape = x.dims().to_vec();
+            shape.pop();
+            shape.push(bias.dim(D::Minus1)?);
+            Tensor::zeros(shape, bias.dtype(), bias.device())
+        };
+        theta.biases.iter().map(state).collect()
     }
 
     /// ρ(s), what neurons in state s pass on: s itself in discrete time, σ(s) in real time.
@@ -160,86 +164,94 @@ impl Dynamics {
     pub fn rho(&self, s: &Tensor) -> Result<Tensor> {
         match self.time {
             Time::Discrete => Ok(s.clone()),
-            Time::Real { .. } => self.activation.apply(s),
+            Time::Real => self.activation.apply(s),
         }
     }
 
-    /// W_x·ρ(x) + b_N, what the input x (B, d_in) contributes to the last hidden layer: (B, d_N).
+    /// W_x·ρ(x) + b_n, what the input x (B, d_in) contributes to each layer that it is connected with, (B, d_n): in a
+    /// layered network to the last hidden one.
     ///
     /// # Errors
     /// Only those of candle (shapes that differ).
-    pub fn drive(&self, theta: &Parameters, x: &Tensor) -> Result<Tensor> {
-        let input = &theta.forward[theta.depth()];
-        self.rho(x)?.matmul(&input.weight.t()?)?.broadcast_add(&input.bias)
+    pub fn drive(&self, theta: &Parameters, x: &Tensor) -> Result<Vec<Option<Tensor>>> {
+        let input = theta.depth() + 1;
+        let rho_x = self.rho(x)?;
+        let drive = |n: usize| {
+            let connection = theta.network.into_layer(n).find(|c| c.from == input);
+            let drive = |c| rho_x.matmul(&theta.transposed(c)?)?.broadcast_add(&theta.biases[n]);
+            connection.map(drive).transpose()
+        };
+        (0..input).map(drive).collect()
     }
 
-    /// hⁿ = W_nn+1·ρ(sⁿ⁺¹) + b_n + W_nn−1·ρ(sⁿ⁻¹), the input of each of these layers, in its two parts; `None` for
-    /// the others. W_x·ρ(x) + b_N, that is [`Dynamics::drive`], is the first part at layer N.
+    /// hⁿ = Σ W_nm·ρ(sᵐ) + b_n over the layers m that are connected with n, of each of these layers, in its two parts;
+    /// `None` for the others. What the input contributes is `drive`, that is [`Dynamics::drive`].
     ///
     /// # Errors
     /// Only those of candle (shapes that differ).
     pub fn pre_activations(
         &self,
         theta: &Parameters,
-        drive: &Tensor,
+        drive: &[Option<Tensor>],
         s: &[Tensor],
         layers: Layers,
     ) -> Result<Vec<Option<PreActivation>>> {
-        let last = theta.depth();
         let rho_s: Vec<Tensor> = s.iter().map(|s| self.rho(s)).collect::<Result<_>>()?;
-        (0..=last)
-            .map(|n| {
-                if !layers.contains(n) {
-                    return Ok(None);
+        let of_layer = |n: usize| {
+            let (mut forward, mut feedback) = (drive[n].clone(), None);
+            for connection in theta.network.into_layer(n).filter(|c| c.from < s.len()) {
+                let mut delivered = rho_s[connection.from].matmul(&theta.transposed(connection)?)?;
+                let part = if connection.from > n { &mut forward } else { &mut feedback };
+                if connection.from > n && part.is_none() {
+                    delivered = delivered.broadcast_add(&theta.biases[n])?;
                 }
-                let forward = if n == last {
-                    drive.clone()
-                } else {
-                    let layer = &theta.forward[n];
-                    rho_s[n + 1].matmul(&layer.weight.t()?)?.broadcast_add(&layer.bias)?
-                };
-                let feedback = match n {
-                    0 => None,
-                    _ => Some(rho_s[n - 1].matmul(&theta.backward_weight(n - 1)?)?),
-                };
-                Ok(Some(PreActivation { forward, feedback }))
-            })
-            .collect()
+                *part = Some(match part.take() {
+                    Some(before) => (before + delivered)?,
+                    None => delivered,
+                });
+            }
+            let Some(forward) = forward else { bail!("nothing leads into layer {n} from above") };
+            Ok(PreActivation { forward, feedback })
+        };
+        (0..s.len()).map(|n| layers.contains(n).then(|| of_layer(n)).transpose()).collect()
     }
 
     /// Whether hⁿ is multiplied by σ′(sⁿ): in real time with tied weights, where F derives from Φ
     /// (Eq. 96), on the hidden layers. The printed equations omit σ′; the authors' code has it. The
     /// output layer is linear there, and so it is here.
     pub fn gated(&self, theta: &Parameters, n: usize) -> bool {
-        matches!(self.time, Time::Real { .. }) && theta.tied() && n > 0
+        self.time == Time::Real && theta.network.is_tied() && n > 0
     }
 
-    /// What y − s⁰ is multiplied with in F: β, or εβ in real time.
+    /// What −∂ℓ/∂s⁰ is multiplied with in F: β, or εβ in real time.
     pub fn nudge_strength(&self, beta: f64) -> f64 {
         match self.time {
             Time::Discrete => beta,
-            Time::Real { epsilon, .. } => epsilon * beta,
+            Time::Real => self.epsilon * beta,
         }
     }
+}
 
+impl Model {
     /// F(x, s, θ), these layers at once. `drive` is [`Dynamics::drive`] for the same θ and x.
     ///
     /// - Discrete time, Eq. 85 (tied), Eq. 98 (untied): sⁿ ← σ(hⁿ)
     /// - real time, E.3 and E.5: sⁿ ← (1 − ε)sⁿ + ε·hⁿ, with tied weights ε·σ′(sⁿ)⊙hⁿ on the hidden layers
     ///
-    /// and with a nudge (Eq. 86, 97, 99, 101), added to the new s⁰: β(y − s⁰), or εβ(y − s⁰) in real time.
+    /// and with a nudge (Eq. 86, 97, 99, 101), added to the new s⁰: −β ∂ℓ/∂s⁰, or −εβ ∂ℓ/∂s⁰ in real time. A damped step
+    /// is d·s + (1 − d)·F(s), the nudge inside F, with d = [`Settle::damping`](super::Settle::damping).
     ///
     /// # Errors
     /// Only those of candle (shapes that differ).
     pub fn step(
         &self,
         theta: &Parameters,
-        drive: &Tensor,
+        drive: &[Option<Tensor>],
         s: &[Tensor],
         layers: Layers,
         nudge: Option<Nudge>,
     ) -> Result<Vec<Tensor>> {
-        self.advance(theta, &self.pre_activations(theta, drive, s, layers)?, s, nudge)
+        self.advance(theta, &self.dynamics.pre_activations(theta, drive, s, layers)?, s, nudge)
     }
 
     /// The same from the inputs of the layers, `h`, that [`Dynamics::pre_activations`] gives for s and θ; a layer
@@ -254,29 +266,30 @@ impl Dynamics {
         s: &[Tensor],
         nudge: Option<Nudge>,
     ) -> Result<Vec<Tensor>> {
+        let Self { dynamics, settle, .. } = self;
         let next = |n: usize| -> Result<Tensor> {
             let Some(h) = &h[n] else { return Ok(s[n].clone()) };
             let h = h.total()?;
-            let mut next = match self.time {
-                Time::Discrete => self.activation.apply(&h)?,
-                Time::Real { epsilon, .. } => {
-                    let h = match self.gated(theta, n) {
-                        true => (h * self.activation.derivative(&s[n])?)?,
+            let mut next = match dynamics.time {
+                Time::Discrete => dynamics.activation.apply(&h)?,
+                Time::Real => {
+                    let h = match dynamics.gated(theta, n) {
+                        true => (h * dynamics.activation.derivative(&s[n])?)?,
                         false => h,
                     };
-                    ((&s[n] * (1.0 - epsilon))? + (h * epsilon)?)?
+                    ((&s[n] * (1.0 - dynamics.epsilon))? + (h * dynamics.epsilon)?)?
                 }
             };
-            if let Some(Nudge { target, beta }) = nudge
+            if let Some(Nudge { loss, target, beta }) = nudge
                 && n == 0
             {
-                let strength = |beta| self.nudge_strength(beta);
-                next = (next + beta.scale(&loss::descent(target, &s[0])?, strength)?)?;
+                let strength = |beta| dynamics.nudge_strength(beta);
+                next = (next + beta.scale(&loss.descent(target, &s[0])?, strength)?)?;
             }
-            if let Time::Real { clamp: true, .. } = self.time {
+            if dynamics.time == Time::Real && dynamics.clamp {
                 next = next.clamp(0.0, 1.0)?;
             }
-            match self.damping {
+            match settle.damping {
                 0.0 => Ok(next),
                 damping => (&s[n] * damping)? + (next * (1.0 - damping))?,
             }
@@ -288,19 +301,27 @@ impl Dynamics {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Dims;
-    use crate::model::network::Init;
+    use crate::model::Settle;
+    use crate::model::network::{Init, Network};
     use candle_core::{DType, Device};
 
     #[test]
     fn a_damped_step_is_the_weighted_mean_of_where_it_was_and_where_it_went() -> Result<()> {
-        let theta = Parameters::init(&Dims(vec![3, 4, 2]), Init::FanIn, None, 1, DType::F64, &Device::Cpu)?;
+        let theta = Parameters::init(
+            Network::layered([3, 4, 2], true),
+            Init::FanIn,
+            0.0,
+            1,
+            DType::F64,
+            &Device::Cpu,
+        )?;
         let x = Tensor::new(&[[0.1, 0.5, 0.9]], &Device::Cpu)?;
         let s =
             [Tensor::new(&[[0.3, 0.6]], &Device::Cpu)?, Tensor::new(&[[0.2, 0.4, 0.7, 0.9]], &Device::Cpu)?];
         let step = |damping: f64| -> Result<Vec<f64>> {
-            let dynamics = Dynamics { time: Time::Discrete, activation: Activation::Sigmoid, damping };
-            let s_next = dynamics.step(&theta, &dynamics.drive(&theta, &x)?, &s, Layers::All, None)?;
+            let mut model = Model::discrete(Activation::Sigmoid, Settle::synchronous(1, 0.0));
+            model.settle.damping = damping;
+            let s_next = model.step(&theta, &model.dynamics.drive(&theta, &x)?, &s, Layers::All, None)?;
             Tensor::cat(&s_next, 1)?.flatten_all()?.to_vec1()
         };
         let (whole, damped) = (step(0.0)?, step(0.8)?);

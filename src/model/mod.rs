@@ -1,7 +1,8 @@
 //! The model: a layered network, its neural dynamics, and the equilibrium it settles in.
 //!
 //! [`network`] has the layers and their parameters θ, [`activation`] σ, [`dynamics`] one step
-//! s_{t+1} = F(x, s_t, θ), [`settle`] the first (free) phase, [`loss`] what the output is judged by.
+//! s_{t+1} = F(x, s_t, θ), [`settle`] the first (free) phase, [`loss`] what the output is judged by, [`synapse`] how
+//! weights change.
 
 pub mod activation;
 pub mod anderson;
@@ -9,21 +10,45 @@ pub mod dynamics;
 pub mod loss;
 pub mod network;
 pub mod settle;
+pub mod synapse;
 
 pub use activation::Activation;
 pub use dynamics::Dynamics;
-pub use network::{Dims, Parameters};
+pub use loss::Loss;
+pub use network::{Connection, Dims, Network, Parameters};
 pub use settle::{Order, Settle, Settled, Solver};
+pub use synapse::Synapse;
 
-/// What stays the same while a network learns: its sizes, how its neurons move, and how long they are given to settle.
+use candle_core::Tensor;
+use dynamics::Nudge;
+
+/// What stays the same while a network learns, beside the network: how its neurons move and settle, what its output is
+/// judged by, and how its weights change.
 #[derive(Clone, Debug)]
 pub struct Model {
-    /// Layer sizes.
-    pub dims: Dims,
-    /// Whether feedback weights are the transposed forward weights.
-    pub tied: bool,
     /// F.
     pub dynamics: Dynamics,
     /// The first phase.
     pub settle: Settle,
+    /// ℓ.
+    pub loss: Loss,
+    /// What makes changes of weights of those that are wished.
+    pub synapse: Synapse,
+}
+
+impl Model {
+    /// What pulls the output towards `target`, one-hot (B, d_0).
+    pub fn nudge<'a>(&self, target: &'a Tensor, beta: f64) -> Nudge<'a> {
+        Nudge { loss: self.loss, target, beta: beta.into() }
+    }
+
+    /// Discrete time, the squared error and ideal synapses, as in most of the paper.
+    pub fn discrete(activation: Activation, settle: Settle) -> Self {
+        Self {
+            dynamics: Dynamics::discrete(activation),
+            settle,
+            loss: Loss::SQUARED_ERROR,
+            synapse: Synapse::ideal(),
+        }
+    }
 }

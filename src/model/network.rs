@@ -1,15 +1,16 @@
-//! The layered network: its sizes, its parameters θ, and how they start.
+//! The network: its layers, the connections between them, its parameters θ, and how they start.
 //!
-//! Layers are numbered as in the paper: 0 is the output, N the last hidden layer, and above it the
-//! input x. `forward.n` is the weight (d_n, d_{n+1}) from layer n+1 into layer n, with a bias
-//! (d_n,); `feedback.n` is the weight (d_{n+1}, d_n) from layer n into layer n+1, without bias,
-//! absent where weights are tied.
+//! Layers are numbered as in the paper: 0 is the output, N the last hidden layer, and N + 1 the input x. In a layered
+//! network `forward.n` is the weight (d_n, d_{n+1}) from layer n+1 into layer n, and `feedback.n` the weight
+//! (d_{n+1}, d_n) from layer n into layer n+1; where weights are tied, that is the transpose of `forward.n` and no
+//! weight of its own. Every layer has a bias (d_n,), called `forward.n.bias`.
 
 use crate::rng::{self, Purpose};
 use candle_core::{DType, Device, Result, Tensor, bail};
 use rand::Rng;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
+use std::sync::Arc;
 
 /// Layer sizes, written input first as people write networks: `[784, 512, 512, 10]`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,33 +37,140 @@ impl Dims {
     pub fn output(&self) -> usize {
         self.width(0)
     }
+}
 
-    /// How many weights and biases a network of these sizes has.
-    pub fn parameter_count(&self, tied: bool) -> usize {
-        (0..=self.depth())
-            .map(|n| {
-                let weights = self.width(n) * self.width(n + 1);
-                let feedback = if tied || n == self.depth() { 0 } else { weights };
-                weights + self.width(n) + feedback
-            })
-            .sum()
+/// All weights from one layer into another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Connection {
+    /// Source layer; N + 1 is the input.
+    pub from: usize,
+    /// Destination layer.
+    pub to: usize,
+    /// Number of its weight in [`Parameters::weights`].
+    pub weight: usize,
+    /// Whether that is another connection's weight, and this one has its transpose.
+    pub transposed: bool,
+}
+
+impl Connection {
+    /// n of η_n, its learning rate: that of the layer nearer to the output.
+    pub fn rate(&self) -> usize {
+        self.from.min(self.to)
     }
 
-    /// Name and shape of every tensor of such a network, in the order of [`Parameters::named`].
-    fn shapes(&self, tied: bool) -> Shapes {
-        let forward = (0..=self.depth()).flat_map(|n| {
-            let (to, from) = (self.width(n), self.width(n + 1));
-            [(format!("forward.{n}.weight"), vec![to, from]), (format!("forward.{n}.bias"), vec![to])]
-        });
-        let feedback = (0..self.depth()).filter(|_| !tied);
-        let feedback =
-            feedback.map(|n| (format!("feedback.{n}.weight"), vec![self.width(n + 1), self.width(n)]));
-        forward.chain(feedback).collect()
+    /// The name of its weight: `forward.n` into layer n from that above it, `feedback.n` from layer n into that above
+    /// it, and `skip.m-n` from layer m into any other.
+    pub fn name(&self) -> String {
+        match (self.from, self.to) {
+            (from, to) if from == to + 1 => format!("forward.{to}"),
+            (from, to) if to == from + 1 => format!("feedback.{from}"),
+            (from, to) => format!("skip.{from}-{to}"),
+        }
+    }
+}
+
+/// Layers and connections. Whether weights are tied is a property of the connections, and of nothing else.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Network {
+    /// Layer sizes.
+    pub dims: Dims,
+    /// By destination, and into each layer from above first.
+    connections: Vec<Connection>,
+}
+
+impl Network {
+    /// A chain of layers, each connected with the next in both directions, but for the input, into which nothing leads.
+    pub fn layered(dims: impl Into<Dims>, tied: bool) -> Self {
+        let dims = dims.into();
+        let last = dims.depth();
+        let mut connections = Vec::new();
+        for to in 0..=last {
+            connections.push(Connection { from: to + 1, to, weight: to, transposed: false });
+            if let Some(from) = to.checked_sub(1) {
+                let weight = if tied { from } else { last + to };
+                connections.push(Connection { from, to, weight, transposed: tied });
+            }
+        }
+        Self { dims, connections }
+    }
+
+    /// The same with layer `from` connected with layer `to`, and where `from` is not the input, the other way round by
+    /// the transposed weight or one of its own.
+    ///
+    /// # Panics
+    /// Where there are no such layers, or `from` is not above `to`.
+    pub fn with_connection(mut self, from: usize, to: usize, tied: bool) -> Self {
+        let last = self.dims.depth();
+        assert!(to < from && from <= last + 1, "no connection from layer {from} into layer {to}");
+        let weight = self.weights().count();
+        self.connections.push(Connection { from, to, weight, transposed: false });
+        if from <= last {
+            let weight = if tied { weight } else { weight + 1 };
+            self.connections.push(Connection { from: to, to: from, weight, transposed: tied });
+        }
+        self.connections.sort_by_key(|c| (c.to, std::cmp::Reverse(c.from)));
+        self
+    }
+
+    /// All connections, by destination, and into each layer from above first.
+    pub fn connections(&self) -> &[Connection] {
+        &self.connections
+    }
+
+    /// The connections into layer `n`.
+    pub fn into_layer(&self, n: usize) -> impl Iterator<Item = &Connection> {
+        self.connections.iter().filter(move |c| c.to == n)
+    }
+
+    /// The connections that have a weight of their own, by its number.
+    pub fn weights(&self) -> impl Iterator<Item = &Connection> {
+        let mut own: Vec<&Connection> = self.connections.iter().filter(|c| !c.transposed).collect();
+        own.sort_by_key(|c| c.weight);
+        own.into_iter()
+    }
+
+    /// Whether the way back is the transpose of the way there: whether no weight leads upwards.
+    pub fn is_tied(&self) -> bool {
+        self.connections.iter().all(|c| c.transposed || c.from > c.to)
+    }
+
+    /// Whether it is a chain of layers and nothing else.
+    pub fn is_layered(&self) -> bool {
+        *self == Network::layered(self.dims.clone(), self.is_tied())
+    }
+
+    /// Pairs of a weight and that which leads the other way, where it is one of its own: (θf, θb).
+    fn pairs(&self) -> impl Iterator<Item = (&Connection, &Connection)> {
+        let back = |there: &Connection| self.weights().find(|c| (c.from, c.to) == (there.to, there.from));
+        self.weights().filter(|c| c.from > c.to).filter_map(move |there| Some((there, back(there)?)))
+    }
+
+    /// How many weights and biases it has.
+    pub fn parameter_count(&self) -> usize {
+        self.shapes().iter().map(|(_, shape)| shape.iter().product::<usize>()).sum()
+    }
+
+    /// Name and shape of every tensor of θ: each layer's weight from above and its bias, and then all other weights.
+    pub fn shapes(&self) -> Shapes {
+        let weights = self
+            .weights()
+            .map(|c| (format!("{}.weight", c.name()), vec![self.dims.width(c.to), self.dims.width(c.from)]));
+        let mut shapes: Shapes = weights.collect();
+        for n in 0..=self.dims.depth() {
+            shapes.insert(2 * n + 1, (format!("forward.{n}.bias"), vec![self.dims.width(n)]));
+        }
+        shapes
+    }
+}
+
+impl<const N: usize> From<[usize; N]> for Dims {
+    fn from(sizes: [usize; N]) -> Self {
+        Self(sizes.into())
     }
 }
 
 /// Names of tensors, with their shapes.
-type Shapes = Vec<(String, Vec<usize>)>;
+pub type Shapes = Vec<(String, Vec<usize>)>;
 
 /// How weights and biases start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,44 +182,44 @@ pub enum Init {
     FanIn,
 }
 
-/// One forward connection: `weight` (d_n, d_{n+1}) and `bias` (d_n,).
-#[derive(Clone, Debug)]
-pub struct Forward {
-    /// Weight from layer n+1 into layer n, shape (d_n, d_{n+1}).
-    pub weight: Tensor,
-    /// Bias of layer n, shape (d_n,).
-    pub bias: Tensor,
-}
-
 /// θ: all weights and biases of a network, or anything of the same shape (updates, gradients).
 #[derive(Clone, Debug)]
 pub struct Parameters {
-    /// `forward[n]`, n = 0…N, output first.
-    pub forward: Vec<Forward>,
-    /// `feedback[n]` (d_{n+1}, d_n), n = 0…N−1; `None` where weights are tied.
-    pub feedback: Option<Vec<Tensor>>,
+    /// What they are the parameters of.
+    pub network: Arc<Network>,
+    /// W of each of [`Network::weights`], (d_to, d_from).
+    pub weights: Vec<Tensor>,
+    /// b_n of each layer, (d_n,), output first.
+    pub biases: Vec<Tensor>,
 }
 
 impl Parameters {
     /// Random initial parameters, the same for every dtype and device.
     ///
-    /// Feedback weights, where there are any (`psi_degrees` is `Some`), start as the transpose of
-    /// the forward weights with each sign flipped with probability p(Ψ) = ½(1 − cos Ψ) (Eq. 103–104).
+    /// Feedback weights of their own start as the transpose of the forward weights with each sign flipped with
+    /// probability p(Ψ) = ½(1 − cos Ψ) (Eq. 103–104), Ψ = `psi_degrees`.
     ///
     /// # Errors
     /// Only those of candle (no memory, an unsupported dtype).
     pub fn init(
-        dims: &Dims,
+        network: impl Into<Arc<Network>>,
         init: Init,
-        psi_degrees: Option<f64>,
+        psi_degrees: f64,
         seed: u64,
         dtype: DType,
         device: &Device,
     ) -> Result<Self> {
-        let mut forward = Vec::new();
-        for n in 0..=dims.depth() {
-            let (fan_out, fan_in) = (dims.width(n), dims.width(n + 1));
-            let mut rng = rng::stream(seed, Purpose::Weights, n as u64);
+        let network = network.into();
+        let dims = &network.dims;
+        let (mut weights, mut biases) = (Vec::new(), Vec::new());
+        for connection in network.weights() {
+            let &Connection { from, to, weight, .. } = connection;
+            if let Some((there, _)) = network.pairs().find(|(_, back)| *back == connection) {
+                weights.push(flip_signs(&weights[there.weight], psi_degrees, seed, there.weight)?);
+                continue;
+            }
+            let (fan_out, fan_in) = (dims.width(to), dims.width(from));
+            let mut rng = rng::stream(seed, Purpose::Weights, weight as u64);
             let (weight_bound, bias_bound) = match init {
                 Init::Glorot => ((6.0 / (fan_in + fan_out) as f64).sqrt(), 0.0),
                 Init::FanIn => ((fan_in as f64).sqrt().recip(), (fan_in as f64).sqrt().recip()),
@@ -120,79 +228,71 @@ impl Parameters {
                 let values = rng::uniform(&mut rng, bound, shape.iter().product());
                 Tensor::from_vec(values, shape, &Device::Cpu)?.to_dtype(dtype)?.to_device(device)
             };
-            forward.push(Forward {
-                weight: draw(weight_bound, &[fan_out, fan_in])?,
-                bias: draw(bias_bound, &[fan_out])?,
-            });
+            weights.push(draw(weight_bound, &[fan_out, fan_in])?);
+            if weight <= dims.depth() {
+                biases.push(draw(bias_bound, &[fan_out])?);
+            }
         }
-        let feedback = psi_degrees
-            .map(|psi| {
-                (0..dims.depth())
-                    .map(|n| flip_signs(&forward[n].weight, psi, seed, n))
-                    .collect::<Result<Vec<_>>>()
-            })
-            .transpose()?;
-        Ok(Self { forward, feedback })
-    }
-
-    /// Whether feedback weights are the transposes of the forward weights.
-    pub fn tied(&self) -> bool {
-        self.feedback.is_none()
+        Ok(Self { network, weights, biases })
     }
 
     /// N, the number of hidden layers.
     pub fn depth(&self) -> usize {
-        self.forward.len() - 1
+        self.biases.len() - 1
     }
 
-    /// The weight from layer n into layer n+1, transposed to (d_n, d_{n+1}) so that `s^n · w`
-    /// is its input into layer n+1: W_{nn+1} itself where tied, the transposed feedback otherwise.
+    /// Element type of its tensors.
+    pub fn dtype(&self) -> DType {
+        self.biases[0].dtype()
+    }
+
+    /// Where its tensors lie.
+    pub fn device(&self) -> &Device {
+        self.biases[0].device()
+    }
+
+    /// Wᵀ of a connection, (d_from, d_to): `s_from · Wᵀ` is its input into its destination.
     ///
     /// # Errors
     /// Only those of candle.
-    pub fn backward_weight(&self, n: usize) -> Result<Tensor> {
-        match &self.feedback {
-            None => Ok(self.forward[n].weight.clone()),
-            Some(feedback) => feedback[n].t(),
+    pub fn transposed(&self, connection: &Connection) -> Result<Tensor> {
+        match (&self.weights[connection.weight], connection.transposed) {
+            (weight, true) => Ok(weight.clone()),
+            (weight, false) => weight.t(),
         }
     }
 
-    /// Name and tensor of everything, in a fixed order: `forward.0.weight`, `forward.0.bias`, …,
-    /// `feedback.0.weight`, ….
+    /// Name and tensor of everything, in the order of [`Network::shapes`].
     pub fn named(&self) -> Vec<(String, &Tensor)> {
-        let mut named = Vec::new();
-        for (n, layer) in self.forward.iter().enumerate() {
-            named.push((format!("forward.{n}.weight"), &layer.weight));
-            named.push((format!("forward.{n}.bias"), &layer.bias));
-        }
-        for (n, weight) in self.feedback.iter().flatten().enumerate() {
-            named.push((format!("feedback.{n}.weight"), weight));
-        }
-        named
+        let biased = self.biases.len();
+        let first = self.weights[..biased].iter().zip(&self.biases).flat_map(|(weight, bias)| [weight, bias]);
+        let names = self.network.shapes().into_iter().map(|(name, _)| name);
+        names.zip(first.chain(&self.weights[biased..])).collect()
     }
 
     /// Parameters from tensors named as in [`Parameters::named`], cast and moved as asked.
     /// Other names in the map are ignored.
     ///
     /// # Errors
-    /// Names the tensor that is missing, has another shape than `dims` asks for, or does not hold finite floats. Where
-    /// some are missing or of another shape it lists those that are needed and those that there are.
+    /// Names the tensor that is missing, has another shape than the network asks for, or does not hold finite floats.
+    /// Where some are missing or of another shape it lists those that are needed and those that there are.
     pub fn from_named(
         tensors: &HashMap<String, Tensor>,
-        dims: &Dims,
-        tied: bool,
+        network: impl Into<Arc<Network>>,
         dtype: DType,
         device: &Device,
     ) -> Result<Self> {
+        let network = network.into();
+        let shapes = network.shapes();
         let lists = || {
             let there = tensors.iter().map(|(name, tensor)| (name.clone(), tensor.dims().to_vec()));
             let mut there: Shapes = there.collect();
             there.sort();
-            let (needed, there) = (listed(&dims.shapes(tied)), listed(&there));
-            format!("the network {:?} needs {needed}; there are {there}", dims.0)
+            let (needed, there) = (listed(&shapes), listed(&there));
+            format!("the network {:?} needs {needed}; there are {there}", network.dims.0)
         };
-        let get = |name: String, shape: &[usize]| -> Result<Tensor> {
-            let Some(tensor) = tensors.get(&name) else {
+        let get = |(name, shape): &(String, Vec<usize>)| -> Result<Tensor> {
+            let Some(tensor) = tensors.get(name) else {
                 bail!("tensor `{name}` is missing: {}", lists());
             };
             if tensor.dims() != shape {
@@ -207,43 +307,41 @@ impl Parameters {
             }
             tensor.to_device(device)?.contiguous()
         };
-        let mut forward = Vec::new();
-        let mut feedback = Vec::new();
-        for n in 0..=dims.depth() {
-            let (to, from) = (dims.width(n), dims.width(n + 1));
-            forward.push(Forward {
-                weight: get(format!("forward.{n}.weight"), &[to, from])?,
-                bias: get(format!("forward.{n}.bias"), &[to])?,
-            });
-            if !tied && n < dims.depth() {
-                feedback.push(get(format!("feedback.{n}.weight"), &[from, to])?);
-            }
+        let (mut weights, mut biases) = (Vec::new(), Vec::new());
+        for shape in &shapes {
+            let of = if shape.1.len() == 1 { &mut biases } else { &mut weights };
+            of.push(get(shape)?);
         }
-        let feedback = (!tied).then_some(feedback);
-        Ok(Self { forward, feedback })
+        Ok(Self { network, weights, biases })
     }
 
-    /// θ + Σ scale(n)·update, where `scale(n)` is the factor of layer n: it applies to forward.n
-    /// (weight and bias) and to feedback.n. Biases keep the shape they have in θ.
+    /// What `change` makes of each weight and bias and that of `other` in its place, with n of its learning rate η_n.
+    ///
+    /// # Errors
+    /// Those of `change`, and where the two are of other networks.
+    pub fn zip(
+        &self,
+        other: &Parameters,
+        change: impl Fn(&Tensor, &Tensor, usize) -> Result<Tensor>,
+    ) -> Result<Self> {
+        if self.network != other.network {
+            bail!("parameters of one network meet those of another");
+        }
+        let weights = (self.network.weights().zip(&self.weights).zip(&other.weights))
+            .map(|((c, a), b)| change(a, b, c.rate()))
+            .collect::<Result<_>>()?;
+        let biases = (self.biases.iter().zip(&other.biases).enumerate())
+            .map(|(n, (a, b))| change(a, b, n))
+            .collect::<Result<_>>()?;
+        Ok(Self { network: self.network.clone(), weights, biases })
+    }
+
+    /// θ + Σ scale(n)·update, where `scale(n)` is the factor of η_n. Biases keep the shape they have in θ.
     ///
     /// # Errors
     /// Only those of candle (shapes that differ).
     pub fn plus(&self, update: &Parameters, scale: impl Fn(usize) -> f64) -> Result<Self> {
-        let add = |a: &Tensor, b: &Tensor, n: usize| a + b.affine(scale(n), 0.0)?;
-        let forward = (self.forward.iter().zip(&update.forward).enumerate())
-            .map(|(n, (a, b))| {
-                let bias = b.bias.reshape(a.bias.shape())?;
-                Ok(Forward { weight: add(&a.weight, &b.weight, n)?, bias: add(&a.bias, &bias, n)? })
-            })
-            .collect::<Result<_>>()?;
-        let feedback = match (&self.feedback, &update.feedback) {
-            (Some(a), Some(b)) => {
-                Some((a.iter().zip(b).enumerate()).map(|(n, (a, b))| add(a, b, n)).collect::<Result<_>>()?)
-            }
-            (None, None) => None,
-            _ => bail!("an update of tied weights meets untied weights"),
-        };
-        Ok(Self { forward, feedback })
+        self.zip(update, |a, b, n| a + b.reshape(a.shape())?.affine(scale(n), 0.0)?)
     }
 
     /// θ with each tensor changed so.
@@ -251,13 +349,19 @@ impl Parameters {
     /// # Errors
     /// Those of `change`.
     pub fn map(&self, change: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Self> {
-        let forward = (self.forward.iter())
-            .map(|layer| Ok(Forward { weight: change(&layer.weight)?, bias: change(&layer.bias)? }))
-            .collect::<Result<_>>()?;
-        let feedback = (self.feedback.as_ref())
-            .map(|feedback| feedback.iter().map(&change).collect::<Result<_>>())
-            .transpose()?;
-        Ok(Self { forward, feedback })
+        self.zip(self, |tensor, _, _| change(tensor))
+    }
+
+    /// θ with feedback weights that are the transposed forward weights, where they are of their own.
+    ///
+    /// # Errors
+    /// Only those of candle.
+    pub fn symmetric(&self) -> Result<Self> {
+        let mut symmetric = self.clone();
+        for (there, back) in self.network.pairs() {
+            symmetric.weights[back.weight] = self.weights[there.weight].t()?.contiguous()?;
+        }
+        Ok(symmetric)
     }
 
     /// The mean of two, of one shape.
@@ -282,8 +386,8 @@ impl Parameters {
     /// # Errors
     /// Only those of candle.
     pub fn weight_norms(&self) -> Result<Vec<(String, f64)>> {
-        let matrix = |(name, norm): (String, f64)| Some((name.strip_suffix(".weight")?.to_string(), norm));
-        Ok(self.norms()?.into_iter().filter_map(matrix).collect())
+        let norm = |(c, weight): (&Connection, &Tensor)| Ok((c.name(), dot(weight, weight)?.sqrt()));
+        self.network.weights().zip(&self.weights).map(norm).collect()
     }
 
     /// Ψ(θf, θb) in degrees for each pair of forward.n and the transpose of feedback.n, n = 0…N−1;
@@ -292,8 +396,10 @@ impl Parameters {
     /// # Errors
     /// Only those of candle.
     pub fn psi_degrees(&self) -> Result<Vec<f64>> {
-        let feedback = self.feedback.iter().flatten();
-        (self.forward.iter().zip(feedback)).map(|(f, b)| angle_degrees(&f.weight, &b.t()?)).collect()
+        let angle = |(there, back): (&Connection, &Connection)| {
+            angle_degrees(&self.weights[there.weight], &self.weights[back.weight].t()?)
+        };
+        self.network.pairs().map(angle).collect()
     }
 }
 
@@ -350,14 +456,17 @@ mod tests {
         let dims = Dims(vec![784, 512, 256, 10]);
         assert_eq!(dims.depth(), 2);
         assert_eq!([0, 1, 2, 3].map(|n| dims.width(n)), [10, 256, 512, 784]);
-        assert_eq!(dims.parameter_count(true), 784 * 512 + 512 + 512 * 256 + 256 + 2560 + 10);
+        let count = |tied| Network::layered(dims.clone(), tied).parameter_count();
+        assert_eq!(count(true), 784 * 512 + 512 + 512 * 256 + 256 + 2560 + 10);
+        assert_eq!(count(false), count(true) + 512 * 256 + 2560);
     }
 
     #[test]
     fn sign_flips_reach_the_asked_angle() -> Result<()> {
-        let dims = Dims(vec![20, 512, 512, 10]);
         for psi in [0.0, 22.5, 45.0, 90.0, 135.0, 180.0] {
-            let theta = Parameters::init(&dims, Init::Glorot, Some(psi), 1, DType::F32, &Device::Cpu)?;
+            let network = Network::layered([20, 512, 512, 10], false);
+            let theta = Parameters::init(network, Init::Glorot, psi, 1, DType::F32, &Device::Cpu)?;
+            assert_eq!(theta.psi_degrees()?.len(), 2);
             for reached in theta.psi_degrees()? {
                 assert!((reached - psi).abs() < 2.0, "asked {psi}, reached {reached}");
             }
@@ -367,17 +476,16 @@ mod tests {
 
     #[test]
     fn initial_weights_fill_the_bounds() -> Result<()> {
-        let dims = Dims(vec![300, 200, 10]);
         for (init, bound, bias) in [
             (Init::Glorot, (6.0f64 / 500.0).sqrt(), 0.0),
             (Init::FanIn, 300f64.sqrt().recip(), 300f64.sqrt().recip()),
         ] {
-            let theta = Parameters::init(&dims, init, None, 1, DType::F64, &Device::Cpu)?;
+            let network = Network::layered([300, 200, 10], true);
+            let theta = Parameters::init(network, init, 0.0, 1, DType::F64, &Device::Cpu)?;
             let largest = |t: &Tensor| t.abs()?.max_all()?.to_scalar::<f64>();
-            let weight = largest(&theta.forward[1].weight)?;
+            let weight = largest(&theta.weights[1])?;
             assert!(weight <= bound && weight > 0.99 * bound);
-            assert!(largest(&theta.forward[1].bias)? <= bias);
-            assert!(theta.tied());
+            assert!(largest(&theta.biases[1])? <= bias);
         }
         Ok(())
     }

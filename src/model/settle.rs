@@ -48,15 +48,6 @@ impl Order {
         }
     }
 
-    /// The layers whose states decide what a sweep does: all, or of undamped half-steps the odd ones, which are what the
-    /// first half-step reads.
-    pub fn read_first(self, damping: f64) -> Layers {
-        match self {
-            Order::Alternating if damping == 0.0 => Layers::Odd,
-            _ => Layers::All,
-        }
-    }
-
     /// The name in configurations.
     pub fn name(self) -> &'static str {
         match self {
@@ -67,25 +58,30 @@ impl Order {
 }
 
 /// What happens between sweeps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Solver {
     /// Nothing: plain iteration.
     Iterate,
     /// [Anderson's acceleration](super::anderson), image by image.
-    Anderson {
-        /// How many differences between sweeps it looks back on.
-        window: usize,
-    },
+    Anderson,
 }
 
-/// How the equilibrium is found, and how long the search may take.
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// `[settle]`: how the equilibrium is found, and how long the search may take.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Settle {
     /// In which order layers are updated; in the second phase too.
     pub order: Order,
-    /// What happens between sweeps.
+    /// What happens between sweeps over all layers in the first phase.
     pub solver: Solver,
-    /// T, the most steps; whole sweeps.
+    /// How many differences between sweeps Anderson's acceleration looks back on.
+    pub window: usize,
+    /// d, 0 ≤ d < 1: every step of both phases is s ← d·s + (1 − d)·F(s), the nudge inside F. The fixed points
+    /// of the first phase are the same, and a synchronous step can no longer overshoot into a cycle of period 2.
+    /// Not in the paper, where d = 0.
+    pub damping: f64,
+    /// T, the most steps of the first phase; whole sweeps.
     pub steps: usize,
     /// The phase of an image ends where none of its neurons has moved by more than this in a sweep (line 4 of
     /// Algorithms 1 and 2); 0 runs all T steps. Looked at every [`SETTLE_CHECK`] steps, and after every sweep that
@@ -96,7 +92,7 @@ pub struct Settle {
 impl Settle {
     /// As in the paper: so many synchronous steps, or fewer where no neuron moves by more than `tolerance`.
     pub fn synchronous(steps: usize, tolerance: f64) -> Self {
-        Self { order: Order::Synchronous, solver: Solver::Iterate, steps, tolerance }
+        Self { order: Order::Synchronous, solver: Solver::Iterate, window: 3, damping: 0.0, steps, tolerance }
     }
 
     /// The sweeps of T steps.
@@ -111,6 +107,15 @@ impl Settle {
             _ => 1,
         };
         self.tolerance > 0.0 && (sweep + 1).is_multiple_of(every)
+    }
+
+    /// The layers whose states decide what a sweep does: all, or of undamped half-steps the odd ones, which are what the
+    /// first half-step reads.
+    pub fn read_first(&self) -> Layers {
+        match self.order {
+            Order::Alternating if self.damping == 0.0 => Layers::Odd,
+            _ => Layers::All,
+        }
     }
 
     /// Whether the states are mixed after this sweep. The last three are plain ones, so that what still
@@ -187,12 +192,12 @@ impl Model {
         let mut converged = vec![false; steps.len()];
         let mut mixers = match settle.solver {
             Solver::Iterate => Vec::new(),
-            Solver::Anderson { window } => vec![Anderson::new(window, epsilon(x.dtype())); steps.len()],
+            Solver::Anderson => vec![Anderson::new(settle.window, epsilon(x.dtype())); steps.len()],
         };
         for sweep in 0..settle.sweeps() {
             let mut s = recent[2].clone();
             for t in 0..settle.order.sweep() {
-                s = dynamics.step(theta, &drive, &s, settle.order.layers(t), None)?;
+                s = self.step(theta, &drive, &s, settle.order.layers(t), None)?;
                 watch(&s)?;
             }
             recent.rotate_left(1);
@@ -224,7 +229,7 @@ impl Model {
             }
             if settle.mixes_after(sweep) {
                 let [_, s, s_next] = &mut recent;
-                mix(&mut mixers, settle.order.read_first(dynamics.damping), s, s_next)?;
+                mix(&mut mixers, settle.read_first(), s, s_next)?;
             }
         }
         Ok(Settled { recent: settled, steps, converged })

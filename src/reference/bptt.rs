@@ -2,7 +2,7 @@
 
 use super::Gradients;
 use crate::model::dynamics::Layers;
-use crate::model::{Dynamics, Model, Order, Parameters, Solver, loss};
+use crate::model::{Dynamics, Model, Order, Parameters, Solver};
 use candle_core::{Result, Tensor, Var, bail};
 
 /// ∇s(t) and ∇θ(t), t = 0…K−1, through the last K = `steps` of T synchronous steps from s_0 = 0; where the first phase
@@ -30,7 +30,7 @@ pub fn bptt(
             let mut s = Dynamics::initial_state(theta, x)?;
             let drive = dynamics.drive(theta, x)?;
             for _ in 0..first_steps - steps {
-                s = dynamics.step(theta, &drive, &s, Layers::All, None)?;
+                s = model.step(theta, &drive, &s, Layers::All, None)?;
             }
             s
         }
@@ -39,7 +39,7 @@ pub fn bptt(
     let mut leaves = Vec::with_capacity(steps);
     for _ in 0..steps {
         let theta_t = leaf(theta)?;
-        s = dynamics.step(&theta_t, &dynamics.drive(&theta_t, x)?, &s, Layers::All, None)?;
+        s = model.step(&theta_t, &dynamics.drive(&theta_t, x)?, &s, Layers::All, None)?;
         let mut addends = Vec::with_capacity(s.len());
         for s in &mut s {
             let addend = Var::from_tensor(&s.zeros_like()?)?;
@@ -49,7 +49,7 @@ pub fn bptt(
         leaves.push((addends, theta_t));
     }
     // The sum over the batch: each sample's states see only its own loss.
-    let loss = loss::sum(target, &s[0])?;
+    let loss = model.loss.sum(target, &s[0])?;
     let gradients = loss.backward()?;
     let of = |tensor: &Tensor| match gradients.get(tensor) {
         Some(gradient) => Ok(gradient.detach()),

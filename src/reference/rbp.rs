@@ -2,8 +2,7 @@
 
 use super::Gradients;
 use crate::model::dynamics::{Dynamics, Layers, PreActivation, Time};
-use crate::model::loss;
-use crate::model::network::{Forward, Parameters};
+use crate::model::{Connection, Model, Parameters};
 use candle_core::{Result, Tensor};
 
 /// ∇s(t) and ∇θ(t), t = 0…K−1, K = `steps`, at the state `s_star` (Eq. 32–34, in the time convention of
@@ -12,7 +11,7 @@ use candle_core::{Result, Tensor};
 /// # Errors
 /// Only those of candle.
 pub fn rbp(
-    dynamics: &Dynamics,
+    model: &Model,
     theta: &Parameters,
     x: &Tensor,
     target: &Tensor,
@@ -20,7 +19,7 @@ pub fn rbp(
     steps: usize,
 ) -> Result<Gradients> {
     let mut found = Gradients { states: Vec::new(), parameters: Vec::new() };
-    each(dynamics, theta, x, target, s_star, |grad_s, grad_theta| {
+    each(model, theta, x, target, s_star, |grad_s, grad_theta| {
         found.states.push(grad_s);
         found.parameters.push(grad_theta);
         Ok(found.states.len() < steps)
@@ -34,7 +33,7 @@ pub fn rbp(
 /// # Errors
 /// Only those of candle.
 pub fn whole(
-    dynamics: &Dynamics,
+    model: &Model,
     theta: &Parameters,
     x: &Tensor,
     target: &Tensor,
@@ -44,7 +43,7 @@ pub fn whole(
 ) -> Result<(Parameters, usize)> {
     let mut total = theta.plus(theta, |_| -1.0)?;
     let mut steps = 0;
-    each(dynamics, theta, x, target, s_star, |_, grad_theta| {
+    each(model, theta, x, target, s_star, |_, grad_theta| {
         total = total.plus(&grad_theta, |_| 1.0)?;
         steps += 1;
         // The first steps have not reached all layers, and add nothing there.
@@ -60,16 +59,16 @@ pub fn whole(
 /// # Errors
 /// Only those of candle and of `visit`.
 pub fn each(
-    dynamics: &Dynamics,
+    model: &Model,
     theta: &Parameters,
     x: &Tensor,
     target: &Tensor,
     s_star: &[Tensor],
     mut visit: impl FnMut(Vec<Tensor>, Parameters) -> Result<bool>,
 ) -> Result<()> {
-    let transition = Transition::at(dynamics, theta, x, s_star)?;
+    let transition = Transition::at(model, theta, x, s_star)?;
     let mut grad_s: Vec<Tensor> = s_star.iter().map(|s| s.zeros_like()).collect::<Result<_>>()?;
-    grad_s[0] = loss::descent(target, &s_star[0])?.neg()?;
+    grad_s[0] = model.loss.descent(target, &s_star[0])?.neg()?;
     loop {
         let (earlier, grad_theta) = transition.vjp(&grad_s)?;
         if !visit(std::mem::replace(&mut grad_s, earlier), grad_theta)? {
@@ -80,12 +79,10 @@ pub fn each(
 
 /// F near a state: what its Jacobians are made of.
 struct Transition<'a> {
-    dynamics: &'a Dynamics,
+    model: &'a Model,
     theta: &'a Parameters,
-    /// ρ(x).
-    input: Tensor,
     s: &'a [Tensor],
-    /// ρ(sⁿ).
+    /// ρ(sⁿ), and ρ(x) as that of layer N + 1.
     rho: Vec<Tensor>,
     /// hⁿ.
     h: Vec<Tensor>,
@@ -94,11 +91,13 @@ struct Transition<'a> {
 }
 
 impl<'a> Transition<'a> {
-    fn at(dynamics: &'a Dynamics, theta: &'a Parameters, x: &Tensor, s: &'a [Tensor]) -> Result<Self> {
+    fn at(model: &'a Model, theta: &'a Parameters, x: &Tensor, s: &'a [Tensor]) -> Result<Self> {
+        let dynamics = &model.dynamics;
         let drive = dynamics.drive(theta, x)?;
         let free = match dynamics.time {
-            Time::Real { epsilon, clamp: true } => {
-                let free = Dynamics { time: Time::Real { epsilon, clamp: false }, damping: 0.0, ..*dynamics };
+            Time::Real if dynamics.clamp => {
+                let mut free = model.clone();
+                (free.dynamics.clamp, free.settle.damping) = (false, 0.0);
                 let s_next = free.step(theta, &drive, s, Layers::All, None)?;
                 let inside = |s: &Tensor| (s.gt(0.0)? * s.lt(1.0)?)?.to_dtype(s.dtype());
                 Some(s_next.iter().map(inside).collect::<Result<_>>()?)
@@ -106,11 +105,10 @@ impl<'a> Transition<'a> {
             _ => None,
         };
         Ok(Self {
-            dynamics,
+            model,
             theta,
-            input: dynamics.rho(x)?,
             s,
-            rho: s.iter().map(|s| dynamics.rho(s)).collect::<Result<_>>()?,
+            rho: s.iter().chain([x]).map(|s| dynamics.rho(s)).collect::<Result<_>>()?,
             h: (dynamics.pre_activations(theta, &drive, s, Layers::All)?.iter().flatten())
                 .map(PreActivation::total)
                 .collect::<Result<_>>()?,
@@ -120,27 +118,26 @@ impl<'a> Transition<'a> {
 
     /// (∂F/∂s)ᵀ·v and (∂F/∂θ)ᵀ·v, the latter a mean over the batch.
     fn vjp(&self, v: &[Tensor]) -> Result<(Vec<Tensor>, Parameters)> {
-        let (theta, activation) = (self.theta, self.dynamics.activation);
-        let last = theta.depth();
+        let Model { dynamics, settle, .. } = self.model;
+        let Dynamics { activation, time, epsilon, .. } = *dynamics;
         let mut grad_s: Vec<Tensor> = v.iter().map(|v| v.zeros_like()).collect::<Result<_>>()?;
         // Through F up to hⁿ.
         let mut grad_h = Vec::with_capacity(v.len());
-        for n in 0..=last {
+        for n in 0..v.len() {
             let mut v = v[n].clone();
-            let damping = self.dynamics.damping;
-            if damping > 0.0 {
-                grad_s[n] = (&v * damping)?;
-                v = (v * (1.0 - damping))?;
+            if settle.damping > 0.0 {
+                grad_s[n] = (&v * settle.damping)?;
+                v = (v * (1.0 - settle.damping))?;
             }
             if let Some(free) = &self.free {
                 v = (v * &free[n])?;
             }
-            grad_h.push(match self.dynamics.time {
+            grad_h.push(match time {
                 Time::Discrete => (v * activation.derivative(&self.h[n])?)?,
-                Time::Real { epsilon, .. } => {
+                Time::Real => {
                     grad_s[n] = (&grad_s[n] + (&v * (1.0 - epsilon))?)?;
                     let v = (v * epsilon)?;
-                    if self.dynamics.gated(theta, n) {
+                    if dynamics.gated(self.theta, n) {
                         let bend = (activation.second_derivative(&self.s[n])? * &self.h[n])?;
                         grad_s[n] = (&grad_s[n] + (&v * bend)?)?;
                         (v * activation.derivative(&self.s[n])?)?
@@ -152,46 +149,35 @@ impl<'a> Transition<'a> {
         }
         // Through hⁿ to the ρ(s) that made it.
         let mut grad_rho: Vec<Tensor> = v.iter().map(|v| v.zeros_like()).collect::<Result<_>>()?;
-        for n in 0..=last {
-            if n < last {
-                grad_rho[n + 1] = (&grad_rho[n + 1] + grad_h[n].matmul(&theta.forward[n].weight)?)?;
-            }
-            if n > 0 {
-                let back = grad_h[n].matmul(&theta.backward_weight(n - 1)?.t()?)?;
-                grad_rho[n - 1] = (&grad_rho[n - 1] + back)?;
-            }
+        for c in self.theta.network.connections().iter().filter(|c| c.from < v.len()) {
+            let back = grad_h[c.to].matmul(&self.theta.transposed(c)?.t()?)?;
+            grad_rho[c.from] = (&grad_rho[c.from] + back)?;
         }
         for (n, (grad_s, grad_rho)) in grad_s.iter_mut().zip(&grad_rho).enumerate() {
-            let through = match self.dynamics.time {
+            let through = match time {
                 Time::Discrete => grad_rho.clone(),
-                Time::Real { .. } => (grad_rho * activation.derivative(&self.s[n])?)?,
+                Time::Real => (grad_rho * activation.derivative(&self.s[n])?)?,
             };
             *grad_s = (&*grad_s + through)?;
         }
         Ok((grad_s, self.parameters(&grad_h)?))
     }
 
-    /// (∂h/∂θ)ᵀ·grad_h, a mean over the batch.
+    /// (∂h/∂θ)ᵀ·grad_h, a mean over the batch. A tied weight works in both directions.
     fn parameters(&self, grad_h: &[Tensor]) -> Result<Parameters> {
-        let last = self.theta.depth();
-        let mean = 1.0 / self.input.dim(0)? as f64;
+        let network = &self.theta.network;
+        let mean = 1.0 / grad_h[0].dim(0)? as f64;
         let outer = |a: &Tensor, b: &Tensor| a.t()?.matmul(b)? * mean;
-        let mut forward = Vec::new();
-        let mut feedback = Vec::new();
-        for (n, grad) in grad_h.iter().enumerate() {
-            let above = if n == last { &self.input } else { &self.rho[n + 1] };
-            let mut weight = outer(grad, above)?;
-            if n < last {
-                if self.theta.tied() {
-                    // A tied weight works in both directions.
-                    weight = (weight + outer(&self.rho[n], &grad_h[n + 1])?)?;
-                } else {
-                    feedback.push(outer(&grad_h[n + 1], &self.rho[n])?);
-                }
+        let weight = |own: &Connection| {
+            let mut uses = network.connections().iter().filter(|c| c.weight == own.weight);
+            let first = outer(&grad_h[own.to], &self.rho[own.from])?;
+            match uses.find(|c| c.transposed) {
+                Some(back) => first + outer(&self.rho[back.from], &grad_h[back.to])?,
+                None => Ok(first),
             }
-            forward.push(Forward { weight, bias: (grad.sum(0)? * mean)? });
-        }
-        let feedback = (!self.theta.tied()).then_some(feedback);
-        Ok(Parameters { forward, feedback })
+        };
+        let weights = network.weights().map(weight).collect::<Result<_>>()?;
+        let biases = grad_h.iter().map(|grad| grad.sum(0)? * mean).collect::<Result<_>>()?;
+        Ok(Parameters { network: network.clone(), weights, biases })
     }
 }

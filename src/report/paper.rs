@@ -97,7 +97,7 @@ impl Row {
             // C-VF always has it.
             format!("C-EP-{depth}h, ±β")
         } else {
-            format!("{}-{depth}h", rule.title())
+            format!("{}-{depth}h", rule.title)
         }
     }
 }

@@ -241,7 +241,7 @@ impl Group {
         let config = &self.runs[0].config;
         match self.row() {
             Some(row) => row.name(),
-            None => format!("{}-{}h", config.learning.rule.title(), config.network.dims.depth()),
+            None => format!("{}-{}h", config.learning.rule.title, config.network.dims.depth()),
         }
     }
 

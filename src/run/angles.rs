@@ -3,7 +3,6 @@
 use crate::config::Config;
 use crate::data::{Batch, Split};
 use crate::learning::angle::{Summary, Trace};
-use crate::model::dynamics::Nudge;
 use crate::model::network::Parameters;
 use crate::rng::{Purpose, stream};
 use anyhow::Result;
@@ -23,8 +22,7 @@ pub fn measure(
     epoch: usize,
     stop: &dyn Fn() -> bool,
 ) -> Result<Option<Summary>> {
-    let protocol = config.protocol();
-    if !protocol.rule.hebbian() || config.learning.K > config.settle.steps {
+    if !config.learning.rule.is_nudged() || config.learning.K > config.settle.steps {
         return Ok(None);
     }
     let mut comparisons = Vec::new();
@@ -52,11 +50,10 @@ pub fn minibatches(config: &Config, split: &Split, epoch: usize) -> impl Iterato
 pub fn record(config: &Config, theta: &Parameters, split: &Split, indices: &[u32]) -> Result<(Batch, Trace)> {
     let mut batch = Batch::default();
     split.gather(indices, &mut batch);
-    let weight = &theta.forward[0].weight;
-    let (dtype, device) = (weight.dtype(), weight.device());
+    let (model, dtype, device) = (config.model(), theta.dtype(), theta.device());
     let x = batch.x(dtype, device)?;
-    let target = &batch.y(config.network.dims.output(), dtype, device)?;
-    let nudge = Nudge { target, beta: config.learning.beta.into() };
-    let trace = Trace::record(&config.model(), &config.protocol(), theta, &x, nudge)?;
+    let target = batch.y(config.network.dims.output(), dtype, device)?;
+    let nudge = model.nudge(&target, config.learning.beta);
+    let trace = Trace::record(&model, &config.learning, theta, &x, nudge)?;
     Ok((batch, trace))
 }

@@ -208,14 +208,16 @@ const MOST_BYTES: u64 = MOST_HEADER + 8 * (1 << 30);
 /// The most bytes of a header: names, shapes and metadata.
 const MOST_HEADER: u64 = 16 << 20;
 
-/// A checkpoint as bytes: the same bytes for the same run at the same place.
+/// A checkpoint as bytes: the same bytes for the same run at the same place. `memory` is that of the engine's synapses.
 ///
 /// # Errors
 /// Where the tensors cannot be read from their device.
-pub fn to_bytes(theta: &Parameters, progress: &Progress) -> Result<Vec<u8>> {
+pub fn to_bytes(theta: &Parameters, memory: &[(String, Tensor)], progress: &Progress) -> Result<Vec<u8>> {
     let progress = serde_json::to_string(progress).map_err(|cause| Error::Unwritable(cause.into()))?;
     let metadata = HashMap::from([(KEY.to_string(), progress)]);
-    safetensors::serialize(theta.named(), Some(metadata)).map_err(|cause| Error::Unwritable(cause.into()))
+    let memory = memory.iter().map(|(name, tensor)| (name.clone(), tensor));
+    let tensors = theta.named().into_iter().chain(memory);
+    safetensors::serialize(tensors, Some(metadata)).map_err(|cause| Error::Unwritable(cause.into()))
 }
 
 /// A checkpoint read from a file.

@@ -204,7 +204,11 @@ impl Run {
             None => initial_parameters(config, options.init.as_deref(), &device)?,
         };
         let (engine_name, threads) = (resources.engine_name(config, &device), rayon::current_num_threads());
-        let engine = resources.engine(config, theta, &device)?;
+        let mut engine = resources.engine(config, theta, &device)?;
+        if let Some(from) = &from {
+            let recalled = engine.recall(&from.checkpoint.tensors);
+            recalled.with_context(|| format!("{}: does not fit the synapses", from.path.display()))?;
+        }
         let resumed = from.is_some();
         let same = from.as_ref().filter(|_| !options.makes_another_run());
         let before = [same.map(|from| from.progress.run.clone()), locate::first_name(&folder)];
@@ -334,15 +338,15 @@ impl Run {
     pub fn outline(&self) -> String {
         let config = &self.resolved.config;
         let dims = &config.network.dims;
-        let tied = config.tied();
+        let network = config.network();
         let mut text = format!("run {} on {} ({})\n", self.progress.run, self.dataset.name, self.device);
         for n in 0..=dims.depth() {
             text += &format!("forward.{n}   {:>5} × {:<5} + bias\n", dims.width(n), dims.width(n + 1));
         }
-        for n in (0..dims.depth()).filter(|_| !tied) {
+        for n in (0..dims.depth()).filter(|_| !network.is_tied()) {
             text += &format!("feedback.{n}  {:>5} × {}\n", dims.width(n + 1), dims.width(n));
         }
-        let parameters = dims.parameter_count(tied);
+        let parameters = network.parameter_count();
         let bytes = parameters * config.training.dtype.dtype().size_in_bytes();
         let files = 2 + config.training.keep_checkpoints;
         let (minibatches, _) = self.minibatches();
@@ -457,15 +461,12 @@ pub fn initial_parameters(config: &Config, init: Option<&Path>, device: &Device)
         return fitting(config, path, &checkpoint::read(path)?, device);
     }
     memory::check(config)?;
-    let (network, training) = (&config.network, &config.training);
-    let dtype = training.dtype.dtype();
-    let psi = config.psi_degrees();
-    Ok(Parameters::init(&network.dims, network.init, psi, training.seed, dtype, device)?)
+    Ok(config.parameters(device)?)
 }
 
 fn fitting(config: &Config, path: &Path, checkpoint: &Checkpoint, device: &Device) -> Result<Parameters> {
-    let (dims, dtype) = (&config.network.dims, config.training.dtype.dtype());
-    let theta = Parameters::from_named(&checkpoint.tensors, dims, config.tied(), dtype, device);
+    let dtype = config.training.dtype.dtype();
+    let theta = Parameters::from_named(&checkpoint.tensors, config.network(), dtype, device);
     Ok(theta.with_context(|| format!("{}: does not fit the network", path.display()))?)
 }
 

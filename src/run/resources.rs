@@ -7,7 +7,7 @@ use crate::base::mutex::guard;
 use crate::config::{Config, DeviceChoice, TrainingConfig};
 use crate::data::{self, DataChoice, Dataset};
 use crate::engine::replicas::Hub;
-use crate::engine::{self, Engine, EngineKind};
+use crate::engine::{self, Engine, EngineKind, replicas};
 use crate::model::network::Parameters;
 use candle_core::Device;
 use std::collections::HashMap;
@@ -61,15 +61,12 @@ impl Resources {
 
     /// The engine that [`Resources::engine`] makes, in a word.
     pub fn engine_name(&self, config: &Config, device: &Device) -> &'static str {
-        let (model, protocol) = (config.model(), config.protocol());
-        if config.training.engine.is_fused(&model, &protocol, device) {
-            "fused"
-        } else if config.training.engine == EngineKind::Kernel {
-            "kernel"
-        } else if self.hubs.is_some() && protocol.rule.hebbian() {
-            "replicas"
-        } else {
-            "plain"
+        let (job, kind) = (config.job(device), config.training.engine);
+        match kind.chosen(&config.network(), &job, config.training.dtype.dtype()).unwrap_or(kind) {
+            EngineKind::Fused => "fused",
+            EngineKind::Kernel => "kernel",
+            _ if self.hubs.is_some() && replicas::supports(&job).is_ok() => "replicas",
+            _ => "plain",
         }
     }
 
@@ -161,7 +158,7 @@ impl Resources {
         let Some(free) = free_memory(&device) else { return Ok(None) };
         let dims = &config.network.dims;
         // θ, an update and what they are made from; and the states of some steps while testing, with x.
-        let weights = 6 * dims.parameter_count(config.tied());
+        let weights = 6 * config.network().parameter_count();
         let states = TEST_BATCH * (3 * dims.input() + 8 * dims.0[1..].iter().sum::<usize>());
         let bytes = (weights + states) * config.training.dtype.dtype().size_in_bytes();
         Ok(Some((free / 10 * 9 / bytes).clamp(1, MOST_TOGETHER)))
@@ -173,24 +170,18 @@ impl Resources {
     /// # Errors
     /// As [`engine::build`].
     pub fn engine(&self, config: &Config, theta: Parameters, device: &Device) -> Result<Box<dyn Engine>> {
-        let (model, protocol) = (config.model(), config.protocol());
-        let kind = config.training.engine;
-        if let Some(hubs) =
-            self.hubs.as_ref().filter(|_| matches!(self.engine_name(config, device), "replicas" | "kernel"))
-        {
-            let key = format!(
-                "{model:?} {protocol:?} {} {:?} {:?} {kind:?}",
-                config.learning.beta.abs(),
-                config.training.dtype,
-                device.location()
-            );
-            let kernel = kind == EngineKind::Kernel;
-            if kernel && !device.is_cuda() {
-                return Ok(engine::build(kind, model, protocol, theta, device)?);
+        let (job, kind) = (config.job(device), config.training.engine);
+        let kernel = kind == EngineKind::Kernel;
+        match &self.hubs {
+            Some(hubs) if matches!(self.engine_name(config, device), "replicas" | "kernel") => {
+                kind.chosen(&theta.network, &job, theta.dtype())
+                    .map_err(|why| engine::refused(kind, &why))?;
+                let key =
+                    format!("{job:?} {} {:?} {kind:?}", config.learning.beta.abs(), config.training.dtype);
+                let hub = || Hub::new(job).with_kernel(kernel);
+                Ok(Box::new(guard(hubs).entry(key).or_insert_with(hub).join(theta)))
             }
-            let hub = || Hub::new(model.clone(), protocol.clone(), device.clone()).with_kernel(kernel);
-            return Ok(Box::new(guard(hubs).entry(key).or_insert_with(hub).join(theta)));
+            _ => Ok(engine::build(kind, job, theta)?),
         }
-        Ok(engine::build(kind, model, protocol, theta, device)?)
     }
 }

@@ -6,7 +6,7 @@ use super::health::{self, Health};
 use super::sessions::Session;
 use super::{Interrupt, Run, angles};
 use crate::data::{Batch, Split, class_list};
-use crate::engine::{Engine, Report};
+use crate::engine::{Engine, Report, Turn};
 use crate::rng;
 use crate::telemetry::look;
 use crate::telemetry::metrics::{Metrics, Telemetry};
@@ -77,7 +77,8 @@ fn train_on(
             let global = epoch as u64 * per_epoch + run.progress.minibatch;
             observer.begin();
             run.dataset.train.gather(indices, &mut batch);
-            let report = run.engine.train(&batch, config.beta(global))?;
+            let turn = Turn { beta: config.beta(global), epochs: global as f64 / per_epoch as f64 };
+            let report = run.engine.train_at(&batch, turn)?;
             run.progress.running.add(&report);
             run.progress.minibatch += 1;
             run.progress.rng = RngPosition::new(config.training.seed, epoch, global + 1);
@@ -136,7 +137,7 @@ fn close_epoch(
     let due = epoch == 0 || (training.angle_every > 0 && epoch.is_multiple_of(training.angle_every));
     let angles = match due {
         true => {
-            if epoch == 0 && training.angle_minibatches > 0 && run.resolved.config.learning.rule.hebbian() {
+            if epoch == 0 && training.angle_minibatches > 0 && run.resolved.config.learning.rule.is_nudged() {
                 info!(
                     "measuring the angle between update and gradient on {} minibatches",
                     training.angle_minibatches
@@ -217,7 +218,7 @@ fn save(run: &Run, session: &mut Session, best: bool) -> Result<Option<Outcome>>
     if let Some(reason) = health::diverged(&theta)? {
         return diverged(run, &reason).map(Some);
     }
-    let bytes = checkpoint::to_bytes(&theta, &run.progress)?;
+    let bytes = checkpoint::to_bytes(&theta, &run.engine.memory()?, &run.progress)?;
     let step = run.progress.rng.beta_sign;
     run.checkpoints.save(&run.names, step, &bytes, best)?;
     session.reached(step);

@@ -30,12 +30,11 @@ pub struct Distance {
     pub largest: f64,
 }
 
-/// The ways that are compared: both orders, plain and accelerated with this window.
-fn ways(window: usize) -> [(String, Order, Solver); 4] {
+/// The ways that are compared: both orders, plain and accelerated.
+fn ways() -> [(String, Order, Solver); 4] {
     let orders = [Order::Synchronous, Order::Alternating];
     let plain = orders.map(|order| (order.name().to_string(), order, Solver::Iterate));
-    let accelerated =
-        orders.map(|order| (format!("{}, Anderson", order.name()), order, Solver::Anderson { window }));
+    let accelerated = orders.map(|order| (format!("{}, Anderson", order.name()), order, Solver::Anderson));
     let [a, b] = plain;
     let [c, d] = accelerated;
     [a, b, c, d]
@@ -45,11 +44,8 @@ fn ways(window: usize) -> [(String, Order, Solver); 4] {
 ///
 /// # Errors
 /// Only those of candle.
-pub fn compare(model: &Model, theta: &Parameters, x: &Tensor, window: usize) -> Result<Vec<Way>> {
-    ways(window)
-        .into_iter()
-        .map(|(name, order, solver)| follow(model, theta, x, name, order, solver))
-        .collect()
+pub fn compare(model: &Model, theta: &Parameters, x: &Tensor) -> Result<Vec<Way>> {
+    ways().into_iter().map(|(name, order, solver)| follow(model, theta, x, name, order, solver)).collect()
 }
 
 fn follow(
@@ -61,13 +57,14 @@ fn follow(
     solver: Solver,
 ) -> Result<Way> {
     let steps = model.settle.steps * order.sweep();
-    let model = Model { settle: Settle { order, solver, steps, tolerance: 0.0 }, ..model.clone() };
+    let model =
+        Model { settle: Settle { order, solver, steps, tolerance: 0.0, ..model.settle }, ..model.clone() };
     let drive = model.dynamics.drive(theta, x)?;
     let (mut t, mut course) = (0, Vec::new());
     model.settle_watched(theta, x, &mut |s| {
         t += 1;
         if t % order.sweep() == 0 {
-            let s_next = model.dynamics.step(theta, &drive, s, Layers::All, None)?;
+            let s_next = model.step(theta, &drive, s, Layers::All, None)?;
             let [median, percentile_99, largest] =
                 percentiles(largest_changes(&s_next, s)?, [0.5, 0.99, 1.0]);
             course.push(Distance { work: t as f64 / order.sweep() as f64, median, percentile_99, largest });

@@ -43,10 +43,9 @@ impl Explanation {
         minibatches: usize,
         mut done: impl FnMut(usize),
     ) -> Result<Self> {
-        let (model, protocol) = (config.model(), config.protocol());
-        let dtype = theta.forward[0].weight.dtype();
-        let causes: Vec<Cause> =
-            CAUSES.into_iter().filter(|cause| cause.applies(&model, &protocol, dtype)).collect();
+        let model = config.model();
+        let applies = |cause: &Cause| cause.applies(&model, &config.learning, theta);
+        let causes: Vec<Cause> = CAUSES.into_iter().filter(applies).collect();
         let mut columns = Vec::new();
         let (mut ladders, mut singles, mut matched) = (Vec::new(), Vec::new(), Vec::new());
         for (i, indices) in angles::minibatches(config, split, 0).take(minibatches).enumerate() {
@@ -153,7 +152,7 @@ fn rounded(degrees: f64) -> f64 {
 pub fn page(explanation: &Explanation, config: &Config, data: &str) -> Result<String> {
     use super::bars::{self, Bar};
     use maud::{PreEscaped, html};
-    let title = format!("What the angle of {} is made of", config.learning.rule.title());
+    let title = format!("What the angle of {} is made of", config.learning.rule.title);
     // From the whole angle down to what remains, each step where the one before has led.
     let bars = |column: usize| -> Vec<Bar> {
         let whole = |name: &str, Spread { mean, std }: Spread, color| Bar {
@@ -209,7 +208,8 @@ fn take_apart(
     causes: &[Cause],
     columns: &mut Vec<String>,
 ) -> Result<(Vec<Angles>, Vec<Angles>)> {
-    let (model, protocol, beta) = (config.model(), config.protocol(), config.learning.beta);
+    let (model, learning) = (config.model(), &config.learning);
+    let beta = learning.beta;
     let case = Case::new(&model, theta, batch)?;
     let symmetric = match causes.contains(&Cause::Untied) {
         true => Some(Case::symmetric(&model, theta, batch)?),
@@ -222,7 +222,7 @@ fn take_apart(
     };
     let mut with_off = |off: &[Cause]| -> Result<Angles> {
         let case = symmetric.as_ref().filter(|_| off.contains(&Cause::Untied)).unwrap_or(&case);
-        angles(&case.update(&protocol, beta, off)?, &case.gradient)
+        angles(&case.update(learning, beta, off)?, &case.gradient)
     };
     let float64 = with_off(&[])?;
     let mut ladder = Vec::new();
@@ -234,7 +234,7 @@ fn take_apart(
         alone.push(if cause == Cause::Rounding { float64.clone() } else { with_off(&[cause])? });
     }
     let start = match causes.first() {
-        Some(Cause::Rounding) => angles(&as_trained(&model, &protocol, theta, batch, beta)?, &case.gradient)?,
+        Some(Cause::Rounding) => angles(&as_trained(&model, learning, theta, batch, beta)?, &case.gradient)?,
         _ => float64,
     };
     ladder.insert(0, start);

@@ -4,10 +4,11 @@ use super::plot::Style;
 use super::{figures, saved};
 use crate::base::files;
 use crate::base::output::usage;
-use crate::config::{Config, TimeChoice};
+use crate::config::Config;
 use crate::data::{Batch, Split};
 use crate::learning::angle::Trace;
 use crate::model::Parameters;
+use crate::model::dynamics::Time;
 use crate::run::angles;
 use crate::telemetry::tensorboard::EventFile;
 use anyhow::{Result, bail};
@@ -30,7 +31,7 @@ pub fn record(
     if count == 0 || index.checked_add(count).is_none_or(|end| end > split.len()) {
         usage!("--index {index} and --batch-size {count} go beyond the {} training images", split.len());
     }
-    if !config.learning.rule.hebbian() {
+    if !config.learning.rule.is_nudged() {
         bail!(
             "rule = \"{}\" has no second phase whose updates could be compared",
             config.learning.rule.name()
@@ -68,8 +69,8 @@ pub fn write(config: &Config, theta: &Parameters, trace: &Trace, folder: &Path, 
     let rate = |eta: &f64| if *eta == 0.0 { "0".into() } else { format!("{eta:e}") };
     let mut rates: Vec<String> = config.learning.learning_rates.iter().map(rate).collect();
     rates.dedup();
-    let rule = format!("{} (η = {})", config.learning.rule.title(), rates.join(", "));
-    let scale = if config.network.time == TimeChoice::Real { config.network.epsilon } else { 1.0 };
+    let rule = format!("{} (η = {})", config.learning.rule.title, rates.join(", "));
+    let scale = if config.network.time == Time::Real { config.network.epsilon } else { 1.0 };
     let mut events = EventFile::create(folder, None)?;
     for (name, charts) in
         [("neurons", figures::neurons(trace, &rule, scale)?), ("synapses", figures::synapses(trace, &rule)?)]
@@ -128,7 +129,7 @@ fn tensors(
         let gradients = &trace.gradients;
         add(format!("bptt.{t}."), Some(&gradients.parameters[t]), &gradients.states[t], "state.");
     }
-    if config.learning.rule.continual() {
+    if config.learning.rule.is_continual() {
         add("final.".into(), Some(&trace.theta), &[], "");
     }
     Ok(all)

@@ -5,11 +5,12 @@ use super::page::{Illustrated, data_url, page, panels, picture};
 use super::plot::{Chart, Look, Series};
 use super::record::Record;
 use super::settling::Settling;
-use crate::config::{Config, SolverChoice};
+use crate::config::Config;
 use crate::data::{Dataset, Split, class_list, class_name};
 use crate::engine::is_cycle;
 use crate::model::Order;
 use crate::model::Parameters;
+use crate::model::Solver;
 use crate::run::checkpoint::Progress;
 use crate::telemetry::look;
 use crate::telemetry::pictures;
@@ -103,16 +104,16 @@ pub fn write(subject: &Subject) -> Result<Illustrated> {
 }
 
 fn summary(config: &Config) -> Markup {
-    let Config { network, settle, learning, training } = config;
+    let Config { network, settle, learning, training, .. } = config;
     let rates: Vec<String> = learning.learning_rates.iter().map(f64::to_string).collect();
     html! {
         p {
-            (learning.rule.title()) ", layers " (network.dims.0.iter().map(usize::to_string).collect::<Vec<_>>().join("–"))
+            (learning.rule.title) ", layers " (network.dims.0.iter().map(usize::to_string).collect::<Vec<_>>().join("–"))
             ", T = " (settle.steps) ", K = " (learning.K) ", β = " (learning.nudging.mark()) (learning.beta)
             ", η = " (rates.join(", ")) " (input side first)"
-            @if !config.tied() { ", Ψ = " (network.psi) "°" }
+            @if !config.network().is_tied() { ", Ψ = " (network.psi) "°" }
             @if settle.order != Order::Synchronous { ", " (settle.order.name()) " order" }
-            @if settle.solver != SolverChoice::Iterate { ", Anderson's acceleration" }
+            @if settle.solver != Solver::Iterate { ", Anderson's acceleration" }
             @if settle.damping > 0.0 { ", damping " (settle.damping) }
             ", seed " (training.seed) "."
         }
@@ -276,7 +277,7 @@ fn rows(settling: &Settling, n: usize) -> Vec<Vec<f64>> {
 }
 
 fn learnt(theta: &Parameters, test: &Split, names: &[String], looked: &look::Look) -> Result<Markup> {
-    let first = theta.forward[theta.depth()].weight.to_dtype(DType::F32)?.to_vec2::<f32>()?;
+    let first = theta.weights[theta.depth()].to_dtype(DType::F32)?.to_vec2::<f32>()?;
     let fields = pictures::receptive_fields(&first, SHOWN.0);
     let counts = looked.confusion(test);
     let wrong = looked.most_wrong(test, SHOWN.1);

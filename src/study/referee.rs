@@ -14,7 +14,7 @@
 
 use crate::data::Batch;
 use crate::engine::larger;
-use crate::learning::{Lesson, Protocol, SigmaPrime};
+use crate::learning::{Learning, Lesson, Memory, SigmaPrime};
 use crate::model::dynamics::{Layers, Nudge, Time};
 use crate::model::{Model, Parameters, Settled};
 use crate::reference::rbp;
@@ -92,14 +92,14 @@ impl Cause {
         }
     }
 
-    /// Whether a network of this kind, computed in `dtype`, can have it.
-    pub fn applies(self, model: &Model, protocol: &Protocol, dtype: DType) -> bool {
+    /// Whether a network of this kind can have it.
+    pub fn applies(self, model: &Model, learning: &Learning, theta: &Parameters) -> bool {
         match self {
-            Cause::Rounding => dtype != DType::F64,
+            Cause::Rounding => theta.dtype() != DType::F64,
             Cause::Unsettled | Cause::Beta | Cause::Truncated => true,
-            Cause::Continual => protocol.rule.continual(),
+            Cause::Continual => learning.rule.is_continual(),
             Cause::SigmaPrime => model.dynamics.time == Time::Discrete,
-            Cause::Untied => !model.tied,
+            Cause::Untied => !theta.network.is_tied(),
         }
     }
 }
@@ -125,13 +125,12 @@ impl Case {
     /// # Errors
     /// Where the network settles in no stationary state, not with damped steps either, and those of candle.
     pub fn new(model: &Model, theta: &Parameters, batch: &Batch) -> Result<Self> {
-        let device = theta.forward[0].weight.device().clone();
+        let device = theta.device().clone();
         let theta = theta.map(|tensor| tensor.to_dtype(DType::F64))?;
         let x = batch.x(DType::F64, &device)?;
-        let y = batch.y(model.dims.output(), DType::F64, &device)?;
+        let y = batch.y(theta.network.dims.output(), DType::F64, &device)?;
         let (calm, settled) = stationary(model, &theta, &x)?;
-        let (gradient, arrival) =
-            rbp::whole(&calm.dynamics, &theta, &x, &y, settled.state(), ARRIVED, MOST_STEPS)?;
+        let (gradient, arrival) = rbp::whole(&calm, &theta, &x, &y, settled.state(), ARRIVED, MOST_STEPS)?;
         Ok(Self { model: model.clone(), calm, theta, x, y, settled, gradient, arrival })
     }
 
@@ -140,11 +139,7 @@ impl Case {
     /// # Errors
     /// As [`Case::new`].
     pub fn symmetric(model: &Model, theta: &Parameters, batch: &Batch) -> Result<Self> {
-        let mut theta = theta.clone();
-        for (feedback, forward) in theta.feedback.iter_mut().flatten().zip(&theta.forward) {
-            *feedback = forward.weight.t()?.contiguous()?;
-        }
-        Self::new(model, &theta, batch)
+        Self::new(model, &theta.symmetric()?, batch)
     }
 
     /// Δtot at `beta` with the causes in `off` switched off, [`Cause::Rounding`] being off in any case and
@@ -152,28 +147,26 @@ impl Case {
     ///
     /// # Errors
     /// Only those of candle.
-    pub fn update(&self, protocol: &Protocol, beta: f64, off: &[Cause]) -> Result<Parameters> {
+    pub fn update(&self, learning: &Learning, beta: f64, off: &[Cause]) -> Result<Parameters> {
         let Self { theta, x, y, .. } = self;
         let is_off = |cause| off.contains(&cause);
         let (model, settled) = match is_off(Cause::Unsettled) {
             true => (&self.calm, self.settled.clone()),
             false => (&self.model, self.model.settle(theta, x)?),
         };
-        let mut protocol = protocol.clone();
+        let mut learning = learning.clone();
         if is_off(Cause::Continual) {
-            protocol.learning_rates.fill(0.0);
+            learning.learning_rates.fill(0.0);
         }
         if is_off(Cause::Truncated) {
-            protocol.second_steps = self.arrival;
+            learning.K = self.arrival;
         }
         let mut target = y.clone();
         if is_off(Cause::SigmaPrime) {
-            protocol.sigma_prime = SigmaPrime::Ignored;
+            learning.sigma_prime = SigmaPrime::Ignored;
             target = gated_target(model, theta, x, y, settled.state())?;
         }
-        let at = |beta: f64| {
-            total(model, &protocol, theta, x, Nudge { target: &target, beta: beta.into() }, &settled)
-        };
+        let at = |beta: f64| total(model, &learning, theta, x, model.nudge(&target, beta), &settled);
         match is_off(Cause::Beta) {
             false => Ok(at(beta)?),
             true => {
@@ -191,21 +184,21 @@ impl Case {
 /// Only those of candle.
 pub fn total(
     model: &Model,
-    protocol: &Protocol,
+    learning: &Learning,
     theta: &Parameters,
     x: &Tensor,
     nudge: Nudge,
     settled: &Settled,
 ) -> candle_core::Result<Parameters> {
-    let lesson = Lesson::new(model, protocol, theta, x, nudge, settled);
+    let lesson = Lesson::new(model, learning, theta, x, nudge, settled);
     let mut total = None;
-    protocol.rule.learn(&lesson, &mut |step| {
+    lesson.learn(&mut Memory::new(model, theta)?, &mut |step| {
         total = Some(lesson.added(total.as_ref(), step)?);
         Ok(())
     })?;
     match total {
         // Of two second phases the mean.
-        Some(total) => total.plus(&total, |_| 1.0 / protocol.nudging.signs().len() as f64 - 1.0),
+        Some(total) => total.plus(&total, |_| 1.0 / learning.nudging.signs().len() as f64 - 1.0),
         None => theta.plus(theta, |_| -1.0),
     }
 }
@@ -216,16 +209,15 @@ pub fn total(
 /// Only those of candle.
 pub fn as_trained(
     model: &Model,
-    protocol: &Protocol,
+    learning: &Learning,
     theta: &Parameters,
     batch: &Batch,
     beta: f64,
 ) -> candle_core::Result<Parameters> {
-    let weight = &theta.forward[0].weight;
-    let (dtype, device) = (weight.dtype(), weight.device());
+    let (dtype, device) = (theta.dtype(), theta.device());
     let x = batch.x(dtype, device)?;
-    let target = &batch.y(model.dims.output(), dtype, device)?;
-    total(model, protocol, theta, &x, Nudge { target, beta: beta.into() }, &model.settle(theta, &x)?)
+    let target = batch.y(theta.network.dims.output(), dtype, device)?;
+    total(model, learning, theta, &x, model.nudge(&target, beta), &model.settle(theta, &x)?)
 }
 
 /// s⁰ + σ′(h⁰)⊙(y − s⁰), the target that puts σ′ on the nudge: as if this stood inside σ, to first order in β.
@@ -247,9 +239,9 @@ fn gated_target(
 /// must be.
 fn stationary(model: &Model, theta: &Parameters, x: &Tensor) -> Result<(Model, Settled)> {
     let mut left = f64::NAN;
-    for damping in [model.dynamics.damping, model.dynamics.damping.max(CALM)] {
+    for damping in [model.settle.damping, model.settle.damping.max(CALM)] {
         let mut calm = model.clone();
-        calm.dynamics.damping = damping;
+        calm.settle.damping = damping;
         calm.settle.steps = MOST_STEPS;
         calm.settle.tolerance = STATIONARY;
         let settled = calm.settle(theta, x)?;

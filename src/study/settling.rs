@@ -3,8 +3,7 @@
 use crate::config::Config;
 use crate::data::Batch;
 use crate::data::Split;
-use crate::learning::Lesson;
-use crate::model::dynamics::Nudge;
+use crate::learning::{Lesson, Memory};
 use crate::model::{Dynamics, Parameters};
 use anyhow::Result;
 use candle_core::{DType, Tensor};
@@ -32,21 +31,21 @@ impl Settling {
     pub fn record(config: &Config, theta: &Parameters, split: &Split, number: usize) -> Result<Self> {
         let mut batch = Batch::default();
         split.gather(&[number as u32], &mut batch);
-        let (mut model, protocol) = (config.model(), config.protocol());
+        let (mut model, learning) = (config.model(), &config.learning);
         model.settle.tolerance = 0.0;
-        let weight = &theta.forward[0].weight;
-        let x = batch.x(weight.dtype(), weight.device())?;
+        let (dtype, device) = (theta.dtype(), theta.device());
+        let x = batch.x(dtype, device)?;
         let mut all = vec![Dynamics::initial_state(theta, &x)?];
         let settled = model.settle_watched(theta, &x, &mut |s| {
             all.push(s.to_vec());
             Ok(())
         })?;
         let first = all.len() - 1;
-        if protocol.rule.hebbian() {
-            let target = &batch.y(model.dims.output(), weight.dtype(), weight.device())?;
-            let nudge = Nudge { target, beta: config.learning.beta.into() };
-            let lesson = Lesson::new(&model, &protocol, theta, &x, nudge, &settled);
-            protocol.rule.learn(&lesson, &mut |step| {
+        if learning.rule.is_nudged() {
+            let target = batch.y(theta.network.dims.output(), dtype, device)?;
+            let nudge = model.nudge(&target, learning.beta);
+            let lesson = Lesson::new(&model, learning, theta, &x, nudge, &settled);
+            lesson.learn(&mut Memory::new(&model, theta)?, &mut |step| {
                 // Of two phases, the first.
                 if all.len() == first + 1 + step.t {
                     all.push(step.s_next.to_vec());
@@ -62,7 +61,7 @@ impl Settling {
             sweep: model.settle.order.sweep(),
             states,
             truth: usize::from(batch.labels[0]),
-            strength: model.dynamics.nudge_strength(config.learning.beta) * (1.0 - model.dynamics.damping),
+            strength: model.dynamics.nudge_strength(learning.beta) * (1.0 - model.settle.damping),
         })
     }
 

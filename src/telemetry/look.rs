@@ -3,7 +3,7 @@
 use crate::config::Config;
 use crate::data::Batch;
 use crate::data::Split;
-use crate::model::{Parameters, loss};
+use crate::model::{Loss, Parameters};
 use anyhow::Result;
 use candle_core::DType;
 
@@ -29,6 +29,8 @@ pub struct Wrong<'a> {
 
 /// What a network makes of some images.
 pub struct Look {
+    /// What the output is judged by.
+    loss: Loss,
     /// s⁰ of each image at the end of the first phase.
     pub outputs: Vec<Vec<f64>>,
     /// The states of each hidden layer, from layer 1 on, of the first images.
@@ -47,8 +49,7 @@ pub fn look(
     stop: &dyn Fn() -> bool,
 ) -> Result<Option<Look>> {
     let model = config.model();
-    let weight = &theta.forward[0].weight;
-    let mut look = Look { outputs: Vec::new(), hidden: vec![Vec::new(); theta.depth()] };
+    let mut look = Look { loss: model.loss, outputs: Vec::new(), hidden: vec![Vec::new(); theta.depth()] };
     let order: Vec<u32> = (0..split.len().min(count) as u32).collect();
     let mut batch = Batch::default();
     for (i, indices) in order.chunks(BATCH).enumerate() {
@@ -56,7 +57,7 @@ pub fn look(
             return Ok(None);
         }
         split.gather(indices, &mut batch);
-        let settled = model.settle(theta, &batch.x(weight.dtype(), weight.device())?)?;
+        let settled = model.settle(theta, &batch.x(theta.dtype(), theta.device())?)?;
         look.outputs.extend(settled.state()[0].to_dtype(DType::F64)?.to_vec2::<f64>()?);
         if i * BATCH < WITH_STATES {
             for (kept, s) in look.hidden.iter_mut().zip(&settled.state()[1..]) {
@@ -70,7 +71,7 @@ pub fn look(
 impl Look {
     /// The class that each image is given.
     pub fn answers(&self) -> Vec<usize> {
-        self.outputs.iter().map(|output| loss::answer(output)).collect()
+        self.outputs.iter().map(|output| self.loss.answer(output)).collect()
     }
 
     /// Numbers of images, by true class (rows) and answer (columns).
@@ -106,12 +107,11 @@ impl Look {
 pub fn least_settled(config: &Config, theta: &Parameters, split: &Split, count: usize) -> Result<usize> {
     let mut model = config.model();
     model.settle.tolerance = 0.0;
-    let weight = &theta.forward[0].weight;
     let (mut batch, mut worst) = (Batch::default(), (0, f64::NEG_INFINITY));
     let order: Vec<u32> = (0..split.len().min(count) as u32).collect();
     for indices in order.chunks(BATCH) {
         split.gather(indices, &mut batch);
-        let settled = model.settle(theta, &batch.x(weight.dtype(), weight.device())?)?;
+        let settled = model.settle(theta, &batch.x(theta.dtype(), theta.device())?)?;
         for (number, residual) in indices.iter().zip(settled.residuals()?) {
             if residual > worst.1 {
                 worst = (*number as usize, residual);

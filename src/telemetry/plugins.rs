@@ -57,7 +57,7 @@ const METRICS: [(&str, &str); 3] = [
 /// What the table shows of a run's settings: heading and value. The first five are shown unless others are ticked.
 fn settings(config: &Config, data: &str) -> Vec<(&'static str, Kind)> {
     use Kind::{number_value as Number, string_value as Text};
-    let Config { network, settle, learning, training } = config;
+    let Config { network, settle, learning, training, .. } = config;
     let rates: Vec<String> = learning.learning_rates.iter().map(f64::to_string).collect();
     // As it is written in a configuration.
     let word = |value: Result<serde_json::Value, serde_json::Error>| {

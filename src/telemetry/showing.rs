@@ -80,7 +80,7 @@ impl Telemetry {
         for (n, states) in look.hidden.iter().enumerate() {
             self.events.histogram(&format!("states/hidden_layer_{}", n + 1), states, epoch)?;
         }
-        let first = &theta.forward[theta.depth()].weight;
+        let first = &theta.weights[theta.depth()];
         let weights = first.to_dtype(DType::F32)?.to_vec2::<f32>()?;
         let mut pictures = vec![("receptive_fields", pictures::receptive_fields(&weights, FIELDS))];
         if all {

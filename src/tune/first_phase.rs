@@ -6,8 +6,10 @@
 
 use super::Stop;
 use super::rates::tidy;
-use crate::config::{Config, SettleConfig, TimeChoice};
+use crate::config::Config;
 use crate::data::{Batch, Split};
+use crate::model::Settle;
+use crate::model::dynamics::Time;
 use crate::model::settle::{largest_changes, percentiles};
 use crate::model::{Dynamics, Parameters};
 use crate::run::angles;
@@ -34,16 +36,16 @@ pub const COARSE: f64 = 1e-2;
 /// part of the way.
 pub fn tolerance(config: &Config, part: f64) -> f64 {
     let time = match config.network.time {
-        TimeChoice::Discrete => 1.0,
-        TimeChoice::Real => config.network.epsilon,
+        Time::Discrete => 1.0,
+        Time::Real => config.network.epsilon,
     };
     tidy(part * config.learning.beta * time * (1.0 - config.settle.damping)).max(STILL)
 }
 
 /// The first phase of this configuration on a network that settles so.
-pub fn settle(config: &Config, settling: &Settling) -> SettleConfig {
+pub fn settle(config: &Config, settling: &Settling) -> Settle {
     let tolerance = tolerance(config, FINE);
-    SettleConfig { tolerance, steps: settling.bound(tolerance), ..config.settle.clone() }
+    Settle { tolerance, steps: settling.bound(tolerance), ..config.settle }
 }
 
 /// How images settle.
@@ -61,22 +63,21 @@ impl Settling {
     /// # Errors
     /// Only those of candle, and where `stop` says so.
     pub fn measure(config: &Config, theta: &Parameters, split: &Split, stop: &Stop) -> Result<Self> {
-        let dynamics = config.model().dynamics;
-        let weight = &theta.forward[0].weight;
+        let model = config.model();
         let mut states = Vec::new();
         let minibatches = (IMAGES / config.training.batch_size).max(1);
         for indices in angles::minibatches(config, split, 1).take(minibatches) {
             let mut batch = Batch::default();
             split.gather(&indices, &mut batch);
-            let x = batch.x(weight.dtype(), weight.device())?;
-            states.push((dynamics.drive(theta, &x)?, Dynamics::initial_state(theta, &x)?));
+            let x = batch.x(theta.dtype(), theta.device())?;
+            states.push((model.dynamics.drive(theta, &x)?, Dynamics::initial_state(theta, &x)?));
         }
         let mut settling = Self { residuals: Vec::new(), median: Vec::new() };
         for t in 0..MOST_STEPS {
             let mut moved = Vec::new();
             for (drive, s) in &mut states {
                 stop.check()?;
-                let s_next = dynamics.step(theta, drive, s, config.settle.order.layers(t), None)?;
+                let s_next = model.step(theta, drive, s, config.settle.order.layers(t), None)?;
                 moved.extend(largest_changes(&s_next, s)?);
                 *s = s_next;
             }
@@ -136,7 +137,7 @@ mod tests {
         let mut config = Resolved::new(&choices).unwrap().config;
         (config.learning.beta, config.settle.damping, config.network.epsilon) = (0.5, 0.2, 0.1);
         assert_eq!(tolerance(&config, FINE), 4e-4);
-        config.network.time = TimeChoice::Real;
+        config.network.time = Time::Real;
         assert_eq!(tolerance(&config, FINE), 4e-5);
     }
 }

@@ -24,11 +24,11 @@ use crate::base::lock::Lock;
 use crate::base::name;
 use crate::base::output::usage;
 use crate::base::time::duration;
-use crate::config::{Config, SettleConfig};
+use crate::config::Config;
 use crate::data::{Batch, Dataset};
-use crate::engine::{self, MultiplyAdds};
+use crate::engine::{self, Job, MultiplyAdds};
 use crate::learning::Nudging;
-use crate::model::Parameters;
+use crate::model::{Parameters, Settle};
 use crate::run::{Interrupt, Outcome, Resources, initial_parameters};
 use crate::study::bench;
 use crate::telemetry::progress::say;
@@ -142,7 +142,7 @@ pub struct Tuner<'a> {
     /// A trained network, on which what a minibatch costs is counted; none yet.
     typical: Option<Parameters>,
     /// Multiply-adds of an image with such a first phase and such a K.
-    image: Vec<(SettleConfig, usize, MultiplyAdds)>,
+    image: Vec<(Settle, usize, MultiplyAdds)>,
     _lock: Lock,
 }
 
@@ -166,7 +166,7 @@ pub fn tune(request: &Request) -> Result<Outcome> {
 impl<'a> Tuner<'a> {
     fn begin(request: &'a Request) -> Result<Self> {
         let base = &request.config;
-        if !base.learning.rule.hebbian() {
+        if !base.learning.rule.is_nudged() {
             usage!(
                 "rule = \"{}\" has no second phase to tune: choose ep, cep, cep-rescaled, vf or cvf",
                 base.learning.rule.name()
@@ -223,7 +223,7 @@ impl<'a> Tuner<'a> {
         let base = self.request.config.clone();
         say(&format!(
             "tuning {}, layers {:?}, on {}, budget {}: {}",
-            base.learning.rule.title(),
+            base.learning.rule.title,
             base.network.dims.0,
             self.dataset.name,
             self.request.budget,
@@ -424,7 +424,7 @@ impl<'a> Tuner<'a> {
         let (elapsed, took) = (log.elapsed(), log.seconds(&format!("probe/{}/1", pilot.name)));
         log.step("plan", || {
             let kind = config.training.engine;
-            let mut engine = engine::build(kind, config.model(), config.protocol(), theta.clone(), device)?;
+            let mut engine = engine::build(kind, config.job(device), theta.clone())?;
             let timing = bench::time(config, engine.as_mut(), &dataset.train, TIMED)?;
             let speed = (timing.multiply_adds / (timing.whole * TIMED as f64)).min(work / took);
             Ok(Plan { speed, work: request.budget.work(elapsed, speed) })
@@ -455,8 +455,9 @@ impl<'a> Tuner<'a> {
             Some(theta) => theta.clone(),
             None => initial_parameters(config, None, &self.device)?,
         };
-        let (size, still) = (config.training.batch_size, sample::still(&config.protocol()));
-        let mut engine = engine::build(config.training.engine, config.model(), still, theta, &self.device)?;
+        let (size, still) = (config.training.batch_size, sample::still(&config.learning));
+        let job = Job { learning: still, ..config.job(&self.device) };
+        let mut engine = engine::build(config.training.engine, job, theta)?;
         let indices: Vec<u32> = (0..self.images.min(COUNTED * size) as u32).collect();
         let part = 1.0 / indices.len() as f64;
         let (mut mean, mut batch) = (MultiplyAdds::default(), Batch::default());

@@ -29,11 +29,11 @@ pub struct AtBeta {
 /// # Errors
 /// Only those of candle, and where `stop` says so.
 pub fn measure(config: &Config, sample: &Sample, stop: &Stop) -> Result<Vec<AtBeta>> {
-    let protocol = still(&config.protocol());
+    let still = still(&config.learning);
     let mut all = Vec::new();
     for beta in TRIED {
         stop.check()?;
-        let both = [sample.follows(&protocol, beta)?, sample.follows(&protocol, -beta)?];
+        let both = [sample.follows(&still, beta)?, sample.follows(&still, -beta)?];
         all.push(AtBeta {
             beta,
             degrees: both.each_ref().map(|of| Some(of.total_degrees.mean).filter(|angle| angle.is_finite())),

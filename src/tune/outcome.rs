@@ -18,7 +18,7 @@ pub fn write(tuner: &Tuner, tuned: &Config, probed: &Probed) -> Result<()> {
 }
 
 fn text(tuner: &Tuner, tuned: &Config, probed: &Probed) -> Result<String> {
-    let rule = tuned.learning.rule.title();
+    let rule = tuned.learning.rule.title;
     let mut text = format!(
         "# {rule} with layers {:?}, tuned by `eqprop tune` on {}, seed {}; tune.html shows how, tune.jsonl has all of it.\n\
          # The best of the candidates had {:.2} % error on {} images held out, {:.2} % train error, after {} epochs of {} \

@@ -24,7 +24,7 @@ const CURVES: usize = 8;
 /// # Errors
 /// Where the configuration cannot be written as TOML.
 pub fn page(tuner: &Tuner, tuned: &Config) -> Result<String> {
-    let title = format!("{} tuned on {}", tuned.learning.rule.title(), tuner.dataset.name);
+    let title = format!("{} tuned on {}", tuned.learning.rule.title, tuner.dataset.name);
     let body = html! {
         h1 { (title) }
         p .dim {

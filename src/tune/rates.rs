@@ -7,9 +7,7 @@
 use super::Stop;
 use super::sample::{Sample, still};
 use crate::config::Config;
-use crate::learning::{Lesson, Protocol};
-use crate::model::dynamics::Nudge;
-use crate::model::{Parameters, loss};
+use crate::learning::{Learning, Lesson, Memory};
 use anyhow::{Result, bail};
 use candle_core::DType;
 use serde::{Deserialize, Serialize};
@@ -64,20 +62,17 @@ pub fn tidy(value: f64) -> f64 {
 /// # Errors
 /// Those of candle, where `stop` says so, and where the shortest step already raises the loss.
 pub fn measure(config: &Config, sample: &Sample, forward_norms: &[f64], stop: &Stop) -> Result<Steps> {
-    let (protocol, beta) = (config.protocol(), config.learning.beta);
-    let continual = protocol.rule.continual();
+    let (learning, beta) = (&config.learning, config.learning.beta);
+    let continual = learning.rule.is_continual();
     let last = sample.theta.depth();
     let weights = sample.theta.weight_norms()?;
     let smallest = weights[..=last].iter().map(|(_, norm)| *norm).fold(f64::INFINITY, f64::min);
-    let with = |step: f64| -> Protocol {
-        let learning_rates = rates(step, forward_norms).into_iter().rev().collect();
-        Protocol { learning_rates, ..protocol.clone() }
-    };
-    let angle = |protocol: &Protocol| -> Result<f64> {
-        let both = [sample.follows(protocol, beta)?, sample.follows(protocol, -beta)?];
+    let with = |step: f64| Learning { learning_rates: rates(step, forward_norms), ..learning.clone() };
+    let angle = |learning: &Learning| -> Result<f64> {
+        let both = [sample.follows(learning, beta)?, sample.follows(learning, -beta)?];
         Ok(both.iter().map(|of| of.total_degrees.mean).sum::<f64>() / 2.0)
     };
-    let still = if continual { angle(&still(&protocol))? } else { 1.0 };
+    let still = if continual { angle(&still(learning))? } else { 1.0 };
     let mut steps = Steps { continual, still, tried: Vec::new(), step: FIRST * smallest };
     let mut first_gain = None;
     for i in 0..TRIED {
@@ -93,7 +88,7 @@ pub fn measure(config: &Config, sample: &Sample, forward_norms: &[f64], stop: &S
                         "learning.rule = \"{}\": even the shortest step, which moves each matrix by {step:.1e}, \
                          raises the loss of the minibatch that is learnt, so no learning rate is right: does the \
                          update follow the gradient (network.psi, `eqprop angle`)?",
-                        protocol.rule.name()
+                        learning.rule.name
                     );
                 }
                 gain / first_gain
@@ -127,16 +122,16 @@ impl Steps {
 }
 
 /// By how much the loss of a minibatch falls when it is learnt, mean over the minibatches.
-fn fall(sample: &Sample, protocol: &Protocol, beta: f64) -> Result<f64> {
+fn fall(sample: &Sample, learning: &Learning, beta: f64) -> Result<f64> {
     let Sample { model, theta, points } = sample;
     let mut fall = 0.0;
     for point in points {
         let loss_of = |state: &candle_core::Tensor| -> candle_core::Result<f64> {
-            loss::sum(&point.y.to_dtype(DType::F64)?, &state.to_dtype(DType::F64)?)?.to_scalar::<f64>()
+            model.loss.sum(&point.y.to_dtype(DType::F64)?, &state.to_dtype(DType::F64)?)?.to_scalar::<f64>()
         };
-        let nudge = Nudge { target: &point.y, beta: beta.into() };
-        let lesson = Lesson::new(model, protocol, theta, &point.x, nudge, &point.settled);
-        let learnt: Parameters = protocol.rule.learn(&lesson, &mut |_| Ok(()))?;
+        let nudge = model.nudge(&point.y, beta);
+        let lesson = Lesson::new(model, learning, theta, &point.x, nudge, &point.settled);
+        let learnt = lesson.learn(&mut Memory::new(model, theta)?, &mut |_| Ok(()))?;
         let after = model.settle(&learnt, &point.x)?;
         fall += (loss_of(&point.settled.state()[0])? - loss_of(&after.state()[0])?) / points.len() as f64;
     }

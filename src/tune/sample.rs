@@ -2,9 +2,8 @@
 
 use crate::config::Config;
 use crate::data::{Batch, Split};
-use crate::learning::Protocol;
+use crate::learning::Learning;
 use crate::learning::angle::{Comparison, Summary};
-use crate::model::dynamics::Nudge;
 use crate::model::{Model, Parameters, Settled};
 use crate::reference::rbp;
 use crate::run::angles;
@@ -48,17 +47,15 @@ impl<'a> Sample<'a> {
     /// Only those of candle.
     pub fn take(config: &Config, theta: &'a Parameters, split: &Split) -> Result<Self> {
         let model = config.model();
-        let weight = &theta.forward[0].weight;
-        let (dtype, device) = (weight.dtype(), weight.device());
+        let (dtype, device) = (theta.dtype(), theta.device());
         let mut points = Vec::new();
         for indices in angles::minibatches(config, split, 0).take(MINIBATCHES) {
             let mut batch = Batch::default();
             split.gather(&indices, &mut batch);
             let x = batch.x(dtype, device)?;
-            let y = batch.y(model.dims.output(), dtype, device)?;
+            let y = batch.y(theta.network.dims.output(), dtype, device)?;
             let settled = model.settle(theta, &x)?;
-            let (gradient, _) =
-                rbp::whole(&model.dynamics, theta, &x, &y, settled.state(), COMPLETE, MOST_STEPS)?;
+            let (gradient, _) = rbp::whole(&model, theta, &x, &y, settled.state(), COMPLETE, MOST_STEPS)?;
             points.push(Point { x, y, settled, gradient });
         }
         Ok(Self { model, theta, points })
@@ -68,27 +65,27 @@ impl<'a> Sample<'a> {
     ///
     /// # Errors
     /// Only those of candle.
-    pub fn update(&self, point: &Point, protocol: &Protocol, beta: f64) -> Result<Parameters> {
-        let nudge = Nudge { target: &point.y, beta: beta.into() };
-        Ok(referee::total(&self.model, protocol, self.theta, &point.x, nudge, &point.settled)?)
+    pub fn update(&self, point: &Point, learning: &Learning, beta: f64) -> Result<Parameters> {
+        let nudge = self.model.nudge(&point.y, beta);
+        Ok(referee::total(&self.model, learning, self.theta, &point.x, nudge, &point.settled)?)
     }
 
     /// How Δtot at β follows −∇, over the minibatches.
     ///
     /// # Errors
     /// Only those of candle.
-    pub fn follows(&self, protocol: &Protocol, beta: f64) -> Result<Summary> {
+    pub fn follows(&self, learning: &Learning, beta: f64) -> Result<Summary> {
         let compare = |point: &Point| -> Result<Comparison> {
-            Ok(Comparison::new(&self.update(point, protocol, beta)?, &point.gradient)?)
+            Ok(Comparison::new(&self.update(point, learning, beta)?, &point.gradient)?)
         };
         let comparisons = self.points.iter().map(compare).collect::<Result<Vec<_>>>()?;
         Summary::of(&comparisons).context("no minibatch to measure on")
     }
 }
 
-/// The same protocol with weights that do not move during the second phase, η = 0.
-pub fn still(protocol: &Protocol) -> Protocol {
-    let mut still = protocol.clone();
+/// The same with weights that do not move during the second phase, η = 0.
+pub fn still(learning: &Learning) -> Learning {
+    let mut still = learning.clone();
     still.learning_rates.fill(0.0);
     still
 }

@@ -2,9 +2,8 @@
 
 use super::sample::{MOST_STEPS, Sample, still};
 use crate::config::Config;
-use crate::learning::Lesson;
+use crate::learning::{Learning, Lesson, Memory};
 use crate::model::Parameters;
-use crate::model::dynamics::Nudge;
 use crate::reference::rbp;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
@@ -46,20 +45,18 @@ impl Arrival {
         let whole = norms(&point.gradient)?[last];
         let mut left = point.gradient.clone();
         let (mut gradients, mut missing) = (Vec::new(), Vec::new());
-        rbp::each(&model.dynamics, theta, &point.x, &point.y, point.settled.state(), |_, gradient| {
+        rbp::each(model, theta, &point.x, &point.y, point.settled.state(), |_, gradient| {
             left = left.plus(&gradient, |_| -1.0)?;
             gradients.push(norms(&gradient)?);
             missing.push(norms(&left)?[last] / whole);
             let arrived = missing.last().is_none_or(|part| *part < MISSING / 5.0);
             Ok(gradients.len() < MOST_STEPS && !(arrived && gradients.len() > last + SHOWN))
         })?;
-        let mut protocol = still(&config.protocol());
-        protocol.second_steps = gradients.len();
-        let nudge = Nudge { target: &point.y, beta: beta.into() };
-        let settled = &point.settled;
-        let lesson = Lesson::new(model, &protocol, theta, &point.x, nudge, settled);
+        let learning = Learning { K: gradients.len(), ..still(&config.learning) };
+        let (nudge, settled) = (model.nudge(&point.y, beta), &point.settled);
+        let lesson = Lesson::new(model, &learning, theta, &point.x, nudge, settled);
         let mut updates = Vec::new();
-        protocol.rule.learn(&lesson, &mut |step| {
+        lesson.learn(&mut Memory::new(model, theta)?, &mut |step| {
             updates.push(norms(&lesson.update(step)?)?);
             Ok(())
         })?;

@@ -7,7 +7,7 @@ use super::state::{Block, States, initial_state, read_and_write};
 use super::step::{Arriving, Gates, Start, damp, step, sum};
 use crate::model::anderson::{Anderson, epsilon};
 use crate::model::dynamics::Layers;
-use crate::model::{Model, Solver};
+use crate::model::{Model, Settle, Solver};
 
 /// The first phase of a block. Leaves its `settled` states, its `drive` and its `steps`.
 pub struct FirstPhase<'a, T> {
@@ -33,7 +33,7 @@ impl<T: Real> Vectorized<T> for FirstPhase<'_, T> {
         block.load(weights, images, active_pixels);
         let Block { x, drive, settled, steps, .. } = block;
         drive_last_layer::<L>(weights, active_pixels, x, drive);
-        unsettled.begin(weights, drive, settle.solver);
+        unsettled.begin(weights, drive, settle);
         for sweep in 0..settle.sweeps() {
             let rows = unsettled.images.len();
             if rows == 0 {
@@ -47,8 +47,8 @@ impl<T: Real> Vectorized<T> for FirstPhase<'_, T> {
                 let (read, mut s_next) = read_and_write(weights, (t == 0).then_some(s), s_next, layers);
                 let arriving = Arriving { drive: &unsettled.drive, more: &[], s: &read };
                 step::<L>(weights, dynamics.activation, arriving, layers, &mut s_next, Gates::Ignored);
-                if dynamics.damping > 0.0 {
-                    damp::<L>(&mut s_next, s, layers, dynamics.damping);
+                if settle.damping > 0.0 {
+                    damp::<L>(&mut s_next, s, layers, settle.damping);
                 }
             }
             *steps += rows * settle.order.sweep();
@@ -61,7 +61,7 @@ impl<T: Real> Vectorized<T> for FirstPhase<'_, T> {
                 }
             }
             if settle.mixes_after(sweep) {
-                unsettled.mix::<L>(weights, settle.order.read_first(dynamics.damping));
+                unsettled.mix::<L>(weights, settle.read_first());
             }
         }
     }
@@ -95,10 +95,10 @@ pub struct Unsettled<T> {
 
 impl<T: Real> Unsettled<T> {
     /// All images, in their initial state.
-    fn begin(&mut self, weights: &Weights<T>, drive: &[T], solver: Solver) {
+    fn begin(&mut self, weights: &Weights<T>, drive: &[T], settle: &Settle) {
         let images = drive.len() / weights.stride(weights.last());
-        if let Solver::Anderson { window } = solver {
-            self.mixers.resize_with(images, || Anderson::new(window, epsilon(T::DTYPE)));
+        if settle.solver == Solver::Anderson {
+            self.mixers.resize_with(images, || Anderson::new(settle.window, epsilon(T::DTYPE)));
             self.mixers.iter_mut().for_each(Anderson::reset);
         }
         self.images.clear();

@@ -1,6 +1,6 @@
 //! The fused engine: the fast path for CPUs, in f32 or f64.
 //!
-//! It computes what [`Protocol`] says, equal to the plain engine up to rounding, with
+//! It computes what [`Learning`](crate::learning::Learning) says, equal to the plain engine up to rounding, with
 //! - weights packed in panels, so that a step streams them once ([`packing`]);
 //! - all inputs of a layer summed in registers ([`gemm`]);
 //! - the input weights left alone during the second (nudged) phase: with G = x·xᵀ + 1 (B, B) the drive is
@@ -29,26 +29,60 @@ mod state;
 mod step;
 mod update;
 
-use super::{Batch, Engine, MultiplyAdds, Report, check};
-use crate::learning::{Protocol, Schedule};
-use crate::model::network::Forward;
-use crate::model::{Model, Parameters};
-use anyhow::Result;
-use candle_core::{Device, Tensor};
+use super::{Batch, Engine, Job, MultiplyAdds, Report, Turn, Why};
+use crate::learning::{Form, Memory, Nudging, Schedule, Update};
+use crate::model::dynamics::Time;
+use crate::model::{Loss, Network, Parameters};
+use anyhow::{Result, bail};
+use candle_core::Tensor;
 use first_phase::{FirstPhase, Unsettled};
 use packing::{Connection, Weights};
 use rayon::prelude::*;
 use second_phase::SecondPhase;
 pub use simd::{Isa, Real, Simd};
 use state::{BLOCK, Block, Move};
+use std::collections::HashMap;
+
+/// Whether the rule is one that fast engines state in their own way: the updates of the paper in discrete time.
+pub(super) fn runs(network: &Network, Job { model, learning, .. }: &Job) -> bool {
+    let form = if network.is_tied() { Form::Correlation } else { Form::VectorField };
+    let rule = match learning.rule.update {
+        Update::Nudged(Schedule::Whole, Form::VectorField) => false,
+        Update::Nudged(_, of_rule) => of_rule == form,
+        Update::Own(..) | Update::Bptt | Update::Rbp => false,
+    };
+    rule && model.dynamics.time == Time::Discrete
+}
+
+/// Whether the fused engine can run this.
+///
+/// # Errors
+/// Why not.
+pub fn supports(network: &Network, job: &Job) -> Result<(), Why> {
+    let Job { model, learning, .. } = job;
+    let needs = [
+        (runs(network, job), "runs ep, cep, cep-rescaled, vf and cvf in discrete time"),
+        (network.is_layered(), "runs chains of layers"),
+        (model.loss == Loss::SQUARED_ERROR, "has the squared error only"),
+        (
+            model.synapse.adds_up() || learning.rule.is_continual() || learning.nudging != Nudging::Centered,
+            "nudges from both sides at once: it needs synapses whose changes add up",
+        ),
+    ];
+    match needs.into_iter().find(|(met, _)| !met) {
+        Some((_, why)) => Err(why.into()),
+        None => Ok(()),
+    }
+}
 
 /// The fast path for CPUs.
 pub struct Fused<T: Real> {
-    model: Model,
-    protocol: Protocol,
+    job: Job,
     schedule: Schedule,
     simd: Simd,
     weights: Weights<T>,
+    /// What synapses remember, by name.
+    memory: Vec<(&'static str, Weights<T>)>,
     /// Σ pixels looked at over the images of the last batch.
     pixels_seen: usize,
     blocks: Vec<Block<T>>,
@@ -61,22 +95,26 @@ impl<T: Real> Fused<T> {
     /// An engine holding a packed copy of `theta`, which computes with the best vectors there are.
     ///
     /// # Errors
-    /// Where the rule is not [`super::fusible`], and those of candle.
-    pub fn new(model: Model, protocol: Protocol, theta: &Parameters) -> Result<Self> {
-        Self::with(Simd::detect(), model, protocol, theta)
+    /// Where it cannot run the job, and those of candle.
+    pub fn new(job: Job, theta: &Parameters) -> Result<Self> {
+        Self::with(Simd::detect(), job, theta)
     }
 
     /// The same with these vectors.
     ///
     /// # Errors
     /// As [`Fused::new`].
-    pub fn with(simd: Simd, model: Model, protocol: Protocol, theta: &Parameters) -> Result<Self> {
-        let Some(schedule) = protocol.rule.schedule().filter(|_| super::fusible(&model, &protocol)) else {
-            anyhow::bail!("rule = \"{}\" with these dynamics has no fast path", protocol.rule.name());
+    pub fn with(simd: Simd, job: Job, theta: &Parameters) -> Result<Self> {
+        let schedule = match (job.learning.rule.schedule(), supports(&theta.network, &job)) {
+            (Some(schedule), Ok(())) => schedule,
+            (_, why) => bail!("the fused engine {}", why.err().unwrap_or_default()),
         };
-        let weights = Weights::pack(&model, theta)?;
+        let zeros = theta.map(Tensor::zeros_like)?;
+        let remembered = |&name: &&'static str| Ok((name, Weights::pack(&zeros)?));
+        let memory = job.model.synapse.memory().iter().map(remembered).collect::<Result<_>>()?;
+        let weights = Weights::pack(theta)?;
         let (pixels_seen, blocks, unsettled, moves) = Default::default();
-        Ok(Self { model, protocol, schedule, simd, weights, pixels_seen, blocks, unsettled, moves })
+        Ok(Self { job, schedule, simd, weights, memory, pixels_seen, blocks, unsettled, moves })
     }
 
     /// Makes so many blocks.
@@ -86,13 +124,13 @@ impl<T: Real> Fused<T> {
     }
 
     /// Runs the first phase on all images of a batch to be learnt, each block on a thread.
-    fn first_phase(&mut self, batch: &Batch, rows: usize) -> Report {
+    fn first_phase(&mut self, batch: &Batch, rows: usize) -> Result<Report> {
         let images = batch.labels.len();
         self.resize(images.div_ceil(rows));
         let pixels = self.weights.input.from;
         let active_pixels = active_pixels(&batch.images, pixels);
         self.pixels_seen = images * active_pixels.len();
-        let Self { model, simd, weights, blocks, unsettled, .. } = self;
+        let Self { job: Job { model, .. }, simd, weights, blocks, unsettled, .. } = self;
         let run = |((block, unsettled), images): ((&mut Block<T>, &mut Unsettled<T>), &[u8])| {
             let active_pixels = &active_pixels;
             T::run(*simd, FirstPhase { block, unsettled, weights, model, images, active_pixels });
@@ -106,9 +144,9 @@ impl<T: Real> Fused<T> {
         }
         let mut report = Report::default();
         for (block, labels) in blocks.iter().zip(batch.labels.chunks(rows)) {
-            block.report(weights, labels, &mut report);
+            block.report(weights, model.loss, labels, &mut report)?;
         }
-        report
+        Ok(report)
     }
 }
 
@@ -130,43 +168,60 @@ fn active_pixels(images: &[u8], pixels: usize) -> Vec<u32> {
 }
 
 impl<T: Real> Engine for Fused<T> {
-    fn train(&mut self, batch: &Batch, beta: f64) -> Result<Report> {
-        check(&self.model, &self.protocol, batch)?;
+    fn train_at(&mut self, batch: &Batch, Turn { beta, epochs }: Turn) -> Result<Report> {
+        self.job.check(&self.weights.network, batch)?;
         let rows = block_rows(batch.labels.len());
-        let report = self.first_phase(batch, rows);
+        let report = self.first_phase(batch, rows)?;
         self.moves.resize_with(self.blocks.len(), Move::default);
-        let Self { model, protocol, schedule, simd, weights, blocks, moves, .. } = self;
+        let Self { job: Job { model, learning, .. }, schedule, simd, weights, memory, blocks, moves, .. } =
+            self;
         let (simd, schedule, labels) = (*simd, *schedule, &batch.labels);
-        SecondPhase { simd, model, protocol, schedule, weights, blocks, moves, labels, rows, beta }.run();
+        let phase = SecondPhase {
+            simd,
+            model,
+            learning,
+            schedule,
+            weights,
+            memory,
+            blocks,
+            moves,
+            labels,
+            rows,
+            beta,
+            epochs,
+        };
+        phase.run();
         Ok(report)
     }
 
     fn evaluate(&mut self, batch: &Batch) -> Result<Report> {
-        check(&self.model, &self.protocol, batch)?;
+        self.job.check(&self.weights.network, batch)?;
         let (pixels, rows) = (self.weights.input.from, *BLOCK.end());
         // Each thread takes its share with one block, which stays in the cache. However many they are, losses
         // add up in the same order.
         let threads = rayon::current_num_threads();
         let share = batch.labels.len().div_ceil(threads).next_multiple_of(rows);
         self.resize(threads.max(self.blocks.len()));
-        let Self { model, simd, weights, blocks, unsettled, .. } = self;
+        let Self { job: Job { model, .. }, simd, weights, blocks, unsettled, .. } = self;
         let shares = batch.images.par_chunks(share * pixels).zip(batch.labels.par_chunks(share));
-        let shown: Vec<(Report, usize)> = (blocks.par_iter_mut().zip(unsettled.par_iter_mut()).zip(shares))
-            .flat_map_iter(|((block, unsettled), (images, labels))| {
-                let (model, simd, weights) = (&*model, *simd, &*weights);
-                images.chunks(rows * pixels).zip(labels.chunks(rows)).map(move |(images, labels)| {
-                    let active_pixels = &active_pixels(images, pixels);
-                    let unsettled = &mut *unsettled;
-                    T::run(simd, FirstPhase { block, unsettled, weights, model, images, active_pixels });
-                    let mut report = Report::default();
-                    block.report(weights, labels, &mut report);
-                    (report, labels.len() * active_pixels.len())
+        let shown: Vec<Result<(Report, usize)>> =
+            (blocks.par_iter_mut().zip(unsettled.par_iter_mut()).zip(shares))
+                .flat_map_iter(|((block, unsettled), (images, labels))| {
+                    let (model, simd, weights) = (&*model, *simd, &*weights);
+                    images.chunks(rows * pixels).zip(labels.chunks(rows)).map(move |(images, labels)| {
+                        let active_pixels = &active_pixels(images, pixels);
+                        let unsettled = &mut *unsettled;
+                        T::run(simd, FirstPhase { block, unsettled, weights, model, images, active_pixels });
+                        let mut report = Report::default();
+                        block.report(weights, model.loss, labels, &mut report)?;
+                        Ok((report, labels.len() * active_pixels.len()))
+                    })
                 })
-            })
-            .collect();
+                .collect();
         let mut report = Report::default();
         self.pixels_seen = 0;
-        for (block, pixels_seen) in shown {
+        for shown in shown {
+            let (block, pixels_seen) = shown?;
             report.add(&block);
             self.pixels_seen += pixels_seen;
         }
@@ -174,10 +229,11 @@ impl<T: Real> Engine for Fused<T> {
     }
 
     fn multiply_adds(&self, report: &Report) -> MultiplyAdds {
+        let Job { model, learning, .. } = &self.job;
         let weights = |c: &Connection<T>| (c.matrix.from * c.matrix.to) as f64;
         let batch = self.blocks.iter().map(|b| b.rows).sum::<usize>();
-        let (images, steps) = (report.images as f64, self.protocol.second_steps as f64);
-        let (order, branches) = (self.model.settle.order, self.protocol.nudging.signs().len() as f64);
+        let (images, steps) = (report.images as f64, learning.K as f64);
+        let (order, branches) = (model.settle.order, learning.nudging.signs().len() as f64);
         let last = self.weights.last();
         let hidden = self.weights.widths[last] as f64;
         let pixels_seen = self.pixels_seen as f64;
@@ -189,13 +245,13 @@ impl<T: Real> Engine for Fused<T> {
             second += batch as f64 * (pixels_seen + images * steps * hidden);
         }
         for connection in &self.weights.between {
-            let terms = if self.model.tied { 2.0 } else { 1.0 };
+            let terms = if self.weights.tied() { 2.0 } else { 1.0 };
             let update = terms * images * weights(connection);
             let moves = |t: &usize| order.layers(*t).contains(connection.to);
-            let steps = (0..self.protocol.second_steps).filter(moves).count() as f64;
+            let steps = (0..learning.K).filter(moves).count() as f64;
             first += report.steps as f64 / order.sweep() as f64 * weights(connection);
             second += images * steps * weights(connection);
-            let learnt = if gram::telescopes(self.model.tied, self.schedule, &connection.matrix, batch) {
+            let learnt = if gram::telescopes(self.weights.tied(), self.schedule, &connection.matrix, batch) {
                 let both = (connection.matrix.from + connection.matrix.to) as f64;
                 steps * 2.0 * images * batch as f64 * both + update
             } else if self.schedule == Schedule::Whole {
@@ -219,19 +275,23 @@ impl<T: Real> Engine for Fused<T> {
     }
 
     fn parameters(&self) -> Result<Parameters> {
-        let Weights { widths, bias, .. } = &self.weights;
-        let mut forward = Vec::new();
-        let mut feedback = Vec::new();
-        for (n, &width) in widths.iter().enumerate() {
-            forward.push(Forward {
-                weight: self.weights.unpack(n + 1, n)?,
-                bias: Tensor::from_slice(&bias[n][..width], width, &Device::Cpu)?,
-            });
-            if n > 0 {
-                feedback.push(self.weights.unpack(n - 1, n)?);
-            }
+        Ok(self.weights.unpack()?)
+    }
+
+    fn memory(&self) -> Result<Vec<(String, Tensor)>> {
+        let mut memory = Memory::new(&self.job.model, &self.weights.unpack()?)?;
+        for (remembered, (_, packed)) in memory.values().zip(&self.memory) {
+            *remembered = packed.unpack()?;
         }
-        let feedback = (!self.model.tied).then_some(feedback);
-        Ok(Parameters { forward, feedback })
+        Ok(memory.named())
+    }
+
+    fn recall(&mut self, tensors: &HashMap<String, Tensor>) -> Result<()> {
+        let mut memory = Memory::new(&self.job.model, &self.weights.unpack()?)?;
+        memory.recall(tensors)?;
+        for (remembered, (_, packed)) in memory.values().zip(&mut self.memory) {
+            *packed = Weights::pack(remembered)?;
+        }
+        Ok(())
     }
 }

@@ -2,9 +2,10 @@
 
 use super::gemm::Term;
 use super::simd::{Real, WIDTH};
-use crate::model::{Model, Parameters};
+use crate::model::{Network, Parameters};
 use candle_core::{Device, Result, Tensor};
 use std::ops::Range;
+use std::sync::Arc;
 
 /// All weights from one layer into another: for each panel of [`WIDTH`] destination neurons, one row
 /// of [`WIDTH`] weights for each source neuron. Lanes past the last destination neuron hold zeros.
@@ -91,14 +92,16 @@ pub struct Connection<T> {
 }
 
 impl<T> Connection<T> {
-    /// n of forward.n or feedback.n, which names the learning rate.
-    pub fn layer(&self) -> usize {
+    /// n of its learning rate, as [`crate::model::Connection::rate`].
+    pub fn rate(&self) -> usize {
         self.from.min(self.to)
     }
 }
 
 /// All weights and biases, packed.
 pub struct Weights<T> {
+    /// What they are the weights of.
+    pub network: Arc<Network>,
     /// d_n, output first, without the input.
     pub widths: Vec<usize>,
     /// W_x.
@@ -114,37 +117,64 @@ impl<T: Real> Weights<T> {
     ///
     /// # Errors
     /// Only those of candle.
-    pub fn pack(model: &Model, theta: &Parameters) -> Result<Self> {
-        let dims = &model.dims;
-        let last = dims.depth();
+    pub fn pack(theta: &Parameters) -> Result<Self> {
+        let network = theta.network.clone();
+        let last = theta.depth();
         let mut between = Vec::new();
-        for to in 0..=last {
-            if to < last {
-                let matrix = PackedMatrix::pack(&theta.forward[to].weight)?;
-                between.push(Connection { from: to + 1, to, matrix });
-            }
-            if to > 0 {
-                let weight = theta.backward_weight(to - 1)?.t()?.contiguous()?;
-                between.push(Connection { from: to - 1, to, matrix: PackedMatrix::pack(&weight)? });
-            }
+        for connection in network.connections().iter().filter(|c| c.from <= last) {
+            let weight = theta.transposed(connection)?.t()?.contiguous()?;
+            let (from, to) = (connection.from, connection.to);
+            between.push(Connection { from, to, matrix: PackedMatrix::pack(&weight)? });
         }
         Ok(Self {
-            widths: (0..=last).map(|n| dims.width(n)).collect(),
-            input: PackedMatrix::pack(&theta.forward[last].weight)?,
+            widths: (0..=last).map(|n| network.dims.width(n)).collect(),
+            input: PackedMatrix::pack(&theta.weights[last])?,
             between,
-            bias: theta.forward.iter().map(|layer| pad(&layer.bias)).collect::<Result<_>>()?,
+            bias: theta.biases.iter().map(pad).collect::<Result<_>>()?,
+            network,
         })
     }
 
-    /// The weight matrix from layer `from` into layer `to`, (d_to, d_from); the input counts as layer N + 1.
+    /// θ.
     ///
     /// # Errors
     /// Only those of candle.
-    pub fn unpack(&self, from: usize, to: usize) -> Result<Tensor> {
-        match self.between.iter().find(|c| (c.from, c.to) == (from, to)) {
-            Some(connection) => connection.matrix.unpack(),
-            None => self.input.unpack(),
+    pub fn unpack(&self) -> Result<Parameters> {
+        let of = |from: usize, to: usize| self.between.iter().find(|c| (c.from, c.to) == (from, to));
+        let weight =
+            |c: &crate::model::Connection| of(c.from, c.to).map_or(&self.input, |c| &c.matrix).unpack();
+        let bias =
+            |(bias, width): (&Vec<T>, &usize)| Tensor::from_slice(&bias[..*width], *width, &Device::Cpu);
+        Ok(Parameters {
+            network: self.network.clone(),
+            weights: self.network.weights().map(weight).collect::<Result<_>>()?,
+            biases: self.bias.iter().zip(&self.widths).map(bias).collect::<Result<_>>()?,
+        })
+    }
+
+    /// Whether the two copies of a matrix between layers, one for each direction, are one weight.
+    pub fn tied(&self) -> bool {
+        self.network.is_tied()
+    }
+
+    /// The same network without any weights.
+    pub fn zeros(&self) -> Self {
+        let zeros = |matrix: &PackedMatrix<T>| PackedMatrix::zeros(matrix.from, matrix.to);
+        let between = self.between.iter().map(|c| Connection { matrix: zeros(&c.matrix), ..*c });
+        Self {
+            network: self.network.clone(),
+            widths: self.widths.clone(),
+            input: zeros(&self.input),
+            between: between.collect(),
+            bias: self.bias.iter().map(|bias| vec![T::default(); bias.len()]).collect(),
         }
+    }
+
+    /// All numbers of each matrix and each bias.
+    pub fn parts_mut(&mut self) -> Vec<&mut [T]> {
+        let matrices = self.between.iter_mut().map(|c| &mut c.matrix).chain([&mut self.input]);
+        let matrices = matrices.map(|matrix| &mut matrix.panels[..]);
+        matrices.chain(self.bias.iter_mut().map(|bias| &mut bias[..])).collect()
     }
 
     /// N, the last hidden layer.

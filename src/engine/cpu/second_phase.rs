@@ -8,10 +8,10 @@ use super::panels::PanelsMut;
 use super::simd::{Lanes, Real, Simd, Vectorized, WIDTH};
 use super::state::{Block, End, Move, MoveMut, all};
 use super::step::{Arriving, Gates, damp, step};
-use super::update::{accumulate, add_to_bias, change_terms, outer, worth_sharing};
-use crate::learning::{Protocol, Schedule, SigmaPrime};
+use super::update::{accumulate, add_to_bias, change, change_terms, outer, worth_sharing};
+use crate::learning::{Learning, Schedule, SigmaPrime};
 use crate::model::Model;
-use crate::model::dynamics::{Dynamics, Layers};
+use crate::model::dynamics::Layers;
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -22,11 +22,13 @@ pub struct SecondPhase<'a, T> {
     /// F.
     pub model: &'a Model,
     /// The rule, K and η.
-    pub protocol: &'a Protocol,
+    pub learning: &'a Learning,
     /// When the rule applies updates.
     pub schedule: Schedule,
     /// θ.
     pub weights: &'a mut Weights<T>,
+    /// What synapses remember.
+    pub memory: &'a mut [(&'static str, Weights<T>)],
     /// The images.
     pub blocks: &'a mut [Block<T>],
     /// What a step writes of each block.
@@ -37,12 +39,14 @@ pub struct SecondPhase<'a, T> {
     pub rows: usize,
     /// β.
     pub beta: f64,
+    /// Epochs done.
+    pub epochs: f64,
 }
 
 impl<T: Real> SecondPhase<'_, T> {
     /// Runs all [branches](crate::learning::Lesson::branches) of it, and changes the weights.
     pub fn run(mut self) {
-        let signs = self.protocol.nudging.signs();
+        let signs = self.learning.nudging.signs();
         let size = self.beta;
         // What the weights between layers will have learnt when the phase is over, and where its first branch led.
         let zeros = |c: &Connection<T>| PackedMatrix::zeros(c.matrix.from, c.matrix.to);
@@ -55,7 +59,7 @@ impl<T: Real> SecondPhase<'_, T> {
             self.beta = sign * size;
             let c = self.factors();
             for (block, first) in self.blocks.iter_mut().zip(self.moves.iter_mut()) {
-                block.begin_second_phase(first, self.protocol.sigma_prime);
+                block.begin_second_phase(first, self.learning.sigma_prime);
             }
             match self.schedule {
                 Schedule::Whole => self.steps_with_fixed_weights(),
@@ -63,6 +67,10 @@ impl<T: Real> SecondPhase<'_, T> {
                 Schedule::Continual => {
                     if branch > 0 {
                         self.drive_anew();
+                    }
+                    if !self.adds_up() {
+                        self.steps_that_change(&c);
+                        continue;
                     }
                     self.steps_that_learn(&c);
                 }
@@ -78,27 +86,69 @@ impl<T: Real> SecondPhase<'_, T> {
                 // c·(s_K − s_*) with β less the same with −β: c·(s_K − s_K), with the sign of the first.
                 self.beta = size;
             }
-            self.learn_once(&self.factors());
-        }
-        for (connection, total) in self.weights.between.iter_mut().zip(&total) {
-            for (w, &total) in connection.matrix.panels.iter_mut().zip(&total.panels) {
-                *w += total;
+            let c = self.factors();
+            match self.adds_up() {
+                true => self.learn_once(&c, &total),
+                false => self.change(|phase| phase.learn_once(&c, &total)),
             }
+        }
+        let left = self.model.synapse.left();
+        if left != 1.0 {
+            let between = self.weights.between.iter_mut().map(|c| &mut c.matrix);
+            for w in between.chain([&mut self.weights.input]).flat_map(|matrix| &mut matrix.panels) {
+                *w *= T::from_f64(left);
+            }
+        }
+    }
+
+    /// Whether it does not matter when weights change as long as all changes come.
+    fn adds_up(&self) -> bool {
+        self.model.synapse.adds_up()
+    }
+
+    /// Lets the synapses make of what `learn` would add to the weights what they can.
+    fn change(&mut self, learn: impl FnOnce(&mut Self)) {
+        let mut wished = self.weights.zeros();
+        std::mem::swap(self.weights, &mut wished);
+        learn(self);
+        std::mem::swap(self.weights, &mut wished);
+        let mut memory: Vec<_> = self.memory.iter_mut().map(|(_, weights)| weights.parts_mut()).collect();
+        for (i, (weights, wished)) in self.weights.parts_mut().into_iter().zip(wished.parts_mut()).enumerate()
+        {
+            let memory = memory.iter_mut().map(|parts| &mut *parts[i]).collect();
+            change(&self.model.synapse, weights, wished, memory);
+        }
+    }
+
+    /// C-EP and C-VF with synapses whose changes do not add up: all steps, each of which changes all weights and biases.
+    fn steps_that_change(&mut self, c: &[T]) {
+        let parts = self.parts();
+        let all = vec![true; self.weights.between.len()];
+        for t in 0..self.learning.K {
+            self.nudged_step(t, &[], &parts);
+            self.change(|phase| {
+                phase.add_updates(c, &all, 0..c.len());
+                phase.add_update_of_input(c);
+            });
+            self.advance();
+            self.drive_anew();
         }
     }
 
     /// c_n = η_n/(βB), by layer; of two branches each has half of η.
     fn factors(&self) -> Vec<T> {
         let images = self.labels.len() as f64;
-        let branches = self.protocol.nudging.signs().len() as f64;
-        let rates = self.protocol.learning_rates.iter();
-        rates.map(|eta| T::from_f64(eta / branches / (self.beta * images))).collect()
+        let branches = self.learning.nudging.signs().len() as f64;
+        let eta = |n: usize| self.learning.rate(n) * self.model.synapse.rate(self.epochs);
+        (0..self.weights.widths.len())
+            .map(|n| T::from_f64(eta(n) / branches / (self.beta * images)))
+            .collect()
     }
 
     /// Makes the whole phase of each block one step; of two branches, from the end of the second to that of the first.
     fn take_the_whole_phase(&mut self, first: Option<&[End<T>]>) {
         for (i, (block, step)) in self.blocks.iter_mut().zip(self.moves.iter_mut()).enumerate() {
-            block.whole_phase(step, self.protocol.sigma_prime, first.map(|ends| &ends[i]));
+            block.whole_phase(step, self.learning.sigma_prime, first.map(|ends| &ends[i]));
         }
     }
 
@@ -115,12 +165,13 @@ impl<T: Real> SecondPhase<'_, T> {
 
     /// The factor of the learning rate of the bias of layer N.
     fn last_bias(&self) -> T {
-        T::from_f64(if self.protocol.last_bias_frozen() { 0.0 } else { 1.0 })
+        T::from_f64(if self.learning.last_bias_frozen() { 0.0 } else { 1.0 })
     }
 
     /// Whether the updates of a matrix are left to [`change_grams`] until the phase is over.
     fn telescopes(&self, connection: &Connection<T>) -> bool {
-        telescopes(self.model.tied, self.schedule, &connection.matrix, self.labels.len())
+        self.adds_up()
+            && telescopes(self.weights.tied(), self.schedule, &connection.matrix, self.labels.len())
     }
 
     /// Whether a step is worth waking threads for.
@@ -136,16 +187,16 @@ impl<T: Real> SecondPhase<'_, T> {
 
     /// EP: all steps, where no weight changes between them, each block for itself.
     fn steps_with_fixed_weights(&mut self) {
-        let Self { simd, beta, protocol, rows, labels, .. } = *self;
-        let (weights, dynamics, order) = (&*self.weights, &self.model.dynamics, self.model.settle.order);
+        let Self { simd, beta, learning, model, rows, labels, .. } = *self;
+        let (weights, order) = (&*self.weights, model.settle.order);
         let (parts, sigma_prime, beta) = (&weights.panels(1), SigmaPrime::Ignored, T::from_f64(beta));
         let run = |((block, step), labels): ((&mut Block<T>, &mut Move<T>), &[u8])| {
-            for t in 0..protocol.second_steps {
+            for t in 0..learning.K {
                 let layers = order.layers(t);
                 step.layers = layers;
                 for step in step.split(weights, parts) {
                     let blocks = &mut [Nudged { block, labels, more: &[], step }];
-                    T::run(simd, NudgedStep { blocks, weights, dynamics, layers, sigma_prime, beta });
+                    T::run(simd, NudgedStep { blocks, weights, model, layers, sigma_prime, beta });
                 }
                 block.advance(step, sigma_prime);
             }
@@ -161,12 +212,17 @@ impl<T: Real> SecondPhase<'_, T> {
     /// VF: all steps, and the sum of their updates of the weights between layers.
     fn steps_that_add_up(&mut self, c: &[T], total: &mut [PackedMatrix<T>]) {
         let parts = self.parts();
-        for t in 0..self.protocol.second_steps {
+        for t in 0..self.learning.K {
             self.nudged_step(t, &[], &parts);
             for (total, connection) in total.iter_mut().zip(&self.weights.between) {
-                let change =
-                    change_terms(self.model.tied, self.blocks, self.moves, connection.from, connection.to);
-                accumulate(self.simd, total, None, &change, c[connection.layer()]);
+                let change = change_terms(
+                    self.weights.tied(),
+                    self.blocks,
+                    self.moves,
+                    connection.from,
+                    connection.to,
+                );
+                accumulate(self.simd, total, None, &change, c[connection.rate()]);
             }
             self.advance();
         }
@@ -175,7 +231,7 @@ impl<T: Real> SecondPhase<'_, T> {
     /// Algorithm 5: all steps as those of C-EP with tiny learning rates. What they change is put back, for
     /// [`SecondPhase::learn_once`] to learn in full: their updates add up to that of the whole phase.
     fn steps_that_learn_a_little(&mut self, c: &[T]) {
-        let tiny = T::from_f64(self.protocol.tiny);
+        let tiny = T::from_f64(self.learning.tiny);
         let biases = self.weights.bias.clone();
         let in_place = |of: &Self, i: usize| !of.telescopes(&of.weights.between[i]);
         let changed: Vec<usize> = (0..self.weights.between.len()).filter(|&i| in_place(self, i)).collect();
@@ -191,8 +247,8 @@ impl<T: Real> SecondPhase<'_, T> {
     fn steps_that_learn(&mut self, c: &[T]) {
         let (parts, last) = (self.parts(), self.weights.last());
         let mut grams = vec![input_gram(self.simd, self.weights, self.blocks, c[last], self.last_bias())];
-        let telescoping: Vec<bool> = self.weights.between.iter().map(|c| self.telescopes(c)).collect();
-        for t in 0..self.protocol.second_steps {
+        let in_place: Vec<bool> = self.weights.between.iter().map(|c| !self.telescopes(c)).collect();
+        for t in 0..self.learning.K {
             grams.truncate(1);
             let layers = self.model.settle.order.layers(t);
             let changing: Vec<&Connection<T>> = (self.weights.between.iter())
@@ -200,7 +256,7 @@ impl<T: Real> SecondPhase<'_, T> {
                 .collect();
             let (simd, weights, blocks) = (self.simd, &*self.weights, &*self.blocks);
             let change = |connection: &&Connection<T>| {
-                change_grams(simd, weights, blocks, connection, c[connection.layer()])
+                change_grams(simd, weights, blocks, connection, c[connection.rate()])
             };
             if self.shared() {
                 grams.par_extend(changing.par_iter().flat_map_iter(change));
@@ -208,16 +264,7 @@ impl<T: Real> SecondPhase<'_, T> {
                 grams.extend(changing.iter().flat_map(change));
             }
             self.nudged_step(t, &grams, &parts);
-            let between = self.weights.between.iter_mut().zip(&telescoping);
-            for (connection, _) in between.filter(|(_, telescopes)| !**telescopes) {
-                let change =
-                    change_terms(self.model.tied, self.blocks, self.moves, connection.from, connection.to);
-                let c = c[connection.layer()];
-                accumulate(self.simd, &mut connection.matrix, None, &change, c);
-            }
-            for (n, bias) in self.weights.bias.iter_mut().enumerate().take(last) {
-                add_to_bias(bias, self.moves, n, c[n]);
-            }
+            self.add_updates(c, &in_place, 0..last);
             self.advance();
         }
     }
@@ -225,44 +272,58 @@ impl<T: Real> SecondPhase<'_, T> {
     /// s ← s_{t+1} in all blocks.
     fn advance(&mut self) {
         for (block, step) in self.blocks.iter_mut().zip(self.moves.iter_mut()) {
-            block.advance(step, self.protocol.sigma_prime);
+            block.advance(step, self.learning.sigma_prime);
         }
     }
 
-    /// What is applied once, after the phase: everything for EP, the biases for VF, what telescopes, and all that
-    /// comes from the input. The moves are those of the whole phase.
-    fn learn_once(&mut self, c: &[T]) {
+    /// What is applied once, after the phase: everything for EP, for VF the `total` of all steps and the biases, what
+    /// telescopes, and all that comes from the input. The moves are those of the whole phase.
+    fn learn_once(&mut self, c: &[T], total: &[PackedMatrix<T>]) {
         let last = self.weights.last();
-        let telescoping: Vec<bool> = self.weights.between.iter().map(|c| self.telescopes(c)).collect();
-        let last_bias = self.last_bias();
-        let Self { simd, schedule, model, .. } = *self;
-        let (weights, blocks, moves) = (&mut *self.weights, &*self.blocks, &*self.moves);
-        let between = weights.between.iter_mut().zip(&telescoping);
-        let once = matches!(schedule, Schedule::Whole | Schedule::Rescaled);
-        for (connection, _) in between.filter(|(_, telescopes)| once || **telescopes) {
-            let change = change_terms(model.tied, blocks, moves, connection.from, connection.to);
-            let c = c[connection.layer()];
-            accumulate(simd, &mut connection.matrix, None, &change, c);
-        }
-        for (n, bias) in weights.bias.iter_mut().enumerate() {
-            if n == last {
-                add_to_bias(bias, moves, n, c[n] * last_bias);
-            } else if schedule != Schedule::Continual {
-                add_to_bias(bias, moves, n, c[n]);
+        let once = matches!(self.schedule, Schedule::Whole | Schedule::Rescaled);
+        let chosen: Vec<bool> = self.weights.between.iter().map(|c| once || self.telescopes(c)).collect();
+        let biases = if self.schedule == Schedule::Continual { last..last + 1 } else { 0..last + 1 };
+        self.add_updates(c, &chosen, biases);
+        self.add_update_of_input(c);
+        for (connection, total) in self.weights.between.iter_mut().zip(total) {
+            for (w, &total) in connection.matrix.panels.iter_mut().zip(&total.panels) {
+                *w += total;
             }
         }
+    }
+
+    /// Adds the updates of a step to the chosen matrices between layers, and to these biases.
+    fn add_updates(&mut self, c: &[T], chosen: &[bool], biases: Range<usize>) {
+        let (last, last_bias, tied) = (self.weights.last(), self.last_bias(), self.weights.tied());
+        let (weights, blocks, moves) = (&mut *self.weights, &*self.blocks, &*self.moves);
+        for (connection, _) in weights.between.iter_mut().zip(chosen).filter(|(_, chosen)| **chosen) {
+            let change = change_terms(tied, blocks, moves, connection.from, connection.to);
+            let c = c[connection.rate()];
+            accumulate(self.simd, &mut connection.matrix, None, &change, c);
+        }
+        for n in biases {
+            let c = if n == last { c[n] * last_bias } else { c[n] };
+            add_to_bias(&mut weights.bias[n], moves, n, c);
+        }
+    }
+
+    /// Adds the update of a step to the weights from the input.
+    fn add_update_of_input(&mut self, c: &[T]) {
+        let last = self.weights.last();
+        let (blocks, moves) = (&*self.blocks, &*self.moves);
         let change: Vec<Term<T>> = (blocks.iter().zip(moves))
+            .filter(|(_, step)| step.layers.contains(last))
             .map(|(block, step)| outer(block.rows, &block.x, block.active_pixels.len(), &step.delta[last]))
             .collect();
-        accumulate(simd, &mut weights.input, Some(&blocks[0].active_pixels), &change, c[last]);
+        accumulate(self.simd, &mut self.weights.input, Some(&blocks[0].active_pixels), &change, c[last]);
     }
 
     /// Step `t` on every block: each thread some panels of all layers, the same as in [`accumulate`], so that
     /// weights stay in its cache.
     fn nudged_step(&mut self, t: usize, grams: &[Gram<T>], parts: &[Vec<Range<usize>>]) {
         let layers = self.model.settle.order.layers(t);
-        let (simd, beta, sigma_prime) = (self.simd, T::from_f64(self.beta), self.protocol.sigma_prime);
-        let (weights, dynamics, blocks) = (&*self.weights, &self.model.dynamics, &*self.blocks);
+        let (simd, beta, sigma_prime) = (self.simd, T::from_f64(self.beta), self.learning.sigma_prime);
+        let (weights, model, blocks) = (&*self.weights, self.model, &*self.blocks);
         let (images, rows) = (self.labels.len(), self.rows);
         let more: Vec<Vec<Vec<Term<T>>>> =
             (0..blocks.len()).map(|i| gram_terms(grams, weights, blocks, i * rows, images, rows)).collect();
@@ -276,7 +337,7 @@ impl<T: Real> SecondPhase<'_, T> {
             }
         }
         let run = |blocks: &mut Vec<Nudged<T>>| {
-            T::run(simd, NudgedStep { blocks, weights, dynamics, layers, sigma_prime, beta });
+            T::run(simd, NudgedStep { blocks, weights, model, layers, sigma_prime, beta });
         };
         if shares.len() > 1 {
             shares.par_iter_mut().for_each(run);
@@ -343,7 +404,7 @@ struct NudgedStep<'n, 'a, T> {
     /// θ_t, but for what the second phase leaves as it began.
     weights: &'n Weights<T>,
     /// F.
-    dynamics: &'n Dynamics,
+    model: &'n Model,
     /// Which layers it updates.
     layers: Layers,
     /// How Δs is gated.
@@ -355,7 +416,7 @@ struct NudgedStep<'n, 'a, T> {
 impl<T: Real> Vectorized<T> for NudgedStep<'_, '_, T> {
     #[inline(always)]
     fn run<L: Lanes<Elem = T>>(self) {
-        let Self { blocks, weights, dynamics, layers, sigma_prime, beta } = self;
+        let Self { blocks, weights, model, layers, sigma_prime, beta } = self;
         for Nudged { block, labels, more, step: MoveMut { s_next, delta, delta_feedback } } in blocks {
             let s = &block.s;
             let gates = match sigma_prime {
@@ -364,12 +425,12 @@ impl<T: Real> Vectorized<T> for NudgedStep<'_, '_, T> {
                 SigmaPrime::Partial => Gates::Partial(delta, delta_feedback),
             };
             let arriving = Arriving { drive: &block.drive, more, s: &all(s) };
-            step::<L>(weights, dynamics.activation, arriving, layers, s_next, gates);
+            step::<L>(weights, model.dynamics.activation, arriving, layers, s_next, gates);
             if layers.contains(0) {
                 nudge(&mut s_next[0], &s[0], labels, weights.widths[0], beta);
             }
-            if dynamics.damping > 0.0 {
-                damp::<L>(s_next, s, layers, dynamics.damping);
+            if model.settle.damping > 0.0 {
+                damp::<L>(s_next, s, layers, model.settle.damping);
             }
             let gated = sigma_prime != SigmaPrime::Ignored;
             let moved = s_next.iter().zip(s).enumerate().filter(|(n, _)| layers.contains(*n));

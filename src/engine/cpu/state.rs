@@ -5,6 +5,7 @@ use super::panels::PanelsMut;
 use super::simd::Real;
 use crate::engine::{Report, larger};
 use crate::learning::SigmaPrime;
+use crate::model::Loss;
 use crate::model::dynamics::Layers;
 use std::ops::{Range, RangeInclusive};
 
@@ -114,15 +115,25 @@ impl<T: Real> Block<T> {
     }
 
     /// Adds what the first phase showed of each image to `report`.
-    pub fn report(&self, weights: &Weights<T>, labels: &[u8], report: &mut Report) {
+    ///
+    /// # Errors
+    /// Those of the loss.
+    pub fn report(
+        &self,
+        weights: &Weights<T>,
+        loss: Loss,
+        labels: &[u8],
+        report: &mut Report,
+    ) -> candle_core::Result<()> {
         let [older, old, s] = &self.settled;
         report.steps += self.steps;
         for (row, &label) in labels.iter().enumerate() {
             let output: Vec<f64> =
                 (s[0][row * weights.stride(0)..][..weights.widths[0]].iter()).map(|s| s.to_f64()).collect();
             let [residual, two_steps] = [old, older].map(|before| largest_change(weights, s, before, row));
-            report.add_image(&output, label, residual, two_steps);
+            report.add_image(loss, &output, label, residual, two_steps)?;
         }
+        Ok(())
     }
 
     /// Begins the second (nudged) phase at s_0 = s_*.

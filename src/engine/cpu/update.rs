@@ -4,6 +4,7 @@ use super::gemm::{Output, Term, product};
 use super::packing::PackedMatrix;
 use super::simd::{Lanes, Real, Simd, Vectorized, WIDTH};
 use super::state::{Block, Move};
+use crate::model::Synapse;
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -169,5 +170,31 @@ pub fn add_to_bias<T: Real>(bias: &mut [T], moves: &[Move<T>], n: usize, scale: 
     }
     for (b, sum) in bias.iter_mut().zip(sum) {
         *b += scale * sum;
+    }
+}
+
+/// Numbers that a thread hands to a synapse at a time.
+const HANDFUL: usize = 1 << 12;
+
+/// Lets a synapse change some weights of one kind, in double precision, handful by handful.
+pub fn change<T: Real>(law: &Synapse, weights: &mut [T], wished: &[T], memory: Vec<&mut [T]>) {
+    let mut handfuls: Vec<Vec<&mut [T]>> = weights.chunks_mut(HANDFUL).map(|own| vec![own]).collect();
+    for memory in memory {
+        handfuls.iter_mut().zip(memory.chunks_mut(HANDFUL)).for_each(|(handful, own)| handful.push(own));
+    }
+    let run = |(mut handful, wished): (Vec<&mut [T]>, &[T])| {
+        let doubled = |numbers: &[T]| numbers.iter().map(|x| x.to_f64()).collect::<Vec<f64>>();
+        let mut doubles: Vec<Vec<f64>> = handful.iter().map(|numbers| doubled(numbers)).collect();
+        let [weights, memory @ ..] = &mut doubles[..] else { return };
+        let mut memory: Vec<&mut [f64]> = memory.iter_mut().map(Vec::as_mut_slice).collect();
+        law.change(weights, &doubled(wished), &mut memory);
+        for (numbers, doubles) in handful.iter_mut().zip(&doubles) {
+            numbers.iter_mut().zip(doubles).for_each(|(number, &double)| *number = T::from_f64(double));
+        }
+    };
+    let handfuls: Vec<_> = handfuls.into_iter().zip(wished.chunks(HANDFUL)).collect();
+    match worth_sharing(HANDFUL * handfuls.len()) {
+        true => handfuls.into_par_iter().for_each(run),
+        false => handfuls.into_iter().for_each(run),
     }
 }

@@ -8,11 +8,11 @@
 //!
 //! [`phases.cu`]: https://docs.rs/crate/eqprop/latest/source/src/engine/cuda/phases.cu
 
-use crate::learning::{Nudging, Protocol, Schedule, SigmaPrime};
+use super::{Job, Why, cpu};
+use crate::learning::{Nudging, Schedule, SigmaPrime};
 use crate::model::activation::Activation;
-use crate::model::dynamics::{Dynamics, Nudge};
-use crate::model::network::Forward;
-use crate::model::{Model, Order, Parameters, Solver};
+use crate::model::dynamics::Nudge;
+use crate::model::{Network, Order, Parameters, Solver};
 use candle_core::{CpuStorage, CustomOp1, D, DType, Layout, Result, Shape, Tensor, bail};
 
 /// The kernel's source.
@@ -29,20 +29,26 @@ pub struct Kernel {
     tied: bool,
     schedule: Schedule,
     activation: Activation,
-    /// The bits of [`Dynamics::damping`] in f32, which can be compared.
+    /// The bits of the damping in f32, which can be compared.
     damping: u32,
 }
 
 /// Most memory that the threads of a block can share, bytes (compute capability 9.0).
 const SHARED_MEMORY: usize = 227 << 10;
 
-const RULES: &str = "runs ep, cep, vf and cvf in discrete time";
-
-/// Why the kernel cannot run this, whatever the sizes; `None` where it can.
-pub fn obstacle(model: &Model, protocol: &Protocol, dtype: DType) -> Option<&'static str> {
-    [
-        (super::fusible(model, protocol) && protocol.rule.schedule() != Some(Schedule::Rescaled), RULES),
-        (model.dims.depth() == 1, "runs networks with one hidden layer"),
+/// Whether the kernel can run this, whatever the sizes.
+///
+/// # Errors
+/// Why not.
+pub fn supports(network: &Network, job: &Job, dtype: DType) -> std::result::Result<(), Why> {
+    let Job { model, learning, .. } = job;
+    let needs = [
+        (
+            cpu::runs(network, job) && learning.rule.schedule() != Some(Schedule::Rescaled),
+            "runs ep, cep, vf and cvf in discrete time",
+        ),
+        (model.synapse.name() == "ideal", "has ideal synapses only"),
+        (network.dims.depth() == 1, "runs networks with one hidden layer"),
         (model.settle.tolerance == 0.0, "runs all T steps: it needs settle.tolerance = 0.0"),
         (
             model.settle.order == Order::Synchronous,
@@ -50,17 +56,19 @@ pub fn obstacle(model: &Model, protocol: &Protocol, dtype: DType) -> Option<&'st
         ),
         (model.settle.solver == Solver::Iterate, "iterates plainly: it needs settle.solver = \"iterate\""),
         (
-            protocol.nudging != Nudging::Centered,
+            learning.nudging != Nudging::Centered,
             "nudges once: it needs learning.nudging = \"positive\" or \"random\"",
         ),
         (
-            protocol.sigma_prime == SigmaPrime::Ignored,
+            learning.sigma_prime == SigmaPrime::Ignored,
             "has no σ′ in the updates: it needs learning.sigma_prime = \"ignored\"",
         ),
         (dtype == DType::F32, "computes in float32: it needs training.dtype = \"f32\""),
-    ]
-    .into_iter()
-    .find_map(|(possible, why)| (!possible).then_some(why))
+    ];
+    match needs.into_iter().find(|(met, _)| !met) {
+        Some((_, why)) => Err(why.into()),
+        None => cpu::supports(network, job),
+    }
 }
 
 impl Kernel {
@@ -68,24 +76,24 @@ impl Kernel {
     ///
     /// # Errors
     /// Where there is an [`obstacle`], and for what is too large for a block.
-    pub fn for_shape(model: &Model, protocol: &Protocol, theta: &Parameters, images: usize) -> Result<Self> {
-        let Model { dynamics, settle, tied, .. } = model;
-        let weight = &theta.forward[0].weight;
-        let (_, classes, hidden) = weight.dims3()?;
-        let schedule = match (protocol.rule.schedule(), obstacle(model, protocol, weight.dtype())) {
-            (Some(schedule), None) => schedule,
-            (_, why) => bail!("the CUDA kernel of both phases {}", why.unwrap_or(RULES)),
+    pub fn for_shape(job: &Job, theta: &Parameters, images: usize) -> Result<Self> {
+        let Job { model, learning, .. } = job;
+        let (_, classes, hidden) = theta.weights[0].dims3()?;
+        let schedule = match (learning.rule.schedule(), supports(&theta.network, job, theta.dtype())) {
+            (Some(schedule), Ok(())) => schedule,
+            (_, Err(why)) => bail!("the CUDA kernel of both phases {why}"),
+            (None, Ok(())) => bail!("the CUDA kernel of both phases runs both phases"),
         };
         let kernel = Self {
             images,
             hidden,
             classes,
-            first_steps: settle.steps,
-            second_steps: protocol.second_steps,
-            tied: *tied,
+            first_steps: model.settle.steps,
+            second_steps: learning.K,
+            tied: theta.network.is_tied(),
             schedule,
-            activation: dynamics.activation,
-            damping: (dynamics.damping as f32).to_bits(),
+            activation: model.dynamics.activation,
+            damping: (model.settle.damping as f32).to_bits(),
         };
         if classes > hidden || hidden > 1024 || kernel.shared_bytes() > SHARED_MEMORY {
             bail!(
@@ -158,8 +166,7 @@ impl Kernel {
     /// Those of candle and of `launch`.
     pub fn run(
         &self,
-        dynamics: &Dynamics,
-        protocol: &Protocol,
+        Job { model, learning, .. }: &Job,
         theta: &Parameters,
         x: &Tensor,
         nudge: Nudge,
@@ -171,17 +178,17 @@ impl Kernel {
             bail!("a kernel for {b} images meets {images}");
         }
         let (dtype, device) = (x.dtype(), x.device());
-        let drive = dynamics.drive(theta, x)?;
+        let Some(drive) = model.dynamics.drive(theta, x)?.remove(1) else { bail!("no input") };
         let one = Tensor::ones((replicas, 1, 1), dtype, device)?;
-        let Nudge { target, beta } = nudge;
+        let Nudge { target, beta, .. } = nudge;
         // c_N and η_0/(βB) with the sign of each replica's β.
-        let c_n = |n: usize| beta.scale(&one, |beta| protocol.learning_rates[n] / (beta * images as f64));
-        let with_bias = if protocol.last_bias_frozen() { 0.0 } else { 1.0 };
+        let c_n = |n: usize| beta.scale(&one, |beta| learning.rate(n) / (beta * images as f64));
+        let with_bias = if learning.last_bias_frozen() { 0.0 } else { 1.0 };
         let gram = (x.matmul(&x.t()?)? + with_bias)?.broadcast_mul(&c_n(1)?)?;
-        let mut given = vec![drive, gram, theta.forward[0].weight.clone()];
-        given.extend(theta.feedback.iter().map(|feedback| feedback[0].clone()));
+        let mut given = vec![drive, gram, theta.weights[0].clone()];
+        given.extend(theta.weights.get(2).cloned());
         let beta = beta.scale(&one, |beta| beta)?;
-        given.extend([theta.forward[0].bias.clone(), target.clone(), beta, c_n(0)?]);
+        given.extend([theta.biases[0].clone(), target.clone(), beta, c_n(0)?]);
         let given: Vec<Tensor> =
             given.iter().map(|tensor| tensor.reshape((replicas, ()))).collect::<Result<_>>()?;
         let packed = Tensor::cat(&given, 1)?.contiguous()?;
@@ -205,21 +212,18 @@ impl Kernel {
         let recent = [state(0)?, state(1)?, state(2)?];
         let moved = (parts[2].reshape((replicas, b, d))? - &recent[2][1])?;
         let c_last = c_n(1)?;
-        let input = &theta.forward[1];
-        let weight = (&input.weight + moved.t()?.contiguous()?.matmul(x)?.broadcast_mul(&c_last)?)?;
-        let bias = match protocol.last_bias_frozen() {
-            true => input.bias.clone(),
-            false => (&input.bias + moved.sum_keepdim(D::Minus2)?.broadcast_mul(&c_last)?)?,
+        let (w, b_n) = (&theta.weights[1], &theta.biases[1]);
+        let weight = (w + moved.t()?.contiguous()?.matmul(x)?.broadcast_mul(&c_last)?)?;
+        let bias = match learning.last_bias_frozen() {
+            true => b_n.clone(),
+            false => (b_n + moved.sum_keepdim(D::Minus2)?.broadcast_mul(&c_last)?)?,
         };
-        let first = Forward {
-            weight: parts[3].reshape((replicas, c, d))?,
-            bias: parts[5].reshape((replicas, 1, c))?,
-        };
-        let feedback = match self.tied {
-            true => None,
-            false => Some(vec![parts[4].reshape((replicas, d, c))?]),
-        };
-        Ok((recent, Parameters { forward: vec![first, Forward { weight, bias }], feedback }))
+        let mut weights = vec![parts[3].reshape((replicas, c, d))?, weight];
+        if !self.tied {
+            weights.push(parts[4].reshape((replicas, d, c))?);
+        }
+        let biases = vec![parts[5].reshape((replicas, 1, c))?, bias];
+        Ok((recent, Parameters { network: theta.network.clone(), weights, biases }))
     }
 }
 

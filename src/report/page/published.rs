@@ -243,7 +243,7 @@ fn error_by_angle(results: &Results) -> Option<Chart> {
                 Some(line) => line.points.push(point),
                 None => {
                     let init = if glorot { "Glorot" } else { "fan-in" };
-                    let name = format!("{}-{depth}h{}, {init}", rule.title(), of.1);
+                    let name = format!("{}-{depth}h{}, {init}", rule.title, of.1);
                     series.push(Series { name, look, joined: -1.0, points: vec![point] });
                 }
             }

@@ -1,0 +1,64 @@
+//! A synapse of one's own: conductances that only go up by a step or down by a step, and only between two bounds. It
+//! exists nowhere in the library.
+
+use candle_core::Device;
+use eqprop::data::glyphs;
+use eqprop::engine::{self, EngineKind, Job};
+use eqprop::model::synapse::{Synapse, SynapseLaw};
+use eqprop::{Batch, Config, Rule, rng};
+use std::sync::Arc;
+
+struct Stepwise {
+    step: f64,
+    bound: f64,
+}
+
+impl SynapseLaw for Stepwise {
+    fn name(&self) -> &'static str {
+        "stepwise"
+    }
+
+    /// What was wished and was less than a step waits for more.
+    fn memory(&self) -> &'static [&'static str] {
+        &["waiting"]
+    }
+
+    fn adds_up(&self) -> bool {
+        false
+    }
+
+    fn change(&self, weights: &mut [f64], wished: &[f64], memory: &mut [&mut [f64]]) {
+        for ((w, wished), waiting) in weights.iter_mut().zip(wished).zip(memory[0].iter_mut()) {
+            *waiting += wished;
+            let steps = (*waiting / self.step).trunc();
+            *waiting -= steps * self.step;
+            *w = (*w + steps * self.step).clamp(-self.bound, self.bound);
+        }
+    }
+}
+
+/// Trains C-EP on some minibatches of 20 glyphs. Returns the test error, percent, and the largest weight.
+pub fn train(minibatches: usize) -> anyhow::Result<(f64, f64)> {
+    let config =
+        Config::preset(Rule::CEP, [784, 64, 10])?.with("learning.learning_rates", vec![0.01, 0.005])?;
+    let mut job: Job = config.job(&Device::Cpu);
+    job.model.synapse = Synapse(Arc::new(Stepwise { step: 1e-3, bound: 0.2 }));
+    let mut engine = engine::build(EngineKind::Auto, job, config.parameters(&Device::Cpu)?)?;
+    let (dataset, mut batch) = (glyphs::dataset(), Batch::default());
+    for indices in rng::permutation(1, 0, dataset.train.len()).chunks(20).take(minibatches) {
+        dataset.train.gather(indices, &mut batch);
+        engine.train(&batch, 0.2)?;
+    }
+    dataset.test.gather(&(0..1000).collect::<Vec<u32>>(), &mut batch);
+    let largest = |w: &candle_core::Tensor| w.abs()?.max_all()?.to_scalar::<f32>();
+    let theta = engine.parameters()?;
+    let largest = theta.weights.iter().map(largest).collect::<Result<Vec<f32>, _>>()?;
+    Ok((engine.evaluate(&batch)?.error_percent(), largest.into_iter().fold(0.0, f32::max).into()))
+}
+
+#[allow(dead_code)] // The test of this file calls `train`.
+fn main() -> anyhow::Result<()> {
+    let (error, largest) = train(2000)?;
+    println!("test error {error:.1} % after 2,000 minibatches, no weight beyond {largest:.2}");
+    Ok(())
+}

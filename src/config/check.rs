@@ -1,0 +1,260 @@
+//! What of a configuration is possible: each section by itself, then what they are to each other. What is too large would
+//! never end or fit into no memory, and is refused before anything is allocated for it.
+
+use super::{Config, DeviceChoice, NetworkConfig, Precision, TrainingConfig};
+use crate::engine::EngineKind;
+use crate::learning::{Learning, Nudging, SigmaPrime};
+use crate::model::anderson::MOST_WINDOW;
+use crate::model::dynamics::Time;
+use crate::model::synapse::SynapseConfig;
+use crate::model::{Order, Settle};
+use candle_core::Device;
+
+/// The most hidden layers a preset is derived for.
+pub const MOST_HIDDEN_LAYERS: usize = 100;
+/// The most neurons in a layer.
+const MOST_NEURONS: usize = 1_000_000;
+/// The most weights and biases: 4 GiB of 32-bit floats.
+const MOST_PARAMETERS: usize = 1 << 30;
+
+/// What is wrong with a configuration: a key, and what to do about it.
+#[derive(Debug, PartialEq, thiserror::Error)]
+#[error("{key}: {message}")]
+pub struct Problem {
+    /// The key.
+    pub key: &'static str,
+    /// What is wrong and what to do.
+    pub message: String,
+}
+
+type Result = std::result::Result<(), Problem>;
+
+/// Sees that `met` is so, and says of the key what should be.
+fn need(met: bool, key: &'static str, message: impl Into<String>) -> Result {
+    if met { Ok(()) } else { Err(Problem { key, message: message.into() }) }
+}
+
+/// Sees that a number is no larger.
+fn at_most(key: &'static str, value: usize, most: usize, unit: &str) -> Result {
+    need(value <= most, key, format!("must be at most {most} {unit}"))
+}
+
+impl NetworkConfig {
+    fn check(&self) -> Result {
+        let dims = &self.dims.0;
+        need(
+            dims.len() >= 3 && dims.iter().all(|&d| d > 0),
+            "network.dims",
+            "needs an input, at least one hidden layer and an output, each of at least 1 neuron; only the input and the \
+             output can be \"auto\", which the data decides",
+        )?;
+        need(
+            (2..=256).contains(dims.last().unwrap_or(&0)),
+            "network.dims",
+            "ends with the number of classes, which must be 2 to 256 (labels are bytes)",
+        )?;
+        at_most("network.dims", dims.len(), MOST_HIDDEN_LAYERS + 2, "layers")?;
+        at_most("network.dims", dims.iter().copied().max().unwrap_or(0), MOST_NEURONS, "neurons in a layer")?;
+        need((0.0..=180.0).contains(&self.psi), "network.psi", "must be an angle from 0 to 180 degrees")?;
+        need(
+            self.epsilon > 0.0 && self.epsilon <= 1.0,
+            "network.epsilon",
+            "must be a step of time above 0 and at most 1",
+        )?;
+        need(
+            self.time == Time::Real || !self.clamp,
+            "network.clamp",
+            "keeps real-time states in [0, 1]: set time = \"real\", or leave it out",
+        )
+    }
+}
+
+impl Settle {
+    fn check(&self) -> Result {
+        need(
+            (0.0..1.0).contains(&self.damping),
+            "settle.damping",
+            "is the share of the old state that a step keeps and must be from 0 to below 1",
+        )?;
+        need(
+            self.tolerance >= 0.0 && self.tolerance < 1.0,
+            "settle.tolerance",
+            "is a change of a state in one sweep and must be from 0 (run all steps) to below 1",
+        )?;
+        need(self.steps >= 1, "settle.steps", "must be at least 1 step")?;
+        at_most("settle.steps", self.steps, 100_000, "steps")?;
+        need(
+            self.order == Order::Synchronous || self.steps.is_multiple_of(2),
+            "settle.steps",
+            "must be even where settle.order = \"alternating\": a step updates half of the layers",
+        )?;
+        need(
+            (2..=MOST_WINDOW).contains(&self.window),
+            "settle.window",
+            format!(
+                "is how many differences between sweeps solver = \"anderson\" looks back on and must be from 2 to \
+                 {MOST_WINDOW}"
+            ),
+        )
+    }
+}
+
+impl Learning {
+    /// `dims` are the sizes of the network that learns, in numbers of this type.
+    fn validate(&self, dims: &[usize], precision: Precision) -> Result {
+        let rule = self.rule.name;
+        let held = |value: f64| match precision {
+            Precision::F32 => f64::from(value as f32),
+            Precision::F64 => value,
+        };
+        need(
+            self.tiny > 0.0 && self.tiny <= 1.0,
+            "learning.tiny",
+            "is η_tiny/η and must be above 0 and at most 1",
+        )?;
+        need(
+            self.nudging != Nudging::Centered || self.rule.is_nudged(),
+            "learning.nudging",
+            format!(
+                "\"centered\" runs the second phase once with each sign of β, and rule = \"{rule}\" has none: \
+                 leave it out"
+            ),
+        )?;
+        need(self.K >= 1, "learning.K", "must be at least 1 step")?;
+        at_most("learning.K", self.K, 100_000, "steps")?;
+        need(
+            held(self.beta).is_finite() && held(1.0 / self.beta).is_finite(),
+            "learning.beta",
+            "must be a finite number other than 0 whose inverse is finite too, in the type of the weights \
+             (training.dtype): without a nudge there is no second phase",
+        )?;
+        need(
+            self.learning_rates.len() + 1 == dims.len(),
+            "learning.learning_rates",
+            format!(
+                "has {} rates, but dims = {dims:?} has {} layers of weights, each of which needs one \
+                 (input side first)",
+                self.learning_rates.len(),
+                dims.len().saturating_sub(1)
+            ),
+        )?;
+        need(
+            self.learning_rates.iter().all(|eta| held(*eta).is_finite() && *eta >= 0.0),
+            "learning.learning_rates",
+            "must be finite in the type of the weights, training.dtype, and not negative",
+        )
+    }
+}
+
+impl SynapseConfig {
+    fn check(&self) -> Result {
+        let SynapseConfig::Momentum(law) = self else { return Ok(()) };
+        need((0.0..1.0).contains(&law.momentum), "synapse.momentum", "must be from 0 to below 1")?;
+        need(
+            (0.0..1.0).contains(&law.decay),
+            "synapse.decay",
+            "is the share of a weight that is lost in a minibatch and must be from 0 to below 1",
+        )?;
+        need(law.horizon >= 1, "synapse.horizon", "must be at least 1 epoch")
+    }
+}
+
+impl TrainingConfig {
+    fn check(&self) -> Result {
+        need(self.epochs >= 1, "training.epochs", "must be at least 1")?;
+        at_most("training.epochs", self.epochs, 1_000_000, "epochs")?;
+        need(self.batch_size >= 1, "training.batch_size", "must be at least 1 image")?;
+        at_most("training.batch_size", self.batch_size, 1 << 16, "images")?;
+        need(self.checkpoint_every >= 1, "training.checkpoint_every", "must be at least 1 minibatch")?;
+        at_most("training.keep_checkpoints", self.keep_checkpoints, 1_000_000, "files (0 keeps all)")?;
+        at_most("training.angle_minibatches", self.angle_minibatches, 10_000, "minibatches")?;
+        need(self.limit_train != Some(0), "training.limit_train", "must be at least 1 image")?;
+        need(self.limit_test != Some(0), "training.limit_test", "must be at least 1 image")?;
+        need(
+            self.engine != EngineKind::Fused || self.device != DeviceChoice::Cuda,
+            "training.engine",
+            "\"fused\" runs on the CPU only: choose device = \"cpu\" or engine = \"auto\"",
+        )?;
+        need(
+            self.engine != EngineKind::Kernel || self.device != DeviceChoice::Cpu,
+            "training.engine",
+            "\"kernel\" runs on a GPU only: choose device = \"cuda\" or engine = \"auto\"",
+        )
+    }
+}
+
+impl Config {
+    /// Checks values and how they go together.
+    ///
+    /// # Errors
+    /// The first problem found.
+    pub fn validate(&self) -> Result {
+        let Config { network, settle, learning, synapse, training } = self;
+        network.check()?;
+        let (wiring, rule) = (self.network(), learning.rule.name);
+        let parameters = wiring.parameter_count();
+        need(
+            parameters <= MOST_PARAMETERS,
+            "network.dims",
+            format!("has {parameters} weights and biases, of which there must be at most {MOST_PARAMETERS}"),
+        )?;
+        need(
+            network.psi == 0.0 || !wiring.is_tied(),
+            "network.psi",
+            format!(
+                "asks for feedback weights of their own, but rule = \"{rule}\" ties them to the forward \
+                 weights: leave psi out, or choose rule = \"vf\" or \"cvf\""
+            ),
+        )?;
+        need(
+            network.tied.is_none_or(|tied| tied == wiring.is_tied()),
+            "network.tied",
+            format!("contradicts rule = \"{rule}\", which decides that itself: leave it out"),
+        )?;
+        settle.check()?;
+        let real = network.time == Time::Real;
+        need(
+            settle.order == Order::Synchronous || !real,
+            "settle.order",
+            "\"alternating\" is for discrete time: in real time a neuron moves on from its own state, so that \
+             half of the layers are not half of the work: set settle.order = \"synchronous\"",
+        )?;
+        learning.validate(&network.dims.0, training.dtype)?;
+        let in_real_time = if real { " in real time" } else { "" };
+        need(
+            learning.sigma_prime == SigmaPrime::Ignored
+                || (!wiring.is_tied() && learning.rule.is_nudged() && !real),
+            "learning.sigma_prime",
+            format!(
+                "is a choice for rule = \"vf\" and \"cvf\" in discrete time; the updates of rule = \
+                 \"{rule}\"{in_real_time} have no σ′: set learning.sigma_prime = \"ignored\""
+            ),
+        )?;
+        need(
+            learning.rule.is_nudged() || learning.K <= settle.steps,
+            "learning.K",
+            format!(
+                "steps back from the last of settle.steps = {} steps must not be more than those",
+                settle.steps
+            ),
+        )?;
+        need(
+            !learning.authors_code || (learning.rule.is_continual_vector_field() && !real),
+            "learning.authors_code",
+            format!(
+                "reproduces a quirk that only rule = \"cvf\" in discrete time has; with rule = \
+                 \"{rule}\"{in_real_time} set learning.authors_code = false"
+            ),
+        )?;
+        synapse.check()?;
+        training.check()?;
+        let (engine, job) = (training.engine, self.job(&Device::Cpu));
+        let why = engine.supports(&wiring, &job, training.dtype.dtype()).err();
+        let name = if engine == EngineKind::Kernel { "kernel" } else { "fused" };
+        need(
+            why.is_none(),
+            "training.engine",
+            format!("\"{name}\" {}: choose engine = \"auto\"", why.unwrap_or_default()),
+        )
+    }
+}

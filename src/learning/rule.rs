@@ -1,0 +1,158 @@
+//! The learning rules, as values: when a nudged trajectory changes the weights, and by what.
+
+use super::{Lesson, Step};
+use crate::base::named::by_name;
+use crate::model::{Network, Parameters};
+use candle_core::Result;
+
+/// All rules, as configurations name them.
+pub const RULES: [Rule; 7] =
+    [Rule::EP, Rule::CEP, Rule::CEP_RESCALED, Rule::VF, Rule::CVF, Rule::BPTT, Rule::RBP];
+
+/// A learning rule. Two are the same if they have the same name.
+///
+/// One of your own is another value: `Rule { name: "my-rule", update: …, ..Rule::EP }`; with a line in [`RULES`]
+/// configurations can name it.
+#[derive(Clone, Copy)]
+pub struct Rule {
+    /// The name in configurations.
+    pub name: &'static str,
+    /// The name in print.
+    pub title: &'static str,
+    /// Whether the way back through the network is the transposed way there (`Some(true)`) or has weights of its own
+    /// (`Some(false)`); `None` where either will do.
+    pub tied: Option<bool>,
+    /// What it does to the weights.
+    pub update: Update,
+    /// The rule whose row of Table 2 it takes.
+    pub preset: &'static str,
+}
+
+/// What a rule does to the weights.
+#[derive(Clone, Copy)]
+pub enum Update {
+    /// It runs the second (nudged) phase, and applies updates of this form on this schedule.
+    Nudged(Schedule, Form),
+    /// The same with updates that the paper does not have.
+    Own(Schedule, &'static dyn OwnUpdate),
+    /// It goes down the gradient of backpropagation through the last K steps of the first phase (Alg. 3).
+    Bptt,
+    /// It goes down that of K steps of recurrent backpropagation from the settled state (Alg. 4).
+    Rbp,
+}
+
+/// When updates are applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Schedule {
+    /// Once after the second phase: the update from s_* to s_K, which is the sum of those of all steps (Eq. 5).
+    Whole,
+    /// Once after the second phase: the sum of the updates of all steps.
+    Sum,
+    /// At every step (Eq. 94, 99).
+    Continual,
+    /// At every step, but [`Learning::tiny`](super::Learning::tiny) times as much of it; once after the second phase the
+    /// sum in full (F.2).
+    Rescaled,
+}
+
+/// What the [Hebbian update](super::hebbian_update) of a step is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// The change of the product of the states on both sides (Eq. 89, 95).
+    Correlation,
+    /// The change of the state behind a connection times the state before it (Eq. 12, E.4).
+    VectorField,
+}
+
+/// An update that the paper does not have.
+pub trait OwnUpdate: Send + Sync {
+    /// Δ_θ(t) of a step, a mean over the batch.
+    ///
+    /// # Errors
+    /// Only those of candle.
+    fn update(&self, lesson: &Lesson, step: &Step) -> Result<Parameters>;
+}
+
+by_name!(Rule, "rule", RULES);
+
+impl Rule {
+    /// Equilibrium Propagation (Alg. 1): tied weights, one update after the second phase.
+    pub const EP: Rule = Rule {
+        name: "ep",
+        title: "EP",
+        tied: Some(true),
+        update: Update::Nudged(Schedule::Whole, Form::Correlation),
+        preset: "ep",
+    };
+    /// Continual EP (Alg. 2): tied weights, an update at every step of the second phase.
+    pub const CEP: Rule = Rule {
+        name: "cep",
+        title: "C-EP",
+        tied: Some(true),
+        update: Update::Nudged(Schedule::Continual, Form::Correlation),
+        preset: "cep",
+    };
+    /// Algorithm 5 (F.2): C-EP with tiny learning rates, its total update rescaled afterwards. The paper takes EP's rows.
+    pub const CEP_RESCALED: Rule = Rule {
+        name: "cep-rescaled",
+        title: "C-EP rescaled",
+        tied: Some(true),
+        update: Update::Nudged(Schedule::Rescaled, Form::Correlation),
+        preset: "ep",
+    };
+    /// Vector field: feedback weights of their own, the sum of the updates of Eq. 12 applied after the second phase, as
+    /// EP's are.
+    pub const VF: Rule = Rule {
+        name: "vf",
+        title: "VF",
+        tied: Some(false),
+        update: Update::Nudged(Schedule::Sum, Form::VectorField),
+        preset: "ep",
+    };
+    /// Continual vector field (Eq. 12, E.4): feedback weights of their own, an update at every step of the second phase.
+    pub const CVF: Rule = Rule {
+        name: "cvf",
+        title: "C-VF",
+        tied: Some(false),
+        update: Update::Nudged(Schedule::Continual, Form::VectorField),
+        preset: "cvf",
+    };
+    /// Backpropagation through time (Alg. 3), a baseline.
+    pub const BPTT: Rule =
+        Rule { name: "bptt", title: "BPTT", tied: None, update: Update::Bptt, preset: "ep" };
+    /// Recurrent backpropagation (Alg. 4), a baseline.
+    pub const RBP: Rule = Rule { name: "rbp", title: "RBP", tied: None, update: Update::Rbp, preset: "ep" };
+
+    /// The name in configurations.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// When it applies updates of the second phase, if it has one.
+    pub fn schedule(&self) -> Option<Schedule> {
+        match self.update {
+            Update::Nudged(schedule, _) | Update::Own(schedule, _) => Some(schedule),
+            Update::Bptt | Update::Rbp => None,
+        }
+    }
+
+    /// Whether it has a second phase, whose updates can be compared with gradients.
+    pub fn is_nudged(&self) -> bool {
+        self.schedule().is_some()
+    }
+
+    /// Whether weights change during the second phase.
+    pub fn is_continual(&self) -> bool {
+        matches!(self.schedule(), Some(Schedule::Continual | Schedule::Rescaled))
+    }
+
+    /// Whether it applies the updates of the vector field at every step, as C-VF does.
+    pub fn is_continual_vector_field(&self) -> bool {
+        matches!(self.update, Update::Nudged(Schedule::Continual, Form::VectorField))
+    }
+
+    /// Whether it can teach this network: whether that is tied as the rule needs it.
+    pub fn fits(&self, network: &Network) -> bool {
+        self.tied.is_none_or(|tied| tied == network.is_tied())
+    }
+}
