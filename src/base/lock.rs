@@ -1,17 +1,13 @@
 //! One process a run: a lock on a file in its folder, held as long as the process has to do with the run.
 //! The system lets go of it when the process ends, in whatever way.
 
-use super::files::{self, failed};
+use super::files::{self, LOCK, failed};
 use std::fs::{self, File, TryLockError};
 use std::io::{self, ErrorKind, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 use tracing::warn;
-
-/// The name of the file that is locked. It stays when the lock is gone, since a file that is removed while
-/// another process waits for it locks nothing.
-pub const FILE: &str = "lock";
 
 /// How what is written in it begins.
 const HOLDER: &str = "process ";
@@ -51,7 +47,7 @@ impl Lock {
     /// [`Error::Held`], which says by whom, where another process has it; [`Error::Foreign`] where the file is somebody's
     /// own; and where it cannot be written.
     pub fn take(folder: &Path) -> Result<Self, Error> {
-        let path = folder.join(FILE);
+        let path = folder.join(LOCK);
         let unlockable = || failed(&path, "cannot be locked; may this user write there?");
         if path.symlink_metadata().is_ok_and(|there| !there.is_file()) {
             return Err(Error::Foreign(path));
@@ -101,7 +97,7 @@ impl Lock {
 
     /// Whether some process has the folder locked. Writes nothing.
     pub fn is_held(folder: &Path) -> bool {
-        File::open(folder.join(FILE))
+        File::open(folder.join(LOCK))
             .is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
     }
 
