@@ -149,11 +149,11 @@ pub fn free_beside(path: &Path) -> PathBuf {
 ///
 /// # Errors
 /// Names the folder that cannot be moved.
-pub fn move_aside(path: &Path) -> Result<PathBuf> {
+pub fn move_aside(path: &Path) -> Result<()> {
     let aside = free_beside(path);
     fs::rename(path, &aside).map_err(failed(path, format!("cannot be moved to {}", aside.display())))?;
     warn!("{} holds what cannot be gone on with: it is now {}", path.display(), aside.display());
-    Ok(aside)
+    Ok(())
 }
 
 /// The most bytes of a text that a person writes: a configuration, a sweep.

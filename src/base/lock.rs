@@ -18,20 +18,12 @@ pub struct Lock {
     _file: File,
 }
 
-/// Another process has the folder.
-#[derive(Clone, Debug, thiserror::Error)]
-#[error("{}: {holder} is at work there: let it end, or stop it, and say this again", .folder.display())]
-pub struct Held {
-    folder: PathBuf,
-    holder: String,
-}
-
 /// Why a folder cannot be locked.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Another process has it.
-    #[error(transparent)]
-    Held(#[from] Held),
+    #[error("{}: {} is at work there: let it end, or stop it, and say this again", .0.display(), .1)]
+    Held(PathBuf, String),
     /// Somebody's own file has its name.
     #[error("{}: is not a lock of this program, which needs a file of that name: move it away", .0.display())]
     Foreign(PathBuf),
@@ -73,7 +65,7 @@ impl Lock {
                     "" => "another process".to_string(),
                     holder => holder.to_string(),
                 };
-                return Err(Held { folder: folder.to_path_buf(), holder }.into());
+                return Err(Error::Held(folder.to_path_buf(), holder));
             }
             Err(TryLockError::Error(error)) if is_without_locks(&error) => {
                 warn!(
@@ -109,7 +101,7 @@ impl Lock {
         let begun = Instant::now();
         loop {
             match Self::take(folder) {
-                Err(Error::Held(_)) if begun.elapsed() < patience => {
+                Err(Error::Held(..)) if begun.elapsed() < patience => {
                     sleep(Duration::from_millis(50));
                 }
                 outcome => return outcome,

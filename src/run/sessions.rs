@@ -8,6 +8,7 @@
 use crate::base::files;
 use crate::base::lock;
 use crate::engine::cpu::Isa;
+use crate::telemetry::records;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -84,8 +85,6 @@ pub struct Session {
     path: PathBuf,
     earlier: String,
     line: Line,
-    /// Minibatches of the whole run that were done when it last saved.
-    saved: u64,
 }
 
 impl Session {
@@ -95,7 +94,7 @@ impl Session {
     /// # Errors
     /// Names the file where it cannot be read or written.
     pub fn begin(folder: &Path, surroundings: Surroundings, step: u64) -> Result<Self> {
-        let path = folder.join("sessions.jsonl");
+        let path = folder.join(records::SESSIONS);
         let mut earlier = files::read_if_there(&path)?.unwrap_or_default();
         let last = earlier.lines().next_back().unwrap_or_default();
         let before = serde_json::from_str::<Line>(last).ok();
@@ -113,27 +112,22 @@ impl Session {
         }
         let (process, host) = (std::process::id(), lock::host());
         let line = Line { process, host, surroundings, from_step: step, to_step: None };
-        let session = Self { path, earlier, line, saved: step };
+        let mut session = Self { path, earlier, line };
         session.write()?;
+        session.reached(step);
         Ok(session)
-    }
-
-    /// What this process computes with.
-    pub fn surroundings(&self) -> &Surroundings {
-        &self.line.surroundings
     }
 
     /// The run has been saved after so many minibatches.
     pub fn reached(&mut self, step: u64) {
-        self.saved = step;
+        self.line.to_step = Some(step);
     }
 
     /// Completes the line.
     ///
     /// # Errors
     /// Names the file where it cannot be written.
-    pub fn end(mut self) -> Result<()> {
-        self.line.to_step = Some(self.saved);
+    pub fn end(self) -> Result<()> {
         self.write()
     }
 

@@ -1,9 +1,11 @@
 //! What a person sees of many runs: a bar a run and one for all on a terminal, a line a run elsewhere.
 
-use super::progress::{Extent, Judged, Observer, say, screen};
-use crate::base::mutex::guard;
+use super::observer::{Epoch, Extent, Observer};
+use super::progress::{bar, say, screen};
+use crate::base::panic::guard;
 use crate::base::time::duration;
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use anyhow::Result;
+use indicatif::{MultiProgress, ProgressBar};
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -45,11 +47,7 @@ impl Board {
         let mut estimates = Estimates { runs, before: 0.0, finished };
         estimates.before = estimates.done();
         let screen = screen();
-        let overall = screen.as_ref().map(|screen| {
-            let style = ProgressStyle::with_template("{wide_bar:.green/dim} {msg}")
-                .unwrap_or_else(|_| ProgressStyle::default_bar());
-            screen.add(ProgressBar::new(1000).with_style(style))
-        });
+        let overall = screen.as_ref().map(|screen| screen.add(bar("{wide_bar:.green/dim} {msg}", 1000)));
         let board =
             Self { screen, overall, workers, begun: Instant::now(), estimates: Mutex::new(estimates) };
         board.show_overall();
@@ -82,10 +80,8 @@ impl Board {
     pub fn follow(&self, run: &Extent) -> Line<'_> {
         let Extent { name, epochs, total, done } = run.clone();
         let bar = self.screen.as_ref().map(|screen| {
-            let style = ProgressStyle::with_template("{prefix}  {bar:24.cyan/dim} {msg}")
-                .unwrap_or_else(|_| ProgressStyle::default_bar());
-            let bar = ProgressBar::new(total).with_style(style).with_prefix(name.clone()).with_position(done);
-            screen.insert_from_back(1, bar)
+            let bar = bar("{prefix}  {bar:24.cyan/dim} {msg}", total);
+            screen.insert_from_back(1, bar.with_prefix(name.clone()).with_position(done))
         });
         let (begun, shown) = (Instant::now(), Instant::now());
         let errors = String::new();
@@ -103,14 +99,6 @@ impl Board {
         });
         self.show_overall();
         say(&format!("[{finished}/{count}] {name}: {how}; {} left", duration(self.left())));
-    }
-}
-
-impl Drop for Board {
-    fn drop(&mut self) {
-        if let Some(overall) = &self.overall {
-            overall.finish_and_clear();
-        }
     }
 }
 
@@ -162,20 +150,14 @@ impl Observer for Line<'_> {
         self.board.show_overall();
     }
 
-    fn epoch(&mut self, epoch: usize, _: Option<f64>, judged: Judged) {
-        self.errors = format!("{} error {:.2} %, ", judged.set, judged.error);
+    fn epoch(&mut self, epoch: &mut Epoch) -> Result<()> {
+        self.errors = format!("{} error {:.2} %, ", epoch.judged.set, epoch.judged.error);
+        let epoch = epoch.number;
         let tenth = |epoch: usize| 10 * epoch / self.epochs;
         if self.bar.is_none() && epoch > 0 && epoch < self.epochs && tenth(epoch) > tenth(epoch - 1) {
             let left = duration(self.board.left());
             say(&format!("{} epoch {epoch}/{}: {}{left} left in all", self.name, self.epochs, self.errors));
         }
-    }
-}
-
-impl Drop for Line<'_> {
-    fn drop(&mut self) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
-        }
+        Ok(())
     }
 }
