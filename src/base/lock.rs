@@ -61,11 +61,8 @@ impl Lock {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 let holder = fs::read_to_string(&path).unwrap_or_default();
-                let holder = match holder.trim() {
-                    "" => "another process".to_string(),
-                    holder => holder.to_string(),
-                };
-                return Err(Error::Held(folder.to_path_buf(), holder));
+                let holder = Some(holder.trim()).filter(|holder| !holder.is_empty());
+                return Err(Error::Held(folder.to_path_buf(), holder.unwrap_or("another process").into()));
             }
             Err(TryLockError::Error(error)) if is_without_locks(&error) => {
                 warn!(

@@ -24,5 +24,5 @@ pub use ready::Run;
 pub use resources::{Resources, open_device};
 pub use resume::Resume;
 pub use threads::with_threads;
-pub use train::{Outcome, evaluate, for_each_test_batch, train};
+pub use train::{Outcome, TEST_BATCH, evaluate, train};
 pub use weights::initial_parameters;

@@ -218,8 +218,7 @@ fn name_of_new(config: &Config, options: &Options, resources: &Resources) -> Res
     if options.resume.is_none()
         && let Some(data) = data::remote_name(config.training.data, resources.data_dir())
     {
-        let run = on(data)?;
-        Folders::of(&run, options).check_free()?;
+        Folders::of(&on(data)?, options).check_free()?;
     }
     let dataset = resources.dataset(&config.training)?;
     let run = on(&dataset.name)?;

@@ -49,21 +49,20 @@ impl Surroundings {
 
     /// What differs from `before` and may change the last bits of what is computed.
     fn changes_from(&self, before: &Self) -> Vec<String> {
-        let threads = |of: &Self| match of.engine.as_str() {
-            // The fused engine computes a number the same way whichever thread does it.
-            "fused" => String::new(),
-            _ => of.threads.to_string(),
+        // The fused engine computes a number the same way whichever thread does it.
+        let threads = |of: &Self| if of.engine == "fused" { String::new() } else { of.threads.to_string() };
+        let matters = |of: &Self| {
+            [
+                ("version", of.version.clone()),
+                ("commit", of.commit.clone()),
+                ("vector instructions", of.vector_instructions.clone()),
+                ("device", of.device.clone()),
+                ("engine", of.engine.clone()),
+                ("threads", threads(of)),
+            ]
         };
-        let pairs = [
-            ("version", before.version.clone(), self.version.clone()),
-            ("commit", before.commit.clone(), self.commit.clone()),
-            ("vector instructions", before.vector_instructions.clone(), self.vector_instructions.clone()),
-            ("device", before.device.clone(), self.device.clone()),
-            ("engine", before.engine.clone(), self.engine.clone()),
-            ("threads", threads(before), threads(self)),
-        ];
-        let changed = pairs.into_iter().filter(|(_, before, now)| before != now);
-        changed.map(|(what, before, now)| format!("{what} {before} → {now}")).collect()
+        let changed = matters(before).into_iter().zip(matters(self)).filter(|(before, now)| before != now);
+        changed.map(|((what, before), (_, now))| format!("{what} {before} → {now}")).collect()
     }
 }
 

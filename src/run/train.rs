@@ -18,7 +18,7 @@ use std::time::Instant;
 use tracing::{error, info};
 
 /// Images classified at a time when testing.
-pub(super) const TEST_BATCH: usize = 1000;
+pub const TEST_BATCH: usize = 1000;
 
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -224,28 +224,11 @@ fn test(run: &mut Run, speed: Option<f64>, stop: &dyn Fn() -> bool) -> Result<Ep
 /// What the engine reports.
 pub fn evaluate(engine: &mut dyn Engine, split: &Split, stop: &dyn Fn() -> bool) -> Result<Report> {
     let mut report = Report::default();
-    for_each_test_batch(split, |batch| {
-        if !stop() {
-            report.add(&engine.evaluate(batch)?);
+    for batch in split.batches(usize::MAX, TEST_BATCH) {
+        if stop() {
+            break;
         }
-        Ok(())
-    })?;
-    Ok(report)
-}
-
-/// All images of a split, in order, as they are classified together.
-///
-/// # Errors
-/// Those of `visit`.
-pub fn for_each_test_batch(
-    split: &Split,
-    mut visit: impl FnMut(&Batch) -> anyhow::Result<()>,
-) -> anyhow::Result<()> {
-    let mut batch = Batch::default();
-    let order: Vec<u32> = (0..split.len() as u32).collect();
-    for indices in order.chunks(TEST_BATCH) {
-        split.gather(indices, &mut batch);
-        visit(&batch)?;
+        report.add(&engine.evaluate(&batch)?);
     }
-    Ok(())
+    Ok(report)
 }

@@ -1,7 +1,6 @@
 //! A closer look at what a network makes of images than its error: every answer, and the states of hidden layers.
 
 use crate::config::Config;
-use crate::data::Batch;
 use crate::data::Split;
 use crate::model::{Parameters, loss};
 use anyhow::Result;
@@ -49,13 +48,10 @@ pub fn look(
     let model = config.model();
     let weight = &theta.forward[0].weight;
     let mut look = Look { outputs: Vec::new(), hidden: vec![Vec::new(); theta.depth()] };
-    let order: Vec<u32> = (0..split.len().min(count) as u32).collect();
-    let mut batch = Batch::default();
-    for (i, indices) in order.chunks(BATCH).enumerate() {
+    for (i, batch) in split.batches(count, BATCH).enumerate() {
         if stop() {
             return Ok(None);
         }
-        split.gather(indices, &mut batch);
         let settled = model.settle(theta, &batch.x(weight.dtype(), weight.device())?)?;
         look.outputs.extend(settled.state()[0].to_dtype(DType::F64)?.to_vec2::<f64>()?);
         if i * BATCH < WITH_STATES {
@@ -107,14 +103,12 @@ pub fn least_settled(config: &Config, theta: &Parameters, split: &Split, count: 
     let mut model = config.model();
     model.settle.tolerance = 0.0;
     let weight = &theta.forward[0].weight;
-    let (mut batch, mut worst) = (Batch::default(), (0, f64::NEG_INFINITY));
-    let order: Vec<u32> = (0..split.len().min(count) as u32).collect();
-    for indices in order.chunks(BATCH) {
-        split.gather(indices, &mut batch);
+    let mut worst = (0, f64::NEG_INFINITY);
+    for (i, batch) in split.batches(count, BATCH).enumerate() {
         let settled = model.settle(theta, &batch.x(weight.dtype(), weight.device())?)?;
-        for (number, residual) in indices.iter().zip(settled.residuals()?) {
+        for (number, residual) in (BATCH * i..).zip(settled.residuals()?) {
             if residual > worst.1 {
-                worst = (*number as usize, residual);
+                worst = (number, residual);
             }
         }
     }

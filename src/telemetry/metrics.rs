@@ -90,10 +90,7 @@ impl MetricsFile {
             let (mut kept, mut all_known) = (String::new(), true);
             for (line, epoch) in records::epochs(&text) {
                 match epoch {
-                    Some(epoch) if epoch < next => {
-                        kept += line.trim_end_matches('\n');
-                        kept.push('\n');
-                    }
+                    Some(epoch) if epoch < next => kept += &format!("{}\n", line.trim_end_matches('\n')),
                     Some(_) => {}
                     // The last one may be cut short.
                     None => all_known &= !line.ends_with('\n'),

@@ -53,10 +53,8 @@ pub fn say(line: &str) {
 
 /// Shows on stderr how far a run is.
 pub struct Display {
+    run: Extent,
     bar: Option<ProgressBar>,
-    epochs: usize,
-    total: u64,
-    done: u64,
     /// When the first minibatch began.
     started: Option<Instant>,
     done_at_start: u64,
@@ -67,23 +65,21 @@ pub struct Display {
 impl Display {
     /// For a run that is about to begin or go on.
     pub fn new(run: &Extent) -> Self {
-        let &Extent { epochs, total, done, .. } = run;
         let template = "{msg}\n{wide_bar:.cyan/dim} {pos}/{len}";
-        let bar = screen().map(|screen| screen.add(bar(template, total).with_position(done)));
-        let now = Instant::now();
-        let errors = String::new();
-        Self { bar, epochs, total, done, started: None, done_at_start: done, last_shown: now, errors }
+        let bar = screen().map(|screen| screen.add(bar(template, run.total).with_position(run.done)));
+        let (done_at_start, last_shown) = (run.done, Instant::now());
+        Self { run: run.clone(), bar, started: None, done_at_start, last_shown, errors: String::new() }
     }
 
     /// Minibatches a second since the first, testing and saving included, and the time left at that speed, in words;
     /// nothing where no time has passed.
     fn pace(&self) -> String {
         let elapsed = self.started.map_or(0.0, |started| started.elapsed().as_secs_f64());
-        let speed = (self.done - self.done_at_start) as f64 / elapsed;
+        let speed = (self.run.done - self.done_at_start) as f64 / elapsed;
         if !speed.is_normal() {
             return String::new();
         }
-        let left = (self.total - self.done) as f64 / speed;
+        let left = (self.run.total - self.run.done) as f64 / speed;
         format!("  {speed:.0} minibatches/s  {} elapsed, {} left", duration(elapsed), duration(left))
     }
 }
@@ -94,16 +90,16 @@ impl Observer for Display {
     }
 
     fn minibatch(&mut self, epoch: usize, train_error: f64) {
-        self.done += 1;
+        self.run.done += 1;
         let Some(bar) = &self.bar else { return };
         if self.last_shown.elapsed() < Duration::from_millis(100) {
             return;
         }
         self.last_shown = Instant::now();
-        bar.set_position(self.done);
+        bar.set_position(self.run.done);
         bar.set_message(format!(
             "epoch {epoch}/{}  train error {train_error:.2} %{}{}",
-            self.epochs,
+            self.run.epochs,
             self.errors,
             self.pace()
         ));
@@ -117,7 +113,7 @@ impl Observer for Display {
         say(&format!(
             "epoch {:>3}/{}{}  {set} error {error:6.2} %  best {best:6.2} %{pace}",
             epoch.number,
-            self.epochs,
+            self.run.epochs,
             train.unwrap_or_default()
         ));
         Ok(())
