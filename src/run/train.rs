@@ -39,7 +39,9 @@ pub fn train(mut run: Run, observer: &mut dyn Observer, interrupt: &Interrupt) -
     let mut session = run.create_files()?;
     let next = run.resumed.then(|| run.progress.next_epoch());
     let Run { resolved, dataset, progress, surroundings, .. } = &run;
-    let (folder, names) = (&run.folders.records, &progress.class_names);
+    let folder = &run.folders.records;
+    #[cfg(feature = "cli")]
+    let names = &progress.class_names;
     // What one of these adds to the metrics of an epoch those after it write.
     let observers: &mut [&mut dyn Observer] = &mut [
         &mut Angles { config: resolved.config.clone(), dataset: dataset.clone(), found: None },
