@@ -24,7 +24,7 @@ fn run() -> anyhow::Result<u8> {
     let asked = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(shown) if shown.use_stderr() => {
-            output::say(&shown.to_string());
+            output::to_stderr(&shown.to_string());
             return Ok(2);
         }
         Err(help) => {

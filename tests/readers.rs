@@ -7,8 +7,7 @@ mod common;
 
 use common::{Place, metrics, python};
 use serde_json::Value;
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 /// Runs a Python script in the place's folder and returns what it prints.
@@ -18,43 +17,25 @@ fn script(place: &Place, python: &Path, text: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// A run of five epochs that went back to the middle of the third, and then had six. Where it is `older`, the program
-/// that began it did not yet say so to TensorBoard.
-fn gone_back(older: bool) -> Place {
+/// A run of five epochs that went back to the middle of the third, and then had six.
+fn gone_back() -> Place {
     let place = Place::new();
     let more = ["--epochs", "5", "--name", "r-data", "--set", "training.keep_checkpoints=0"];
     place.eqprop().args(place.small_run("cvf", &more)).assert().success();
-    if older {
-        let entries = fs::read_dir(place.path("runs/r-data")).unwrap().map(|entry| entry.unwrap().path());
-        let is_events = |path: &PathBuf| path.to_string_lossy().contains("tfevents");
-        without_starts(&entries.filter(is_events).collect::<Vec<_>>()[0]);
-    }
     let back = "checkpoints/r-data/step-00000030.safetensors";
     let resume = ["train", "--data-dir", "data", "--threads", "1", "--resume", back, "--epochs", "6"];
     place.eqprop().args(resume).assert().success();
     place
 }
 
-/// Takes the records after the first, which say where a file begins, out of it.
-fn without_starts(file: &Path) {
-    let bytes = fs::read(file).unwrap();
-    // A record is its length, a checksum, so many bytes and a checksum.
-    let after = |at: usize| at + 16 + u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap()) as usize;
-    let begin = after(0);
-    let end = after(after(begin));
-    assert_eq!(bytes[begin..end].windows(4).filter(|bytes| *bytes == [0x3a, 2, 8, 1]).count(), 2);
-    fs::write(file, [&bytes[..begin], &bytes[end..]].concat()).unwrap();
-}
-
 #[test]
 fn tensorboard_reads_curves_without_gaps_or_double_points_after_resuming() {
     let Some(python) = python("tensorboard") else { return };
-    for older in [false, true] {
-        let place = gone_back(older);
-        let printed = script(
-            &place,
-            &python,
-            r#"
+    let place = gone_back();
+    let printed = script(
+        &place,
+        &python,
+        r#"
 import json
 from tensorboard.backend.event_processing import event_accumulator, plugin_event_accumulator
 from tensorboard.util.tensor_util import make_ndarray
@@ -69,20 +50,19 @@ curves = {
 steps = {tag: [e.step for e in server.Tensors(tag)] for tag in server.Tags()["tensors"]}
 print(json.dumps({"curves": curves, "steps": steps}))
 "#,
-        );
-        let read: Value = serde_json::from_str(&printed).unwrap();
-        let lines = metrics(&place.path("runs/r-data/metrics.jsonl"));
-        assert_eq!(lines.len(), 7);
-        for reader in ["other", "server"] {
-            are_those_of(&lines, &read["curves"][reader], reader);
-        }
-        // Pictures, histograms and texts too.
-        let all = read["steps"].as_object().unwrap();
-        assert!(all.contains_key("pictures/receptive_fields") && all.contains_key("run/command"));
-        for (tag, steps) in all {
-            let steps: Vec<_> = steps.as_array().unwrap().iter().map(Value::as_u64).collect();
-            assert!(steps.is_sorted_by(|one, next| one < next), "older {older}: {tag} {steps:?}");
-        }
+    );
+    let read: Value = serde_json::from_str(&printed).unwrap();
+    let lines = metrics(&place.path("runs/r-data/metrics.jsonl"));
+    assert_eq!(lines.len(), 7);
+    for reader in ["other", "server"] {
+        are_those_of(&lines, &read["curves"][reader], reader);
+    }
+    // Pictures, histograms and texts too.
+    let all = read["steps"].as_object().unwrap();
+    assert!(all.contains_key("pictures/receptive_fields") && all.contains_key("run/command"));
+    for (tag, steps) in all {
+        let steps: Vec<_> = steps.as_array().unwrap().iter().map(Value::as_u64).collect();
+        assert!(steps.is_sorted_by(|one, next| one < next), "{tag} {steps:?}");
     }
 }
 
@@ -115,7 +95,7 @@ fn are_those_of(lines: &[Value], curves: &Value, reader: &str) {
 #[test]
 fn the_server_of_tensorboard_shows_every_point_once_with_its_data_server_and_without() {
     let Some(python) = python("tensorboard") else { return };
-    let place = gone_back(false);
+    let place = gone_back();
     for how in ["auto", "false"] {
         let text = r#"
 import json, re, subprocess, sys, time, urllib.request

@@ -1,6 +1,5 @@
 //! Files that are whole or absent under their final names, and folders in which nothing gets lost.
 
-use super::lock;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -23,6 +22,10 @@ pub type Result<T> = std::result::Result<T, Error>;
 pub fn failed(path: &Path, problem: impl Into<String>) -> impl FnOnce(io::Error) -> Error {
     |source| Error { path: path.to_path_buf(), problem: problem.into(), source }
 }
+
+/// The name of the file that is locked in a folder, see [`super::lock`]. It stays when the lock is gone, since a file that is
+/// removed while another process waits for it locks nothing.
+pub const LOCK: &str = "lock";
 
 /// How the names of our temporary files begin and end; between are letters and digits.
 const TEMPORARY: (&str, &str) = (".eqprop-", ".tmp");
@@ -146,11 +149,11 @@ pub fn free_beside(path: &Path) -> PathBuf {
 ///
 /// # Errors
 /// Names the folder that cannot be moved.
-pub fn move_aside(path: &Path) -> Result<PathBuf> {
+pub fn move_aside(path: &Path) -> Result<()> {
     let aside = free_beside(path);
     fs::rename(path, &aside).map_err(failed(path, format!("cannot be moved to {}", aside.display())))?;
     warn!("{} holds what cannot be gone on with: it is now {}", path.display(), aside.display());
-    Ok(aside)
+    Ok(())
 }
 
 /// The most bytes of a text that a person writes: a configuration, a sweep.
@@ -205,7 +208,7 @@ pub fn create_folder(path: &Path) -> Result<()> {
 
 /// Whether a folder exists and holds anything but a lock and unfinished files.
 pub fn holds_anything(path: &Path) -> bool {
-    let counts = |name: &str| name != lock::FILE && !is_temporary(name);
+    let counts = |name: &str| name != LOCK && !is_temporary(name);
     fs::read_dir(path)
         .is_ok_and(|entries| entries.flatten().any(|entry| entry.file_name().to_str().is_none_or(counts)))
 }

@@ -1,17 +1,13 @@
 //! One process a run: a lock on a file in its folder, held as long as the process has to do with the run.
 //! The system lets go of it when the process ends, in whatever way.
 
-use super::files::{self, failed};
+use super::files::{self, LOCK, failed};
 use std::fs::{self, File, TryLockError};
 use std::io::{self, ErrorKind, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 use tracing::warn;
-
-/// The name of the file that is locked. It stays when the lock is gone, since a file that is removed while
-/// another process waits for it locks nothing.
-pub const FILE: &str = "lock";
 
 /// How what is written in it begins.
 const HOLDER: &str = "process ";
@@ -22,20 +18,12 @@ pub struct Lock {
     _file: File,
 }
 
-/// Another process has the folder.
-#[derive(Clone, Debug, thiserror::Error)]
-#[error("{}: {holder} is at work there: let it end, or stop it, and say this again", .folder.display())]
-pub struct Held {
-    folder: PathBuf,
-    holder: String,
-}
-
 /// Why a folder cannot be locked.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Another process has it.
-    #[error(transparent)]
-    Held(#[from] Held),
+    #[error("{}: {} is at work there: let it end, or stop it, and say this again", .0.display(), .1)]
+    Held(PathBuf, String),
     /// Somebody's own file has its name.
     #[error("{}: is not a lock of this program, which needs a file of that name: move it away", .0.display())]
     Foreign(PathBuf),
@@ -51,7 +39,7 @@ impl Lock {
     /// [`Error::Held`], which says by whom, where another process has it; [`Error::Foreign`] where the file is somebody's
     /// own; and where it cannot be written.
     pub fn take(folder: &Path) -> Result<Self, Error> {
-        let path = folder.join(FILE);
+        let path = folder.join(LOCK);
         let unlockable = || failed(&path, "cannot be locked; may this user write there?");
         if path.symlink_metadata().is_ok_and(|there| !there.is_file()) {
             return Err(Error::Foreign(path));
@@ -73,11 +61,8 @@ impl Lock {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 let holder = fs::read_to_string(&path).unwrap_or_default();
-                let holder = match holder.trim() {
-                    "" => "another process".to_string(),
-                    holder => holder.to_string(),
-                };
-                return Err(Held { folder: folder.to_path_buf(), holder }.into());
+                let holder = Some(holder.trim()).filter(|holder| !holder.is_empty());
+                return Err(Error::Held(folder.to_path_buf(), holder.unwrap_or("another process").into()));
             }
             Err(TryLockError::Error(error)) if is_without_locks(&error) => {
                 warn!(
@@ -101,7 +86,7 @@ impl Lock {
 
     /// Whether some process has the folder locked. Writes nothing.
     pub fn is_held(folder: &Path) -> bool {
-        File::open(folder.join(FILE))
+        File::open(folder.join(LOCK))
             .is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
     }
 
@@ -113,7 +98,7 @@ impl Lock {
         let begun = Instant::now();
         loop {
             match Self::take(folder) {
-                Err(Error::Held(_)) if begun.elapsed() < patience => {
+                Err(Error::Held(..)) if begun.elapsed() < patience => {
                     sleep(Duration::from_millis(50));
                 }
                 outcome => return outcome,

@@ -3,7 +3,6 @@
 
 pub mod files;
 pub mod lock;
-pub mod mutex;
 pub mod name;
 pub(crate) mod named;
 pub mod near;

@@ -41,12 +41,12 @@ pub fn complain(error: &anyhow::Error, wrong_usage: bool) -> u8 {
     if error.downcast_ref().is_some_and(gone) {
         return 128 + 13;
     }
-    say(&format!("eqprop: {error:#}\n"));
+    to_stderr(&format!("eqprop: {error:#}\n"));
     if wrong_usage { 2 } else { 1 }
 }
 
 /// Says on stderr what went wrong; words of the user's are in it.
-pub fn say(text: &str) {
+pub fn to_stderr(text: &str) {
     let lines: Vec<String> = text.split('\n').map(visible).collect();
     // Nothing can be done about a closed stderr.
     let _ = io::stderr().write_all(lines.join("\n").as_bytes());

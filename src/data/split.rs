@@ -113,6 +113,16 @@ impl Split {
         }
     }
 
+    /// The first `count` images, or all where there are fewer, in order, so many at a time.
+    pub fn batches(&self, count: usize, size: usize) -> impl Iterator<Item = Batch> {
+        let count = count.min(self.len());
+        (0..count).step_by(size).map(move |first| {
+            let end = (first + size).min(count);
+            let images = self.images[first * self.pixels..end * self.pixels].to_vec();
+            Batch { images, labels: self.labels[first..end].to_vec() }
+        })
+    }
+
     /// The images with these numbers, as a split of their own.
     pub(super) fn part(&self, indices: &[u32]) -> Self {
         let mut batch = Batch::default();

@@ -37,36 +37,26 @@ pub fn collapsed(train_error: f64, best: Option<f64>) -> bool {
 }
 
 /// Looks at windows of minibatches and says, at once and not too often, what goes wrong.
+#[derive(Default)]
 pub struct Health {
     window: Report,
     minibatches: usize,
     said_unsettled: f64,
     said_collapsed: bool,
-    best_train_error: Option<f64>,
 }
 
 impl Health {
-    /// For a run whose best epoch so far had this train error, percent.
-    pub fn new(best_train_error: Option<f64>) -> Self {
-        Self {
-            window: Report::default(),
-            minibatches: 0,
-            said_unsettled: 0.0,
-            said_collapsed: false,
-            best_train_error,
-        }
-    }
-
-    /// One epoch more is complete.
-    pub fn close_epoch(&mut self, best_train_error: Option<f64>) {
-        self.best_train_error = best_train_error;
-    }
-
-    /// One minibatch more, in epoch `epoch` (from 1).
+    /// One minibatch more, in epoch `epoch` (from 1) of a run whose best so far had the train error `best`, percent.
     ///
     /// # Errors
     /// What the engine reports when its weights are read for a warning.
-    pub fn watch(&mut self, epoch: usize, report: &Report, engine: &dyn Engine) -> Result<()> {
+    pub fn watch(
+        &mut self,
+        epoch: usize,
+        report: &Report,
+        engine: &dyn Engine,
+        best: Option<f64>,
+    ) -> Result<()> {
         self.window.add(report);
         self.minibatches += 1;
         if self.minibatches < WINDOW {
@@ -98,13 +88,13 @@ impl Health {
             );
         }
         let error = window.error_percent();
-        if collapsed(error, self.best_train_error) && !self.said_collapsed {
+        if collapsed(error, best) && !self.said_collapsed {
             self.said_collapsed = true;
             let norms = norms(&engine.parameters()?)?;
             warn!(
                 "epoch {epoch}: COLLAPSED: the train error is {error:.1} %, the best epoch had {:.2} %; {}; \
                  norms {norms}. See docs/collapse.md.",
-                self.best_train_error.unwrap_or(f64::NAN),
+                best.unwrap_or(f64::NAN),
                 states()
             );
         }

@@ -1,9 +1,9 @@
 //! Finding a run by its name, its folder, or a file of it.
 
-use super::checkpoint;
+use super::checkpoint::{self, LAST};
 use crate::base::near::did_you_mean;
 use crate::base::output::usage;
-use crate::base::{files, name};
+use crate::telemetry::records::{first_name, holds_metrics};
 use anyhow::{Result, bail};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -47,14 +47,6 @@ impl Located {
     }
 }
 
-/// What a run was called when it began, as its folder says.
-pub fn first_name(folder: &Path) -> Option<String> {
-    let text = files::read_text(&folder.join("environment.json")).ok()?;
-    let environment: serde_json::Value = serde_json::from_str(&text).ok()?;
-    let first = environment["run"].as_str()?;
-    name::check(first, "environment.json").is_ok().then(|| first.to_string())
-}
-
 /// Finds the run that `what` names: the name of one in `runs` or `checkpoints`, its folder in either, or a checkpoint.
 ///
 /// # Errors
@@ -68,12 +60,12 @@ pub fn locate(what: &Path, runs: &Path, checkpoints: &Path) -> Result<Located> {
             beside.into_iter().chain([runs.join(&progress.run)]).find(|folder| holds_metrics(folder));
         return Ok(Located { name: progress.run, folder, checkpoint: Some(what.to_path_buf()) });
     }
-    let named = |place: &Path| Some(place.join(what)).filter(|_| is_name(what));
+    let named = |place: &Path| Some(place.join(what)).filter(|_| what.components().count() == 1);
     let there = [Some(what.to_path_buf()), named(runs), named(checkpoints)];
     for folder in there.into_iter().flatten().filter(|folder| folder.is_dir()) {
         let whole = folder.canonicalize()?;
         let name = whole.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let last = |folder: &Path| Some(folder.join("last.safetensors")).filter(|path| path.is_file());
+        let last = |folder: &Path| Some(folder.join(LAST)).filter(|path| path.is_file());
         if let Some(checkpoint) = last(&folder) {
             let beside = sibling(&whole, "runs").into_iter().chain([runs.join(&name)]);
             let folder = beside.into_iter().find(|folder| holds_metrics(folder));
@@ -95,15 +87,6 @@ pub fn locate(what: &Path, runs: &Path, checkpoints: &Path) -> Result<Located> {
         runs.display(),
         checkpoints.display()
     )
-}
-
-fn is_name(what: &Path) -> bool {
-    what.components().count() == 1
-}
-
-/// Whether a run has told something in a folder.
-pub fn holds_metrics(folder: &Path) -> bool {
-    folder.join("metrics.jsonl").is_file()
 }
 
 /// `…/KIND/NAME` for `…/any/NAME`.

@@ -1,9 +1,8 @@
 //! What the runs of one process share: data sets, devices, and the hubs where replicas meet.
 
-use super::error::Result;
-use super::open_device;
+use super::error::{Result, refuse};
 use super::train::TEST_BATCH;
-use crate::base::mutex::guard;
+use crate::base::panic::guard;
 use crate::config::{Config, DeviceChoice, TrainingConfig};
 use crate::data::{self, DataChoice, Dataset};
 use crate::engine::replicas::Hub;
@@ -13,7 +12,7 @@ use candle_core::Device;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use tracing::warn;
+use tracing::{info, warn};
 
 /// Free memory of a GPU in bytes; `None` for a CPU.
 #[cfg(feature = "cuda")]
@@ -183,5 +182,43 @@ impl Resources {
             }
             _ => Ok(engine::build(kind, job, theta)?),
         }
+    }
+}
+
+/// Opens the device that was asked for.
+///
+/// # Errors
+/// Where CUDA is asked for and this binary has none, or no GPU answers.
+pub fn open_device(choice: DeviceChoice) -> Result<Device> {
+    let cuda = candle_core::utils::cuda_is_available();
+    match choice {
+        DeviceChoice::Cpu => Ok(Device::Cpu),
+        DeviceChoice::Auto if !cuda => Ok(Device::Cpu),
+        DeviceChoice::Cuda if !cuda => refuse!(
+            "device = \"cuda\": this eqprop was built without CUDA; build it with `cargo build --release \
+             --features cuda` on a machine with a CUDA toolkit, or choose --device cpu"
+        ),
+        DeviceChoice::Auto | DeviceChoice::Cuda => match Device::new_cuda(0) {
+            Ok(device) => Ok(device),
+            Err(error) => {
+                // The rest is a backtrace.
+                let reason = error.to_string().lines().next().unwrap_or_default().to_string();
+                if choice == DeviceChoice::Cuda {
+                    refuse!(
+                        "device = \"cuda\": no GPU answers ({reason}); is its driver loaded? --device cpu goes without"
+                    );
+                }
+                info!("no GPU answers ({reason}); computing on the CPU");
+                Ok(Device::Cpu)
+            }
+        },
+    }
+}
+
+/// A device in words.
+pub fn describe(device: &Device) -> String {
+    match device {
+        Device::Cpu => "cpu".into(),
+        other => format!("{:?}", other.location()).to_lowercase(),
     }
 }

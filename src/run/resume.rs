@@ -1,13 +1,19 @@
 //! Going on: which checkpoint, and whether what is asked for goes together with it.
 
-use super::checkpoint::{self, Checkpoint, CheckpointFolder, Progress};
+use super::checkpoint::{self, Checkpoint, CheckpointFolder, LAST};
 use super::error::{Result, refuse};
+use super::folders::Folders;
+use super::progress::Progress;
 use super::{Options, locate};
-use crate::base::{files, name};
-use crate::config::{self, Resolved};
+use crate::base::files::{self, failed};
+use crate::base::name;
+use crate::config::{self, Config, Resolved};
 use crate::data::Dataset;
+use crate::telemetry::records::{self, CONFIG, ENVIRONMENT, METRICS};
 use anyhow::Context;
+use std::fs;
 use std::path::{Path, PathBuf};
+use tracing::{info, warn};
 
 /// Which checkpoint to continue from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,21 +43,46 @@ impl From {
     pub fn file(path: &Path) -> checkpoint::Result<Self> {
         match checkpoint::read_progress(path) {
             Ok((checkpoint, progress)) => Ok(Self { path: path.to_path_buf(), checkpoint, progress }),
-            Err(error @ checkpoint::Error::Damaged { .. }) if path.ends_with("last.safetensors") => {
+            Err(error @ checkpoint::Error::Damaged(..)) if path.ends_with(LAST) => {
                 let folder = path.parent().unwrap_or(Path::new(""));
-                Self::newest(&CheckpointFolder::new(folder.to_path_buf(), 0))?.ok_or(error)
+                Self::newest(&CheckpointFolder(folder.to_path_buf()))?.ok_or(error)
             }
             Err(error) => Err(error),
         }
     }
 
-    /// The newest whole checkpoint in a folder, if any.
+    /// The checkpoint to go on from: `last.safetensors`, or, where that is not whole or not there, the newest
+    /// numbered one that is whole, and says so. `None` where there is neither, or only what a run saves before
+    /// its first minibatch and that not whole.
     ///
     /// # Errors
-    /// As [`CheckpointFolder::newest`].
+    /// As [`checkpoint::read_progress`], and where files are there of which none is whole.
     pub fn newest(folder: &CheckpointFolder) -> checkpoint::Result<Option<Self>> {
-        let found = folder.newest()?;
-        Ok(found.map(|(path, checkpoint, progress)| Self { path, checkpoint, progress }))
+        let last = folder.last();
+        let mut candidates = if folder.0.is_dir() { folder.numbered()? } else { Vec::new() };
+        if last.is_file() {
+            candidates.push(last.clone());
+        } else if !candidates.is_empty() {
+            warn!("{} is not there", last.display());
+        }
+        let at_start = candidates.iter().all(|path| path.ends_with(checkpoint::numbered_name(0)));
+        let mut complaint = None;
+        for path in candidates.into_iter().rev() {
+            match checkpoint::read_progress(&path) {
+                Ok((checkpoint, progress)) => {
+                    if path != last {
+                        warn!("going on from {}, the newest whole checkpoint of the run", path.display());
+                    }
+                    return Ok(Some(Self { path, checkpoint, progress }));
+                }
+                Err(error @ checkpoint::Error::Damaged(..)) => {
+                    warn!("{}: not whole", path.display());
+                    complaint.get_or_insert(error);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        complaint.filter(|_| !at_start).map_or(Ok(None), Err)
     }
 
     /// What the run is called: as its folder in `checkpoints`, which may have been renamed; where the checkpoint lies
@@ -102,8 +133,8 @@ impl From {
         let has_checkpoints = |name: &str| files::holds_anything(&checkpoints.join(name));
         let is_its_record = |name: &String| {
             let folder = runs.join(name);
-            let says_so = || locate::first_name(&folder).as_ref() == Some(before) && !has_checkpoints(name);
-            locate::holds_metrics(&folder) && (name == before || says_so())
+            let says_so = || records::first_name(&folder).as_ref() == Some(before) && !has_checkpoints(name);
+            records::holds_metrics(&folder) && (name == before || says_so())
         };
         let Some(other) = locate::names(runs).into_iter().find(is_its_record) else { return Ok(()) };
         let [record, here, there] = [runs.join(run), checkpoints.join(run), checkpoints.join(&other)];
@@ -127,6 +158,44 @@ impl From {
             here.display(),
             there.display()
         )
+    }
+
+    /// Whether all epochs are done, where the run is resumed automatically: then this is made its last checkpoint again.
+    ///
+    /// # Errors
+    /// Where they are done and this checkpoint is named to go on from, and where it cannot be made the last.
+    pub fn is_complete(&self, epochs: usize, folder: &CheckpointFolder, options: &Options) -> Result<bool> {
+        if self.progress.epoch < epochs {
+            return Ok(false);
+        }
+        let path = self.path.display();
+        let done =
+            format!("{path}: the run has already completed {} of {epochs} epochs", self.progress.epoch);
+        if options.resume != Some(Resume::Auto) {
+            refuse!("{done}; raise --epochs, the total, to go on");
+        }
+        info!("{done}");
+        if !options.dry_run && self.path != folder.last() {
+            let bytes = fs::read(&self.path).map_err(failed(&self.path, "cannot be read"))?;
+            folder.make_last(&self.path, &bytes)?;
+            info!("{} is that one again", folder.last().display());
+        }
+        Ok(true)
+    }
+
+    /// Where the run stands that goes on from here, under the name `run` and with this configuration.
+    pub fn going_on(self, run: String, config: &Config) -> Progress {
+        let Self { path, progress, .. } = self;
+        info!(
+            "resuming {run} after {} epochs and {} minibatches, from {}",
+            progress.epoch,
+            progress.minibatch,
+            path.display()
+        );
+        if progress.run != run {
+            info!("the run was called {} until now, and goes on as {run}", progress.run);
+        }
+        Progress { config: config.clone(), run, ..progress }
     }
 
     /// Checks that the run can go on with this configuration and data, into this folder of checkpoints and that of its
@@ -167,30 +236,27 @@ impl From {
     /// A checkpoint from elsewhere must not go on over another run.
     fn check_folder(&self, folder: &CheckpointFolder) -> Result<()> {
         let from = self.path.parent().and_then(|parent| parent.canonicalize().ok());
-        if from.is_some() && from == folder.path().canonicalize().ok() {
-            return Ok(());
-        }
-        if !files::holds_anything(folder.path()) {
+        let is_there = from.is_some() && from == folder.0.canonicalize().ok();
+        if is_there || !files::holds_anything(&folder.0) {
             return Ok(());
         }
         let newest = match Self::newest(folder) {
-            Err(checkpoint::Error::Damaged { .. }) => None,
+            Err(checkpoint::Error::Damaged(..)) => None,
             newest => newest?.map(|there| there.progress),
         };
         let Some(theirs) = newest.or_else(|| checkpoint::progress_in_header(&folder.best())) else {
             refuse!(
                 "{} holds no whole checkpoint that says whether it is of the run of {}: move it away, or give this one \
                  another name with --name",
-                folder.path().display(),
+                folder.0.display(),
                 self.path.display()
             );
         };
         let ours = &self.progress;
-        let same = ours.checksums == theirs.checksums && ours.config.changes_from(&theirs.config)?.is_empty();
-        if !same {
+        if ours.checksums != theirs.checksums || !ours.config.changes_from(&theirs.config)?.is_empty() {
             refuse!(
                 "{} holds another run than {} is of: give this one another name with --name",
-                folder.path().display(),
+                folder.0.display(),
                 self.path.display()
             );
         }
@@ -199,8 +265,8 @@ impl From {
 
     /// What a run has told must be told by this one: going on cuts its metrics and writes its configuration anew.
     fn check_records(&self, resolved: &Resolved, folder: &Path) -> Result<()> {
-        let file = |name: &str| files::read_if_there(&folder.join(name));
-        let (config, environment) = (file("config.toml")?, file("environment.json")?);
+        let config = files::read_if_there(&folder.join(CONFIG))?;
+        let environment = records::environment(folder)?;
         let foreign = |why: &str| {
             refuse!(
                 "{} holds other things than what the run of {} has told ({why}): give this one another name with \
@@ -209,65 +275,58 @@ impl From {
                 self.path.display()
             )
         };
-        if config.is_none() && environment.is_none() {
-            return match folder.join("metrics.jsonl").exists() {
-                true => foreign("there is neither a config.toml nor an environment.json"),
-                false => Ok(()),
-            };
+        if config.is_none() && environment.is_none() && folder.join(METRICS).exists() {
+            return foreign(&format!("there is neither a {CONFIG} nor an {ENVIRONMENT}"));
         }
         if let Some(text) = config {
             let theirs = match toml::from_str::<toml::Value>(&text).and_then(config::of_any_version) {
                 Ok(theirs) => theirs,
                 Err(error) => {
-                    let problem = error.message();
-                    return foreign(&format!("its config.toml is not the configuration of a run: {problem}"));
+                    let why = format!("its {CONFIG} is not the configuration of a run: {}", error.message());
+                    return foreign(&why);
                 }
             };
             // Under which name the data was asked for says nothing of what it was.
             let changes = resolved.config.changes_from(&theirs)?;
             if let Some((key, value)) = changes.iter().find(|(key, _)| key != "training.data") {
-                return foreign(&format!("{key} of its config.toml is not {value}"));
+                return foreign(&format!("{key} of its {CONFIG} is not {value}"));
             }
         }
-        if let Some(text) = environment {
-            let there: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+        if let Some(there) = environment {
             let sums = &there["data"]["sha256"];
             if sums.is_object() && *sums != serde_json::json!(self.progress.checksums) {
-                return foreign("its environment.json has other checksums of the data");
+                return foreign(&format!("its {ENVIRONMENT} has other checksums of the data"));
             }
         }
         Ok(())
     }
 }
 
-/// Which of a run's folders must be moved aside for it to begin anew, where it has no checkpoint to go on from:
-/// such as hold what a run leaves that was stopped before its first.
+/// Checks that what a run has left in its folders, which hold no checkpoint to go on from, is of one that was stopped
+/// before its first.
 ///
 /// # Errors
 /// Where it has come further than that.
-pub fn left_over(folder: &Path, checkpoints: &CheckpointFolder) -> Result<Vec<PathBuf>> {
+pub fn check_left_over(folders: &Folders) -> Result<()> {
+    let Folders { records, checkpoints, .. } = folders;
     let best = checkpoints.best();
     if checkpoint::progress_in_header(&best).is_some_and(|progress| progress.epoch > 0) {
         refuse!(
             "{}: holds the best checkpoint of a run but neither its last nor any numbered one: go on from that \
              with --resume {}, or give a new run another name with --name",
-            checkpoints.path().display(),
+            checkpoints.0.display(),
             best.display()
         );
     }
-    let metrics = files::read_if_there(&folder.join("metrics.jsonl"))?.unwrap_or_default();
-    let epochs = metrics.lines().filter_map(|line| {
-        let line: serde_json::Value = serde_json::from_str(line).ok()?;
-        line["epoch"].as_u64()
-    });
-    if let Some(epochs) = epochs.max().filter(|epochs| *epochs > 0) {
+    let metrics = files::read_if_there(&records.join(METRICS))?.unwrap_or_default();
+    let epochs = records::epochs(&metrics).filter_map(|(_, epoch)| epoch).max().unwrap_or(0);
+    if epochs > 0 {
         refuse!(
             "{} has recorded {epochs} epochs, but {} holds no checkpoint to go on from: is --checkpoints-dir \
              where they are? To begin anew, give the run another name with --name, or move the folder away",
-            folder.display(),
-            checkpoints.path().display()
+            records.display(),
+            checkpoints.0.display()
         );
     }
-    let there = [folder, checkpoints.path()].into_iter().filter(|path| files::holds_anything(path));
-    Ok(there.map(Path::to_path_buf).collect())
+    Ok(())
 }

@@ -8,6 +8,7 @@
 use crate::base::files;
 use crate::base::lock;
 use crate::engine::cpu::Isa;
+use crate::telemetry::records;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -48,21 +49,20 @@ impl Surroundings {
 
     /// What differs from `before` and may change the last bits of what is computed.
     fn changes_from(&self, before: &Self) -> Vec<String> {
-        let threads = |of: &Self| match of.engine.as_str() {
-            // The fused engine computes a number the same way whichever thread does it.
-            "fused" => String::new(),
-            _ => of.threads.to_string(),
+        // The fused engine computes a number the same way whichever thread does it.
+        let threads = |of: &Self| if of.engine == "fused" { String::new() } else { of.threads.to_string() };
+        let matters = |of: &Self| {
+            [
+                ("version", of.version.clone()),
+                ("commit", of.commit.clone()),
+                ("vector instructions", of.vector_instructions.clone()),
+                ("device", of.device.clone()),
+                ("engine", of.engine.clone()),
+                ("threads", threads(of)),
+            ]
         };
-        let pairs = [
-            ("version", before.version.clone(), self.version.clone()),
-            ("commit", before.commit.clone(), self.commit.clone()),
-            ("vector instructions", before.vector_instructions.clone(), self.vector_instructions.clone()),
-            ("device", before.device.clone(), self.device.clone()),
-            ("engine", before.engine.clone(), self.engine.clone()),
-            ("threads", threads(before), threads(self)),
-        ];
-        let changed = pairs.into_iter().filter(|(_, before, now)| before != now);
-        changed.map(|(what, before, now)| format!("{what} {before} → {now}")).collect()
+        let changed = matters(before).into_iter().zip(matters(self)).filter(|(before, now)| before != now);
+        changed.map(|((what, before), (_, now))| format!("{what} {before} → {now}")).collect()
     }
 }
 
@@ -84,8 +84,6 @@ pub struct Session {
     path: PathBuf,
     earlier: String,
     line: Line,
-    /// Minibatches of the whole run that were done when it last saved.
-    saved: u64,
 }
 
 impl Session {
@@ -95,7 +93,7 @@ impl Session {
     /// # Errors
     /// Names the file where it cannot be read or written.
     pub fn begin(folder: &Path, surroundings: Surroundings, step: u64) -> Result<Self> {
-        let path = folder.join("sessions.jsonl");
+        let path = folder.join(records::SESSIONS);
         let mut earlier = files::read_if_there(&path)?.unwrap_or_default();
         let last = earlier.lines().next_back().unwrap_or_default();
         let before = serde_json::from_str::<Line>(last).ok();
@@ -113,27 +111,22 @@ impl Session {
         }
         let (process, host) = (std::process::id(), lock::host());
         let line = Line { process, host, surroundings, from_step: step, to_step: None };
-        let session = Self { path, earlier, line, saved: step };
+        let mut session = Self { path, earlier, line };
         session.write()?;
+        session.reached(step);
         Ok(session)
-    }
-
-    /// What this process computes with.
-    pub fn surroundings(&self) -> &Surroundings {
-        &self.line.surroundings
     }
 
     /// The run has been saved after so many minibatches.
     pub fn reached(&mut self, step: u64) {
-        self.saved = step;
+        self.line.to_step = Some(step);
     }
 
     /// Completes the line.
     ///
     /// # Errors
     /// Names the file where it cannot be written.
-    pub fn end(mut self) -> Result<()> {
-        self.line.to_step = Some(self.saved);
+    pub fn end(self) -> Result<()> {
         self.write()
     }
 

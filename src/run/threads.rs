@@ -3,24 +3,7 @@
 use crate::base::output::usage;
 use crate::base::panic;
 use anyhow::{Context, Result, anyhow};
-use rayon::ThreadPool;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-
-/// So many threads to compute with, by default one a core.
-///
-/// # Errors
-/// Where there can be no such pool.
-fn thread_pool(threads: Option<usize>) -> Result<ThreadPool> {
-    if threads == Some(0) {
-        usage!("--threads must be at least 1");
-    }
-    rayon::ThreadPoolBuilder::new()
-        // Autograd recurses through all steps of a phase.
-        .stack_size(256 << 20)
-        .num_threads(threads.unwrap_or(0))
-        .build()
-        .context("cannot start the threads to compute with")
-}
 
 /// Runs `work` in a pool of so many threads, by default one a core. Work that panics has failed, which harms
 /// nothing beside it.
@@ -28,7 +11,15 @@ fn thread_pool(threads: Option<usize>) -> Result<ThreadPool> {
 /// # Errors
 /// Where there can be no such pool, those of `work`, and where it panics.
 pub fn with_threads<R: Send>(threads: Option<usize>, work: impl FnOnce() -> Result<R> + Send) -> Result<R> {
-    let pool = thread_pool(threads)?;
+    if threads == Some(0) {
+        usage!("--threads must be at least 1");
+    }
+    let pool = rayon::ThreadPoolBuilder::new()
+        // Autograd recurses through all steps of a phase.
+        .stack_size(256 << 20)
+        .num_threads(threads.unwrap_or(0))
+        .build()
+        .context("cannot start the threads to compute with")?;
     catch_unwind(AssertUnwindSafe(|| pool.install(work))).unwrap_or_else(|panic| {
         let said = panic::words(&*panic);
         Err(anyhow!("a mistake in eqprop itself, please report it: panicked, {said}"))

@@ -1,7 +1,7 @@
 //! What a run has told so far: its configuration and its numbers, read from its folder.
 
 use crate::config::{Choices, Config, Resolved};
-use crate::telemetry::metrics;
+use crate::telemetry::records;
 use anyhow::{Context, Result};
 use serde_json::{Map, Value};
 use std::fs;
@@ -24,12 +24,12 @@ impl Record {
     pub fn read(folder: &Path) -> Result<Self> {
         let whole = folder.canonicalize().with_context(|| format!("{}: cannot be read", folder.display()))?;
         let name = whole.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let choices = Choices { config: Some(folder.join("config.toml")), ..Choices::default() };
+        let choices = Choices { config: Some(folder.join(records::CONFIG)), ..Choices::default() };
         let config = Resolved::new(&choices).ok().map(|resolved| resolved.config);
-        let path = folder.join("metrics.jsonl");
+        let path = folder.join(records::METRICS);
         let text =
             fs::read_to_string(&path).with_context(|| format!("{}: cannot be read", path.display()))?;
-        Ok(Self { name, config, lines: metrics::lines(&text, &path)? })
+        Ok(Self { name, config, lines: records::lines(&text, &path)? })
     }
 
     /// The curve of a tag over the epochs.

@@ -3,7 +3,7 @@
 use super::SweepFolder;
 use crate::base::files;
 use crate::base::lock;
-use crate::base::mutex::guard;
+use crate::base::panic::guard;
 use crate::run::{self, Interrupt, Options, Outcome, Resources, Run};
 use crate::telemetry::board::Board;
 use anyhow::{Result, bail};
@@ -74,7 +74,7 @@ impl Workers<'_> {
         match run::with_threads(Some(1), || self.train_one(name, &options)) {
             Ok(Some(how)) => self.board.finish(name, &how),
             Ok(None) => {}
-            Err(error) if matches!(error.downcast_ref(), Some(run::Error::Lock(lock::Error::Held(_)))) => {
+            Err(error) if matches!(error.downcast_ref(), Some(run::Error::Lock(lock::Error::Held(..)))) => {
                 warn!("{name}: {error:#}");
                 return Ok(false);
             }

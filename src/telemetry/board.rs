@@ -1,9 +1,11 @@
 //! What a person sees of many runs: a bar a run and one for all on a terminal, a line a run elsewhere.
 
-use super::progress::{Extent, Judged, Observer, say, screen};
-use crate::base::mutex::guard;
+use super::observer::{Epoch, Extent, Observer};
+use super::progress::{bar, say, screen};
+use crate::base::panic::guard;
 use crate::base::time::duration;
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use anyhow::Result;
+use indicatif::{MultiProgress, ProgressBar};
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -45,11 +47,7 @@ impl Board {
         let mut estimates = Estimates { runs, before: 0.0, finished };
         estimates.before = estimates.done();
         let screen = screen();
-        let overall = screen.as_ref().map(|screen| {
-            let style = ProgressStyle::with_template("{wide_bar:.green/dim} {msg}")
-                .unwrap_or_else(|_| ProgressStyle::default_bar());
-            screen.add(ProgressBar::new(1000).with_style(style))
-        });
+        let overall = screen.as_ref().map(|screen| screen.add(bar("{wide_bar:.green/dim} {msg}", 1000)));
         let board =
             Self { screen, overall, workers, begun: Instant::now(), estimates: Mutex::new(estimates) };
         board.show_overall();
@@ -80,16 +78,12 @@ impl Board {
 
     /// A run begins or goes on: what follows it.
     pub fn follow(&self, run: &Extent) -> Line<'_> {
-        let Extent { name, epochs, total, done } = run.clone();
         let bar = self.screen.as_ref().map(|screen| {
-            let style = ProgressStyle::with_template("{prefix}  {bar:24.cyan/dim} {msg}")
-                .unwrap_or_else(|_| ProgressStyle::default_bar());
-            let bar = ProgressBar::new(total).with_style(style).with_prefix(name.clone()).with_position(done);
-            screen.insert_from_back(1, bar)
+            let bar = bar("{prefix}  {bar:24.cyan/dim} {msg}", run.total);
+            screen.insert_from_back(1, bar.with_prefix(run.name.clone()).with_position(run.done))
         });
-        let (begun, shown) = (Instant::now(), Instant::now());
-        let errors = String::new();
-        Line { board: self, name, bar, epochs, total, done, first: done, begun, shown, errors }
+        let (first, now) = (run.done, Instant::now());
+        Line { board: self, run: run.clone(), bar, first, begun: now, shown: now, errors: String::new() }
     }
 
     /// A run has come to its end, well or not: one line.
@@ -106,22 +100,11 @@ impl Board {
     }
 }
 
-impl Drop for Board {
-    fn drop(&mut self) {
-        if let Some(overall) = &self.overall {
-            overall.finish_and_clear();
-        }
-    }
-}
-
 /// One run on the board.
 pub struct Line<'a> {
     board: &'a Board,
-    name: String,
+    run: Extent,
     bar: Option<ProgressBar>,
-    epochs: usize,
-    total: u64,
-    done: u64,
     first: u64,
     begun: Instant,
     shown: Instant,
@@ -137,24 +120,24 @@ impl Line<'_> {
 
 impl Observer for Line<'_> {
     fn minibatch(&mut self, epoch: usize, train_error: f64) {
-        self.done += 1;
+        self.run.done += 1;
         if self.shown.elapsed() < Duration::from_millis(250) {
             return;
         }
         self.shown = Instant::now();
-        let share = self.done as f64 / self.total.max(1) as f64;
+        let share = self.run.done as f64 / self.run.total.max(1) as f64;
         self.board.with(|estimates| {
-            if let Some(run) = estimates.runs.get_mut(&self.name) {
+            if let Some(run) = estimates.runs.get_mut(&self.run.name) {
                 run.1 = share.min(1.0);
             }
         });
         if let Some(bar) = &self.bar {
-            let pace = (self.done - self.first) as f64 / self.begun.elapsed().as_secs_f64().max(1e-9);
-            let left = (self.total - self.done) as f64 / pace;
-            bar.set_position(self.done);
+            let pace = (self.run.done - self.first) as f64 / self.begun.elapsed().as_secs_f64().max(1e-9);
+            let left = (self.run.total - self.run.done) as f64 / pace;
+            bar.set_position(self.run.done);
             bar.set_message(format!(
                 "epoch {epoch}/{}  train {train_error:.2} %  {}{} left",
-                self.epochs,
+                self.run.epochs,
                 self.errors,
                 duration(left)
             ));
@@ -162,20 +145,14 @@ impl Observer for Line<'_> {
         self.board.show_overall();
     }
 
-    fn epoch(&mut self, epoch: usize, _: Option<f64>, judged: Judged) {
-        self.errors = format!("{} error {:.2} %, ", judged.set, judged.error);
-        let tenth = |epoch: usize| 10 * epoch / self.epochs;
-        if self.bar.is_none() && epoch > 0 && epoch < self.epochs && tenth(epoch) > tenth(epoch - 1) {
+    fn epoch(&mut self, epoch: &mut Epoch) -> Result<()> {
+        self.errors = format!("{} error {:.2} %, ", epoch.judged.set, epoch.judged.error);
+        let (epoch, Extent { name, epochs, .. }) = (epoch.number, &self.run);
+        let tenth = |epoch: usize| 10 * epoch / epochs;
+        if self.bar.is_none() && epoch > 0 && epoch < *epochs && tenth(epoch) > tenth(epoch - 1) {
             let left = duration(self.board.left());
-            say(&format!("{} epoch {epoch}/{}: {}{left} left in all", self.name, self.epochs, self.errors));
+            say(&format!("{name} epoch {epoch}/{epochs}: {}{left} left in all", self.errors));
         }
-    }
-}
-
-impl Drop for Line<'_> {
-    fn drop(&mut self) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
-        }
+        Ok(())
     }
 }

@@ -1,7 +1,6 @@
 //! A closer look at what a network makes of images than its error: every answer, and the states of hidden layers.
 
 use crate::config::Config;
-use crate::data::Batch;
 use crate::data::Split;
 use crate::model::{Loss, Parameters};
 use anyhow::Result;
@@ -50,13 +49,10 @@ pub fn look(
 ) -> Result<Option<Look>> {
     let model = config.model();
     let mut look = Look { loss: model.loss, outputs: Vec::new(), hidden: vec![Vec::new(); theta.depth()] };
-    let order: Vec<u32> = (0..split.len().min(count) as u32).collect();
-    let mut batch = Batch::default();
-    for (i, indices) in order.chunks(BATCH).enumerate() {
+    for (i, batch) in split.batches(count, BATCH).enumerate() {
         if stop() {
             return Ok(None);
         }
-        split.gather(indices, &mut batch);
         let settled = model.settle(theta, &batch.x(theta.dtype(), theta.device())?)?;
         look.outputs.extend(settled.state()[0].to_dtype(DType::F64)?.to_vec2::<f64>()?);
         if i * BATCH < WITH_STATES {
@@ -107,14 +103,12 @@ impl Look {
 pub fn least_settled(config: &Config, theta: &Parameters, split: &Split, count: usize) -> Result<usize> {
     let mut model = config.model();
     model.settle.tolerance = 0.0;
-    let (mut batch, mut worst) = (Batch::default(), (0, f64::NEG_INFINITY));
-    let order: Vec<u32> = (0..split.len().min(count) as u32).collect();
-    for indices in order.chunks(BATCH) {
-        split.gather(indices, &mut batch);
+    let mut worst = (0, f64::NEG_INFINITY);
+    for (i, batch) in split.batches(count, BATCH).enumerate() {
         let settled = model.settle(theta, &batch.x(theta.dtype(), theta.device())?)?;
-        for (number, residual) in indices.iter().zip(settled.residuals()?) {
+        for (number, residual) in (BATCH * i..).zip(settled.residuals()?) {
             if residual > worst.1 {
-                worst = (*number as usize, residual);
+                worst = (number, residual);
             }
         }
     }

@@ -1,13 +1,14 @@
-//! What a run tells: `metrics.jsonl` and, with the feature `cli`, TensorBoard, the same numbers in both.
+//! The numbers of an epoch, and `metrics.jsonl`, a line an epoch of them.
 
-#[cfg(feature = "cli")]
-use super::tensorboard::EventFile;
+use super::observer::{Epoch, Observer};
+use super::records;
+pub use super::records::lines;
 use crate::base::files;
 use crate::engine::Report;
 use crate::learning::angle::Summary;
 use crate::model::network::Parameters;
 use anyhow::{Context, Result};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, json};
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -15,7 +16,7 @@ use tracing::warn;
 
 /// The numbers of one epoch, by TensorBoard tag, in the order they were added.
 #[derive(Clone, Debug, Default)]
-pub struct Metrics(Vec<(String, f64)>);
+pub struct Metrics(pub Vec<(String, f64)>);
 
 impl Metrics {
     /// Adds a number.
@@ -43,17 +44,15 @@ impl Metrics {
 
     /// Ψ(Δtot, −∇BPTT tot) in degrees, and shares of synapses that agree in sign.
     pub fn push_angles(&mut self, summary: &Summary) {
-        self.push("angle/total", summary.total_degrees.mean);
-        self.push("spread/angle/total", summary.total_degrees.std);
-        for (name, spread) in &summary.per_matrix_degrees {
-            self.push(format!("angle/{name}"), spread.mean);
-            self.push(format!("spread/angle/{name}"), spread.std);
-        }
-        self.push("sign_match/total", summary.sign_match.mean);
-        self.push("spread/sign_match/total", summary.sign_match.std);
-        for (name, spread) in &summary.per_matrix_sign_match {
-            self.push(format!("sign_match/{name}"), spread.mean);
-            self.push(format!("spread/sign_match/{name}"), spread.std);
+        let groups = [
+            ("angle", summary.total_degrees, &summary.per_matrix_degrees),
+            ("sign_match", summary.sign_match, &summary.per_matrix_sign_match),
+        ];
+        for (group, total, per_matrix) in groups {
+            for (name, spread) in [("total".into(), total)].iter().chain(per_matrix) {
+                self.push(format!("{group}/{name}"), spread.mean);
+                self.push(format!("spread/{group}/{name}"), spread.std);
+            }
         }
     }
 
@@ -72,124 +71,60 @@ impl Metrics {
     }
 }
 
-/// The lines of a `metrics.jsonl` with this text. The last may be cut short where the run was killed, and is left out.
-///
-/// # Errors
-/// Names the file at `path` where it is not what a run writes.
-pub fn lines(text: &str, path: &Path) -> Result<Vec<Map<String, Value>>> {
-    (text.split_inclusive('\n').filter(|line| line.ends_with('\n')))
-        .map(serde_json::from_str)
-        .collect::<Result<_, _>>()
-        .with_context(|| format!("{}: not what a run writes", path.display()))
+/// `metrics.jsonl` of a run.
+pub struct MetricsFile {
+    data: String,
+    path: PathBuf,
 }
 
-/// Where a run's numbers go.
-pub struct Telemetry {
-    pub(super) data: String,
-    metrics: PathBuf,
-    #[cfg(feature = "cli")]
-    pub(super) events: EventFile,
-}
-
-impl Telemetry {
-    /// Opens the files in the run's folder. Lines of epochs from `next` on, which a resumed run will write
-    /// again, are dropped. Where others are no lines of a run, all of them stay in a file beside it.
+impl MetricsFile {
+    /// That in the run's folder. Lines of epochs from `next` on, which a resumed run will write again, are dropped. Where
+    /// others are no lines of a run, all of them stay in a file beside it.
     ///
     /// # Errors
     /// Names the file that cannot be read or written.
     pub fn open(folder: &Path, data: &str, next: Option<usize>) -> Result<Self> {
-        let metrics = folder.join("metrics.jsonl");
+        let path = folder.join(records::METRICS);
         if let Some(next) = next {
-            let text = files::read_if_there(&metrics)?.unwrap_or_default();
+            let text = files::read_if_there(&path)?.unwrap_or_default();
             let (mut kept, mut all_known) = (String::new(), true);
-            for line in text.split_inclusive('\n') {
-                let found: Option<Value> = serde_json::from_str(line).ok();
-                match found.and_then(|found| found["epoch"].as_u64()) {
-                    Some(epoch) if (epoch as usize) < next => {
-                        kept += line.trim_end_matches('\n');
-                        kept.push('\n');
-                    }
+            for (line, epoch) in records::epochs(&text) {
+                match epoch {
+                    Some(epoch) if epoch < next => kept += &format!("{}\n", line.trim_end_matches('\n')),
                     Some(_) => {}
                     // The last one may be cut short.
                     None => all_known &= !line.ends_with('\n'),
                 }
             }
             if !all_known {
-                let aside = files::free_beside(&metrics);
+                let aside = files::free_beside(&path);
                 files::write_atomically(&aside, text.as_bytes())?;
                 warn!(
                     "{}: some lines are not those of a run; all of them are in {}",
-                    metrics.display(),
+                    path.display(),
                     aside.display()
                 );
             }
-            files::write_atomically(&metrics, kept.as_bytes())?;
+            files::write_atomically(&path, kept.as_bytes())?;
         }
-        Ok(Self {
-            data: data.to_string(),
-            metrics,
-            #[cfg(feature = "cli")]
-            events: EventFile::create(folder, next)?,
-        })
-    }
-
-    /// Writes the numbers of an epoch; 0 is before training.
-    ///
-    /// # Errors
-    /// Names the file that cannot be written.
-    pub fn write(&mut self, epoch: usize, collapsed: bool, metrics: &Metrics) -> Result<()> {
-        let mut line = Map::new();
-        line.insert("epoch".into(), json!(epoch));
-        line.insert("data".into(), json!(self.data));
-        for (tag, value) in &metrics.0 {
-            line.insert(tag.clone(), json!(value));
-            #[cfg(feature = "cli")]
-            self.events.scalar(tag, *value, epoch)?;
-        }
-        line.insert("collapsed".into(), json!(collapsed));
-        #[cfg(feature = "cli")]
-        self.events.flush()?;
-        let mut text = serde_json::to_vec(&line)?;
-        text.push(b'\n');
-        let append = || -> std::io::Result<()> {
-            let mut file = OpenOptions::new().create(true).append(true).open(&self.metrics)?;
-            file.write_all(&text)?;
-            file.sync_data()
-        };
-        append()
-            .with_context(|| format!("{}: cannot be written. Is there space left?", self.metrics.display()))
+        Ok(Self { data: data.to_string(), path })
     }
 }
 
-#[cfg(not(feature = "cli"))]
-impl Telemetry {
-    pub(crate) fn introduce(
-        &mut self,
-        _: &str,
-        _: &crate::config::Resolved,
-        _: &Value,
-        _: usize,
-    ) -> Result<()> {
-        Ok(())
-    }
-
-    pub(crate) fn weights(&mut self, _: usize, _: &Parameters) -> Result<()> {
-        Ok(())
-    }
-
-    pub(crate) fn look(
-        &mut self,
-        _: usize,
-        _: &Parameters,
-        _: &crate::data::Split,
-        _: &[String],
-        _: &super::look::Look,
-        _: bool,
-    ) -> Result<()> {
-        Ok(())
-    }
-
-    pub(crate) fn done(&mut self, _: usize) -> Result<()> {
-        Ok(())
+impl Observer for MetricsFile {
+    fn epoch(&mut self, epoch: &mut Epoch) -> Result<()> {
+        let mut line = Map::new();
+        line.insert("epoch".into(), json!(epoch.number));
+        line.insert("data".into(), json!(self.data));
+        line.extend(epoch.metrics.0.iter().map(|(tag, value)| (tag.clone(), json!(value))));
+        line.insert("collapsed".into(), json!(epoch.collapsed));
+        let mut text = serde_json::to_vec(&line)?;
+        text.push(b'\n');
+        let append = || -> std::io::Result<()> {
+            let mut file = OpenOptions::new().create(true).append(true).open(&self.path)?;
+            file.write_all(&text)?;
+            file.sync_data()
+        };
+        append().with_context(|| format!("{}: cannot be written. Is there space left?", self.path.display()))
     }
 }

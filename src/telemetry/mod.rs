@@ -13,8 +13,9 @@ pub mod pictures;
 pub mod plugins;
 #[cfg(feature = "cli")]
 pub mod progress;
+pub mod records;
 #[cfg(feature = "cli")]
-mod showing;
+pub mod showing;
 pub mod tags;
 #[cfg(feature = "cli")]
 pub mod tensorboard;

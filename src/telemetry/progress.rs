@@ -1,8 +1,9 @@
 //! What a person sees of a run: a bar on a terminal, a line an epoch elsewhere; all on stderr.
 
-pub use super::observer::{Extent, Judged, Observer};
+use super::observer::{Epoch, Extent, Judged, Observer};
 use crate::base::time::duration;
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use anyhow::Result;
+use indicatif::{MultiProgress, ProgressBar, ProgressFinish, ProgressStyle};
 use std::io::{self, IsTerminal, Write};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -17,6 +18,12 @@ pub fn screen() -> Option<MultiProgress> {
         shown.clone_from(&bars);
     }
     bars
+}
+
+/// A bar of this look and length, which is gone from the screen when it is dropped.
+pub fn bar(template: &str, total: u64) -> ProgressBar {
+    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::new(total).with_style(style).with_finish(ProgressFinish::AndClear)
 }
 
 /// stderr, for progress and log lines: keeps them clear of progress bars, and drops what nobody reads.
@@ -46,10 +53,8 @@ pub fn say(line: &str) {
 
 /// Shows on stderr how far a run is.
 pub struct Display {
+    run: Extent,
     bar: Option<ProgressBar>,
-    epochs: usize,
-    total: u64,
-    done: u64,
     /// When the first minibatch began.
     started: Option<Instant>,
     done_at_start: u64,
@@ -60,26 +65,21 @@ pub struct Display {
 impl Display {
     /// For a run that is about to begin or go on.
     pub fn new(run: &Extent) -> Self {
-        let &Extent { epochs, total, done, .. } = run;
-        let bar = screen().map(|screen| {
-            let style = ProgressStyle::with_template("{msg}\n{wide_bar:.cyan/dim} {pos}/{len}")
-                .unwrap_or_else(|_| ProgressStyle::default_bar());
-            screen.add(ProgressBar::new(total).with_style(style).with_position(done))
-        });
-        let now = Instant::now();
-        let errors = String::new();
-        Self { bar, epochs, total, done, started: None, done_at_start: done, last_shown: now, errors }
+        let template = "{msg}\n{wide_bar:.cyan/dim} {pos}/{len}";
+        let bar = screen().map(|screen| screen.add(bar(template, run.total).with_position(run.done)));
+        let (done_at_start, last_shown) = (run.done, Instant::now());
+        Self { run: run.clone(), bar, started: None, done_at_start, last_shown, errors: String::new() }
     }
 
     /// Minibatches a second since the first, testing and saving included, and the time left at that speed, in words;
     /// nothing where no time has passed.
     fn pace(&self) -> String {
         let elapsed = self.started.map_or(0.0, |started| started.elapsed().as_secs_f64());
-        let speed = (self.done - self.done_at_start) as f64 / elapsed;
+        let speed = (self.run.done - self.done_at_start) as f64 / elapsed;
         if !speed.is_normal() {
             return String::new();
         }
-        let left = (self.total - self.done) as f64 / speed;
+        let left = (self.run.total - self.run.done) as f64 / speed;
         format!("  {speed:.0} minibatches/s  {} elapsed, {} left", duration(elapsed), duration(left))
     }
 }
@@ -90,37 +90,32 @@ impl Observer for Display {
     }
 
     fn minibatch(&mut self, epoch: usize, train_error: f64) {
-        self.done += 1;
+        self.run.done += 1;
         let Some(bar) = &self.bar else { return };
         if self.last_shown.elapsed() < Duration::from_millis(100) {
             return;
         }
         self.last_shown = Instant::now();
-        bar.set_position(self.done);
+        bar.set_position(self.run.done);
         bar.set_message(format!(
             "epoch {epoch}/{}  train error {train_error:.2} %{}{}",
-            self.epochs,
+            self.run.epochs,
             self.errors,
             self.pace()
         ));
     }
 
-    fn epoch(&mut self, epoch: usize, train: Option<f64>, judged: Judged) {
-        let Judged { set, error, best } = judged;
+    fn epoch(&mut self, epoch: &mut Epoch) -> Result<()> {
+        let Judged { set, error, best, .. } = epoch.judged;
         self.errors = format!("  {set} error {error:.2} % (best {best:.2})");
-        let train = train.map_or(String::new(), |error| format!("  train error {error:6.2} %"));
+        let train = epoch.trained.map(|report| format!("  train error {:6.2} %", report.error_percent()));
         let pace = self.pace();
         say(&format!(
-            "epoch {epoch:>3}/{}{train}  {set} error {error:6.2} %  best {best:6.2} %{pace}",
-            self.epochs
+            "epoch {:>3}/{}{}  {set} error {error:6.2} %  best {best:6.2} %{pace}",
+            epoch.number,
+            self.run.epochs,
+            train.unwrap_or_default()
         ));
-    }
-}
-
-impl Drop for Display {
-    fn drop(&mut self) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
-        }
+        Ok(())
     }
 }

@@ -1,41 +1,60 @@
-//! What TensorBoard shows of a run beside its numbers: layout, settings, histograms, pictures.
+//! What TensorBoard shows of a run: its numbers, and beside them layout, settings, histograms, pictures.
 
-use super::look::Look;
-use super::metrics::Telemetry;
+use super::look::{self, Look};
+use super::observer::{Epoch, Observer};
+use super::tensorboard::EventFile;
 use super::{pictures, plugins};
 use crate::base::output::visible;
-use crate::config::Resolved;
-use crate::data::Split;
-use crate::model::Parameters;
+use crate::config::{Config, Resolved};
+use crate::data::{Dataset, class_list};
 use anyhow::Result;
 use candle_core::DType;
+use serde::Serialize;
 use serde_json::Value;
+use std::path::Path;
+use std::sync::Arc;
 
 /// How many receptive fields a picture shows.
 const FIELDS: usize = 100;
 /// How many wrong images a picture shows.
 const WRONG: usize = 36;
 
-impl Telemetry {
-    /// Tells TensorBoard what the run is: which curves belong together, its settings, its configuration and command.
-    /// `step` is the next epoch that is recorded.
+/// Tells TensorBoard of a run.
+pub struct TensorBoard {
+    events: EventFile,
+    config: Config,
+    dataset: Arc<Dataset>,
+    /// What the classes are called, where they have names.
+    class_names: Vec<String>,
+    looked: Option<Look>,
+}
+
+impl TensorBoard {
+    /// Begins an event file in the folder of the run of this name, which goes on with the epoch `next`, or begins, and tells
+    /// what the run is: which curves belong together, its settings, its configuration and command.
     ///
     /// # Errors
     /// Names the file that cannot be written.
-    pub fn introduce(
-        &mut self,
+    pub fn open(
+        folder: &Path,
+        next: Option<usize>,
         run: &str,
         resolved: &Resolved,
-        surroundings: &Value,
-        step: usize,
-    ) -> Result<()> {
-        let events = &mut self.events;
+        dataset: &Arc<Dataset>,
+        class_names: &[String],
+        surroundings: &impl Serialize,
+    ) -> Result<Self> {
+        let (mut events, step) = (EventFile::create(folder, next)?, next.unwrap_or(0));
         events.layout(&plugins::layout(), step)?;
         events.hparams(&plugins::columns(&resolved.config), step)?;
-        events.hparams(&plugins::row(run, &resolved.config, &self.data), step)?;
+        events.hparams(&plugins::row(run, &resolved.config, &dataset.name), step)?;
         let fenced = |text: &str| format!("```\n{}\n```\n", text.replace("```", "` ` `"));
-        let configuration = format!("# run {run}, on {}\n\n{}", self.data, resolved.annotated());
+        let configuration = format!("# run {run}, on {}\n\n{}", dataset.name, resolved.annotated());
         events.text("run/configuration", &fenced(&configuration), step)?;
+        let mut surroundings = serde_json::to_value(surroundings)?;
+        if !class_names.is_empty() {
+            surroundings["classes"] = class_list(class_names).into();
+        }
         let mut lines = String::new();
         for (key, value) in surroundings.as_object().into_iter().flatten() {
             let words = match value {
@@ -46,61 +65,68 @@ impl Telemetry {
             lines += &format!("{key:<20} {}\n", visible(&words));
         }
         events.text("run/command", &fenced(lines.trim_end()), step)?;
-        events.flush()
+        events.flush()?;
+        let (config, dataset, class_names) = (resolved.config.clone(), dataset.clone(), class_names.to_vec());
+        Ok(Self { events, config, dataset, class_names, looked: None })
     }
 
-    /// Tells TensorBoard how the weights are spread.
-    ///
-    /// # Errors
-    /// Names the file that cannot be written, and those of candle.
-    pub fn weights(&mut self, epoch: usize, theta: &Parameters) -> Result<()> {
-        for (name, tensor) in theta.named() {
+    /// Shows how the weights are spread.
+    fn weights(&mut self, epoch: &Epoch) -> Result<()> {
+        for (name, tensor) in epoch.theta.named() {
             if let Some(matrix) = name.strip_suffix(".weight") {
                 let values = tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
-                self.events.histogram(&format!("weights/{matrix}"), &values, epoch)?;
+                self.events.histogram(&format!("weights/{matrix}"), &values, epoch.number)?;
             }
         }
         Ok(())
     }
 
-    /// Tells TensorBoard what a closer look at the images of `split` shows; where it was at all of them, with what is
-    /// taken for what, by the `names` of the classes where there are any.
-    ///
-    /// # Errors
-    /// Names the file that cannot be written, and those of candle.
-    pub fn look(
-        &mut self,
-        epoch: usize,
-        theta: &Parameters,
-        split: &Split,
-        names: &[String],
-        look: &Look,
-        all: bool,
-    ) -> Result<()> {
+    /// Shows what a closer look at test images has shown; where it was at all of them, with what is taken for what.
+    fn pictures(&mut self, epoch: &Epoch, look: &Look) -> Result<()> {
         for (n, states) in look.hidden.iter().enumerate() {
-            self.events.histogram(&format!("states/hidden_layer_{}", n + 1), states, epoch)?;
+            self.events.histogram(&format!("states/hidden_layer_{}", n + 1), states, epoch.number)?;
         }
-        let first = &theta.weights[theta.depth()];
+        let first = &epoch.theta.weights[epoch.theta.depth()];
         let weights = first.to_dtype(DType::F32)?.to_vec2::<f32>()?;
         let mut pictures = vec![("receptive_fields", pictures::receptive_fields(&weights, FIELDS))];
-        if all {
-            pictures.push(("confusion", Some(pictures::confusion(&look.confusion(split), names))));
-            pictures.push(("most_wrong", pictures::most_wrong(&look.most_wrong(split, WRONG), names)));
+        if epoch.last {
+            let (test, names) = (&self.dataset.test, &self.class_names);
+            pictures.push(("confusion", Some(pictures::confusion(&look.confusion(test), names))));
+            pictures.push(("most_wrong", pictures::most_wrong(&look.most_wrong(test, WRONG), names)));
         }
         for (name, picture) in pictures {
             if let Some(picture) = picture {
-                self.events.image(&format!("pictures/{name}"), &picture, epoch)?;
+                self.events.image(&format!("pictures/{name}"), &picture, epoch.number)?;
             }
         }
         Ok(())
     }
+}
 
-    /// Tells TensorBoard that the run is complete.
-    ///
-    /// # Errors
-    /// Names the file that cannot be written.
-    pub fn done(&mut self, epoch: usize) -> Result<()> {
-        self.events.hparams(&plugins::done(), epoch)?;
+impl Observer for TensorBoard {
+    fn measure(&mut self, epoch: &Epoch, stop: &dyn Fn() -> bool) -> Result<()> {
+        // All test images once, which takes about as long as half an epoch; before that a few, for their states.
+        let count = if epoch.last { usize::MAX } else { look::WITH_STATES };
+        self.looked = match epoch.due || epoch.last {
+            true => look::look(&self.config, &epoch.theta, &self.dataset.test, count, stop)?,
+            false => None,
+        };
+        Ok(())
+    }
+
+    fn epoch(&mut self, epoch: &mut Epoch) -> Result<()> {
+        self.weights(epoch)?;
+        if let Some(look) = self.looked.take() {
+            self.pictures(epoch, &look)?;
+        }
+        for (tag, value) in &epoch.metrics.0 {
+            self.events.scalar(tag, *value, epoch.number)?;
+        }
+        self.events.flush()
+    }
+
+    fn done(&mut self, epochs: usize) -> Result<()> {
+        self.events.hparams(&plugins::done(), epochs)?;
         self.events.flush()
     }
 }

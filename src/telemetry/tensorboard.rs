@@ -98,7 +98,8 @@ fn image(tag: &str, picture: &Picture) -> Result<Summary> {
     Ok(summary)
 }
 
-/// A new event file in a run's folder.
+/// A new event file in a run's folder. What cannot be written is an error that names the file, and a picture without pixels
+/// one as well.
 pub struct EventFile {
     path: PathBuf,
     records: RecordWriter<BufWriter<File>>,
@@ -109,9 +110,6 @@ pub struct EventFile {
 impl EventFile {
     /// Begins an event file. TensorBoard forgets what earlier files of the folder say about the step `resumed_at`, or
     /// 0, and later ones.
-    ///
-    /// # Errors
-    /// Names the file.
     pub fn create(folder: &Path, resumed_at: Option<usize>) -> Result<Self> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let host = gethostname::gethostname();
@@ -135,36 +133,23 @@ impl EventFile {
         let records = RecordWriter::new(BufWriter::new(file));
         let mut events = Self { path, records, named: HashSet::new() };
         events.write(0, What::file_version("brain.Event:2".into()))?;
-        // Twice: where its data server cannot run, TensorBoard takes the first START of a folder for the beginning of the
-        // run, and forgets at later ones only. Earlier versions of this program began runs without one.
-        for _ in 0..2 {
-            let start = SessionLog { status: SessionLog_SessionStatus::START, ..Default::default() };
-            events.write(resumed_at.unwrap_or(0), What::session_log(start))?;
-        }
+        let start = SessionLog { status: SessionLog_SessionStatus::START, ..Default::default() };
+        events.write(resumed_at.unwrap_or(0), What::session_log(start))?;
         events.flush()?;
         Ok(events)
     }
 
     /// Adds a number to a curve.
-    ///
-    /// # Errors
-    /// Names the file where it cannot be written.
     pub fn scalar(&mut self, tag: &str, value: f64, step: usize) -> Result<()> {
         self.described(tag, ("scalars", DataClass::Scalar), summary::scalar(tag, value as f32), step)
     }
 
     /// Adds a picture.
-    ///
-    /// # Errors
-    /// Names the file where it cannot be written. Where the picture has no pixels.
     pub fn image(&mut self, tag: &str, picture: &Picture, step: usize) -> Result<()> {
         self.described(tag, ("images", DataClass::BlobSequence), image(tag, picture)?, step)
     }
 
     /// Adds a histogram of `values`, unless none of them is finite.
-    ///
-    /// # Errors
-    /// Names the file where it cannot be written.
     pub fn histogram(&mut self, tag: &str, values: &[f32], step: usize) -> Result<()> {
         match histogram(tag, values) {
             Some(histogram) => self.described(tag, ("histograms", DataClass::Tensor), histogram, step),
@@ -173,17 +158,11 @@ impl EventFile {
     }
 
     /// Adds a text, in Markdown.
-    ///
-    /// # Errors
-    /// Names the file where it cannot be written.
     pub fn text(&mut self, tag: &str, markdown: &str, step: usize) -> Result<()> {
         self.described(tag, ("text", DataClass::Tensor), tensor(tag, string(markdown.into())), step)
     }
 
     /// Says which curves the custom scalars tab draws together.
-    ///
-    /// # Errors
-    /// Names the file where it cannot be written.
     pub fn layout(&mut self, layout: &Layout, step: usize) -> Result<()> {
         let metadata = metadata(plugins::LAYOUT_PLUGIN, Vec::new(), DataClass::Tensor);
         let layout = string(layout.write_to_bytes()?);
@@ -191,18 +170,12 @@ impl EventFile {
     }
 
     /// Tells the hparams tab something.
-    ///
-    /// # Errors
-    /// Names the file where it cannot be written.
     pub fn hparams(&mut self, content: &HParamsPluginData, step: usize) -> Result<()> {
         let metadata = metadata(plugins::HPARAMS_PLUGIN, content.write_to_bytes()?, DataClass::Tensor);
         self.summary(tensor(plugins::tag(content), nothing()), Some(metadata), step)
     }
 
     /// Hands everything to the operating system.
-    ///
-    /// # Errors
-    /// Names the file where it cannot be written.
     pub fn flush(&mut self) -> Result<()> {
         self.records.flush().with_context(|| self.complaint())
     }
@@ -295,14 +268,14 @@ mod tests {
             events.scalar("t", 1.5, 4).unwrap();
             events.flush().unwrap();
             let records = records(&events.path);
-            assert_eq!(records.len(), 4);
+            assert_eq!(records.len(), 3);
             assert_eq!(untimed(&records[0]), [&[3 << 3 | 2, 13][..], b"brain.Event:2"].concat());
             // SessionLog { status: START }, field 7.
             let start = [step, &[7 << 3 | 2, 2, 1 << 3, 1]].concat();
-            assert_eq!([untimed(&records[1]), untimed(&records[2])], [&start[..]; 2]);
-            assert_eq!(untimed(&records[3])[..2], [2 << 3, 4]);
+            assert_eq!(untimed(&records[1]), start);
+            assert_eq!(untimed(&records[2])[..2], [2 << 3, 4]);
             assert!(
-                records[3]
+                records[2]
                     .windows(5)
                     .any(|bytes| bytes == [&[2 << 3 | 5][..], &1.5f32.to_le_bytes()].concat())
             );

@@ -5,7 +5,7 @@ use crate::base::files;
 use crate::config::{Choices, Config};
 use crate::run::{self, Options, Outcome, Run};
 use crate::study::record::Record;
-use crate::telemetry::observer::{Judged, Observer};
+use crate::telemetry::observer::Observer;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -61,10 +61,7 @@ impl Probed {
 /// Probes say a line when they are done, and nothing meanwhile.
 struct Quiet;
 
-impl Observer for Quiet {
-    fn minibatch(&mut self, _: usize, _: f64) {}
-    fn epoch(&mut self, _: usize, _: Option<f64>, _: Judged) {}
-}
+impl Observer for Quiet {}
 
 impl Tuner<'_> {
     /// Trains a candidate up to so many epochs, going on from where it stands.

@@ -1,0 +1,79 @@
+//! The folders of a run, and whose they are.
+
+use super::checkpoint::CheckpointFolder;
+use super::error::{Result, refuse};
+use super::prepare::Options;
+use crate::base::files;
+use crate::base::lock::Lock;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// The two folders of a run. An error names the folder that another process has, that holds another run, or that cannot be
+/// created or moved.
+pub struct Folders {
+    /// `runs/NAME`.
+    pub records: PathBuf,
+    /// `checkpoints/NAME`.
+    pub checkpoints: CheckpointFolder,
+    /// Which of them are ours.
+    locks: BTreeMap<PathBuf, Lock>,
+}
+
+impl Folders {
+    /// Those of the run of this name.
+    pub fn of(run: &str, options: &Options) -> Self {
+        Self {
+            records: options.runs_dir.join(run),
+            checkpoints: CheckpointFolder(options.checkpoints_dir.join(run)),
+            locks: BTreeMap::new(),
+        }
+    }
+
+    fn both(&self) -> [PathBuf; 2] {
+        [self.records.clone(), self.checkpoints.0.clone()]
+    }
+
+    /// Makes those that are there this process's.
+    pub fn lock(&mut self) -> Result<()> {
+        for path in self.both().into_iter().filter(|path| path.is_dir()) {
+            let lock = Lock::take(&path)?;
+            self.locks.insert(path, lock);
+        }
+        Ok(())
+    }
+
+    /// Checks that a new run overwrites nothing.
+    pub fn check_free(&self) -> Result<()> {
+        self.both().iter().try_for_each(|path| check_free(path))
+    }
+
+    /// Creates those that are not there, and makes both this process's. What is left over where a run begins anew is moved
+    /// aside.
+    pub fn create(&mut self, resumed: bool) -> Result<()> {
+        for path in self.both() {
+            if !resumed && self.locks.contains_key(&path) && files::holds_anything(&path) {
+                files::move_aside(&path)?;
+                self.locks.remove(&path);
+            }
+            if !self.locks.contains_key(&path) {
+                files::create_folder(&path)?;
+                self.locks.insert(path.clone(), Lock::take(&path)?);
+                // Another process may have been there since this one looked.
+                check_free(&path)?;
+            }
+            files::remove_temporaries(&path)?;
+        }
+        Ok(())
+    }
+}
+
+fn check_free(folder: &Path) -> Result<()> {
+    if files::holds_anything(folder) {
+        refuse!(
+            "{} already holds a run: continue it with --resume auto, give this one another name with --name, or \
+             move the folder away",
+            folder.display()
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,125 @@
+//! A run that is ready to train: how long it is, what it writes before it begins, and what it would be.
+
+use super::error::Result;
+use super::folders::Folders;
+use super::progress::Progress;
+use super::sessions::{Session, Surroundings};
+use crate::base::files;
+use crate::config::Resolved;
+use crate::data::Dataset;
+use crate::engine::Engine;
+use crate::telemetry::observer::Extent;
+use crate::telemetry::records;
+use std::sync::Arc;
+
+/// A run that is ready to train.
+pub struct Run {
+    /// Its configuration, with the origin of each value.
+    pub resolved: Resolved,
+    /// The data.
+    pub dataset: Arc<Dataset>,
+    /// The engine with the weights.
+    pub engine: Box<dyn Engine>,
+    /// Where it stands.
+    pub progress: Progress,
+    /// Whether it continues an earlier process.
+    pub resumed: bool,
+    /// What it is called, and what it has been called before its folders were renamed.
+    pub(super) names: Vec<String>,
+    /// Its folders.
+    pub(super) folders: Folders,
+    /// What it computes with.
+    pub(super) surroundings: Surroundings,
+    /// The command that goes on from its last checkpoint.
+    pub go_on: String,
+}
+
+impl Run {
+    /// How long it is, and how far it has come.
+    pub fn extent(&self) -> Extent {
+        let epochs = self.resolved.config.training.epochs;
+        let per_epoch = self.minibatches_per_epoch();
+        Extent {
+            name: self.progress.run.clone(),
+            epochs,
+            total: per_epoch * epochs as u64,
+            done: per_epoch * self.progress.epoch as u64 + self.progress.minibatch,
+        }
+    }
+
+    /// Minibatches an epoch; the last may be smaller.
+    pub fn minibatches_per_epoch(&self) -> u64 {
+        let size = self.resolved.config.training.batch_size;
+        self.dataset.train.len().div_ceil(size) as u64
+    }
+
+    /// Creates the run's folders, makes them this process's, and records its configuration and surroundings.
+    ///
+    /// # Errors
+    /// Names what cannot be created or written, and who has the run where another process does.
+    pub fn create_files(&mut self) -> Result<Session> {
+        self.folders.create(self.resumed)?;
+        let Self { resolved, dataset, progress, folders, surroundings, .. } = self;
+        let config = format!(
+            "# The resolved configuration of run {}, trained on {}; see environment.json.\n\n{}",
+            progress.run,
+            dataset.name,
+            resolved.with_data(&dataset.name).annotated()
+        );
+        files::write_atomically(&folders.records.join(records::CONFIG), config.as_bytes())?;
+        let environment = folders.records.join(records::ENVIRONMENT);
+        if !environment.exists() {
+            let mut fields = serde_json::to_value(&surroundings).map_err(anyhow::Error::from)?;
+            fields["run"] = progress.run.clone().into();
+            fields["seed"] = resolved.config.training.seed.into();
+            fields["best_by"] = if dataset.validation.is_empty() { "test" } else { "validation" }.into();
+            fields["data"] = serde_json::json!({
+                "name": dataset.name,
+                "source": dataset.source,
+                "sha256": dataset.checksums,
+            });
+            if !progress.class_names.is_empty() {
+                fields["data"]["classes"] = progress.class_names.clone().into();
+            }
+            files::write_atomically(&environment, format!("{fields:#}\n").as_bytes())?;
+        }
+        Ok(Session::begin(&folders.records, surroundings.clone(), progress.rng.beta_sign)?)
+    }
+
+    /// What the run would be, for `--dry-run`: shapes, parameters, steps and disk.
+    pub fn outline(&self) -> String {
+        let config = &self.resolved.config;
+        let dims = &config.network.dims;
+        let network = config.network();
+        let mut text =
+            format!("run {} on {} ({})\n", self.progress.run, self.dataset.name, self.surroundings.device);
+        for n in 0..=dims.depth() {
+            text += &format!("forward.{n}   {:>5} × {:<5} + bias\n", dims.width(n), dims.width(n + 1));
+        }
+        for n in (0..dims.depth()).filter(|_| !network.is_tied()) {
+            text += &format!("feedback.{n}  {:>5} × {}\n", dims.width(n + 1), dims.width(n));
+        }
+        let parameters = network.parameter_count();
+        let bytes = parameters * config.training.dtype.dtype().size_in_bytes();
+        let files = 2 + config.training.keep_checkpoints;
+        let minibatches = self.extent().total;
+        if !self.dataset.validation.is_empty() {
+            text += &format!(
+                "{} training images, and {} of them held out for validation, on which the best epoch is chosen\n",
+                self.dataset.train.len(),
+                self.dataset.validation.len()
+            );
+        }
+        text += &format!(
+            "{parameters} parameters, {:.1} MB a checkpoint, {:.0} MB for {files} of them\n\
+             {minibatches} minibatches of {} images in {} epochs, {} + {} steps each\n",
+            bytes as f64 / 1e6,
+            (bytes * files) as f64 / 1e6,
+            config.training.batch_size,
+            config.training.epochs,
+            config.settle.steps,
+            config.learning.K,
+        );
+        text
+    }
+}
