@@ -193,7 +193,8 @@ impl ConfigArgs {
         flag("--limit-test", "training.limit_test", self.limit_test.map(Value::from));
         flag("--device", "training.device", self.device.clone().map(Value::from));
         if self.synchronous {
-            let keys = config::SYNCHRONOUS.map(|(key, value)| ("--synchronous".into(), key.into(), value.into()));
+            let keys =
+                config::SYNCHRONOUS.map(|(key, value)| ("--synchronous".into(), key.into(), value.into()));
             flags.extend(keys);
         }
         flags.extend(settings(&self.set)?);
