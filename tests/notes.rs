@@ -79,7 +79,7 @@ fn table3(docs: &Path) -> Vec<Row> {
         Row {
             network: get("network"),
             psi: number("psi").map_or(String::new(), |psi| format!("{psi}°")),
-            is_preset: get("network").ends_with("2h") == !get("variant").is_empty(),
+            is_preset: get("network").ends_with("2h") != get("variant").is_empty(),
             verdict: get("verdict"),
             n: get("n").parse().unwrap(),
             here: errors("test", "test_std", "train"),

@@ -163,13 +163,13 @@ pub fn read(path: &Path) -> Result<Option<Vec<Measured>>> {
     runs.collect::<Result<_>>().map(Some)
 }
 
-/// The text of the records of some runs.
+/// The text of the records of some runs. One that has not begun leaves nothing to keep.
 ///
 /// # Errors
 /// None but what serde cannot write.
 pub fn text<'a>(runs: impl IntoIterator<Item = &'a Measured>) -> Result<Vec<u8>> {
     let mut text = Vec::new();
-    for run in runs {
+    for run in runs.into_iter().filter(|run| !run.epochs.is_empty() || run.failed.is_some()) {
         serde_json::to_writer(&mut text, &Record::of(run))?;
         text.push(b'\n');
     }

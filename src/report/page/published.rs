@@ -310,6 +310,9 @@ fn error_by_angle(results: &Results) -> Option<Chart> {
     if series.is_empty() {
         return None;
     }
+    for line in &mut series {
+        line.points.sort_by(|a, b| a.x.total_cmp(&b.x));
+    }
     let low = series.iter().flat_map(|line| &line.points).filter(|point| point.y < 10.0);
     let farthest = low.map(|point| point.x).fold(0.0, f64::max);
     let title = "Figure 5a: error against the angle between updates and gradients before training";
