@@ -8,6 +8,7 @@ SEED ?=
 DATA ?=
 DATA_DIR ?=
 DEVICE ?=
+SYNC ?=
 HUB ?=
 RESUME ?=
 CHECKPOINT ?=
@@ -41,15 +42,16 @@ FEATURES = $(WITHOUT_HUB) $(if $(filter cuda,$(DEVICE)),--features cuda)
 BUILT := $(wildcard $(or $(CARGO_TARGET_DIR),target)/release/eqprop)
 EQPROP = $(CARGO) run --release $(if $(BUILT),--quiet) $(FEATURES) --
 CHOICES = $(if $(PSI),--psi $(PSI)) $(if $(EPOCHS),--epochs $(EPOCHS)) $(if $(SEED),--seed $(SEED)) \
-          $(if $(DATA),--data $(DATA)) $(if $(DEVICE),--device $(DEVICE))
+          $(if $(DATA),--data $(DATA)) $(if $(DEVICE),--device $(DEVICE)) \
+          $(if $(SYNC),--synchronous)
 FOLDER = $(if $(DATA_DIR),--data-dir $(DATA_DIR))
 
 # A variable that a target does not know does nothing, which is worth a word.
-KNOWN = ALGO DEPTH PSI EPOCHS SEED DATA DATA_DIR DEVICE HUB RESUME CHECKPOINT ARGS BUDGET FIG OUT SWEEP WORKERS INPUTS KILLS CHECKS \
+KNOWN = ALGO DEPTH PSI EPOCHS SEED DATA DATA_DIR DEVICE SYNC HUB RESUME CHECKPOINT ARGS BUDGET FIG OUT SWEEP WORKERS INPUTS KILLS CHECKS \
         CARGO PREFIX MAKEFLAGS MAKEOVERRIDES MAKE SHELL
 GIVEN = $(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),$(name)))
 $(foreach variable,$(filter-out $(KNOWN) -%,$(GIVEN)),\
-  $(warning $(variable)=$($(variable)) means nothing here; there are ALGO DEPTH PSI EPOCHS SEED DATA DATA_DIR DEVICE HUB RESUME CHECKPOINT ARGS BUDGET FIG OUT SWEEP WORKERS))
+  $(warning $(variable)=$($(variable)) means nothing here; there are ALGO DEPTH PSI EPOCHS SEED DATA DATA_DIR DEVICE SYNC HUB RESUME CHECKPOINT ARGS BUDGET FIG OUT SWEEP WORKERS))
 
 .DEFAULT_GOAL := help
 .PHONY: help install train eval inspect tune config gdd reproduce check test mutants torture lint features msrv docs deny bench tensorboard
@@ -61,6 +63,7 @@ help: ## Show this help
 	@echo
 	@echo 'ALGO=ep|cep|vf|cvf  DEPTH=hidden layers  PSI=degrees  EPOCHS=n  SEED=n'
 	@echo 'DATA=auto|mnist|fashion-mnist|cifar10|glyphs  DATA_DIR=folder or .npz file  DEVICE=auto|cpu|cuda'
+	@echo 'DEPTH=1 takes the synchronous steps of the paper, DEPTH=2 and more alternating ones with acceleration; SYNC=1: those of the paper'
 	@echo 'HUB=no leaves out the Hugging Face hub, for those with data of their own, and 188 of 439 crates'
 	@echo 'RESUME=auto|run|checkpoint  CHECKPOINT=run|file  ARGS="any other flags"'
 	@echo
@@ -69,7 +72,7 @@ help: ## Show this help
 install: ## Compile and put eqprop on the PATH: ARGS, for example ARGS="--root DIR"
 	$(CARGO) install --path . --locked $(FEATURES) $(ARGS)
 
-train: ## Train a network: ALGO DEPTH PSI EPOCHS SEED DATA DATA_DIR DEVICE RESUME ARGS
+train: ## Train a network: ALGO DEPTH PSI SYNC EPOCHS SEED DATA DATA_DIR DEVICE RESUME ARGS
 ifneq ($(filter-out auto,$(RESUME)),)
 	$(EQPROP) train --resume $(RESUME) $(CHOICES) $(FOLDER) $(ARGS)
 else
@@ -82,10 +85,10 @@ eval: ## Test a checkpoint: CHECKPOINT DATA_DIR DEVICE ARGS
 inspect: ## Make a page about a run: CHECKPOINT DATA_DIR ARGS
 	$(EQPROP) inspect $(CHECKPOINT) $(FOLDER) $(ARGS)
 
-tune: ## Search for T, K, β and learning rates: ALGO DEPTH PSI SEED DATA DATA_DIR DEVICE BUDGET OUT ARGS
+tune: ## Search for T, K, β and learning rates: ALGO DEPTH PSI SYNC SEED DATA DATA_DIR DEVICE BUDGET OUT ARGS
 	$(EQPROP) tune --algo $(ALGO) --depth $(DEPTH) $(CHOICES) $(FOLDER) $(if $(BUDGET),--budget $(BUDGET)) $(if $(OUT),--out $(OUT)) $(ARGS)
 
-config: ## Print the resolved configuration: ALGO DEPTH PSI EPOCHS SEED DATA DEVICE ARGS
+config: ## Print the resolved configuration: ALGO DEPTH PSI SYNC EPOCHS SEED DATA DEVICE ARGS
 	$(EQPROP) config --algo $(ALGO) --depth $(DEPTH) $(CHOICES) $(ARGS)
 
 gdd: ## Make a figure of Appendix E.6, left and right panels: FIG=5 or 8 to 15, DATA_DIR OUT ARGS

@@ -175,6 +175,11 @@ fn wrong_choices_name_key_place_and_remedy() {
     let printed = ["--set", "learning.sigma_prime=ignored", "--set", "learning.authors_code=false"];
     let real = [&printed[..], &["--set", "settle.order=alternating", "--set", "network.time=real"]].concat();
     fails(&place, &train(&real), 2, &["settle.order = \"alternating\"", "discrete time", "synchronous"]);
+    // The presets with two hidden layers have that order.
+    let deep = ["config", "--algo", "cvf", "--depth", "2", "--set", "network.time=real"];
+    let deep = [&deep[..], &printed].concat();
+    fails(&place, &deep, 2, &["settle.order = \"alternating\"", "synchronous"]);
+    assert_eq!(run(&place, &[&deep[..], &["--synchronous"]].concat()).0, 0);
     let wide = ["--set", "settle.solver=anderson", "--set", "settle.window=9"];
     fails(&place, &train(&wide), 2, &["settle.window = 9", "from 2 to 5"]);
     let none =

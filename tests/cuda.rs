@@ -67,6 +67,8 @@ fn the_first_minibatch_is_the_cpus_within_rounding() {
         (Rule::CVF, 1, &["network.psi=45", "settle.tolerance=1e-7"]),
         (Rule::EP, 2, &["settle.tolerance=0.0"]),
         (Rule::CVF, 2, &["settle.tolerance=0.0"]),
+        (Rule::EP, 2, &["settle.tolerance=0.0", "settle.order=synchronous", "settle.solver=iterate"]),
+        (Rule::CVF, 2, &["settle.tolerance=0.0", "settle.order=synchronous", "settle.solver=iterate"]),
         (Rule::CEP_RESCALED, 1, &[]),
         (Rule::BPTT, 1, &[]),
         (Rule::RBP, 1, &[]),

@@ -1,4 +1,5 @@
-//! Links from the documentation to a line of the program lead to what they name.
+//! What the documentation says of other files is so: links to a line of the program lead to what they name, and tables of
+//! results have the numbers of `table3.csv`.
 
 use std::fs;
 use std::path::Path;
@@ -30,4 +31,95 @@ fn links_to_lines_lead_to_what_they_name() {
         }
     }
     assert!(astray.is_empty(), "{}", astray.join("\n"));
+}
+
+/// A line of `table3.csv`.
+struct Row {
+    network: String,
+    psi: String,
+    is_preset: bool,
+    verdict: String,
+    n: usize,
+    /// Test error, and train error in parentheses.
+    here: String,
+    paper: String,
+    epochs: String,
+    difference: String,
+    within: String,
+}
+
+impl Row {
+    /// In what way the row came out, as the table of docs/reproduction has it: errors, n, verdict.
+    fn cells(&self) -> String {
+        if self.n == 0 {
+            return format!("| | | {} ", self.verdict.replace('-', " "));
+        }
+        let how = if self.n == 1 { ", one run" } else { "" };
+        let within = match &self.within[..] {
+            "true" => "inside",
+            "false" => "outside",
+            _ => "–",
+        };
+        format!("| {} | {} | {}{how}, {}, {within} ", self.here, self.n, self.verdict, self.difference)
+    }
+}
+
+fn table3(docs: &Path) -> Vec<Row> {
+    let mut table = csv::Reader::from_path(docs.join("reproduction/table3.csv")).unwrap();
+    let heads = table.headers().unwrap().clone();
+    let rows = table.records().map(|record| {
+        let record = record.unwrap();
+        let get = |name: &str| record[heads.iter().position(|head| head == name).unwrap()].to_string();
+        let number = |name: &str| get(name).parse::<f64>().ok();
+        let errors = |test: &str, std: &str, train: &str| {
+            let spread = number(std).map_or(String::new(), |std| format!(" ± {std:.2}"));
+            let mean = number(test).map_or(String::new(), |mean| format!("{mean:.2}"));
+            format!("{mean}{spread} ({:.2})", number(train).unwrap_or(f64::NAN))
+        };
+        Row {
+            network: get("network"),
+            psi: number("psi").map_or(String::new(), |psi| format!("{psi}°")),
+            is_preset: get("network").ends_with("2h") != get("variant").is_empty(),
+            verdict: get("verdict"),
+            n: get("n").parse().unwrap(),
+            here: errors("test", "test_std", "train"),
+            paper: errors("test_paper", "test_std_paper", "train_paper"),
+            epochs: get("epochs"),
+            difference: number("difference").map_or(String::new(), |d| format!("{d:+.2}").replace('-', "−")),
+            within: get("published_within_spread"),
+        }
+    });
+    rows.collect()
+}
+
+#[test]
+fn tables_of_results_are_those_of_the_report() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let rows = table3(&root.join("docs"));
+    let mut table = "| | Ψ | paper | synchronous | *n* | | alternating, Anderson | *n* | |\n\
+                     |---|---|---|---|---|---|---|---|---|\n"
+        .to_string();
+    // A row with two hidden layers has two lines, the synchronous one first.
+    for row in rows.iter().filter(|row| !row.is_preset || !row.network.ends_with("2h")) {
+        let preset = rows
+            .iter()
+            .find(|other| other.is_preset && (&other.network, &other.psi) == (&row.network, &row.psi))
+            .filter(|_| row.network.ends_with("2h"));
+        let preset = preset.map_or("| – | | ".to_string(), Row::cells);
+        table += &format!("| {} | {} | {} {}{preset}|\n", row.network, row.psi, row.paper, row.cells());
+    }
+    let text = fs::read_to_string(root.join("docs/reproduction/README.md")).unwrap();
+    assert!(text.contains(&table), "docs/reproduction/README.md lacks this table:\n{table}");
+
+    let readme = fs::read_to_string(root.join("README.md")).unwrap();
+    let missing: Vec<String> = (rows.iter().filter(|row| row.n > 0))
+        .map(|row| {
+            let psi = if row.psi.is_empty() { String::new() } else { format!(", Ψ = {}", row.psi) };
+            let steps = if row.is_preset { "" } else { ", synchronous" };
+            let Row { network, epochs, here, n, paper, .. } = row;
+            format!("| {network}{psi}{steps} | {epochs} | {here} | {n} | {paper} |")
+        })
+        .filter(|line| !readme.contains(line))
+        .collect();
+    assert!(missing.is_empty(), "README.md lacks:\n{}", missing.join("\n"));
 }

@@ -11,6 +11,9 @@ use eqprop::rng;
 use rand::Rng;
 use std::thread;
 
+/// The paper's steps, which the presets with two hidden layers do not take.
+const SYNCHRONOUS: [&str; 2] = ["settle.order=synchronous", "settle.solver=iterate"];
+
 fn config(rule: Rule, depth: usize, settings: &[&str]) -> Config {
     let dims = if depth == 1 { "[30, 16, 5]" } else { "[30, 16, 12, 5]" };
     let mut flags = vec![("test".to_string(), "network.dims".to_string(), parse_value(dims))];
@@ -61,18 +64,20 @@ fn run(engine: &mut dyn Engine, config: &Config, seed: u64, minibatches: u64) ->
 fn a_replica_gets_the_bits_it_would_get_alone() {
     for (rule, depth, settings) in [
         (Rule::EP, 1, &[][..]),
+        // By the preset's alternating steps with acceleration, and by synchronous ones.
         (Rule::CEP, 2, &[]),
+        (Rule::CEP, 2, &SYNCHRONOUS),
         (Rule::VF, 1, &["network.psi=45"]),
         (Rule::CVF, 1, &["network.psi=90", "training.dtype=f64"]),
-        (Rule::CVF, 2, &["settle.damping=0.5"]),
+        (Rule::CVF, 2, &["settle.order=synchronous", "settle.solver=iterate", "settle.damping=0.5"]),
         (Rule::CVF, 1, &["learning.sigma_prime=ignored"]),
-        (Rule::VF, 2, &["learning.sigma_prime=full"]),
+        (Rule::VF, 2, &["settle.order=synchronous", "settle.solver=iterate", "learning.sigma_prime=full"]),
         (Rule::CEP_RESCALED, 1, &[]),
         (Rule::CVF, 1, &["network.time=real", "learning.sigma_prime=ignored", "learning.authors_code=false"]),
         // Replicas settle at different steps.
         (Rule::CEP, 1, &["settle.tolerance=1e-2"]),
         (Rule::EP, 2, &["settle.order=alternating", "settle.solver=anderson", "settle.tolerance=1e-3"]),
-        (Rule::CVF, 2, &["settle.order=alternating", "learning.nudging=centered"]),
+        (Rule::CVF, 2, &["settle.solver=iterate", "learning.nudging=centered"]),
         (Rule::EP, 1, &["learning.nudging=centered"]),
     ] {
         let config = config(rule, depth, settings);

@@ -38,12 +38,21 @@ fn finished_sweep(place: &Place, runs: &[Ended]) {
     sweep_of(place, &runs.iter().map(run).collect::<Vec<_>>());
 }
 
-/// A sweep folder with these runs.
+/// A sweep folder, `s`, with these runs.
 fn sweep_of(place: &Place, runs: &[Run]) {
+    sweep_in(place, "s", runs);
+}
+
+/// A sweep folder of this name with these runs, called `run0`, `run1`, ….
+fn sweep_in(place: &Place, sweep: &str, runs: &[Run]) {
     for folder in ["configs", "sweeps", "failed"] {
-        fs::create_dir_all(place.path(&format!("s/{folder}"))).unwrap();
+        fs::create_dir_all(place.path(&format!("{sweep}/{folder}"))).unwrap();
     }
-    fs::write(place.path("s/sweeps/a.toml"), "title = 'made up'\n[[rows]]\nconfig = 'ep-1h'\n").unwrap();
+    fs::write(
+        place.path(&format!("{sweep}/sweeps/a.toml")),
+        "title = 'made up'\n[[rows]]\nconfig = 'ep-1h'\n",
+    )
+    .unwrap();
     let mut plan = Vec::new();
     for (i, run) in runs.iter().enumerate() {
         let (name, epochs) = (format!("run{i}"), run.done);
@@ -54,8 +63,8 @@ fn sweep_of(place: &Place, runs: &[Run]) {
             command.args(["--set", set]);
         }
         let config = command.output().unwrap().stdout;
-        fs::write(place.path(&format!("s/configs/{name}.toml")), config).unwrap();
-        fs::create_dir_all(place.path(&format!("s/runs/{name}"))).unwrap();
+        fs::write(place.path(&format!("{sweep}/configs/{name}.toml")), config).unwrap();
+        fs::create_dir_all(place.path(&format!("{sweep}/runs/{name}"))).unwrap();
         let mut lines = String::from(
             "{\"epoch\":0,\"data\":\"mnist\",\"error/test\":90.0,\"angle/total\":45.5,\"collapsed\":false}\n",
         );
@@ -63,15 +72,16 @@ fn sweep_of(place: &Place, runs: &[Run]) {
             let falling = |last: f64| last + 40.0 * (epochs - epoch) as f64 / (epochs * epoch) as f64;
             lines += &format!(
                 "{{\"epoch\":{epoch},\"data\":\"mnist\",\"error/train\":{},\"error/test\":{},\
-                 \"speed/epoch_seconds\":3.0,\"collapsed\":false}}\n",
+                 \"settle/unsettled_percent\":0.25,\"settle/steps\":31.26,\"speed/epoch_seconds\":3.0,\
+                 \"collapsed\":false}}\n",
                 falling(run.train),
                 falling(run.test)
             );
         }
-        fs::write(place.path(&format!("s/runs/{name}/metrics.jsonl")), lines).unwrap();
+        fs::write(place.path(&format!("{sweep}/runs/{name}/metrics.jsonl")), lines).unwrap();
         plan.push(serde_json::json!({"name": name, "seconds": 1.0}));
     }
-    fs::write(place.path("s/plan.json"), serde_json::to_vec(&plan).unwrap()).unwrap();
+    fs::write(place.path(&format!("{sweep}/plan.json")), serde_json::to_vec(&plan).unwrap()).unwrap();
 }
 
 /// Every row of Table 3, three seeds around the paper's mean.
@@ -148,8 +158,8 @@ fn it_fits_wide_and_narrow_windows_in_a_browser_without_complaint() {
         assert!(!log.contains("CONSOLE"), "{log}");
         let expected = format!("width {width} content {width} outside 0 figures ");
         assert!(dom.contains(&expected), "at {width}: {dom}");
-        // Figs. 4 and 5a, two insets within; 3 panels of Fig. 16, 9 each of 17 and 18, and 2 of EP.
-        assert!(dom.contains("figures 25 rows"), "{dom}");
+        // Figs. 4 and 5a, two insets within; 3 panels of Fig. 16, 9 each of 17 and 18, 2 of EP, and 11 of unsettled images.
+        assert!(dom.contains("figures 36 rows"), "{dom}");
     }
 }
 
@@ -173,8 +183,8 @@ fn verdicts_follow_two_standard_errors() {
     place.eqprop().args(["report", "s", "--out", "r"]).assert().success();
     let table = place.read("r/table3.csv");
     let line = |start: &str| table.lines().find(|line| line.starts_with(start)).unwrap().to_string();
-    assert_eq!(line("EP-1h,"), "EP-1h,,,agrees,1,2.28,,0.2,,2.0,0.13,0.2,30,0,45.5,");
-    let cep = "\"C-EP-1h, ±β\",,,disagrees,1,2.64,,0.4,,2.28,0.16,0.41,100,0,45.5,";
+    assert_eq!(line("EP-1h,"), "EP-1h,,,agrees,1,2.28,,0.2,,2.0,0.13,0.2,30,0,45.5,,0.28,");
+    let cep = "\"C-EP-1h, ±β\",,,disagrees,1,2.64,,0.4,,2.28,0.16,0.41,100,0,45.5,,0.36,";
     assert!(table.contains(cep), "{table}");
     assert!(line("C-VF-1h,0.0,").starts_with("C-VF-1h,0.0,,disagrees,3,2.6,0.1,0.7,0.0,2.43,"), "{table}");
     assert!(
@@ -182,19 +192,20 @@ fn verdicts_follow_two_standard_errors() {
         "{table}"
     );
     assert!(line("C-VF-2h,180.0,").contains(",not-run,0,"), "{table}");
-    assert_eq!(table.lines().count(), 26);
+    // 13 rows with one hidden layer, and 12 with two, both ways.
+    assert_eq!(table.lines().count(), 1 + 13 + 2 * 12);
     assert!(!place.path("r/as-printed.csv").exists() && !place.path("r/sweep.csv").exists());
     let page = place.read("r/report.html");
     let text = without_tags(&page);
     assert!(text.contains(
-        "25 rows: 1 in agreement (within two standard errors), 2 in disagreement, 1 unfinished, 21 not"
+        "25 rows: 1 in agreement (within two standard errors), 0 better than published, 2 in disagreement, 1 unfinished, 21 not"
     ));
     assert!(text.contains("In disagreement: C-EP-1h, ±β, C-VF-1h at Ψ = 0°."));
     assert!(page.contains("seed 0: 2.40 after 7 of 100 epochs") && page.contains("2.60\u{a0}±\u{a0}0.10"));
     assert!(page.contains(">3.0 s<") && page.contains(">2 min<"), "30 epochs of 3 s");
     // Figs. 4 and 5a; curves of EP-1h, C-EP-1h and C-VF-1h at 0°: none of what is unfinished.
     assert_eq!(page.matches("role=\"img\"").count(), 5);
-    assert!(place.read("r/curves.csv").contains("\nrun3,2,20.3,,22.2\n"), "numbers are rounded");
+    assert!(place.read("r/curves.csv").contains("\nrun3,2,20.3,,22.2,0.25\n"), "numbers are rounded");
 }
 
 /// The text of a page.
@@ -235,7 +246,9 @@ fn what_is_as_printed_stands_in_a_table_of_its_own() {
     let text = without_tags(&place.read("s/report.html"));
     assert!(text.contains("As printed") && text.contains("Not in the paper"));
     assert!(
-        text.contains("1 in agreement (within two standard errors), 0 in disagreement"),
+        text.contains(
+            "1 in agreement (within two standard errors), 0 better than published, 0 in disagreement"
+        ),
         "printed rows do not count"
     );
 }
@@ -248,14 +261,18 @@ fn another_way_to_equilibrium_is_compared_in_a_table_of_its_own() {
     let mut runs = vec![
         run("ep-1h", &[], 0, 30, 2.0),
         run("ep-1h", &accelerated, 0, 30, 1.9),
-        run("ep-2h", &accelerated, 0, 50, 1.95),
+        // The preset's own way, and that without acceleration.
+        run("ep-2h", &[], 0, 50, 1.95),
+        run("ep-2h", &["settle.solver=iterate"], 0, 50, 1.95),
         run("cvf-1h", &printed, 0, 100, 3.0),
         // Not to the row's end.
-        run("cep-2h", &accelerated, 0, 30, 2.4),
+        run("cep-2h", &["settle.solver=iterate"], 0, 30, 2.4),
         // What is learnt differs, too.
         run("ep-1h", &["learning.K=12", "settle.order=alternating"], 0, 30, 2.2),
         run("cep-1h", &[], 0, 100, 2.8),
         run("cep-1h-random-beta", &[], 0, 100, 2.3),
+        run("cvf-1h", &[], 0, 100, 2.4),
+        run("cvf-1h", &["network.psi=45"], 0, 100, 2.4),
     ];
     sweep_of(&place, &runs);
     place.eqprop().args(["report", "s"]).assert().success();
@@ -263,8 +280,8 @@ fn another_way_to_equilibrium_is_compared_in_a_table_of_its_own() {
     let lines: Vec<&str> = table.lines().skip(1).collect();
     let expected = [
         "EP-1h,,\"order = alternating, solver = anderson\",agrees,1,1.9,",
-        "EP-2h,,\"order = alternating, solver = anderson\",agrees,1,1.95,",
-        "C-EP-2h,,\"order = alternating, solver = anderson\",unfinished,0,",
+        "EP-2h,,order = alternating,agrees,1,1.95,",
+        "C-EP-2h,,order = alternating,unfinished,0,",
         "C-VF-1h,0.0,\"",
     ];
     assert_eq!(lines.len(), expected.len(), "{table}");
@@ -274,9 +291,9 @@ fn another_way_to_equilibrium_is_compared_in_a_table_of_its_own() {
     assert!(lines[3].contains(",disagrees,1,3.0,") && lines[3].contains("σ′ ignored"), "{table}");
     assert!(place.read("s/sweep.csv").contains("\nEP-1h,1,2.2,"));
     let text = without_tags(&place.read("s/report.html"));
-    assert!(text.contains("25 rows: 3 in agreement"), "they do not count as the paper's");
-    let said = "3 rows have been trained with another way to equilibrium, too; 2 of them agree in one way at least, of which those above do not \
-                have: EP-2h.";
+    assert!(text.contains("25 rows: 5 in agreement"), "they do not count as the paper's");
+    assert!(text.contains("12 rows with two hidden layers: 1 in agreement"), "{text}");
+    let said = "3 rows have been trained with yet another way to equilibrium, too; 2 of them agree in one way at least.";
     assert!(text.contains(said), "{text}");
 
     // Alone they are a sweep that varies [settle], beside the paper's numbers.
@@ -287,7 +304,9 @@ fn another_way_to_equilibrium_is_compared_in_a_table_of_its_own() {
     assert!(!alone.path("s/table3.csv").exists());
     let text = without_tags(&alone.read("s/report.html"));
     assert!(
-        text.contains("Rows of the paper among them: 2 in agreement (within two standard errors), 1 in dis")
+        text.contains(
+            "Rows of the paper among them: 2 in agreement (within two standard errors), 0 better than published, 1 in dis"
+        )
     );
 }
 
@@ -333,4 +352,165 @@ fn a_sweep_that_is_not_the_papers_shows_what_it_varies() {
     assert!(place.read("one/sweep.csv").starts_with("network,n,test,"));
     let none = place.eqprop().args(["report", "s", "--only", "x*"]).output().unwrap();
     assert!(String::from_utf8_lossy(&none.stderr).contains("--only leaves no run to report"));
+}
+
+#[test]
+fn rows_with_two_hidden_layers_are_compared_both_ways() {
+    let place = Place::new();
+    let psi = ["network.psi=45"];
+    // A run from before the presets took alternating steps has recorded synchronous ones.
+    let before = ["network.psi=90", "settle.order=synchronous", "settle.solver=iterate"];
+    sweep_of(
+        &place,
+        &[
+            // Mean 2.60, s = 0.10: below 3.78 − 0.78, and 3.78 is above 2.60 + 0.20.
+            run("cvf-2h", &psi, 0, 150, 2.5),
+            run("cvf-2h", &psi, 1, 150, 2.6),
+            run("cvf-2h", &psi, 2, 150, 2.7),
+            run("cvf-2h-synchronous", &psi, 0, 150, 3.9),
+            // Below 5.05 − 1.17, one run.
+            run("cvf-2h", &before, 0, 150, 3.5),
+            // Mean 1.90, s = 0.10: 1.95 is within 1.90 ± 0.20.
+            run("ep-2h-synchronous", &[], 0, 50, 1.8),
+            run("ep-2h-synchronous", &[], 1, 50, 1.9),
+            run("ep-2h-synchronous", &[], 2, 50, 2.0),
+        ],
+    );
+    place.eqprop().args(["report", "s", "--out", "r"]).assert().success();
+    let table = place.read("r/table3.csv");
+    let alternating = "\"order = alternating, solver = anderson\"";
+    for (start, end) in [
+        (format!("C-VF-2h,45.0,{alternating},better,3,2.6,0.1,"), ",-1.18,false"),
+        ("C-VF-2h,45.0,,agrees,1,3.9,,".to_string(), ",0.12,"),
+        ("C-VF-2h,90.0,,better,1,3.5,,".to_string(), ",-1.55,"),
+        (format!("C-VF-2h,90.0,{alternating},not-run,0,"), ",,,,"),
+        ("EP-2h,,,agrees,3,1.9,0.1,".to_string(), ",-0.05,true"),
+        (format!("EP-2h,,{alternating},not-run,0,"), ",,,,"),
+    ] {
+        let found = table.lines().any(|line| line.starts_with(&start) && line.ends_with(end));
+        assert!(found, "{start} … {end}: {table}");
+    }
+    assert!(!place.path("r/equilibrium.csv").exists());
+    let text = without_tags(&place.read("r/report.html"));
+    for said in [
+        "25 rows: 2 in agreement (within two standard errors), 1 better than published, 0 in disagreement",
+        "12 rows with two hidden layers: 0 in agreement (within two standard errors), 1 better than published",
+        "Better: C-VF-2h at Ψ = 45°.",
+        "better−1.18 points; ± 2 s: outside",
+        "better, one run−1.55 points; ± 2 s: –",
+        "agrees−0.05 points; ± 2 s: inside",
+        "C-VF-2h at Ψ = 45°, alternating: 0.10 (n = 3) and 0.78",
+        "Images that have not settled",
+    ] {
+        assert!(text.contains(said), "{said}: {text}");
+    }
+}
+
+/// What a report writes, but for its page.
+const WRITTEN: [&str; 5] = ["table3.csv", "as-printed.csv", "runs.csv", "curves.csv", "records.jsonl"];
+
+#[test]
+fn a_report_of_its_records_is_the_report_of_the_runs() {
+    let place = Place::new();
+    let mut runs = vec![
+        run("ep-1h", &["training.validation=100"], 0, 30, 2.0),
+        run("ep-1h", &[], 1, 30, 1.9),
+        run("cvf-1h", &[], 0, 100, 1.0 / 3.0),
+        run("cvf-1h", &["learning.sigma_prime=ignored", "learning.authors_code=false"], 0, 100, 90.2),
+        run("cvf-2h", &["network.psi=45"], 0, 150, 2.5),
+        run("cvf-2h-synchronous", &["network.psi=45"], 0, 150, 3.9),
+    ];
+    runs[2].done = 7;
+    sweep_of(&place, &runs);
+    fs::write(place.path("s/failed/run2"), "out of luck\n").unwrap();
+    let environment = r#"{"commit": "c0ffee", "threads": 1, "command": ["a long one"]}"#;
+    fs::write(place.path("s/runs/run1/environment.json"), environment).unwrap();
+    place.eqprop().args(["report", "s", "--out", "r"]).assert().success();
+    for (source, out) in [("r", "again"), ("again/records.jsonl", "once-more")] {
+        place.eqprop().args(["report", source, "--out", out]).assert().success();
+        for file in WRITTEN.iter().chain(&["report.html"]) {
+            let [first, then] = ["r", out].map(|folder| place.read(&format!("{folder}/{file}")));
+            assert!(first == then, "{out}/{file}:\n{first}\nis now\n{then}");
+        }
+    }
+    let records = place.read("r/records.jsonl");
+    assert_eq!(records.lines().count(), runs.len());
+    assert!(records.contains("out of luck") && records.contains("c0ffee") && !records.contains("a long one"));
+    // Some of them are a sweep of their own.
+    place.eqprop().args(["report", "r", "--only", "run1", "--out", "one"]).assert().success();
+    assert_eq!(place.read("one/runs.csv").lines().count(), 2);
+}
+
+#[test]
+fn rows_are_added_to_records_and_a_run_that_is_there_twice_counts_once() {
+    let place = Place::new();
+    let mut runs = vec![run("ep-1h", &[], 0, 30, 2.0), run("ep-1h", &[], 1, 30, 2.4)];
+    runs[1].done = 7;
+    sweep_of(&place, &runs);
+    place.eqprop().args(["report", "s", "--out", "r"]).assert().success();
+    fs::remove_dir_all(place.path("s")).unwrap();
+    // Of seed 0 the first stays, which is as long; of seed 1 the longer. Where it was computed does not make it another.
+    let on_cpu = ["training.device=cpu", "training.angle_minibatches=0"];
+    let runs =
+        [run("ep-1h", &on_cpu, 0, 30, 1.0), run("ep-1h", &[], 1, 30, 1.8), run("cep-1h", &[], 0, 100, 2.8)];
+    sweep_in(&place, "t", &runs);
+    place.eqprop().args(["report", "r", "t", "--out", "r"]).assert().success();
+    let table = place.read("r/table3.csv");
+    // (2.0 + 1.8)/2, and s = 0.2/√2.
+    assert!(table.contains("\nEP-1h,,,agrees,2,1.9,0.14,"), "{table}");
+    assert!(table.contains("\nC-EP-1h,,,agrees,1,2.8,"), "{table}");
+    assert_eq!(place.read("r/records.jsonl").lines().count(), 3);
+    // Once more, it is the same.
+    let before = WRITTEN.map(|file| fs::read(place.path(&format!("r/{file}"))).ok());
+    place.eqprop().args(["report", "r", "t", "--out", "r"]).assert().success();
+    assert!(before == WRITTEN.map(|file| fs::read(place.path(&format!("r/{file}"))).ok()));
+}
+
+#[test]
+fn records_are_not_written_over_by_a_report_that_lacks_some_of_them() {
+    let place = Place::new();
+    sweep_of(&place, &[run("ep-1h", &[], 0, 30, 2.0), run("ep-1h", &[], 1, 30, 2.4)]);
+    place.eqprop().args(["report", "s", "--out", "r"]).assert().success();
+    let records = place.read("r/records.jsonl");
+    for less in [&["report", "s", "--only", "run0", "--out", "r"][..], &["report", "r", "--only", "run0"]] {
+        let refused = place.eqprop().args(less).output().unwrap();
+        let said = String::from_utf8(refused.stderr).unwrap();
+        assert_eq!(refused.status.code(), Some(1), "{said}");
+        assert!(said.contains("records.jsonl: 1 of its runs would be lost, run1 among them"), "{said}");
+        assert_eq!(place.read("r/records.jsonl"), records);
+    }
+    // What is in a sweep's folder is made of its runs, which are there.
+    place.eqprop().args(["report", "s"]).assert().success();
+    place.eqprop().args(["report", "s", "--only", "run0"]).assert().success();
+}
+
+#[test]
+fn damaged_records_name_file_and_line() {
+    let place = Place::new();
+    sweep_of(&place, &[run("ep-1h", &[], 0, 3, 2.0), run("ep-1h", &[], 1, 3, 2.4)]);
+    place.eqprop().args(["report", "s", "--out", "r"]).assert().success();
+    let whole = place.read("r/records.jsonl");
+    let second = whole.lines().nth(1).unwrap();
+    let with = |second: String| format!("{}\n{second}\n", whole.lines().next().unwrap());
+    for (damaged, why) in [
+        (whole[..whole.len() - 40].to_string(), "EOF"),
+        (with(String::new()), "EOF"),
+        (with(second.replace("\"run\":\"run1\"", "\"run\":\"../run1\"")), "another folder"),
+        (with(second.replace("\"run\":", "\"walk\":")), "unknown field `walk`"),
+        (with(second.replace("\"beta\":", "\"betta\":")), "betta"),
+        (with(second.replace("[784,512,10]", "[784]")), "hidden layer"),
+        (with(second.replacen("\"test\":[", "\"test\":[1.0,", 1)), "5 test errors, but 4 numbers in train"),
+    ] {
+        assert_ne!(damaged, whole, "{why}");
+        fs::write(place.path("r/records.jsonl"), &damaged).unwrap();
+        for arguments in [&["report", "r", "--out", "x"][..], &["report", "s", "--out", "r"]] {
+            let refused = place.eqprop().args(arguments).output().unwrap();
+            let said = String::from_utf8(refused.stderr).unwrap();
+            assert_eq!(refused.status.code(), Some(1), "{said}");
+            assert!(said.contains("r/records.jsonl: line 2 is not what a report writes"), "{said}");
+            assert!(said.contains(why), "{why}: {said}");
+        }
+        assert_eq!(place.read("r/records.jsonl"), damaged);
+        assert!(!place.path("x").exists());
+    }
 }

@@ -286,17 +286,24 @@ fn a_sweep_has_every_combination_once_row_by_row() {
         [[rows]]
         algo = "cvf"
         depth = 2
+        set.settle.order = "synchronous"
+        set.settle.solver = "iterate"
         set.network.dims = ["auto", 24, 24, "auto"]
         grid.network.psi = [0, 22.5]
         grid.learning.beta = [0.1]
+        [[rows]]
+        config = "cep-2h"
+        set.network.dims = ["auto", 24, 24, "auto"]
     "#;
     let expected = [
         "ep-1h-data-seed0",
         "cvf-2h-psi0-partial-data-beta0.1-seed0",
         "cvf-2h-psi22.5-partial-data-beta0.1-seed0",
+        "cep-2h-alternating-anderson-data-seed0",
         "ep-1h-data-seed1",
         "cvf-2h-psi0-partial-data-beta0.1-seed1",
         "cvf-2h-psi22.5-partial-data-beta0.1-seed1",
+        "cep-2h-alternating-anderson-data-seed1",
     ];
     assert_eq!(listing(&Place::new(), text).unwrap(), expected);
 }

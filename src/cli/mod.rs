@@ -85,6 +85,10 @@ struct ConfigArgs {
     /// How many hidden layers [default: 1].
     #[arg(long, value_name = "N")]
     depth: Option<usize>,
+    /// Take the paper's steps to equilibrium, whatever the preset takes: settle.order = "synchronous" and settle.solver =
+    /// "iterate".
+    #[arg(long)]
+    synchronous: bool,
     /// Initial angle between forward and feedback weights, degrees.
     #[arg(long, value_name = "DEG")]
     psi: Option<f64>,
@@ -188,6 +192,11 @@ impl ConfigArgs {
         flag("--limit-train", "training.limit_train", self.limit_train.map(Value::from));
         flag("--limit-test", "training.limit_test", self.limit_test.map(Value::from));
         flag("--device", "training.device", self.device.clone().map(Value::from));
+        if self.synchronous {
+            let keys =
+                config::SYNCHRONOUS.map(|(key, value)| ("--synchronous".into(), key.into(), value.into()));
+            flags.extend(keys);
+        }
         flags.extend(settings(&self.set)?);
         let (config, algo, depth) = (self.config.clone(), self.algo, self.depth);
         Ok(Choices { config, algo, depth, flags, environment: environment()? })

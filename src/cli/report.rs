@@ -10,14 +10,14 @@ use tracing::info;
 
 #[derive(Debug, Args)]
 pub struct ReportArgs {
-    /// The sweep's folder, or those of several.
-    #[arg(value_name = "SWEEP_DIR", required = true)]
-    sweeps: Vec<PathBuf>,
+    /// Sweeps' folders, and folders with the records.jsonl of earlier reports, whose runs are in this one, too.
+    #[arg(value_name = "DIR", required = true)]
+    sources: Vec<PathBuf>,
     /// Only runs whose name matches, for example --only 'cvf-1h-psi45-*'; may be given more than once. What is chosen
     /// is shown as a sweep of its own.
     #[arg(long, value_name = "PATTERN")]
     only: Vec<Pattern>,
-    /// Where to put report.html and the CSV files [default: the first sweep's folder].
+    /// Where to put report.html, records.jsonl and the CSV files [default: the first DIR].
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     #[command(flatten)]
@@ -25,8 +25,10 @@ pub struct ReportArgs {
 }
 
 pub fn report(args: ReportArgs) -> Result<u8> {
-    let out = args.out.as_ref().unwrap_or(&args.sweeps[0]);
-    let page = report::write(&args.sweeps, &args.only, out, args.figures.given())?;
+    let first = &args.sources[0];
+    let beside = if first.is_file() { first.parent() } else { None };
+    let out = args.out.as_deref().or(beside).unwrap_or(first);
+    let page = report::write(&args.sources, &args.only, out, args.figures.given())?;
     info!("{}: open it in any browser; the numbers are in the CSV files beside it", page.display());
     Ok(0)
 }

@@ -10,7 +10,7 @@ mod resolve;
 pub use check::Problem;
 pub use error::{Error, Result};
 pub use older::of_any_version;
-pub use presets::{PRESETS, Preset};
+pub use presets::{PRESETS, Preset, SYNCHRONOUS};
 pub use resolve::{Choices, OTHER_VARIABLES, Origin, Resolved, by_key, given_value, parse_value};
 
 use crate::data::DataChoice;

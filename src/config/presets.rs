@@ -1,26 +1,35 @@
 //! The rows of Table 2, and what is made of them for other depths.
+//!
+//! With two hidden layers there are two presets for each: one whose layers are updated in turn, with acceleration, and
+//! one with the paper's synchronous steps.
 
 use crate::learning::Rule;
 use toml::{Table, Value};
 
-/// A row of Table 2: its name and its configuration file.
+/// A preset: its name and its configuration file.
 pub type Preset = (&'static str, &'static str);
 
 /// All rows of Table 2, as the files in `configs/`.
-pub const PRESETS: [Preset; 7] = [
+pub const PRESETS: [Preset; 10] = [
     ("ep-1h", include_str!("../../configs/ep-1h.toml")),
     ("ep-2h", include_str!("../../configs/ep-2h.toml")),
+    ("ep-2h-synchronous", include_str!("../../configs/ep-2h-synchronous.toml")),
     ("cep-1h", include_str!("../../configs/cep-1h.toml")),
     ("cep-1h-random-beta", include_str!("../../configs/cep-1h-random-beta.toml")),
     ("cep-2h", include_str!("../../configs/cep-2h.toml")),
+    ("cep-2h-synchronous", include_str!("../../configs/cep-2h-synchronous.toml")),
     ("cvf-1h", include_str!("../../configs/cvf-1h.toml")),
     ("cvf-2h", include_str!("../../configs/cvf-2h.toml")),
+    ("cvf-2h-synchronous", include_str!("../../configs/cvf-2h-synchronous.toml")),
 ];
 
 /// The text of a preset.
 pub fn text(name: &str) -> Option<&'static str> {
     PRESETS.iter().find(|(preset, _)| *preset == name).map(|(_, text)| *text)
 }
+
+/// The paper's steps to equilibrium, as keys and values: all layers at once, and nothing between the steps.
+pub const SYNCHRONOUS: [(&str, &str); 2] = [("settle.order", "synchronous"), ("settle.solver", "iterate")];
 
 /// What `--algo` and `--depth` stand for: a name to show, the table, and what had to be made up.
 pub struct Picked {
@@ -35,7 +44,8 @@ pub struct Picked {
 /// The preset for a rule and a depth, derived from the nearest row of Table 2 where it has none.
 ///
 /// Rules without a row take EP's: VF, whose updates are not continual either, Algorithm 5, for which the
-/// paper says so (F.2), and the baselines. Beyond two hidden layers T
+/// paper says so (F.2), and the baselines. From two hidden layers on, layers are updated in turn, with acceleration;
+/// [`SYNCHRONOUS`] undoes that. Beyond two hidden layers T
 /// and K grow by what the second layer brought (60 and 5 steps), and each further hidden layer of
 /// 512 neurons is put on the output side with a tenth of its neighbour's learning rate, as the second was.
 pub fn pick(rule: Rule, depth: usize) -> Result<Picked, toml::de::Error> {

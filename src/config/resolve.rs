@@ -509,6 +509,7 @@ pub fn by_key<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
 mod tests {
     use super::*;
     use crate::learning::Nudging;
+    use crate::model::{Order, Settle};
 
     fn choices(algo: Rule, depth: usize) -> Choices {
         Choices { algo: Some(algo), depth: Some(depth), ..Choices::default() }
@@ -543,11 +544,14 @@ mod tests {
         let rows = [
             ("ep-1h", 30, 10, 0.1, false, 30, vec![0.08, 0.04]),
             ("ep-2h", 100, 20, 0.5, false, 50, vec![0.2, 0.05, 0.005]),
+            ("ep-2h-synchronous", 100, 20, 0.5, false, 50, vec![0.2, 0.05, 0.005]),
             ("cep-1h", 40, 15, 0.2, false, 100, vec![0.0056, 0.0028]),
             ("cep-1h-random-beta", 40, 15, 0.2, true, 100, vec![0.0056, 0.0028]),
             ("cep-2h", 100, 20, 0.5, false, 150, vec![0.01, 0.0018, 0.00018]),
+            ("cep-2h-synchronous", 100, 20, 0.5, false, 150, vec![0.01, 0.0018, 0.00018]),
             ("cvf-1h", 40, 15, 0.2, true, 100, vec![0.0076, 0.0038]),
             ("cvf-2h", 100, 20, 0.35, true, 150, vec![0.009, 0.0016, 0.00016]),
+            ("cvf-2h-synchronous", 100, 20, 0.35, true, 150, vec![0.009, 0.0016, 0.00016]),
         ];
         for (name, t, k, beta, random_beta, epochs, rates) in rows {
             let choices = Choices { config: Some(name.into()), ..Choices::default() };
@@ -560,6 +564,31 @@ mod tests {
             assert_eq!(config.learning.learning_rates, rates, "{name}");
             assert_eq!(config.training.batch_size, 20, "{name}");
         }
+    }
+
+    #[test]
+    fn a_synchronous_preset_is_the_other_with_the_papers_steps() {
+        let synchronous = presets::SYNCHRONOUS.map(|(key, value)| flag(&format!("{key}={value}")));
+        for name in ["ep-2h", "cep-2h", "cvf-2h"] {
+            let resolve = |name: String, flags: &[_]| {
+                let config = Some(name.into());
+                Resolved::new(&Choices { config, flags: flags.to_vec(), ..Choices::default() })
+                    .unwrap()
+                    .config
+            };
+            let (preset, papers) = (resolve(name.into(), &[]), resolve(format!("{name}-synchronous"), &[]));
+            let differs: Vec<String> =
+                preset.changes_from(&papers).unwrap().into_iter().map(|(key, _)| key).collect();
+            assert_eq!(differs, presets::SYNCHRONOUS.map(|(key, _)| key), "{name}");
+            assert_eq!(resolve(name.into(), &synchronous), papers, "{name}");
+        }
+        // What is deeper begins from the preset with two layers, and the same keys make its steps the paper's.
+        let deep = |flags: &[_]| {
+            let asked = Choices { flags: flags.to_vec(), ..choices(Rule::CVF, 3) };
+            Resolved::new(&asked).unwrap().config.model().settle
+        };
+        assert_eq!(deep(&synchronous), Settle::synchronous(160, 5e-7));
+        assert_eq!((deep(&[]).order, deep(&[]).sweeps()), (Order::Alternating, 80));
     }
 
     #[test]

@@ -1,39 +1,46 @@
 //! What sweeps have measured: one HTML file, and CSV.
 //!
-//! [`results`] reads the runs and sorts them, [`paper`] is what was published, [`varied`] finds in what the groups of
-//! a sweep differ, [`page`] and [`tables`] write.
+//! [`measured`] is a run and what it left, [`records`] keeps that, [`results`] sorts it, [`paper`] is what was published,
+//! [`verdict`] compares, [`varied`] finds in what the groups of a sweep differ, [`page`] and [`tables`] write.
 
+mod measured;
 mod page;
 mod paper;
+mod records;
 mod results;
 mod tables;
 mod varied;
+mod verdict;
 
 use crate::base::files;
 use crate::study::plot::{self, Style};
 use crate::study::saved;
-use crate::sweep::SweepFolder;
 use anyhow::Result;
 use glob::Pattern;
 use results::Results;
 use std::path::{Path, PathBuf};
 
-/// Writes `report.html` and its CSV files into `out`: `table3.csv` where the sweeps are the paper's, with `as-printed.csv`
-/// and `equilibrium.csv` (rows with another way to equilibrium) where there are such runs, `sweep.csv` for what is not in
+/// Writes a report on `sources`, each the folder of a sweep or one with the `records.jsonl` of an earlier report.
+///
+/// There will be `report.html`, `records.jsonl` (what the next report needs of this one's runs) and CSV files in `out`: `table3.csv` where the sweeps are the paper's, with `as-printed.csv`
+/// and `equilibrium.csv` (rows with yet another way to equilibrium) where there are such runs, `sweep.csv` for what is not in
 /// the paper, `runs.csv` and `curves.csv`. Where the curves of all groups fit into one figure, that is `curves.svg` too.
 /// Every figure goes into the folder `figures` as well, where one is given.
 ///
 /// # Errors
-/// Where a sweep cannot be read, nothing matches `only`, or a file cannot be written.
+/// Where a source cannot be read, nothing matches `only`, `out` holds records of runs that are not among the sources, or a
+/// file cannot be written.
 pub fn write(
-    sweeps: &[PathBuf],
+    sources: &[PathBuf],
     only: &[Pattern],
     out: &Path,
     figures: Option<(&Path, Style)>,
 ) -> Result<PathBuf> {
-    let folders: Vec<SweepFolder> = sweeps.iter().cloned().map(|path| SweepFolder { path }).collect();
-    let results = Results::read(&folders, only)?;
+    let results = Results::read(sources, only)?;
+    records::check_none_lost(out, &results.names)?;
     files::create_folder(out)?;
+    let runs = results.groups.iter().flat_map(|group| &group.runs);
+    files::write_atomically(&out.join(records::FILE), &records::text(runs)?)?;
     for (name, text) in tables::all(&results)? {
         files::write_atomically(&out.join(name), &text)?;
     }

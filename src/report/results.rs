@@ -1,120 +1,17 @@
 //! What the runs of a sweep have left, sorted into what can be compared.
 
-use super::paper::{ROWS, Row, TRIALS};
-use crate::base::files;
-use crate::config::{Choices, Config, Resolved, TrainingConfig};
+use super::measured::{Epoch, Measured};
+use super::paper::{ROWS, Row};
+use super::records;
+use super::verdict::Verdict;
+use crate::config::{Choices, Resolved, SYNCHRONOUS, TrainingConfig};
 use crate::learning::{Nudging, angle};
-use crate::sweep::{State, SweepFile, SweepFolder};
-use crate::telemetry::metrics;
+use crate::sweep::{SweepFile, SweepFolder};
 use anyhow::{Context, Result, bail};
 use glob::Pattern;
-use serde::Serialize;
-use serde_json::Value;
+use std::collections::BTreeSet;
 use std::fs;
-use std::path::PathBuf;
-
-/// The numbers of one epoch, percent; 0 is before training.
-#[derive(Clone, Copy, Debug)]
-pub struct Epoch {
-    pub number: usize,
-    pub train: Option<f64>,
-    /// Where images are held out for it.
-    pub validation: Option<f64>,
-    pub test: f64,
-}
-
-impl Epoch {
-    /// The error by which the best epoch is chosen.
-    fn judged(&self) -> f64 {
-        self.validation.unwrap_or(self.test)
-    }
-}
-
-/// One run: what it was, and what it left.
-#[derive(Debug)]
-pub struct Measured {
-    pub name: String,
-    pub config: Config,
-    /// The data set it really had; empty where it has not begun.
-    pub data: String,
-    pub failed: Option<String>,
-    pub epochs: Vec<Epoch>,
-    /// Ψ(Δtot, −∇BPTT tot) before training, degrees.
-    pub angle: Option<f64>,
-    pub collapsed: Option<usize>,
-    /// Seconds of training, without tests and checkpoints.
-    pub seconds: f64,
-    /// `environment.json`.
-    pub environment: Value,
-}
-
-impl Measured {
-    /// Reads what the run `name` of the sweep has left so far.
-    fn read(folder: &SweepFolder, name: &str) -> Result<Self> {
-        let config = Resolved::new(&folder.choices(name))?.config;
-        let place = folder.runs().join(name);
-        let failed = match folder.state(name)? {
-            State::Failed(reason) => Some(reason),
-            _ => None,
-        };
-        let environment = match files::read_if_there(&place.join("environment.json"))? {
-            Some(text) => serde_json::from_str(&text)
-                .with_context(|| format!("{}/environment.json: not valid JSON", place.display()))?,
-            None => Value::Null,
-        };
-        let mut run = Self {
-            name: name.to_string(),
-            config,
-            data: String::new(),
-            failed,
-            epochs: Vec::new(),
-            angle: None,
-            collapsed: None,
-            seconds: 0.0,
-            environment,
-        };
-        let path = place.join("metrics.jsonl");
-        // Absent where the run has not begun.
-        let text = files::read_if_there(&path)?.unwrap_or_default();
-        for line in metrics::lines(&text, &path)? {
-            run.take(&line.into()).with_context(|| format!("{}: not what a run writes", path.display()))?;
-        }
-        Ok(run)
-    }
-
-    fn take(&mut self, line: &Value) -> Result<()> {
-        let number = line["epoch"].as_u64().context("a line without an epoch")? as usize;
-        let test = line["error/test"].as_f64().context("a line without error/test")?;
-        self.data = line["data"].as_str().unwrap_or_default().to_string();
-        let (train, validation) = (line["error/train"].as_f64(), line["error/validation"].as_f64());
-        self.epochs.push(Epoch { number, train, validation, test });
-        if number == 0 {
-            self.angle = line["angle/total"].as_f64();
-        }
-        if line["collapsed"] == true {
-            self.collapsed.get_or_insert(number);
-        }
-        self.seconds += line["speed/epoch_seconds"].as_f64().unwrap_or_default();
-        Ok(())
-    }
-
-    /// The first epoch with the lowest error of those that judge it, as in `best.safetensors`: 0 where training has
-    /// never beaten its start. `None` before the first epoch is done.
-    pub fn best(&self) -> Option<Epoch> {
-        self.last()?;
-        self.epochs.iter().copied().min_by(|a, b| a.judged().total_cmp(&b.judged()))
-    }
-
-    /// Which images its best epoch is chosen on.
-    pub fn judged_by(&self) -> &'static str {
-        if self.config.training.validation > 0 { "validation" } else { "test" }
-    }
-
-    /// The last epoch that is done.
-    pub fn last(&self) -> Option<Epoch> {
-        self.epochs.last().copied().filter(|epoch| epoch.number > 0)
-    }
-}
+use std::path::{Path, PathBuf};
 
 /// Mean and standard deviation (of a sample, n − 1) of some numbers.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -134,13 +31,42 @@ impl Spread {
         let angle::Spread { mean, std } = angle::Spread::of(&values);
         Some(Self { mean, std: (count > 1).then_some(std), count })
     }
+
+    /// Whether a value lies within two standard deviations of the mean; not known of a single number.
+    pub fn holds(&self, value: f64) -> Option<bool> {
+        Some((value - self.mean).abs() <= 2.0 * self.std?)
+    }
+}
+
+/// How a row of the paper, with the settings it has here, comes to equilibrium.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// By synchronous steps, as in the paper.
+    Synchronous,
+    /// As the presets with two hidden layers do: by alternating steps with Anderson's acceleration.
+    Alternating,
+}
+
+impl Way {
+    /// The ways in which a row is trained: with one hidden layer the preset's is the paper's.
+    pub fn of(row: &Row) -> &'static [Self] {
+        if row.depth == 1 { &[Way::Synchronous] } else { &[Way::Synchronous, Way::Alternating] }
+    }
+
+    /// In what it is not the paper's, as in [`Group::variant`].
+    pub fn variant(self) -> &'static str {
+        match self {
+            Way::Synchronous => "",
+            Way::Alternating => "order = alternating, solver = anderson",
+        }
+    }
 }
 
 /// What runs have to do with the paper.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Kind {
-    /// A row of it, with the preset's settings: only Ψ and the seed differ.
-    Row(&'static Row),
+    /// A row of it, with the preset's settings but for the way to equilibrium: only Ψ and the seed differ.
+    Row(&'static Row, Way),
     /// A row of it as its text prints it: Glorot weights, no σ′, biases that all learn, where the preset has other.
     Printed(&'static Row),
     /// One of these, but the equilibrium is found in another way: other settings of `[settle]`.
@@ -153,32 +79,18 @@ pub enum Kind {
 #[derive(Debug)]
 pub struct Group {
     pub kind: Kind,
-    /// Keys in which it is not the preset it comes from.
+    /// Keys in which it is not the preset it comes from, that with synchronous steps.
     pub changed: Vec<String>,
     /// The same with values, for people; and the data, where it is not MNIST.
     pub variant: String,
     pub runs: Vec<Measured>,
 }
 
-/// What a comparison with a published number says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Verdict {
-    /// Within two standard errors of the difference.
-    Agrees,
-    /// Outside of them.
-    Disagrees,
-    /// Some runs have begun, and none is done.
-    Unfinished,
-    /// No run has begun.
-    NotRun,
-}
-
 impl Group {
     /// The row of the paper to compare with.
     pub fn row(&self) -> Option<&'static Row> {
         match self.kind {
-            Kind::Row(row) | Kind::Printed(row) | Kind::Settled(row) => Some(row),
+            Kind::Row(row, _) | Kind::Printed(row) | Kind::Settled(row) => Some(row),
             Kind::Other => None,
         }
     }
@@ -216,24 +128,23 @@ impl Group {
         Spread::of(self.runs.iter().filter_map(|run| run.angle))
     }
 
-    /// Whether the measured mean test error is within two standard errors of the published one. The standard
-    /// error of the difference is √(s²/n + s_p²/5); of a single run, s is not known and s_p stands for it.
+    /// What its mean test error says beside the published one.
     pub fn verdict(&self) -> Verdict {
         match (self.test(), self.row()) {
-            (Some(test), Some(row)) => {
-                let published = row.test;
-                let variance = |std: f64, count: f64| std.powi(2) / count;
-                let error = (variance(test.std.unwrap_or(published.std), test.count as f64)
-                    + variance(published.std, TRIALS))
-                .sqrt();
-                match (test.mean - published.mean).abs() <= 2.0 * error {
-                    true => Verdict::Agrees,
-                    false => Verdict::Disagrees,
-                }
-            }
+            (Some(test), Some(row)) => Verdict::on(test, row.test),
             (None, _) if self.unfinished().next().is_some() => Verdict::Unfinished,
             _ => Verdict::NotRun,
         }
+    }
+
+    /// How far its mean test error lies above the published one, in points of percent.
+    pub fn difference(&self) -> Option<f64> {
+        Some(self.test()?.mean - self.row()?.test.mean)
+    }
+
+    /// Whether the published mean lies within the spread here, mean ± 2 s; not known of a single run.
+    pub fn published_within_spread(&self) -> Option<bool> {
+        self.test()?.holds(self.row()?.test.mean)
     }
 
     /// The name of its network, for people.
@@ -279,30 +190,27 @@ pub struct Results {
     pub groups: Vec<Group>,
     /// Whether more of it are rows of the paper than not, so that those that are missing count.
     pub is_papers: bool,
+    /// The names of all runs that were read, those that count for nothing because others repeat them among them.
+    pub names: BTreeSet<String>,
 }
 
 impl Results {
     /// Reads the runs whose names match one of `only`, or all where there is none: a choice of runs is a sweep of
     /// its own, from which nothing of the paper is missing.
-    pub fn read(folders: &[SweepFolder], only: &[Pattern]) -> Result<Self> {
-        let mut titles = Vec::new();
+    pub fn read(sources: &[PathBuf], only: &[Pattern]) -> Result<Self> {
+        let mut titles: Vec<String> = Vec::new();
         let mut groups: Vec<Group> = Vec::new();
-        for folder in folders {
-            let entries = folder.entries()?;
-            if entries.is_empty() {
-                bail!(
-                    "{}: holds no sweep; make one with `eqprop sweep --config … --out {0}`",
-                    folder.path.display()
-                );
-            }
-            for title in sweep_titles(folder)? {
-                if !titles.contains(&title) {
-                    titles.push(title);
+        let mut names = BTreeSet::new();
+        let chosen = |name: &str| only.is_empty() || only.iter().any(|pattern| pattern.matches(name));
+        for source in sources {
+            for run in measured_in(source, &chosen)? {
+                for title in &run.titles {
+                    if !titles.contains(title) {
+                        titles.push(title.clone());
+                    }
                 }
-            }
-            let chosen = |name: &str| only.is_empty() || only.iter().any(|pattern| pattern.matches(name));
-            for entry in entries.into_iter().filter(|entry| chosen(&entry.name)) {
-                place(Measured::read(folder, &entry.name)?, &mut groups)?;
+                names.insert(run.name.clone());
+                place(run, &mut groups)?;
             }
         }
         if groups.is_empty() {
@@ -311,25 +219,25 @@ impl Results {
         for group in &mut groups {
             group.runs.sort_by_key(|run| run.config.training.seed);
         }
-        // Other ways to equilibrium count for neither side.
-        let count = |wanted: fn(&Kind) -> bool| groups.iter().filter(|group| wanted(&group.kind)).count();
-        let papers = count(|kind| matches!(kind, Kind::Row(_) | Kind::Printed(_)));
-        let is_papers = only.is_empty() && papers > count(|kind| *kind == Kind::Other);
+        let is_row = |group: &&Group| matches!(group.kind, Kind::Row(..) | Kind::Printed(_));
+        let is_papers = only.is_empty() && 2 * groups.iter().filter(is_row).count() > groups.len();
         if is_papers {
             let position = |row| ROWS.iter().position(|known| known == row).unwrap_or(ROWS.len());
             groups.sort_by_key(|group| match group.kind {
-                Kind::Row(row) => (0, position(row), group.epochs_wanted()),
+                Kind::Row(row, way) => (0, position(row), way.variant().len()),
                 Kind::Printed(row) => (1, position(row), group.variant.len()),
                 Kind::Settled(row) => (2, position(row), group.variant.len()),
                 Kind::Other => (3, 0, 0),
             });
         }
-        Ok(Self { titles, groups, is_papers })
+        Ok(Self { titles, groups, is_papers, names })
     }
 
-    /// The groups that have the settings of a row of the paper.
-    pub fn of_row(&self, row: &Row) -> Option<&Group> {
-        self.groups.iter().find(|group| matches!(group.kind, Kind::Row(known) if known == row))
+    /// The group that has the settings of a row of the paper, and comes to equilibrium in this way.
+    pub fn of_row(&self, row: &Row, way: Way) -> Option<&Group> {
+        self.groups
+            .iter()
+            .find(|group| matches!(group.kind, Kind::Row(known, its) if (known, its) == (row, way)))
     }
 
     /// The groups that are rows of the paper as printed.
@@ -348,9 +256,28 @@ impl Results {
     }
 
     /// The verdict on a row of the paper.
-    pub fn verdict(&self, row: &Row) -> Verdict {
-        self.of_row(row).map_or(Verdict::NotRun, Group::verdict)
+    pub fn verdict(&self, row: &Row, way: Way) -> Verdict {
+        self.of_row(row, way).map_or(Verdict::NotRun, Group::verdict)
     }
+}
+
+/// The chosen runs of a sweep's folder, or of the records of an earlier report.
+fn measured_in(source: &Path, chosen: &dyn Fn(&str) -> bool) -> Result<Vec<Measured>> {
+    let folder = SweepFolder { path: source.to_path_buf() };
+    let entries = if source.is_file() { Vec::new() } else { folder.entries()? };
+    if entries.is_empty() {
+        let runs = records::read(&records::file_of(source))?.with_context(|| {
+            format!(
+                "{}: holds no sweep, and no {} of a report; make a sweep with `eqprop sweep --config … --out {0}`",
+                source.display(),
+                records::FILE
+            )
+        })?;
+        return Ok(runs.into_iter().filter(|run| chosen(&run.name)).collect());
+    }
+    let titles = sweep_titles(&folder)?;
+    let names = entries.iter().map(|entry| &entry.name[..]).filter(|name| chosen(name));
+    names.map(|name| Measured::read(&folder, name, &titles)).collect()
 }
 
 fn sweep_titles(folder: &SweepFolder) -> Result<Vec<String>> {
@@ -362,7 +289,8 @@ fn sweep_titles(folder: &SweepFolder) -> Result<Vec<String>> {
 }
 
 /// Puts a run beside those that differ in nothing but their seed. Runs of a row of the paper need its epochs, so
-/// that they may ask for other numbers of them.
+/// that they may ask for other numbers of them. Of two with one seed the longer stays, and the first where they are
+/// as long.
 fn place(run: Measured, groups: &mut Vec<Group>) -> Result<()> {
     let (kind, changed, variant) = classify(&run)?;
     let same = |group: &&mut Group| {
@@ -373,13 +301,21 @@ fn place(run: Measured, groups: &mut Vec<Group>) -> Result<()> {
             && (kind != Kind::Other || group.epochs_wanted() == run.config.training.epochs)
     };
     match groups.iter_mut().find(same) {
-        Some(group) => group.runs.push(run),
+        Some(group) => {
+            let seed = run.config.training.seed;
+            match group.runs.iter_mut().find(|known| known.config.training.seed == seed) {
+                Some(known) if run.epochs.len() > known.epochs.len() => *known = run,
+                Some(_) => {}
+                None => group.runs.push(run),
+            }
+        }
         None => groups.push(Group { kind, changed, variant, runs: vec![run] }),
     }
     Ok(())
 }
 
-/// What a run has to do with the paper, and what it has other than the preset it comes from.
+/// What a run has to do with the paper, and what it has other than the preset it comes from, that with synchronous
+/// steps.
 fn classify(run: &Measured) -> Result<(Kind, Vec<String>, String)> {
     let config = &run.config;
     let (rule, depth) = (config.learning.rule, config.network.dims.depth());
@@ -391,6 +327,8 @@ fn classify(run: &Measured) -> Result<(Kind, Vec<String>, String)> {
         Some(row) => Choices { config: Some(row.preset.into()), ..Choices::default() },
         None => Choices { algo: Some(rule), depth: Some(depth), ..Choices::default() },
     };
+    let synchronous = SYNCHRONOUS.map(|(key, value)| (String::new(), key.into(), value.into()));
+    let papers = Resolved::new(&Choices { flags: synchronous.into(), ..base.clone() })?.config;
     let preset = Resolved::new(&base)?.config;
     let mut ours = config.clone();
     ours.network.psi = preset.network.psi;
@@ -399,7 +337,7 @@ fn classify(run: &Measured) -> Result<(Kind, Vec<String>, String)> {
     let preset_training = preset.training.clone();
     ours.training =
         TrainingConfig { batch_size, limit_train, limit_test, validation, dtype, ..preset_training };
-    let changes = ours.changes_from(&preset)?;
+    let changes = ours.changes_from(&papers)?;
     let as_printed = |(key, value): &(String, String)| {
         matches!(
             (key.as_str(), value.trim_matches('"')),
@@ -413,7 +351,8 @@ fn classify(run: &Measured) -> Result<(Kind, Vec<String>, String)> {
     let gated = config.learning.sigma_prime != crate::learning::SigmaPrime::Ignored;
     let kind = match row {
         _ if not_mnist => Kind::Other,
-        Some(row) if changes.is_empty() => Kind::Row(row),
+        Some(row) if changes.is_empty() => Kind::Row(row, Way::Synchronous),
+        Some(row) if ours.changes_from(&preset)?.is_empty() => Kind::Row(row, Way::Alternating),
         Some(row) if !gated && changes.iter().all(as_printed) => Kind::Printed(row),
         Some(row) if changes.iter().all(|change| is_settle(change) || !gated && as_printed(change)) => {
             Kind::Settled(row)

@@ -1,16 +1,12 @@
 //! The CSV files of a report. Errors in percent, angles in degrees, rounded to what the runs can tell apart.
 
+use super::measured::{Measured, rounded};
 use super::paper::{ROWS, Row};
-use super::results::{Group, Measured, Results, Verdict};
+use super::results::{Group, Results, Way};
 use super::varied;
+use super::verdict::Verdict;
 use anyhow::Result;
 use serde::Serialize;
-
-/// A number with so many decimals at the most.
-fn rounded(value: f64, decimals: i32) -> f64 {
-    let scale = 10f64.powi(decimals);
-    (value * scale).round() / scale
-}
 
 fn hundredths(value: Option<f64>) -> Option<f64> {
     value.map(|value| rounded(value, 2))
@@ -46,15 +42,20 @@ struct TableLine {
     unfinished: usize,
     angle_before_training: Option<f64>,
     angle_std: Option<f64>,
+    /// The measured mean less the published one.
+    difference: Option<f64>,
+    /// Whether the published mean is within the measured mean ± 2 standard deviations; empty where n = 1.
+    published_within_spread: Option<bool>,
 }
 
-fn table_line(row: &Row, group: Option<&Group>) -> TableLine {
+/// The line of a row; `variant` says what it is where there is no run of it.
+fn table_line(row: &Row, variant: &str, group: Option<&Group>) -> TableLine {
     let (test, train) = (group.and_then(Group::test), group.and_then(Group::train));
     let angle = group.and_then(Group::angle);
     TableLine {
         network: row.name(),
         psi: row.psi,
-        variant: group.map_or(String::new(), |group| group.variant.clone()),
+        variant: group.map_or(variant, |group| &group.variant).to_string(),
         verdict: group.map_or(Verdict::NotRun, Group::verdict),
         n: test.map_or(0, |test| test.count),
         test: hundredths(test.map(|test| test.mean)),
@@ -68,6 +69,8 @@ fn table_line(row: &Row, group: Option<&Group>) -> TableLine {
         unfinished: group.map_or(0, |group| group.unfinished().count()),
         angle_before_training: tenths(angle.map(|angle| angle.mean)),
         angle_std: tenths(angle.and_then(|angle| angle.std)),
+        difference: hundredths(group.and_then(Group::difference)),
+        published_within_spread: group.and_then(Group::published_within_spread),
     }
 }
 
@@ -120,6 +123,8 @@ struct CurveLine<'a> {
     train: Option<f64>,
     validation: Option<f64>,
     test: f64,
+    /// Training images that have not settled, percent.
+    unsettled: Option<f64>,
 }
 
 fn csv<T: Serialize>(lines: impl IntoIterator<Item = T>) -> Result<Vec<u8>> {
@@ -160,9 +165,10 @@ fn sweep(groups: &[&Group]) -> Result<Vec<u8>> {
 pub fn all(results: &Results) -> Result<Vec<(&'static str, Vec<u8>)>> {
     let mut files = Vec::new();
     if results.is_papers {
-        let rows = ROWS.iter().map(|row| table_line(row, results.of_row(row)));
+        let ways = ROWS.iter().flat_map(|row| Way::of(row).iter().map(move |way| (row, *way)));
+        let rows = ways.map(|(row, way)| table_line(row, way.variant(), results.of_row(row, way)));
         files.push(("table3.csv", csv(rows)?));
-        let of = |group| Some(table_line(Group::row(group)?, Some(group)));
+        let of = |group| Some(table_line(Group::row(group)?, "", Some(group)));
         let printed: Vec<TableLine> = results.printed().filter_map(of).collect();
         let settled: Vec<TableLine> = results.settled().filter_map(of).collect();
         for (name, lines) in [("as-printed.csv", printed), ("equilibrium.csv", settled)] {
@@ -186,6 +192,7 @@ pub fn all(results: &Results) -> Result<Vec<(&'static str, Vec<u8>)>> {
             train: thousandths(epoch.train),
             validation: hundredths(epoch.validation),
             test: rounded(epoch.test, 2),
+            unsettled: epoch.unsettled,
         })
     });
     files.push(("curves.csv", csv(curves)?));

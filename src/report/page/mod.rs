@@ -3,8 +3,9 @@
 mod published;
 mod sweep;
 
+use super::measured::{Epoch, Measured};
 use super::paper::{HOURS, Row};
-use super::results::{Epoch, Group, Measured, Results, Spread};
+use super::results::{Group, Results, Spread};
 use crate::base::time::duration;
 use crate::learning::Rule;
 use crate::study::page::frame;
@@ -75,6 +76,28 @@ fn measured(group: &Group) -> Markup {
 /// The published errors of a row: test, and train in parentheses.
 fn published(row: &Row) -> String {
     format!("{:.2}\u{a0}±\u{a0}{:.2} ({:.2})", row.test.mean, row.test.std, row.train)
+}
+
+/// The verdict on a group, how far its mean is from the published one, and whether that lies within the spread here.
+fn judgement(group: &Group) -> Markup {
+    let verdict = group.verdict();
+    let within = match group.published_within_spread() {
+        None => "–",
+        Some(true) => "inside",
+        Some(false) => "outside",
+    };
+    html! {
+        span class=(verdict.class()) { (verdict.word()) }
+        @if let (Some(difference), Some(test)) = (group.difference(), group.test()) {
+            @if test.count == 1 { ", one run" }
+            small { (points(difference)) " points; ± 2 s: " (within) }
+        }
+    }
+}
+
+/// A difference with its sign.
+fn points(difference: f64) -> String {
+    format!("{difference:+.2}").replace('-', "−")
 }
 
 /// What else there is to say of a group.
@@ -170,21 +193,21 @@ fn times(results: &Results) -> Markup {
 }
 
 /// One text for all runs, or those there are.
-fn common(runs: &[&Measured], pick: impl Fn(&Value) -> String) -> String {
-    let all: BTreeSet<String> =
-        runs.iter().map(|run| pick(&run.environment)).filter(|text| !text.is_empty()).collect();
+fn common(runs: &[&Measured], pick: impl Fn(&Measured) -> String) -> String {
+    let all: BTreeSet<String> = runs.iter().map(|run| pick(run)).filter(|text| !text.is_empty()).collect();
     all.into_iter().collect::<Vec<_>>().join(", ")
 }
 
 fn settings(results: &Results) -> Markup {
     let runs: Vec<&Measured> = results.groups.iter().flat_map(|group| &group.runs).collect();
     let text = |key: &'static str| {
-        move |value: &Value| match &value[key] {
-            Value::Null => String::new(),
-            Value::String(text) => text.clone(),
-            other => other.to_string(),
+        move |run: &Measured| match run.environment.get(key) {
+            None | Some(Value::Null) => String::new(),
+            Some(Value::String(text)) => text.clone(),
+            Some(other) => other.to_string(),
         }
     };
+    let unknown = runs.iter().filter(|run| run.last().is_some() && run.environment.is_empty()).count();
     html! {
         h2 { "Settings" }
         div .scroll {
@@ -193,8 +216,11 @@ fn settings(results: &Results) -> Markup {
                     tr { th { "eqprop" } td { (common(&runs, text("version"))) ", commit " (common(&runs, text("commit"))) } }
                     tr { th { "Device" } td { (common(&runs, text("device"))) ", " (common(&runs, text("vector_instructions"))) } }
                     tr { th { "Threads a run" } td { (common(&runs, text("threads"))) } }
-                    tr { th { "Seeds" } td { (common(&runs, text("seed"))) } }
-                    tr { th { "Data" } td { (common(&runs, |value| text("name")(&value["data"]))) } }
+                    tr { th { "Seeds" } td { (common(&runs, |run| run.config.training.seed.to_string())) } }
+                    tr { th { "Data" } td { (common(&runs, |run| run.data.clone())) } }
+                    @if unknown > 0 {
+                        tr { th { "Not known" } td { "commit, device and threads of " (unknown) " runs" } }
+                    }
                 }
             }
         }

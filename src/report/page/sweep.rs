@@ -1,9 +1,10 @@
 //! What the report shows of a sweep that is not the paper's, or of the paper's beyond what is in the paper.
 
-use super::{curve, measured, notes, published};
+use super::{curve, judgement, measured, notes, published};
 use crate::report::paper::Row;
-use crate::report::results::{Group, Kind, Results, Verdict};
+use crate::report::results::{Group, Kind, Results};
 use crate::report::varied;
+use crate::report::verdict::Verdict;
 use crate::study::axis::Scale;
 use crate::study::plot::{Chart, Look, Series, legend};
 use anyhow::Result;
@@ -25,7 +26,8 @@ pub fn verdict(results: &Results) -> Markup {
             b { (begun) " unfinished" } ", " b { (runs - finished - begun) " not begun" } "."
             @if !rows.is_empty() {
                 " Rows of the paper among them: " b .agrees { (with(Verdict::Agrees)) " in agreement" }
-                " (within two standard errors), " b .disagrees { (with(Verdict::Disagrees)) " in disagreement" } "."
+                " (within two standard errors), " b .better { (with(Verdict::Better)) " better than published" } ", "
+                b .disagrees { (with(Verdict::Disagrees)) " in disagreement" } "."
             }
         }
     }
@@ -34,7 +36,7 @@ pub fn verdict(results: &Results) -> Markup {
 /// The row of the paper that a group repeats, in whatever way it comes to equilibrium.
 fn compared(group: &Group) -> Option<&'static Row> {
     match group.kind {
-        Kind::Row(row) | Kind::Settled(row) => Some(row),
+        Kind::Row(row, _) | Kind::Settled(row) => Some(row),
         Kind::Printed(_) | Kind::Other => None,
     }
 }
@@ -94,11 +96,6 @@ fn table(groups: &[&Group]) -> Result<Markup> {
 }
 
 fn line(group: &Group, values: &[String], with_paper: bool) -> Markup {
-    let (class, word) = match group.verdict() {
-        Verdict::Agrees => ("agrees", "agrees"),
-        Verdict::Disagrees => ("disagrees", "disagrees"),
-        _ => ("", ""),
-    };
     html! {
         tr {
             td { (group.network()) }
@@ -108,7 +105,7 @@ fn line(group: &Group, values: &[String], with_paper: bool) -> Markup {
                 td .number {
                     @if let Some(row) = compared(group) {
                         (published(row))
-                        @if !word.is_empty() { small class=(class) { (word) } }
+                        @if group.test().is_some() { br; (judgement(group)) }
                     } @else { "–" }
                 }
             }
