@@ -10,8 +10,8 @@ mod tables;
 mod varied;
 
 use crate::base::files;
-use crate::study::plot::{self, Style};
-use crate::study::saved;
+use crate::charts::plot::{self, Style};
+use crate::charts::saved;
 use crate::sweep::SweepFolder;
 use anyhow::Result;
 use glob::Pattern;

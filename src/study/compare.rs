@@ -1,10 +1,10 @@
 //! Some runs side by side: curves, differences of their settings, results.
 
-use super::axis::Scale;
-use super::page::{Illustrated, page, panels};
-use super::plot::{Chart, Look, Series, css};
 use super::record::Record;
 use crate::base::time::duration;
+use crate::charts::axis::Scale;
+use crate::charts::page::{Illustrated, page, panels};
+use crate::charts::plot::{Chart, Look, Series, css};
 use crate::config::Config;
 use anyhow::Result;
 use maud::{Markup, html};

@@ -1,8 +1,8 @@
 //! How far from equilibrium the first phase is after how much arithmetic, in each of the ways there are to find it.
 
-use super::axis::Scale;
-use super::page;
-use super::plot::{Chart, Look, Series};
+use crate::charts::axis::Scale;
+use crate::charts::page;
+use crate::charts::plot::{Chart, Look, Series};
 use crate::model::dynamics::Layers;
 use crate::model::settle::{largest_changes, percentiles};
 use crate::model::{Model, Order, Parameters, Settle, Solver};

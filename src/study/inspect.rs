@@ -1,10 +1,11 @@
 //! One page about one run: its curves, what its network has learnt, and how the states of one image settle.
 
-use super::axis::Scale;
-use super::page::{Illustrated, data_url, page, panels, picture};
-use super::plot::{Chart, Look, Series};
 use super::record::Record;
 use super::settling::Settling;
+use crate::charts::axis::Scale;
+use crate::charts::page::{Illustrated, data_url, page, panels, picture};
+use crate::charts::pictures;
+use crate::charts::plot::{Chart, Look, Series};
 use crate::config::{Config, SolverChoice};
 use crate::data::{Dataset, Split, class_list, class_name};
 use crate::engine::is_cycle;
@@ -12,7 +13,6 @@ use crate::model::Order;
 use crate::model::Parameters;
 use crate::run::checkpoint::Progress;
 use crate::telemetry::look;
-use crate::telemetry::pictures;
 use anyhow::{Result, bail};
 use candle_core::DType;
 use maud::{Markup, html};
@@ -280,7 +280,8 @@ fn learnt(theta: &Parameters, test: &Split, names: &[String], looked: &look::Loo
     let fields = pictures::receptive_fields(&first, SHOWN.0);
     let counts = looked.confusion(test);
     let wrong = looked.most_wrong(test, SHOWN.1);
-    let wrong_picture = pictures::most_wrong(&wrong, names);
+    let pictured: Vec<_> = wrong.iter().map(look::Wrong::answered).collect();
+    let wrong_picture = pictures::most_wrong(&pictured, names);
     let called = |class: usize| class_name(names, class);
     Ok(html! {
         h2 { "What it has learnt" }

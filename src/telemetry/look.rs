@@ -27,6 +27,13 @@ pub struct Wrong<'a> {
     pub margin: f64,
 }
 
+impl<'a> Wrong<'a> {
+    /// The pixels, the class and the one it was given.
+    pub fn answered(&self) -> (&'a [u8], [usize; 2]) {
+        (self.pixels, [self.truth, self.answer])
+    }
+}
+
 /// What a network makes of some images.
 pub struct Look {
     /// s⁰ of each image at the end of the first phase.

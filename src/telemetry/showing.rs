@@ -1,9 +1,10 @@
 //! What TensorBoard shows of a run beside its numbers: layout, settings, histograms, pictures.
 
-use super::look::Look;
+use super::look::{Look, Wrong};
 use super::metrics::Telemetry;
-use super::{pictures, plugins};
+use super::plugins;
 use crate::base::output::visible;
+use crate::charts::pictures;
 use crate::config::Resolved;
 use crate::data::Split;
 use crate::model::Parameters;
@@ -84,8 +85,9 @@ impl Telemetry {
         let weights = first.to_dtype(DType::F32)?.to_vec2::<f32>()?;
         let mut pictures = vec![("receptive_fields", pictures::receptive_fields(&weights, FIELDS))];
         if all {
+            let wrong: Vec<_> = look.most_wrong(split, WRONG).iter().map(Wrong::answered).collect();
             pictures.push(("confusion", Some(pictures::confusion(&look.confusion(split), names))));
-            pictures.push(("most_wrong", pictures::most_wrong(&look.most_wrong(split, WRONG), names)));
+            pictures.push(("most_wrong", pictures::most_wrong(&wrong, names)));
         }
         for (name, picture) in pictures {
             if let Some(picture) = picture {

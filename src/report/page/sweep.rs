@@ -1,11 +1,11 @@
 //! What the report shows of a sweep that is not the paper's, or of the paper's beyond what is in the paper.
 
 use super::{curve, measured, notes, published};
+use crate::charts::axis::Scale;
+use crate::charts::plot::{Chart, Look, Series, legend};
 use crate::report::paper::Row;
 use crate::report::results::{Group, Kind, Results, Verdict};
 use crate::report::varied;
-use crate::study::axis::Scale;
-use crate::study::plot::{Chart, Look, Series, legend};
 use anyhow::Result;
 use maud::{Markup, html};
 
