@@ -8,7 +8,7 @@ use crate::base::time::duration;
 use crate::charts::plot::Style;
 use crate::charts::saved;
 use crate::config::{Config, Resolved, TimeChoice};
-use crate::data::{Batch, Dataset};
+use crate::data::Dataset;
 use crate::model::Parameters;
 use crate::run::{Resources, angles, initial_parameters, open_device, with_threads};
 use crate::study::explain::{self, Explanation};
@@ -147,10 +147,7 @@ pub fn settle(args: SettleArgs) -> Result<u8> {
     with_threads(args.network.threads, || {
         let (config, dataset, theta) = args.network.load(resolved)?;
         let (images, tolerance) = (args.images.min(dataset.train.len()), 5e-7);
-        let mut batch = Batch::default();
-        dataset.train.gather(&(0..images as u32).collect::<Vec<_>>(), &mut batch);
-        let weight = &theta.forward[0].weight;
-        let x = batch.x(weight.dtype(), weight.device())?;
+        let x = dataset.train.batch(&(0..images as u32).collect::<Vec<_>>()).x_for(&theta)?;
         let ways = equilibrium::compare(&config.model(), &theta, &x, config.settle.window)?;
         let about = format!(
             "{}, layers {:?}, weights {}; {images} images of {}; Anderson's window {}. The dashed lines are the median image, the \

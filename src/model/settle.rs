@@ -232,7 +232,12 @@ impl Model {
 }
 
 /// Makes of these layers of `s_next`, where a sweep from `s` has led, what each image's mixer makes of them.
-fn mix(mixers: &mut [Anderson<f64>], layers: Layers, s: &[Tensor], s_next: &mut [Tensor]) -> Result<()> {
+pub(super) fn mix(
+    mixers: &mut [Anderson<f64>],
+    layers: Layers,
+    s: &[Tensor],
+    s_next: &mut [Tensor],
+) -> Result<()> {
     let rows = |s: &Tensor| -> Result<Vec<Vec<f64>>> {
         s.to_dtype(DType::F64)?.reshape(((), s.dim(D::Minus1)?))?.to_vec2()
     };

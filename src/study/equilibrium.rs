@@ -3,8 +3,7 @@
 use crate::charts::axis::Scale;
 use crate::charts::page;
 use crate::charts::plot::{Chart, Look, Series};
-use crate::model::dynamics::Layers;
-use crate::model::settle::{largest_changes, percentiles};
+use crate::model::settle::percentiles;
 use crate::model::{Model, Order, Parameters, Settle, Solver};
 use candle_core::{Result, Tensor};
 use maud::html;
@@ -62,18 +61,15 @@ fn follow(
 ) -> Result<Way> {
     let steps = model.settle.steps * order.sweep();
     let model = Model { settle: Settle { order, solver, steps, tolerance: 0.0 }, ..model.clone() };
-    let drive = model.dynamics.drive(theta, x)?;
-    let (mut t, mut course) = (0, Vec::new());
-    model.settle_watched(theta, x, &mut |s| {
-        t += 1;
-        if t % order.sweep() == 0 {
-            let s_next = model.dynamics.step(theta, &drive, s, Layers::All, None)?;
-            let [median, percentile_99, largest] =
-                percentiles(largest_changes(&s_next, s)?, [0.5, 0.99, 1.0]);
-            course.push(Distance { work: t as f64 / order.sweep() as f64, median, percentile_99, largest });
+    let mut phase = model.follow(theta, x)?;
+    let mut course = Vec::new();
+    for sweep in 1..=model.settle.sweeps() {
+        for _ in 0..order.sweep() {
+            phase.step()?;
         }
-        Ok(())
-    })?;
+        let [median, percentile_99, largest] = percentiles(phase.distances()?, [0.5, 0.99, 1.0]);
+        course.push(Distance { work: sweep as f64, median, percentile_99, largest });
+    }
     Ok(Way { name, course })
 }
 

@@ -50,9 +50,7 @@ impl Explanation {
         let mut columns = Vec::new();
         let (mut ladders, mut singles, mut matched) = (Vec::new(), Vec::new(), Vec::new());
         for (i, indices) in angles::minibatches(config, split, 0).take(minibatches).enumerate() {
-            let mut batch = Batch::default();
-            split.gather(&indices, &mut batch);
-            let (ladder, alone) = take_apart(config, theta, &batch, &causes, &mut columns)?;
+            let (ladder, alone) = take_apart(config, theta, &split.batch(&indices), &causes, &mut columns)?;
             ladders.push(ladder);
             singles.push(alone);
             if config.learning.K <= config.settle.steps {

@@ -16,6 +16,6 @@ pub mod inspect;
 #[cfg(feature = "cli")]
 pub(crate) mod record;
 pub mod referee;
-#[cfg(feature = "cli")]
-mod settling;
 pub mod toy;
+#[cfg(feature = "cli")]
+mod trajectory;

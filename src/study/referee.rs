@@ -125,10 +125,8 @@ impl Case {
     /// # Errors
     /// Where the network settles in no stationary state, not with damped steps either, and those of candle.
     pub fn new(model: &Model, theta: &Parameters, batch: &Batch) -> Result<Self> {
-        let device = theta.forward[0].weight.device().clone();
         let theta = theta.map(|tensor| tensor.to_dtype(DType::F64))?;
-        let x = batch.x(DType::F64, &device)?;
-        let y = batch.y(model.dims.output(), DType::F64, &device)?;
+        let (x, y) = (batch.x_for(&theta)?, batch.y_for(&theta)?);
         let (calm, settled) = stationary(model, &theta, &x)?;
         let (gradient, arrival) =
             rbp::whole(&calm.dynamics, &theta, &x, &y, settled.state(), ARRIVED, MOST_STEPS)?;
@@ -221,11 +219,9 @@ pub fn as_trained(
     batch: &Batch,
     beta: f64,
 ) -> candle_core::Result<Parameters> {
-    let weight = &theta.forward[0].weight;
-    let (dtype, device) = (weight.dtype(), weight.device());
-    let x = batch.x(dtype, device)?;
-    let target = &batch.y(model.dims.output(), dtype, device)?;
-    total(model, protocol, theta, &x, Nudge { target, beta: beta.into() }, &model.settle(theta, &x)?)
+    let x = batch.x_for(theta)?;
+    let nudge = Nudge { target: &batch.y_for(theta)?, beta: beta.into() };
+    total(model, protocol, theta, &x, nudge, &model.settle(theta, &x)?)
 }
 
 /// s⁰ + σ′(h⁰)⊙(y − s⁰), the target that puts σ′ on the nudge: as if this stood inside σ, to first order in β.

@@ -1,8 +1,7 @@
 //! A closer look at what a network makes of images than its error: every answer, and the states of hidden layers.
 
 use crate::config::Config;
-use crate::data::Batch;
-use crate::data::Split;
+use crate::data::{Batch, Split};
 use crate::model::{Parameters, loss};
 use anyhow::Result;
 use candle_core::DType;
@@ -54,24 +53,28 @@ pub fn look(
     stop: &dyn Fn() -> bool,
 ) -> Result<Option<Look>> {
     let model = config.model();
-    let weight = &theta.forward[0].weight;
     let mut look = Look { outputs: Vec::new(), hidden: vec![Vec::new(); theta.depth()] };
-    let order: Vec<u32> = (0..split.len().min(count) as u32).collect();
-    let mut batch = Batch::default();
-    for (i, indices) in order.chunks(BATCH).enumerate() {
+    for batch in minibatches(split, count) {
         if stop() {
             return Ok(None);
         }
-        split.gather(indices, &mut batch);
-        let settled = model.settle(theta, &batch.x(weight.dtype(), weight.device())?)?;
-        look.outputs.extend(settled.state()[0].to_dtype(DType::F64)?.to_vec2::<f64>()?);
-        if i * BATCH < WITH_STATES {
+        let settled = model.settle(theta, &batch.x_for(theta)?)?;
+        if look.outputs.len() < WITH_STATES {
             for (kept, s) in look.hidden.iter_mut().zip(&settled.state()[1..]) {
                 kept.extend(s.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?);
             }
         }
+        look.outputs.extend(settled.state()[0].to_dtype(DType::F64)?.to_vec2::<f64>()?);
     }
     Ok(Some(look))
+}
+
+/// The first `count` images of `split`, [`BATCH`] at a time.
+fn minibatches(split: &Split, count: usize) -> impl Iterator<Item = Batch> {
+    let count = split.len().min(count) as u32;
+    (0..count)
+        .step_by(BATCH)
+        .map(move |first| split.batch(&(first..count.min(first + BATCH as u32)).collect::<Vec<_>>()))
 }
 
 impl Look {
@@ -113,17 +116,11 @@ impl Look {
 pub fn least_settled(config: &Config, theta: &Parameters, split: &Split, count: usize) -> Result<usize> {
     let mut model = config.model();
     model.settle.tolerance = 0.0;
-    let weight = &theta.forward[0].weight;
-    let (mut batch, mut worst) = (Batch::default(), (0, f64::NEG_INFINITY));
-    let order: Vec<u32> = (0..split.len().min(count) as u32).collect();
-    for indices in order.chunks(BATCH) {
-        split.gather(indices, &mut batch);
-        let settled = model.settle(theta, &batch.x(weight.dtype(), weight.device())?)?;
-        for (number, residual) in indices.iter().zip(settled.residuals()?) {
-            if residual > worst.1 {
-                worst = (*number as usize, residual);
-            }
-        }
+    let mut residuals = Vec::new();
+    for batch in minibatches(split, count) {
+        residuals.extend(model.settle(theta, &batch.x_for(theta)?)?.residuals()?);
     }
-    Ok(worst.0)
+    let worst = (0, f64::NEG_INFINITY);
+    let worse = |worst: (usize, f64), (i, residual)| if residual > worst.1 { (i, residual) } else { worst };
+    Ok(residuals.into_iter().enumerate().fold(worst, worse).0)
 }

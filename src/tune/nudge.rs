@@ -1,7 +1,7 @@
 //! β from the angle between update and gradient: between float noise, where it is small, and truncation, where it is large.
 
 use super::Stop;
-use super::sample::{Sample, still};
+use super::sample::{Sample, with_fixed_weights};
 use crate::config::Config;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
@@ -29,7 +29,7 @@ pub struct AtBeta {
 /// # Errors
 /// Only those of candle, and where `stop` says so.
 pub fn measure(config: &Config, sample: &Sample, stop: &Stop) -> Result<Vec<AtBeta>> {
-    let protocol = still(&config.protocol());
+    let protocol = with_fixed_weights(config.protocol());
     let mut all = Vec::new();
     for beta in TRIED {
         stop.check()?;

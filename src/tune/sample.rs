@@ -1,7 +1,7 @@
 //! Some minibatches in their stationary states with the gradients there, on which updates are measured.
 
 use crate::config::Config;
-use crate::data::{Batch, Split};
+use crate::data::Split;
 use crate::learning::Protocol;
 use crate::learning::angle::{Comparison, Summary};
 use crate::model::dynamics::Nudge;
@@ -48,14 +48,10 @@ impl<'a> Sample<'a> {
     /// Only those of candle.
     pub fn take(config: &Config, theta: &'a Parameters, split: &Split) -> Result<Self> {
         let model = config.model();
-        let weight = &theta.forward[0].weight;
-        let (dtype, device) = (weight.dtype(), weight.device());
         let mut points = Vec::new();
         for indices in angles::minibatches(config, split, 0).take(MINIBATCHES) {
-            let mut batch = Batch::default();
-            split.gather(&indices, &mut batch);
-            let x = batch.x(dtype, device)?;
-            let y = batch.y(model.dims.output(), dtype, device)?;
+            let batch = split.batch(&indices);
+            let (x, y) = (batch.x_for(theta)?, batch.y_for(theta)?);
             let settled = model.settle(theta, &x)?;
             let (gradient, _) =
                 rbp::whole(&model.dynamics, theta, &x, &y, settled.state(), COMPLETE, MOST_STEPS)?;
@@ -87,8 +83,7 @@ impl<'a> Sample<'a> {
 }
 
 /// The same protocol with weights that do not move during the second phase, η = 0.
-pub fn still(protocol: &Protocol) -> Protocol {
-    let mut still = protocol.clone();
-    still.learning_rates.fill(0.0);
-    still
+pub fn with_fixed_weights(mut protocol: Protocol) -> Protocol {
+    protocol.learning_rates.fill(0.0);
+    protocol
 }

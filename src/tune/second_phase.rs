@@ -1,6 +1,6 @@
 //! K from the gradients: how many steps it takes until those of the layer next to the input have come.
 
-use super::sample::{MOST_STEPS, Sample, still};
+use super::sample::{MOST_STEPS, Sample, with_fixed_weights};
 use crate::config::Config;
 use crate::learning::Lesson;
 use crate::model::Parameters;
@@ -53,7 +53,7 @@ impl Arrival {
             let arrived = missing.last().is_none_or(|part| *part < MISSING / 5.0);
             Ok(gradients.len() < MOST_STEPS && !(arrived && gradients.len() > last + SHOWN))
         })?;
-        let mut protocol = still(&config.protocol());
+        let mut protocol = with_fixed_weights(config.protocol());
         protocol.second_steps = gradients.len();
         let nudge = Nudge { target: &point.y, beta: beta.into() };
         let settled = &point.settled;

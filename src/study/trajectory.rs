@@ -1,16 +1,15 @@
-//! The settling of one image, step by step: every state through both phases.
+//! The trajectory of one image: every state through both phases.
 
 use crate::config::Config;
-use crate::data::Batch;
 use crate::data::Split;
 use crate::learning::Lesson;
+use crate::model::Parameters;
 use crate::model::dynamics::Nudge;
-use crate::model::{Dynamics, Parameters};
 use anyhow::Result;
 use candle_core::{DType, Tensor};
 
 /// The states of an image through T + K steps.
-pub struct Settling {
+pub struct Trajectory {
     /// T.
     pub first: usize,
     /// The steps of a sweep, in which every layer moves once.
@@ -23,28 +22,26 @@ pub struct Settling {
     pub strength: f64,
 }
 
-impl Settling {
+impl Trajectory {
     /// All T steps of the first phase of image `number`, whatever the tolerance, and the K of the second, in which
     /// weights change as the rule has it. `theta` is not changed.
     ///
     /// # Errors
     /// Only those of candle.
     pub fn record(config: &Config, theta: &Parameters, split: &Split, number: usize) -> Result<Self> {
-        let mut batch = Batch::default();
-        split.gather(&[number as u32], &mut batch);
-        let (mut model, protocol) = (config.model(), config.protocol());
-        model.settle.tolerance = 0.0;
-        let weight = &theta.forward[0].weight;
-        let x = batch.x(weight.dtype(), weight.device())?;
-        let mut all = vec![Dynamics::initial_state(theta, &x)?];
-        let settled = model.settle_watched(theta, &x, &mut |s| {
-            all.push(s.to_vec());
-            Ok(())
-        })?;
-        let first = all.len() - 1;
+        let batch = split.batch(&[number as u32]);
+        let (model, protocol) = (config.model(), config.protocol());
+        let x = batch.x_for(theta)?;
+        let mut phase = model.follow(theta, &x)?;
+        let mut all = vec![phase.state().to_vec()];
+        let first = model.settle.sweeps() * model.settle.order.sweep();
+        for _ in 0..first {
+            phase.step()?;
+            all.push(phase.state().to_vec());
+        }
         if protocol.rule.hebbian() {
-            let target = &batch.y(model.dims.output(), weight.dtype(), weight.device())?;
-            let nudge = Nudge { target, beta: config.learning.beta.into() };
+            let nudge = Nudge { target: &batch.y_for(theta)?, beta: config.learning.beta.into() };
+            let settled = phase.end();
             let lesson = Lesson::new(&model, &protocol, theta, &x, nudge, &settled);
             protocol.rule.learn(&lesson, &mut |step| {
                 // Of two phases, the first.
