@@ -6,7 +6,7 @@
 
 use super::MOST_PIXELS;
 use super::arrays::{self, Images, Layout};
-use super::error::Parsed;
+use super::error::{Parsed, refuse};
 use super::four::is_one_of_four;
 use super::npy::{self, Header};
 use super::place::{Place, ends_in};
@@ -55,9 +55,7 @@ pub fn read(path: &Path) -> Result<[Split; 2]> {
     }
     let (train, test) = (layout("x_train")?, layout("x_test")?);
     if train.count * train.pixels + test.count * test.pixels > MOST_PIXELS {
-        let problem =
-            format!("x_train and x_test are more than the {MOST_PIXELS} pixels that are read at most");
-        return Err(Error::files(path, problem));
+        refuse!(path, "x_train and x_test are more than the {MOST_PIXELS} pixels that are read at most");
     }
     Ok([split(path, "train")?, split(path, "test")?])
 }
@@ -157,8 +155,7 @@ fn begin(path: &Path) -> Result<(BufReader<File>, u64, bool)> {
 fn archive(path: &Path) -> Result<ZipArchive<BufReader<File>>> {
     let (file, _, alone) = begin(path)?;
     if alone {
-        let problem = "is one array, and no archive of several: write images and labels by numpy.savez";
-        return Err(Error::files(path, problem));
+        refuse!(path, "is one array, and no archive of several: write images and labels by numpy.savez");
     }
     ZipArchive::new(file).map_err(|cause| Error::unreadable(path, "not a readable .npz file", &cause))
 }
