@@ -1,6 +1,6 @@
 //! Some runs side by side: curves, differences of their settings, results.
 
-use super::record::Record;
+use super::record::{CHANCE, Record};
 use crate::base::time::duration;
 use crate::charts::axis::Scale;
 use crate::charts::page::{Illustrated, page, panels};
@@ -39,7 +39,7 @@ pub fn write(folders: &[PathBuf]) -> Result<Illustrated> {
             ("share of synapses", Scale::Linear),
             "sign_match/total",
         )
-        .noted("½ is chance, but where both are 0, as at black pixels"),
+        .noted(CHANCE),
         chart(
             "settling",
             "Settling, worst of the epoch",

@@ -1,6 +1,6 @@
 //! One page about one run: its curves, what its network has learnt, and how the states of one image settle.
 
-use super::record::Record;
+use super::record::{CHANCE, Record};
 use super::trajectory::Trajectory;
 use crate::charts::axis::Scale;
 use crate::charts::page::{Illustrated, data_url, page, panels, picture};
@@ -154,7 +154,7 @@ fn curves(record: &Record) -> Vec<Chart> {
             ("share of synapses", Scale::Linear),
             lines_of(record, "sign_match/"),
         )
-        .noted("½ is chance, but where both are 0, as at black pixels"),
+        .noted(CHANCE),
         chart(
             "settling-over-training",
             "Settling, worst of the epoch",

@@ -66,30 +66,27 @@ const BETA_DIVISOR: f64 = 1000.0;
 const CALM: f64 = 0.5;
 
 impl Cause {
+    /// The name in JSON, and that in print.
+    fn names(self) -> (&'static str, &'static str) {
+        match self {
+            Cause::Rounding => ("rounding", "float32"),
+            Cause::Unsettled => ("T", "unsettled T"),
+            Cause::Continual => ("eta", "continual η"),
+            Cause::Beta => ("beta", "finite β"),
+            Cause::Truncated => ("K", "finite K"),
+            Cause::SigmaPrime => ("sigma_prime", "missing σ′"),
+            Cause::Untied => ("untied", "untied weights"),
+        }
+    }
+
     /// The name in JSON.
     pub fn name(self) -> &'static str {
-        match self {
-            Cause::Rounding => "rounding",
-            Cause::Unsettled => "T",
-            Cause::Continual => "eta",
-            Cause::Beta => "beta",
-            Cause::Truncated => "K",
-            Cause::SigmaPrime => "sigma_prime",
-            Cause::Untied => "untied",
-        }
+        self.names().0
     }
 
     /// The name in print.
     pub fn title(self) -> &'static str {
-        match self {
-            Cause::Rounding => "float32",
-            Cause::Unsettled => "unsettled T",
-            Cause::Continual => "continual η",
-            Cause::Beta => "finite β",
-            Cause::Truncated => "finite K",
-            Cause::SigmaPrime => "missing σ′",
-            Cause::Untied => "untied weights",
-        }
+        self.names().1
     }
 
     /// Whether a network of this kind, computed in `dtype`, can have it.

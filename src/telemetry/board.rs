@@ -1,9 +1,9 @@
 //! What a person sees of many runs: a bar a run and one for all on a terminal, a line a run elsewhere.
 
-use super::progress::{Extent, Judged, Observer, say, screen};
+use super::progress::{Extent, Judged, Observer, bar, say, screen};
 use crate::base::mutex::guard;
 use crate::base::time::duration;
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar};
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -45,11 +45,7 @@ impl Board {
         let mut estimates = Estimates { runs, before: 0.0, finished };
         estimates.before = estimates.done();
         let screen = screen();
-        let overall = screen.as_ref().map(|screen| {
-            let style = ProgressStyle::with_template("{wide_bar:.green/dim} {msg}")
-                .unwrap_or_else(|_| ProgressStyle::default_bar());
-            screen.add(ProgressBar::new(1000).with_style(style))
-        });
+        let overall = screen.as_ref().map(|screen| screen.add(bar("{wide_bar:.green/dim} {msg}", 1000)));
         let board =
             Self { screen, overall, workers, begun: Instant::now(), estimates: Mutex::new(estimates) };
         board.show_overall();
@@ -82,10 +78,8 @@ impl Board {
     pub fn follow(&self, run: &Extent) -> Line<'_> {
         let Extent { name, epochs, total, done } = run.clone();
         let bar = self.screen.as_ref().map(|screen| {
-            let style = ProgressStyle::with_template("{prefix}  {bar:24.cyan/dim} {msg}")
-                .unwrap_or_else(|_| ProgressStyle::default_bar());
-            let bar = ProgressBar::new(total).with_style(style).with_prefix(name.clone()).with_position(done);
-            screen.insert_from_back(1, bar)
+            let bar = bar("{prefix}  {bar:24.cyan/dim} {msg}", total);
+            screen.insert_from_back(1, bar.with_prefix(name.clone()).with_position(done))
         });
         let (begun, shown) = (Instant::now(), Instant::now());
         let errors = String::new();

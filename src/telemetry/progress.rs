@@ -19,6 +19,12 @@ pub fn screen() -> Option<MultiProgress> {
     bars
 }
 
+/// A bar of this look with so much to do.
+pub(super) fn bar(look: &str, total: u64) -> ProgressBar {
+    let style = ProgressStyle::with_template(look).unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::new(total).with_style(style)
+}
+
 /// stderr, for progress and log lines: keeps them clear of progress bars, and drops what nobody reads.
 pub struct Stderr;
 
@@ -61,11 +67,8 @@ impl Display {
     /// For a run that is about to begin or go on.
     pub fn new(run: &Extent) -> Self {
         let &Extent { epochs, total, done, .. } = run;
-        let bar = screen().map(|screen| {
-            let style = ProgressStyle::with_template("{msg}\n{wide_bar:.cyan/dim} {pos}/{len}")
-                .unwrap_or_else(|_| ProgressStyle::default_bar());
-            screen.add(ProgressBar::new(total).with_style(style).with_position(done))
-        });
+        let look = "{msg}\n{wide_bar:.cyan/dim} {pos}/{len}";
+        let bar = screen().map(|screen| screen.add(bar(look, total).with_position(done)));
         let now = Instant::now();
         let errors = String::new();
         Self { bar, epochs, total, done, started: None, done_at_start: done, last_shown: now, errors }

@@ -11,6 +11,7 @@ use crate::charts::axis::Scale;
 use crate::charts::page::{page as whole, panels};
 use crate::charts::plot::{Chart, Look, Series};
 use crate::config::Config;
+use crate::study::record::CHANCE;
 use anyhow::Result;
 use maud::{Markup, html};
 use serde::de::DeserializeOwned;
@@ -173,7 +174,7 @@ fn nudge(tuner: &Tuner) -> Markup {
             chart("Angle against β", "Ψ(Δtot, −∇), η = 0", &plot("angle, degrees"), vec![
                 solid("β > 0", 0, angle(0)), solid("β < 0", 1, angle(1)),
             ]),
-            chart("Signs that agree", "½ is chance, but where both are 0, as at black pixels", &plot("share of synapses"), vec![
+            chart("Signs that agree", CHANCE, &plot("share of synapses"), vec![
                 solid("β > 0", 0, signs(0)), solid("β < 0", 1, signs(1)),
             ]),
         ]))
