@@ -54,9 +54,10 @@
 //! | [`data`] | labelled images, minibatches, and the ways to have them: one file each |
 //! | [`engine`] | what runs the two phases on minibatches: plain (candle, step by step), and fast ones |
 //! | [`config`] | a run's configuration, resolved from defaults, files, environment and flags |
+//! | `charts` | charts, pictures, and the pages they stand in (feature `cli`) |
 //! | [`telemetry`] | what a run says: metrics, and with `cli` TensorBoard and progress bars |
 //! | [`run`] | a run prepared, trained, saved, interrupted and gone on with |
-//! | [`study`] | what is looked at beside training: the toy model, speed, and with `cli` figures |
+//! | [`study`] | what is looked at beside training: the toy model, speed, and with `cli` runs |
 //! | `tune`, `sweep`, `report`, `cli` | the search for hyperparameters, many runs, what they measured beside the paper, the command line (feature `cli`) |
 //!
 //! # Features
@@ -79,6 +80,8 @@ pub use data::Batch;
 pub use learning::Rule;
 
 pub mod base;
+#[cfg(feature = "cli")]
+pub mod charts;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod config;

@@ -1,7 +1,7 @@
 //! Figures as files of their own, which several commands make.
 
-use crate::study::plot::{Chart, Style};
-use crate::study::saved::save;
+use crate::charts::plot::{Chart, Style};
+use crate::charts::saved::save;
 use anyhow::Result;
 use clap::Args;
 use std::path::{Path, PathBuf};

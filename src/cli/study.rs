@@ -5,15 +5,16 @@ use super::{ConfigArgs, count, data_folder, finite, weights_of};
 use crate::base::files;
 use crate::base::output::{self, usage};
 use crate::base::time::duration;
+use crate::charts::plot::Style;
+use crate::charts::saved;
 use crate::config::{Config, Resolved};
-use crate::data::{Batch, Dataset};
+use crate::data::Dataset;
 use crate::model::Parameters;
 use crate::model::dynamics::Time;
 use crate::run::{Resources, angles, initial_parameters, open_device, with_threads};
 use crate::study::explain::{self, Explanation};
-use crate::study::plot::Style;
 use crate::study::toy::Toy;
-use crate::study::{equilibrium, gdd, saved};
+use crate::study::{equilibrium, gdd};
 use crate::telemetry::progress::say;
 use anyhow::{Result, bail};
 use clap::Args;
@@ -147,9 +148,7 @@ pub fn settle(args: SettleArgs) -> Result<u8> {
     with_threads(args.network.threads, || {
         let (config, dataset, theta) = args.network.load(resolved)?;
         let (images, tolerance) = (args.images.min(dataset.train.len()), 5e-7);
-        let mut batch = Batch::default();
-        dataset.train.gather(&(0..images as u32).collect::<Vec<_>>(), &mut batch);
-        let x = batch.x(theta.dtype(), theta.device())?;
+        let x = dataset.train.batch(&(0..images as u32).collect::<Vec<_>>()).x_for(&theta)?;
         let ways = equilibrium::compare(&config.model(), &theta, &x)?;
         let about = format!(
             "{}, layers {:?}, weights {}; {images} images of {}; Anderson's window {}. The dashed lines are the median image, the \

@@ -1,6 +1,6 @@
 //! A data set: training and test images, what it is called, and where it is from.
 
-use super::error::{Error, Result};
+use super::error::{Error, Result, refuse};
 use super::known::{KNOWN, Known, hex};
 use super::{DataChoice, Split};
 use crate::base::name;
@@ -149,24 +149,24 @@ impl Dataset {
         if let (Some([height, width, _]), Some([h, w, _])) = (train.shape, test.shape)
             && (height, width) != (h, w)
         {
-            let problem = format!(
+            refuse!(
+                path,
                 "training images are {height} × {width} pixels, test images {h} × {w}: make all of one size"
             );
-            return Err(Error::files(path, problem));
         }
         // Test images alone are nothing to train on, whatever was chosen.
         let known = match Known::named_by(choice).filter(|_| !train.is_empty()) {
             Some(known) => {
                 let differences = known.differences(&train, &test);
                 if !differences.is_empty() {
-                    let problem = format!(
+                    refuse!(
+                        path,
                         "this is not {}: {}. Use data = \"auto\" to train on it under another name, or put the \
                          files of {} there",
                         known.title,
                         differences.join(", and "),
                         known.title
                     );
-                    return Err(Error::files(path, problem));
                 }
                 Some(known)
             }

@@ -60,6 +60,14 @@ impl Error {
     }
 }
 
+/// Ends with this problem of a file or folder, in the words of `format!`.
+macro_rules! refuse {
+    ($path:expr, $($problem:tt)*) => {
+        return Err($crate::data::Error::files($path, format!($($problem)*)))
+    };
+}
+pub(super) use refuse;
+
 /// An error and what caused it, on one line.
 pub(super) fn with_causes(error: &dyn std::error::Error) -> String {
     std::iter::successors(error.source(), |error| error.source())

@@ -107,14 +107,12 @@ fn loose_pngs(place: &Place) -> Option<String> {
 }
 
 fn csv(place: &Place) -> Option<String> {
-    let names: Vec<String> = place.files.iter().filter(|path| is_csv(path)).map(|path| name(path)).collect();
-    (!names.is_empty()).then(|| format!("holds {}, and CSV is not read: {AS_NPZ}", listed(names.into_iter())))
+    let names = files(place, is_csv)?;
+    Some(format!("holds {names}, and CSV is not read: {AS_NPZ}"))
 }
 
 fn archives(place: &Place) -> Option<String> {
-    let names: Vec<String> =
-        place.files.iter().filter(|path| is_archive(path)).map(|path| name(path)).collect();
-    let names = (!names.is_empty()).then(|| listed(names.into_iter()))?;
+    let names = files(place, is_archive)?;
     Some(format!("holds {names}, and archives are not read: unpack it, and give the folder; {READ}"))
 }
 
@@ -125,6 +123,12 @@ fn nothing(place: &Place) -> String {
         "" => format!("is empty: {READ}"),
         names => format!("holds {names}, and no data set that is read here: {READ}"),
     }
+}
+
+/// The names of the files of a kind; `None` where there are none.
+fn files(place: &Place, is: fn(&Path) -> bool) -> Option<String> {
+    let names = listed(place.files.iter().filter(|path| is(path)).map(|path| name(path)));
+    (!names.is_empty()).then_some(names)
 }
 
 /// Some names, and how many more there are.

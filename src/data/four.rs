@@ -26,6 +26,8 @@ pub(super) enum What {
     Labels,
 }
 
+const BOTH: [What; 2] = [What::Images, What::Labels];
+
 /// Which part of a set: MNIST calls its test images `t10k`, its kin `test`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Part {
@@ -42,22 +44,13 @@ struct Role {
     what: What,
 }
 
-/// The images and labels of a part, as far as they are there.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Pair {
-    images: Option<PathBuf>,
-    labels: Option<PathBuf>,
-}
-
-/// The files of one set.
+/// The files of one set, as far as they are there.
 #[derive(Clone, Debug)]
 pub(super) struct Files {
     /// What stands before their names; nothing in MNIST's.
-    pub set: String,
-    /// To train on; neither where there are test images alone.
-    pub train: Pair,
-    /// To test on.
-    pub test: Pair,
+    set: String,
+    /// Images and labels to train on, neither where there are test images alone, and those to test on.
+    parts: [[Option<PathBuf>; 2]; 2],
 }
 
 /// All sets of a kind in one place.
@@ -143,53 +136,44 @@ pub(super) fn is_one_of_four(path: &Path) -> bool {
     [Kind::Idx, Kind::Arrays].iter().any(|kind| kind.role(&name(path)).is_some())
 }
 
-impl Pair {
-    /// Images and labels, where both are there.
-    pub fn both(&self) -> Option<(&Path, &Path)> {
-        self.images.as_deref().zip(self.labels.as_deref())
-    }
-
-    /// This pair, with what it lacks taken from another.
-    fn or(self, other: Pair) -> Self {
-        Self { images: self.images.or(other.images), labels: self.labels.or(other.labels) }
-    }
-
-    fn files(&self) -> [(What, &Option<PathBuf>); 2] {
-        [(What::Images, &self.images), (What::Labels, &self.labels)]
-    }
-}
-
 impl Files {
+    /// Images and labels of a part, where both are there.
+    fn pair(&self, part: usize) -> Option<(&Path, &Path)> {
+        let [images, labels] = &self.parts[part];
+        images.as_deref().zip(labels.as_deref())
+    }
+
     fn is_whole(&self) -> bool {
-        self.train.both().is_some() && self.test.both().is_some()
+        self.pair(0).and(self.pair(1)).is_some()
     }
 
     fn is_to_test_on(&self) -> bool {
-        self.train.files().iter().all(|(_, file)| file.is_none()) && self.test.both().is_some()
+        self.parts[0] == [None, None] && self.pair(1).is_some()
     }
 
     /// Training and test images, each pair read by `read`; none to train on where there are no files of them.
     ///
     /// # Errors
     /// Those of `read`.
-    pub fn read(&self, read: impl Fn(&Path, &Path) -> Result<Split>) -> Result<[Split; 2]> {
+    fn read(&self, read: impl Fn(&Path, &Path) -> Result<Split>) -> Result<[Split; 2]> {
         if !self.set.is_empty() {
             info!("reading the files of {}", self.set);
         }
-        let split = |pair: &Pair| pair.both().map_or_else(|| Ok(Split::default()), |(x, y)| read(x, y));
-        Ok([split(&self.train)?, split(&self.test)?])
-    }
-
-    fn all(&self) -> [(&str, What, &Option<PathBuf>); 4] {
-        let test = if self.set.is_empty() { "t10k" } else { "test" };
-        let [[a, b], [c, d]] = [("train", &self.train), (test, &self.test)]
-            .map(|(part, pair)| pair.files().map(|(what, file)| (part, what, file)));
-        [a, b, c, d]
+        let split = |part| self.pair(part).map_or_else(|| Ok(Split::default()), |(x, y)| read(x, y));
+        Ok([split(0)?, split(1)?])
     }
 
     /// The names of the files that are there.
     fn there(&self) -> Vec<String> {
-        self.all().iter().filter_map(|(_, _, file)| Some(name(file.as_deref()?))).collect()
+        self.parts.iter().flatten().flatten().map(|path| name(path)).collect()
+    }
+
+    /// What the others would be called.
+    fn missing(&self, kind: Kind) -> Vec<String> {
+        let test = if self.set.is_empty() { "t10k" } else { "test" };
+        let all = ["train", test].into_iter().flat_map(|part| BOTH.map(|what| (part, what)));
+        let missing = all.zip(self.parts.iter().flatten()).filter(|(_, file)| file.is_none());
+        missing.map(|((part, what), _)| kind.name(&self.set, part, what)).collect()
     }
 }
 
@@ -214,13 +198,17 @@ impl Sets {
         let mut names: Vec<String> = files.keys().map(|role| role.set.clone()).collect();
         names.dedup();
         let sets = names.into_iter().map(|set| {
-            let pair = |part| {
-                let file = |what| files.get(&Role { set: set.clone(), part, what }).cloned();
-                Pair { images: file(What::Images), labels: file(What::Labels) }
+            let mut pair = |part| BOTH.map(|what| files.remove(&Role { set: set.clone(), part, what }));
+            let [train, t10k, test] = [Part::Train, Part::T10k, Part::Test].map(&mut pair);
+            let test = match (&t10k, &test) {
+                ([Some(_), Some(_)], _) => t10k,
+                (_, [Some(_), Some(_)]) => test,
+                _ => {
+                    let ([a, b], [c, d]) = (t10k, test);
+                    [a.or(c), b.or(d)]
+                }
             };
-            let (t10k, test) = (pair(Part::T10k), pair(Part::Test));
-            let test = if t10k.both().is_none() && test.both().is_some() { test } else { t10k.or(test) };
-            Files { train: pair(Part::Train), test, set }
+            Files { set, parts: [train, test] }
         });
         Self { kind, sets: sets.collect() }
     }
@@ -251,14 +239,11 @@ impl Sets {
             ));
         }
         let fullest = self.sets.iter().max_by_key(|files| files.there().len())?;
-        let missing = fullest.all().into_iter().filter(|(_, _, file)| file.is_none());
-        let missing: Vec<String> =
-            missing.map(|(part, what, _)| self.kind.name(&fullest.set, part, what)).collect();
         let packed = if self.kind == Kind::Idx { ", raw or .gz" } else { "" };
         Some(format!(
             "has {}, but no {}{packed}: a set has images and labels to train on, and others to test on",
             fullest.there().join(", "),
-            missing.join(" and no ")
+            fullest.missing(self.kind).join(" and no ")
         ))
     }
 }

@@ -4,7 +4,7 @@
 //! the first is the class.
 
 use super::black;
-use super::error::Parsed;
+use super::error::{Parsed, refuse};
 use super::four::What;
 use super::{Error, MOST_PIXELS, Result, Split};
 use crate::base::files;
@@ -28,17 +28,15 @@ pub(super) fn pair(images_path: &Path, labels_path: &Path) -> Result<Split> {
     // Before either is read: what one of them claims need not be there.
     let (count, height, width) = (images.header.sizes[0], images.header.sizes[1], images.header.sizes[2]);
     if count != labels.header.sizes[0] {
-        return Err(Error::files(
+        refuse!(
             labels_path,
-            format!(
-                "holds {} labels but {} holds {count} images: the two files do not belong together",
-                labels.header.sizes[0],
-                images_path.display(),
-            ),
-        ));
+            "holds {} labels but {} holds {count} images: the two files do not belong together",
+            labels.header.sizes[0],
+            images_path.display()
+        );
     }
     if images.header.sizes.contains(&0) {
-        return Err(Error::files(images_path, "holds no images"));
+        refuse!(images_path, "holds no images");
     }
     let (images_origin, origin) = (images_path.display().to_string(), labels_path.display().to_string());
     let (pixels, shape) = (height * width, Some([height, width, 1]));
@@ -75,43 +73,17 @@ fn unreadable(path: &Path, problem: &str) -> Error {
     Error::files(path, format!("cannot be read as an IDX file: {problem}"))
 }
 
-/// The type of the numbers in a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Element {
-    U8,
-    I8,
-    I16,
-    I32,
-}
+/// The type of the numbers in a file: how many bytes they have, and what number some begin with.
+type Element = (usize, fn(&[u8]) -> i32);
 
-impl Element {
-    /// That of the third byte of a file.
-    fn of(code: u8) -> Option<Self> {
-        match code {
-            0x08 => Some(Element::U8),
-            0x09 => Some(Element::I8),
-            0x0b => Some(Element::I16),
-            0x0c => Some(Element::I32),
-            _ => None,
-        }
-    }
-
-    fn bytes(self) -> usize {
-        match self {
-            Element::U8 | Element::I8 => 1,
-            Element::I16 => 2,
-            Element::I32 => 4,
-        }
-    }
-
-    /// The number that some bytes begin with, which has as many as this type.
-    fn number(self, bytes: &[u8]) -> i32 {
-        match self {
-            Element::U8 => bytes[0].into(),
-            Element::I8 => (bytes[0] as i8).into(),
-            Element::I16 => i16::from_be_bytes([bytes[0], bytes[1]]).into(),
-            Element::I32 => i32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]),
-        }
+/// That of the third byte of a file.
+fn element(code: u8) -> Option<Element> {
+    match code {
+        0x08 => Some((1, |bytes| bytes[0].into())),
+        0x09 => Some((1, |bytes| (bytes[0] as i8).into())),
+        0x0b => Some((2, |bytes| i16::from_be_bytes([bytes[0], bytes[1]]).into())),
+        0x0c => Some((4, |bytes| i32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))),
+        _ => None,
     }
 }
 
@@ -119,6 +91,8 @@ impl Element {
 #[derive(Debug)]
 struct Header {
     element: Element,
+    /// Whether the values are bytes, which stay as they are.
+    bytes: bool,
     /// How many images or labels, and then how many numbers each of them has.
     sizes: Vec<usize>,
     /// Of how many numbers the first is the value.
@@ -144,35 +118,35 @@ impl Header {
         if (zero, nought) != (0, 0) || !possible.contains(&dimensions) {
             return Err(format!("its magic number is {magic:#010x}, not {usual:#010x}: fetch it again"));
         }
-        let element = Element::of(code).ok_or_else(|| {
+        let element = element(code).ok_or_else(|| {
             format!(
                 "its magic number is {magic:#010x}, so its numbers are of type {code:#04x}; those that are read are \
                  whole: 0x08 (unsigned bytes), 0x09, 0x0b and 0x0c"
             )
         })?;
         let sizes: Vec<usize> = (0..dimensions).map(|_| Ok(word()? as usize)).collect::<Parsed<_>>()?;
-        let bytes = sizes.iter().try_fold(element.bytes(), |product, &size| product.checked_mul(size));
+        let bytes = sizes.iter().try_fold(element.0, |product, &size| product.checked_mul(size));
         if bytes.is_none_or(|bytes| bytes > MOST_PIXELS) {
             return Err(format!(
                 "its header claims sizes {sizes:?}, more than the {MOST_PIXELS} bytes that are read at most"
             ));
         }
-        let columns = match (what, &sizes[..], element) {
+        let columns = match (what, &sizes[..], element.0) {
             (What::Images, _, _) | (_, [_], _) | (_, [_, 1], _) => 1,
-            (_, [_, QMNIST_COLUMNS], Element::I32) => QMNIST_COLUMNS,
+            (_, [_, QMNIST_COLUMNS], 4) => QMNIST_COLUMNS,
             _ => {
                 return Err(format!(
                     "its header claims sizes {sizes:?}: a label is one number, or the first of QMNIST's eight 32-bit ones"
                 ));
             }
         };
-        Ok(Self { element, sizes, columns })
+        Ok(Self { bytes: (code, columns) == (0x08, 1), element, sizes, columns })
     }
 
     /// Reads what follows. Takes no more memory than there really are bytes.
     fn values(&self, reader: &mut dyn Read) -> Parsed<Vec<u8>> {
-        let Self { element, ref sizes, columns } = *self;
-        let expected = sizes.iter().product::<usize>() * element.bytes();
+        let Self { element: (width, number), ref sizes, columns, .. } = *self;
+        let expected = sizes.iter().product::<usize>() * width;
         let mut bytes = Vec::new();
         (reader.take(expected as u64 + 1).read_to_end(&mut bytes))
             .map_err(|error| format!("its data cannot be read ({error}): fetch it again"))?;
@@ -183,10 +157,10 @@ impl Header {
             n if n > expected => {
                 Err(format!("more bytes follow than the {expected} its header says: fetch it again"))
             }
-            _ if (element, columns) == (Element::U8, 1) => Ok(bytes),
-            _ => (bytes.chunks_exact(element.bytes() * columns).enumerate())
+            _ if self.bytes => Ok(bytes),
+            _ => (bytes.chunks_exact(width * columns).enumerate())
                 .map(|(i, bytes)| {
-                    let number = element.number(bytes);
+                    let number = number(bytes);
                     let outside = |_| format!("number {i} is {number}: pixels and labels are from 0 to 255");
                     u8::try_from(number).map_err(outside)
                 })

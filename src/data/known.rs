@@ -12,8 +12,8 @@ pub struct Known {
     pub name: &'static str,
     /// What a person calls it.
     pub title: &'static str,
-    /// What its classes are called, by label; none where they are the digits.
-    pub class_names: &'static [&'static str],
+    /// What its classes are called, by label, with commas between; nothing where they are the digits.
+    class_names: &'static str,
     /// How many classes there are.
     pub classes: usize,
     /// Height, width and channels of an image.
@@ -41,7 +41,7 @@ pub const KNOWN: [Known; 3] = [
         choice: DataChoice::Mnist,
         name: DataChoice::MNIST,
         title: "MNIST",
-        class_names: &[],
+        class_names: "",
         classes: 10,
         shape: [28, 28, 1],
         train: Part {
@@ -59,18 +59,7 @@ pub const KNOWN: [Known; 3] = [
         choice: DataChoice::FashionMnist,
         name: DataChoice::FASHION_MNIST,
         title: "Fashion-MNIST",
-        class_names: &[
-            "T-shirt/top",
-            "trouser",
-            "pullover",
-            "dress",
-            "coat",
-            "sandal",
-            "shirt",
-            "sneaker",
-            "bag",
-            "ankle boot",
-        ],
+        class_names: "T-shirt/top, trouser, pullover, dress, coat, sandal, shirt, sneaker, bag, ankle boot",
         classes: 10,
         shape: [28, 28, 1],
         train: Part {
@@ -88,18 +77,7 @@ pub const KNOWN: [Known; 3] = [
         choice: DataChoice::Cifar10,
         name: DataChoice::CIFAR10,
         title: "CIFAR-10",
-        class_names: &[
-            "airplane",
-            "automobile",
-            "bird",
-            "cat",
-            "deer",
-            "dog",
-            "frog",
-            "horse",
-            "ship",
-            "truck",
-        ],
+        class_names: "airplane, automobile, bird, cat, deer, dog, frog, horse, ship, truck",
         classes: 10,
         shape: [32, 32, 3],
         train: Part {
@@ -136,7 +114,7 @@ impl Known {
 
     /// The names of its classes.
     pub fn class_names(&self) -> Vec<String> {
-        self.class_names.iter().map(|name| name.to_string()).collect()
+        self.class_names.split_terminator(", ").map(String::from).collect()
     }
 
     /// What of these images and labels is not this set's, in words; nothing where all four parts are.
@@ -223,7 +201,7 @@ mod tests {
     #[test]
     fn names_and_sizes_go_together() {
         for known in &KNOWN {
-            assert!([0, known.classes].contains(&known.class_names.len()), "{}", known.name);
+            assert!([0, known.classes].contains(&known.class_names().len()), "{}", known.name);
             assert_eq!(Known::named_by(known.choice).map(|found| found.name), Some(known.name));
         }
         assert!(Known::named_by(DataChoice::Auto).is_none());

@@ -6,7 +6,7 @@
 
 use super::MOST_PIXELS;
 use super::arrays::{self, Images, Layout};
-use super::error::Parsed;
+use super::error::{Parsed, refuse};
 use super::four::is_one_of_four;
 use super::npy::{self, Header};
 use super::place::{Place, ends_in};
@@ -51,15 +51,13 @@ pub fn read(path: &Path) -> Result<[Split; 2]> {
     let names = names(&archive(path)?);
     let has = |array: &str| names.iter().any(|name| name == array);
     if has("x_test") && has("y_test") && !has("x_train") && !has("y_train") {
-        return Ok([Split::default(), split(path, "test")?]);
+        return Ok([Split::default(), part(path, "test")?]);
     }
     let (train, test) = (layout("x_train")?, layout("x_test")?);
     if train.count * train.pixels + test.count * test.pixels > MOST_PIXELS {
-        let problem =
-            format!("x_train and x_test are more than the {MOST_PIXELS} pixels that are read at most");
-        return Err(Error::files(path, problem));
+        refuse!(path, "x_train and x_test are more than the {MOST_PIXELS} pixels that are read at most");
     }
-    Ok([split(path, "train")?, split(path, "test")?])
+    Ok([part(path, "train")?, part(path, "test")?])
 }
 
 /// Images and labels from two files, `.npz` or `.npy`, that hold one array each.
@@ -67,17 +65,22 @@ pub fn read(path: &Path) -> Result<[Split; 2]> {
 /// # Errors
 /// Names the file that is not what it should be.
 pub fn pair(images: &Path, labels: &Path) -> Result<Split> {
-    let Images { count, pixels, shape, bytes } = images_of(images, None)?;
-    let [images_origin, origin] = [images, labels].map(|path| path.display().to_string());
-    Ok(Split { images_origin, origin, pixels, shape, images: bytes, labels: labels_of(labels, None, count)? })
+    split((images, None), (labels, None))
 }
 
-fn split(path: &Path, part: &str) -> Result<Split> {
-    let (x, y) = (format!("x_{part}"), format!("y_{part}"));
-    let Images { count, pixels, shape, bytes } = images_of(path, Some(&x))?;
-    let labels = labels_of(path, Some(&y), count)?;
-    let [images_origin, origin] = [&x, &y].map(|array| format!("{}: {array}", path.display()));
-    Ok(Split { images_origin, origin, pixels, shape, images: bytes, labels })
+fn part(path: &Path, part: &str) -> Result<Split> {
+    split((path, Some(&format!("x_{part}"))), (path, Some(&format!("y_{part}"))))
+}
+
+/// Images and labels of two arrays, each with its file as [`images_of`] has it.
+fn split(x: (&Path, Option<&str>), y: (&Path, Option<&str>)) -> Result<Split> {
+    let Images { count, pixels, shape, bytes: images } = images_of(x.0, x.1)?;
+    let labels = labels_of(y.0, y.1, count)?;
+    let [images_origin, origin] = [x, y].map(|(path, array)| match array {
+        Some(array) => format!("{}: {array}", path.display()),
+        None => path.display().to_string(),
+    });
+    Ok(Split { images_origin, origin, pixels, shape, images, labels })
 }
 
 /// Reads the images of an array: of the one called `array` in an archive, or without a name of the only one that a
@@ -157,8 +160,7 @@ fn begin(path: &Path) -> Result<(BufReader<File>, u64, bool)> {
 fn archive(path: &Path) -> Result<ZipArchive<BufReader<File>>> {
     let (file, _, alone) = begin(path)?;
     if alone {
-        let problem = "is one array, and no archive of several: write images and labels by numpy.savez";
-        return Err(Error::files(path, problem));
+        refuse!(path, "is one array, and no archive of several: write images and labels by numpy.savez");
     }
     ZipArchive::new(file).map_err(|cause| Error::unreadable(path, "not a readable .npz file", &cause))
 }

@@ -2,7 +2,7 @@
 //!
 //! What Macs, Windows and network drives drop into folders is nowhere data.
 
-use super::{Error, Result};
+use super::error::{Error, Result, refuse};
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -37,16 +37,10 @@ impl Place {
             Ok(there) if there.is_dir() => true,
             Ok(there) if there.is_file() => false,
             Ok(_) => {
-                return Err(Error::files(
-                    path,
-                    "is a pipe or a device: give a folder with regular files, or an .npz file",
-                ));
+                refuse!(path, "is a pipe or a device: give a folder with regular files, or an .npz file");
             }
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                return Err(Error::files(
-                    path,
-                    "does not exist: give a folder with a data set, or an .npz file",
-                ));
+                refuse!(path, "does not exist: give a folder with a data set, or an .npz file");
             }
             Err(error) => return Err(Error::unreadable(path, "cannot be looked at", &error)),
         };

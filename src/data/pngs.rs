@@ -7,7 +7,7 @@
 
 use super::MOST_PIXELS;
 use super::black::{self, Before};
-use super::error::with_causes;
+use super::error::{refuse, with_causes};
 use super::place::{Place, ends_in, list, name};
 use super::{DataChoice, Dataset, Error, Result, Source, Split, there};
 use crate::base::files;
@@ -115,19 +115,18 @@ fn read(train: Option<&Path>, test: &Path) -> Result<([Split; 2], Vec<String>)> 
     let trained = train.map_or_else(|| Ok(Split::default()), |train| split(train, &classes))?;
     for (class, _) in labels(test)? {
         if let Some(train) = train.filter(|_| !classes.iter().any(|(known, _)| *known == class)) {
-            let problem = format!("there is no such class in {}", train.display());
-            return Err(Error::files(&test.join(class), problem));
+            refuse!(&test.join(class), "there is no such class in {}", train.display());
         }
     }
     let tested = split(test, &classes)?;
     if let Some(train) = train.filter(|_| trained.pixels != tested.pixels) {
-        let problem = format!(
+        refuse!(
+            train,
             "its images have {} pixels, those in {} {}: make all of one size",
             trained.pixels,
             test.display(),
             tested.pixels
         );
-        return Err(Error::files(train, problem));
     }
     let words = classes.iter().any(|(class, _)| class.parse::<u8>().is_err());
     let names = if words { classes.into_iter().map(|(class, _)| class).collect() } else { Vec::new() };
@@ -138,15 +137,13 @@ fn read(train: Option<&Path>, test: &Path) -> Result<([Split; 2], Vec<String>)> 
 fn labels(folder: &Path) -> Result<Vec<(String, u8)>> {
     let names: Vec<String> = sorted(list(folder)?.1).iter().map(|path| name(path)).collect();
     if names.is_empty() {
-        let problem = "holds no folders: put the images of each class into one, as train/3/*.png";
-        return Err(Error::files(folder, problem));
+        refuse!(folder, "holds no folders: put the images of each class into one, as train/3/*.png");
     }
     let numbers: Option<Vec<u8>> = names.iter().map(|name| name.parse().ok()).collect();
     match numbers {
         Some(numbers) => Ok(names.into_iter().zip(numbers).collect()),
         None if names.len() > 256 => {
-            let problem = format!("has {} classes, of which there are at most 256", names.len());
-            Err(Error::files(folder, problem))
+            refuse!(folder, "has {} classes, of which there are at most 256", names.len())
         }
         None => Ok(names.into_iter().zip(0..=255).collect()),
     }
@@ -169,24 +166,22 @@ fn split(folder: &Path, classes: &[(String, u8)]) -> Result<Split> {
         before = before.or(this);
         let (w, h, first) = *size.get_or_insert((width, height, path));
         if (width, height) != (w, h) {
-            let problem = format!(
+            refuse!(
+                path,
                 "is {width} × {height} pixels, but {} is {w} × {h}: make all of one size",
                 first.display()
             );
-            return Err(Error::files(path, problem));
         }
         split.pixels = grey.len();
         split.shape = Some([height as usize, width as usize, 1]);
         split.images.extend(grey);
         split.labels.push(*label);
         if split.images.len() > MOST_PIXELS {
-            let problem = format!("holds more than the {MOST_PIXELS} pixels that are read at most");
-            return Err(Error::files(folder, problem));
+            refuse!(folder, "holds more than the {MOST_PIXELS} pixels that are read at most");
         }
     }
     if split.is_empty() {
-        let problem = format!("holds no PNGs in folders of classes, as {}/3/*.png", folder.display());
-        return Err(Error::files(folder, problem));
+        refuse!(folder, "holds no PNGs in folders of classes, as {}/3/*.png", folder.display());
     }
     black::check(&split.images, before).map_err(|problem| Error::files(folder, problem))?;
     Ok(split)

@@ -1,7 +1,7 @@
 //! Labelled images, and minibatches of them.
 
 use super::error::{Error, Result};
-use crate::model::Dims;
+use crate::model::{Dims, Parameters};
 use candle_core::{DType, Device, Tensor};
 
 /// A minibatch as it lies in the data set.
@@ -34,6 +34,22 @@ impl Batch {
             return Ok(());
         };
         Err(Error::Misfit { place: "the minibatch".into(), problem })
+    }
+
+    /// x in the type and on the device of these weights.
+    ///
+    /// # Errors
+    /// Only those of candle.
+    pub fn x_for(&self, theta: &Parameters) -> candle_core::Result<Tensor> {
+        self.x(theta.dtype(), theta.device())
+    }
+
+    /// y for a network with these weights, in their type and on their device.
+    ///
+    /// # Errors
+    /// Only those of candle.
+    pub fn y_for(&self, theta: &Parameters) -> candle_core::Result<Tensor> {
+        self.y(theta.network.dims.output(), theta.dtype(), theta.device())
     }
 
     /// x = byte/255, (B, d_in).
@@ -102,7 +118,14 @@ impl Split {
         self.labels.is_empty()
     }
 
-    /// The images with these numbers, in this order.
+    /// The images with these numbers as a minibatch.
+    pub fn batch(&self, indices: &[u32]) -> Batch {
+        let mut batch = Batch::default();
+        self.gather(indices, &mut batch);
+        batch
+    }
+
+    /// The same, into a minibatch that is there already.
     pub fn gather(&self, indices: &[u32], batch: &mut Batch) {
         batch.images.clear();
         batch.labels.clear();
@@ -125,8 +148,7 @@ impl Split {
 
     /// The images with these numbers, as a split of their own.
     pub(super) fn part(&self, indices: &[u32]) -> Self {
-        let mut batch = Batch::default();
-        self.gather(indices, &mut batch);
+        let batch = self.batch(indices);
         let (images_origin, origin) = (self.images_origin.clone(), self.origin.clone());
         Self { images_origin, origin, images: batch.images, labels: batch.labels, ..*self }
     }

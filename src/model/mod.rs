@@ -7,6 +7,7 @@
 pub mod activation;
 pub mod anderson;
 pub mod dynamics;
+pub mod follow;
 pub mod loss;
 pub mod network;
 pub mod settle;

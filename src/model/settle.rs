@@ -11,9 +11,9 @@
 //! The second phase takes its steps in the same [`Order`]. Why Theorem 1 holds for half-steps, too, with the same K, is in
 //! `docs/equilibrium.md`.
 
-use super::anderson::{Anderson, epsilon};
+use super::anderson::Anderson;
 use super::dynamics::Layers;
-use super::{Dynamics, Model, Parameters};
+use super::{Model, Parameters};
 use candle_core::{D, DType, Result, Tensor};
 use serde::{Deserialize, Serialize};
 
@@ -167,41 +167,19 @@ impl Model {
     /// # Errors
     /// Only those of candle (shapes that differ).
     pub fn settle(&self, theta: &Parameters, x: &Tensor) -> Result<Settled> {
-        self.settle_watched(theta, x, &mut |_| Ok(()))
-    }
-
-    /// The same; `watch` sees the states after every step.
-    ///
-    /// # Errors
-    /// Those of candle and of `watch`.
-    pub fn settle_watched(
-        &self,
-        theta: &Parameters,
-        x: &Tensor,
-        watch: &mut dyn FnMut(&[Tensor]) -> Result<()>,
-    ) -> Result<Settled> {
-        let Self { dynamics, settle, .. } = self;
-        let drive = dynamics.drive(theta, x)?;
-        let s_0 = Dynamics::initial_state(theta, x)?;
-        let mut recent = [s_0.clone(), s_0.clone(), s_0];
+        let settle = &self.settle;
+        let mut phase = self.follow(theta, x)?;
         // What images were left with that have settled, after so many steps.
-        let mut settled = recent.clone();
+        let mut settled = phase.recent.clone();
         let mut images = x.dims().to_vec();
         images[x.rank() - 1] = 1;
         let mut steps = vec![0; images.iter().product()];
         let mut converged = vec![false; steps.len()];
-        let mut mixers = match settle.solver {
-            Solver::Iterate => Vec::new(),
-            Solver::Anderson => vec![Anderson::new(settle.window, epsilon(x.dtype())); steps.len()],
-        };
         for sweep in 0..settle.sweeps() {
-            let mut s = recent[2].clone();
-            for t in 0..settle.order.sweep() {
-                s = self.step(theta, &drive, &s, settle.order.layers(t), None)?;
-                watch(&s)?;
+            for _ in 0..settle.order.sweep() {
+                phase.step()?;
             }
-            recent.rotate_left(1);
-            recent[2] = s;
+            let recent = &phase.recent;
             let last = sweep + 1 == settle.sweeps();
             if last || settle.looks_after(sweep) {
                 let changes = largest_changes(&recent[2], &recent[1])?;
@@ -215,11 +193,11 @@ impl Model {
                     }
                 }
                 if !ends_here.contains(&0) {
-                    return Ok(Settled { recent, steps, converged });
+                    return Ok(Settled { recent: phase.recent, steps, converged });
                 }
                 if ends_here.contains(&1) {
                     let ends_here = Tensor::from_vec(ends_here, &images[..], x.device())?;
-                    for (settled, recent) in settled.iter_mut().zip(&recent) {
+                    for (settled, recent) in settled.iter_mut().zip(recent) {
                         replace(settled, &ends_here, recent)?;
                     }
                 }
@@ -227,17 +205,18 @@ impl Model {
                     break;
                 }
             }
-            if settle.mixes_after(sweep) {
-                let [_, s, s_next] = &mut recent;
-                mix(&mut mixers, settle.read_first(), s, s_next)?;
-            }
         }
         Ok(Settled { recent: settled, steps, converged })
     }
 }
 
 /// Makes of these layers of `s_next`, where a sweep from `s` has led, what each image's mixer makes of them.
-fn mix(mixers: &mut [Anderson<f64>], layers: Layers, s: &[Tensor], s_next: &mut [Tensor]) -> Result<()> {
+pub(super) fn mix(
+    mixers: &mut [Anderson<f64>],
+    layers: Layers,
+    s: &[Tensor],
+    s_next: &mut [Tensor],
+) -> Result<()> {
     let rows = |s: &Tensor| -> Result<Vec<Vec<f64>>> {
         s.to_dtype(DType::F64)?.reshape(((), s.dim(D::Minus1)?))?.to_vec2()
     };

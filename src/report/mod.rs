@@ -13,8 +13,8 @@ mod varied;
 mod verdict;
 
 use crate::base::files;
-use crate::study::plot::{self, Style};
-use crate::study::saved;
+use crate::charts::plot::{self, Style};
+use crate::charts::saved;
 use anyhow::Result;
 use glob::Pattern;
 use results::Results;

@@ -1,10 +1,10 @@
 //! Some runs side by side: curves, differences of their settings, results.
 
-use super::axis::Scale;
-use super::page::{Illustrated, page, panels};
-use super::plot::{Chart, Look, Series, css};
-use super::record::Record;
+use super::record::{CHANCE, Record};
 use crate::base::time::duration;
+use crate::charts::axis::Scale;
+use crate::charts::page::{Illustrated, page, panels};
+use crate::charts::plot::{Chart, Look, Series, css};
 use crate::config::Config;
 use anyhow::Result;
 use maud::{Markup, html};
@@ -39,7 +39,7 @@ pub fn write(folders: &[PathBuf]) -> Result<Illustrated> {
             ("share of synapses", Scale::Linear),
             "sign_match/total",
         )
-        .noted("½ is chance, but where both are 0, as at black pixels"),
+        .noted(CHANCE),
         chart(
             "settling",
             "Settling, worst of the epoch",

@@ -1,10 +1,9 @@
 //! How far from equilibrium the first phase is after how much arithmetic, in each of the ways there are to find it.
 
-use super::axis::Scale;
-use super::page;
-use super::plot::{Chart, Look, Series};
-use crate::model::dynamics::Layers;
-use crate::model::settle::{largest_changes, percentiles};
+use crate::charts::axis::Scale;
+use crate::charts::page;
+use crate::charts::plot::{Chart, Look, Series};
+use crate::model::settle::percentiles;
 use crate::model::{Model, Order, Parameters, Settle, Solver};
 use candle_core::{Result, Tensor};
 use maud::html;
@@ -59,18 +58,15 @@ fn follow(
     let steps = model.settle.steps * order.sweep();
     let model =
         Model { settle: Settle { order, solver, steps, tolerance: 0.0, ..model.settle }, ..model.clone() };
-    let drive = model.dynamics.drive(theta, x)?;
-    let (mut t, mut course) = (0, Vec::new());
-    model.settle_watched(theta, x, &mut |s| {
-        t += 1;
-        if t % order.sweep() == 0 {
-            let s_next = model.step(theta, &drive, s, Layers::All, None)?;
-            let [median, percentile_99, largest] =
-                percentiles(largest_changes(&s_next, s)?, [0.5, 0.99, 1.0]);
-            course.push(Distance { work: t as f64 / order.sweep() as f64, median, percentile_99, largest });
+    let mut phase = model.follow(theta, x)?;
+    let mut course = Vec::new();
+    for sweep in 1..=model.settle.sweeps() {
+        for _ in 0..order.sweep() {
+            phase.step()?;
         }
-        Ok(())
-    })?;
+        let [median, percentile_99, largest] = percentiles(phase.distances()?, [0.5, 0.99, 1.0]);
+        course.push(Distance { work: sweep as f64, median, percentile_99, largest });
+    }
     Ok(Way { name, course })
 }
 

@@ -49,9 +49,7 @@ impl Explanation {
         let mut columns = Vec::new();
         let (mut ladders, mut singles, mut matched) = (Vec::new(), Vec::new(), Vec::new());
         for (i, indices) in angles::minibatches(config, split, 0).take(minibatches).enumerate() {
-            let mut batch = Batch::default();
-            split.gather(&indices, &mut batch);
-            let (ladder, alone) = take_apart(config, theta, &batch, &causes, &mut columns)?;
+            let (ladder, alone) = take_apart(config, theta, &split.batch(&indices), &causes, &mut columns)?;
             ladders.push(ladder);
             singles.push(alone);
             if config.learning.K <= config.settle.steps {
@@ -150,7 +148,7 @@ fn rounded(degrees: f64) -> f64 {
 /// The page: a chart of all matrices together and one of each, and the table.
 #[cfg(feature = "cli")]
 pub fn page(explanation: &Explanation, config: &Config, data: &str) -> Result<String> {
-    use super::bars::{self, Bar};
+    use crate::charts::bars::{self, Bar};
     use maud::{PreEscaped, html};
     let title = format!("What the angle of {} is made of", config.learning.rule.title);
     // From the whole angle down to what remains, each step where the one before has led.
@@ -196,7 +194,7 @@ pub fn page(explanation: &Explanation, config: &Config, data: &str) -> Result<St
         h2 { "Configuration" }
         pre { (toml::to_string(config)?) }
     };
-    Ok(super::page::page(&format!("eqprop: {title}"), &body))
+    Ok(crate::charts::page::page(&format!("eqprop: {title}"), &body))
 }
 
 /// The angles of a minibatch as trained and after each cause is switched off in order; and in float64 with none off,

@@ -1,7 +1,7 @@
 //! The figures of Appendix E.6: −∇BPTT (solid) and Δ (dashed) over the second phase.
 
-use super::axis::{Scale, superscript};
-use super::plot::{Chart, Look, Series};
+use crate::charts::axis::{Scale, superscript};
+use crate::charts::plot::{Chart, Look, Series};
 use crate::learning::angle::Trace;
 use crate::model::Parameters;
 use crate::rng::{Purpose, stream};

@@ -1,9 +1,10 @@
 //! The gradient-descending dynamics of one batch (Appendix E.6): a trace, a summary, and figures.
 
-use super::plot::Style;
-use super::{figures, saved};
+use super::figures;
 use crate::base::files;
 use crate::base::output::usage;
+use crate::charts::plot::Style;
+use crate::charts::saved;
 use crate::config::Config;
 use crate::data::{Batch, Split};
 use crate::learning::angle::Trace;

@@ -1,10 +1,11 @@
 //! One page about one run: its curves, what its network has learnt, and how the states of one image settle.
 
-use super::axis::Scale;
-use super::page::{Illustrated, data_url, page, panels, picture};
-use super::plot::{Chart, Look, Series};
-use super::record::Record;
-use super::settling::Settling;
+use super::record::{CHANCE, Record};
+use super::trajectory::Trajectory;
+use crate::charts::axis::Scale;
+use crate::charts::page::{Illustrated, data_url, page, panels, picture};
+use crate::charts::pictures;
+use crate::charts::plot::{Chart, Look, Series};
 use crate::config::Config;
 use crate::data::{Dataset, Split, class_list, class_name};
 use crate::engine::is_cycle;
@@ -13,7 +14,6 @@ use crate::model::Parameters;
 use crate::model::Solver;
 use crate::run::checkpoint::Progress;
 use crate::telemetry::look;
-use crate::telemetry::pictures;
 use anyhow::{Result, bail};
 use candle_core::DType;
 use maud::{Markup, html};
@@ -68,12 +68,12 @@ pub fn write(subject: &Subject) -> Result<Illustrated> {
         Some(number) => number,
         None => look::least_settled(config, theta, test, SOUGHT)?,
     };
-    let settling = Settling::record(config, theta, test, number)?;
+    let trajectory = Trajectory::record(config, theta, test, number)?;
     let answers = looked.answers();
     let wrong =
         answers.iter().zip(&test.labels).filter(|(answer, label)| **answer != usize::from(**label)).count();
     let curves = record.as_ref().map(curves).unwrap_or_default();
-    let settles = settling_charts(&settling, names);
+    let settles = settling_charts(&trajectory, names);
     let weights = histograms(theta)?;
     let body = html! {
         h1 { (progress.run) }
@@ -92,7 +92,7 @@ pub fn write(subject: &Subject) -> Result<Illustrated> {
             h2 { "Over training" }
             (panels(&curves))
         }
-        (settling_of(&settling, &settles, number, &class_name(names, answers[number]), names, &test.images[number * test.pixels..][..test.pixels])?)
+        (settling_of(&trajectory, &settles, number, &class_name(names, answers[number]), names, &test.images[number * test.pixels..][..test.pixels])?)
         (learnt(theta, test, names, &looked)?)
         h2 { "Weights" }
         (panels(&weights))
@@ -155,7 +155,7 @@ fn curves(record: &Record) -> Vec<Chart> {
             ("share of synapses", Scale::Linear),
             lines_of(record, "sign_match/"),
         )
-        .noted("½ is chance, but where both are 0, as at black pixels"),
+        .noted(CHANCE),
         chart(
             "settling-over-training",
             "Settling, worst of the epoch",
@@ -173,14 +173,14 @@ fn curves(record: &Record) -> Vec<Chart> {
 }
 
 /// What still moves as an image settles, and its output.
-fn settling_charts(settling: &Settling, names: &[String]) -> Vec<Chart> {
-    let Settling { first, sweep, states, truth, .. } = settling;
+fn settling_charts(trajectory: &Trajectory, names: &[String]) -> Vec<Chart> {
+    let Trajectory { first, sweep, states, truth, .. } = trajectory;
     let mut moves = vec![
-        Series::line("change over a sweep", Look::cycle(0), settling.residuals(*sweep)),
-        Series::line("change over two sweeps", Look::cycle(1), settling.residuals(2 * sweep)),
+        Series::line("change over a sweep", Look::cycle(0), trajectory.residuals(*sweep)),
+        Series::line("change over two sweeps", Look::cycle(1), trajectory.residuals(2 * sweep)),
     ];
     if states.len() > first + 1 {
-        moves.push(Series::line("change by the nudge", Look::cycle(2), settling.nudge()));
+        moves.push(Series::line("change by the nudge", Look::cycle(2), trajectory.nudge()));
     }
     let outputs = (0..states[0][0].len())
         .map(|class| {
@@ -205,24 +205,24 @@ fn settling_charts(settling: &Settling, names: &[String]) -> Vec<Chart> {
 }
 
 fn settling_of(
-    settling: &Settling,
+    trajectory: &Trajectory,
     charts: &[Chart],
     number: usize,
     answer: &str,
     names: &[String],
     pixels: &[u8],
 ) -> Result<Markup> {
-    let Settling { first, states, truth, .. } = settling;
+    let Trajectory { first, states, truth, .. } = trajectory;
     let truth = class_name(names, *truth);
     // What still moves in the last two steps of the first phase: over two steps much less than over one is a cycle.
     let at_end = |lag: usize| {
-        settling.residuals(lag).into_iter().find(|(t, _)| *t as usize == *first).map_or(0.0, |p| p.1)
+        trajectory.residuals(lag).into_iter().find(|(t, _)| *t as usize == *first).map_or(0.0, |p| p.1)
     };
-    let (one, two) = (at_end(settling.sweep), at_end(2 * settling.sweep));
+    let (one, two) = (at_end(trajectory.sweep), at_end(2 * trajectory.sweep));
     let mut maps = Vec::new();
     for n in (0..states[0].len()).rev() {
         let title = if n == 0 { "output, s⁰".to_string() } else { format!("hidden layer {n}") };
-        let rows = rows(settling, n);
+        let rows = rows(trajectory, n);
         let shown = rows.len();
         let cell = (10, (256 / shown.max(1)).clamp(2, 16));
         let map = pictures::heat_map(&rows, cell, first + 1);
@@ -262,8 +262,8 @@ fn settling_of(
 }
 
 /// The states of a layer, a row a neuron: those that move most at the end of the first phase, by their last state.
-fn rows(settling: &Settling, n: usize) -> Vec<Vec<f64>> {
-    let &Settling { first, sweep, ref states, .. } = settling;
+fn rows(trajectory: &Trajectory, n: usize) -> Vec<Vec<f64>> {
+    let &Trajectory { first, sweep, ref states, .. } = trajectory;
     let moved = |i: usize| (states[first][n][i] - states[first.saturating_sub(sweep)][n][i]).abs();
     let mut neurons: Vec<usize> = (0..states[0][n].len()).collect();
     if neurons.len() > ROWS {
@@ -281,7 +281,8 @@ fn learnt(theta: &Parameters, test: &Split, names: &[String], looked: &look::Loo
     let fields = pictures::receptive_fields(&first, SHOWN.0);
     let counts = looked.confusion(test);
     let wrong = looked.most_wrong(test, SHOWN.1);
-    let wrong_picture = pictures::most_wrong(&wrong, names);
+    let pictured: Vec<_> = wrong.iter().map(look::Wrong::answered).collect();
+    let wrong_picture = pictures::most_wrong(&pictured, names);
     let called = |class: usize| class_name(names, class);
     Ok(html! {
         h2 { "What it has learnt" }
@@ -383,8 +384,8 @@ mod tests {
             let state = |i: usize| if i == 0 { 0.25 } else { moved };
             vec![(0..count).map(state).collect::<Vec<f64>>()]
         });
-        let settling = Settling { first: 2, sweep: 2, states: states.to_vec(), truth: 0, strength: 0.5 };
-        let shown = rows(&settling, 0);
+        let trajectory = Trajectory { first: 2, sweep: 2, states: states.to_vec(), truth: 0, strength: 0.5 };
+        let shown = rows(&trajectory, 0);
         assert_eq!(shown.len(), ROWS);
         assert!(shown.iter().all(|states| states[2] == 0.5), "neuron 0 has not moved");
     }

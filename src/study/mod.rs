@@ -1,9 +1,5 @@
-//! What is looked at beside training: gradient-descending dynamics, the toy model, figures, speed.
+//! What is looked at beside training: gradient-descending dynamics, the toy model, runs, speed.
 
-#[cfg(feature = "cli")]
-pub mod axis;
-#[cfg(feature = "cli")]
-mod bars;
 pub mod bench;
 #[cfg(feature = "cli")]
 pub mod compare;
@@ -18,14 +14,8 @@ pub mod gdd;
 #[cfg(feature = "cli")]
 pub mod inspect;
 #[cfg(feature = "cli")]
-pub mod page;
-#[cfg(feature = "cli")]
-pub mod plot;
-#[cfg(feature = "cli")]
 pub(crate) mod record;
 pub mod referee;
-#[cfg(feature = "cli")]
-pub mod saved;
-#[cfg(feature = "cli")]
-mod settling;
 pub mod toy;
+#[cfg(feature = "cli")]
+mod trajectory;

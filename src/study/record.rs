@@ -7,6 +7,9 @@ use serde_json::{Map, Value};
 use std::fs;
 use std::path::Path;
 
+/// What charts of signs that agree have for a note.
+pub const CHANCE: &str = "½ is chance, but where both are 0, as at black pixels";
+
 /// A run's own record.
 pub struct Record {
     /// Its name.

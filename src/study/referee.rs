@@ -66,30 +66,27 @@ const BETA_DIVISOR: f64 = 1000.0;
 const CALM: f64 = 0.5;
 
 impl Cause {
+    /// The name in JSON, and that in print.
+    fn names(self) -> (&'static str, &'static str) {
+        match self {
+            Cause::Rounding => ("rounding", "float32"),
+            Cause::Unsettled => ("T", "unsettled T"),
+            Cause::Continual => ("eta", "continual η"),
+            Cause::Beta => ("beta", "finite β"),
+            Cause::Truncated => ("K", "finite K"),
+            Cause::SigmaPrime => ("sigma_prime", "missing σ′"),
+            Cause::Untied => ("untied", "untied weights"),
+        }
+    }
+
     /// The name in JSON.
     pub fn name(self) -> &'static str {
-        match self {
-            Cause::Rounding => "rounding",
-            Cause::Unsettled => "T",
-            Cause::Continual => "eta",
-            Cause::Beta => "beta",
-            Cause::Truncated => "K",
-            Cause::SigmaPrime => "sigma_prime",
-            Cause::Untied => "untied",
-        }
+        self.names().0
     }
 
     /// The name in print.
     pub fn title(self) -> &'static str {
-        match self {
-            Cause::Rounding => "float32",
-            Cause::Unsettled => "unsettled T",
-            Cause::Continual => "continual η",
-            Cause::Beta => "finite β",
-            Cause::Truncated => "finite K",
-            Cause::SigmaPrime => "missing σ′",
-            Cause::Untied => "untied weights",
-        }
+        self.names().1
     }
 
     /// Whether a network of this kind can have it.
@@ -125,10 +122,8 @@ impl Case {
     /// # Errors
     /// Where the network settles in no stationary state, not with damped steps either, and those of candle.
     pub fn new(model: &Model, theta: &Parameters, batch: &Batch) -> Result<Self> {
-        let device = theta.device().clone();
         let theta = theta.map(|tensor| tensor.to_dtype(DType::F64))?;
-        let x = batch.x(DType::F64, &device)?;
-        let y = batch.y(theta.network.dims.output(), DType::F64, &device)?;
+        let (x, y) = (batch.x_for(&theta)?, batch.y_for(&theta)?);
         let (calm, settled) = stationary(model, &theta, &x)?;
         let (gradient, arrival) = rbp::whole(&calm, &theta, &x, &y, settled.state(), ARRIVED, MOST_STEPS)?;
         Ok(Self { model: model.clone(), calm, theta, x, y, settled, gradient, arrival })
@@ -214,9 +209,8 @@ pub fn as_trained(
     batch: &Batch,
     beta: f64,
 ) -> candle_core::Result<Parameters> {
-    let (dtype, device) = (theta.dtype(), theta.device());
-    let x = batch.x(dtype, device)?;
-    let target = batch.y(theta.network.dims.output(), dtype, device)?;
+    let x = batch.x_for(theta)?;
+    let target = batch.y_for(theta)?;
     total(model, learning, theta, &x, model.nudge(&target, beta), &model.settle(theta, &x)?)
 }
 

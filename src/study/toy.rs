@@ -17,17 +17,13 @@ pub struct Toy {
     pub second_steps: usize,
 }
 
-/// What one algorithm does at one step, iterated and by its closed form.
+/// What one algorithm does at one step: ∇ or Δ of s and of θ, each iterated and by its closed form.
 #[derive(Clone, Copy, Debug)]
 pub struct Step {
-    /// ∇s(t) or Δs(t), iterated.
-    pub s: f64,
-    /// ∇θ(t) or Δθ(t), iterated.
-    pub theta: f64,
-    /// The closed form of `s`.
-    pub s_closed: f64,
-    /// The closed form of `theta`.
-    pub theta_closed: f64,
+    /// ∇s(t) or Δs(t).
+    pub s: [f64; 2],
+    /// ∇θ(t) or Δθ(t).
+    pub theta: [f64; 2],
 }
 
 impl Toy {
@@ -41,12 +37,7 @@ impl Toy {
         (0..self.second_steps)
             .map(|t| {
                 let halves = 0.5f64.powi(t as i32);
-                let step = Step {
-                    s: grad_s,
-                    theta: 0.5 * grad_s,
-                    s_closed: s * halves,
-                    theta_closed: 0.5 * s * halves,
-                };
+                let step = Step { s: [grad_s, s * halves], theta: [0.5 * grad_s, 0.5 * s * halves] };
                 grad_s *= 0.5;
                 step
             })
@@ -77,7 +68,7 @@ impl Toy {
                 s = s_next;
                 theta += eta * delta_theta;
                 let closed = -self.theta * base.powi(t as i32);
-                Step { s: delta_s, theta: delta_theta, s_closed: closed, theta_closed: 0.5 * closed }
+                Step { s: [delta_s, closed], theta: [delta_theta, 0.5 * closed] }
             })
             .collect()
     }
@@ -110,10 +101,8 @@ impl Toy {
         );
         let algorithms = self.algorithms();
         let mut furthest: f64 = 0.0;
-        for (of, pick) in [
-            ("s", (|step| (step.s, step.s_closed)) as fn(&Step) -> (f64, f64)),
-            ("θ", |step| (step.theta, step.theta_closed)),
-        ] {
+        let of_s = |step: &Step| step.s;
+        for (of, pick) in [("s", of_s as fn(&Step) -> [f64; 2]), ("θ", |step| step.theta)] {
             text += &format!("\n{of}, t");
             for (name, _) in &algorithms {
                 text += &format!("{name:>28}");
@@ -122,7 +111,7 @@ impl Toy {
             for t in 0..self.second_steps {
                 text += &format!("{t:>4}");
                 for (_, steps) in &algorithms {
-                    let (iterated, closed) = pick(&steps[t]);
+                    let [iterated, closed] = pick(&steps[t]);
                     furthest = furthest.max((iterated - closed).abs());
                     text += &format!("{:>28}", format!("{iterated:.8} [{closed:.8}]"));
                 }
@@ -137,14 +126,8 @@ impl Toy {
 }
 
 fn negative(steps: Vec<Step>) -> Vec<Step> {
-    (steps.into_iter())
-        .map(|step| Step {
-            s: -step.s,
-            theta: -step.theta,
-            s_closed: -step.s_closed,
-            theta_closed: -step.theta_closed,
-        })
-        .collect()
+    let negative = |values: [f64; 2]| values.map(|value| -value);
+    steps.into_iter().map(|Step { s, theta }| Step { s: negative(s), theta: negative(theta) }).collect()
 }
 
 #[cfg(test)]
@@ -159,8 +142,9 @@ mod tests {
                 for (t, step) in steps.iter().enumerate() {
                     // Differences of states near 1, divided by β, are rounded so much.
                     let rounding = 1e-14 / beta.abs();
-                    assert!((step.s - step.s_closed).abs() < rounding, "{name} s at {t}");
-                    assert!((step.theta - step.theta_closed).abs() < rounding, "{name} θ at {t}");
+                    for (of, [iterated, closed]) in [("s", step.s), ("θ", step.theta)] {
+                        assert!((iterated - closed).abs() < rounding, "{name} {of} at {t}");
+                    }
                 }
             }
         }

@@ -26,6 +26,13 @@ pub struct Wrong<'a> {
     pub margin: f64,
 }
 
+impl<'a> Wrong<'a> {
+    /// The pixels, the class and the one it was given.
+    pub fn answered(&self) -> (&'a [u8], [usize; 2]) {
+        (self.pixels, [self.truth, self.answer])
+    }
+}
+
 /// What a network makes of some images.
 pub struct Look {
     /// What the output is judged by.
@@ -53,7 +60,7 @@ pub fn look(
         if stop() {
             return Ok(None);
         }
-        let settled = model.settle(theta, &batch.x(theta.dtype(), theta.device())?)?;
+        let settled = model.settle(theta, &batch.x_for(theta)?)?;
         look.outputs.extend(settled.state()[0].to_dtype(DType::F64)?.to_vec2::<f64>()?);
         if i * BATCH < WITH_STATES {
             for (kept, s) in look.hidden.iter_mut().zip(&settled.state()[1..]) {
@@ -105,7 +112,7 @@ pub fn least_settled(config: &Config, theta: &Parameters, split: &Split, count: 
     model.settle.tolerance = 0.0;
     let mut worst = (0, f64::NEG_INFINITY);
     for (i, batch) in split.batches(count, BATCH).enumerate() {
-        let settled = model.settle(theta, &batch.x(theta.dtype(), theta.device())?)?;
+        let settled = model.settle(theta, &batch.x_for(theta)?)?;
         for (number, residual) in (BATCH * i..).zip(settled.residuals()?) {
             if residual > worst.1 {
                 worst = (number, residual);

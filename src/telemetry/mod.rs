@@ -2,13 +2,9 @@
 
 #[cfg(feature = "cli")]
 pub mod board;
-#[cfg(feature = "cli")]
-mod letters;
 pub mod look;
 pub mod metrics;
 pub mod observer;
-#[cfg(feature = "cli")]
-pub mod pictures;
 #[cfg(feature = "cli")]
 pub mod plugins;
 #[cfg(feature = "cli")]

@@ -2,9 +2,10 @@
 
 use super::look::{self, Look};
 use super::observer::{Epoch, Observer};
+use super::plugins;
 use super::tensorboard::EventFile;
-use super::{pictures, plugins};
 use crate::base::output::visible;
+use crate::charts::pictures;
 use crate::config::{Config, Resolved};
 use crate::data::{Dataset, class_list};
 use anyhow::Result;
@@ -91,8 +92,9 @@ impl TensorBoard {
         let mut pictures = vec![("receptive_fields", pictures::receptive_fields(&weights, FIELDS))];
         if epoch.last {
             let (test, names) = (&self.dataset.test, &self.class_names);
+            let wrong: Vec<_> = look.most_wrong(test, WRONG).iter().map(look::Wrong::answered).collect();
             pictures.push(("confusion", Some(pictures::confusion(&look.confusion(test), names))));
-            pictures.push(("most_wrong", pictures::most_wrong(&look.most_wrong(test, WRONG), names)));
+            pictures.push(("most_wrong", pictures::most_wrong(&wrong, names)));
         }
         for (name, picture) in pictures {
             if let Some(picture) = picture {

@@ -2,9 +2,9 @@
 //! of our own: the thread of its own writer ends the whole program where the disk is full, and two of its writers within
 //! a second write one file.
 
-use super::pictures::Picture;
 use super::{plugins, tags};
 use crate::base::time;
+use crate::charts::pictures::Picture;
 use anyhow::{Context, Result, ensure};
 use protobuf::{Message, RepeatedField};
 use std::collections::HashSet;

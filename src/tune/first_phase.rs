@@ -7,11 +7,10 @@
 use super::Stop;
 use super::rates::tidy;
 use crate::config::Config;
-use crate::data::{Batch, Split};
-use crate::model::Settle;
+use crate::data::Split;
 use crate::model::dynamics::Time;
-use crate::model::settle::{largest_changes, percentiles};
-use crate::model::{Dynamics, Parameters};
+use crate::model::settle::percentiles;
+use crate::model::{Parameters, Settle, Solver};
 use crate::run::angles;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
@@ -25,7 +24,7 @@ pub const MOST_STEPS: usize = 500;
 /// T is so many times what those images need: trained networks settle more slowly, and the others take no more steps for it.
 pub const MARGIN: usize = 4;
 /// Where nothing moves by more, there is nothing left to see: float32 has no smaller steps between states near 1.
-const STILL: f64 = 2e-7;
+const LEAST: f64 = 2e-7;
 /// An image is at rest where F moves it by no more than this part of β: what is left of the first phase adds 1/β times
 /// its movement to Δs, so that this is a thousandth of the nudge.
 pub const FINE: f64 = 1e-3;
@@ -39,7 +38,7 @@ pub fn tolerance(config: &Config, part: f64) -> f64 {
         Time::Discrete => 1.0,
         Time::Real => config.network.epsilon,
     };
-    tidy(part * config.learning.beta * time * (1.0 - config.settle.damping)).max(STILL)
+    tidy(part * config.learning.beta * time * (1.0 - config.settle.damping)).max(LEAST)
 }
 
 /// The first phase of this configuration on a network that settles so.
@@ -63,28 +62,24 @@ impl Settling {
     /// # Errors
     /// Only those of candle, and where `stop` says so.
     pub fn measure(config: &Config, theta: &Parameters, split: &Split, stop: &Stop) -> Result<Self> {
-        let model = config.model();
-        let mut states = Vec::new();
+        let mut model = config.model();
+        model.settle.solver = Solver::Iterate;
         let minibatches = (IMAGES / config.training.batch_size).max(1);
-        for indices in angles::minibatches(config, split, 1).take(minibatches) {
-            let mut batch = Batch::default();
-            split.gather(&indices, &mut batch);
-            let x = batch.x(theta.dtype(), theta.device())?;
-            states.push((model.dynamics.drive(theta, &x)?, Dynamics::initial_state(theta, &x)?));
-        }
+        let mut phases = (angles::minibatches(config, split, 1).take(minibatches))
+            .map(|indices| model.follow(theta, &split.batch(&indices).x_for(theta)?))
+            .collect::<Result<Vec<_>, _>>()?;
         let mut settling = Self { residuals: Vec::new(), median: Vec::new() };
-        for t in 0..MOST_STEPS {
+        for _ in 0..MOST_STEPS {
             let mut moved = Vec::new();
-            for (drive, s) in &mut states {
+            for phase in &mut phases {
                 stop.check()?;
-                let s_next = model.step(theta, drive, s, config.settle.order.layers(t), None)?;
-                moved.extend(largest_changes(&s_next, s)?);
-                *s = s_next;
+                phase.step()?;
+                moved.extend(phase.residuals()?);
             }
             let [settled, median] = percentiles(moved, [SHARE, 0.5]);
             settling.residuals.push(settled);
             settling.median.push(median);
-            if settled <= STILL {
+            if settled <= LEAST {
                 break;
             }
         }
@@ -103,7 +98,7 @@ impl Settling {
 
     /// The first step from which on nothing moves by more than a millionth; all that were looked at where that has not
     /// come.
-    pub fn still(&self) -> usize {
+    pub fn motionless(&self) -> usize {
         first_within(&self.residuals, 1e-6).unwrap_or(self.residuals.len())
     }
 }

@@ -243,7 +243,7 @@ impl<'a> Tuner<'a> {
         }
         let arrival = self.arrival("untrained", &theta)?;
         self.config.learning.K = arrival.steps();
-        let curve = self.nudge(&theta, settling.still(), arrival.missing.len())?;
+        let curve = self.nudge(&theta, settling.motionless(), arrival.missing.len())?;
         self.config.learning.beta = nudge::choose(&curve);
         self.config.settle = first_phase::settle(&self.config, &settling);
         let steps = self.rates(&theta, &arrival.forward_norms)?;
@@ -455,9 +455,9 @@ impl<'a> Tuner<'a> {
             Some(theta) => theta.clone(),
             None => initial_parameters(config, None, &self.device)?,
         };
-        let (size, still) = (config.training.batch_size, sample::still(&config.learning));
-        let job = Job { learning: still, ..config.job(&self.device) };
-        let mut engine = engine::build(config.training.engine, job, theta)?;
+        let (kind, size) = (config.training.engine, config.training.batch_size);
+        let learning = sample::with_fixed_weights(&config.learning);
+        let mut engine = engine::build(kind, Job { learning, ..config.job(&self.device) }, theta)?;
         let indices: Vec<u32> = (0..self.images.min(COUNTED * size) as u32).collect();
         let part = 1.0 / indices.len() as f64;
         let (mut mean, mut batch) = (MultiplyAdds::default(), Batch::default());

@@ -1,7 +1,7 @@
 //! β from the angle between update and gradient: between float noise, where it is small, and truncation, where it is large.
 
 use super::Stop;
-use super::sample::{Sample, still};
+use super::sample::{Sample, with_fixed_weights};
 use crate::config::Config;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
@@ -29,11 +29,11 @@ pub struct AtBeta {
 /// # Errors
 /// Only those of candle, and where `stop` says so.
 pub fn measure(config: &Config, sample: &Sample, stop: &Stop) -> Result<Vec<AtBeta>> {
-    let still = still(&config.learning);
+    let fixed = with_fixed_weights(&config.learning);
     let mut all = Vec::new();
     for beta in TRIED {
         stop.check()?;
-        let both = [sample.follows(&still, beta)?, sample.follows(&still, -beta)?];
+        let both = [sample.follows(&fixed, beta)?, sample.follows(&fixed, -beta)?];
         all.push(AtBeta {
             beta,
             degrees: both.each_ref().map(|of| Some(of.total_degrees.mean).filter(|angle| angle.is_finite())),

@@ -7,10 +7,11 @@ use super::rates::{GAIN, LOSS, Steps};
 use super::second_phase::{Arrival, MISSING};
 use super::{Tuner, probes};
 use crate::base::time::duration;
+use crate::charts::axis::Scale;
+use crate::charts::page::{page as whole, panels};
+use crate::charts::plot::{Chart, Look, Series};
 use crate::config::Config;
-use crate::study::axis::Scale;
-use crate::study::page::{page as whole, panels};
-use crate::study::plot::{Chart, Look, Series};
+use crate::study::record::CHANCE;
 use anyhow::Result;
 use maud::{Markup, html};
 use serde::de::DeserializeOwned;
@@ -173,7 +174,7 @@ fn nudge(tuner: &Tuner) -> Markup {
             chart("Angle against β", "Ψ(Δtot, −∇), η = 0", &plot("angle, degrees"), vec![
                 solid("β > 0", 0, angle(0)), solid("β < 0", 1, angle(1)),
             ]),
-            chart("Signs that agree", "½ is chance, but where both are 0, as at black pixels", &plot("share of synapses"), vec![
+            chart("Signs that agree", CHANCE, &plot("share of synapses"), vec![
                 solid("β > 0", 0, signs(0)), solid("β < 0", 1, signs(1)),
             ]),
         ]))

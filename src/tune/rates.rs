@@ -5,7 +5,7 @@
 //! update; and for the others that the loss bends under a step.
 
 use super::Stop;
-use super::sample::{Sample, still};
+use super::sample::{Sample, with_fixed_weights};
 use crate::config::Config;
 use crate::learning::{Learning, Lesson, Memory};
 use anyhow::{Result, bail};
@@ -40,7 +40,8 @@ pub struct Steps {
     /// Whether the angle is what limits them, or else the loss.
     pub continual: bool,
     /// Of continual rules the angle at η = 0, degrees; 1 of the others.
-    pub still: f64,
+    #[serde(rename = "still")]
+    pub first: f64,
     /// In order of s.
     pub tried: Vec<AtStep>,
     /// The s that was found.
@@ -72,8 +73,8 @@ pub fn measure(config: &Config, sample: &Sample, forward_norms: &[f64], stop: &S
         let both = [sample.follows(learning, beta)?, sample.follows(learning, -beta)?];
         Ok(both.iter().map(|of| of.total_degrees.mean).sum::<f64>() / 2.0)
     };
-    let still = if continual { angle(&still(learning))? } else { 1.0 };
-    let mut steps = Steps { continual, still, tried: Vec::new(), step: FIRST * smallest };
+    let first = if continual { angle(&with_fixed_weights(learning))? } else { 1.0 };
+    let mut steps = Steps { continual, first, tried: Vec::new(), step: FIRST * smallest };
     let mut first_gain = None;
     for i in 0..TRIED {
         stop.check()?;
@@ -96,7 +97,7 @@ pub fn measure(config: &Config, sample: &Sample, forward_norms: &[f64], stop: &S
         };
         steps.tried.push(AtStep { step, shows: Some(shows).filter(|shows| shows.is_finite()) });
         let within = match continual {
-            true => shows <= still + FAR * LOSS,
+            true => shows <= first + FAR * LOSS,
             false => shows > GAIN / FAR,
         };
         if !within {
@@ -112,7 +113,7 @@ impl Steps {
     fn longest(&self) -> f64 {
         let allowed = |at: &&AtStep| {
             at.shows.is_some_and(|shows| match self.continual {
-                true => shows <= self.still + LOSS,
+                true => shows <= self.first + LOSS,
                 false => shows >= GAIN,
             })
         };
@@ -150,9 +151,9 @@ mod tests {
 
     #[test]
     fn the_longest_step_is_before_the_first_that_goes_too_far() {
-        let steps = |continual: bool, still: f64, shows: &[f64]| Steps {
+        let steps = |continual: bool, first: f64, shows: &[f64]| Steps {
             continual,
-            still,
+            first,
             tried: (shows.iter().enumerate())
                 .map(|(i, shows)| AtStep {
                     step: (i + 1) as f64,

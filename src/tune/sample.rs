@@ -1,7 +1,7 @@
 //! Some minibatches in their stationary states with the gradients there, on which updates are measured.
 
 use crate::config::Config;
-use crate::data::{Batch, Split};
+use crate::data::Split;
 use crate::learning::Learning;
 use crate::learning::angle::{Comparison, Summary};
 use crate::model::{Model, Parameters, Settled};
@@ -47,13 +47,10 @@ impl<'a> Sample<'a> {
     /// Only those of candle.
     pub fn take(config: &Config, theta: &'a Parameters, split: &Split) -> Result<Self> {
         let model = config.model();
-        let (dtype, device) = (theta.dtype(), theta.device());
         let mut points = Vec::new();
         for indices in angles::minibatches(config, split, 0).take(MINIBATCHES) {
-            let mut batch = Batch::default();
-            split.gather(&indices, &mut batch);
-            let x = batch.x(dtype, device)?;
-            let y = batch.y(theta.network.dims.output(), dtype, device)?;
+            let batch = split.batch(&indices);
+            let (x, y) = (batch.x_for(theta)?, batch.y_for(theta)?);
             let settled = model.settle(theta, &x)?;
             let (gradient, _) = rbp::whole(&model, theta, &x, &y, settled.state(), COMPLETE, MOST_STEPS)?;
             points.push(Point { x, y, settled, gradient });
@@ -84,8 +81,8 @@ impl<'a> Sample<'a> {
 }
 
 /// The same with weights that do not move during the second phase, η = 0.
-pub fn still(learning: &Learning) -> Learning {
-    let mut still = learning.clone();
-    still.learning_rates.fill(0.0);
-    still
+pub fn with_fixed_weights(learning: &Learning) -> Learning {
+    let mut fixed = learning.clone();
+    fixed.learning_rates.fill(0.0);
+    fixed
 }

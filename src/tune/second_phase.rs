@@ -1,6 +1,6 @@
 //! K from the gradients: how many steps it takes until those of the layer next to the input have come.
 
-use super::sample::{MOST_STEPS, Sample, still};
+use super::sample::{MOST_STEPS, Sample, with_fixed_weights};
 use crate::config::Config;
 use crate::learning::{Learning, Lesson, Memory};
 use crate::model::Parameters;
@@ -52,7 +52,7 @@ impl Arrival {
             let arrived = missing.last().is_none_or(|part| *part < MISSING / 5.0);
             Ok(gradients.len() < MOST_STEPS && !(arrived && gradients.len() > last + SHOWN))
         })?;
-        let learning = Learning { K: gradients.len(), ..still(&config.learning) };
+        let learning = Learning { K: gradients.len(), ..with_fixed_weights(&config.learning) };
         let (nudge, settled) = (model.nudge(&point.y, beta), &point.settled);
         let lesson = Lesson::new(model, &learning, theta, &point.x, nudge, settled);
         let mut updates = Vec::new();

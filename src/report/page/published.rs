@@ -1,13 +1,13 @@
 //! What the report of the paper's runs shows: the verdict, Table 3, and the paper's figures.
 
 use super::{curve, degrees, judgement, labelled, measured, notes, point, published};
+use crate::charts::axis::{Axis, Scale};
+use crate::charts::plot::{Chart, Look, Point, Series, Shape, legend};
 use crate::learning::Rule;
 use crate::model::network::Init;
 use crate::report::paper::{ROWS, Row, TRIALS};
 use crate::report::results::{Group, Kind, Results, Way};
 use crate::report::verdict::Verdict;
-use crate::study::axis::{Axis, Scale};
-use crate::study::plot::{Chart, Look, Point, Series, Shape, legend};
 use maud::{Markup, html};
 
 /// Rules and depths in the paper's order.

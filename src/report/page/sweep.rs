@@ -1,12 +1,12 @@
 //! What the report shows of a sweep that is not the paper's, or of the paper's beyond what is in the paper.
 
 use super::{curve, judgement, measured, notes, published};
+use crate::charts::axis::Scale;
+use crate::charts::plot::{Chart, Look, Series, legend};
 use crate::report::paper::Row;
 use crate::report::results::{Group, Kind, Results};
 use crate::report::varied;
 use crate::report::verdict::Verdict;
-use crate::study::axis::Scale;
-use crate::study::plot::{Chart, Look, Series, legend};
 use anyhow::Result;
 use maud::{Markup, html};
 

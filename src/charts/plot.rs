@@ -283,36 +283,27 @@ impl Chart {
         let left = 0.62 * font * widest as f64 + 2.4 * font;
         let area = Area { left, top: top + 0.9 * font, right: width - 1.3 * font, foot: height - 3.4 * font };
         let mut text = area.axes(&self.x, &self.y, measures);
-        let label = |attributes: String, label: &str| {
-            format!(
-                "<text {attributes} text-anchor=\"middle\" fill=\"{}\">{}</text>",
-                measures.ink,
-                escaped(label)
-            )
-        };
-        text += &label(
-            format!("x=\"{:.1}\" y=\"{:.1}\"", (area.left + area.right) / 2.0, height - 0.5 * font),
-            &self.x.label,
-        );
-        let middle = (area.top + area.foot) / 2.0;
-        text += &label(
-            format!("transform=\"translate({:.1} {middle:.1}) rotate(-90)\"", 1.1 * font),
-            &self.y.label,
+        let below = ((area.left + area.right) / 2.0, height - 0.5 * font);
+        text += &words(below, "middle", measures.ink, &self.x.label);
+        text += &format!(
+            "<text transform=\"translate({:.1} {:.1}) rotate(-90)\" text-anchor=\"middle\" fill=\"{}\">{}</text>",
+            1.1 * font,
+            (area.top + area.foot) / 2.0,
+            measures.ink,
+            escaped(&self.y.label)
         );
         if let Some((at, what)) = &self.mark {
             let x = area.x(&self.x, *at);
             let (anchor, aside) = if self.x.share(*at) > 0.2 { ("end", -0.3) } else { ("start", 0.3) };
             text += &format!(
-                "<path d=\"M{x:.1} {:.1}V{:.1}\" stroke=\"{ink}\" stroke-opacity=\".6\" stroke-width=\"{}\" \
-                 stroke-dasharray=\"2 3\"/><text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"{anchor}\" fill=\"{ink}\">{}</text>",
+                "<path d=\"M{x:.1} {:.1}V{:.1}\" stroke=\"{}\" stroke-opacity=\".6\" stroke-width=\"{}\" \
+                 stroke-dasharray=\"2 3\"/>",
                 area.top,
                 area.foot,
-                0.6 * measures.stroke,
-                x + aside * font,
-                area.top + 0.85 * font,
-                escaped(what),
-                ink = measures.ink
+                measures.ink,
+                0.6 * measures.stroke
             );
+            text += &words((x + aside * font, area.top + 0.85 * font), anchor, measures.ink, what);
         }
         for line in &self.series {
             text += &area.series(line, &self.x, &self.y, measures);
@@ -366,20 +357,13 @@ impl Area {
                 true => format!("<path d=\"M{left:.1} {y:.1}H{right:.1}\" {line} stroke-opacity=\".13\"/>"),
                 false => format!("<path d=\"M{left:.1} {y:.1}h{:.1}\" {line}/>", 0.35 * font),
             };
-            text += &format!(
-                "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\" fill=\"{ink}\">{number}</text>",
-                left - 0.45 * font,
-                y + 0.35 * font
-            );
+            text += &words((left - 0.45 * font, y + 0.35 * font), "end", ink, &number);
         }
         for (value, number) in x_axis.ticks(((right - left) / font / 5.0).clamp(2.0, 9.0)) {
             let x = self.x(x_axis, value);
-            text += &format!(
-                "<path d=\"M{x:.1} {foot:.1}v{:.1}\" {line}/>\
-                 <text x=\"{x:.1}\" y=\"{:.1}\" text-anchor=\"middle\" fill=\"{ink}\">{number}</text>",
-                if measures.grid { 0.3 * font } else { -0.35 * font },
-                foot + 1.4 * font
-            );
+            let tick = if measures.grid { 0.3 * font } else { -0.35 * font };
+            text += &format!("<path d=\"M{x:.1} {foot:.1}v{tick:.1}\" {line}/>");
+            text += &words((x, foot + 1.4 * font), "middle", ink, &number);
         }
         text + &format!("<path d=\"M{left:.1} {top:.1}V{foot:.1}H{right:.1}\" fill=\"none\" {line}/>")
     }
@@ -436,6 +420,12 @@ impl Area {
         }
         text
     }
+}
+
+/// A text that begins, is centred or ends there, by its anchor.
+fn words((x, y): (f64, f64), anchor: &str, ink: &str, text: &str) -> String {
+    let text = escaped(text);
+    format!("<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\" fill=\"{ink}\">{text}</text>")
 }
 
 /// The legend of charts that share it, as a part of a page.

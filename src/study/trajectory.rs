@@ -1,15 +1,14 @@
-//! The settling of one image, step by step: every state through both phases.
+//! The trajectory of one image: every state through both phases.
 
 use crate::config::Config;
-use crate::data::Batch;
 use crate::data::Split;
 use crate::learning::{Lesson, Memory};
-use crate::model::{Dynamics, Parameters};
+use crate::model::Parameters;
 use anyhow::Result;
 use candle_core::{DType, Tensor};
 
 /// The states of an image through T + K steps.
-pub struct Settling {
+pub struct Trajectory {
     /// T.
     pub first: usize,
     /// The steps of a sweep, in which every layer moves once.
@@ -22,27 +21,25 @@ pub struct Settling {
     pub strength: f64,
 }
 
-impl Settling {
+impl Trajectory {
     /// All T steps of the first phase of image `number`, whatever the tolerance, and the K of the second, in which
     /// weights change as the rule has it. `theta` is not changed.
     ///
     /// # Errors
     /// Only those of candle.
     pub fn record(config: &Config, theta: &Parameters, split: &Split, number: usize) -> Result<Self> {
-        let mut batch = Batch::default();
-        split.gather(&[number as u32], &mut batch);
-        let (mut model, learning) = (config.model(), &config.learning);
-        model.settle.tolerance = 0.0;
-        let (dtype, device) = (theta.dtype(), theta.device());
-        let x = batch.x(dtype, device)?;
-        let mut all = vec![Dynamics::initial_state(theta, &x)?];
-        let settled = model.settle_watched(theta, &x, &mut |s| {
-            all.push(s.to_vec());
-            Ok(())
-        })?;
-        let first = all.len() - 1;
+        let batch = split.batch(&[number as u32]);
+        let (model, learning) = (config.model(), &config.learning);
+        let x = batch.x_for(theta)?;
+        let mut phase = model.follow(theta, &x)?;
+        let mut all = vec![phase.state().to_vec()];
+        let first = model.settle.sweeps() * model.settle.order.sweep();
+        for _ in 0..first {
+            phase.step()?;
+            all.push(phase.state().to_vec());
+        }
         if learning.rule.is_nudged() {
-            let target = batch.y(theta.network.dims.output(), dtype, device)?;
+            let (target, settled) = (batch.y_for(theta)?, phase.end());
             let nudge = model.nudge(&target, learning.beta);
             let lesson = Lesson::new(&model, learning, theta, &x, nudge, &settled);
             lesson.learn(&mut Memory::new(&model, theta)?, &mut |step| {

@@ -1,8 +1,8 @@
 //! Figures in files: SVG, and what other formats are made of it.
 
+use super::pictures::Picture;
 use super::plot::{Chart, Style, figure};
 use crate::base::files;
-use crate::telemetry::pictures::Picture;
 use anyhow::{Context, Result, anyhow};
 use resvg::tiny_skia::{Color, Pixmap, Transform};
 use resvg::usvg::{Options, Tree, WriteOptions};
@@ -56,8 +56,8 @@ fn tree(svg: &str) -> Result<Tree> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::study::axis::Scale;
-    use crate::study::plot::{Look, Series};
+    use crate::charts::axis::Scale;
+    use crate::charts::plot::{Look, Series};
 
     fn chart() -> Chart {
         let line = Series::line("Ψ", Look::line(0, 1), [(0.0, 1.0), (2.0, 5.0)]);

@@ -1,7 +1,6 @@
-//! Pictures of what a network has learnt: receptive fields, the confusion matrix, the most wrong images.
+//! Pictures of weights, counts, images and states.
 
 use super::letters;
-use super::look::Wrong;
 use anyhow::Result;
 
 /// A picture, for TensorBoard and for pages.
@@ -182,22 +181,22 @@ pub fn confusion(counts: &[Vec<usize>], names: &[String]) -> Picture {
     canvas.picture()
 }
 
-/// Images with truth and answer below, side by side where they are numbers and else one below the other; `None` where there
+/// Images with their class and the one they were given below, side by side where they are numbers and else one below the other; `None` where there
 /// are none, or they are not square.
-pub fn most_wrong(images: &[Wrong], names: &[String]) -> Option<Picture> {
-    let (side, channels) = images.first().and_then(|image| square(image.pixels.len()))?;
+pub fn most_wrong(images: &[(&[u8], [usize; 2])], names: &[String]) -> Option<Picture> {
+    let (side, channels) = images.first().and_then(|(pixels, _)| square(pixels.len()))?;
     let scale = (56 / side).max(1);
     let (tile, columns) = (side * scale + 4, columns(images.len()));
     let letter = if tile < 56 && !names.is_empty() { 1 } else { 2 };
-    let classes = images.iter().map(|image| image.truth.max(image.answer) + 1).max().unwrap_or(0);
+    let classes = images.iter().flat_map(|(_, classes)| classes).max().map_or(0, |most| most + 1);
     let labels = letters::labels(names, classes, tile / (letters::ADVANCE * letter));
     let line = if names.is_empty() { 0 } else { 6 * letter };
     let height = tile + 14 + line;
     let mut canvas = Canvas::new(columns * tile, images.len().div_ceil(columns) * height);
-    for (i, image) in images.iter().enumerate() {
+    for (i, &(pixels, [truth, answer])) in images.iter().enumerate() {
         let (x, y) = (i % columns * tile, i / columns * height);
-        canvas.image(side, (x, y), scale, |pixel| shade(image.pixels, channels, pixel));
-        let (truth, answer, below) = (&labels[image.truth], &labels[image.answer], y + side * scale + 2);
+        canvas.image(side, (x, y), scale, |pixel| shade(pixels, channels, pixel));
+        let (truth, answer, below) = (&labels[truth], &labels[answer], y + side * scale + 2);
         if names.is_empty() {
             canvas.text(truth, (x + 4, below), 2, GREEN);
             canvas.text(answer, (x + 14 + 2 * letters::ADVANCE * truth.len(), below), 2, RED);
@@ -268,12 +267,10 @@ mod tests {
                 assert_eq!(decoded(&picture, RED)[y][x], inked, "{name} upwards at {column}, {row}");
             }
         }
-        let pixels = [0; 64];
-        let wrong = Wrong { number: 0, pixels: &pixels, truth: 0, answer: 1, margin: 1.0 };
-        let (named, numbered) = (most_wrong(&[wrong], &names), |wrong: Wrong| most_wrong(&[wrong], &[]));
-        let wrong = Wrong { number: 0, pixels: &pixels, truth: 0, answer: 1, margin: 1.0 };
+        let wrong = [(&[0; 64][..], [0, 1])];
         // Another line of letters.
-        assert_eq!(named.unwrap().height, numbered(wrong).unwrap().height + 12);
+        let [named, numbered] = [&names[..], &[]].map(|names| most_wrong(&wrong, names).unwrap().height);
+        assert_eq!(named, numbered + 12);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What pages have in common: a frame that needs nothing else, charts with legends, pictures.
 
+use super::pictures::Picture;
 use super::plot::{Chart, legend};
-use crate::telemetry::pictures::Picture;
 use anyhow::Result;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;

@@ -1,0 +1,10 @@
+//! What is drawn: charts as SVG and PDF, pictures, and the pages they stand in. It knows of numbers and names only, nothing of
+//! runs and rules.
+
+pub mod axis;
+pub mod bars;
+mod letters;
+pub mod page;
+pub mod pictures;
+pub mod plot;
+pub mod saved;

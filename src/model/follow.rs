@@ -1,0 +1,94 @@
+//! The first phase step by step, for those who look at how states settle and not only at where.
+
+use super::anderson::{Anderson, epsilon};
+use super::dynamics::Layers;
+use super::settle::{largest_changes, mix};
+use super::{Dynamics, Model, Parameters, Settled, Solver};
+use candle_core::{Result, Tensor};
+
+/// The first phase of some images under way. It stops by itself neither after T steps nor at a tolerance; its last
+/// sweeps are plain ones where it is accelerated and taken for T steps.
+pub struct Follower<'a> {
+    model: &'a Model,
+    theta: &'a Parameters,
+    drive: Vec<Option<Tensor>>,
+    /// One for each image, where the phase is accelerated.
+    mixers: Vec<Anderson<f64>>,
+    images: usize,
+    steps: usize,
+    /// s before the last two sweeps, before the last, and now.
+    pub(super) recent: [Vec<Tensor>; 3],
+    /// s before the last step.
+    before: Vec<Tensor>,
+}
+
+impl Model {
+    /// The first phase on the images `x` (B, d_in), of which no step is taken yet.
+    ///
+    /// # Errors
+    /// Only those of candle (shapes that differ).
+    pub fn follow<'a>(&'a self, theta: &'a Parameters, x: &Tensor) -> Result<Follower<'a>> {
+        let s_0 = Dynamics::initial_state(theta, x)?;
+        let images = x.dims()[..x.rank() - 1].iter().product();
+        let mixers = match self.settle.solver {
+            Solver::Iterate => Vec::new(),
+            Solver::Anderson => vec![Anderson::new(self.settle.window, epsilon(x.dtype())); images],
+        };
+        let drive = self.dynamics.drive(theta, x)?;
+        let recent = [s_0.clone(), s_0.clone(), s_0.clone()];
+        Ok(Follower { model: self, theta, drive, mixers, images, steps: 0, recent, before: s_0 })
+    }
+}
+
+impl Follower<'_> {
+    /// Takes a step.
+    ///
+    /// # Errors
+    /// Only those of candle.
+    pub fn step(&mut self) -> Result<()> {
+        let settle = &self.model.settle;
+        let t = self.steps % settle.order.sweep();
+        if t == 0 {
+            let sweeps = self.steps / settle.order.sweep();
+            if sweeps > 0 && settle.mixes_after(sweeps - 1) {
+                let [_, s, s_next] = &mut self.recent;
+                mix(&mut self.mixers, settle.read_first(), s, s_next)?;
+            }
+            self.recent.rotate_left(1);
+            self.recent[2] = self.recent[1].clone();
+        }
+        let s_next =
+            self.model.step(self.theta, &self.drive, &self.recent[2], settle.order.layers(t), None)?;
+        self.before = std::mem::replace(&mut self.recent[2], s_next);
+        self.steps += 1;
+        Ok(())
+    }
+
+    /// s_t.
+    pub fn state(&self) -> &[Tensor] {
+        &self.recent[2]
+    }
+
+    /// The largest |s_t − s_{t−1}| of any neuron, for each image.
+    ///
+    /// # Errors
+    /// Only those of candle.
+    pub fn residuals(&self) -> Result<Vec<f64>> {
+        largest_changes(self.state(), &self.before)
+    }
+
+    /// The largest |F(s_t) − s_t| of any neuron, for each image: a step of all layers from here.
+    ///
+    /// # Errors
+    /// Only those of candle.
+    pub fn distances(&self) -> Result<Vec<f64>> {
+        let s_next = self.model.step(self.theta, &self.drive, self.state(), Layers::All, None)?;
+        largest_changes(&s_next, self.state())
+    }
+
+    /// Where the phase ends if it ends here.
+    pub fn end(self) -> Settled {
+        let Self { recent, images, steps, .. } = self;
+        Settled { recent, steps: vec![steps; images], converged: vec![false; images] }
+    }
+}
