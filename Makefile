@@ -113,8 +113,11 @@ test: ## Run all tests
 mutants: ## Break the code on purpose, one way at a time, and see a test notice: WORDS=some of the defects
 	tests/mutants/run $(WORDS)
 
-torture: ## Try 2,000 mutated inputs and 50 kills on the program: INPUTS KILLS
+# Random cases are the same in `make test`, and others here.
+torture: ## Try 2,000 mutated inputs and 50 kills on the program, and random cases of the theory that are drawn anew: INPUTS KILLS PROPTEST_RNG_SEED
 	$(CARGO) test --release --test torture -- $(INPUTS) $(KILLS)
+	export PROPTEST_RNG_SEED=$${PROPTEST_RNG_SEED:-$$(date +%s)}; echo "PROPTEST_RNG_SEED=$$PROPTEST_RNG_SEED" >&2; \
+	$(CARGO) test --release --test theory --test explain
 
 lint: ## Check format and lints
 	$(CARGO) fmt --check

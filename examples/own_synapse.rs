@@ -42,7 +42,7 @@ pub fn train(minibatches: usize) -> anyhow::Result<(f64, f64)> {
     let config =
         Config::preset(Rule::CEP, [784, 64, 10])?.with("learning.learning_rates", vec![0.01, 0.005])?;
     let mut job: Job = config.job(&Device::Cpu);
-    job.model.synapse = Synapse(Arc::new(Stepwise { step: 1e-3, bound: 0.2 }));
+    job.model.synapse = Synapse(Arc::new(Stepwise { step: 1e-3, bound: 0.15 }));
     let mut engine = engine::build(EngineKind::Auto, job, config.parameters(&Device::Cpu)?)?;
     let (dataset, mut batch) = (glyphs::dataset(), Batch::default());
     for indices in rng::permutation(1, 0, dataset.train.len()).chunks(20).take(minibatches) {

@@ -156,3 +156,10 @@ pub fn skip(want: &str) {
     assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "skipped in CI: {want}");
     eprintln!("SKIPPED: {want}");
 }
+
+/// The same cases every time, so that what a change breaks, it breaks at once; others where PROPTEST_RNG_SEED says which
+/// (`make torture` draws it).
+pub fn seed() -> proptest::test_runner::RngSeed {
+    let given = std::env::var("PROPTEST_RNG_SEED").ok().and_then(|seed| seed.parse().ok());
+    proptest::test_runner::RngSeed::Fixed(given.unwrap_or(1))
+}
