@@ -3,7 +3,7 @@
 
 use super::{Config, DeviceChoice, NetworkConfig, Precision, TrainingConfig};
 use crate::engine::EngineKind;
-use crate::learning::{Learning, Nudging, SigmaPrime};
+use crate::learning::{Alignment, Learning, Nudging, SigmaPrime};
 use crate::model::anderson::MOST_WINDOW;
 use crate::model::dynamics::Time;
 use crate::model::synapse::SynapseConfig;
@@ -245,6 +245,26 @@ impl Config {
                 "reproduces a quirk that only rule = \"cvf\" in discrete time has; with rule = \
                  \"{rule}\"{in_real_time} set learning.authors_code = false"
             ),
+        )?;
+        need(
+            learning.alignment.is_none() || (!wiring.is_tied() && learning.rule.is_nudged()),
+            "learning.alignment",
+            format!(
+                "aligns feedback weights of their own, which rule = \"{rule}\" has not: choose rule = \"cvf\" or \"vf\""
+            ),
+        )?;
+        let kolen_pollack = learning.alignment == Alignment::KolenPollack;
+        need(
+            !kolen_pollack
+                || (learning.sigma_prime == SigmaPrime::Ignored && !learning.authors_code && !real),
+            "learning.alignment",
+            "\"kolen-pollack\" learns products of states in discrete time: set learning.sigma_prime = \"ignored\" and \
+             learning.authors_code = false",
+        )?;
+        need(
+            (0.0..1.0).contains(&learning.decay) && (learning.decay == 0.0 || kolen_pollack),
+            "learning.decay",
+            "is λ of learning.alignment = \"kolen-pollack\", the share of a weight lost in a minibatch, from 0 to below 1",
         )?;
         synapse.check()?;
         training.check()?;

@@ -228,7 +228,7 @@ impl Config {
 
     /// What makes a run's name, each part with the key that it shows, if it is one. What is not said is as in most rows
     /// of Table 3: β > 0 with tied weights, of random sign without.
-    fn parts_of_name(&self, data: &str) -> [(&'static str, String); 14] {
+    fn parts_of_name(&self, data: &str) -> [(&'static str, String); 15] {
         let Config { network, settle, learning, training, .. } = self;
         let tied = self.network().is_tied();
         let nudging = match learning.nudging {
@@ -249,6 +249,10 @@ impl Config {
             (
                 "learning.sigma_prime",
                 given(sigma_prime != SigmaPrime::Ignored, format!("-{}", sigma_prime.name())),
+            ),
+            (
+                "learning.alignment",
+                given(!learning.alignment.is_none(), format!("-{}", learning.alignment.name())),
             ),
             ("settle.damping", given(settle.damping > 0.0, format!("-damping{}", settle.damping))),
             ("settle.order", given(settle.order == Order::Alternating, "-alternating".into())),

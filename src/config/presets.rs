@@ -9,8 +9,8 @@ use toml::{Table, Value};
 /// A preset: its name and its configuration file.
 pub type Preset = (&'static str, &'static str);
 
-/// All rows of Table 2, as the files in `configs/`.
-pub const PRESETS: [Preset; 10] = [
+/// All rows of Table 2, and C-VF whose feedback weights align themselves, as the files in `configs/`.
+pub const PRESETS: [Preset; 12] = [
     ("ep-1h", include_str!("../../configs/ep-1h.toml")),
     ("ep-2h", include_str!("../../configs/ep-2h.toml")),
     ("ep-2h-synchronous", include_str!("../../configs/ep-2h-synchronous.toml")),
@@ -19,7 +19,9 @@ pub const PRESETS: [Preset; 10] = [
     ("cep-2h", include_str!("../../configs/cep-2h.toml")),
     ("cep-2h-synchronous", include_str!("../../configs/cep-2h-synchronous.toml")),
     ("cvf-1h", include_str!("../../configs/cvf-1h.toml")),
+    ("cvf-1h-aligned", include_str!("../../configs/cvf-1h-aligned.toml")),
     ("cvf-2h", include_str!("../../configs/cvf-2h.toml")),
+    ("cvf-2h-aligned", include_str!("../../configs/cvf-2h-aligned.toml")),
     ("cvf-2h-synchronous", include_str!("../../configs/cvf-2h-synchronous.toml")),
 ];
 

@@ -280,8 +280,16 @@ impl Config {
     /// # Errors
     /// As [`Resolved::new`].
     pub fn with(&self, key: &str, value: impl Into<Value>) -> Result<Self> {
-        let flags = vec![("Config::with".into(), key.into(), value.into())];
-        let choices = Choices { flags, ..Choices::default() };
+        self.with_all([(key, value.into())])
+    }
+
+    /// The same with other values of some keys, which may be possible together only.
+    ///
+    /// # Errors
+    /// As [`Resolved::new`].
+    pub fn with_all<'a>(&self, values: impl IntoIterator<Item = (&'a str, Value)>) -> Result<Self> {
+        let flag = |(key, value): (&str, Value)| ("Config::with".into(), key.into(), value);
+        let choices = Choices { flags: values.into_iter().map(flag).collect(), ..Choices::default() };
         Ok(Resolved::on_checkpoint(self, Path::new("a configuration"), &choices)?.config)
     }
 

@@ -161,13 +161,15 @@ impl<'a> Lesson<'a> {
                 self.descended(&gradients, memory)?
             }
         };
-        match model.synapse.left() {
-            1.0 => Ok(theta),
-            left => {
-                let weights = theta.weights.iter().map(|w| w.affine(left, 0.0)).collect::<Result<_>>()?;
-                Ok(Parameters { weights, ..theta })
+        let mut theta = theta;
+        for (all, left) in [(true, model.synapse.left()), (false, learning.left())] {
+            let network = theta.network.clone();
+            let lost = network.weights().filter(|c| left != 1.0 && (all || network.is_paired(c)));
+            for c in lost {
+                theta.weights[c.weight] = theta.weights[c.weight].affine(left, 0.0)?;
             }
         }
+        Ok(theta)
     }
 
     /// What the second phases make of θ on this schedule.
@@ -221,16 +223,18 @@ impl<'a> Lesson<'a> {
     /// Only those of candle (shapes that differ).
     pub fn update(&self, step: &Step) -> Result<Parameters> {
         let Self { model, learning, x, .. } = *self;
-        let form = match learning.rule.update {
-            Update::Nudged(_, form) => form,
-            Update::Own(_, update) => return update.update(self, step),
-            Update::Bptt | Update::Rbp => bail!("{} has no second phase", learning.rule.title),
-        };
+        if let Update::Own(_, update) = learning.rule.update {
+            return update.update(self, step);
+        }
+        let Some(form) = learning.form() else { bail!("{} has no second phase", learning.rule.title) };
         let mut update = hebbian_update(&model.dynamics, self.theta, form, learning.sigma_prime, x, step)?;
         if learning.last_bias_frozen()
             && let Some(last) = update.biases.last_mut()
         {
             *last = last.zeros_like()?;
+        }
+        for c in self.theta.network.weights().filter(|c| !learning.learns(c.from, c.to)) {
+            update.weights[c.weight] = update.weights[c.weight].zeros_like()?;
         }
         Ok(update)
     }

@@ -3,11 +3,13 @@
 //! Rules are values, listed in [`rule`]; [`Lesson::learn`] runs the second (nudged) phase as they say, with the updates of
 //! [`hebbian`]. [`angle`] compares what comes of it with the gradients of [`crate::reference`].
 
+mod alignment;
 pub mod angle;
 pub mod hebbian;
 mod lesson;
 pub mod rule;
 
+pub use alignment::Alignment;
 pub use hebbian::{SigmaPrime, Step, hebbian_update};
 pub use lesson::{Lesson, Memory, Observe};
 pub use rule::{Form, OwnUpdate, RULES, Rule, Schedule, Update};
@@ -79,6 +81,16 @@ pub struct Learning {
     pub tiny: f64,
     /// Reproduce a quirk of the authors' code: with C-VF the bias of layer N never learns.
     pub authors_code: bool,
+    /// What aligns the feedback weights with the forward ones, where they are of their own.
+    #[serde(default, skip_serializing_if = "Alignment::is_none")]
+    pub alignment: Alignment,
+    /// λ, the share of each weight of a pair, θf and θb, that is lost in a minibatch, after all its updates.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub decay: f64,
+}
+
+fn is_zero(number: &f64) -> bool {
+    *number == 0.0
 }
 
 impl Learning {
@@ -94,7 +106,29 @@ impl Learning {
             sigma_prime: SigmaPrime::Ignored,
             tiny: 1e-5,
             authors_code: false,
+            alignment: Alignment::None,
+            decay: 0.0,
         }
+    }
+
+    /// The form of the rule's updates, if it has one of the paper's: with [`Alignment::KolenPollack`] both weights of a
+    /// pair learn the same product.
+    pub fn form(&self) -> Option<Form> {
+        match (self.rule.update, self.alignment) {
+            (Update::Nudged(..), Alignment::KolenPollack) => Some(Form::Correlation),
+            (Update::Nudged(_, form), _) => Some(form),
+            (Update::Own(..) | Update::Bptt | Update::Rbp, _) => None,
+        }
+    }
+
+    /// Whether a connection learns: all do, but for the way back where that is [fixed](Alignment::Fixed).
+    pub fn learns(&self, from: usize, to: usize) -> bool {
+        self.alignment != Alignment::Fixed || from > to
+    }
+
+    /// What is left of each weight of a pair after a minibatch, as a factor.
+    pub fn left(&self) -> f64 {
+        1.0 - self.decay
     }
 
     /// η_n, the learning rate of layer n: of forward.n, its bias, and feedback.n.
@@ -118,6 +152,12 @@ impl Learning {
             bail!("{} needs {needed}", self.rule.title);
         }
         let ignored = self.sigma_prime == SigmaPrime::Ignored;
+        if self.alignment != Alignment::None && network.is_tied() {
+            bail!("alignment {} needs feedback weights of their own", self.alignment.name());
+        }
+        if !ignored && self.form() == Some(Form::Correlation) && !network.is_tied() {
+            bail!("alignment {} has no σ′ in its updates", self.alignment.name());
+        }
         if !ignored && (network.is_tied() || model.dynamics.time != Time::Discrete) {
             bail!("σ′ {} in the updates needs untied weights and discrete time", self.sigma_prime.name());
         }

@@ -145,6 +145,11 @@ impl Network {
         self.weights().filter(|c| c.from > c.to).filter_map(move |there| Some((there, back(there)?)))
     }
 
+    /// Whether another weight of its own leads the other way.
+    pub fn is_paired(&self, connection: &Connection) -> bool {
+        self.pairs().any(|(there, back)| there == connection || back == connection)
+    }
+
     /// How many weights and biases it has.
     pub fn parameter_count(&self) -> usize {
         self.shapes().iter().map(|(_, shape)| shape.iter().product::<usize>()).sum()

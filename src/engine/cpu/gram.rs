@@ -40,10 +40,10 @@ impl Factor {
 
 /// Whether the updates of a matrix are left to [`change_grams`] until the phase is over: under C-EP and Algorithm 5, where
 /// that is less work.
-pub fn telescopes<T>(tied: bool, schedule: Schedule, matrix: &PackedMatrix<T>, images: usize) -> bool {
+pub fn telescopes<T>(correlation: bool, schedule: Schedule, matrix: &PackedMatrix<T>, images: usize) -> bool {
     let (from, to) = (matrix.from, matrix.to);
     let at_every_step = matches!(schedule, Schedule::Continual | Schedule::Rescaled);
-    tied && at_every_step && from * to > images * (from + to)
+    correlation && at_every_step && from * to > images * (from + to)
 }
 
 /// What the input weights would have added to the drive: c·(x·xᵀ + 1)·[drift of layer N](Block::drift); `one` is 0

@@ -30,7 +30,7 @@ mod step;
 mod update;
 
 use super::{Batch, Engine, Job, MultiplyAdds, Report, Turn, Why};
-use crate::learning::{Form, Memory, Nudging, Schedule, Update};
+use crate::learning::{Form, Memory, Nudging, Schedule};
 use crate::model::dynamics::Time;
 use crate::model::{Loss, Network, Parameters};
 use anyhow::{Result, bail};
@@ -45,11 +45,9 @@ use std::collections::HashMap;
 
 /// Whether the rule is one that fast engines state in their own way: the updates of the paper in discrete time.
 pub(super) fn runs(network: &Network, Job { model, learning, .. }: &Job) -> bool {
-    let form = if network.is_tied() { Form::Correlation } else { Form::VectorField };
-    let rule = match learning.rule.update {
-        Update::Nudged(Schedule::Whole, Form::VectorField) => false,
-        Update::Nudged(_, of_rule) => of_rule == form,
-        Update::Own(..) | Update::Bptt | Update::Rbp => false,
+    let rule = match (learning.rule.schedule(), learning.form()) {
+        (Some(Schedule::Whole), Some(Form::VectorField)) | (_, None) => false,
+        (_, Some(form)) => form == Form::Correlation || !network.is_tied(),
     };
     rule && model.dynamics.time == Time::Discrete
 }
@@ -230,6 +228,7 @@ impl<T: Real> Engine for Fused<T> {
 
     fn multiply_adds(&self, report: &Report) -> MultiplyAdds {
         let Job { model, learning, .. } = &self.job;
+        let correlation = learning.form() == Some(Form::Correlation);
         let weights = |c: &Connection<T>| (c.matrix.from * c.matrix.to) as f64;
         let batch = self.blocks.iter().map(|b| b.rows).sum::<usize>();
         let (images, steps) = (report.images as f64, learning.K as f64);
@@ -245,13 +244,13 @@ impl<T: Real> Engine for Fused<T> {
             second += batch as f64 * (pixels_seen + images * steps * hidden);
         }
         for connection in &self.weights.between {
-            let terms = if self.weights.tied() { 2.0 } else { 1.0 };
+            let terms = if correlation { 2.0 } else { 1.0 };
             let update = terms * images * weights(connection);
             let moves = |t: &usize| order.layers(*t).contains(connection.to);
             let steps = (0..learning.K).filter(moves).count() as f64;
             first += report.steps as f64 / order.sweep() as f64 * weights(connection);
             second += images * steps * weights(connection);
-            let learnt = if gram::telescopes(self.weights.tied(), self.schedule, &connection.matrix, batch) {
+            let learnt = if gram::telescopes(correlation, self.schedule, &connection.matrix, batch) {
                 let both = (connection.matrix.from + connection.matrix.to) as f64;
                 steps * 2.0 * images * batch as f64 * both + update
             } else if self.schedule == Schedule::Whole {

@@ -152,11 +152,6 @@ impl<T: Real> Weights<T> {
         })
     }
 
-    /// Whether the two copies of a matrix between layers, one for each direction, are one weight.
-    pub fn tied(&self) -> bool {
-        self.network.is_tied()
-    }
-
     /// The same network without any weights.
     pub fn zeros(&self) -> Self {
         let zeros = |matrix: &PackedMatrix<T>| PackedMatrix::zeros(matrix.from, matrix.to);

@@ -9,7 +9,7 @@ use super::simd::{Lanes, Real, Simd, Vectorized, WIDTH};
 use super::state::{Block, End, Move, MoveMut, all};
 use super::step::{Arriving, Gates, damp, step};
 use super::update::{accumulate, add_to_bias, change, change_terms, outer, worth_sharing};
-use crate::learning::{Learning, Schedule, SigmaPrime};
+use crate::learning::{Form, Learning, Schedule, SigmaPrime};
 use crate::model::Model;
 use crate::model::dynamics::Layers;
 use rayon::prelude::*;
@@ -92,10 +92,10 @@ impl<T: Real> SecondPhase<'_, T> {
                 false => self.change(|phase| phase.learn_once(&c, &total)),
             }
         }
-        let left = self.model.synapse.left();
-        if left != 1.0 {
+        for (all, left) in [(true, self.model.synapse.left()), (false, self.learning.left())] {
             let between = self.weights.between.iter_mut().map(|c| &mut c.matrix);
-            for w in between.chain([&mut self.weights.input]).flat_map(|matrix| &mut matrix.panels) {
+            let input = all.then_some(&mut self.weights.input);
+            for w in between.chain(input).filter(|_| left != 1.0).flat_map(|matrix| &mut matrix.panels) {
                 *w *= T::from_f64(left);
             }
         }
@@ -168,10 +168,20 @@ impl<T: Real> SecondPhase<'_, T> {
         T::from_f64(if self.learning.last_bias_frozen() { 0.0 } else { 1.0 })
     }
 
+    /// What the updates are.
+    fn form(&self) -> Form {
+        self.learning.form().unwrap_or(Form::Correlation)
+    }
+
     /// Whether the updates of a matrix are left to [`change_grams`] until the phase is over.
     fn telescopes(&self, connection: &Connection<T>) -> bool {
         self.adds_up()
-            && telescopes(self.weights.tied(), self.schedule, &connection.matrix, self.labels.len())
+            && telescopes(
+                self.form() == Form::Correlation,
+                self.schedule,
+                &connection.matrix,
+                self.labels.len(),
+            )
     }
 
     /// Whether a step is worth waking threads for.
@@ -214,14 +224,10 @@ impl<T: Real> SecondPhase<'_, T> {
         let parts = self.parts();
         for t in 0..self.learning.K {
             self.nudged_step(t, &[], &parts);
-            for (total, connection) in total.iter_mut().zip(&self.weights.between) {
-                let change = change_terms(
-                    self.weights.tied(),
-                    self.blocks,
-                    self.moves,
-                    connection.from,
-                    connection.to,
-                );
+            let between = total.iter_mut().zip(&self.weights.between);
+            for (total, connection) in between.filter(|(_, c)| self.learning.learns(c.from, c.to)) {
+                let change =
+                    change_terms(self.form(), self.blocks, self.moves, connection.from, connection.to);
                 accumulate(self.simd, total, None, &change, c[connection.rate()]);
             }
             self.advance();
@@ -294,11 +300,14 @@ impl<T: Real> SecondPhase<'_, T> {
 
     /// Adds the updates of a step to the chosen matrices between layers, and to these biases.
     fn add_updates(&mut self, c: &[T], chosen: &[bool], biases: Range<usize>) {
-        let (last, last_bias, tied) = (self.weights.last(), self.last_bias(), self.weights.tied());
+        let (last, last_bias, form) = (self.weights.last(), self.last_bias(), self.form());
         let (weights, blocks, moves) = (&mut *self.weights, &*self.blocks, &*self.moves);
         for (connection, _) in weights.between.iter_mut().zip(chosen).filter(|(_, chosen)| **chosen) {
-            let change = change_terms(tied, blocks, moves, connection.from, connection.to);
+            let change = change_terms(form, blocks, moves, connection.from, connection.to);
             let c = c[connection.rate()];
+            if !self.learning.learns(connection.from, connection.to) {
+                continue;
+            }
             accumulate(self.simd, &mut connection.matrix, None, &change, c);
         }
         for n in biases {

@@ -4,6 +4,7 @@ use super::gemm::{Output, Term, product};
 use super::packing::PackedMatrix;
 use super::simd::{Lanes, Real, Simd, Vectorized, WIDTH};
 use super::state::{Block, Move};
+use crate::learning::Form;
 use crate::model::Synapse;
 use rayon::prelude::*;
 use std::ops::Range;
@@ -29,14 +30,14 @@ pub fn outer<'a, T>(rows: usize, source: &'a [T], source_stride: usize, destinat
 
 /// βB·Δ_W(t) for the weights from layer `from` into layer `to`, between s and s' = s_next.
 ///
-/// - untied (E.4): Δ_to·s_fromᵀ, Δ_to gated as [`crate::learning::SigmaPrime`] says
-/// - tied (Eq. 95): s'ⁿ·s'ⁿ⁺¹ᵀ − sⁿ·sⁿ⁺¹ᵀ = Δⁿ·s'ⁿ⁺¹ᵀ + sⁿ·Δⁿ⁺¹ᵀ, the same products in the same
+/// - vector field (E.4): Δ_to·s_fromᵀ, Δ_to gated as [`crate::learning::SigmaPrime`] says
+/// - correlation (Eq. 95): s'ⁿ·s'ⁿ⁺¹ᵀ − sⁿ·sⁿ⁺¹ᵀ = Δⁿ·s'ⁿ⁺¹ᵀ + sⁿ·Δⁿ⁺¹ᵀ, the same products in the same
 ///   order in both directions, so that the two packed copies of a tied matrix stay equal to the bit, and
 ///   image by image, so that it does not matter how many make a block.
 ///
 /// Layers that the step has not moved have no Δ, and s' = s.
 pub fn change_terms<'a, T: Real>(
-    tied: bool,
+    form: Form,
     blocks: &'a [Block<T>],
     moves: &'a [Move<T>],
     from: usize,
@@ -49,7 +50,7 @@ pub fn change_terms<'a, T: Real>(
         };
         let moved = |n: usize| step.layers.contains(n);
         let s_next = |n: usize| if moved(n) { &step.s_next[n] } else { &block.s[n] };
-        if !tied {
+        if form == Form::VectorField {
             if moved(to) {
                 terms.push(outer(&block.s[from], step.delta(from, to)));
             }

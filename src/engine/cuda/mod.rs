@@ -44,7 +44,9 @@ pub fn supports(network: &Network, job: &Job, dtype: DType) -> std::result::Resu
     let Job { model, learning, .. } = job;
     let needs = [
         (
-            cpu::runs(network, job) && learning.rule.schedule() != Some(Schedule::Rescaled),
+            cpu::runs(network, job)
+                && learning.alignment.is_none()
+                && learning.rule.schedule() != Some(Schedule::Rescaled),
             "runs ep, cep, vf and cvf in discrete time",
         ),
         (model.synapse.name() == "ideal", "has ideal synapses only"),
