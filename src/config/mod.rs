@@ -66,16 +66,8 @@ pub struct NetworkConfig {
     /// Whether real-time states are kept in [0, 1].
     pub clamp: bool,
     /// ℓ.
-    #[serde(default = "papers_loss", skip_serializing_if = "is_papers_loss")]
+    #[serde(default, skip_serializing_if = "Loss::is_default")]
     pub loss: Loss,
-}
-
-fn papers_loss() -> Loss {
-    Loss::SQUARED_ERROR
-}
-
-fn is_papers_loss(loss: &Loss) -> bool {
-    *loss == Loss::SQUARED_ERROR
 }
 
 /// `[training]`: how long, on what, and how.

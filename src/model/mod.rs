@@ -48,7 +48,7 @@ impl Model {
         Self {
             dynamics: Dynamics::discrete(activation),
             settle,
-            loss: Loss::SQUARED_ERROR,
+            loss: Loss::default(),
             synapse: Synapse::ideal(),
         }
     }

@@ -20,6 +20,17 @@ by_name!(Loss, "loss", LOSSES);
 impl Loss {
     /// ℓ = ½‖y − s⁰‖² (Eq. 3).
     pub const SQUARED_ERROR: Loss = Loss(&squared_error::SquaredError);
+
+    /// Whether it is the paper's.
+    pub fn is_default(&self) -> bool {
+        *self == Loss::default()
+    }
+}
+
+impl Default for Loss {
+    fn default() -> Self {
+        Loss::SQUARED_ERROR
+    }
 }
 
 impl std::ops::Deref for Loss {
