@@ -3,15 +3,15 @@
 
 use candle_core::Device;
 use eqprop::data::glyphs;
-use eqprop::engine::{self, EngineKind, Job};
+use eqprop::engine::{self, EngineKind};
 use eqprop::model::synapse::{Synapse, SynapseLaw};
 use eqprop::{Batch, Config, Rule, rng};
 use std::sync::Arc;
 
-struct Stepwise {
-    step: f64,
-    bound: f64,
-}
+const STEP: f64 = 1e-3;
+const BOUND: f64 = 0.15;
+
+struct Stepwise;
 
 impl SynapseLaw for Stepwise {
     fn name(&self) -> &'static str {
@@ -30,19 +30,19 @@ impl SynapseLaw for Stepwise {
     fn change(&self, weights: &mut [f64], wished: &[f64], memory: &mut [&mut [f64]]) {
         for ((w, wished), waiting) in weights.iter_mut().zip(wished).zip(memory[0].iter_mut()) {
             *waiting += wished;
-            let steps = (*waiting / self.step).trunc();
-            *waiting -= steps * self.step;
-            *w = (*w + steps * self.step).clamp(-self.bound, self.bound);
+            let steps = (*waiting / STEP).trunc();
+            *waiting -= steps * STEP;
+            *w = (*w + steps * STEP).clamp(-BOUND, BOUND);
         }
     }
 }
 
-/// Trains C-EP on some minibatches of 20 glyphs. Returns the test error, percent, and the largest weight.
+/// Trains C-EP on some minibatches of 20 glyphs. Returns the test error, percent, and the largest output weight.
 pub fn train(minibatches: usize) -> anyhow::Result<(f64, f64)> {
     let config =
         Config::preset(Rule::CEP, [784, 64, 10])?.with("learning.learning_rates", vec![0.01, 0.005])?;
-    let mut job: Job = config.job(&Device::Cpu);
-    job.model.synapse = Synapse(Arc::new(Stepwise { step: 1e-3, bound: 0.15 }));
+    let mut job = config.job(&Device::Cpu);
+    job.model.synapse = Synapse(Arc::new(Stepwise));
     let mut engine = engine::build(EngineKind::Auto, job, config.parameters(&Device::Cpu)?)?;
     let (dataset, mut batch) = (glyphs::dataset(), Batch::default());
     for indices in rng::permutation(1, 0, dataset.train.len()).chunks(20).take(minibatches) {
@@ -50,10 +50,7 @@ pub fn train(minibatches: usize) -> anyhow::Result<(f64, f64)> {
         engine.train(&batch, 0.2)?;
     }
     dataset.test.gather(&(0..1000).collect::<Vec<u32>>(), &mut batch);
-    let mut largest = 0.0f32;
-    for weight in engine.parameters()?.weights {
-        largest = largest.max(weight.abs()?.max_all()?.to_scalar()?);
-    }
+    let largest = engine.parameters()?.weights[0].abs()?.max_all()?.to_scalar::<f32>()?;
     Ok((engine.evaluate(&batch)?.error_percent(), largest.into()))
 }
 
