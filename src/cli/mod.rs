@@ -155,7 +155,7 @@ struct EvalArgs {
     checkpoint: Option<PathBuf>,
     #[command(flatten)]
     places: look::Places,
-    /// Images to test on, any data set of the network's size [default: the run's own, from EQPROP_DATA or the usual places].
+    /// Images to test on, any data set of the network's size [default: the run's own, from EQPROP_DATA or where it had them].
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
     /// Where to compute: auto, cpu or cuda [default: as in training].
@@ -367,8 +367,11 @@ fn run_eval(args: EvalArgs) -> Result<u8> {
                 .map_err(|_| Usage(format!("--device {name}: choose auto, cpu or cuda")))?,
         ),
     };
+    let found = locate(&path, &args.places.runs_dir, &args.places.checkpoints_dir);
+    let records = found.ok().and_then(|found| found.folder);
     let (saved, report) = with_threads(args.threads, || {
-        let saved = Saved::open(&path, args.data_dir, chosen)?;
+        let records = records.as_deref();
+        let saved = Saved::open(&path, records, args.data_dir, chosen)?;
         let config = &saved.progress.config;
         let kind = config.training.engine.available_on(&saved.device);
         let theta = saved.theta.clone();

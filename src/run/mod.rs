@@ -13,6 +13,7 @@ mod ready;
 mod resources;
 mod resume;
 pub mod sessions;
+mod source;
 mod threads;
 mod train;
 mod weights;

@@ -6,6 +6,7 @@ use super::progress::Progress;
 use super::resources::describe;
 use super::resume::{self, From, Resume};
 use super::sessions::Surroundings;
+use super::source::run_on_its_own_data;
 use super::weights::fitting;
 use super::{Resources, Run, initial_parameters};
 use crate::base::output::{shell_word, usage};
@@ -119,7 +120,7 @@ impl Run {
             Some(from) => Resolved::on_checkpoint(&from.progress.config, &from.path, choices)?,
             None => Resolved::new(choices)?,
         };
-        let (resolved, dataset) = with_data(resolved.told(), from.as_ref(), resources)?;
+        let (resolved, dataset) = with_data(resolved.told(), from.as_ref(), &folders.records, resources)?;
         let class_names = named_classes(from.as_ref(), &dataset);
         let config = &resolved.config;
         match &from {
@@ -169,11 +170,12 @@ impl Run {
 fn with_data(
     resolved: Resolved,
     from: Option<&From>,
+    records: &Path,
     resources: &Resources,
 ) -> Result<(Resolved, Arc<Dataset>)> {
     let training = &resolved.config.training;
     let dataset = match from {
-        Some(from) => resources.dataset_again(training, &from.progress.data)?,
+        Some(from) => resources.dataset_of(training, &from.progress, Some(records))?,
         None => resources.dataset(training)?,
     };
     let resolved = resolved.sized_for(&dataset)?;
@@ -220,6 +222,13 @@ fn name_of_new(config: &Config, options: &Options, resources: &Resources) -> Res
         Some(name) => name::on_data(name, data),
         None => Ok(config.run_name(data, "")),
     };
+    if options.resume == Some(Resume::Auto)
+        && resources.data_dir().is_none()
+        && let Some(run) =
+            run_on_its_own_data(config, &options.runs_dir, &options.checkpoints_dir, &|data| on(data).ok())
+    {
+        return Ok(run);
+    }
     if options.resume.is_none()
         && let Some(data) = data::remote_name(config.training.data, resources.data_dir())
     {

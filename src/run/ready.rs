@@ -10,6 +10,7 @@ use crate::data::Dataset;
 use crate::engine::Engine;
 use crate::telemetry::observer::Extent;
 use crate::telemetry::records;
+use std::path::Path;
 use std::sync::Arc;
 
 /// A run that is ready to train.
@@ -32,6 +33,14 @@ pub struct Run {
     pub(super) surroundings: Surroundings,
     /// The command that goes on from its last checkpoint.
     pub go_on: String,
+}
+
+/// The whole path of a source that is a file or folder; what it is in words otherwise.
+fn whole_path(source: &str) -> String {
+    match Path::new(source).exists().then(|| std::path::absolute(source)) {
+        Some(Ok(whole)) => whole.display().to_string(),
+        _ => source.to_string(),
+    }
 }
 
 impl Run {
@@ -75,7 +84,8 @@ impl Run {
             fields["best_by"] = if dataset.validation.is_empty() { "test" } else { "validation" }.into();
             fields["data"] = serde_json::json!({
                 "name": dataset.name,
-                "source": dataset.source,
+                // Whoever goes on with the run may be in another folder.
+                "source": whole_path(&dataset.source),
                 "sha256": dataset.checksums,
             });
             if !progress.class_names.is_empty() {
