@@ -17,13 +17,14 @@ use crate::data;
 use crate::engine::{self, cpu::Isa};
 use crate::learning::{RULES, Rule};
 use crate::run::locate::locate;
-use crate::run::{self, Interrupt, Options, Outcome, Resources, Resume, Run, with_threads};
+use crate::run::{self, Ending, Interrupt, Options, Outcome, Prepared, Resources, Resume, Run, with_threads};
 use crate::telemetry::progress::Display;
 use anyhow::{Context, Result, bail};
 use clap::builder::RangedU64ValueParser;
 use clap::{Args, Parser, Subcommand};
 use std::path::{Path, PathBuf};
 use toml::Value;
+use tracing::info;
 
 /// Equilibrium Propagation with continual weight updates: EP, C-EP, VF and C-VF.
 #[derive(Debug, Parser)]
@@ -143,6 +144,12 @@ struct TrainArgs {
     /// Check everything, print shapes, parameters, steps and disk, touch nothing and download nothing.
     #[arg(long)]
     dry_run: bool,
+    /// Begin anew where there is a run of this name: its two folders are moved aside, to NAME.1 or the like.
+    #[arg(long, conflicts_with = "resume")]
+    overwrite: bool,
+    /// Print the result as JSON.
+    #[arg(long, conflicts_with = "dry_run")]
+    json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -324,21 +331,42 @@ fn run_train(args: TrainArgs) -> Result<u8> {
         runs_dir: args.runs_dir,
         checkpoints_dir: args.checkpoints_dir,
         dry_run: args.dry_run,
+        overwrite: args.overwrite,
+        keep_epochs: args.resume.as_ref().is_some_and(|what| what.as_os_str() == "auto"),
     };
     let resources = Resources::new(data_folder(args.data_dir)?);
     let resources = if args.dry_run { resources.without_network() } else { resources };
     let outcome = with_threads(args.threads, || {
-        let Some(run) = Run::prepare(&choices, &options, &resources)? else {
-            return Ok(Outcome::Done);
+        let run = match Run::prepare(&choices, &options, &resources)? {
+            Prepared::Ready(run) => run,
+            Prepared::Complete(ending) => {
+                conclude(&ending, args.json)?;
+                return Ok(Outcome::Done);
+            }
         };
         if options.dry_run {
             output::result(&run.outline())?;
             return Ok(Outcome::Done);
         }
-        let mut display = Display::new(&run.extent());
-        Ok(run::train(run, &mut display, &Interrupt::listen()?)?)
+        let (ending, mut display) = (run.ending(), Display::new(&run.extent()));
+        let outcome = run::train(*run, &mut display, &Interrupt::listen()?)?;
+        drop(display);
+        if outcome == Outcome::Done {
+            conclude(&ending, args.json)?;
+        }
+        Ok(outcome)
     })?;
     Ok(status(outcome))
+}
+
+/// Prints the result of a run, and says what may follow.
+fn conclude(ending: &Ending, json: bool) -> Result<()> {
+    let finished = ending.finished()?;
+    ending.next.iter().for_each(|(what_for, command)| info!("{what_for}: {command}"));
+    output::result(&match json {
+        true => format!("{}\n", serde_json::to_string(&finished)?),
+        false => finished.line(),
+    })
 }
 
 /// Whether an error, of whatever room, says that what was asked for is wrong.

@@ -2,6 +2,7 @@
 
 pub mod angles;
 pub mod checkpoint;
+mod ending;
 mod error;
 mod folders;
 mod health;
@@ -18,9 +19,10 @@ mod threads;
 mod train;
 mod weights;
 
+pub use ending::{Ending, Finished};
 pub use error::{Error, Result};
 pub use interrupt::Interrupt;
-pub use prepare::Options;
+pub use prepare::{Options, Prepared};
 pub use ready::Run;
 pub use resources::{Resources, open_device};
 pub use resume::Resume;

@@ -1,5 +1,6 @@
 //! A run that is ready to train: how long it is, what it writes before it begins, and what it would be.
 
+use super::ending::{Ending, Finished};
 use super::error::Result;
 use super::folders::Folders;
 use super::progress::Progress;
@@ -33,6 +34,8 @@ pub struct Run {
     pub(super) surroundings: Surroundings,
     /// The command that goes on from its last checkpoint.
     pub go_on: String,
+    /// What may follow when it has come to its end: what for, and the command.
+    pub(super) next: Vec<(&'static str, String)>,
 }
 
 /// The whole path of a source that is a file or folder; what it is in words otherwise.
@@ -53,6 +56,15 @@ impl Run {
             epochs,
             total: per_epoch * epochs as u64,
             done: per_epoch * self.progress.epoch as u64 + self.progress.minibatch,
+        }
+    }
+
+    /// Where it ends.
+    pub fn ending(&self) -> Ending {
+        Ending {
+            records: self.folders.records.clone(),
+            known: Finished::known(&self.progress, &self.progress.run, false),
+            next: self.next.clone(),
         }
     }
 
