@@ -4,6 +4,7 @@ use super::figures::FigureArgs;
 use super::{count, data_folder};
 use crate::base::files;
 use crate::base::output::{self, usage};
+use crate::base::waiting::Waiting;
 use crate::config::{DeviceChoice, TrainingConfig};
 use crate::data::{self, Dataset, class_list};
 use crate::model::Parameters;
@@ -193,6 +194,7 @@ pub fn inspect(args: InspectArgs) -> Result<u8> {
     check_page(&out)?;
     let made = with_threads(args.threads, || {
         let saved = Saved::open(path, found.folder.as_deref(), args.data_dir, Some(DeviceChoice::Cpu))?;
+        let _waiting = Waiting::on(format!("testing on {} images and drawing", saved.dataset.test.len()));
         inspect::write(&inspect::Subject {
             progress: &saved.progress,
             theta: &saved.theta,

@@ -12,6 +12,7 @@ mod tune;
 use self::look::Saved;
 use crate::base::near::did_you_mean;
 use crate::base::output::{self, Usage, usage};
+use crate::base::waiting::Waiting;
 use crate::config::{self, Choices, DeviceChoice, Resolved};
 use crate::data;
 use crate::engine::{self, cpu::Isa};
@@ -404,6 +405,7 @@ fn run_eval(args: EvalArgs) -> Result<u8> {
         let kind = config.training.engine.available_on(&saved.device);
         let theta = saved.theta.clone();
         let mut engine = engine::build(kind, config.job(&saved.device), theta)?;
+        let _waiting = Waiting::on(format!("testing on {} images", saved.dataset.test.len()));
         let report = run::evaluate(engine.as_mut(), &saved.dataset.test, &|| false)?;
         Ok((saved, report))
     })?;

@@ -5,6 +5,7 @@ use super::progress::Progress;
 use super::source::Recorded;
 use super::train::TEST_BATCH;
 use crate::base::panic::guard;
+use crate::base::waiting::Waiting;
 use crate::config::{Config, DeviceChoice, TrainingConfig};
 use crate::data::{self, DataChoice, Dataset};
 use crate::engine::replicas::Hub;
@@ -91,6 +92,7 @@ impl Resources {
         if let Some(dataset) = loaded.get(&key) {
             return Ok(dataset.clone());
         }
+        let _waiting = Waiting::on("reading the data");
         let mut dataset = match self.stand_in(training.data) {
             Some(stand_in) => stand_in,
             None => data::load(training.data, self.data_dir.as_deref())?,
@@ -144,6 +146,7 @@ impl Resources {
         let mut loaded = guard(&self.data);
         let known = loaded.get(&key).cloned();
         let found = known.or_else(|| {
+            let _waiting = Waiting::on("reading the data");
             let mut dataset = recorded.load(training, &run.checksums)?;
             dataset.limit(training.limit_train, training.limit_test);
             Some(Arc::new(dataset))

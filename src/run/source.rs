@@ -56,7 +56,9 @@ impl Recorded {
                 None
             }
             Err(error) => {
-                info!("the data of the run cannot be had from {place} ({error}): looking in the usual places");
+                info!(
+                    "the data of the run cannot be had from {place} ({error}): looking in the usual places"
+                );
                 None
             }
         }
