@@ -160,7 +160,7 @@ pub fn move_aside(paths: &[PathBuf]) -> Result<()> {
     for path in paths {
         let aside = numbered(path, number);
         fs::rename(path, &aside).map_err(failed(path, format!("cannot be moved to {}", aside.display())))?;
-        warn!("what was in {} is now in {}", path.display(), aside.display());
+        warn!("{} is moved aside: it is now {}", path.display(), aside.display());
     }
     Ok(())
 }
