@@ -86,13 +86,13 @@ fn what_a_run_left_before_its_first_checkpoint_is_moved_aside() {
     let (status, said) = run(&place, &auto(&place, &["--epochs", "1"]));
     assert_eq!(status, 0, "{said}");
     assert!(
-        said.contains("it is now runs/r-data.2") && said.contains("it is now checkpoints/r-data.1"),
+        said.contains("it is now runs/r-data.2") && said.contains("it is now checkpoints/r-data.2"),
         "{said}"
     );
     for (file, text) in [
         ("runs/r-data.1/note.txt", "runs/r-data.1"),
         ("runs/r-data.2/note.txt", "runs/r-data"),
-        ("checkpoints/r-data.1/note.txt", "checkpoints/r-data"),
+        ("checkpoints/r-data.2/note.txt", "checkpoints/r-data"),
     ] {
         assert_eq!(place.read(file), text);
     }

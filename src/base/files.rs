@@ -134,25 +134,34 @@ pub fn remove_temporaries(folder: &Path) -> Result<()> {
 
 /// A name beside `path` that nothing has: NAME.1 or the like.
 pub fn free_beside(path: &Path) -> PathBuf {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let mut number = 1;
-    loop {
-        let beside = path.with_file_name(format!("{name}.{number}"));
-        if beside.symlink_metadata().is_err() {
-            return beside;
-        }
-        number += 1;
-    }
+    numbered(path, free_number(path, 1))
 }
 
-/// Moves a folder to a free name beside it, and says so.
+fn numbered(path: &Path, number: usize) -> PathBuf {
+    path.with_file_name(format!("{}.{number}", path.file_name().unwrap_or_default().to_string_lossy()))
+}
+
+/// The first number from `least` on that nothing beside `path` has.
+fn free_number(path: &Path, least: usize) -> usize {
+    let mut number = least;
+    while numbered(path, number).symlink_metadata().is_ok() {
+        number += 1;
+    }
+    number
+}
+
+/// Moves folders aside, all to the same number that is free beside each: what belongs together has names that do. Says so.
 ///
 /// # Errors
 /// Names the folder that cannot be moved.
-pub fn move_aside(path: &Path) -> Result<()> {
-    let aside = free_beside(path);
-    fs::rename(path, &aside).map_err(failed(path, format!("cannot be moved to {}", aside.display())))?;
-    warn!("{} holds what cannot be gone on with: it is now {}", path.display(), aside.display());
+pub fn move_aside(paths: &[PathBuf]) -> Result<()> {
+    let number = paths.iter().map(|path| free_number(path, 1)).max().unwrap_or(1);
+    let number = (number..).find(|n| paths.iter().all(|path| free_number(path, *n) == *n)).unwrap_or(number);
+    for path in paths {
+        let aside = numbered(path, number);
+        fs::rename(path, &aside).map_err(failed(path, format!("cannot be moved to {}", aside.display())))?;
+        warn!("{} is moved aside: it is now {}", path.display(), aside.display());
+    }
     Ok(())
 }
 

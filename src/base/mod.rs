@@ -8,4 +8,6 @@ pub(crate) mod named;
 pub mod near;
 pub mod output;
 pub mod panic;
+pub mod spread;
 pub mod time;
+pub mod waiting;

@@ -15,15 +15,18 @@ pub struct Bar {
     pub from: f64,
     /// Where it ends.
     pub to: f64,
-    /// What it says: a mean and a standard deviation, the latter drawn about its end.
-    pub says: (f64, f64),
+    /// What it says: a mean and, where it is known, a standard deviation, the latter drawn about its end.
+    pub says: (f64, Option<f64>),
     /// Which colour.
     pub color: usize,
 }
 
 /// The chart, one bar below the other. What is not finite is not drawn, and said to be unknown.
 pub fn svg(bars: &[Bar], unit: &str) -> String {
-    let reach = |bar: &Bar| [bar.from, bar.to - bar.says.1, bar.to + bar.says.1];
+    let reach = |bar: &Bar| {
+        let std = bar.says.1.unwrap_or(0.0);
+        [bar.from, bar.to - std, bar.to + std]
+    };
     let ends = || bars.iter().flat_map(reach).filter(|end| end.is_finite());
     let (low, high) = (ends().fold(0.0, f64::min), ends().fold(1.0, f64::max));
     let (left, right, bottom) = MARGIN;
@@ -50,10 +53,12 @@ pub fn svg(bars: &[Bar], unit: &str) -> String {
             middle + 4.5,
             escaped(&bar.name)
         );
-        let (mean, std) = bar.says;
+        let (mean, spread) = bar.says;
+        let std = spread.unwrap_or(0.0);
         let known = [bar.from, bar.to, mean, std].iter().all(|value| value.is_finite());
         let says = if known {
-            format!("{:.1} ± {std:.1}", (10.0 * mean).round() / 10.0 + 0.0).replace('-', "−")
+            let spread = spread.map_or(String::new(), |std| format!(" ± {std:.1}"));
+            format!("{:.1}{spread}", (10.0 * mean).round() / 10.0 + 0.0).replace('-', "−")
         } else {
             "unknown".into()
         };
@@ -85,7 +90,7 @@ mod tests {
 
     #[test]
     fn a_chart_draws_what_is_known_and_says_what_is_not() {
-        let bar = |to: f64| Bar { name: "a<b".into(), from: 0.0, to, says: (to, 1.0), color: 0 };
+        let bar = |to: f64| Bar { name: "a<b".into(), from: 0.0, to, says: (to, Some(1.0)), color: 0 };
         let svg = svg(&[bar(30.0), bar(f64::NAN), bar(-5.0)], "degrees");
         assert_eq!((svg.matches("<rect").count(), svg.matches("unknown").count()), (2, 1));
         assert!(!svg.contains("NaN") && svg.contains("a&lt;b"), "{svg}");

@@ -158,11 +158,13 @@ pub struct Point {
     pub y: f64,
     /// Standard deviation of y; 0 where there is none, or it is unknown.
     pub std: f64,
+    /// Lower and upper quartile, which are drawn in the place of the standard deviation.
+    pub quartiles: Option<[f64; 2]>,
 }
 
 impl From<(f64, f64)> for Point {
     fn from((x, y): (f64, f64)) -> Self {
-        Self { x, y, std: 0.0 }
+        Self { x, y, std: 0.0, quartiles: None }
     }
 }
 
@@ -408,11 +410,13 @@ impl Area {
         }
         for point in points.iter().filter(|_| look.marker.is_some()) {
             let (x, y) = at(point, point.y);
-            if point.std > 0.0 {
+            let spread = [point.y - point.std, point.y + point.std];
+            let [low, top] = point.quartiles.unwrap_or(spread);
+            if top > low {
                 text += &format!(
                     "<path d=\"M{x:.1} {:.1}V{:.1}\" stroke=\"{color}\" stroke-width=\"{}\" stroke-opacity=\".6\"/>",
-                    high(point.y - point.std),
-                    high(point.y + point.std),
+                    high(low),
+                    high(top),
                     measures.stroke
                 );
             }
@@ -538,7 +542,7 @@ mod tests {
     #[test]
     fn points_farther_apart_than_they_may_be_joined_are_not() {
         let look = Look { marker: Some((Shape::Circle, true)), ..Look::line(0, 0) };
-        let points = [0.0, 1.0, 3.0].map(|x| Point { x, y: x, std: 0.1 }).to_vec();
+        let points = [0.0, 1.0, 3.0].map(|x| Point { x, y: x, std: 0.1, quartiles: None }).to_vec();
         let series = Series { name: String::new(), look, joined: 1.5, points };
         let svg = Chart::new(("c", "c"), "x", ("y", Scale::Linear), vec![series]).svg().into_string();
         let path = svg.split("<path d=\"").find(|part| part.contains("stroke-linejoin")).unwrap();

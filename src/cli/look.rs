@@ -4,6 +4,7 @@ use super::figures::FigureArgs;
 use super::{count, data_folder};
 use crate::base::files;
 use crate::base::output::{self, usage};
+use crate::base::waiting::Waiting;
 use crate::config::{DeviceChoice, TrainingConfig};
 use crate::data::{self, Dataset, class_list};
 use crate::model::Parameters;
@@ -39,11 +40,16 @@ pub struct Saved {
 
 impl Saved {
     /// Reads a checkpoint, for the device it was trained on where no other is `chosen`, and the data: what lies in
-    /// `data_dir`, or else that of the run.
+    /// `data_dir`, or else that of the run, whose `records` may say where it is.
     ///
     /// # Errors
     /// Where it cannot be read, the device does not answer, or the data cannot be had or does not fit.
-    pub fn open(path: &Path, data_dir: Option<PathBuf>, chosen: Option<DeviceChoice>) -> Result<Self> {
+    pub fn open(
+        path: &Path,
+        records: Option<&Path>,
+        data_dir: Option<PathBuf>,
+        chosen: Option<DeviceChoice>,
+    ) -> Result<Self> {
         let (checkpoint, progress) = checkpoint::read_progress(path)?;
         let config = &progress.config;
         let device = open_device(chosen.unwrap_or(config.training.device))?;
@@ -52,7 +58,7 @@ impl Saved {
             .with_context(|| format!("{}: does not fit its own configuration", path.display()))?;
         let dataset = match data_dir {
             Some(place) => Arc::new(any_data(&place, &progress)?),
-            None => own_data(&progress)?,
+            None => own_data(&progress, records)?,
         };
         if !dataset.is_that_of(&progress.checksums) {
             tracing::warn!(
@@ -76,12 +82,12 @@ impl Saved {
     }
 }
 
-/// The data that a run was trained on, from where data is looked for.
-fn own_data(progress: &checkpoint::Progress) -> Result<Arc<Dataset>> {
+/// The data that a run was trained on, from where it had them or where data is looked for.
+fn own_data(progress: &checkpoint::Progress, records: Option<&Path>) -> Result<Arc<Dataset>> {
     let resources = Resources::new(data_folder(None)?);
     // Held out are training images, which nobody asks for here.
     let training = TrainingConfig { validation: 0, ..progress.config.training.clone() };
-    let dataset = resources.dataset_again(&training, &progress.data)?;
+    let dataset = resources.dataset_of(&training, progress, records)?;
     match dataset.is_that_of(&progress.checksums) {
         true => Ok(dataset),
         false => Ok(Arc::new(in_classes_of(Arc::unwrap_or_clone(dataset), progress)?)),
@@ -154,7 +160,7 @@ pub struct InspectArgs {
     /// The number of the test image whose settling is shown [default: the least settled of the first 500].
     #[arg(long, value_name = "I")]
     image: Option<usize>,
-    /// Images to test on, any data set of the network's size [default: the run's own, from EQPROP_DATA or the usual places].
+    /// Images to test on, any data set of the network's size [default: the run's own, from EQPROP_DATA or where it had them].
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
     /// Threads to compute with [default: all cores].
@@ -187,7 +193,8 @@ pub fn inspect(args: InspectArgs) -> Result<u8> {
     let out = args.out.unwrap_or_else(|| beside.join("inspect.html"));
     check_page(&out)?;
     let made = with_threads(args.threads, || {
-        let saved = Saved::open(path, args.data_dir, Some(DeviceChoice::Cpu))?;
+        let saved = Saved::open(path, found.folder.as_deref(), args.data_dir, Some(DeviceChoice::Cpu))?;
+        let _waiting = Waiting::on(format!("testing on {} images and drawing", saved.dataset.test.len()));
         inspect::write(&inspect::Subject {
             progress: &saved.progress,
             theta: &saved.theta,

@@ -12,18 +12,20 @@ mod tune;
 use self::look::Saved;
 use crate::base::near::did_you_mean;
 use crate::base::output::{self, Usage, usage};
+use crate::base::waiting::Waiting;
 use crate::config::{self, Choices, DeviceChoice, Resolved};
 use crate::data;
 use crate::engine::{self, cpu::Isa};
 use crate::learning::{RULES, Rule};
 use crate::run::locate::locate;
-use crate::run::{self, Interrupt, Options, Outcome, Resources, Resume, Run, with_threads};
+use crate::run::{self, Ending, Interrupt, Options, Outcome, Prepared, Resources, Resume, Run, with_threads};
 use crate::telemetry::progress::Display;
 use anyhow::{Context, Result, bail};
 use clap::builder::RangedU64ValueParser;
 use clap::{Args, Parser, Subcommand};
 use std::path::{Path, PathBuf};
 use toml::Value;
+use tracing::info;
 
 /// Equilibrium Propagation with continual weight updates: EP, C-EP, VF and C-VF.
 #[derive(Debug, Parser)]
@@ -143,6 +145,12 @@ struct TrainArgs {
     /// Check everything, print shapes, parameters, steps and disk, touch nothing and download nothing.
     #[arg(long)]
     dry_run: bool,
+    /// Begin anew where there is a run of this name: its two folders are moved aside, to NAME.1 or the like.
+    #[arg(long, conflicts_with = "resume")]
+    overwrite: bool,
+    /// Print the result as JSON.
+    #[arg(long, conflicts_with = "dry_run")]
+    json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -155,7 +163,7 @@ struct EvalArgs {
     checkpoint: Option<PathBuf>,
     #[command(flatten)]
     places: look::Places,
-    /// Images to test on, any data set of the network's size [default: the run's own, from EQPROP_DATA or the usual places].
+    /// Images to test on, any data set of the network's size [default: the run's own, from EQPROP_DATA or where it had them].
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
     /// Where to compute: auto, cpu or cuda [default: as in training].
@@ -324,21 +332,42 @@ fn run_train(args: TrainArgs) -> Result<u8> {
         runs_dir: args.runs_dir,
         checkpoints_dir: args.checkpoints_dir,
         dry_run: args.dry_run,
+        overwrite: args.overwrite,
+        keep_epochs: args.resume.as_ref().is_some_and(|what| what.as_os_str() == "auto"),
     };
     let resources = Resources::new(data_folder(args.data_dir)?);
     let resources = if args.dry_run { resources.without_network() } else { resources };
     let outcome = with_threads(args.threads, || {
-        let Some(run) = Run::prepare(&choices, &options, &resources)? else {
-            return Ok(Outcome::Done);
+        let run = match Run::prepare(&choices, &options, &resources)? {
+            Prepared::Ready(run) => run,
+            Prepared::Complete(ending) => {
+                conclude(&ending, args.json)?;
+                return Ok(Outcome::Done);
+            }
         };
         if options.dry_run {
             output::result(&run.outline())?;
             return Ok(Outcome::Done);
         }
-        let mut display = Display::new(&run.extent());
-        Ok(run::train(run, &mut display, &Interrupt::listen()?)?)
+        let (ending, mut display) = (run.ending(), Display::new(&run.extent()));
+        let outcome = run::train(*run, &mut display, &Interrupt::listen()?)?;
+        drop(display);
+        if outcome == Outcome::Done {
+            conclude(&ending, args.json)?;
+        }
+        Ok(outcome)
     })?;
     Ok(status(outcome))
+}
+
+/// Prints the result of a run, and says what may follow.
+fn conclude(ending: &Ending, json: bool) -> Result<()> {
+    let finished = ending.finished()?;
+    ending.next.iter().for_each(|(what_for, command)| info!("{what_for}: {command}"));
+    output::result(&match json {
+        true => format!("{}\n", serde_json::to_string(&finished)?),
+        false => finished.line(),
+    })
 }
 
 /// Whether an error, of whatever room, says that what was asked for is wrong.
@@ -367,12 +396,16 @@ fn run_eval(args: EvalArgs) -> Result<u8> {
                 .map_err(|_| Usage(format!("--device {name}: choose auto, cpu or cuda")))?,
         ),
     };
+    let found = locate(&path, &args.places.runs_dir, &args.places.checkpoints_dir);
+    let records = found.ok().and_then(|found| found.folder);
     let (saved, report) = with_threads(args.threads, || {
-        let saved = Saved::open(&path, args.data_dir, chosen)?;
+        let records = records.as_deref();
+        let saved = Saved::open(&path, records, args.data_dir, chosen)?;
         let config = &saved.progress.config;
         let kind = config.training.engine.available_on(&saved.device);
         let theta = saved.theta.clone();
         let mut engine = engine::build(kind, config.job(&saved.device), theta)?;
+        let _waiting = Waiting::on(format!("testing on {} images", saved.dataset.test.len()));
         let report = run::evaluate(engine.as_mut(), &saved.dataset.test, &|| false)?;
         Ok((saved, report))
     })?;

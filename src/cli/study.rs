@@ -4,7 +4,9 @@ use super::look::{Places, check_page};
 use super::{ConfigArgs, count, data_folder, finite, weights_of};
 use crate::base::files;
 use crate::base::output::{self, usage};
+use crate::base::spread::Spread;
 use crate::base::time::duration;
+use crate::base::waiting::Waiting;
 use crate::charts::plot::Style;
 use crate::charts::saved;
 use crate::config::{Config, Resolved};
@@ -186,6 +188,8 @@ pub fn angle(args: AngleArgs) -> Result<u8> {
     }
     with_threads(args.network.threads, || {
         let (config, dataset, theta) = args.network.load(resolved)?;
+        let _waiting =
+            Waiting::on(format!("measuring updates against gradients on {} minibatches", args.batches));
         let Some(summary) = angles::measure(&config, &theta, &dataset.train, args.batches, 0, &|| false)?
         else {
             bail!(
@@ -211,20 +215,28 @@ pub fn angle(args: AngleArgs) -> Result<u8> {
             });
             return output::result(&format!("{result}\n"));
         }
+        let total = summary.total_degrees;
         let mut text = format!(
-            "Ψ(Δtot, −∇BPTT tot) on {}, mean ± standard deviation of {} minibatches\n",
-            dataset.name, args.batches
+            "Ψ(Δtot, −∇BPTT tot) on {}, mean{}{}, n = {} minibatches\n",
+            dataset.name,
+            if total.std.is_some() { " ± standard deviation" } else { "" },
+            if total.quartiles.is_some() { " (quartiles)" } else { "" },
+            total.count
         );
-        let total = ("total".to_string(), summary.total_degrees);
-        for (name, spread) in [total].iter().chain(&summary.per_matrix_degrees) {
-            text += &format!("{name:<12} {:7.2} ± {:.2} °\n", spread.mean, spread.std);
+        let row = |spread: &Spread, scale: f64, digits: usize| {
+            let mut text = format!("{:.digits$}", scale * spread.mean);
+            if let Some(std) = spread.std {
+                text += &format!(" ± {:.digits$}", scale * std);
+            }
+            if let Some([lower, upper]) = spread.quartiles {
+                text += &format!(" ({:.digits$} to {:.digits$})", scale * lower, scale * upper);
+            }
+            text
+        };
+        for (name, spread) in [("total".to_string(), total)].iter().chain(&summary.per_matrix_degrees) {
+            text += &format!("{name:<12} {} °\n", row(spread, 1.0, 2));
         }
-        let signs = summary.sign_match;
-        text += &format!(
-            "synapses whose totals agree in sign: {:.1} ± {:.1} %\n",
-            100.0 * signs.mean,
-            100.0 * signs.std
-        );
+        text += &format!("synapses whose totals agree in sign: {} %\n", row(&summary.sign_match, 100.0, 1));
         for (n, psi) in psi.iter().enumerate() {
             text += &format!("Ψ(forward.{n}, feedback.{n}ᵀ) = {psi:.2} °\n");
         }

@@ -217,6 +217,28 @@ impl Resolved {
         text.trim_end().to_string() + "\n"
     }
 
+    /// The same with as many epochs as a checkpoint with the configuration `earlier` has, unless a flag or a variable gave
+    /// the number; what a file or a preset has instead is said.
+    ///
+    /// # Errors
+    /// Only where the configuration was not valid before.
+    pub fn keeping_epochs(self, earlier: &Config) -> Result<Self> {
+        let key = "training.epochs";
+        let epochs = earlier.training.epochs;
+        let Self { mut values, mut notes, config } = self;
+        match values.get_mut(key) {
+            Some((value, origin @ Origin::File(_))) if config.training.epochs != epochs => {
+                notes.push(format!(
+                    "the run has {epochs} epochs and keeps them, whereas {origin} has {value}: say --epochs {value} for those"
+                ));
+                *origin = Origin::Checkpoint("the checkpoint".into());
+                *value = Value::from(epochs as i64);
+                Self::from_values(values, key, notes)
+            }
+            _ => Ok(Self { values, notes, config }),
+        }
+    }
+
     /// The same with the sizes of this data set where `network.dims` leaves them open.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! How well updates follow gradients: Ψ(Δtot, −∇BPTT tot), and the share of synapses that agree in sign.
 
 use super::{Learning, Lesson, Memory};
+use crate::base::spread::Spread;
 use crate::model::dynamics::Nudge;
 use crate::model::network::angle_degrees;
 use crate::model::{Model, Parameters};
@@ -120,25 +121,6 @@ impl Comparison {
     }
 }
 
-/// A mean and its spread.
-#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
-pub struct Spread {
-    /// The mean.
-    pub mean: f64,
-    /// The standard deviation of a single one (n − 1); 0 for one alone.
-    pub std: f64,
-}
-
-impl Spread {
-    /// Of some values.
-    pub fn of(values: &[f64]) -> Self {
-        let count = values.len() as f64;
-        let mean = values.iter().sum::<f64>() / count;
-        let squares: f64 = values.iter().map(|v| (v - mean).powi(2)).sum();
-        Self { mean, std: if values.len() > 1 { (squares / (count - 1.0)).sqrt() } else { 0.0 } }
-    }
-}
-
 /// Comparisons over some minibatches.
 #[derive(Clone, Debug)]
 pub struct Summary {
@@ -156,18 +138,16 @@ impl Summary {
     /// Means and spreads of comparisons of the same network; `None` where there are none.
     pub fn of(comparisons: &[Comparison]) -> Option<Self> {
         let first = comparisons.first()?;
-        let over = |value: &dyn Fn(&Comparison) -> f64| {
-            Spread::of(&comparisons.iter().map(value).collect::<Vec<_>>())
-        };
+        let over = |value: &dyn Fn(&Comparison) -> f64| Spread::of(comparisons.iter().map(value));
         Some(Self {
-            total_degrees: over(&|c| c.total_degrees),
+            total_degrees: over(&|c| c.total_degrees)?,
             per_matrix_degrees: (first.per_matrix_degrees.iter().enumerate())
-                .map(|(i, (name, _))| (name.clone(), over(&|c| c.per_matrix_degrees[i].1)))
-                .collect(),
-            sign_match: over(&|c| c.sign_match),
+                .map(|(i, (name, _))| Some((name.clone(), over(&|c| c.per_matrix_degrees[i].1)?)))
+                .collect::<Option<_>>()?,
+            sign_match: over(&|c| c.sign_match)?,
             per_matrix_sign_match: (first.per_matrix_sign_match.iter().enumerate())
-                .map(|(i, (name, _))| (name.clone(), over(&|c| c.per_matrix_sign_match[i].1)))
-                .collect(),
+                .map(|(i, (name, _))| Some((name.clone(), over(&|c| c.per_matrix_sign_match[i].1)?)))
+                .collect::<Option<_>>()?,
         })
     }
 }

@@ -4,39 +4,15 @@ use super::measured::{Epoch, Measured};
 use super::paper::{ROWS, Row};
 use super::records;
 use super::verdict::Verdict;
+use crate::base::spread::Spread;
 use crate::config::{Choices, Resolved, SYNCHRONOUS, TrainingConfig};
-use crate::learning::{Nudging, angle};
+use crate::learning::Nudging;
 use crate::sweep::{SweepFile, SweepFolder};
 use anyhow::{Context, Result, bail};
 use glob::Pattern;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-
-/// Mean and standard deviation (of a sample, n − 1) of some numbers.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Spread {
-    pub mean: f64,
-    pub std: Option<f64>,
-    pub count: usize,
-}
-
-impl Spread {
-    pub fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
-        let values: Vec<f64> = values.into_iter().collect();
-        let count = values.len();
-        if count == 0 {
-            return None;
-        }
-        let angle::Spread { mean, std } = angle::Spread::of(&values);
-        Some(Self { mean, std: (count > 1).then_some(std), count })
-    }
-
-    /// Whether a value lies within two standard deviations of the mean; not known of a single number.
-    pub fn holds(&self, value: f64) -> Option<bool> {
-        Some((value - self.mean).abs() <= 2.0 * self.std?)
-    }
-}
 
 /// How a row of the paper, with the settings it has here, comes to equilibrium.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -50,11 +50,14 @@ impl Folders {
     /// Creates those that are not there, and makes both this process's. What is left over where a run begins anew is moved
     /// aside.
     pub fn create(&mut self, resumed: bool) -> Result<()> {
+        let begins_anew = |path: &PathBuf| !resumed && self.locks.contains_key(path);
+        let old: Vec<PathBuf> =
+            self.both().into_iter().filter(|path| begins_anew(path) && files::holds_anything(path)).collect();
+        files::move_aside(&old)?;
+        for path in &old {
+            self.locks.remove(path);
+        }
         for path in self.both() {
-            if !resumed && self.locks.contains_key(&path) && files::holds_anything(&path) {
-                files::move_aside(&path)?;
-                self.locks.remove(&path);
-            }
             if !self.locks.contains_key(&path) {
                 files::create_folder(&path)?;
                 self.locks.insert(path.clone(), Lock::take(&path)?);
@@ -70,8 +73,8 @@ impl Folders {
 fn check_free(folder: &Path) -> Result<()> {
     if files::holds_anything(folder) {
         refuse!(
-            "{} already holds a run: continue it with --resume auto, give this one another name with --name, or \
-             move the folder away",
+            "{} already holds a run: continue it with --resume auto, give this one another name with --name, or begin anew with --overwrite, \
+             which moves the old one aside",
             folder.display()
         );
     }

@@ -2,6 +2,7 @@
 
 pub mod angles;
 pub mod checkpoint;
+mod ending;
 mod error;
 mod folders;
 mod health;
@@ -13,13 +14,15 @@ mod ready;
 mod resources;
 mod resume;
 pub mod sessions;
+mod source;
 mod threads;
 mod train;
 mod weights;
 
+pub use ending::{Ending, Finished};
 pub use error::{Error, Result};
 pub use interrupt::Interrupt;
-pub use prepare::Options;
+pub use prepare::{Options, Prepared};
 pub use ready::Run;
 pub use resources::{Resources, open_device};
 pub use resume::Resume;

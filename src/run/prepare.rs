@@ -1,11 +1,13 @@
 //! Setting up a run: from what the user asked for to something that can train.
 
+use super::ending::{Ending, Finished};
 use super::error::{Result, refuse};
 use super::folders::Folders;
 use super::progress::Progress;
 use super::resources::describe;
 use super::resume::{self, From, Resume};
 use super::sessions::Surroundings;
+use super::source::run_on_its_own_data;
 use super::weights::fitting;
 use super::{Resources, Run, initial_parameters};
 use crate::base::output::{shell_word, usage};
@@ -33,6 +35,18 @@ pub struct Options {
     pub checkpoints_dir: PathBuf,
     /// Check everything, say what would be done, and touch nothing.
     pub dry_run: bool,
+    /// Begin anew where a run of this name is, whose folders are moved aside.
+    pub overwrite: bool,
+    /// A run that goes on keeps the number of its epochs, unless a flag or a variable gives another.
+    pub keep_epochs: bool,
+}
+
+/// What has been prepared.
+pub enum Prepared {
+    /// A run that is ready to train.
+    Ready(Box<Run>),
+    /// A run that is to be resumed automatically and has no epoch left to train.
+    Complete(Ending),
 }
 
 impl Options {
@@ -51,6 +65,8 @@ impl Options {
             runs_dir: folder.join("runs"),
             checkpoints_dir: folder.join("checkpoints"),
             dry_run: false,
+            overwrite: false,
+            keep_epochs: false,
         }
     }
 
@@ -58,6 +74,9 @@ impl Options {
     fn check(&self) -> Result<()> {
         if self.init.is_some() && self.resume.is_some() {
             usage!("--init starts a new run and --resume continues one: leave out one of them");
+        }
+        if self.overwrite && self.resume.is_some() {
+            usage!("--overwrite begins a run anew and --resume goes on with it: leave out one of them");
         }
         let whole = |path: &Path| path.canonicalize().or_else(|_| std::path::absolute(path)).ok();
         if whole(&self.runs_dir) == whole(&self.checkpoints_dir) {
@@ -72,8 +91,23 @@ impl Options {
 
     /// The command that goes on from a checkpoint, to be pasted where this one was typed.
     fn go_on(&self, data_dir: Option<&Path>, last: &Path) -> String {
+        self.command(&format!("train --resume {}", shell_word(last.display())), data_dir)
+    }
+
+    /// What may follow when a run has come to the end of its epochs: what for, and the command.
+    fn next(&self, run: &str, epochs: usize, data_dir: Option<&Path>) -> Vec<(&'static str, String)> {
+        let run = shell_word(run);
+        let more = format!("train --resume {run} --epochs {}", 2 * epochs);
+        vec![
+            ("to look at it", self.command(&format!("inspect {run}"), data_dir)),
+            ("to train it longer", self.command(&more, data_dir)),
+        ]
+    }
+
+    /// A command of this program with the folders that this one was given.
+    fn command(&self, what: &str, data_dir: Option<&Path>) -> String {
         let program = std::env::args().next().unwrap_or("eqprop".into());
-        let mut command = format!("{} train --resume {}", shell_word(program), shell_word(last.display()));
+        let mut command = format!("{} {what}", shell_word(program));
         let folders = [
             ("--runs-dir", Some(&*self.runs_dir), "runs"),
             ("--checkpoints-dir", Some(&*self.checkpoints_dir), "checkpoints"),
@@ -90,11 +124,11 @@ impl Options {
 
 impl Run {
     /// Resolves, loads and checks everything. Creates nothing but, in the folders of a run that is there, the
-    /// file that locks them. `None` where the run is to be resumed automatically and is complete.
+    /// file that locks them.
     ///
     /// # Errors
     /// Whatever cannot work, named with its remedy.
-    pub fn prepare(choices: &Choices, options: &Options, resources: &Resources) -> Result<Option<Self>> {
+    pub fn prepare(choices: &Choices, options: &Options, resources: &Resources) -> Result<Prepared> {
         options.check()?;
         // First which run it is and where it goes on from, then what that says, and then the data.
         let named = match &options.resume {
@@ -107,7 +141,8 @@ impl Run {
             (None, _) => name_of_new(&Resolved::new(choices)?.config, options, resources)?,
         };
         let mut folders = Folders::of(&run, options);
-        if options.resume.is_some() && !options.dry_run {
+        let goes_on_or_anew = options.resume.is_some() || options.overwrite;
+        if goes_on_or_anew && !options.dry_run {
             folders.lock()?;
         }
         let auto = options.resume == Some(Resume::Auto);
@@ -116,23 +151,31 @@ impl Run {
             from.check_in_one_piece(&run, options)?;
         }
         let resolved = match &from {
-            Some(from) => Resolved::on_checkpoint(&from.progress.config, &from.path, choices)?,
+            Some(from) => {
+                let resolved = Resolved::on_checkpoint(&from.progress.config, &from.path, choices)?;
+                if options.keep_epochs { resolved.keeping_epochs(&from.progress.config)? } else { resolved }
+            }
             None => Resolved::new(choices)?,
         };
-        let (resolved, dataset) = with_data(resolved.told(), from.as_ref(), resources)?;
+        let (resolved, dataset) = with_data(resolved.told(), from.as_ref(), &folders.records, resources)?;
         let class_names = named_classes(from.as_ref(), &dataset);
         let config = &resolved.config;
         match &from {
             Some(from) => {
                 from.check(&resolved, &dataset, &folders.checkpoints, &folders.records)?;
                 if from.is_complete(config.training.epochs, &folders.checkpoints, options)? {
-                    return Ok(None);
+                    return Ok(Prepared::Complete(Ending {
+                        records: folders.records.clone(),
+                        known: Finished::known(&from.progress, &run, true),
+                        next: options.next(&run, from.progress.epoch, resources.data_dir()),
+                    }));
                 }
             }
             None if auto => {
                 info!("nothing to resume at {}: a new run", folders.checkpoints.last().display());
                 resume::check_left_over(&folders)?;
             }
+            None if options.overwrite => {}
             None => folders.check_free()?,
         }
         let device = resources.device(config.training.device)?;
@@ -148,20 +191,21 @@ impl Run {
         }
         let same = from.as_ref().filter(|_| !options.makes_another_run());
         let before = [same.map(|from| from.progress.run.clone()), records::first_name(&folders.records)];
-        Ok(Some(Self {
+        Ok(Prepared::Ready(Box::new(Self {
             engine,
             resumed: from.is_some(),
             names: [run.clone()].into_iter().chain(before.into_iter().flatten()).collect(),
             progress: match from {
-                Some(from) => Progress { class_names, ..from.going_on(run, config) },
-                None => Progress::start(run, config, &dataset, threads),
+                Some(from) => Progress { class_names, ..from.going_on(run.clone(), config) },
+                None => Progress::start(run.clone(), config, &dataset, threads),
             },
             surroundings: Surroundings::here(&describe(&device), engine_name, threads),
             go_on: options.go_on(resources.data_dir(), &folders.checkpoints.last()),
+            next: options.next(&run, config.training.epochs, resources.data_dir()),
             folders,
             resolved,
             dataset,
-        }))
+        })))
     }
 }
 
@@ -169,11 +213,12 @@ impl Run {
 fn with_data(
     resolved: Resolved,
     from: Option<&From>,
+    records: &Path,
     resources: &Resources,
 ) -> Result<(Resolved, Arc<Dataset>)> {
     let training = &resolved.config.training;
     let dataset = match from {
-        Some(from) => resources.dataset_again(training, &from.progress.data)?,
+        Some(from) => resources.dataset_of(training, &from.progress, Some(records))?,
         None => resources.dataset(training)?,
     };
     let resolved = resolved.sized_for(&dataset)?;
@@ -220,7 +265,15 @@ fn name_of_new(config: &Config, options: &Options, resources: &Resources) -> Res
         Some(name) => name::on_data(name, data),
         None => Ok(config.run_name(data, "")),
     };
+    if options.resume == Some(Resume::Auto)
+        && resources.data_dir().is_none()
+        && let Some(run) =
+            run_on_its_own_data(config, &options.runs_dir, &options.checkpoints_dir, &|data| on(data).ok())
+    {
+        return Ok(run);
+    }
     if options.resume.is_none()
+        && !options.overwrite
         && let Some(data) = data::remote_name(config.training.data, resources.data_dir())
     {
         Folders::of(&on(data)?, options).check_free()?;

@@ -1,5 +1,6 @@
 //! A run that is ready to train: how long it is, what it writes before it begins, and what it would be.
 
+use super::ending::{Ending, Finished};
 use super::error::Result;
 use super::folders::Folders;
 use super::progress::Progress;
@@ -10,6 +11,7 @@ use crate::data::Dataset;
 use crate::engine::Engine;
 use crate::telemetry::observer::Extent;
 use crate::telemetry::records;
+use std::path::Path;
 use std::sync::Arc;
 
 /// A run that is ready to train.
@@ -32,6 +34,16 @@ pub struct Run {
     pub(super) surroundings: Surroundings,
     /// The command that goes on from its last checkpoint.
     pub go_on: String,
+    /// What may follow when it has come to its end: what for, and the command.
+    pub(super) next: Vec<(&'static str, String)>,
+}
+
+/// The whole path of a source that is a file or folder; what it is in words otherwise.
+fn whole_path(source: &str) -> String {
+    match Path::new(source).exists().then(|| std::path::absolute(source)) {
+        Some(Ok(whole)) => whole.display().to_string(),
+        _ => source.to_string(),
+    }
 }
 
 impl Run {
@@ -44,6 +56,15 @@ impl Run {
             epochs,
             total: per_epoch * epochs as u64,
             done: per_epoch * self.progress.epoch as u64 + self.progress.minibatch,
+        }
+    }
+
+    /// Where it ends.
+    pub fn ending(&self) -> Ending {
+        Ending {
+            records: self.folders.records.clone(),
+            known: Finished::known(&self.progress, &self.progress.run, false),
+            next: self.next.clone(),
         }
     }
 
@@ -75,7 +96,8 @@ impl Run {
             fields["best_by"] = if dataset.validation.is_empty() { "test" } else { "validation" }.into();
             fields["data"] = serde_json::json!({
                 "name": dataset.name,
-                "source": dataset.source,
+                // Whoever goes on with the run may be in another folder.
+                "source": whole_path(&dataset.source),
                 "sha256": dataset.checksums,
             });
             if !progress.class_names.is_empty() {

@@ -1,8 +1,11 @@
 //! What the runs of one process share: data sets, devices, and the hubs where replicas meet.
 
 use super::error::{Result, refuse};
+use super::progress::Progress;
+use super::source::Recorded;
 use super::train::TEST_BATCH;
 use crate::base::panic::guard;
+use crate::base::waiting::Waiting;
 use crate::config::{Config, DeviceChoice, TrainingConfig};
 use crate::data::{self, DataChoice, Dataset};
 use crate::engine::replicas::Hub;
@@ -80,11 +83,7 @@ impl Resources {
     /// As [`data::load`], and [`Dataset::hold_out`].
     pub fn dataset(&self, training: &TrainingConfig) -> Result<Arc<Dataset>> {
         let whole = self.whole_dataset(training)?;
-        match training.validation {
-            0 => Ok(whole),
-            // Another for every seed, so kept no longer than its run.
-            count => Ok(Arc::new(whole.hold_out(count, training.seed)?)),
-        }
+        hold_out(whole, training)
     }
 
     fn whole_dataset(&self, training: &TrainingConfig) -> Result<Arc<Dataset>> {
@@ -93,6 +92,7 @@ impl Resources {
         if let Some(dataset) = loaded.get(&key) {
             return Ok(dataset.clone());
         }
+        let _waiting = Waiting::on("reading the data");
         let mut dataset = match self.stand_in(training.data) {
             Some(stand_in) => stand_in,
             None => data::load(training.data, self.data_dir.as_deref())?,
@@ -127,6 +127,37 @@ impl Resources {
     /// As [`data::load`].
     pub fn dataset_again(&self, training: &TrainingConfig, name: &str) -> Result<Arc<Dataset>> {
         self.dataset(&TrainingConfig { data: training.data.again(name), ..training.clone() })
+    }
+
+    /// The data of a run that goes on or is looked at: where the user names no folder, those that its `records` say it had,
+    /// as long as they are there, and else as [`Resources::dataset_again`].
+    ///
+    /// # Errors
+    /// As [`data::load`].
+    pub fn dataset_of(
+        &self,
+        training: &TrainingConfig,
+        run: &Progress,
+        records: Option<&Path>,
+    ) -> Result<Arc<Dataset>> {
+        let recorded = records.filter(|_| self.data_dir.is_none()).and_then(Recorded::read);
+        let Some(recorded) = recorded else { return self.dataset_again(training, &run.data) };
+        let key = format!("{:?} {:?} {:?}", run.checksums, training.limit_train, training.limit_test);
+        let mut loaded = guard(&self.data);
+        let known = loaded.get(&key).cloned();
+        let found = known.or_else(|| {
+            let _waiting = Waiting::on("reading the data");
+            let mut dataset = recorded.load(training, &run.checksums)?;
+            dataset.limit(training.limit_train, training.limit_test);
+            Some(Arc::new(dataset))
+        });
+        let Some(whole) = found else {
+            drop(loaded);
+            return self.dataset_again(training, &run.data);
+        };
+        loaded.insert(key, whole.clone());
+        drop(loaded);
+        hold_out(whole, training)
     }
 
     /// The device that was asked for; a GPU is opened once.
@@ -182,6 +213,15 @@ impl Resources {
             }
             _ => Ok(engine::build(kind, job, theta)?),
         }
+    }
+}
+
+/// The same with as many training images held out as the configuration says.
+fn hold_out(whole: Arc<Dataset>, training: &TrainingConfig) -> Result<Arc<Dataset>> {
+    match training.validation {
+        0 => Ok(whole),
+        // Another for every seed, so kept no longer than its run.
+        count => Ok(Arc::new(whole.hold_out(count, training.seed)?)),
     }
 }
 

@@ -7,6 +7,7 @@ use super::health::{self, Health};
 use super::progress::RngPosition;
 use super::sessions::Session;
 use super::{Interrupt, Run};
+use crate::base::waiting::Waiting;
 use crate::data::{Batch, Split};
 use crate::engine::{Engine, Report, Turn};
 use crate::rng;
@@ -189,6 +190,9 @@ impl Training<'_, '_> {
 
 /// Tests the network as it is, and gathers what the epoch has shown, of which some is missing where `stop` says so.
 fn test(run: &mut Run, speed: Option<f64>, stop: &dyn Fn() -> bool) -> Result<Epoch> {
+    // Of the tests after an epoch the line of the epoch tells.
+    let _waiting = (run.progress.minibatch == 0)
+        .then(|| Waiting::on(format!("testing on {} images before training", run.dataset.test.len())));
     let test = evaluate(run.engine.as_mut(), &run.dataset.test, stop)?;
     let validation = match run.dataset.validation.is_empty() {
         true => None,

@@ -1,9 +1,10 @@
 //! What an angle between update and gradient is made of: `eqprop angle --explain`.
 
 use super::referee::{CAUSES, Case, Cause, as_trained};
+use crate::base::spread::Spread;
 use crate::config::Config;
 use crate::data::{Batch, Split};
-use crate::learning::angle::{Comparison, Spread};
+use crate::learning::angle::Comparison;
 use crate::model::Parameters;
 use crate::run::angles;
 use anyhow::Result;
@@ -60,7 +61,7 @@ impl Explanation {
         }
         let spreads = |value: &dyn Fn(usize, usize) -> f64| -> Vec<Spread> {
             (0..columns.len())
-                .map(|column| Spread::of(&(0..minibatches).map(|m| value(m, column)).collect::<Vec<_>>()))
+                .filter_map(|column| Spread::of((0..minibatches).map(|m| value(m, column))))
                 .collect()
         };
         let fall = |angles: &[Vec<Angles>], from: usize, to: usize| {
@@ -78,7 +79,7 @@ impl Explanation {
                 })
                 .collect(),
             rest: spreads(&|m, column| ladders[m][causes.len()][column]),
-            matched: (!matched.is_empty()).then(|| Spread::of(&matched)),
+            matched: Spread::of(matched),
             columns,
             minibatches,
         })
@@ -88,11 +89,8 @@ impl Explanation {
     pub fn table(&self, data: &str) -> String {
         let width = self.columns.iter().map(String::len).max().unwrap_or(0).max(14) + 2;
         let row = |name: &str, cells: &[Spread]| {
-            let cells: String = (cells.iter())
-                .map(|Spread { mean, std }| {
-                    format!("{:>width$}", format!("{:.2} ± {std:.2}", rounded(*mean)))
-                })
-                .collect();
+            let cells: String =
+                (cells.iter()).map(|spread| format!("{:>width$}", in_words(*spread))).collect();
             format!("{name:<24}{cells}\n")
         };
         let mut text = format!(
@@ -112,9 +110,10 @@ impl Explanation {
         for (cause, cells) in &self.alone {
             text += &row(&format!("  {}", cause.title()), cells);
         }
-        if let Some(Spread { mean, std }) = self.matched {
+        if let Some(spread) = self.matched {
             text += &format!(
-                "against −∇BPTT through the same K of T steps: {mean:.2} ± {std:.2} °, all matrices\n"
+                "against −∇BPTT through the same K of T steps: {} °, all matrices\n",
+                in_words(spread)
             );
         }
         text
@@ -140,6 +139,12 @@ impl Explanation {
     }
 }
 
+/// Mean and, where it is known, standard deviation.
+fn in_words(Spread { mean, std, .. }: Spread) -> String {
+    let spread = std.map_or(String::new(), |std| format!(" ± {std:.2}"));
+    format!("{:.2}{spread}", rounded(mean))
+}
+
 /// To two places, and no −0.00.
 fn rounded(degrees: f64) -> f64 {
     (100.0 * degrees).round() / 100.0 + 0.0
@@ -153,7 +158,7 @@ pub fn page(explanation: &Explanation, config: &Config, data: &str) -> Result<St
     let title = format!("What the angle of {} is made of", config.learning.rule.title);
     // From the whole angle down to what remains, each step where the one before has led.
     let bars = |column: usize| -> Vec<Bar> {
-        let whole = |name: &str, Spread { mean, std }: Spread, color| Bar {
+        let whole = |name: &str, Spread { mean, std, .. }: Spread, color| Bar {
             name: name.into(),
             from: 0.0,
             to: mean,
@@ -163,7 +168,7 @@ pub fn page(explanation: &Explanation, config: &Config, data: &str) -> Result<St
         let mut bars = vec![whole("as trained", explanation.start[column], 7)];
         let mut level = explanation.start[column].mean;
         for (i, (cause, falls)) in explanation.in_order.iter().enumerate() {
-            let Spread { mean, std } = falls[column];
+            let Spread { mean, std, .. } = falls[column];
             let says = (mean, std);
             bars.push(Bar { name: cause.title().into(), from: level, to: level - mean, says, color: i });
             level -= mean;

@@ -5,7 +5,7 @@ use super::trajectory::Trajectory;
 use crate::charts::axis::Scale;
 use crate::charts::page::{Illustrated, data_url, page, panels, picture};
 use crate::charts::pictures;
-use crate::charts::plot::{Chart, Look, Series};
+use crate::charts::plot::{Chart, Look, Series, Shape};
 use crate::config::Config;
 use crate::data::{Dataset, Split, class_list, class_name};
 use crate::engine::is_cycle;
@@ -14,6 +14,7 @@ use crate::model::Parameters;
 use crate::model::Solver;
 use crate::run::checkpoint::Progress;
 use crate::telemetry::look;
+use crate::telemetry::metrics::ANGLE_MINIBATCHES;
 use anyhow::{Result, bail};
 use candle_core::DType;
 use maud::{Markup, html};
@@ -123,14 +124,37 @@ fn summary(config: &Config) -> Markup {
 /// A line for each tag that begins so.
 fn lines_of(record: &Record, prefix: &str) -> Vec<Series> {
     // Runs of version 0.1 have the spread of an angle beside it.
-    (record.tags(prefix).into_iter().filter(|name| !name.ends_with("_std")).enumerate())
-        .map(|(i, name)| {
-            let points = record.curve(&format!("{prefix}{name}"));
-            // Of Ψ there is one for each pair.
-            let name = if prefix == "psi/" { format!("forward.{name}, feedback.{name}ᵀ") } else { name };
-            Series::line(name, Look::cycle(i), points)
-        })
-        .collect()
+    (record
+        .tags(prefix)
+        .into_iter()
+        .filter(|name| !name.ends_with("_std") && format!("{prefix}{name}") != ANGLE_MINIBATCHES)
+        .enumerate())
+    .map(|(i, name)| {
+        let points = record.curve(&format!("{prefix}{name}"));
+        // Of Ψ there is one for each pair.
+        let name = if prefix == "psi/" { format!("forward.{name}, feedback.{name}ᵀ") } else { name };
+        Series::line(name, Look::cycle(i), points)
+    })
+    .collect()
+}
+
+/// The most measurements that are drawn as markers, each with a bar from quartile to quartile where that is known.
+const FEW: usize = 40;
+
+/// The angles between updates and gradients: markers, or a line where there are many.
+fn angles(record: &Record) -> Vec<Series> {
+    let mut series = lines_of(record, "angle/");
+    for line in series.iter_mut().filter(|line| line.points.len() <= FEW) {
+        let quartile = |which: &str| record.curve(&format!("quartiles/angle/{}/{which}", line.name));
+        let (lower, upper) = (quartile("lower"), quartile("upper"));
+        for point in &mut line.points {
+            let at = |curve: &[(f64, f64)]| curve.iter().find(|(epoch, _)| *epoch == point.x).map(|at| at.1);
+            point.quartiles = at(&lower).zip(at(&upper)).map(|(lower, upper)| [lower, upper]);
+        }
+        line.look.marker = Some((Shape::Circle, false));
+        line.joined = -1.0;
+    }
+    series
 }
 
 /// What changes over the epochs.
@@ -147,8 +171,8 @@ fn curves(record: &Record) -> Vec<Chart> {
     let degrees = ("angle, degrees", Scale::Linear);
     vec![
         chart("error", "Error", ("error, %", Scale::Percent), errors),
-        chart("angle-to-bptt", "Angle Ψ(Δtot, −∇BPTT)", degrees, lines_of(record, "angle/"))
-            .noted("0° follows the gradient, 90° does not"),
+        chart("angle-to-bptt", "Angle Ψ(Δtot, −∇BPTT)", degrees, angles(record))
+            .noted("0° follows the gradient, 90° does not; bars from quartile to quartile, of 8 minibatches and more"),
         chart(
             "sign-match",
             "Signs that agree with −∇BPTT",

@@ -4,7 +4,7 @@ use super::SweepFolder;
 use crate::base::files;
 use crate::base::lock;
 use crate::base::panic::guard;
-use crate::run::{self, Interrupt, Options, Outcome, Resources, Run};
+use crate::run::{self, Interrupt, Options, Outcome, Prepared, Resources, Run};
 use crate::telemetry::board::Board;
 use anyhow::{Result, bail};
 use std::panic::resume_unwind;
@@ -92,8 +92,9 @@ impl Workers<'_> {
     /// Why it cannot be trained to its end.
     fn train_one(&self, name: &str, options: &Options) -> Result<Option<String>> {
         let _span = info_span!("run", name).entered();
-        let Some(run) = Run::prepare(&self.folder.choices(name), options, self.resources)? else {
-            return Ok(Some("was complete".into()));
+        let run = match Run::prepare(&self.folder.choices(name), options, self.resources)? {
+            Prepared::Ready(run) => run,
+            Prepared::Complete(_) => return Ok(Some("was complete".into())),
         };
         if run.progress.run != name {
             bail!(
@@ -102,7 +103,7 @@ impl Workers<'_> {
             );
         }
         let mut line = self.board.follow(&run.extent());
-        Ok(match run::train(run, &mut line, self.interrupt)? {
+        Ok(match run::train(*run, &mut line, self.interrupt)? {
             Outcome::Done => Some(line.summary()),
             Outcome::Interrupted(_) => None,
             Outcome::Diverged => {

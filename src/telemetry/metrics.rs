@@ -14,6 +14,9 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use tracing::warn;
 
+/// The tag of how many minibatches the angles of an epoch were measured on.
+pub const ANGLE_MINIBATCHES: &str = "angle/minibatches";
+
 /// The numbers of one epoch, by TensorBoard tag, in the order they were added.
 #[derive(Clone, Debug, Default)]
 pub struct Metrics(pub Vec<(String, f64)>);
@@ -42,7 +45,8 @@ impl Metrics {
         self.push("loss/test", test.mean_loss());
     }
 
-    /// Ψ(Δtot, −∇BPTT tot) in degrees, and shares of synapses that agree in sign.
+    /// Ψ(Δtot, −∇BPTT tot) in degrees, and shares of synapses that agree in sign: means, what is known of their spread, and
+    /// over how many minibatches.
     pub fn push_angles(&mut self, summary: &Summary) {
         let groups = [
             ("angle", summary.total_degrees, &summary.per_matrix_degrees),
@@ -51,9 +55,16 @@ impl Metrics {
         for (group, total, per_matrix) in groups {
             for (name, spread) in [("total".into(), total)].iter().chain(per_matrix) {
                 self.push(format!("{group}/{name}"), spread.mean);
-                self.push(format!("spread/{group}/{name}"), spread.std);
+                if let Some(std) = spread.std {
+                    self.push(format!("spread/{group}/{name}"), std);
+                }
+                if let (Some([lower, upper]), "angle") = (spread.quartiles, group) {
+                    self.push(format!("quartiles/{group}/{name}/lower"), lower);
+                    self.push(format!("quartiles/{group}/{name}/upper"), upper);
+                }
             }
         }
+        self.push(ANGLE_MINIBATCHES, summary.total_degrees.count as f64);
     }
 
     /// Norms of all weights, and Ψ(θf, θb) in degrees.

@@ -19,7 +19,7 @@ pub const HPARAMS_PLUGIN: &str = "hparams";
 /// Every chart of the layout: its category, its title, and the tags of its curves.
 const CHARTS: [(&str, &str, &str); 7] = [
     ("what matters", "error, % (train, validation, test)", "error/"),
-    ("what matters", "angle between update and −∇BPTT, degrees (all matrices)", "angle/"),
+    ("what matters", "angle between update and −∇BPTT, degrees (all matrices)", "angle/(?!minibatches)"),
     ("what matters", "settling: largest |s_T − s_{T−1}| and |s_T − s_{T−2}|", "settle/residual"),
     ("more", "share of synapses whose updates have the sign of −∇BPTT", "sign_match/"),
     ("more", "settling: images that have not, %", "settle/unsettled_percent"),

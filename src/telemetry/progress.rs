@@ -67,6 +67,12 @@ impl Display {
     pub fn new(run: &Extent) -> Self {
         let template = "{msg}\n{wide_bar:.cyan/dim} {pos}/{len}";
         let bar = screen().map(|screen| screen.add(bar(template, run.total).with_position(run.done)));
+        // Until the first minibatch: the epoch that is about to be trained.
+        if let Some(bar) = &bar {
+            let per_epoch = (run.total / run.epochs.max(1) as u64).max(1);
+            let epoch = (run.done / per_epoch + 1).min(run.epochs as u64);
+            bar.set_message(format!("epoch {epoch}/{}", run.epochs));
+        }
         let (done_at_start, last_shown) = (run.done, Instant::now());
         Self { run: run.clone(), bar, started: None, done_at_start, last_shown, errors: String::new() }
     }

@@ -26,6 +26,10 @@ pub fn describe(tag: &str) -> (String, String) {
             "images that have not settled, %".into(),
             "Images with a neuron that still moved by more than 0.01 in step T.",
         ),
+        ("angle", "minibatches") => (
+            "minibatches the angle was measured on".into(),
+            "Drawn at random from the training images. Of one alone there is no spread.",
+        ),
         ("angle", matrix) => (
             format!("angle Ψ, {matrix}, degrees"),
             "Between the rule's total update and −∇BPTT, mean of a few random training minibatches. 0° is gradient \
@@ -41,6 +45,9 @@ pub fn describe(tag: &str) -> (String, String) {
         ),
         ("spread", of) => {
             (format!("standard deviation of {of}"), "Over the minibatches that it was measured on.")
+        }
+        ("quartiles", of) => {
+            (format!("quartile of {of}"), "Over the minibatches that it was measured on, of 8 and more.")
         }
         ("psi", n) => (
             format!("angle Ψ(forward.{n}, feedback.{n}ᵀ), degrees"),

@@ -3,7 +3,7 @@
 use super::Tuner;
 use crate::base::files;
 use crate::config::{Choices, Config};
-use crate::run::{self, Options, Outcome, Run};
+use crate::run::{self, Options, Outcome, Prepared, Run};
 use crate::study::record::Record;
 use crate::telemetry::observer::Observer;
 use anyhow::{Context, Result};
@@ -84,8 +84,8 @@ impl Tuner<'_> {
             let choices = Choices { config: Some(file), ..Choices::default() };
             let options = Options::going_on(&candidate.name, &probes);
             let mut lost = false;
-            if let Some(run) = Run::prepare(&choices, &options, request.resources)? {
-                match run::train(run, &mut Quiet, request.interrupt)? {
+            if let Prepared::Ready(run) = Run::prepare(&choices, &options, request.resources)? {
+                match run::train(*run, &mut Quiet, request.interrupt)? {
                     Outcome::Done => {}
                     Outcome::Diverged => lost = true,
                     Outcome::Interrupted(signal) => return Err(super::Stopped(signal).into()),

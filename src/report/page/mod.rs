@@ -5,7 +5,8 @@ mod sweep;
 
 use super::measured::{Epoch, Measured};
 use super::paper::{HOURS, Row};
-use super::results::{Group, Results, Spread};
+use super::results::{Group, Results};
+use crate::base::spread::Spread;
 use crate::base::time::duration;
 use crate::charts::page::frame;
 use crate::charts::plot::{Chart, Point};
@@ -133,7 +134,7 @@ fn curve(group: &Group, pick: fn(&Epoch) -> Option<f64>) -> Vec<Point> {
 
 /// A point of a chart at x.
 fn point(x: f64, spread: Spread) -> Point {
-    Point { x, y: spread.mean, std: spread.std.unwrap_or(0.0) }
+    Point { x, y: spread.mean, std: spread.std.unwrap_or(0.0), quartiles: None }
 }
 
 fn labelled(name: String, variant: &str) -> String {

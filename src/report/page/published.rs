@@ -270,7 +270,9 @@ fn error_by_psi(results: &Results) -> Chart {
             add(false, labelled(format!("C-VF-{depth}h, measured"), variant), points);
         }
         let rows = ROWS.iter().filter(|row| row.rule == Rule::CVF && row.depth == depth);
-        let points = rows.filter_map(|row| Some(Point { x: row.psi?, y: row.test.mean, std: row.test.std }));
+        let points = rows.filter_map(|row| {
+            Some(Point { x: row.psi?, y: row.test.mean, std: row.test.std, quartiles: None })
+        });
         add(true, format!("C-VF-{depth}h, paper"), points.collect());
     }
     let title = "Figure 4, right: error against the angle between forward and feedback weights";

@@ -1,0 +1,28 @@
+//! What a wait is for, said where it lasts.
+
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::thread;
+use std::time::Duration;
+use tracing::info;
+
+/// How long a wait goes without a word.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// A wait that lasts until this is dropped.
+pub struct Waiting {
+    _over: Sender<()>,
+}
+
+impl Waiting {
+    /// Says what is waited for once that has taken two seconds.
+    pub fn on(what: impl Into<String>) -> Self {
+        let (over, ended) = mpsc::channel::<()>();
+        let what = what.into();
+        thread::spawn(move || {
+            if ended.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
+                info!("{what} …");
+            }
+        });
+        Self { _over: over }
+    }
+}

@@ -1,0 +1,158 @@
+//! What a run has come to at its end, and which commands may follow.
+
+use super::error::Result;
+use super::progress::Progress;
+use crate::base::files;
+use crate::telemetry::records;
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+
+/// Where a run ends, known before it is trained.
+#[derive(Clone, Debug)]
+pub struct Ending {
+    /// Its folder `runs/NAME`.
+    pub(super) records: PathBuf,
+    /// What is known without that.
+    pub(super) known: Finished,
+    /// Commands that may follow: what for, and how.
+    pub next: Vec<(&'static str, String)>,
+}
+
+/// The result of a run. Errors in percent; `None` where its folder does not say.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Finished {
+    /// Its name.
+    pub run: String,
+    /// What it was trained on.
+    pub data: String,
+    /// Epochs that are done.
+    pub epochs: usize,
+    /// Test error after the last epoch.
+    pub test_error_percent: Option<f64>,
+    /// Test error after the best epoch.
+    pub best_test_error_percent: Option<f64>,
+    /// The best epoch: the first with the lowest error of those that judge it; 0 is before training.
+    pub best_epoch: Option<usize>,
+    /// On which images it is the best: `validation` or `test`.
+    pub best_by: &'static str,
+    /// Train error of the last epoch.
+    pub train_error_percent: Option<f64>,
+    /// Whether there was nothing left to train.
+    pub already_done: bool,
+}
+
+impl Finished {
+    /// What a checkpoint knows of it.
+    pub(super) fn known(progress: &Progress, run: &str, already_done: bool) -> Self {
+        let held_out = progress.config.training.validation > 0;
+        Self {
+            run: run.into(),
+            data: progress.data.clone(),
+            epochs: if already_done { progress.epoch } else { progress.config.training.epochs },
+            test_error_percent: None,
+            best_test_error_percent: progress.best_test_error.filter(|_| already_done && !held_out),
+            best_epoch: None,
+            best_by: if held_out { "validation" } else { "test" },
+            train_error_percent: None,
+            already_done,
+        }
+    }
+
+    /// The same with what the folder of a run says up to its last epoch.
+    fn with_records(self, folder: &Path) -> Result<Self> {
+        let path = folder.join(records::METRICS);
+        let lines = records::lines(&files::read_if_there(&path)?.unwrap_or_default(), &path)?;
+        let judge = format!("error/{}", self.best_by);
+        let (mut finished, mut lowest) = (self, f64::INFINITY);
+        for line in &lines {
+            let number = |tag: &str| line.get(tag).and_then(serde_json::Value::as_f64);
+            let Some(epoch) = line.get("epoch").and_then(serde_json::Value::as_u64) else { continue };
+            let epoch = epoch as usize;
+            if epoch > finished.epochs {
+                continue;
+            }
+            if let Some(error) = number(&judge).filter(|error| *error < lowest) {
+                lowest = error;
+                finished.best_epoch = Some(epoch);
+                finished.best_test_error_percent = number("error/test");
+            }
+            if epoch == finished.epochs {
+                finished.test_error_percent = number("error/test");
+                finished.train_error_percent = number("error/train");
+            }
+        }
+        Ok(finished)
+    }
+
+    /// As one line for people.
+    pub fn line(&self) -> String {
+        let percent = |error: Option<f64>| error.map_or("unknown".into(), |error| format!("{error:.2} %"));
+        let mut text = format!("{}: ", self.run);
+        if self.already_done {
+            text += "already done, ";
+        }
+        text += &format!(
+            "{} test error on {} after {} epochs, best {}",
+            percent(self.test_error_percent),
+            self.data,
+            self.epochs,
+            percent(self.best_test_error_percent)
+        );
+        if let Some(epoch) = self.best_epoch {
+            text += &format!(" in epoch {epoch}");
+        }
+        if self.best_by != "test" {
+            text += &format!(" (chosen by {} error)", self.best_by);
+        }
+        if let Some(error) = self.train_error_percent {
+            text += &format!(", train error {error:.2} %");
+        }
+        text + "\n"
+    }
+}
+
+impl Ending {
+    /// The result, once the run has come to its end.
+    ///
+    /// # Errors
+    /// Where its `metrics.jsonl` cannot be read, or is not what a run writes.
+    pub fn finished(&self) -> Result<Finished> {
+        self.known.clone().with_records(&self.records)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_best_epoch_is_the_first_with_the_lowest_error_of_those_that_judge_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let lines = [(0, 90.0, 90.0), (1, 6.0, 5.0), (2, 4.0, 5.0), (3, 3.0, 7.0)].map(
+            |(epoch, test, validation)| {
+                format!("{{\"epoch\":{epoch},\"error/test\":{test},\"error/validation\":{validation},\"error/train\":1.5}}\n")
+            },
+        );
+        std::fs::write(folder.path().join(records::METRICS), lines.concat()).unwrap();
+        let known = |best_by| Finished {
+            run: "r".into(),
+            data: "mnist".into(),
+            epochs: 3,
+            test_error_percent: None,
+            best_test_error_percent: None,
+            best_epoch: None,
+            best_by,
+            train_error_percent: None,
+            already_done: false,
+        };
+        let line = |best_by| known(best_by).with_records(folder.path()).unwrap().line();
+        let all = "r: 3.00 % test error on mnist after 3 epochs, best";
+        assert_eq!(line("test"), format!("{all} 3.00 % in epoch 3, train error 1.50 %\n"));
+        assert_eq!(
+            line("validation"),
+            format!("{all} 6.00 % in epoch 1 (chosen by validation error), train error 1.50 %\n")
+        );
+        let gone = known("test").with_records(Path::new("nowhere")).unwrap().line();
+        assert_eq!(gone, "r: unknown test error on mnist after 3 epochs, best unknown\n");
+    }
+}
