@@ -7,7 +7,10 @@ use candle_core::{DType, Device, Result, Tensor, Var};
 use eqprop::data::Batch;
 use eqprop::engine::{self, EngineKind, Job};
 use eqprop::learning::angle::{Comparison, Trace};
-use eqprop::learning::{Form, Learning, Lesson, Memory, Nudging, Rule, SigmaPrime, Step, hebbian_update};
+use eqprop::learning::{
+    Form, Learning, Lesson, Memory, Nudging, OwnUpdate, Rule, Schedule, SigmaPrime, Step, Update,
+    hebbian_update,
+};
 use eqprop::model::dynamics::{Layers, Nudge, Time};
 use eqprop::model::network::Init;
 use eqprop::model::{Activation, Dims, Model, Network, Order, Parameters, Settle, Solver};
@@ -491,6 +494,33 @@ fn with_skips(rule: Rule) -> Problem {
     problem.theta.weights.iter_mut().for_each(|w| *w = w.affine(0.2, 0.0).unwrap());
     problem.theta.biases.iter_mut().for_each(|b| *b = b.affine(0.0, 0.5).unwrap());
     problem
+}
+
+/// EP with a weight decay of 10 in its update.
+struct Decaying;
+
+impl OwnUpdate for Decaying {
+    fn update(&self, lesson: &Lesson, step: &Step) -> Result<Parameters> {
+        let (dynamics, theta) = (&lesson.model.dynamics, lesson.theta);
+        let update = hebbian_update(dynamics, theta, Form::Correlation, SigmaPrime::Ignored, lesson.x, step)?;
+        update.plus(theta, |_| -10.0)
+    }
+}
+
+#[test]
+fn the_angle_is_that_of_what_a_rule_does_to_the_weights() {
+    let mut problem = Problem::new(&[5, 7, 6, 4], DISCRETE, Activation::Sigmoid, Rule::EP, 5);
+    problem.learning.learning_rates.fill(1e-3);
+    let ep = problem.trace(0.1);
+    let sum =
+        ep.delta_theta.iter().skip(1).fold(ep.delta_theta[0].clone(), |a, b| a.plus(b, |_| 1.0).unwrap());
+    let done = sum.plus(&problem.theta, |_| -10.0).unwrap();
+    let expected = Comparison::new(&done, &ep.gradients.total().unwrap()).unwrap().total_degrees;
+    let rule = Rule { update: Update::Own(Schedule::Whole, &Decaying), ..Rule::EP };
+    problem.learning.rule = rule;
+    let angle = problem.trace(0.1).compare().unwrap().total_degrees;
+    assert!((angle - expected).abs() < 1e-6, "{angle}, not {expected}");
+    assert!((angle - ep.compare().unwrap().total_degrees).abs() > 10.0, "{angle} is EP's");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! How well updates follow gradients: Ψ(Δtot, −∇BPTT tot), and the share of synapses that agree in sign.
 
-use super::{Learning, Lesson, Memory};
+use super::{Learning, Lesson, Memory, Update};
 use crate::base::spread::Spread;
 use crate::model::dynamics::Nudge;
 use crate::model::network::angle_degrees;
@@ -24,6 +24,9 @@ pub struct Trace {
     pub gradients: Gradients,
     /// θ after the second phase, as the rule leaves it.
     pub theta: Parameters,
+    /// (θ′ − θ)/η, in double precision, where that is not the sum of Δ_θ(t): with a rule of one's own, weights that decay,
+    /// and synapses that do not do as they are told. What these remember is nothing here. 0 where η is 0.
+    pub moved: Option<Parameters>,
     /// Mean loss of the batch at s_*.
     pub loss: f64,
 }
@@ -63,16 +66,30 @@ impl Trace {
         })?;
         let gradients = bptt(model, theta, x, nudge.target, learning.K)?;
         let first = settled.state().to_vec();
-        Ok(Self { first, states, delta_s, delta_theta, gradients, theta: theta_end, loss })
+        let synapse = &model.synapse;
+        let as_wished = synapse.adds_up() && synapse.left() == 1.0 && learning.left() == 1.0;
+        let moved = match learning.rule.update {
+            Update::Nudged(..) if as_wished => None,
+            _ => {
+                let moved = theta_end.map(double)?.plus(&theta.map(double)?, |_| -1.0)?;
+                let of_rate = |n: usize| if learning.rate(n) > 0.0 { 1.0 / learning.rate(n) } else { 0.0 };
+                Some(moved.zip(&moved, |moved, _, n| moved.affine(of_rate(n), 0.0))?)
+            }
+        };
+        Ok(Self { first, states, delta_s, delta_theta, gradients, theta: theta_end, moved, loss })
     }
 
-    /// Compares the totals over t = 0…K−1.
+    /// Compares what the rule has done to the weights with −∇θ(tot): the sum of its updates over t = 0…K−1, or where that
+    /// is something else, θ′ − θ for each unit of the learning rate.
     ///
     /// # Errors
     /// Only those of candle.
     pub fn compare(&self) -> Result<Comparison> {
-        let updates = Gradients { states: Vec::new(), parameters: self.delta_theta.clone() };
-        Comparison::new(&updates.total()?, &self.gradients.total()?)
+        let update = match &self.moved {
+            Some(moved) => moved.clone(),
+            None => Gradients { states: Vec::new(), parameters: self.delta_theta.clone() }.total()?,
+        };
+        Comparison::new(&update, &self.gradients.total()?)
     }
 }
 

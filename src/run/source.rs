@@ -75,11 +75,11 @@ pub fn run_on_its_own_data(
 ) -> Option<String> {
     let choice = config.training.data;
     let stem = called(DataChoice::MNIST)?;
+    let begins = stem.split('-').next().unwrap_or_default();
     // Cheap conditions first: a sweep has a thousand runs beside it.
     let mut found = locate::names(runs).into_iter().filter(|name| {
-        let shared = name.bytes().zip(stem.bytes()).take_while(|(a, b)| a == b).count();
         let checkpoint = CheckpointFolder(checkpoints.join(name)).last();
-        shared > 0 && checkpoint.is_file() && {
+        name.starts_with(begins) && checkpoint.is_file() && {
             Recorded::read(&runs.join(name)).is_some_and(|recorded| {
                 let named = DataChoice::Auto.again(&recorded.name);
                 let is_asked_for = choice == DataChoice::Auto || choice == named;
