@@ -541,7 +541,7 @@ fn connections_that_skip_layers_are_connections_like_others() {
         let angle = |beta| problem.trace(beta).compare().unwrap().total_degrees;
         assert!(angle(1e-4) < 0.01, "{rule:?}: {}°", angle(1e-4));
         // Forward and back are one weight, or two that start as transposes.
-        assert_eq!(theta.psi_degrees().unwrap().iter().all(|psi| *psi < 1e-4), true);
+        assert!(theta.psi_degrees().unwrap().iter().all(|psi| *psi < 1e-4));
         let refused = EngineKind::Fused.supports(
             &theta.network,
             &Job { model: model.clone(), learning: learning.clone(), device: Device::Cpu },

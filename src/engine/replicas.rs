@@ -195,7 +195,7 @@ impl State {
         if self.asked.is_empty() || self.asked.values().any(Option::is_none) {
             return;
         }
-        let mut kinds: BTreeMap<(Option<u64>, usize), Vec<(usize, Request)>> = BTreeMap::new();
+        let mut kinds: BTreeMap<_, Vec<(usize, Request)>> = BTreeMap::new();
         for (&id, request) in &mut self.asked {
             if let Some(request) = request.take() {
                 let rate = request.turn.map(|turn| self.job.model.synapse.rate(turn.epochs).to_bits());

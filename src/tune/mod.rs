@@ -441,7 +441,7 @@ impl<'a> Tuner<'a> {
             Some((.., work)) => *work,
             None => {
                 let work = self.work_of_an_image(config)?;
-                self.image.push((config.settle.clone(), config.learning.K, work));
+                self.image.push((config.settle, config.learning.K, work));
                 work
             }
         };
