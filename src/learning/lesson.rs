@@ -95,7 +95,7 @@ impl<'a> Lesson<'a> {
     }
 
     /// The second phases of the minibatch, each from s_* with a β of its own: one, or two where the nudging is
-    /// [`Nudging::Centered`], each with half of η. EP, VF and Algorithm 5 run both at θ; C-EP and C-VF one after the
+    /// [`Nudging::Centered`](super::Nudging::Centered), each with half of η. EP, VF and Algorithm 5 run both at θ; C-EP and C-VF one after the
     /// other, the second with the weights that the first has left (`docs/equilibrium.md` says why).
     pub fn branches(&self) -> impl Iterator<Item = Lesson<'a>> + use<'a> {
         let lesson = *self;

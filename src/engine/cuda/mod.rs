@@ -77,7 +77,7 @@ impl Kernel {
     /// The kernel for these stacked weights and minibatches of so many images.
     ///
     /// # Errors
-    /// Where there is an [`obstacle`], and for what is too large for a block.
+    /// Where it cannot run them ([`supports`]), and for what is too large for a block.
     pub fn for_shape(job: &Job, theta: &Parameters, images: usize) -> Result<Self> {
         let Job { model, learning, .. } = job;
         let (_, classes, hidden) = theta.weights[0].dims3()?;
