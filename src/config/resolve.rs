@@ -124,6 +124,9 @@ impl Resolved {
         let (mut values, mut notes) = (Layers::new(), Vec::new());
         let origin = Origin::Checkpoint(path.display().to_string());
         merge(&mut values, &mut notes, Table::try_from(config)?, &origin)?;
+        // Ideal synapses are not written into checkpoints: earlier versions had no others.
+        let ideal = (config.synapse.synapse().name().into(), Origin::Default);
+        values.entry("synapse.law".into()).or_insert(ideal);
         if choices.config.is_some() || choices.algo.is_some() || choices.depth.is_some() {
             let (name, table) = base(choices, &mut notes)?;
             merge(&mut values, &mut notes, table, &Origin::File(name))?;
@@ -687,9 +690,14 @@ mod tests {
 
     #[test]
     fn the_annotated_configuration_is_itself_one() {
-        let resolved = Resolved::new(&choices(Rule::CEP, 2)).unwrap();
-        let again: Config = toml::from_str(&resolved.annotated()).unwrap();
-        assert_eq!(again, resolved.config);
-        assert!(resolved.changed_science(&again).unwrap().is_empty());
+        let fresh = Resolved::new(&choices(Rule::CEP, 2)).unwrap();
+        // A run that goes on writes it too.
+        let going_on =
+            Resolved::on_checkpoint(&fresh.config, Path::new("last"), &Choices::default()).unwrap();
+        for resolved in [fresh, going_on] {
+            let again: Config = toml::from_str(&resolved.annotated()).unwrap();
+            assert_eq!(again, resolved.config);
+            assert!(resolved.changed_science(&again).unwrap().is_empty());
+        }
     }
 }
