@@ -153,7 +153,7 @@ fn bits(trained: &[(Report, Parameters)]) -> Vec<u32> {
 }
 
 #[test]
-fn minibatches_and_protocols_that_do_not_fit_are_refused_by_every_engine() {
+fn minibatches_and_rules_that_do_not_fit_are_refused_by_every_engine() {
     let case = cases().into_iter().find(|case| case.rule == Rule::EP).unwrap();
     let engines = |learning: &Learning| -> [Box<dyn Engine>; 3] {
         let (job, theta) = (Job { learning: learning.clone(), ..case.job() }, case.theta(DType::F32));
@@ -186,6 +186,15 @@ fn minibatches_and_protocols_that_do_not_fit_are_refused_by_every_engine() {
             let error = engine.train(&batch(3), BETA).unwrap_err();
             assert!(format!("{error:#}").contains(says), "{error:#}");
         }
+    } // Without this C-VF on tied weights would be some C-EP.
+    let untied = Learning { rule: Rule::CVF, ..case.job().learning };
+    let (job, theta) = (Job { learning: untied, ..case.job() }, case.theta(DType::F32));
+    assert!(Fused::<f32>::new(job.clone(), &theta).is_err());
+    let others: [Box<dyn Engine>; 2] =
+        [Box::new(Plain::new(job.clone(), theta.clone()).unwrap()), Box::new(Hub::new(job).join(theta))];
+    for mut engine in others {
+        let error = engine.train(&batch(3), BETA).unwrap_err();
+        assert!(format!("{error:#}").contains("feedback weights of their own"), "{error:#}");
     }
 }
 
