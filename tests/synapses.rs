@@ -165,5 +165,9 @@ fn what_cannot_be_is_refused_with_a_reason() {
     let why = EngineKind::Fused.chosen(&theta.network, &centered, DType::F64).unwrap_err();
     assert!(why.contains("both sides"), "{why}");
     assert_eq!(EngineKind::Auto.chosen(&theta.network, &centered, DType::F64), Ok(EngineKind::Plain));
+    centered.learning.rule = Rule::CEP_RESCALED;
+    assert!(EngineKind::Fused.chosen(&theta.network, &centered, DType::F64).is_err());
+    centered.learning.rule = Rule::CEP;
+    assert_eq!(EngineKind::Fused.chosen(&theta.network, &centered, DType::F64), Ok(EngineKind::Fused));
     assert!(matches!(law.synapse, SynapseConfig::Momentum(_)));
 }

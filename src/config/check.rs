@@ -3,7 +3,7 @@
 
 use super::{Config, DeviceChoice, NetworkConfig, Precision, TrainingConfig};
 use crate::engine::EngineKind;
-use crate::learning::{Alignment, Learning, Nudging, SigmaPrime};
+use crate::learning::{Alignment, Learning, Nudging, SigmaPrime, Update};
 use crate::model::anderson::MOST_WINDOW;
 use crate::model::dynamics::Time;
 use crate::model::synapse::SynapseConfig;
@@ -247,7 +247,8 @@ impl Config {
             ),
         )?;
         need(
-            learning.alignment.is_none() || (!wiring.is_tied() && learning.rule.is_nudged()),
+            learning.alignment.is_none()
+                || (!wiring.is_tied() && matches!(learning.rule.update, Update::Nudged(..))),
             "learning.alignment",
             format!(
                 "aligns feedback weights of their own, which rule = \"{rule}\" has not: choose rule = \"cvf\" or \"vf\""

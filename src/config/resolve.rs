@@ -124,9 +124,10 @@ impl Resolved {
         let (mut values, mut notes) = (Layers::new(), Vec::new());
         let origin = Origin::Checkpoint(path.display().to_string());
         merge(&mut values, &mut notes, Table::try_from(config)?, &origin)?;
-        // Ideal synapses are not written into checkpoints: earlier versions had no others.
-        let ideal = (config.synapse.synapse().name().into(), Origin::Default);
-        values.entry("synapse.law".into()).or_insert(ideal);
+        // What earlier versions did not have is not written into checkpoints either, where it is as they had it.
+        for (key, default) in defaults()? {
+            values.entry(key).or_insert(default);
+        }
         if choices.config.is_some() || choices.algo.is_some() || choices.depth.is_some() {
             let (name, table) = base(choices, &mut notes)?;
             merge(&mut values, &mut notes, table, &Origin::File(name))?;
@@ -159,6 +160,14 @@ impl Resolved {
             values.insert(key, (value, Origin::Flag(flag.clone())));
         }
         fit_preset(&mut values);
+        let law = values.get("synapse.law").and_then(|(law, _)| law.as_str().map(String::from));
+        for known in
+            SynapseConfig::all().iter().filter(|known| law.as_deref() == Some(known.synapse().name()))
+        {
+            for (key, value) in Table::try_from(known)? {
+                values.entry(format!("synapse.{key}")).or_insert((value, Origin::Default));
+            }
+        }
         Self::from_values(values, base, notes)
     }
 

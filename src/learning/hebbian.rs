@@ -3,7 +3,7 @@
 use super::Form;
 use crate::model::dynamics::{Beta, Dynamics, PreActivation};
 use crate::model::{Connection, Parameters};
-use candle_core::{D, Result, Tensor};
+use candle_core::{D, Result, Tensor, bail};
 use serde::{Deserialize, Serialize};
 
 /// How ∂F/∂W of the vector-field rules treats σ′ (discrete time; in real time ∂F/∂W has none).
@@ -42,6 +42,9 @@ impl SigmaPrime {
     ) -> Result<(Vec<Tensor>, Vec<Tensor>)> {
         if self == SigmaPrime::Ignored {
             return Ok((delta.clone(), delta));
+        }
+        if h.len() != delta.len() {
+            bail!("σ′ {} gates single steps, and not a whole phase", self.name());
         }
         let gated = |delta: &Tensor, h: &Tensor| delta * dynamics.activation.derivative(h)?;
         let layers = delta.iter().zip(h).map(|(delta, h)| {

@@ -195,7 +195,8 @@ impl<'a> Lesson<'a> {
                 Schedule::Continual => {
                     let begun = theta.clone();
                     Lesson { theta: &begun, ..branch }.second_phase(observe, |step| {
-                        theta = branch.applied(&theta, &branch.update(step)?, memory)?;
+                        let update = Lesson { theta: &theta, ..branch }.update(step)?;
+                        theta = branch.applied(&theta, &update, memory)?;
                         Ok(Some(theta.clone()))
                     })?;
                 }

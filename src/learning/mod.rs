@@ -152,8 +152,15 @@ impl Learning {
             bail!("{} needs {needed}", self.rule.title);
         }
         let ignored = self.sigma_prime == SigmaPrime::Ignored;
-        if self.alignment != Alignment::None && network.is_tied() {
-            bail!("alignment {} needs feedback weights of their own", self.alignment.name());
+        let nudged = matches!(self.rule.update, Update::Nudged(..));
+        if self.alignment != Alignment::None && (network.is_tied() || !nudged) {
+            bail!(
+                "alignment {} needs feedback weights of their own, and updates of the paper",
+                self.alignment.name()
+            );
+        }
+        if self.decay != 0.0 && self.alignment != Alignment::KolenPollack {
+            bail!("a decay of {} needs alignment {}", self.decay, Alignment::KolenPollack.name());
         }
         if !ignored && self.form() == Some(Form::Correlation) && !network.is_tied() {
             bail!("alignment {} has no σ′ in its updates", self.alignment.name());

@@ -98,10 +98,14 @@ impl Network {
     /// the transposed weight or one of its own.
     ///
     /// # Panics
-    /// Where there are no such layers, or `from` is not above `to`.
+    /// Where there are no such layers, `from` is not above `to`, or they are connected already.
     pub fn with_connection(mut self, from: usize, to: usize, tied: bool) -> Self {
         let last = self.dims.depth();
         assert!(to < from && from <= last + 1, "no connection from layer {from} into layer {to}");
+        assert!(
+            !self.connections.iter().any(|c| (c.from, c.to) == (from, to)),
+            "layer {from} leads into {to} already"
+        );
         let weight = self.weights().count();
         self.connections.push(Connection { from, to, weight, transposed: false });
         if from <= last {

@@ -206,8 +206,8 @@ impl Resources {
             Some(hubs) if matches!(self.engine_name(config, device), "replicas" | "kernel") => {
                 kind.chosen(&theta.network, &job, theta.dtype())
                     .map_err(|why| engine::refused(kind, &why))?;
-                let key =
-                    format!("{job:?} {} {:?} {kind:?}", config.learning.beta.abs(), config.training.dtype);
+                // A synapse shows its name alone, and not what it is set to.
+                let key = format!("{job:?} {:?} {:?} {kind:?}", config.synapse, config.training.dtype);
                 let hub = || Hub::new(job).with_kernel(kernel);
                 Ok(Box::new(guard(hubs).entry(key).or_insert_with(hub).join(theta)))
             }

@@ -75,6 +75,10 @@ pub fn run_on_its_own_data(
 ) -> Option<String> {
     let choice = config.training.data;
     let stem = called(DataChoice::MNIST)?;
+    // What was downloaded or generated has no place of its own.
+    if choice == DataChoice::Auto && CheckpointFolder(checkpoints.join(&stem)).last().is_file() {
+        return None;
+    }
     let begins = stem.split('-').next().unwrap_or_default();
     // Cheap conditions first: a sweep has a thousand runs beside it.
     let mut found = locate::names(runs).into_iter().filter(|name| {

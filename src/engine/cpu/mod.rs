@@ -63,7 +63,9 @@ pub fn supports(network: &Network, job: &Job) -> Result<(), Why> {
         (network.is_layered(), "runs chains of layers"),
         (model.loss == Loss::SQUARED_ERROR, "has the squared error only"),
         (
-            model.synapse.adds_up() || learning.rule.is_continual() || learning.nudging != Nudging::Centered,
+            model.synapse.adds_up()
+                || learning.rule.schedule() == Some(Schedule::Continual)
+                || learning.nudging != Nudging::Centered,
             "nudges from both sides at once: it needs synapses whose changes add up",
         ),
     ];

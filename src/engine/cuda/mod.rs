@@ -44,11 +44,10 @@ pub fn supports(network: &Network, job: &Job, dtype: DType) -> std::result::Resu
     let Job { model, learning, .. } = job;
     let needs = [
         (
-            cpu::runs(network, job)
-                && learning.alignment.is_none()
-                && learning.rule.schedule() != Some(Schedule::Rescaled),
+            cpu::runs(network, job) && learning.rule.schedule() != Some(Schedule::Rescaled),
             "runs ep, cep, vf and cvf in discrete time",
         ),
+        (learning.alignment.is_none(), "aligns no weights: it needs learning.alignment = \"none\""),
         (model.synapse.name() == "ideal", "has ideal synapses only"),
         (network.dims.depth() == 1, "runs networks with one hidden layer"),
         (model.settle.tolerance == 0.0, "runs all T steps: it needs settle.tolerance = 0.0"),

@@ -44,7 +44,7 @@ impl SynapseLaw for Momentum {
     }
 
     fn memory(&self) -> &'static [&'static str] {
-        &["velocity"]
+        if self.adds_up() { &[] } else { &["velocity"] }
     }
 
     fn adds_up(&self) -> bool {
