@@ -110,7 +110,7 @@ fn decay_takes_its_share_of_the_weights_once_a_minibatch_and_leaves_the_biases()
 fn learning_rates_fall_over_the_epochs() {
     let law = |schedule: &str| {
         let law = momentum(Rule::EP, 0.0, 0.0);
-        law.with("synapse.schedule", schedule).unwrap().with("synapse.horizon", 10).unwrap()
+        law.with("synapse.horizon", 10).unwrap().with("synapse.schedule", schedule).unwrap()
     };
     for kind in [EngineKind::Plain, EngineKind::Fused] {
         let moved = |config: &Config, epochs: f64| {
@@ -158,6 +158,7 @@ fn what_cannot_be_is_refused_with_a_reason() {
     assert!(says("synapse.law", "magic".into()).contains("ideal"));
     let law = momentum(Rule::EP, 0.5, 0.0);
     assert!(format!("{:#}", law.with("synapse.momentum", 1.0).unwrap_err()).contains("below 1"));
+    assert!(format!("{:#}", law.with("synapse.schedule", "cosine").unwrap_err()).contains("synapse.horizon"));
     // Two changes a minibatch, one of each branch: the fused engine makes one of them.
     let mut centered = law.job(&Device::Cpu);
     centered.learning.nudging = Nudging::Centered;

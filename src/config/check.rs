@@ -6,7 +6,7 @@ use crate::engine::EngineKind;
 use crate::learning::{Alignment, Learning, Nudging, SigmaPrime, Update};
 use crate::model::anderson::MOST_WINDOW;
 use crate::model::dynamics::Time;
-use crate::model::synapse::SynapseConfig;
+use crate::model::synapse::{Fall, SynapseConfig};
 use crate::model::{Order, Settle};
 use candle_core::Device;
 
@@ -155,7 +155,11 @@ impl SynapseConfig {
             "synapse.decay",
             "is the share of a weight that is lost in a minibatch and must be from 0 to below 1",
         )?;
-        need(law.horizon >= 1, "synapse.horizon", "must be at least 1 epoch")
+        need(
+            law.horizon >= 1 || law.schedule == Fall::Constant,
+            "synapse.horizon",
+            "must say over how many epochs learning rates fall, at least 1: as many as training.epochs, in most cases",
+        )
     }
 }
 

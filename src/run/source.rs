@@ -75,8 +75,9 @@ pub fn run_on_its_own_data(
 ) -> Option<String> {
     let choice = config.training.data;
     let stem = called(DataChoice::MNIST)?;
-    // What was downloaded or generated has no place of its own.
-    if choice == DataChoice::Auto && CheckpointFolder(checkpoints.join(&stem)).last().is_file() {
+    // A run on MNIST that was downloaded has no place of its own, and is the one that is meant.
+    let is_on_mnist = || CheckpointFolder(checkpoints.join(&stem)).last().is_file();
+    if choice == DataChoice::Auto && Recorded::read(&runs.join(&stem)).is_none() && is_on_mnist() {
         return None;
     }
     let begins = stem.split('-').next().unwrap_or_default();

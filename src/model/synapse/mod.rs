@@ -44,6 +44,8 @@ synapses! {
     Momentum in momentum,
 }
 
+pub use momentum::Fall;
+
 impl Default for SynapseConfig {
     fn default() -> Self {
         SynapseConfig::Ideal(Ideal {})

@@ -16,7 +16,7 @@ pub struct Momentum {
     pub decay: f64,
     /// How learning rates fall.
     pub schedule: Fall,
-    /// Epochs after which they have fallen.
+    /// Epochs after which they have fallen; 0 where they do not fall.
     pub horizon: usize,
 }
 
@@ -34,7 +34,7 @@ pub enum Fall {
 
 impl Default for Momentum {
     fn default() -> Self {
-        Self { momentum: 0.9, decay: 0.0, schedule: Fall::Constant, horizon: 100 }
+        Self { momentum: 0.9, decay: 0.0, schedule: Fall::Constant, horizon: 0 }
     }
 }
 
