@@ -1,10 +1,13 @@
 //! Feedback weights that align themselves, and those that never learn. Expectations follow from the definition: with the
 //! same update on both sides what θf and θbᵀ differ in changes by decay alone; from θb = θfᵀ aligned C-VF is C-EP.
 
+mod common;
+
 use candle_core::{Device, Tensor};
+use common::{norm, striped_batch as batch};
 use eqprop::engine::{self, EngineKind};
 use eqprop::model::Parameters;
-use eqprop::{Batch, Config, Rule};
+use eqprop::{Config, Rule};
 
 fn config(rule: Rule, settings: &[(&str, toml::Value)]) -> Config {
     let base = [
@@ -20,15 +23,6 @@ fn config(rule: Rule, settings: &[(&str, toml::Value)]) -> Config {
     // All at once: some are only possible together.
     let all = base.iter().chain(untied).chain(settings);
     Config::preset(rule, [30, 20, 16, 4]).unwrap().with_all(all.cloned()).unwrap()
-}
-
-fn batch(salt: usize) -> Batch {
-    let pixel = |i: usize| if i % 30 % 5 == 4 { 0 } else { (((i + salt) * 2_654_435_761) >> 9) as u8 };
-    Batch { images: (0..7 * 30).map(pixel).collect(), labels: (0..7).map(|i| (i % 4) as u8).collect() }
-}
-
-fn norm(t: &Tensor) -> f64 {
-    t.sqr().unwrap().sum_all().unwrap().to_scalar::<f64>().unwrap().sqrt()
 }
 
 /// θ after some minibatches.

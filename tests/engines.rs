@@ -3,7 +3,10 @@
 //!
 //! The oracle is the plain engine, which `tests/golden.rs` holds to an independent program.
 
-use candle_core::{DType, Device, Tensor};
+mod common;
+
+use candle_core::{DType, Device};
+use common::norm;
 use eqprop::data::Batch;
 use eqprop::engine::cpu::{Fused, Isa, Simd};
 use eqprop::engine::plain::Plain;
@@ -138,10 +141,6 @@ fn batch(images: usize) -> Batch {
         images: (0..images * PIXELS).map(pixel).collect(),
         labels: (0..images).map(|i| (i * 7 % CLASSES) as u8).collect(),
     }
-}
-
-fn norm(t: &Tensor) -> f64 {
-    t.sqr().unwrap().sum_all().unwrap().to_scalar::<f64>().unwrap().sqrt()
 }
 
 fn bits(trained: &[(Report, Parameters)]) -> Vec<u32> {

@@ -1,12 +1,15 @@
 //! Synapses: what a wished change becomes, in both engines, and that what they remember is saved. The oracle is the
 //! definition of momentum, and the plain engine for the fused one.
 
+mod common;
+
 use candle_core::{DType, Device, Tensor};
+use common::{distance, striped_batch as batch};
 use eqprop::engine::{self, EngineKind, Turn};
 use eqprop::learning::Nudging;
 use eqprop::model::Parameters;
 use eqprop::model::synapse::SynapseConfig;
-use eqprop::{Batch, Config, Rule};
+use eqprop::{Config, Rule};
 use std::collections::HashMap;
 
 fn config(rule: Rule, settings: &[(&str, toml::Value)]) -> Config {
@@ -25,21 +28,6 @@ fn config(rule: Rule, settings: &[(&str, toml::Value)]) -> Config {
 fn momentum(rule: Rule, momentum: f64, decay: f64) -> Config {
     let law = [("synapse.law", "momentum".into()), ("synapse.momentum", momentum.into())];
     config(rule, &[&law[..], &[("synapse.decay", decay.into())]].concat())
-}
-
-/// Some of whose pixels are black in all images.
-fn batch(salt: usize) -> Batch {
-    let pixel = |i: usize| if i % 30 % 5 == 4 { 0 } else { (((i + salt) * 2_654_435_761) >> 9) as u8 };
-    Batch { images: (0..7 * 30).map(pixel).collect(), labels: (0..7).map(|i| (i % 4) as u8).collect() }
-}
-
-fn norm(t: &Tensor) -> f64 {
-    t.sqr().unwrap().sum_all().unwrap().to_scalar::<f64>().unwrap().sqrt()
-}
-
-fn distance(a: &Parameters, b: &Parameters) -> f64 {
-    let pairs = a.named().into_iter().zip(b.named());
-    pairs.map(|((_, a), (_, b))| norm(&(a - b).unwrap()).powi(2)).sum::<f64>().sqrt()
 }
 
 fn minus(a: &Parameters, b: &Parameters) -> Parameters {

@@ -4,6 +4,7 @@
 mod common;
 
 use candle_core::{DType, Device, Result, Tensor, Var};
+use common::{distance, norm};
 use eqprop::data::Batch;
 use eqprop::engine::{self, EngineKind, Job};
 use eqprop::learning::angle::{Comparison, Trace};
@@ -75,16 +76,6 @@ impl Problem {
         let sum: f64 = (output - &self.y).unwrap().sqr().unwrap().sum_all().unwrap().to_scalar().unwrap();
         0.5 * sum / self.x.dim(0).unwrap() as f64
     }
-}
-
-fn norm(t: &Tensor) -> f64 {
-    t.sqr().unwrap().sum_all().unwrap().to_scalar::<f64>().unwrap().sqrt()
-}
-
-fn distance(a: &Parameters, b: &Parameters) -> f64 {
-    let squares =
-        a.named().iter().zip(b.named()).map(|((_, a), (_, b))| norm(&(*a - b).unwrap()).powi(2)).sum::<f64>();
-    squares.sqrt()
 }
 
 fn scaled(theta: &Parameters, scale: f64) -> Parameters {

@@ -2,7 +2,6 @@
 
 use super::{Batch, Engine, Job, MultiplyAdds, Report, Turn};
 use crate::learning::{Lesson, Memory, Schedule};
-use crate::model::dynamics::Nudge;
 use crate::model::{Connection, Loss, Parameters, Settled};
 use anyhow::Result;
 use candle_core::{DType, Tensor};
@@ -28,7 +27,7 @@ impl Plain {
     fn settle(&self, batch: &Batch) -> Result<(Tensor, Settled, Report)> {
         let Self { job, theta, .. } = self;
         job.check(&theta.network, batch)?;
-        let x = batch.x(theta.dtype(), &job.device)?;
+        let x = batch.x_for(theta)?;
         let settled = job.model.settle(theta, &x)?;
         let report = report(job.model.loss, &settled, &batch.labels)?;
         Ok((x, settled, report))
@@ -38,9 +37,9 @@ impl Plain {
 impl Engine for Plain {
     fn train_at(&mut self, batch: &Batch, Turn { beta, epochs }: Turn) -> Result<Report> {
         let (x, settled, report) = self.settle(batch)?;
-        let Self { job: Job { model, learning, device }, theta, memory } = self;
-        let target = &batch.y(theta.network.dims.output(), x.dtype(), device)?;
-        let nudge = Nudge { loss: model.loss, target, beta: beta.into() };
+        let Self { job: Job { model, learning, .. }, theta, memory } = self;
+        let target = batch.y_for(theta)?;
+        let nudge = model.nudge(&target, beta);
         let lesson = Lesson::new(model, learning, theta, &x, nudge, &settled).after(epochs);
         *theta = lesson.learn(memory, &mut |_| Ok(()))?;
         Ok(report)

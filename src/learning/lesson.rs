@@ -14,7 +14,7 @@ pub type Observe<'a> = &'a mut dyn FnMut(&Step) -> Result<()>;
 /// What synapses remember from one change to the next: for each of their
 /// [numbers](crate::model::synapse::SynapseLaw::memory), one for every weight and bias.
 #[derive(Clone, Debug)]
-pub struct Memory(Vec<(&'static str, Parameters)>);
+pub struct Memory(pub(crate) Vec<(&'static str, Parameters)>);
 
 impl Memory {
     /// What synapses remember that have never changed.
@@ -24,11 +24,6 @@ impl Memory {
     pub fn new(model: &Model, theta: &Parameters) -> Result<Self> {
         let zeros = |&name: &&'static str| Ok((name, theta.map(Tensor::zeros_like)?));
         model.synapse.memory().iter().map(zeros).collect::<Result<_>>().map(Self)
-    }
-
-    /// Each of the numbers, of every weight and bias.
-    pub fn values(&mut self) -> impl Iterator<Item = &mut Parameters> {
-        self.0.iter_mut().map(|(_, values)| values)
     }
 
     /// What is saved of it, by name.
@@ -95,8 +90,8 @@ impl<'a> Lesson<'a> {
     }
 
     /// The second phases of the minibatch, each from s_* with a β of its own: one, or two where the nudging is
-    /// [`Nudging::Centered`](super::Nudging::Centered), each with half of η. EP, VF and Algorithm 5 run both at θ; C-EP and C-VF one after the
-    /// other, the second with the weights that the first has left (`docs/equilibrium.md` says why).
+    /// [`Nudging::Centered`](super::Nudging::Centered), each with half of η. EP, VF and Algorithm 5 run both at θ; C-EP
+    /// and C-VF one after the other, the second with the weights that the first has left (`docs/equilibrium.md` says why).
     pub fn branches(&self) -> impl Iterator<Item = Lesson<'a>> + use<'a> {
         let lesson = *self;
         let signs = lesson.learning.nudging.signs();
@@ -144,14 +139,14 @@ impl<'a> Lesson<'a> {
         Ok(s)
     }
 
-    /// Learns the minibatch as its [rule](super::Rule) says: the new θ. `observe` sees every step of the second phases before weights
-    /// change.
+    /// Learns the minibatch as its [rule](super::Rule) says: the new θ. `observe` sees every step of the second phases
+    /// before weights change.
     ///
     /// # Errors
     /// Those of candle and of `observe`.
     pub fn learn(&self, memory: &mut Memory, observe: Observe) -> Result<Parameters> {
         let Lesson { model, learning, theta, x, nudge, settled, .. } = *self;
-        let theta = match learning.rule.update {
+        let mut theta = match learning.rule.update {
             Update::Nudged(schedule, _) | Update::Own(schedule, _) => {
                 self.nudged(schedule, memory, observe)?
             }
@@ -161,7 +156,6 @@ impl<'a> Lesson<'a> {
                 self.descended(&gradients, memory)?
             }
         };
-        let mut theta = theta;
         for (all, left) in [(true, model.synapse.left()), (false, learning.left())] {
             let network = theta.network.clone();
             let lost = network.weights().filter(|c| left != 1.0 && (all || network.is_paired(c)));
@@ -268,17 +262,11 @@ impl<'a> Lesson<'a> {
         }
         let wished = update.zip(update, |update, _, n| update.affine(self.rate(n), 0.0))?;
         let mut changed = theta.clone();
-        let parts: [fn(&mut Parameters) -> &mut Vec<Tensor>; 2] = [|p| &mut p.weights, |p| &mut p.biases];
-        for part in parts {
-            let mut wished = wished.clone();
-            for (i, wished) in part(&mut wished).iter().enumerate() {
-                let mut own: Vec<Tensor> = memory.iter_mut().map(|(_, p)| part(p)[i].clone()).collect();
-                let tensor = &mut part(&mut changed)[i];
-                *tensor = synapse::change(law, tensor, wished, &mut own)?;
-                for ((_, memory), own) in memory.iter_mut().zip(own) {
-                    part(memory)[i] = own;
-                }
-            }
+        let wished = wished.weights.iter().chain(&wished.biases);
+        for (i, (tensor, wished)) in changed.tensors_mut().zip(wished).enumerate() {
+            let mut own: Vec<_> =
+                memory.iter_mut().filter_map(|(_, values)| values.tensors_mut().nth(i)).collect();
+            *tensor = synapse::change(law, tensor, wished, &mut own)?;
         }
         Ok(changed)
     }

@@ -271,6 +271,11 @@ impl Parameters {
         }
     }
 
+    /// All weights, and then all biases.
+    pub fn tensors_mut(&mut self) -> impl Iterator<Item = &mut Tensor> {
+        self.weights.iter_mut().chain(&mut self.biases)
+    }
+
     /// Name and tensor of everything, in the order of [`Network::shapes`].
     pub fn named(&self) -> Vec<(String, &Tensor)> {
         let biased = self.biases.len();

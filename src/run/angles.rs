@@ -53,11 +53,8 @@ pub fn minibatches(config: &Config, split: &Split, epoch: usize) -> impl Iterato
 /// # Errors
 /// Where K > T, and those of candle.
 pub fn record(config: &Config, theta: &Parameters, split: &Split, indices: &[u32]) -> Result<(Batch, Trace)> {
-    let mut batch = Batch::default();
-    split.gather(indices, &mut batch);
-    let (model, dtype, device) = (config.model(), theta.dtype(), theta.device());
-    let x = batch.x(dtype, device)?;
-    let target = batch.y(config.network.dims.output(), dtype, device)?;
+    let (batch, model) = (split.batch(indices), config.model());
+    let (x, target) = (batch.x_for(theta)?, batch.y_for(theta)?);
     let nudge = model.nudge(&target, config.learning.beta);
     let trace = Trace::record(&model, &config.learning, theta, &x, nudge)?;
     Ok((batch, trace))

@@ -2,6 +2,9 @@
 #![allow(dead_code)]
 
 use assert_cmd::Command;
+use candle_core::Tensor;
+use eqprop::Batch;
+use eqprop::model::Parameters;
 use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -162,4 +165,21 @@ pub fn skip(want: &str) {
 pub fn seed() -> proptest::test_runner::RngSeed {
     let given = std::env::var("PROPTEST_RNG_SEED").ok().and_then(|seed| seed.parse().ok());
     proptest::test_runner::RngSeed::Fixed(given.unwrap_or(1))
+}
+
+/// ‖t‖.
+pub fn norm(t: &Tensor) -> f64 {
+    t.sqr().unwrap().sum_all().unwrap().to_scalar::<f64>().unwrap().sqrt()
+}
+
+/// ‖a − b‖ of all weights and biases.
+pub fn distance(a: &Parameters, b: &Parameters) -> f64 {
+    let pairs = a.named().into_iter().zip(b.named());
+    pairs.map(|((_, a), (_, b))| norm(&(a - b).unwrap()).powi(2)).sum::<f64>().sqrt()
+}
+
+/// Seven images of 30 pixels in 4 classes; every fifth pixel is black in all of them.
+pub fn striped_batch(salt: usize) -> Batch {
+    let pixel = |i: usize| if i % 30 % 5 == 4 { 0 } else { (((i + salt) * 2_654_435_761) >> 9) as u8 };
+    Batch { images: (0..7 * 30).map(pixel).collect(), labels: (0..7).map(|i| (i % 4) as u8).collect() }
 }

@@ -109,12 +109,16 @@ impl<T: Real> Fused<T> {
             (Some(schedule), Ok(())) => schedule,
             (_, why) => bail!("the fused engine {}", why.err().unwrap_or_default()),
         };
-        let zeros = theta.map(Tensor::zeros_like)?;
-        let remembered = |&name: &&'static str| Ok((name, Weights::pack(&zeros)?));
-        let memory = job.model.synapse.memory().iter().map(remembered).collect::<Result<_>>()?;
         let weights = Weights::pack(theta)?;
+        let memory = job.model.synapse.memory().iter().map(|&name| (name, weights.zeros())).collect();
         let (pixels_seen, blocks, unsettled, moves) = Default::default();
         Ok(Self { job, schedule, simd, weights, memory, pixels_seen, blocks, unsettled, moves })
+    }
+
+    /// What synapses remember, as tensors.
+    fn unpacked_memory(&self) -> Result<Memory> {
+        let unpacked = self.memory.iter().map(|(name, packed)| Ok((*name, packed.unpack()?)));
+        unpacked.collect::<Result<_>>().map(Memory)
     }
 
     /// Makes so many blocks.
@@ -280,17 +284,13 @@ impl<T: Real> Engine for Fused<T> {
     }
 
     fn memory(&self) -> Result<Vec<(String, Tensor)>> {
-        let mut memory = Memory::new(&self.job.model, &self.weights.unpack()?)?;
-        for (remembered, (_, packed)) in memory.values().zip(&self.memory) {
-            *remembered = packed.unpack()?;
-        }
-        Ok(memory.named())
+        Ok(self.unpacked_memory()?.named())
     }
 
     fn recall(&mut self, tensors: &HashMap<String, Tensor>) -> Result<()> {
-        let mut memory = Memory::new(&self.job.model, &self.weights.unpack()?)?;
+        let mut memory = self.unpacked_memory()?;
         memory.recall(tensors)?;
-        for (remembered, (_, packed)) in memory.values().zip(&mut self.memory) {
+        for ((_, packed), (_, remembered)) in self.memory.iter_mut().zip(&memory.0) {
             *packed = Weights::pack(remembered)?;
         }
         Ok(())

@@ -302,12 +302,10 @@ impl<T: Real> SecondPhase<'_, T> {
     fn add_updates(&mut self, c: &[T], chosen: &[bool], biases: Range<usize>) {
         let (last, last_bias, form) = (self.weights.last(), self.last_bias(), self.form());
         let (weights, blocks, moves) = (&mut *self.weights, &*self.blocks, &*self.moves);
-        for (connection, _) in weights.between.iter_mut().zip(chosen).filter(|(_, chosen)| **chosen) {
+        let learning = weights.between.iter_mut().zip(chosen);
+        for (connection, _) in learning.filter(|(c, chosen)| **chosen && self.learning.learns(c.from, c.to)) {
             let change = change_terms(form, blocks, moves, connection.from, connection.to);
             let c = c[connection.rate()];
-            if !self.learning.learns(connection.from, connection.to) {
-                continue;
-            }
             accumulate(self.simd, &mut connection.matrix, None, &change, c);
         }
         for n in biases {

@@ -119,18 +119,23 @@ pub trait SynapseLaw: Send + Sync {
 ///
 /// # Errors
 /// Only those of candle (shapes that differ).
-pub fn change(law: &Synapse, weights: &Tensor, wished: &Tensor, memory: &mut [Tensor]) -> Result<Tensor> {
+pub fn change(
+    law: &Synapse,
+    weights: &Tensor,
+    wished: &Tensor,
+    memory: &mut [&mut Tensor],
+) -> Result<Tensor> {
     let numbers = |tensor: &Tensor| tensor.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>();
     let tensor = |numbers: Vec<f64>| {
         let tensor = Tensor::from_vec(numbers, weights.shape(), &Device::Cpu)?;
         tensor.to_dtype(weights.dtype())?.to_device(weights.device())
     };
     let mut changed = numbers(weights)?;
-    let mut remembered = memory.iter().map(numbers).collect::<Result<Vec<_>>>()?;
+    let mut remembered = memory.iter().map(|tensor| numbers(tensor)).collect::<Result<Vec<_>>>()?;
     let mut slices: Vec<&mut [f64]> = remembered.iter_mut().map(Vec::as_mut_slice).collect();
     law.change(&mut changed, &numbers(wished)?, &mut slices);
     for (memory, remembered) in memory.iter_mut().zip(remembered) {
-        *memory = tensor(remembered)?;
+        **memory = tensor(remembered)?;
     }
     tensor(changed)
 }
