@@ -2,6 +2,7 @@
 #![deny(clippy::print_stdout, clippy::print_stderr)] // They panic where nobody listens.
 
 use clap::Parser;
+use clap::error::{ContextKind, ContextValue};
 use eqprop::base::output::{self, Usage};
 use eqprop::cli::{self, Cli};
 use eqprop::telemetry::progress::Stderr;
@@ -23,7 +24,13 @@ fn main() -> ExitCode {
 fn run() -> anyhow::Result<u8> {
     let asked = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(shown) if shown.use_stderr() => {
+        Err(mut shown) if shown.use_stderr() => {
+            for kind in [ContextKind::InvalidValue, ContextKind::InvalidArg, ContextKind::InvalidSubcommand] {
+                if let Some(ContextValue::String(given)) = shown.get(kind) {
+                    let given = output::quoted(given);
+                    shown.insert(kind, ContextValue::String(given));
+                }
+            }
             output::to_stderr(&shown.to_string());
             return Ok(2);
         }

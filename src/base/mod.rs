@@ -3,11 +3,13 @@
 
 pub mod files;
 pub mod lock;
+pub mod made;
 pub mod name;
 pub(crate) mod named;
 pub mod near;
 pub mod output;
 pub mod panic;
+pub mod problem;
 pub mod spread;
 pub mod time;
 pub mod waiting;

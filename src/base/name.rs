@@ -1,7 +1,7 @@
 //! The names of runs. They become names of folders, so each is checked wherever it comes from: the command
 //! line, a checkpoint's metadata, a sweep's plan, the name of a data folder.
 
-use crate::base::output::{Usage, usage};
+use crate::base::output::{Usage, is_control, quoted, usage};
 
 /// The longest name in bytes; file systems take 255, of which `.1`, `-data` and the like need some.
 const LONGEST: usize = 200;
@@ -18,13 +18,14 @@ pub fn check(name: &str, place: &str) -> Result<(), Usage> {
         "it leads to another folder"
     } else if name.starts_with(['.', '-']) {
         "it begins with a dot or a dash"
-    } else if name.chars().any(char::is_control) {
+    } else if name.chars().any(is_control) {
         "it holds control characters"
     } else if name.len() > LONGEST {
         "it is too long"
     } else {
         return Ok(());
     };
+    let name = quoted(name);
     usage!("{place}: {name:?} cannot name a run, because {problem}: use letters, digits, '-' and '_'")
 }
 

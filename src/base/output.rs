@@ -54,11 +54,45 @@ pub fn to_stderr(text: &str) {
 
 /// A line whose control characters can do nothing to a terminal or a file: they are spelt out.
 pub fn visible(line: &str) -> String {
-    let spell = |c: char| match c.is_control() {
+    let spell = |c: char| match is_control(c) {
         true => c.escape_default().to_string(),
         false => c.to_string(),
     };
     line.chars().map(spell).collect()
+}
+
+/// Text whose lines and colours are ours, in which words of others stand: what only [`is_control`] knows is spelt out.
+pub fn undirected(text: &str) -> String {
+    let spell = |c: char| match is_control(c) && !c.is_control() {
+        true => c.escape_default().to_string(),
+        false => c.to_string(),
+    };
+    text.chars().map(spell).collect()
+}
+
+/// Whether a character shows nothing itself and changes how others look: control characters, ends of lines and paragraphs,
+/// what turns the direction of writing, and what has no width. Those that join letters and emoji are letters.
+pub fn is_control(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}')
+        || matches!(c, '\u{2060}'..='\u{206f}' | '\u{feff}')
+}
+
+/// The same line by line.
+pub fn quoted_lines(text: impl fmt::Display) -> String {
+    text.to_string().trim_end().lines().map(quoted).collect::<Vec<_>>().join("\n")
+}
+
+/// The most characters of a value that a message quotes.
+const QUOTED: usize = 200;
+
+/// The beginning of what somebody wrote, for a message.
+pub fn quoted(text: impl fmt::Display) -> String {
+    let text = text.to_string();
+    match text.char_indices().nth(QUOTED) {
+        Some((end, _)) => format!("{}… ({} characters)", &text[..end], text.chars().count()),
+        None => text,
+    }
 }
 
 /// A path or other text as one word of a shell, for commands that are to be pasted.
@@ -78,6 +112,14 @@ mod tests {
     #[test]
     fn control_characters_are_spelt_out() {
         assert_eq!(visible("a\x1b[31mb\nψ\u{9b}"), "a\\u{1b}[31mb\\nψ\\u{9b}");
+        assert_eq!(visible("a\u{202e}b\u{2066}\u{feff}"), "a\\u{202e}b\\u{2066}\\u{feff}");
+        assert_eq!(visible("größe 👩\u{200d}🔬"), "größe 👩\u{200d}🔬");
+    }
+
+    #[test]
+    fn a_message_quotes_the_beginning_of_what_is_long() {
+        assert_eq!(quoted("ψ".repeat(200)), "ψ".repeat(200));
+        assert_eq!(quoted("ψ".repeat(201)), "ψ".repeat(200) + "… (201 characters)");
     }
 
     #[test]

@@ -2,22 +2,22 @@
 
 use super::pictures::Picture;
 use super::plot::{Chart, Style, figure};
-use crate::base::files;
+use crate::base::made::Made;
 use anyhow::{Context, Result, anyhow};
 use resvg::tiny_skia::{Color, Pixmap, Transform};
 use resvg::usvg::{Options, Tree, WriteOptions};
 use std::path::Path;
 use svg2pdf::{ConversionOptions, PageOptions};
 
-/// Writes charts, side by side, into `folder`: `NAME.svg` and `NAME.pdf`.
+/// Makes files of charts, side by side, in `folder`: `NAME.svg` and `NAME.pdf`.
 ///
 /// # Errors
-/// Names what cannot be written.
-pub fn save(folder: &Path, name: &str, charts: &[Chart], style: Style) -> Result<()> {
-    files::create_folder(folder)?;
+/// Where they cannot be drawn.
+pub fn save(made: &mut Made, folder: &Path, name: &str, charts: &[Chart], style: Style) -> Result<()> {
     let svg = figure(charts, style);
-    files::write_atomically(&folder.join(format!("{name}.svg")), svg.as_bytes())?;
-    Ok(files::write_atomically(&folder.join(format!("{name}.pdf")), &pdf(&svg)?)?)
+    made.add(folder.join(format!("{name}.pdf")), pdf(&svg)?);
+    made.add(folder.join(format!("{name}.svg")), svg);
+    Ok(())
 }
 
 /// The same as a picture for the screen.
@@ -82,7 +82,9 @@ mod tests {
     #[test]
     fn a_figure_is_saved_as_svg_and_as_pdf_of_a_columns_width() {
         let folder = tempfile::tempdir().unwrap();
-        save(&folder.path().join("f"), "c", &[chart()], Style::Paper).unwrap();
+        let mut made = Made::default();
+        save(&mut made, &folder.path().join("f"), "c", &[chart()], Style::Paper).unwrap();
+        made.write().unwrap();
         assert!(std::fs::read_to_string(folder.path().join("f/c.svg")).unwrap().contains("Ψ"));
         let pdf = std::fs::read(folder.path().join("f/c.pdf")).unwrap();
         let text = String::from_utf8_lossy(&pdf);

@@ -1,5 +1,6 @@
 //! Figures as files of their own, which several commands make.
 
+use crate::base::made::Made;
 use crate::charts::plot::{Chart, Style};
 use crate::charts::saved::save;
 use anyhow::Result;
@@ -26,9 +27,11 @@ impl FigureArgs {
     /// Saves charts, each in a file of its own, where a folder is given.
     pub fn save(&self, charts: &[Chart]) -> Result<()> {
         let Some((folder, style)) = self.given() else { return Ok(()) };
+        let mut made = Made::default();
         for chart in charts {
-            save(folder, &chart.name, std::slice::from_ref(chart), style)?;
+            save(&mut made, folder, &chart.name, std::slice::from_ref(chart), style)?;
         }
+        made.write()?;
         info!("{} figures are in {}", charts.len(), folder.display());
         Ok(())
     }

@@ -3,6 +3,7 @@
 use super::figures::FigureArgs;
 use super::{count, data_folder};
 use crate::base::files;
+use crate::base::made::check_no_link;
 use crate::base::output::{self, usage};
 use crate::base::waiting::Waiting;
 use crate::config::{DeviceChoice, TrainingConfig};
@@ -190,7 +191,15 @@ pub fn inspect(args: InspectArgs) -> Result<u8> {
     let found = locate(&args.what, &args.places.runs_dir, &args.places.checkpoints_dir)?;
     let path = found.saved(&args.places.checkpoints_dir)?;
     let beside = found.folder.as_deref().or(path.parent()).unwrap_or(Path::new(""));
-    let out = args.out.unwrap_or_else(|| beside.join("inspect.html"));
+    let out = match args.out {
+        Some(out) => out,
+        None => {
+            let out = beside.join("inspect.html");
+            // Of a link that a user names we know that it is meant.
+            check_no_link(&out).context("the page is inspect.html in the run's folder, unless --out names one")?;
+            out
+        }
+    };
     check_page(&out)?;
     let made = with_threads(args.threads, || {
         let saved = Saved::open(path, found.folder.as_deref(), args.data_dir, Some(DeviceChoice::Cpu))?;

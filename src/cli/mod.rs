@@ -11,7 +11,7 @@ mod tune;
 
 use self::look::Saved;
 use crate::base::near::did_you_mean;
-use crate::base::output::{self, Usage, usage};
+use crate::base::output::{self, Usage, quoted, usage};
 use crate::base::waiting::Waiting;
 use crate::config::{self, Choices, DeviceChoice, Resolved};
 use crate::data;
@@ -207,7 +207,7 @@ impl ConfigArgs {
         }
         flags.extend(settings(&self.set)?);
         let (config, algo, depth) = (self.config.clone(), self.algo, self.depth);
-        Ok(Choices { config, algo, depth, flags, environment: environment()? })
+        Ok(Choices { config, algo, depth, flags, environment: environment()?, ..Choices::default() })
     }
 }
 
@@ -216,11 +216,12 @@ fn settings(set: &[String]) -> Result<Vec<(String, String, Value)>> {
     (set.iter())
         .map(|setting| match setting.split_once('=') {
             Some((key, value)) => {
-                let place = format!("--set {setting}");
+                let place = quoted(format!("--set {setting}"));
                 let value = config::given_value(&place, value.trim())?;
                 Ok((place, key.trim().to_string(), value))
             }
             None => {
+                let setting = quoted(setting);
                 usage!("--set {setting}: write --set section.key=value, for example --set learning.beta=0.1")
             }
         })

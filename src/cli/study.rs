@@ -3,13 +3,14 @@
 use super::look::{Places, check_page};
 use super::{ConfigArgs, count, data_folder, finite, weights_of};
 use crate::base::files;
+use crate::base::made::Made;
 use crate::base::output::{self, usage};
 use crate::base::spread::Spread;
 use crate::base::time::duration;
 use crate::base::waiting::Waiting;
 use crate::charts::plot::Style;
 use crate::charts::saved;
-use crate::config::{Config, Resolved};
+use crate::config::{Config, Origin, Resolved};
 use crate::data::Dataset;
 use crate::model::Parameters;
 use crate::model::dynamics::Time;
@@ -59,9 +60,9 @@ pub struct GddArgs {
     /// The number of the first, in file order.
     #[arg(long, value_name = "I", default_value_t = 0)]
     index: usize,
-    /// Element type: f32 or f64.
-    #[arg(long, value_name = "TYPE", default_value = "f64")]
-    dtype: String,
+    /// Element type: f32 or f64 [default: f64, where the configuration says nothing of training.dtype].
+    #[arg(long, value_name = "TYPE")]
+    dtype: Option<String>,
     /// Folder for the summary and the figures.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -165,10 +166,11 @@ pub fn settle(args: SettleArgs) -> Result<u8> {
             config.settle.window,
         );
         let chart = equilibrium::chart(&ways);
-        saved::save(&args.out, "settle", std::slice::from_ref(&chart), args.style)?;
-        let page = equilibrium::page("Ways to equilibrium", &about, chart);
-        files::write_atomically(&args.out.join("settle.html"), page.as_bytes())?;
-        files::write_atomically(&args.out.join("settle.csv"), equilibrium::csv(&ways).as_bytes())?;
+        let mut made = Made::default();
+        saved::save(&mut made, &args.out, "settle", std::slice::from_ref(&chart), args.style)?;
+        made.add(args.out.join("settle.html"), equilibrium::page("Ways to equilibrium", &about, chart));
+        made.add(args.out.join("settle.csv"), equilibrium::csv(&ways));
+        made.write()?;
         let mut text = format!(
             "synchronous steps' worth of arithmetic until 99 % of {images} images change by at most {tolerance}\n"
         );
@@ -272,16 +274,19 @@ fn explain(args: &AngleArgs, resolved: Resolved) -> Result<u8> {
 
 pub fn gdd(args: GddArgs) -> Result<u8> {
     let mut choices = args.config.choices()?;
-    let dtype = Value::from(args.dtype.clone());
-    choices.flags.insert(0, ("--dtype".into(), "training.dtype".into(), dtype));
-    let resolved = Resolved::new(&choices)?.told();
+    let dtype = |name: &str| ("--dtype".into(), "training.dtype".into(), Value::from(name));
+    choices.flags.splice(0..0, args.dtype.as_deref().map(dtype));
+    let mut resolved = Resolved::new(&choices)?;
+    if resolved.origin("training.dtype") == Some(&Origin::Default) {
+        choices.flags.push(dtype("f64"));
+        resolved = Resolved::new(&choices)?;
+    }
+    let resolved = resolved.told();
     with_threads(args.network.threads, || {
         let (config, dataset, theta) = args.network.load(resolved)?;
         let (batch, trace) = gdd::record(&config, &theta, &dataset.train, args.index, args.batch_size)?;
-        gdd::write(&config, &theta, &trace, &args.out, args.style)?;
-        if args.trace {
-            gdd::write_trace(&config, &theta, &batch, &trace, &args.out)?;
-        }
+        let batch = args.trace.then_some(&batch);
+        gdd::write(&config, &theta, &trace, batch, &args.out, args.style)?;
         output::result(&format!("{}\n", gdd::summary(&theta, &trace)?))?;
         info!(
             "summary and figures of {} image(s) of {} are in {}",

@@ -202,6 +202,7 @@ fn train(
     workers: usize,
     interrupt: &Interrupt,
 ) -> Result<(u8, Vec<String>)> {
+    folder.check_folders()?;
     let states = || runs.iter().map(|run| folder.state(&run.name)).collect::<Result<Vec<_>>>();
     let before = states()?;
     let standing = runs.iter().zip(&before);

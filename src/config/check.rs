@@ -2,12 +2,13 @@
 //! never end or fit into no memory, and is refused before anything is allocated for it.
 
 use super::{Config, DeviceChoice, NetworkConfig, Precision, TrainingConfig};
+use crate::base::problem::{Result, need};
 use crate::engine::EngineKind;
-use crate::learning::{Alignment, Learning, Nudging, SigmaPrime, Update};
+use crate::learning::{Learning, Nudging, Schedule};
 use crate::model::anderson::MOST_WINDOW;
 use crate::model::dynamics::Time;
 use crate::model::synapse::{Fall, SynapseConfig};
-use crate::model::{Order, Settle};
+use crate::model::{Order, Settle, Solver};
 use candle_core::Device;
 
 /// The most hidden layers a preset is derived for.
@@ -16,23 +17,6 @@ pub const MOST_HIDDEN_LAYERS: usize = 100;
 const MOST_NEURONS: usize = 1_000_000;
 /// The most weights and biases: 4 GiB of 32-bit floats.
 const MOST_PARAMETERS: usize = 1 << 30;
-
-/// What is wrong with a configuration: a key, and what to do about it.
-#[derive(Debug, PartialEq, thiserror::Error)]
-#[error("{key}: {message}")]
-pub struct Problem {
-    /// The key.
-    pub key: &'static str,
-    /// What is wrong and what to do.
-    pub message: String,
-}
-
-type Result = std::result::Result<(), Problem>;
-
-/// Sees that `met` is so, and says of the key what should be.
-fn need(met: bool, key: &'static str, message: impl Into<String>) -> Result {
-    if met { Ok(()) } else { Err(Problem { key, message: message.into() }) }
-}
 
 /// Sees that a number is no larger.
 fn at_most(key: &'static str, value: usize, most: usize, unit: &str) -> Result {
@@ -100,8 +84,8 @@ impl Settle {
 }
 
 impl Learning {
-    /// `dims` are the sizes of the network that learns, in numbers of this type.
-    fn validate(&self, dims: &[usize], precision: Precision) -> Result {
+    /// What its numbers may be, with weights of this type.
+    fn validate(&self, precision: Precision) -> Result {
         let rule = self.rule.name;
         let held = |value: f64| match precision {
             Precision::F32 => f64::from(value as f32),
@@ -127,16 +111,6 @@ impl Learning {
             "learning.beta",
             "must be a finite number other than 0 whose inverse is finite too, in the type of the weights \
              (training.dtype): without a nudge there is no second phase",
-        )?;
-        need(
-            self.learning_rates.len() + 1 == dims.len(),
-            "learning.learning_rates",
-            format!(
-                "has {} rates, but dims = {dims:?} has {} layers of weights, each of which needs one \
-                 (input side first)",
-                self.learning_rates.len(),
-                dims.len().saturating_sub(1)
-            ),
         )?;
         need(
             self.learning_rates.iter().all(|eta| held(*eta).is_finite() && *eta >= 0.0),
@@ -188,6 +162,37 @@ impl TrainingConfig {
 }
 
 impl Config {
+    /// Keys that play no part in this configuration, each with why.
+    pub fn idle(&self) -> Vec<(&'static str, String)> {
+        let Config { network, settle, learning, synapse, training } = self;
+        let unnudged = !learning.rule.is_nudged();
+        let rule = learning.rule.name;
+        let no_second_phase = || format!("rule = \"{rule}\" has no second phase");
+        let never_falls =
+            matches!(synapse, SynapseConfig::Momentum(law) if law.schedule == Fall::Constant && law.horizon > 0);
+        let never_measured = training.angle_every > 0 && (unnudged || training.angle_minibatches == 0);
+        let keys = [
+            ("network.epsilon", network.time == Time::Discrete, "it is a step of time = \"real\"".into()),
+            ("settle.window", settle.solver != Solver::Anderson, "it is that of solver = \"anderson\"".into()),
+            (
+                "learning.tiny",
+                learning.rule.schedule() != Some(Schedule::Rescaled),
+                "it is that of rule = \"cep-rescaled\"".into(),
+            ),
+            ("learning.beta", unnudged, no_second_phase()),
+            ("learning.nudging", unnudged, no_second_phase()),
+            ("training.angle_minibatches", unnudged && training.angle_minibatches > 0, no_second_phase()),
+            ("training.angle_every", never_measured && unnudged, no_second_phase()),
+            (
+                "training.angle_every",
+                never_measured && !unnudged,
+                "training.angle_minibatches = 0 never measures the angle".into(),
+            ),
+            ("synapse.horizon", never_falls, "learning rates do not fall with schedule = \"constant\"".into()),
+        ];
+        keys.into_iter().filter(|(_, idle, _)| *idle).map(|(key, _, why)| (key, why)).collect()
+    }
+
     /// Checks values and how they go together.
     ///
     /// # Errors
@@ -223,17 +228,9 @@ impl Config {
             "\"alternating\" is for discrete time: in real time a neuron moves on from its own state, so that \
              half of the layers are not half of the work: set settle.order = \"synchronous\"",
         )?;
-        learning.validate(&network.dims.0, training.dtype)?;
+        learning.validate(training.dtype)?;
+        learning.check(&self.model(), &wiring)?;
         let in_real_time = if real { " in real time" } else { "" };
-        need(
-            learning.sigma_prime == SigmaPrime::Ignored
-                || (!wiring.is_tied() && learning.rule.is_nudged() && !real),
-            "learning.sigma_prime",
-            format!(
-                "is a choice for rule = \"vf\" and \"cvf\" in discrete time; the updates of rule = \
-                 \"{rule}\"{in_real_time} have no σ′: set learning.sigma_prime = \"ignored\""
-            ),
-        )?;
         need(
             learning.rule.is_nudged() || learning.K <= settle.steps,
             "learning.K",
@@ -249,27 +246,6 @@ impl Config {
                 "reproduces a quirk that only rule = \"cvf\" in discrete time has; with rule = \
                  \"{rule}\"{in_real_time} set learning.authors_code = false"
             ),
-        )?;
-        need(
-            learning.alignment.is_none()
-                || (!wiring.is_tied() && matches!(learning.rule.update, Update::Nudged(..))),
-            "learning.alignment",
-            format!(
-                "aligns feedback weights of their own, which rule = \"{rule}\" has not: choose rule = \"cvf\" or \"vf\""
-            ),
-        )?;
-        let kolen_pollack = learning.alignment == Alignment::KolenPollack;
-        need(
-            !kolen_pollack
-                || (learning.sigma_prime == SigmaPrime::Ignored && !learning.authors_code && !real),
-            "learning.alignment",
-            "\"kolen-pollack\" learns products of states in discrete time: set learning.sigma_prime = \"ignored\" and \
-             learning.authors_code = false",
-        )?;
-        need(
-            (0.0..1.0).contains(&learning.decay) && (learning.decay == 0.0 || kolen_pollack),
-            "learning.decay",
-            "is λ of learning.alignment = \"kolen-pollack\", the share of a weight lost in a minibatch, from 0 to below 1",
         )?;
         synapse.check()?;
         training.check()?;

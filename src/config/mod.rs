@@ -7,11 +7,11 @@ mod open;
 mod presets;
 mod resolve;
 
-pub use check::Problem;
+pub use crate::base::problem::Problem;
 pub use error::{Error, Result};
-pub use older::of_any_version;
+pub use older::{current_name, of_any_version};
 pub use presets::{PRESETS, Preset, SYNCHRONOUS};
-pub use resolve::{Choices, OTHER_VARIABLES, Origin, Resolved, by_key, given_value, parse_value};
+pub use resolve::{Choices, OTHER_VARIABLES, Origin, Resolved, by_key, given_value, parse_value, variable_of};
 
 use crate::data::DataChoice;
 use crate::engine::{self, Engine, EngineKind, Job};
@@ -167,6 +167,11 @@ impl Config {
             loss,
             synapse: self.synapse.synapse(),
         }
+    }
+
+    /// How many numbers a checkpoint holds: weights and biases, and what their synapses remember.
+    pub fn remembered(&self) -> usize {
+        self.network().parameter_count() * (1 + self.synapse.synapse().memory().len())
     }
 
     /// What is asked of an engine.

@@ -7,7 +7,7 @@ use super::open;
 use super::{Config, presets};
 use crate::base::files;
 use crate::base::near::did_you_mean;
-use crate::base::output::{Usage, usage, visible};
+use crate::base::output::{Usage, is_control, quoted, quoted_lines, usage, visible};
 use crate::data::known::Known;
 use crate::data::{DataChoice, Dataset};
 use crate::learning::Rule;
@@ -59,6 +59,8 @@ pub struct Choices {
     pub algo: Option<Rule>,
     /// With this many hidden layers.
     pub depth: Option<usize>,
+    /// Keys that a file sets on top of that, in order of precedence: (file, key, value).
+    pub sets: Vec<(String, String, Value)>,
     /// Flags and the keys they set, in order of precedence: (flag, key, value).
     pub flags: Vec<(String, String, Value)>,
     /// Environment variables that begin with `EQPROP_`, without [`OTHER_VARIABLES`].
@@ -136,13 +138,18 @@ impl Resolved {
     }
 
     fn finish(mut values: Layers, mut notes: Vec<String>, base: &str, choices: &Choices) -> Result<Self> {
+        for (file, key, value) in &choices.sets {
+            let (key, value) = older::renamed(key, value.clone(), file, &mut notes);
+            check_known(&key, file)?;
+            values.insert(key, (value, Origin::File(file.clone())));
+        }
         for (variable, text) in &choices.environment {
             let origin = Origin::Environment(variable.clone());
             let known = known_keys()?;
-            let names =
-                |key: &str| *variable == format!("EQPROP_{}", key.replacen('.', "_", 1).to_uppercase());
+            let names = |key: &str| *variable == variable_of(key);
             let renamed = older::RENAMED.iter().map(|renamed| renamed.former);
             let Some(key) = known.iter().map(String::as_str).chain(renamed).find(|key| names(key)) else {
+                let variable = quoted(variable);
                 if let Some((_, now)) = FORMER.iter().find(|(former, _)| names(former)) {
                     usage!("{variable} is set in the environment, but names no key any more; {now}");
                 }
@@ -171,7 +178,7 @@ impl Resolved {
         Self::from_values(values, base, notes)
     }
 
-    fn from_values(values: Layers, base: &str, notes: Vec<String>) -> Result<Self> {
+    fn from_values(values: Layers, base: &str, mut notes: Vec<String>) -> Result<Self> {
         for key in REQUIRED {
             if !values.contains_key(key) {
                 usage!("{base}: {key} is not set: it has no default, so the configuration file must give it");
@@ -186,16 +193,13 @@ impl Resolved {
             }
         }
         let described = |key: &str| match values.get(key) {
-            Some((value, origin)) => format!("{key} = {value} ({origin})"),
+            Some((value, origin)) => format!("{key} = {} ({origin})", quoted(value)),
             None => key.to_string(),
         };
         check_law(&values)?;
-        let config: Config = serde_path_to_error::deserialize(table).map_err(|error| {
-            let path = error.path().to_string();
-            let key = path.split('[').next().unwrap_or(&path);
-            // What follows the first line names the key once more.
-            let problem = error.inner().to_string();
-            Usage(format!("{}: {}", described(key), problem.lines().next().unwrap_or_default()))
+        let config: Config = serde_path_to_error::deserialize(table.clone()).map_err(|error| {
+            let (key, problem) = misread(&values, table, &error);
+            Usage(format!("{}: {problem}", described(&key)))
         })?;
         // What is open is checked once more when it is known.
         let mut checked = config.clone();
@@ -203,7 +207,27 @@ impl Resolved {
         checked
             .validate()
             .map_err(|problem| Usage(format!("{}: {}", described(problem.key), problem.message)))?;
+        for (key, why) in config.idle() {
+            let Some((value, origin)) = values.get(key) else { continue };
+            let usual = usual(key)?;
+            match origin {
+                _ if usual.as_ref() == Some(value) => {}
+                Origin::Flag(_) | Origin::Environment(_) => {
+                    usage!("{}: plays no part: {why}: leave it out", described(key));
+                }
+                // What has no default must be in the file.
+                Origin::File(_) if usual.is_some() => {
+                    notes.push(format!("{} plays no part: {why}", described(key)));
+                }
+                _ => {}
+            }
+        }
         Ok(Self { config, notes, values })
+    }
+
+    /// Where the value of a key came from; `None` where it is not set.
+    pub fn origin(&self, key: &str) -> Option<&Origin> {
+        self.values.get(key).map(|(_, origin)| origin)
     }
 
     /// The same, its notes told to whoever wrote it.
@@ -383,7 +407,8 @@ pub fn parse_value(text: &str) -> Value {
 /// # Errors
 /// Where it holds ends of lines or other control characters, which no value does.
 pub fn given_value(place: &str, text: &str) -> Result<Value> {
-    if text.contains(char::is_control) {
+    if text.contains(is_control) {
+        let text = quoted(text);
         usage!(
             "{}: the value {text:?} holds control characters: write it on one line, without escape codes",
             visible(place)
@@ -418,7 +443,7 @@ fn base(choices: &Choices, notes: &mut Vec<String>) -> Result<(String, Table)> {
             };
             match toml::from_str(&text) {
                 Ok(table) => Ok((name, table)),
-                Err(error) => usage!("{name}: not valid TOML: {}", error.to_string().trim_end()),
+                Err(error) => usage!("{name}: not valid TOML: {}", quoted_lines(error)),
             }
         }
         (None, Some(rule)) => {
@@ -437,6 +462,67 @@ fn base(choices: &Choices, notes: &mut Vec<String>) -> Result<(String, Table)> {
             usage!("nothing says what to train: give --algo ep|cep|vf|cvf with --depth N, or --config FILE")
         }
     }
+}
+
+/// The environment variable that sets a key.
+pub fn variable_of(key: &str) -> String {
+    format!("EQPROP_{}", key.replacen('.', "_", 1).to_uppercase())
+}
+
+/// The key whose value is of the wrong kind, and what it should be.
+fn misread(
+    values: &Layers,
+    mut table: Table,
+    error: &serde_path_to_error::Error<toml::de::Error>,
+) -> (String, String) {
+    // What follows the first line names the key once more.
+    let first_line = |error: &toml::de::Error| error.message().lines().next().unwrap_or_default().to_string();
+    let path = error.path().to_string();
+    let mut key = path.split('[').next().unwrap_or(&path).to_string();
+    if key == "synapse" {
+        key = misread_of_law(values);
+    }
+    let problem = first_line(error.inner());
+    let Some((value, _)) = values.get(&key) else { return (key, problem) };
+    let text = value.as_str().map_or_else(|| value.to_string(), str::to_string);
+    // The names that there are to choose from are told to those that write a name.
+    if let Some((section, name)) = key.split_once('.')
+        && let Some(section) = table.get_mut(section).and_then(Value::as_table_mut)
+        && !value.is_str()
+    {
+        section.insert(name.into(), Value::from(text.clone()));
+        let as_name = Config::deserialize(table).err().map(|error| first_line(&error));
+        if let Some(problem) = as_name.filter(|problem| problem.contains(&format!("`{text}`"))) {
+            return (key, problem.replace(&text, &quoted(&text)));
+        }
+    }
+    (key, problem.replace(&text, &quoted(&text)))
+}
+
+/// The key of `[synapse]` whose value no law takes: where the law decides which keys there are, the section alone is named.
+fn misread_of_law(values: &Layers) -> String {
+    let named = |law: &SynapseConfig| {
+        values.get("synapse.law").and_then(|(value, _)| value.as_str()) == Some(law.synapse().name())
+    };
+    let law = SynapseConfig::all().into_iter().find(named).and_then(|law| Table::try_from(law).ok());
+    let takes = |key: &str, value: &Value| {
+        let mut law = law.clone().unwrap_or_default();
+        law.insert(key.into(), value.clone());
+        SynapseConfig::deserialize(law).is_ok()
+    };
+    let keys = values.iter().filter_map(|(key, (value, _))| Some((key.strip_prefix("synapse.")?, value)));
+    let wrong = keys.into_iter().find(|(key, value)| *key != "law" && law.is_some() && !takes(key, value));
+    format!("synapse.{}", wrong.map_or("law", |(key, _)| key))
+}
+
+/// What a key has where nobody sets it.
+fn usual(key: &str) -> Result<Option<Value>> {
+    if let Some((value, _)) = defaults()?.remove(key) {
+        return Ok(Some(value));
+    }
+    let Some(name) = key.strip_prefix("synapse.") else { return Ok(None) };
+    let laws = SynapseConfig::all().into_iter().map(Table::try_from).collect::<std::result::Result<Vec<_>, _>>()?;
+    Ok(laws.into_iter().find_map(|mut law| law.remove(name)))
 }
 
 fn defaults() -> Result<Layers> {
@@ -497,7 +583,7 @@ fn check_known(key: &str, place: &str) -> Result<()> {
         Some(known) => format!(" (did you mean {known}?)"),
         None => did_you_mean(key, known.iter().map(String::as_str)),
     };
-    usage!("{place}: unknown key {key}{meant}; there are {}", near.join(", "))
+    usage!("{}: unknown key {}{meant}; there are {}", quoted(place), quoted(key), near.join(", "))
 }
 
 fn merge(values: &mut Layers, notes: &mut Vec<String>, table: Table, origin: &Origin) -> Result<()> {

@@ -63,6 +63,23 @@ impl Dataset {
         self.test.truncate(test);
     }
 
+    /// The first so many images of each split, copied.
+    pub fn limited(&self, train: Option<usize>, test: Option<usize>) -> Self {
+        let first = |split: &Split, limit: Option<usize>| {
+            split.part(&(0..limit.unwrap_or(usize::MAX).min(split.len()) as u32).collect::<Vec<_>>())
+        };
+        Self {
+            name: self.name.clone(),
+            source: self.source.clone(),
+            train: first(&self.train, train),
+            validation: self.validation.clone(),
+            test: first(&self.test, test),
+            classes: self.classes,
+            class_names: self.class_names.clone(),
+            checksums: self.checksums.clone(),
+        }
+    }
+
     /// The same set with `count` of the training images, drawn by `seed`, held out for validation.
     ///
     /// # Errors

@@ -13,7 +13,7 @@ pub enum Alignment {
     /// and both decay by [λ](super::Learning::decay): what they differ in, θf − θbᵀ, shrinks by (1 − λ) a minibatch
     /// (Kolen and Pollack 1994; Akrout et al. 2019). A synapse needs the states on its two sides, now and a step ago.
     KolenPollack,
-    /// The feedback weights never learn (feedback alignment, Lillicrap et al. 2016): a control.
+    /// The feedback weights never change, not by decay either (feedback alignment, Lillicrap et al. 2016): a control.
     Fixed,
 }
 

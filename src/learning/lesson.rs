@@ -159,6 +159,7 @@ impl<'a> Lesson<'a> {
         for (all, left) in [(true, model.synapse.left()), (false, learning.left())] {
             let network = theta.network.clone();
             let lost = network.weights().filter(|c| left != 1.0 && (all || network.is_paired(c)));
+            let lost = lost.filter(|c| learning.learns(c.from, c.to));
             for c in lost {
                 theta.weights[c.weight] = theta.weights[c.weight].affine(left, 0.0)?;
             }

@@ -14,9 +14,9 @@ pub use hebbian::{SigmaPrime, Step, hebbian_update};
 pub use lesson::{Lesson, Memory, Observe};
 pub use rule::{Form, OwnUpdate, RULES, Rule, Schedule, Update};
 
+use crate::base::problem::{self, need};
 use crate::model::dynamics::Time;
 use crate::model::{Model, Network};
-use candle_core::{Result, bail};
 use serde::{Deserialize, Serialize};
 
 /// From which side the second phase pulls at the output.
@@ -136,39 +136,55 @@ impl Learning {
         self.learning_rates[self.learning_rates.len() - 1 - n]
     }
 
-    /// Checks what the configuration of a run checks of it, for those who make one themselves: a learning rate for each
-    /// layer, weights that are tied as the rule needs it, and σ′ in the updates only where they are those of the vector
-    /// field in discrete time.
+    /// Checks how it goes with a network: a learning rate for each layer, weights that are tied as the rule needs it, and σ′
+    /// and alignment only where updates have them.
     ///
     /// # Errors
-    /// Says what does not fit.
-    pub fn check(&self, model: &Model, network: &Network) -> Result<()> {
-        let (rates, layers) = (self.learning_rates.len(), network.dims.depth() + 1);
-        if rates != layers {
-            bail!("{rates} learning rates for {layers} layers of weights");
-        }
-        if !self.rule.fits(network) {
-            let needed = if network.is_tied() { "feedback weights of their own" } else { "tied weights" };
-            bail!("{} needs {needed}", self.rule.title);
-        }
+    /// The first problem found, by the key of the configuration.
+    pub fn check(&self, model: &Model, network: &Network) -> problem::Result {
+        let (rule, dims) = (self.rule.name, &network.dims.0);
+        let (tied, real) = (network.is_tied(), model.dynamics.time == Time::Real);
+        need(
+            self.learning_rates.len() == network.dims.depth() + 1,
+            "learning.learning_rates",
+            format!(
+                "has {} rates, but dims = {dims:?} has {} layers of weights, each of which needs one \
+                 (input side first)",
+                self.learning_rates.len(),
+                network.dims.depth() + 1
+            ),
+        )?;
+        let needed = if tied { "feedback weights of their own" } else { "tied weights" };
+        need(self.rule.fits(network), "learning.rule", format!("\"{rule}\" needs {needed}"))?;
         let ignored = self.sigma_prime == SigmaPrime::Ignored;
-        let nudged = matches!(self.rule.update, Update::Nudged(..));
-        if self.alignment != Alignment::None && (network.is_tied() || !nudged) {
-            bail!(
-                "alignment {} needs feedback weights of their own, and updates of the paper",
-                self.alignment.name()
-            );
-        }
-        if self.decay != 0.0 && self.alignment != Alignment::KolenPollack {
-            bail!("a decay of {} needs alignment {}", self.decay, Alignment::KolenPollack.name());
-        }
-        if !ignored && self.form() == Some(Form::Correlation) && !network.is_tied() {
-            bail!("alignment {} has no σ′ in its updates", self.alignment.name());
-        }
-        if !ignored && (network.is_tied() || model.dynamics.time != Time::Discrete) {
-            bail!("σ′ {} in the updates needs untied weights and discrete time", self.sigma_prime.name());
-        }
-        Ok(())
+        let in_real_time = if real { " in real time" } else { "" };
+        need(
+            ignored || (!tied && self.rule.is_nudged() && !real),
+            "learning.sigma_prime",
+            format!(
+                "is a choice for rule = \"vf\" and \"cvf\" in discrete time; the updates of rule = \
+                 \"{rule}\"{in_real_time} have no σ′: set learning.sigma_prime = \"ignored\""
+            ),
+        )?;
+        need(
+            self.alignment.is_none() || (!tied && matches!(self.rule.update, Update::Nudged(..))),
+            "learning.alignment",
+            format!(
+                "aligns feedback weights of their own, which rule = \"{rule}\" has not: choose rule = \"cvf\" or \"vf\""
+            ),
+        )?;
+        let kolen_pollack = self.alignment == Alignment::KolenPollack;
+        need(
+            !kolen_pollack || (ignored && !self.authors_code && !real),
+            "learning.alignment",
+            "\"kolen-pollack\" learns products of states in discrete time: set learning.sigma_prime = \"ignored\" and \
+             learning.authors_code = false",
+        )?;
+        need(
+            (0.0..1.0).contains(&self.decay) && (self.decay == 0.0 || kolen_pollack),
+            "learning.decay",
+            "is λ of learning.alignment = \"kolen-pollack\", the share of a weight lost in a minibatch, from 0 to below 1",
+        )
     }
 
     /// Whether the bias of the last hidden layer never learns (see [`Learning::authors_code`]).

@@ -12,7 +12,7 @@ mod tables;
 mod varied;
 mod verdict;
 
-use crate::base::files;
+use crate::base::made::Made;
 use crate::charts::plot::{self, Style};
 use crate::charts::saved;
 use anyhow::Result;
@@ -28,8 +28,8 @@ use std::path::{Path, PathBuf};
 /// Every figure goes into the folder `figures` as well, where one is given.
 ///
 /// # Errors
-/// Where a source cannot be read, nothing matches `only`, `out` holds records of runs that are not among the sources, or a
-/// file cannot be written.
+/// Where a source cannot be read, nothing matches `only`, `out` holds records of runs that are not among the sources, a file
+/// of one of these names is somebody else's, or one cannot be written.
 pub fn write(
     sources: &[PathBuf],
     only: &[Pattern],
@@ -38,24 +38,25 @@ pub fn write(
 ) -> Result<PathBuf> {
     let results = Results::read(sources, only)?;
     records::check_none_lost(out, &results.names)?;
-    files::create_folder(out)?;
+    let mut made = Made::default();
     let runs = results.groups.iter().flat_map(|group| &group.runs);
-    files::write_atomically(&out.join(records::FILE), &records::text(runs)?)?;
+    made.add(out.join(records::FILE), records::text(runs)?);
     for (name, text) in tables::all(&results)? {
-        files::write_atomically(&out.join(name), &text)?;
+        made.add(out.join(name), text);
     }
     let drawn = page::figures(&results)?;
     if let [(_, curves)] = &drawn[..]
         && !results.is_papers
     {
-        files::write_atomically(&out.join("curves.svg"), plot::figure(curves, Style::Screen).as_bytes())?;
+        made.add(out.join("curves.svg"), plot::figure(curves, Style::Screen));
     }
     if let Some((folder, style)) = figures {
         for (name, charts) in &drawn {
-            saved::save(folder, name, charts, style)?;
+            saved::save(&mut made, folder, name, charts, style)?;
         }
     }
     let report = out.join("report.html");
-    files::write_atomically(&report, page::page(&results)?.as_bytes())?;
+    made.add(report.clone(), page::page(&results)?);
+    made.write()?;
     Ok(report)
 }

@@ -145,6 +145,11 @@ pub fn file_of(source: &Path) -> PathBuf {
     if source.is_file() { source.to_path_buf() } else { source.join(FILE) }
 }
 
+/// What is wrong with a line of JSON, without the number that the line has by itself, 1.
+fn in_line(error: serde_json::Error) -> anyhow::Error {
+    anyhow!("{}", error.to_string().replace(" at line 1 column", " at column"))
+}
+
 /// Reads records; `None` where there are none.
 ///
 /// # Errors
@@ -152,7 +157,7 @@ pub fn file_of(source: &Path) -> PathBuf {
 pub fn read(path: &Path) -> Result<Option<Vec<Measured>>> {
     let Some(text) = files::read_if_there(path)? else { return Ok(None) };
     let runs = text.lines().zip(1..).map(|(line, number)| {
-        let record = serde_json::from_str::<Record>(line).map_err(anyhow::Error::from);
+        let record = serde_json::from_str::<Record>(line).map_err(in_line);
         record.and_then(Record::measured).with_context(|| {
             format!(
                 "{}: line {number} is not what a report writes: take the file from where it is whole, or that line out",

@@ -13,6 +13,7 @@ use glob::Pattern;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use tracing::warn;
 
 /// How a row of the paper, with the settings it has here, comes to equilibrium.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -168,6 +169,8 @@ pub struct Results {
     pub is_papers: bool,
     /// The names of all runs that were read, those that count for nothing because others repeat them among them.
     pub names: BTreeSet<String>,
+    /// The names of runs whose files cannot be read: they are left out, or as an earlier report has them.
+    pub damaged: Vec<String>,
 }
 
 impl Results {
@@ -176,10 +179,10 @@ impl Results {
     pub fn read(sources: &[PathBuf], only: &[Pattern]) -> Result<Self> {
         let mut titles: Vec<String> = Vec::new();
         let mut groups: Vec<Group> = Vec::new();
-        let mut names = BTreeSet::new();
+        let (mut names, mut damaged) = (BTreeSet::new(), Vec::new());
         let chosen = |name: &str| only.is_empty() || only.iter().any(|pattern| pattern.matches(name));
         for source in sources {
-            for run in measured_in(source, &chosen)? {
+            for run in measured_in(source, &chosen, &mut damaged)? {
                 for title in &run.titles {
                     if !titles.contains(title) {
                         titles.push(title.clone());
@@ -190,7 +193,10 @@ impl Results {
             }
         }
         if groups.is_empty() {
-            bail!("--only leaves no run to report");
+            match damaged.is_empty() {
+                true => bail!("--only leaves no run to report"),
+                false => bail!("there is no other run to report"),
+            }
         }
         for group in &mut groups {
             group.runs.sort_by_key(|run| run.config.training.seed);
@@ -206,7 +212,7 @@ impl Results {
                 Kind::Other => (3, 0, 0),
             });
         }
-        Ok(Self { titles, groups, is_papers, names })
+        Ok(Self { titles, groups, is_papers, names, damaged })
     }
 
     /// The group that has the settings of a row of the paper, and comes to equilibrium in this way.
@@ -237,8 +243,12 @@ impl Results {
     }
 }
 
-/// The chosen runs of a sweep's folder, or of the records of an earlier report.
-fn measured_in(source: &Path, chosen: &dyn Fn(&str) -> bool) -> Result<Vec<Measured>> {
+/// The chosen runs of a sweep's folder, or of the records of an earlier report. Those that cannot be read are `damaged`.
+fn measured_in(
+    source: &Path,
+    chosen: &dyn Fn(&str) -> bool,
+    damaged: &mut Vec<String>,
+) -> Result<Vec<Measured>> {
     let folder = SweepFolder { path: source.to_path_buf() };
     let entries = if source.is_file() { Vec::new() } else { folder.entries()? };
     if entries.is_empty() {
@@ -252,8 +262,25 @@ fn measured_in(source: &Path, chosen: &dyn Fn(&str) -> bool) -> Result<Vec<Measu
         return Ok(runs.into_iter().filter(|run| chosen(&run.name)).collect());
     }
     let titles = sweep_titles(&folder)?;
-    let names = entries.iter().map(|entry| &entry.name[..]).filter(|name| chosen(name));
-    names.map(|name| Measured::read(&folder, name, &titles)).collect()
+    let mut runs = Vec::new();
+    for name in entries.iter().map(|entry| &entry.name[..]).filter(|name| chosen(name)) {
+        match Measured::read(&folder, name, &titles) {
+            Ok(run) => runs.push(run),
+            // What is wrong with one run is not the end of a report.
+            Err(problem) => {
+                let kept = records::read(&records::file_of(source))?.unwrap_or_default();
+                let kept = kept.into_iter().find(|run| run.name == name);
+                let instead = match &kept {
+                    Some(_) => "its numbers are those of the last report here",
+                    None => "it is left out",
+                };
+                warn!("run {name}: {instead}: {problem:#}");
+                runs.extend(kept);
+                damaged.push(name.to_string());
+            }
+        }
+    }
+    Ok(runs)
 }
 
 fn sweep_titles(folder: &SweepFolder) -> Result<Vec<String>> {

@@ -122,7 +122,7 @@ impl Run {
             text += &format!("feedback.{n}  {:>5} × {}\n", dims.width(n + 1), dims.width(n));
         }
         let parameters = network.parameter_count();
-        let bytes = parameters * config.training.dtype.dtype().size_in_bytes();
+        let bytes = config.remembered() * config.training.dtype.dtype().size_in_bytes();
         let files = 2 + config.training.keep_checkpoints;
         let minibatches = self.extent().total;
         if !self.dataset.validation.is_empty() {
@@ -132,8 +132,10 @@ impl Run {
                 self.dataset.validation.len()
             );
         }
+        let memory = self.resolved.config.synapse.synapse().memory().join(" and ");
+        let memory = if memory.is_empty() { memory } else { format!(" with a {memory} each") };
         text += &format!(
-            "{parameters} parameters, {:.1} MB a checkpoint, {:.0} MB for {files} of them\n\
+            "{parameters} parameters{memory}, {:.1} MB a checkpoint, {:.0} MB for {files} of them\n\
              {minibatches} minibatches of {} images in {} epochs, {} + {} steps each\n",
             bytes as f64 / 1e6,
             (bytes * files) as f64 / 1e6,

@@ -7,14 +7,14 @@ use super::train::TEST_BATCH;
 use crate::base::panic::guard;
 use crate::base::waiting::Waiting;
 use crate::config::{Config, DeviceChoice, TrainingConfig};
-use crate::data::{self, DataChoice, Dataset};
+use crate::data::{self, DataChoice, Dataset, Split};
 use crate::engine::replicas::Hub;
 use crate::engine::{self, Engine, EngineKind, replicas};
 use crate::model::network::Parameters;
 use candle_core::Device;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use tracing::{info, warn};
 
 /// Free memory of a GPU in bytes; `None` for a CPU.
@@ -37,7 +37,10 @@ const MOST_TOGETHER: usize = 256;
 #[derive(Default)]
 pub struct Resources {
     data_dir: Option<PathBuf>,
+    /// Whole sets.
     data: Mutex<HashMap<String, Arc<Dataset>>>,
+    /// Parts of them, as long as a run has them.
+    limited: Mutex<HashMap<String, Weak<Dataset>>>,
     no_network: bool,
     device: Mutex<Option<Device>>,
     /// By what replicas must have in common; `None` where every run computes for itself.
@@ -87,20 +90,40 @@ impl Resources {
     }
 
     fn whole_dataset(&self, training: &TrainingConfig) -> Result<Arc<Dataset>> {
-        let key = format!("{:?} {:?} {:?}", training.data, training.limit_train, training.limit_test);
+        let key = format!("{:?}", training.data);
         let mut loaded = guard(&self.data);
         if let Some(dataset) = loaded.get(&key) {
-            return Ok(dataset.clone());
+            let dataset = dataset.clone();
+            drop(loaded);
+            return Ok(self.limited(&key, dataset, training));
         }
         let _waiting = Waiting::on("reading the data");
-        let mut dataset = match self.stand_in(training.data) {
+        let dataset = Arc::new(match self.stand_in(training.data) {
             Some(stand_in) => stand_in,
             None => data::load(training.data, self.data_dir.as_deref())?,
-        };
-        dataset.limit(training.limit_train, training.limit_test);
-        let dataset = Arc::new(dataset);
-        loaded.insert(key, dataset.clone());
-        Ok(dataset)
+        });
+        loaded.insert(key.clone(), dataset.clone());
+        drop(loaded);
+        Ok(self.limited(&key, dataset, training))
+    }
+
+    /// The first images of a set that is known by `key`, where the configuration wants no more. Runs that use them at once
+    /// share them; none keeps them in memory when it is over.
+    fn limited(&self, key: &str, whole: Arc<Dataset>, training: &TrainingConfig) -> Arc<Dataset> {
+        let (train, test) = (training.limit_train, training.limit_test);
+        let all = |limit: Option<usize>, split: &Split| limit.is_none_or(|limit| limit >= split.len());
+        if all(train, &whole.train) && all(test, &whole.test) {
+            return whole;
+        }
+        let key = format!("{key} {train:?} {test:?}");
+        let mut limited = guard(&self.limited);
+        if let Some(dataset) = limited.get(&key).and_then(Weak::upgrade) {
+            return dataset;
+        }
+        let dataset = Arc::new(whole.limited(train, test));
+        limited.retain(|_, dataset| dataset.strong_count() > 0);
+        limited.insert(key, Arc::downgrade(&dataset));
+        dataset
     }
 
     /// What stands for a set that would have to be downloaded, where the network is not to be asked.
@@ -142,22 +165,20 @@ impl Resources {
     ) -> Result<Arc<Dataset>> {
         let recorded = records.filter(|_| self.data_dir.is_none()).and_then(Recorded::read);
         let Some(recorded) = recorded else { return self.dataset_again(training, &run.data) };
-        let key = format!("{:?} {:?} {:?}", run.checksums, training.limit_train, training.limit_test);
+        let key = format!("{:?}", run.checksums);
         let mut loaded = guard(&self.data);
         let known = loaded.get(&key).cloned();
         let found = known.or_else(|| {
             let _waiting = Waiting::on("reading the data");
-            let mut dataset = recorded.load(training, &run.checksums)?;
-            dataset.limit(training.limit_train, training.limit_test);
-            Some(Arc::new(dataset))
+            Some(Arc::new(recorded.load(training, &run.checksums)?))
         });
         let Some(whole) = found else {
             drop(loaded);
             return self.dataset_again(training, &run.data);
         };
-        loaded.insert(key, whole.clone());
+        loaded.insert(key.clone(), whole.clone());
         drop(loaded);
-        hold_out(whole, training)
+        hold_out(self.limited(&key, whole, training), training)
     }
 
     /// The device that was asked for; a GPU is opened once.
@@ -187,8 +208,9 @@ impl Resources {
         let device = self.device(config.training.device)?;
         let Some(free) = free_memory(&device) else { return Ok(None) };
         let dims = &config.network.dims;
-        // θ, an update and what they are made from; and the states of some steps while testing, with x.
-        let weights = 6 * config.network().parameter_count();
+        // θ with what synapses remember, an update and what they are made from; and the states of some steps while testing,
+        // with x.
+        let weights = 5 * config.network().parameter_count() + config.remembered();
         let states = TEST_BATCH * (3 * dims.input() + 8 * dims.0[1..].iter().sum::<usize>());
         let bytes = (weights + states) * config.training.dtype.dtype().size_in_bytes();
         Ok(Some((free / 10 * 9 / bytes).clamp(1, MOST_TOGETHER)))

@@ -1,7 +1,7 @@
 //! The gradient-descending dynamics of one batch (Appendix E.6): a trace, a summary, and figures.
 
 use super::figures;
-use crate::base::files;
+use crate::base::made::Made;
 use crate::base::output::usage;
 use crate::charts::plot::Style;
 use crate::charts::saved;
@@ -59,46 +59,49 @@ pub fn summary(theta: &Parameters, trace: &Trace) -> Result<Value> {
     }))
 }
 
-/// Writes `summary.json`, the figures of neurons and synapses, and the same pictures for TensorBoard, into `folder`.
+/// Writes `summary.json`, the figures of neurons and synapses, and the same pictures for TensorBoard, into `folder`; and
+/// `trace.safetensors`, every state, update and gradient, step by step, where the `batch` is given that it is of.
 ///
 /// # Errors
-/// Names what cannot be written.
-pub fn write(config: &Config, theta: &Parameters, trace: &Trace, folder: &Path, style: Style) -> Result<()> {
-    files::create_folder(folder)?;
+/// Names what cannot be written, and what is there and somebody else's.
+pub fn write(
+    config: &Config,
+    theta: &Parameters,
+    trace: &Trace,
+    batch: Option<&Batch>,
+    folder: &Path,
+    style: Style,
+) -> Result<()> {
+    let mut made = Made::default();
     let text = serde_json::to_string_pretty(&summary(theta, trace)?)? + "\n";
-    files::write_atomically(&folder.join("summary.json"), text.as_bytes())?;
+    made.add(folder.join("summary.json"), text);
     let rate = |eta: &f64| if *eta == 0.0 { "0".into() } else { format!("{eta:e}") };
     let mut rates: Vec<String> = config.learning.learning_rates.iter().map(rate).collect();
     rates.dedup();
     let rule = format!("{} (η = {})", config.learning.rule.title, rates.join(", "));
     let scale = if config.network.time == Time::Real { config.network.epsilon } else { 1.0 };
+    let figures = [("neurons", figures::neurons(trace, &rule, scale)?), ("synapses", figures::synapses(trace, &rule)?)];
+    for (name, charts) in &figures {
+        saved::save(&mut made, folder, name, charts, style)?;
+    }
+    if let Some(batch) = batch {
+        made.add(folder.join("trace.safetensors"), trace_file(config, theta, batch, trace)?);
+    }
+    made.write()?;
     let mut events = EventFile::create(folder, None)?;
-    for (name, charts) in
-        [("neurons", figures::neurons(trace, &rule, scale)?), ("synapses", figures::synapses(trace, &rule)?)]
-    {
-        saved::save(folder, name, &charts, style)?;
-        events.image(&format!("gdd/{name}"), &saved::picture(&charts)?, 0)?;
+    for (name, charts) in &figures {
+        events.image(&format!("gdd/{name}"), &saved::picture(charts)?, 0)?;
     }
     events.flush()
 }
 
-/// Writes `trace.safetensors`, every state, update and gradient, step by step, into `folder`.
-///
-/// # Errors
-/// Names what cannot be written.
-pub fn write_trace(
-    config: &Config,
-    theta: &Parameters,
-    batch: &Batch,
-    trace: &Trace,
-    folder: &Path,
-) -> Result<()> {
+/// All of it as a safetensors file.
+fn trace_file(config: &Config, theta: &Parameters, batch: &Batch, trace: &Trace) -> Result<Vec<u8>> {
     let mut case = summary(theta, trace)?;
     case["config"] = serde_json::to_value(config)?;
     let metadata = HashMap::from([("case".to_string(), case.to_string())]);
     let tensors = tensors(config, theta, batch, trace)?;
-    let bytes = safetensors::serialize(tensors.iter().map(|(name, tensor)| (name, tensor)), Some(metadata))?;
-    Ok(files::write_atomically(&folder.join("trace.safetensors"), &bytes)?)
+    Ok(safetensors::serialize(tensors.iter().map(|(name, tensor)| (name, tensor)), Some(metadata))?)
 }
 
 /// Everything, named as in the golden cases.

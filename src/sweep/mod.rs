@@ -14,12 +14,16 @@ pub use work::Workers;
 
 use crate::base::files;
 use crate::base::lock::Lock;
+use crate::base::made::check_no_link;
 use crate::base::name;
+use crate::base::output::usage;
 use crate::config::{Choices, Resolved};
 use crate::run::checkpoint;
+use crate::telemetry::records;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -148,19 +152,27 @@ impl SweepFolder {
     /// Where a run is there with other science, another process is planning here, or something cannot be written.
     pub fn add(&self, sweep: &Path, planned: &[(Entry, Resolved)], retry: bool) -> Result<()> {
         files::create_folder(&self.path)?;
+        self.check_folders()?;
         let _planning = Lock::wait(&self.path, PATIENCE)?;
+        files::remove_temporaries(&self.path)?;
         // All are looked at before anything is written.
         let planning = |(run, resolved): &(Entry, Resolved)| self.planning(&run.name, resolved);
         let planning = planned.iter().map(planning).collect::<Result<Vec<_>>>()?;
+        let text = fs::read(sweep).with_context(|| format!("{}: cannot be read", sweep.display()))?;
+        let copy = self.path.join("sweeps").join(sweep.file_name().unwrap_or_default());
+        if !self.path.join("plan.json").exists() {
+            let configs = planned.iter().map(|(run, resolved)| (self.config(&run.name), resolved.annotated().into_bytes()));
+            for (path, contents) in configs.chain([(copy.clone(), text.clone())]) {
+                check_not_foreign(&path, &contents)?;
+            }
+        }
         files::create_folder(&self.path.join("failed"))?;
         // Elsewhere in the folder files are written without the lock that is held here.
         for folder in ["configs", "sweeps"].map(|name| self.path.join(name)) {
             files::create_folder(&folder)?;
             files::remove_temporaries(&folder)?;
         }
-        let text = fs::read(sweep).with_context(|| format!("{}: cannot be read", sweep.display()))?;
-        let file_name = sweep.file_name().unwrap_or_default();
-        files::write_atomically(&self.path.join("sweeps").join(file_name), &text)?;
+        files::write_atomically(&copy, &text)?;
         let mut entries = self.entries()?;
         for ((run, resolved), planning) in planned.iter().zip(planning) {
             match entries.iter_mut().find(|known| known.name == run.name) {
@@ -177,6 +189,34 @@ impl SweepFolder {
         }
         // Last, so that what is in the plan has its configuration.
         Ok(files::write_atomically(&self.path.join("plan.json"), &serde_json::to_vec_pretty(&entries)?)?)
+    }
+
+    /// Checks that what a sweep writes stays in its folder.
+    ///
+    /// # Errors
+    /// Names the folder that is a link.
+    pub fn check_folders(&self) -> Result<()> {
+        ["configs", "failed", "sweeps", "runs", "checkpoints"]
+            .iter()
+            .try_for_each(|name| check_no_link(&self.path.join(name)))
+    }
+
+    /// The same for a run: neither its folders nor what is in them leads elsewhere, and what is there has been written by a
+    /// run.
+    ///
+    /// # Errors
+    /// Names what does not.
+    fn check_run(&self, name: &str) -> Result<()> {
+        let records = self.runs().join(name);
+        for folder in [&records, &self.path.join("checkpoints").join(name)] {
+            check_no_link(folder)?;
+            let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+            entries.into_iter().try_for_each(|entry| check_no_link(&entry.path()))?;
+        }
+        if files::holds_anything(&records) && !records::FILES.iter().any(|name| records.join(name).exists()) {
+            bail!("{}: holds nothing that a run writes: move it away", records.display());
+        }
+        Ok(())
     }
 
     /// What planning a run changes; what is there must have its science.
@@ -201,4 +241,22 @@ impl SweepFolder {
             () => Planning::Same,
         })
     }
+}
+
+/// Checks that a file of which no plan knows is what would be written there.
+fn check_not_foreign(path: &Path, contents: &[u8]) -> Result<()> {
+    let is_same = |path: &Path| -> std::io::Result<bool> {
+        let (file, size) = files::open(path)?;
+        let mut there = Vec::new();
+        file.take(contents.len() as u64).read_to_end(&mut there)?;
+        Ok(size == contents.len() as u64 && there == contents)
+    };
+    if path.symlink_metadata().is_ok() && !is_same(path).unwrap_or(false) {
+        usage!(
+            "{}: is there already, and no sweep is planned in this folder: move it away, or choose another folder with \
+             --out",
+            path.display()
+        );
+    }
+    Ok(())
 }

@@ -2,8 +2,8 @@
 
 use crate::base::files;
 use crate::base::name;
-use crate::base::output::{Usage, usage};
-use crate::config::{Choices, Config, Resolved, TrainingConfig, by_key};
+use crate::base::output::{Usage, quoted_lines, usage};
+use crate::config::{Choices, Config, Resolved, TrainingConfig, by_key, current_name, variable_of};
 use crate::learning::Rule;
 use anyhow::{Context, Result};
 use itertools::Itertools;
@@ -69,11 +69,48 @@ impl SweepFile {
             format!("{name}: cannot be read as a sweep; those of the paper are in configs/reproduce/")
         })?;
         let sweep: Self = toml::from_str(&text)
-            .map_err(|error| Usage(format!("{name}: not a sweep file: {}", error.to_string().trim_end())))?;
+            .map_err(|error| Usage(format!("{name}: not a sweep file: {}", quoted_lines(error))))?;
         if sweep.rows.is_empty() {
             usage!("{name}: has no [[rows]], so there is nothing to run");
         }
         Ok(sweep)
+    }
+
+    /// Checks that a key has one value in a run: what varies is not set as well, here or from outside, and does not vary in
+    /// two ways. A row's own setting beats that of all rows.
+    fn check_keys(&self, path: &Path, overrides: &Choices) -> Result<()> {
+        fn keys<'a, T>(place: &'a str, of: &'a [(String, T)]) -> impl Iterator<Item = (&'a str, &'a str)> {
+            of.iter().map(move |(key, _)| (place, &key[..]))
+        }
+        for (row, i) in self.rows.iter().zip(1..) {
+            let place = format!("{} row {i}", path.display());
+            let set = keys("set", &self.set).chain(keys("set of the row", &row.set));
+            let varied = || keys("grid", &self.grid).chain(keys("grid of the row", &row.grid));
+            let all: Vec<(&str, &str)> = set.chain(varied()).collect();
+            for (n, (section, key)) in all.iter().enumerate() {
+                let contradicts = |(other, same): &&(&str, &str)| {
+                    current_name(key) == current_name(same) && (section.starts_with("grid") || other == section)
+                };
+                if let Some((other, same)) = all[..n].iter().find(contradicts) {
+                    usage!(
+                        "{place}: {same} in {other} and {key} in {section} are two values for one key: leave out one of \
+                         them"
+                    );
+                }
+            }
+            for (_, key) in varied() {
+                let (now, former) = (current_name(key), variable_of(key));
+                let flag = overrides.flags.iter().find(|(_, flag, _)| current_name(flag) == now);
+                let variable = overrides.environment.iter().find(|(name, _)| [variable_of(now), former.clone()].contains(name));
+                if let Some(given) = flag.map(|(flag, ..)| flag).or(variable.map(|(name, _)| name)) {
+                    usage!(
+                        "{given}: {place} varies {key} itself: leave that out, change the file, or choose some of its runs \
+                         by name with --only"
+                    );
+                }
+            }
+        }
+        Ok(())
     }
 
     /// All runs, each with a name of its own: for each combination of the sweep's grid, every row, and for each row
@@ -99,6 +136,7 @@ impl SweepFile {
         if runs > MOST_RUNS {
             usage!("{file}: its grids ask for {} runs; a sweep has at most {MOST_RUNS}", runs as u64);
         }
+        self.check_keys(path, overrides)?;
         let mut resolved = Vec::new();
         for outer in combinations(&self.grid) {
             for (row, i) in self.rows.iter().zip(1..) {
@@ -107,6 +145,7 @@ impl SweepFile {
                     let varied = [&outer[..], &inner].concat();
                     let set = [&self.set[..], &row.set, &varied].concat();
                     let run = row.resolve(path, &place, set, overrides)?;
+                    check_parts(&place, &run.config, &varied)?;
                     let marks = row.marks(&run.config, &varied);
                     resolved.push((place.clone(), run, marks));
                 }
@@ -128,16 +167,26 @@ impl SweepFile {
     }
 }
 
+/// Checks that what varies plays a part.
+fn check_parts(place: &str, config: &Config, varied: &[(String, Value)]) -> Result<()> {
+    for (key, why) in config.idle() {
+        if varied.iter().any(|(varied, _)| current_name(varied) == key) {
+            usage!("{place}: {key} plays no part here, so its runs would all be the same: {why}: leave it out");
+        }
+    }
+    Ok(())
+}
+
 impl SweepRow {
     /// The configuration with these keys set. `place` says where the row stands.
     fn resolve(&self, path: &Path, place: &str, set: Settings, overrides: &Choices) -> Result<Resolved> {
-        let flags = set.into_iter().map(|(key, value)| (place.to_string(), key, value));
+        let sets = set.into_iter().map(|(key, value)| (place.to_string(), key, value)).collect();
         let beside = self.config.as_ref().map(|config| path.with_file_name(config));
         let choices = Choices {
             config: beside.filter(|beside| beside.is_file()).or_else(|| self.config.clone()),
             algo: self.algo,
             depth: self.depth,
-            flags: flags.chain(overrides.flags.iter().cloned()).collect(),
+            sets,
             ..overrides.clone()
         };
         Resolved::new(&choices).with_context(|| place.to_string())

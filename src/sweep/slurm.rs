@@ -2,7 +2,8 @@
 
 use super::SweepFolder;
 use crate::base::files;
-use crate::base::output::{shell_word, usage};
+use crate::base::made::Made;
+use crate::base::output::{is_control, shell_word, usage};
 use anyhow::{Context, Result};
 use itertools::Itertools;
 use std::env::current_exe;
@@ -25,7 +26,7 @@ impl SweepFolder {
         let program = current_exe().context("cannot tell where this program is")?;
         let data = data_dir.map(absolute).transpose()?;
         for path in [&folder, &program].into_iter().chain(&data) {
-            if path.to_str().is_none_or(|text| text.contains(char::is_control)) {
+            if path.to_str().is_none_or(|text| text.contains(is_control)) {
                 usage!("{path:?} cannot be written into a script: choose a path of printable characters");
             }
         }
@@ -58,7 +59,9 @@ impl SweepFolder {
             folder = shell_word(folder.display()),
         );
         let path = self.path.join("slurm.sh");
-        files::write_atomically(&path, text.as_bytes())?;
+        let mut made = Made::default();
+        made.add(path.clone(), text);
+        made.write()?;
         Ok(path)
     }
 }

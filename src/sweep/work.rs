@@ -66,6 +66,9 @@ impl Workers<'_> {
             self.board.finish(name, "ended in another process");
             return Ok(true);
         }
+        if let Err(error) = sweep.check_run(name) {
+            return self.failed(name, &error);
+        }
         // Folders that are there are locked before anything is read from them.
         let options = Options::going_on(name, &sweep.path);
         for folder in [&options.runs_dir, &options.checkpoints_dir] {
@@ -78,11 +81,15 @@ impl Workers<'_> {
                 warn!("{name}: {error:#}");
                 return Ok(false);
             }
-            Err(error) => {
-                files::write_atomically(&sweep.failed(name), format!("{error:#}").as_bytes())?;
-                self.board.finish(name, &format!("failed: {error:#}"));
-            }
+            Err(error) => return self.failed(name, &error),
         }
+        Ok(true)
+    }
+
+    /// Writes down and says why a run has failed, which is its end.
+    fn failed(&self, name: &str, error: &anyhow::Error) -> Result<bool> {
+        files::write_atomically(&self.folder.failed(name), format!("{error:#}").as_bytes())?;
+        self.board.finish(name, &format!("failed: {error:#}"));
         Ok(true)
     }
 

@@ -1,6 +1,7 @@
 //! What a person sees of a run: a bar on a terminal, a line an epoch elsewhere; all on stderr.
 
 use super::observer::{Epoch, Extent, Judged, Observer};
+use crate::base::output::undirected;
 use crate::base::time::duration;
 use anyhow::Result;
 use indicatif::{MultiProgress, ProgressBar, ProgressFinish, ProgressStyle};
@@ -32,10 +33,11 @@ pub struct Stderr;
 impl Write for Stderr {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let bars = BARS.lock().map(|bars| bars.clone()).unwrap_or_default();
+        let text = undirected(&String::from_utf8_lossy(bytes));
         // A full or closed stderr is no reason to end a run.
         let _ = match bars {
-            Some(bars) => bars.suspend(|| io::stderr().write_all(bytes)),
-            None => io::stderr().write_all(bytes),
+            Some(bars) => bars.suspend(|| io::stderr().write_all(text.as_bytes())),
+            None => io::stderr().write_all(text.as_bytes()),
         };
         Ok(bytes.len())
     }

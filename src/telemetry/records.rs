@@ -13,6 +13,8 @@ pub const ENVIRONMENT: &str = "environment.json";
 pub const METRICS: &str = "metrics.jsonl";
 /// A line for each process that has worked on it.
 pub const SESSIONS: &str = "sessions.jsonl";
+/// All of them.
+pub const FILES: [&str; 4] = [CONFIG, ENVIRONMENT, METRICS, SESSIONS];
 
 /// What its folder says of how it began: null where that cannot be understood, `None` where it says nothing.
 ///

@@ -93,7 +93,8 @@ impl<T: Real> SecondPhase<'_, T> {
             }
         }
         for (all, left) in [(true, self.model.synapse.left()), (false, self.learning.left())] {
-            let between = self.weights.between.iter_mut().map(|c| &mut c.matrix);
+            let between = self.weights.between.iter_mut().filter(|c| self.learning.learns(c.from, c.to));
+            let between = between.map(|c| &mut c.matrix);
             let input = all.then_some(&mut self.weights.input);
             for w in between.chain(input).filter(|_| left != 1.0).flat_map(|matrix| &mut matrix.panels) {
                 *w *= T::from_f64(left);

@@ -37,6 +37,11 @@ pub fn page(results: &Results) -> Result<String> {
         @if other_data {
             p .warning { "Some runs here are not on MNIST. They are listed, but not compared with the paper." }
         }
+        @if !results.damaged.is_empty() {
+            p .warning {
+                "Left out, or as in the last report, because their files cannot be read: " (results.damaged.join(", ")) "."
+            }
+        }
         @if results.is_papers { (published::sections(results)) }
         (sweep::sections(results)?)
         (times(results))
