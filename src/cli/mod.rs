@@ -13,7 +13,7 @@ use self::look::Saved;
 use crate::base::near::did_you_mean;
 use crate::base::output::{self, Usage, quoted, usage};
 use crate::base::waiting::Waiting;
-use crate::config::{self, Choices, DeviceChoice, Resolved};
+use crate::config::{self, Choices, DeviceChoice, Resolved, reference};
 use crate::data;
 use crate::engine::{self, cpu::Isa};
 use crate::learning::{RULES, Rule};
@@ -52,7 +52,7 @@ enum Command {
     /// Make a page that lays runs side by side: curves, results, what differs in their settings.
     Compare(look::CompareArgs),
     /// Print the resolved configuration, each value with its origin.
-    Config(ConfigArgs),
+    Config(ConfigCommand),
     /// Train many runs, here or on a cluster, in a folder of their own.
     Sweep(sweep::SweepArgs),
     /// Write what a sweep has measured beside what the paper published: HTML and CSV.
@@ -73,6 +73,25 @@ enum Command {
     Completions(manual::CompletionsArgs),
     /// Print the manual page: `eqprop man | man -l -`.
     Man(manual::ManArgs),
+}
+
+#[derive(Debug, Args)]
+struct ConfigCommand {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Print all keys instead: values, defaults, units, what each needs and means, as a Markdown table.
+    #[arg(long)]
+    keys: bool,
+}
+
+impl ConfigCommand {
+    /// What the command prints.
+    fn text(&self) -> Result<String> {
+        if self.keys {
+            return Ok(reference()?);
+        }
+        Ok(Resolved::new(&self.config.choices()?)?.told().annotated())
+    }
 }
 
 /// What to configure; the same for every command that needs a configuration.
@@ -304,7 +323,7 @@ impl Cli {
             Command::Completions(args) => manual::completions(args),
             Command::Man(args) => manual::man(args),
             Command::Config(args) => {
-                output::result(&Resolved::new(&args.choices()?)?.told().annotated())?;
+                output::result(&args.text()?)?;
                 Ok(0)
             }
         }

@@ -2,6 +2,7 @@
 
 mod check;
 mod error;
+mod keys;
 mod older;
 mod open;
 mod presets;
@@ -9,8 +10,9 @@ mod resolve;
 
 pub use crate::base::problem::Problem;
 pub use error::{Error, Result};
+pub use keys::reference;
 pub use older::{current_name, of_any_version};
-pub use presets::{PRESETS, Preset, SYNCHRONOUS};
+pub use presets::{FIGURES, PRESETS, Preset, SYNCHRONOUS};
 pub use resolve::{Choices, OTHER_VARIABLES, Origin, Resolved, by_key, given_value, parse_value, variable_of};
 
 use crate::data::DataChoice;

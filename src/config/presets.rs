@@ -25,9 +25,25 @@ pub const PRESETS: [Preset; 12] = [
     ("cvf-2h-synchronous", include_str!("../../configs/cvf-2h-synchronous.toml")),
 ];
 
-/// The text of a preset.
+/// The networks of the figures of Appendix E.6, rows of Table 1, as the files in `configs/gdd/`.
+pub const FIGURES: [Preset; 12] = [
+    ("fig10-11", include_str!("../../configs/gdd/fig10-11.toml")),
+    ("fig10-11-eta0", include_str!("../../configs/gdd/fig10-11-eta0.toml")),
+    ("fig12-13", include_str!("../../configs/gdd/fig12-13.toml")),
+    ("fig12-13-eta0", include_str!("../../configs/gdd/fig12-13-eta0.toml")),
+    ("fig14-15", include_str!("../../configs/gdd/fig14-15.toml")),
+    ("fig14-15-eta0", include_str!("../../configs/gdd/fig14-15-eta0.toml")),
+    ("fig5-cep", include_str!("../../configs/gdd/fig5-cep.toml")),
+    ("fig5-cep-eta0", include_str!("../../configs/gdd/fig5-cep-eta0.toml")),
+    ("fig5-cvf", include_str!("../../configs/gdd/fig5-cvf.toml")),
+    ("fig5-cvf-eta0", include_str!("../../configs/gdd/fig5-cvf-eta0.toml")),
+    ("fig8-9", include_str!("../../configs/gdd/fig8-9.toml")),
+    ("fig8-9-eta0", include_str!("../../configs/gdd/fig8-9-eta0.toml")),
+];
+
+/// The text of a preset, or of the network of a figure.
 pub fn text(name: &str) -> Option<&'static str> {
-    PRESETS.iter().find(|(preset, _)| *preset == name).map(|(_, text)| *text)
+    PRESETS.iter().chain(&FIGURES).find(|(preset, _)| *preset == name).map(|(_, text)| *text)
 }
 
 /// The paper's steps to equilibrium, as keys and values: all layers at once, and nothing between the steps.

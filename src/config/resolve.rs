@@ -534,7 +534,24 @@ fn defaults() -> Result<Layers> {
     Ok(values)
 }
 
-fn known_keys() -> Result<Vec<String>> {
+/// The default of a key, for the manual; what has none is left to presets, the rule or the data.
+pub(super) fn default_of(key: &str) -> Result<String> {
+    let mut known = defaults()?;
+    for law in SynapseConfig::all() {
+        merge(&mut known, &mut Vec::new(), Table::from_iter([("synapse".to_string(), Value::try_from(law)?)]), &Origin::Default)?;
+    }
+    known.extend(defaults()?);
+    let without = match key {
+        "network.tied" => "the rule's",
+        "network.loss" => "`\"squared-error\"`",
+        "training.limit_train" | "training.limit_test" => "all",
+        "training.validation" => "`0`",
+        _ => "the preset's",
+    };
+    Ok(known.get(key).map_or(without.to_string(), |(value, _)| format!("`{value}`")))
+}
+
+pub(super) fn known_keys() -> Result<Vec<String>> {
     let named = REQUIRED.iter().chain(&OPTIONAL).map(|key| key.to_string());
     let mut known: Vec<String> = defaults()?.into_keys().chain(named).collect();
     for law in SynapseConfig::all() {

@@ -9,7 +9,7 @@ mod plan;
 mod slurm;
 mod work;
 
-pub use plan::{SweepFile, SweepRow};
+pub use plan::{SWEEPS, SweepFile, SweepRow};
 pub use work::Workers;
 
 use crate::base::files;
@@ -158,8 +158,11 @@ impl SweepFolder {
         // All are looked at before anything is written.
         let planning = |(run, resolved): &(Entry, Resolved)| self.planning(&run.name, resolved);
         let planning = planned.iter().map(planning).collect::<Result<Vec<_>>>()?;
-        let text = fs::read(sweep).with_context(|| format!("{}: cannot be read", sweep.display()))?;
-        let copy = self.path.join("sweeps").join(sweep.file_name().unwrap_or_default());
+        let text = SweepFile::text(sweep)?.into_bytes();
+        let mut copy = self.path.join("sweeps").join(sweep.file_name().unwrap_or_default());
+        if copy.extension().is_none() {
+            copy.set_extension("toml");
+        }
         if !self.path.join("plan.json").exists() {
             let configs = planned.iter().map(|(run, resolved)| (self.config(&run.name), resolved.annotated().into_bytes()));
             for (path, contents) in configs.chain([(copy.clone(), text.clone())]) {

@@ -2,8 +2,9 @@
 
 use crate::base::files;
 use crate::base::name;
+use crate::base::near::did_you_mean;
 use crate::base::output::{Usage, quoted_lines, usage};
-use crate::config::{Choices, Config, Resolved, TrainingConfig, by_key, current_name, variable_of};
+use crate::config::{Choices, Config, Preset, Resolved, TrainingConfig, by_key, current_name, variable_of};
 use crate::learning::Rule;
 use anyhow::{Context, Result};
 use itertools::Itertools;
@@ -55,19 +56,53 @@ pub struct SweepRow {
     pub grid: Grid,
 }
 
+/// The sweeps of the paper and of the manual, as the files in `configs/reproduce/`.
+pub const SWEEPS: [Preset; 12] = [
+    ("alignment", include_str!("../../configs/reproduce/alignment.toml")),
+    ("collapse", include_str!("../../configs/reproduce/collapse.toml")),
+    ("ep-2h", include_str!("../../configs/reproduce/ep-2h.toml")),
+    ("f2", include_str!("../../configs/reproduce/f2.toml")),
+    ("f2-synchronous", include_str!("../../configs/reproduce/f2-synchronous.toml")),
+    ("fig4", include_str!("../../configs/reproduce/fig4.toml")),
+    ("fig5a", include_str!("../../configs/reproduce/fig5a.toml")),
+    ("printed", include_str!("../../configs/reproduce/printed.toml")),
+    ("quick", include_str!("../../configs/reproduce/quick.toml")),
+    ("settle", include_str!("../../configs/reproduce/settle.toml")),
+    ("table3", include_str!("../../configs/reproduce/table3.toml")),
+    ("table3-synchronous", include_str!("../../configs/reproduce/table3-synchronous.toml")),
+];
+
 /// The most runs of a sweep.
 const MOST_RUNS: f64 = 1e5;
 
 impl SweepFile {
-    /// Reads a sweep file.
+    /// The text of a sweep file, or, where there is no such file, of the one in [`SWEEPS`] with this name.
+    ///
+    /// # Errors
+    /// Names the file, and the names that are known.
+    pub fn text(path: &Path) -> Result<String> {
+        let known = || SWEEPS.iter().map(|(name, _)| *name);
+        let built_in = SWEEPS.iter().find(|(name, _)| Path::new(name) == path);
+        if let Some((_, text)) = built_in.filter(|_| !path.is_file()) {
+            return Ok(text.to_string());
+        }
+        files::read_text(path).with_context(|| {
+            format!(
+                "{}: cannot be read as a sweep, and is not one of the paper's: {}{}",
+                path.display(),
+                known().join(" "),
+                did_you_mean(&path.to_string_lossy(), known())
+            )
+        })
+    }
+
+    /// Reads a sweep file, or one of [`SWEEPS`].
     ///
     /// # Errors
     /// Names the file, and the key where one is wrong.
     pub fn read(path: &Path) -> Result<Self> {
         let name = path.display();
-        let text = files::read_text(path).with_context(|| {
-            format!("{name}: cannot be read as a sweep; those of the paper are in configs/reproduce/")
-        })?;
+        let text = Self::text(path)?;
         let sweep: Self = toml::from_str(&text)
             .map_err(|error| Usage(format!("{name}: not a sweep file: {}", quoted_lines(error))))?;
         if sweep.rows.is_empty() {

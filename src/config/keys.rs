@@ -1,0 +1,134 @@
+//! The reference of all keys, as `eqprop config --keys` prints it and docs/configuration.md has it.
+
+use super::Result;
+use super::resolve::default_of;
+use std::fmt::Write;
+
+/// What a person wants to know of a key. Its default is where all defaults are.
+struct Key {
+    name: &'static str,
+    /// Names between quotes, a number with its range, or what else it takes.
+    values: &'static str,
+    unit: &'static str,
+    /// Which rule, or which other key, it plays a part with; empty for all.
+    needs: &'static str,
+    meaning: &'static str,
+}
+
+/// One key a line: name, values, unit, what it needs, what it means.
+const fn key(
+    name: &'static str,
+    values: &'static str,
+    unit: &'static str,
+    needs: &'static str,
+    meaning: &'static str,
+) -> Key {
+    Key { name, values, unit, needs, meaning }
+}
+
+const SECOND_PHASE: &str = "a second phase: not bptt, rbp";
+const UNTIED: &str = "vf, cvf; bptt, rbp with tied = false";
+
+#[rustfmt::skip]
+const KEYS: [Key; 44] = [
+    key("network.dims", "list of sizes ≥ 1, or \"auto\" at either end", "neurons", "", "layer sizes, input first; \"auto\" leaves input and output to the data"),
+    key("network.activation", "\"sigmoid\", \"tanh\", \"hard-sigmoid\"", "", "", "σ; \"sigmoid\" is 1/(1 + exp(−4(x − ½))), Eq. 102"),
+    key("network.init", "\"fan-in\", \"glorot\"", "", "", "how weights start: U(±1/√fan_in), as the authors' code, or Glorot's, as the paper's text"),
+    key("network.psi", "0 to 180", "degrees", UNTIED, "Ψ(θf, θb) of the initial forward and feedback weights"),
+    key("network.tied", "true, false", "", "bptt, rbp", "whether feedback weights are the transposed forward weights; other rules decide that themselves"),
+    key("network.time", "\"discrete\", \"real\"", "", "", "steps that replace the states, or a differential equation (E.3, E.5)"),
+    key("network.epsilon", "above 0, at most 1", "time", "time = \"real\"", "ε, the step of the differential equation"),
+    key("network.clamp", "true, false", "", "time = \"real\"", "keep states in [0, 1]"),
+    key("network.loss", "\"squared-error\"", "", "", "ℓ, what the output is judged by and nudged down"),
+    key("settle.order", "\"synchronous\", \"alternating\"", "", "\"alternating\": discrete time", "all layers at once, or even layers, then odd ones, in both phases"),
+    key("settle.solver", "\"iterate\", \"anderson\"", "", "", "nothing, or Anderson's acceleration, between the sweeps of the first phase"),
+    key("settle.window", "2 to 5", "sweeps", "solver = \"anderson\"", "how many differences between sweeps the acceleration looks back on"),
+    key("settle.steps", "1 to 100000, even where alternating", "steps", "", "T, the most steps of the first phase; half-steps of the alternating order"),
+    key("settle.damping", "0 to below 1", "", "", "d of s ← d·s + (1 − d)·F(s), in both phases"),
+    key("settle.tolerance", "0 to below 1", "change of a state", "", "an image's first phase ends where no neuron moves by more in a sweep; 0 runs all T"),
+    key("learning.rule", "\"ep\", \"cep\", \"cep-rescaled\", \"vf\", \"cvf\", \"bptt\", \"rbp\"", "", "", "the learning rule; \"cep-rescaled\" is Algorithm 5"),
+    key("learning.K", "1 to 100000", "steps", "", "steps of the second phase; of bptt and rbp, steps back"),
+    key("learning.beta", "not 0", "", SECOND_PHASE, "β, strength of the nudge"),
+    key("learning.nudging", "\"positive\", \"random\", \"centered\"", "", SECOND_PHASE, "β as given, its sign drawn for every minibatch, or both signs in every minibatch"),
+    key("learning.learning_rates", "one ≥ 0 a layer", "", "", "η of the weights into each layer, input side first, as in Table 2"),
+    key("learning.sigma_prime", "\"ignored\", \"partial\", \"full\"", "", "vf, cvf", "the σ′ in their updates: none, as printed; of what each connection delivers; of the whole input"),
+    key("learning.tiny", "above 0, at most 1", "", "cep-rescaled", "η_tiny/η of Algorithm 5"),
+    key("learning.authors_code", "true, false", "", "cvf", "as in the authors' code, the bias of the last hidden layer never learns"),
+    key("learning.alignment", "\"none\", \"kolen-pollack\", \"fixed\"", "", "vf, cvf", "what aligns feedback with forward weights (docs/alignment.md)"),
+    key("learning.decay", "0 to below 1", "a minibatch", "alignment = \"kolen-pollack\"", "λ, the share of each weight that is lost"),
+    key("synapse.law", "\"ideal\", \"momentum\"", "", "", "what becomes of a weight where a rule wishes a change η·Δ"),
+    key("synapse.momentum", "0 to below 1", "", "law = \"momentum\"", "μ of v ← μ·v + η·Δ, at every change"),
+    key("synapse.decay", "0 to below 1", "a minibatch", "law = \"momentum\"", "the share of each weight, not of biases, that is lost"),
+    key("synapse.schedule", "\"constant\", \"cosine\", \"step\"", "", "law = \"momentum\"", "how learning rates fall: not; η·½(1 + cos πt); η/10 from ½, η/100 from ¾"),
+    key("synapse.horizon", "≥ 1 where learning rates fall", "epochs", "schedule \"cosine\" or \"step\"", "over how many epochs t goes from 0 to 1"),
+    key("training.epochs", "1 to 1000000", "epochs", "", "epochs in all, those before a resume included"),
+    key("training.batch_size", "1 to 65536", "images", "", "images of a minibatch"),
+    key("training.seed", "0 to 2⁶³ − 1", "", "", "fixes everything that is drawn"),
+    key("training.checkpoint_every", "≥ 1", "minibatches", "", "minibatches between checkpoints; there is one at the end of each epoch anyway"),
+    key("training.keep_checkpoints", "0 to 1000000", "files", "", "how many numbered checkpoints are kept; 0 keeps all"),
+    key("training.data", "\"auto\", \"mnist\", \"fashion-mnist\", \"cifar10\", \"glyphs\"", "", "", "the data set (docs/data.md); \"auto\" takes glyphs where MNIST cannot be had"),
+    key("training.limit_train", "≥ 1", "images", "", "train on the first so many only"),
+    key("training.limit_test", "≥ 1", "images", "", "test on the first so many only"),
+    key("training.validation", "0 to all but one batch", "images", "", "training images held out, drawn by the seed; the best epoch is then chosen on them"),
+    key("training.dtype", "\"f32\", \"f64\"", "", "", "type of states and weights"),
+    key("training.device", "\"auto\", \"cpu\", \"cuda\"", "", "", "where to compute"),
+    key("training.engine", "\"auto\", \"plain\", \"fused\", \"kernel\"", "", "", "what computes: candle step by step, the fast path of CPUs, a CUDA kernel"),
+    key("training.angle_minibatches", "0 to 10000", "minibatches", SECOND_PHASE, "over how many Ψ(Δtot, −∇BPTT) is measured before training; 0 never measures it"),
+    key("training.angle_every", "≥ 0", "epochs", "angle_minibatches ≥ 1", "measure Ψ(Δtot, −∇BPTT) again every so many; 0 only before training"),
+];
+
+/// All keys as a Markdown table, in the order of the sections.
+///
+/// # Errors
+/// Only those of the built-in defaults.
+pub fn reference() -> Result<String> {
+    let mut table = String::from("| key | values | default | unit | needs | meaning |\n|---|---|---|---|---|---|\n");
+    for Key { name, values, unit, needs, meaning } in KEYS {
+        let default = default_of(name)?;
+        let _ = writeln!(table, "| `{name}` | {values} | {default} | {unit} | {needs} | {meaning} |");
+    }
+    Ok(table)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::resolve::known_keys;
+    use super::*;
+    use crate::config::{Choices, Resolved, parse_value};
+    use crate::learning::Rule;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn every_key_is_there_once() {
+        let stated: BTreeSet<String> = KEYS.iter().map(|key| key.name.to_string()).collect();
+        assert_eq!(stated.len(), KEYS.len());
+        assert_eq!(stated, known_keys().unwrap().into_iter().collect());
+    }
+
+    /// The values that are stated are those that the message about a wrong one lists.
+    #[test]
+    fn names_are_all_that_a_key_takes() {
+        for key in KEYS.iter().filter(|key| key.values.starts_with('"')) {
+            let flag = |value: &str| ("--set".to_string(), key.name.to_string(), parse_value(value));
+            let choices = Choices { algo: Some(Rule::CVF), flags: vec![flag("no-such-name")], ..Choices::default() };
+            let message = Resolved::new(&choices).unwrap_err().to_string();
+            let stated = quoted_names(key.values);
+            for name in &stated {
+                assert!(message.contains(name), "{}: {name} is not in {message:?}", key.name);
+            }
+            let listed = message.split_once("expected").map_or("", |(_, listed)| listed);
+            let listed = listed.split(['`', '"']).skip(1).step_by(2).collect::<BTreeSet<_>>();
+            assert!(listed.is_empty() || listed == stated.iter().copied().collect(), "{}: {message:?}", key.name);
+        }
+    }
+
+    fn quoted_names(values: &str) -> Vec<&str> {
+        values.split('"').skip(1).step_by(2).collect()
+    }
+
+    #[test]
+    fn the_manual_has_the_table() {
+        let manual = include_str!("../../docs/configuration.md");
+        assert!(manual.contains(&reference().unwrap()), "put what `eqprop config --keys` prints into the manual");
+    }
+}
