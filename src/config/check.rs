@@ -271,6 +271,22 @@ impl Config {
             "learning.decay",
             "is λ of learning.alignment = \"kolen-pollack\", the share of a weight lost in a minibatch, from 0 to below 1",
         )?;
+        let homeostatic = learning.alignment == Alignment::Homeostasis;
+        need(
+            !homeostatic || !real,
+            "learning.alignment",
+            "\"homeostasis\" is for the Jacobian of discrete time: set network.time = \"discrete\"",
+        )?;
+        need(
+            if homeostatic { learning.strength > 0.0 && learning.strength < 1.0 } else { learning.strength == 0.0 },
+            "learning.strength",
+            "is κ of learning.alignment = \"homeostasis\", the step it takes after a minibatch, above 0 and below 1",
+        )?;
+        need(
+            learning.rule.corrects.is_none() || real || learning.sigma_prime == SigmaPrime::Full,
+            "learning.sigma_prime",
+            format!("must be \"full\" with rule = \"{rule}\", whose updates are the gradient with nothing else"),
+        )?;
         synapse.check()?;
         training.check()?;
         let (engine, job) = (training.engine, self.job(&Device::Cpu));

@@ -49,7 +49,7 @@ pub(super) fn runs(network: &Network, Job { model, learning, .. }: &Job) -> bool
         (Some(Schedule::Whole), Some(Form::VectorField)) | (_, None) => false,
         (_, Some(form)) => form == Form::Correlation || !network.is_tied(),
     };
-    rule && model.dynamics.time == Time::Discrete
+    rule && learning.rule.corrects.is_none() && model.dynamics.time == Time::Discrete
 }
 
 /// Whether the fused engine can run this.
