@@ -191,3 +191,41 @@ impl<'a> Transition<'a> {
         Ok(Parameters { network: network.clone(), weights, biases })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::network::{Init, Network};
+    use crate::model::{Activation, Settle};
+    use candle_core::{DType, Device};
+
+    #[test]
+    fn both_products_are_of_one_jacobian() -> Result<()> {
+        for (time, tied, damping) in
+            [(Time::Discrete, false, 0.0), (Time::Discrete, true, 0.3), (Time::Real, false, 0.0), (Time::Real, true, 0.3)]
+        {
+            let network = Network::layered([3, 5, 4, 2], tied);
+            let theta = Parameters::init(network, Init::FanIn, 70.0, 1, DType::F64, &Device::Cpu)?;
+            let mut model = Model::discrete(Activation::Tanh, Settle::synchronous(1, 0.0));
+            (model.dynamics.time, model.dynamics.epsilon, model.settle.damping) = (time, 0.3, damping);
+            let x = Tensor::new(&[[0.1, 0.5, 0.9], [0.7, 0.2, 0.4]], &Device::Cpu)?;
+            let some = |phase: f64| -> Result<Vec<Tensor>> {
+                let of = |width: usize| {
+                    let values = (0..2 * width).map(|i| (phase + 1.3 * i as f64).sin()).collect::<Vec<_>>();
+                    Tensor::from_vec(values, (2, width), &Device::Cpu)
+                };
+                [2, 4, 5].map(of).into_iter().collect()
+            };
+            let (s, u, v) = (some(0.1)?, some(0.7)?, some(1.9)?);
+            let transition = Transition::at(&model, &theta, &x, &s)?;
+            let product = |a: &[Tensor], b: &[Tensor]| -> Result<f64> {
+                a.iter().zip(b).map(|(a, b)| (a * b)?.sum_all()?.to_scalar::<f64>()).sum()
+            };
+            let (one, other) = (product(&v, &transition.jvp(&u)?)?, product(&transition.vjp(&v)?.0, &u)?);
+            assert!((one - other).abs() < 1e-12, "{time:?}, tied: {tied}: {one} and {other}");
+            let asymmetry = transition.asymmetry(Asymmetry::Jacobian, &u)?;
+            assert!(product(&u, &asymmetry)?.abs() < 1e-12 && product(&v, &asymmetry)?.abs() > 1e-3);
+        }
+        Ok(())
+    }
+}

@@ -16,11 +16,12 @@
 //!   whatever images share its block.
 //!
 //! Modules, each of which knows only those before it: [`simd`], [`gemm`] and [`panels`], [`packing`], [`state`],
-//! [`step`], [`first_phase`], [`gram`] and [`update`], [`second_phase`].
+//! [`step`], [`first_phase`], [`gram`] and [`update`], [`homeostasis`], [`second_phase`].
 
 mod first_phase;
 mod gemm;
 mod gram;
+mod homeostasis;
 mod packing;
 mod panels;
 mod second_phase;

@@ -3,13 +3,14 @@
 use super::first_phase::drive_last_layer;
 use super::gemm::Term;
 use super::gram::{Gram, change_grams, input_gram, telescopes};
+use super::homeostasis::homeostasis;
 use super::packing::{Connection, PackedMatrix, Weights};
 use super::panels::PanelsMut;
 use super::simd::{Lanes, Real, Simd, Vectorized, WIDTH};
 use super::state::{Block, End, Move, MoveMut, all};
 use super::step::{Arriving, Gates, damp, step};
 use super::update::{accumulate, add_to_bias, change, change_terms, outer, worth_sharing};
-use crate::learning::{Form, Learning, Schedule, SigmaPrime};
+use crate::learning::{Alignment, Form, Learning, Schedule, SigmaPrime};
 use crate::model::Model;
 use crate::model::dynamics::Layers;
 use rayon::prelude::*;
@@ -91,6 +92,10 @@ impl<T: Real> SecondPhase<'_, T> {
                 true => self.learn_once(&c, &total),
                 false => self.change(|phase| phase.learn_once(&c, &total)),
             }
+        }
+        if self.learning.alignment == Alignment::Homeostasis {
+            let activation = self.model.dynamics.activation;
+            homeostasis(self.simd, activation, self.weights, self.blocks, self.learning.strength);
         }
         for (all, left) in [(true, self.model.synapse.left()), (false, self.learning.left())] {
             let between = self.weights.between.iter_mut().map(|c| &mut c.matrix);
