@@ -84,6 +84,8 @@ pub struct Fused<T: Real> {
     weights: Weights<T>,
     /// What synapses remember, by name.
     memory: Vec<(&'static str, Weights<T>)>,
+    /// As [`SecondPhase::wished`].
+    wished: Option<Weights<T>>,
     /// Σ pixels looked at over the images of the last batch.
     pixels_seen: usize,
     blocks: Vec<Block<T>>,
@@ -112,8 +114,8 @@ impl<T: Real> Fused<T> {
         };
         let weights = Weights::pack(theta)?;
         let memory = job.model.synapse.memory().iter().map(|&name| (name, weights.zeros())).collect();
-        let (pixels_seen, blocks, unsettled, moves) = Default::default();
-        Ok(Self { job, schedule, simd, weights, memory, pixels_seen, blocks, unsettled, moves })
+        let (wished, pixels_seen, blocks, unsettled, moves) = Default::default();
+        Ok(Self { job, schedule, simd, weights, memory, wished, pixels_seen, blocks, unsettled, moves })
     }
 
     /// What synapses remember, as tensors.
@@ -178,8 +180,17 @@ impl<T: Real> Engine for Fused<T> {
         let rows = block_rows(batch.labels.len());
         let report = self.first_phase(batch, rows)?;
         self.moves.resize_with(self.blocks.len(), Move::default);
-        let Self { job: Job { model, learning, .. }, schedule, simd, weights, memory, blocks, moves, .. } =
-            self;
+        let Self {
+            job: Job { model, learning, .. },
+            schedule,
+            simd,
+            weights,
+            memory,
+            wished,
+            blocks,
+            moves,
+            ..
+        } = self;
         let (simd, schedule, labels) = (*simd, *schedule, &batch.labels);
         let phase = SecondPhase {
             simd,
@@ -188,6 +199,7 @@ impl<T: Real> Engine for Fused<T> {
             schedule,
             weights,
             memory,
+            wished,
             blocks,
             moves,
             labels,

@@ -30,6 +30,8 @@ pub struct SecondPhase<'a, T> {
     pub weights: &'a mut Weights<T>,
     /// What synapses remember.
     pub memory: &'a mut [(&'static str, Weights<T>)],
+    /// Room for what is wished of synapses whose changes do not add up.
+    pub wished: &'a mut Option<Weights<T>>,
     /// The images.
     pub blocks: &'a mut [Block<T>],
     /// What a step writes of each block.
@@ -113,7 +115,8 @@ impl<T: Real> SecondPhase<'_, T> {
 
     /// Lets the synapses make of what `learn` would add to the weights what they can.
     fn change(&mut self, learn: impl FnOnce(&mut Self)) {
-        let mut wished = self.weights.zeros();
+        let mut wished = self.wished.take().unwrap_or_else(|| self.weights.zeros());
+        wished.parts_mut().into_iter().for_each(|part| part.fill(T::default()));
         std::mem::swap(self.weights, &mut wished);
         learn(self);
         std::mem::swap(self.weights, &mut wished);
@@ -123,6 +126,7 @@ impl<T: Real> SecondPhase<'_, T> {
             let memory = memory.iter_mut().map(|parts| &mut *parts[i]).collect();
             change(&self.model.synapse, weights, wished, memory);
         }
+        *self.wished = Some(wished);
     }
 
     /// C-EP and C-VF with synapses whose changes do not add up: all steps, each of which changes all weights and biases.
