@@ -23,7 +23,7 @@ GDD = $(if $(filter 5,$(FIG)),fig5-cep-eta0 fig5-cep fig5-cvf-eta0 fig5-cvf) \
       $(if $(filter 8 9,$(FIG)),fig8-9-eta0 fig8-9) $(if $(filter 10 11,$(FIG)),fig10-11-eta0 fig10-11) \
       $(if $(filter 12 13,$(FIG)),fig12-13-eta0 fig12-13) $(if $(filter 14 15,$(FIG)),fig14-15-eta0 fig14-15)
 FIGURES = $(if $(value OUT),$(call quoted,OUT),runs/gdd)
-SWEEPS = $(if $(value OUT),$(call quoted,OUT),sweeps/$(or $(firstword $(filter quick printed collapse ep-2h settle,$(SWEEP))),paper))
+SWEEPS = $(if $(value OUT),$(call quoted,OUT),sweeps/$(or $(firstword $(filter quick printed collapse ep-2h settle alignment,$(SWEEP))),paper))
 PICTURE = $(if $(filter 8 10 12 14,$(FIG)),neurons,synapses)
 
 INPUTS ?= 2000

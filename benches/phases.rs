@@ -77,6 +77,38 @@ fn phases(c: &mut Criterion) {
     }
 }
 
+/// A minibatch of C-VF with each way to align feedback weights, all else the same.
+fn alignment(c: &mut Criterion) {
+    let data = glyphs::dataset();
+    let mut batch = Batch::default();
+    data.train.gather(&(0..20).collect::<Vec<u32>>(), &mut batch);
+    let ways: [(&str, &[(&str, toml::Value)]); 3] = [
+        ("none", &[("learning.alignment", "none".into()), ("learning.decay", 0.0.into())]),
+        ("kolen-pollack", &[]),
+        (
+            "homeostasis",
+            &[
+                ("learning.alignment", "homeostasis".into()),
+                ("learning.decay", 0.0.into()),
+                ("learning.strength", 1e-3.into()),
+            ],
+        ),
+    ];
+    for preset in ["cvf-1h-aligned", "cvf-2h-aligned"] {
+        let choices = Choices { config: Some(preset.into()), ..Choices::default() };
+        let mut group = c.benchmark_group(format!("alignment/{preset}"));
+        group.sample_size(10);
+        group.measurement_time(Duration::from_secs(3));
+        for (name, settings) in &ways {
+            let config = Resolved::new(&choices).unwrap().config;
+            let config = config.with_all(settings.iter().cloned()).unwrap();
+            let mut engine = config.engine().unwrap();
+            group.bench_function(*name, |b| b.iter(|| engine.train(&batch, 0.2).unwrap()));
+        }
+        group.finish();
+    }
+}
+
 fn references(c: &mut Criterion) {
     let data = glyphs::dataset();
     let mut batch = Batch::default();
@@ -111,5 +143,5 @@ fn step(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, step, phases, references);
+criterion_group!(benches, step, phases, alignment, references);
 criterion_main!(benches);

@@ -3,10 +3,12 @@
 
 mod common;
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor, Var};
 use common::{norm, striped_batch as batch};
 use eqprop::engine::{self, EngineKind};
+use eqprop::learning::homeostasis;
 use eqprop::model::Parameters;
+use eqprop::model::dynamics::Layers;
 use eqprop::{Config, Rule};
 
 fn config(rule: Rule, settings: &[(&str, toml::Value)]) -> Config {
@@ -86,14 +88,15 @@ fn from_symmetric_weights_aligned_c_vf_is_c_ep() {
 #[test]
 fn both_engines_align_alike() {
     for (rule, alignment) in
-        [(Rule::CVF, "kolen-pollack"), (Rule::VF, "kolen-pollack"), (Rule::CVF, "fixed"), (Rule::VF, "fixed")]
+        ["kolen-pollack", "fixed", "homeostasis"].into_iter().flat_map(|of| [(Rule::CVF, of), (Rule::VF, of)])
     {
         for nudging in ["positive", "centered"] {
-            let decay = if alignment == "fixed" { 0.0 } else { 0.01 };
+            let of = |name: &str, value: f64| if alignment == name { value } else { 0.0 };
             let settings = [
                 ("network.psi", 120.0.into()),
                 ("learning.alignment", alignment.into()),
-                ("learning.decay", decay.into()),
+                ("learning.decay", of("kolen-pollack", 0.01).into()),
+                ("learning.strength", of("homeostasis", 0.3).into()),
                 ("learning.nudging", nudging.into()),
             ];
             let config = config(rule, &settings);
@@ -113,6 +116,139 @@ fn both_engines_align_alike() {
     }
 }
 
+/// ‖A‖², A = (J − Jᵀ)/2, a mean over images with these `slopes`, by layer, (B, d_n): J = DW of all neurons, as one matrix.
+fn asymmetry(theta: &Parameters, slopes: &[Tensor]) -> Tensor {
+    let widths: Vec<usize> = slopes.iter().map(|slopes| slopes.dim(1).unwrap()).collect();
+    let block = |to: usize, from: usize| {
+        let connection = theta.network.weights().find(|c| (c.from, c.to) == (from, to));
+        connection.map_or_else(
+            || Tensor::zeros((widths[to], widths[from]), DType::F64, &Device::Cpu).unwrap(),
+            |c| theta.weights[c.weight].clone(),
+        )
+    };
+    let layers = 0..widths.len();
+    let rows: Vec<Tensor> = (layers.clone())
+        .map(|to| Tensor::cat(&layers.clone().map(|from| block(to, from)).collect::<Vec<_>>(), 1).unwrap())
+        .collect();
+    let w = Tensor::cat(&rows, 0).unwrap();
+    let slopes = Tensor::cat(slopes, 1).unwrap();
+    let images = slopes.dim(0).unwrap();
+    let of_image = |i: usize| {
+        let jacobian = w.broadcast_mul(&slopes.get(i).unwrap().unsqueeze(1).unwrap()).unwrap();
+        let a = ((&jacobian - jacobian.t().unwrap()).unwrap() * 0.5).unwrap();
+        a.sqr().unwrap().sum_all().unwrap()
+    };
+    (Tensor::stack(&(0..images).map(of_image).collect::<Vec<_>>(), 0).unwrap()).mean_all().unwrap()
+}
+
+/// σ′(h_*) of some images, by layer, and s_*.
+fn settled(config: &Config, theta: &Parameters) -> (Vec<Tensor>, Vec<Tensor>) {
+    let (model, batch) = (config.model(), batch(0));
+    let x = batch.x_for(theta).unwrap();
+    let drive = model.dynamics.drive(theta, &x).unwrap();
+    let s = model.settle(theta, &x).unwrap().state().to_vec();
+    let h = model.dynamics.pre_activations(theta, &drive, &s, Layers::All).unwrap();
+    let slope = |h| model.dynamics.activation.derivative(&eqprop::model::dynamics::PreActivation::total(h).unwrap());
+    let slopes = h.iter().flatten().map(|h| slope(h).unwrap()).collect();
+    (slopes, s)
+}
+
+fn number(tensor: &Tensor) -> f64 {
+    tensor.to_scalar().unwrap()
+}
+
+const HOMEOSTATIC: [(&str, f64); 2] = [("network.psi", 150.0), ("learning.strength", 0.4)];
+
+/// A run with homeostasis whose first phase is long enough for a fixed point.
+fn homeostatic(settings: &[(&str, toml::Value)]) -> Config {
+    let fixed = HOMEOSTATIC.map(|(key, value)| (key, value.into()));
+    let more = [("learning.alignment", "homeostasis".into()), ("settle.steps", 200.into())];
+    config(Rule::CVF, &[&fixed[..], &more, settings].concat())
+}
+
+#[test]
+fn homeostasis_goes_down_the_gradient_of_the_asymmetry_of_the_jacobian() {
+    for activation in ["sigmoid", "tanh"] {
+        let config = homeostatic(&[("network.activation", activation.into())]);
+        let start = config.parameters(&Device::Cpu).unwrap();
+        let (slopes, s) = settled(&config, &start);
+        // Autograd's gradient of ‖A‖² where D is held.
+        let leaf = |tensor: &Tensor| Ok(Var::from_tensor(&tensor.copy()?)?.into_inner());
+        let theta = start.map(leaf).unwrap();
+        let gradients = asymmetry(&theta, &slopes).backward().unwrap();
+        let after = homeostasis(&config.model(), &start, &s, 0.4).unwrap();
+        for (c, ((own, before), after)) in
+            start.network.weights().zip(theta.weights.iter().zip(&start.weights).zip(&after.weights))
+        {
+            let moved = (before - after).unwrap();
+            let Some(gradient) = gradients.get(own) else {
+                assert_eq!(norm(&moved), 0.0, "{} is in no pair", c.name());
+                continue;
+            };
+            let expected = (gradient * 0.4).unwrap();
+            let off = norm(&(moved - &expected).unwrap());
+            assert!(off < 1e-9 * norm(&expected), "{activation} {}: {off:.1e}", c.name());
+        }
+    }
+}
+
+#[test]
+fn the_jacobian_of_the_asymmetry_is_that_of_a_step() {
+    // ‖A‖² by differences of the step itself, neuron by neuron, for the first image.
+    let config = homeostatic(&[]);
+    let theta = config.parameters(&Device::Cpu).unwrap();
+    let (slopes, s) = settled(&config, &theta);
+    let model = config.model();
+    let one = |layers: &[Tensor]| layers.iter().map(|s| s.narrow(0, 0, 1).unwrap()).collect::<Vec<_>>();
+    let (slopes, s) = (one(&slopes), one(&s));
+    let x = batch(0).x_for(&theta).unwrap().narrow(0, 0, 1).unwrap();
+    let drive = model.dynamics.drive(&theta, &x).unwrap();
+    let widths: Vec<usize> = s.iter().map(|s| s.dim(1).unwrap()).collect();
+    let all = Tensor::cat(&s, 1).unwrap();
+    let column = |j: usize| -> Vec<f64> {
+        let at = |h: f64| {
+            let mut values = all.flatten_all().unwrap().to_vec1::<f64>().unwrap();
+            values[j] += h;
+            let moved = Tensor::from_vec(values, all.shape(), &Device::Cpu).unwrap();
+            let mut first = 0;
+            let layers: Vec<Tensor> = (widths.iter())
+                .map(|&width| {
+                    first += width;
+                    moved.narrow(1, first - width, width).unwrap()
+                })
+                .collect();
+            Tensor::cat(&model.step(&theta, &drive, &layers, Layers::All, None).unwrap(), 1).unwrap()
+        };
+        ((at(1e-5) - at(-1e-5)).unwrap() / 2e-5).unwrap().flatten_all().unwrap().to_vec1().unwrap()
+    };
+    let columns: Vec<Vec<f64>> = (0..widths.iter().sum()).map(column).collect();
+    let mut expected = 0.0;
+    for (i, column) in columns.iter().enumerate() {
+        for (j, other) in columns.iter().enumerate() {
+            expected += (0.5 * (column[j] - other[i])).powi(2);
+        }
+    }
+    let found = number(&asymmetry(&theta, &slopes));
+    assert!((found - expected).abs() < 1e-6 * expected, "{found} and not {expected}");
+}
+
+#[test]
+fn homeostasis_lowers_the_asymmetry_in_both_engines() {
+    for kind in BOTH {
+        let config = homeostatic(&[("learning.learning_rates", toml::Value::try_from([0.0, 0.0, 0.0]).unwrap())]);
+        let mut engine =
+            engine::build(kind, config.job(&Device::Cpu), config.parameters(&Device::Cpu).unwrap()).unwrap();
+        let of = |theta: &Parameters| number(&asymmetry(theta, &settled(&config, theta).0));
+        let mut left = vec![of(&engine.parameters().unwrap())];
+        for _ in 0..20 {
+            engine.train(&batch(0), 0.3).unwrap();
+            left.push(of(&engine.parameters().unwrap()));
+        }
+        assert!(left.windows(2).all(|pair| pair[1] < pair[0]), "{kind:?}: {left:?}");
+        assert!(left[20] < 0.1 * left[0], "{kind:?}: {left:?}");
+    }
+}
+
 #[test]
 fn alignment_is_refused_where_there_is_nothing_to_align() {
     let says = |rule: Rule, settings: &[(&str, toml::Value)]| {
@@ -123,4 +259,7 @@ fn alignment_is_refused_where_there_is_nothing_to_align() {
     assert!(says(Rule::CVF, &[("learning.alignment", "kolen-pollack".into())]).contains("sigma_prime"));
     assert!(says(Rule::CVF, &[("learning.decay", 0.1.into())]).contains("learning.decay"));
     assert!(says(Rule::CVF, &[("learning.alignment", "magic".into())]).contains("kolen-pollack"));
+    assert!(says(Rule::CVF, &[("learning.alignment", "homeostasis".into())]).contains("learning.strength"));
+    assert!(says(Rule::CVF, &[("learning.strength", 0.1.into())]).contains("homeostasis"));
+    assert!(says(Rule::ASYM_EP, &[("learning.sigma_prime", "partial".into())]).contains("full"));
 }

@@ -43,11 +43,7 @@ impl Problem {
 
     /// Ψ(Δtot, −∇), degrees, with these switched off; `None` where the network does not settle.
     fn angle_if_settled(&self, beta: f64, off: &[Cause]) -> Option<f64> {
-        let case = match off.contains(&Cause::Untied) {
-            true => Case::symmetric(&self.model, &self.theta, &self.batch),
-            false => Case::new(&self.model, &self.theta, &self.batch),
-        };
-        let case = case.ok()?;
+        let case = Case::new(&self.model, &self.theta, &self.batch).ok()?;
         let update = case.update(&self.learning, beta, off).unwrap();
         Some(Comparison::new(&update, &case.gradient).unwrap().total_degrees)
     }

@@ -79,6 +79,8 @@ fn a_replica_gets_the_bits_it_would_get_alone() {
         (Rule::EP, 2, &["settle.order=alternating", "settle.solver=anderson", "settle.tolerance=1e-3"]),
         (Rule::CVF, 2, &["settle.solver=iterate", "learning.nudging=centered"]),
         (Rule::EP, 1, &["learning.nudging=centered"]),
+        (Rule::ASYM_EP, 1, &["network.psi=120"]),
+        (Rule::CVF, 1, &["network.psi=120", "learning.alignment=homeostasis", "learning.strength=0.1"]),
     ] {
         let config = config(rule, depth, settings);
         let job = config.job(&Device::Cpu);

@@ -355,6 +355,33 @@ fn a_sweep_that_is_not_the_papers_shows_what_it_varies() {
 }
 
 #[test]
+fn a_sweep_over_psi_shows_the_error_against_it_beside_the_papers() {
+    let place = Place::new();
+    let mut runs = Vec::new();
+    for (psi, aligned, fixed) in [("180", 2.5, 10.0), ("0", 2.4, 9.0), ("90", 2.3, 9.5)] {
+        let psi = format!("network.psi={psi}");
+        let no_decay = "learning.decay=0.0";
+        runs.push(run("cvf-1h-aligned", &[&psi], 0, 100, aligned));
+        runs.push(run("cvf-1h-aligned", &[&psi, "learning.alignment=fixed", no_decay], 0, 100, fixed));
+    }
+    runs.push(run("cvf-1h-aligned", &["network.psi=0"], 1, 100, 2.6));
+    sweep_of(&place, &runs);
+    place.eqprop().args(["report", "s"]).assert().success();
+    let picture = place.read("s/error-by-psi.svg");
+    for name in ["kolen-pollack (n = 1 to 2)", "fixed (n = 1)", "C-VF-1h, paper (n = 5)"] {
+        assert!(picture.contains(name), "{name}: {picture}");
+    }
+    assert!(!picture.contains("C-VF-2h"), "nothing here has two layers");
+    // A marker for each of three angles and two mechanisms, nine of the paper's, and one of each in the legend.
+    assert_eq!(picture.matches("<circle").count(), 3 + 3 + 9 + 3);
+    let page = without_tags(&place.read("s/report.html"));
+    assert!(page.contains("Test error against the angle between forward and feedback weights"));
+    // Where Ψ does not vary there is nothing to show.
+    place.eqprop().args(["report", "s", "--only", "run0", "--out", "one"]).assert().success();
+    assert!(!place.path("one/error-by-psi.svg").exists() && place.path("one/curves.svg").exists());
+}
+
+#[test]
 fn rows_with_two_hidden_layers_are_compared_both_ways() {
     let place = Place::new();
     let psi = ["network.psi=45"];

@@ -73,6 +73,12 @@ pub fn pick(rule: Rule, depth: usize) -> Result<Picked, toml::de::Error> {
     if !name.starts_with(&format!("{}-", rule.name())) {
         set(&mut table, "learning", "rule", |_| rule.name().into());
         changes.push(format!("rule = \"{}\"", rule.name()));
+        if rule.corrects.is_some()
+            && let Some(learning) = table.get_mut("learning").and_then(Value::as_table_mut)
+        {
+            learning.insert("sigma_prime".into(), "full".into());
+            changes.push("sigma_prime = \"full\"".into());
+        }
     }
     if depth > 2 {
         let extra = depth - 2;

@@ -24,7 +24,7 @@ pub struct Trace {
     pub gradients: Gradients,
     /// θ after the second phase, as the rule leaves it.
     pub theta: Parameters,
-    /// (θ′ − θ)/η, in double precision, where that is not the sum of Δ_θ(t): with a rule of one's own, weights that decay,
+    /// (θ′ − θ)/η, in double precision, where that is not the sum of Δ_θ(t): with a rule of one's own, weights that decay or align,
     /// and synapses that do not do as they are told. What these remember is nothing here. 0 where η is 0.
     pub moved: Option<Parameters>,
     /// Mean loss of the batch at s_*.
@@ -67,7 +67,7 @@ impl Trace {
         let gradients = bptt(model, theta, x, nudge.target, learning.K)?;
         let first = settled.state().to_vec();
         let synapse = &model.synapse;
-        let as_wished = synapse.adds_up() && synapse.left() == 1.0 && learning.left() == 1.0;
+        let as_wished = synapse.adds_up() && synapse.left() == 1.0 && learning.only_learns();
         let moved = match learning.rule.update {
             Update::Nudged(..) if as_wished => None,
             _ => {

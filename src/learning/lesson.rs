@@ -1,10 +1,11 @@
 //! One minibatch to learn: the second (nudged) phase, and what the rules make of it.
 
-use super::{Learning, Schedule, Step, Update, hebbian_update};
+use super::{Alignment, Learning, Schedule, Step, Update, hebbian_update, homeostasis};
 use crate::model::dynamics::Nudge;
 use crate::model::{Model, Parameters, Settled, synapse};
 use crate::reference::Gradients;
-use crate::reference::{bptt::bptt, rbp::rbp};
+use crate::reference::transition::Transition;
+use crate::reference::{bptt::bptt, dyadic::dyadic, rbp::rbp};
 use candle_core::{Result, Tensor, bail};
 use std::collections::HashMap;
 
@@ -111,7 +112,8 @@ impl<'a> Lesson<'a> {
     }
 
     /// The second (nudged) phase: K steps of F with the nudge, from s_* (Eq. 94 and 99), of the layers that
-    /// [`Order::layers`](crate::model::Order::layers) says. `learn` sees every step, after `observe`; what it returns
+    /// [`Order::layers`](crate::model::Order::layers) says. Where the rule [corrects](super::Rule::corrects) the asymmetry of
+    /// F, a step goes to F(s) − (J − Jᵀ)(s − s_*), J = ∂F/∂s at s_* and the weights that the phase begins with. `learn` sees every step, after `observe`; what it returns
     /// is θ from the next step on. Returns s_K.
     ///
     /// # Errors
@@ -124,10 +126,20 @@ impl<'a> Lesson<'a> {
         let Model { dynamics, settle, .. } = self.model;
         let mut theta_t = self.theta.clone();
         let mut drive = dynamics.drive(&theta_t, self.x)?;
-        let mut s = self.settled.state().to_vec();
+        let s_star = self.settled.state();
+        let at_rest = |of| Ok::<_, candle_core::Error>((of, Transition::at(self.model, self.theta, self.x, s_star)?));
+        let corrected = self.learning.rule.corrects.map(at_rest).transpose()?;
+        let mut s = s_star.to_vec();
         for t in 0..self.learning.K {
             let h = dynamics.pre_activations(&theta_t, &drive, &s, settle.order.layers(t))?;
-            let s_next = self.model.advance(&theta_t, &h, &s, Some(self.nudge))?;
+            let mut s_next = self.model.advance(&theta_t, &h, &s, Some(self.nudge))?;
+            if let Some((of, transition)) = &corrected {
+                let changes: Vec<Tensor> = s.iter().zip(s_star).map(|(s, rest)| s - rest).collect::<Result<_>>()?;
+                let asymmetry = transition.asymmetry(*of, &changes)?;
+                for n in (0..s.len()).filter(|&n| h[n].is_some()) {
+                    s_next[n] = (&s_next[n] - &asymmetry[n])?;
+                }
+            }
             let step = Step { t, s: &s, h: &h, s_next: &s_next, beta: self.nudge.beta };
             observe(&step)?;
             if let Some(theta_next) = learn(&step)? {
@@ -155,7 +167,14 @@ impl<'a> Lesson<'a> {
                 let gradients = rbp(model, theta, x, nudge.target, settled.state(), learning.K)?;
                 self.descended(&gradients, memory)?
             }
+            Update::Dyadic => {
+                let gradients = dyadic(model, theta, x, nudge, settled.state(), learning.K)?;
+                self.descended(&gradients, memory)?
+            }
         };
+        if learning.alignment == Alignment::Homeostasis {
+            theta = homeostasis(model, &theta, settled.state(), learning.strength)?;
+        }
         for (all, left) in [(true, model.synapse.left()), (false, learning.left())] {
             let network = theta.network.clone();
             let lost = network.weights().filter(|c| left != 1.0 && (all || network.is_paired(c)));

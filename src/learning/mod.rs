@@ -9,7 +9,7 @@ pub mod hebbian;
 mod lesson;
 pub mod rule;
 
-pub use alignment::Alignment;
+pub use alignment::{Alignment, homeostasis};
 pub use hebbian::{SigmaPrime, Step, hebbian_update};
 pub use lesson::{Lesson, Memory, Observe};
 pub use rule::{Form, OwnUpdate, RULES, Rule, Schedule, Update};
@@ -87,6 +87,9 @@ pub struct Learning {
     /// λ, the share of each weight of a pair, θf and θb, that is lost in a minibatch, after all its updates.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub decay: f64,
+    /// κ, the step that [`Alignment::Homeostasis`] takes after each minibatch.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub strength: f64,
 }
 
 fn is_zero(number: &f64) -> bool {
@@ -108,6 +111,7 @@ impl Learning {
             authors_code: false,
             alignment: Alignment::None,
             decay: 0.0,
+            strength: 0.0,
         }
     }
 
@@ -117,13 +121,18 @@ impl Learning {
         match (self.rule.update, self.alignment) {
             (Update::Nudged(..), Alignment::KolenPollack) => Some(Form::Correlation),
             (Update::Nudged(_, form), _) => Some(form),
-            (Update::Own(..) | Update::Bptt | Update::Rbp, _) => None,
+            (Update::Own(..) | Update::Bptt | Update::Rbp | Update::Dyadic, _) => None,
         }
     }
 
     /// Whether a connection learns: all do, but for the way back where that is [fixed](Alignment::Fixed).
     pub fn learns(&self, from: usize, to: usize) -> bool {
         self.alignment != Alignment::Fixed || from > to
+    }
+
+    /// Whether weights change by nothing but the updates of the rule.
+    pub fn only_learns(&self) -> bool {
+        self.decay == 0.0 && self.alignment != Alignment::Homeostasis
     }
 
     /// What is left of each weight of a pair after a minibatch, as a factor.
@@ -184,6 +193,22 @@ impl Learning {
             (0.0..1.0).contains(&self.decay) && (self.decay == 0.0 || kolen_pollack),
             "learning.decay",
             "is λ of learning.alignment = \"kolen-pollack\", the share of a weight lost in a minibatch, from 0 to below 1",
+        )?;
+        let homeostatic = self.alignment == Alignment::Homeostasis;
+        need(
+            !homeostatic || !real,
+            "learning.alignment",
+            "\"homeostasis\" is for the Jacobian of discrete time: set network.time = \"discrete\"",
+        )?;
+        need(
+            if homeostatic { self.strength > 0.0 && self.strength < 1.0 } else { self.strength == 0.0 },
+            "learning.strength",
+            "is κ of learning.alignment = \"homeostasis\", the step it takes after a minibatch, above 0 and below 1",
+        )?;
+        need(
+            self.rule.corrects.is_none() || real || self.sigma_prime == SigmaPrime::Full,
+            "learning.sigma_prime",
+            format!("must be \"full\" with rule = \"{rule}\", whose updates are the gradient with nothing else"),
         )
     }
 

@@ -3,11 +3,21 @@
 use super::{Lesson, Step};
 use crate::base::named::by_name;
 use crate::model::{Network, Parameters};
+use crate::reference::Asymmetry;
 use candle_core::Result;
 
 /// All rules, as configurations name them.
-pub const RULES: [Rule; 7] =
-    [Rule::EP, Rule::CEP, Rule::CEP_RESCALED, Rule::VF, Rule::CVF, Rule::BPTT, Rule::RBP];
+pub const RULES: [Rule; 9] = [
+    Rule::EP,
+    Rule::CEP,
+    Rule::CEP_RESCALED,
+    Rule::VF,
+    Rule::CVF,
+    Rule::BPTT,
+    Rule::RBP,
+    Rule::ASYM_EP,
+    Rule::DYADIC_EP,
+];
 
 /// A learning rule. Two are the same if they have the same name.
 ///
@@ -24,6 +34,8 @@ pub struct Rule {
     pub tied: Option<bool>,
     /// What it does to the weights.
     pub update: Update,
+    /// The asymmetry that its second phase is rid of, if it is of any: a reference, since that is not local.
+    pub corrects: Option<Asymmetry>,
     /// The rule whose row of Table 2 it takes.
     pub preset: &'static str,
 }
@@ -39,6 +51,8 @@ pub enum Update {
     Bptt,
     /// It goes down that of K steps of recurrent backpropagation from the settled state (Alg. 4).
     Rbp,
+    /// It goes down what K steps of Dyadic EP find to be the gradient.
+    Dyadic,
 }
 
 /// When updates are applied.
@@ -82,6 +96,7 @@ impl Rule {
         title: "EP",
         tied: Some(true),
         update: Update::Nudged(Schedule::Whole, Form::Correlation),
+        corrects: None,
         preset: "ep",
     };
     /// Continual EP (Alg. 2): tied weights, an update at every step of the second phase.
@@ -90,6 +105,7 @@ impl Rule {
         title: "C-EP",
         tied: Some(true),
         update: Update::Nudged(Schedule::Continual, Form::Correlation),
+        corrects: None,
         preset: "cep",
     };
     /// Algorithm 5 (F.2): C-EP with tiny learning rates, its total update rescaled afterwards. The paper takes EP's rows.
@@ -98,6 +114,7 @@ impl Rule {
         title: "C-EP rescaled",
         tied: Some(true),
         update: Update::Nudged(Schedule::Rescaled, Form::Correlation),
+        corrects: None,
         preset: "ep",
     };
     /// Vector field: feedback weights of their own, the sum of the updates of Eq. 12 applied after the second phase, as
@@ -107,6 +124,7 @@ impl Rule {
         title: "VF",
         tied: Some(false),
         update: Update::Nudged(Schedule::Sum, Form::VectorField),
+        corrects: None,
         preset: "ep",
     };
     /// Continual vector field (Eq. 12, E.4): feedback weights of their own, an update at every step of the second phase.
@@ -115,13 +133,21 @@ impl Rule {
         title: "C-VF",
         tied: Some(false),
         update: Update::Nudged(Schedule::Continual, Form::VectorField),
+        corrects: None,
         preset: "cvf",
     };
     /// Backpropagation through time (Alg. 3), a baseline.
     pub const BPTT: Rule =
-        Rule { name: "bptt", title: "BPTT", tied: None, update: Update::Bptt, preset: "ep" };
+        Rule { name: "bptt", title: "BPTT", tied: None, update: Update::Bptt, ..Rule::EP };
     /// Recurrent backpropagation (Alg. 4), a baseline.
-    pub const RBP: Rule = Rule { name: "rbp", title: "RBP", tied: None, update: Update::Rbp, preset: "ep" };
+    pub const RBP: Rule = Rule { name: "rbp", title: "RBP", update: Update::Rbp, ..Rule::BPTT };
+    /// AsymEP (Scurria et al. 2026): VF whose second phase is rid of the asymmetry of J, −2A(s − s_*) with A = (J − Jᵀ)/2, so
+    /// that Δs(t) = −∇s(t) to O(β) whatever the feedback weights; with σ′ `full` its updates are the gradient. Not local.
+    pub const ASYM_EP: Rule =
+        Rule { name: "asym-ep", title: "AsymEP", corrects: Some(Asymmetry::Jacobian), ..Rule::VF };
+    /// Dyadic EP (Scurria et al. 2026), see [`dyadic`](crate::reference::dyadic): the gradient to O(β²). Not local.
+    pub const DYADIC_EP: Rule =
+        Rule { name: "dyadic-ep", title: "Dyadic EP", update: Update::Dyadic, ..Rule::BPTT };
 
     /// The name in configurations.
     pub fn name(&self) -> &'static str {
@@ -132,7 +158,7 @@ impl Rule {
     pub fn schedule(&self) -> Option<Schedule> {
         match self.update {
             Update::Nudged(schedule, _) | Update::Own(schedule, _) => Some(schedule),
-            Update::Bptt | Update::Rbp => None,
+            Update::Bptt | Update::Rbp | Update::Dyadic => None,
         }
     }
 

@@ -144,7 +144,7 @@ impl Network {
     }
 
     /// Pairs of a weight and that which leads the other way, where it is one of its own: (θf, θb).
-    fn pairs(&self) -> impl Iterator<Item = (&Connection, &Connection)> {
+    pub(crate) fn pairs(&self) -> impl Iterator<Item = (&Connection, &Connection)> {
         let back = |there: &Connection| self.weights().find(|c| (c.from, c.to) == (there.to, there.from));
         self.weights().filter(|c| c.from > c.to).filter_map(move |there| Some((there, back(there)?)))
     }

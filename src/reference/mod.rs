@@ -4,7 +4,11 @@
 //! the step that made s_{T−t} used (Eq. 28, 52). Eq. 31 and Definition 6 shift ∇θ by one step against that.
 
 pub mod bptt;
+pub mod dyadic;
 pub mod rbp;
+pub(crate) mod transition;
+
+pub use transition::Asymmetry;
 
 use crate::model::Parameters;
 use candle_core::{Result, Tensor, bail};

@@ -48,7 +48,11 @@ pub fn heading(key: &str) -> &str {
 /// A short name for each group, unlike the others': the network where they differ in it, and as few of the varied
 /// keys as tell them apart.
 pub fn labels(groups: &[&Group]) -> Result<Vec<String>> {
-    let mut keys = keys(groups)?;
+    labels_by(groups, keys(groups)?)
+}
+
+/// The same where only these keys may tell them apart.
+pub fn labels_by(groups: &[&Group], mut keys: Vec<String>) -> Result<Vec<String>> {
     let texts =
         |keys: &[String]| -> Result<Vec<String>> { groups.iter().map(|group| label(group, keys)).collect() };
     let distinct = |keys: &[String]| -> Result<usize> {

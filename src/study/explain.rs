@@ -214,17 +214,12 @@ fn take_apart(
     let (model, learning) = (config.model(), &config.learning);
     let beta = learning.beta;
     let case = Case::new(&model, theta, batch)?;
-    let symmetric = match causes.contains(&Cause::Untied) {
-        true => Some(Case::symmetric(&model, theta, batch)?),
-        false => None,
-    };
     let mut angles = |update: &Parameters, gradient: &Parameters| -> Result<Angles> {
         let Comparison { total_degrees, per_matrix_degrees, .. } = Comparison::new(update, gradient)?;
         *columns = [vec!["all".into()], per_matrix_degrees.iter().map(|of| of.0.clone()).collect()].concat();
         Ok([vec![total_degrees], per_matrix_degrees.iter().map(|of| of.1).collect()].concat())
     };
     let mut with_off = |off: &[Cause]| -> Result<Angles> {
-        let case = symmetric.as_ref().filter(|_| off.contains(&Cause::Untied)).unwrap_or(&case);
         angles(&case.update(learning, beta, off)?, &case.gradient)
     };
     let float64 = with_off(&[])?;

@@ -10,14 +10,16 @@
 //! what the gradient is       −D∇s(t)  = D(WD)ᵗ e  =  (DW)ᵗ De
 //! ```
 //!
-//! so the σ′ that theory misses is one on the nudge, and none in the update, which is Eq. 12 or 89 as printed.
+//! so the σ′ that theory misses is one on the nudge, and none in the update, which is Eq. 12 or 89 as printed. Where W is not
+//! symmetric the gradient has Wᵀ, D(WᵀD)ᵗe = (DWᵀ)ᵗDe, and a second phase that is rid of the asymmetry of the weights, with
+//! − D(W − Wᵀ)(s − s_*) at every step, has exactly that: what the angle then falls by is what asymmetry costs.
 
 use crate::data::Batch;
 use crate::engine::larger;
 use crate::learning::{Learning, Lesson, Memory, SigmaPrime};
 use crate::model::dynamics::{Layers, Nudge, Time};
 use crate::model::{Model, Parameters, Settled};
-use crate::reference::rbp;
+use crate::reference::{Asymmetry, rbp};
 use anyhow::{Result, bail};
 use candle_core::{DType, Tensor};
 
@@ -38,7 +40,8 @@ pub enum Cause {
     /// The nudge lacks the σ′ of the output, and the update may have one; off: σ′(h⁰)⊙(y − s⁰) as the nudge, updates
     /// without σ′. In discrete time only.
     SigmaPrime,
-    /// Feedback weights of their own; off: feedback = forwardᵀ, in the gradient too.
+    /// Feedback weights of their own; off: the second phase is rid of the asymmetry of the weights, as AsymEP's is of that of
+    /// the Jacobian, of which σ′ is a part. In real time, where σ′ is no cause of its own, of the latter.
     Untied,
 }
 
@@ -95,6 +98,8 @@ impl Cause {
             Cause::Rounding => theta.dtype() != DType::F64,
             Cause::Unsettled | Cause::Beta | Cause::Truncated => true,
             Cause::Continual => learning.rule.is_continual(),
+            // AsymEP has neither.
+            _ if learning.rule.corrects.is_some() => false,
             Cause::SigmaPrime => model.dynamics.time == Time::Discrete,
             Cause::Untied => !theta.network.is_tied(),
         }
@@ -129,16 +134,7 @@ impl Case {
         Ok(Self { model: model.clone(), calm, theta, x, y, settled, gradient, arrival })
     }
 
-    /// The same with feedback = forwardᵀ, where feedback weights are of their own.
-    ///
-    /// # Errors
-    /// As [`Case::new`].
-    pub fn symmetric(model: &Model, theta: &Parameters, batch: &Batch) -> Result<Self> {
-        Self::new(model, &theta.symmetric()?, batch)
-    }
-
-    /// Δtot at `beta` with the causes in `off` switched off, [`Cause::Rounding`] being off in any case and
-    /// [`Cause::Untied`] a matter of which case this is.
+    /// Δtot at `beta` with the causes in `off` switched off, [`Cause::Rounding`] being off in any case.
     ///
     /// # Errors
     /// Only those of candle.
@@ -155,6 +151,12 @@ impl Case {
         }
         if is_off(Cause::Truncated) {
             learning.K = self.arrival;
+        }
+        if is_off(Cause::Untied) {
+            learning.rule.corrects = Some(match model.dynamics.time {
+                Time::Discrete => Asymmetry::Weights,
+                Time::Real => Asymmetry::Jacobian,
+            });
         }
         let mut target = y.clone();
         if is_off(Cause::SigmaPrime) {

@@ -16,11 +16,12 @@
 //!   whatever images share its block.
 //!
 //! Modules, each of which knows only those before it: [`simd`], [`gemm`] and [`panels`], [`packing`], [`state`],
-//! [`step`], [`first_phase`], [`gram`] and [`update`], [`second_phase`].
+//! [`step`], [`first_phase`], [`gram`] and [`update`], [`homeostasis`], [`second_phase`].
 
 mod first_phase;
 mod gemm;
 mod gram;
+mod homeostasis;
 mod packing;
 mod panels;
 mod second_phase;
@@ -49,7 +50,7 @@ pub(super) fn runs(network: &Network, Job { model, learning, .. }: &Job) -> bool
         (Some(Schedule::Whole), Some(Form::VectorField)) | (_, None) => false,
         (_, Some(form)) => form == Form::Correlation || !network.is_tied(),
     };
-    rule && model.dynamics.time == Time::Discrete
+    rule && learning.rule.corrects.is_none() && model.dynamics.time == Time::Discrete
 }
 
 /// Whether the fused engine can run this.
@@ -83,6 +84,8 @@ pub struct Fused<T: Real> {
     weights: Weights<T>,
     /// What synapses remember, by name.
     memory: Vec<(&'static str, Weights<T>)>,
+    /// As [`SecondPhase::wished`].
+    wished: Option<Weights<T>>,
     /// Σ pixels looked at over the images of the last batch.
     pixels_seen: usize,
     blocks: Vec<Block<T>>,
@@ -111,8 +114,8 @@ impl<T: Real> Fused<T> {
         };
         let weights = Weights::pack(theta)?;
         let memory = job.model.synapse.memory().iter().map(|&name| (name, weights.zeros())).collect();
-        let (pixels_seen, blocks, unsettled, moves) = Default::default();
-        Ok(Self { job, schedule, simd, weights, memory, pixels_seen, blocks, unsettled, moves })
+        let (wished, pixels_seen, blocks, unsettled, moves) = Default::default();
+        Ok(Self { job, schedule, simd, weights, memory, wished, pixels_seen, blocks, unsettled, moves })
     }
 
     /// What synapses remember, as tensors.
@@ -177,8 +180,17 @@ impl<T: Real> Engine for Fused<T> {
         let rows = block_rows(batch.labels.len());
         let report = self.first_phase(batch, rows)?;
         self.moves.resize_with(self.blocks.len(), Move::default);
-        let Self { job: Job { model, learning, .. }, schedule, simd, weights, memory, blocks, moves, .. } =
-            self;
+        let Self {
+            job: Job { model, learning, .. },
+            schedule,
+            simd,
+            weights,
+            memory,
+            wished,
+            blocks,
+            moves,
+            ..
+        } = self;
         let (simd, schedule, labels) = (*simd, *schedule, &batch.labels);
         let phase = SecondPhase {
             simd,
@@ -187,6 +199,7 @@ impl<T: Real> Engine for Fused<T> {
             schedule,
             weights,
             memory,
+            wished,
             blocks,
             moves,
             labels,

@@ -3,13 +3,14 @@
 use super::first_phase::drive_last_layer;
 use super::gemm::Term;
 use super::gram::{Gram, change_grams, input_gram, telescopes};
+use super::homeostasis::homeostasis;
 use super::packing::{Connection, PackedMatrix, Weights};
 use super::panels::PanelsMut;
 use super::simd::{Lanes, Real, Simd, Vectorized, WIDTH};
 use super::state::{Block, End, Move, MoveMut, all};
 use super::step::{Arriving, Gates, damp, step};
 use super::update::{accumulate, add_to_bias, change, change_terms, outer, worth_sharing};
-use crate::learning::{Form, Learning, Schedule, SigmaPrime};
+use crate::learning::{Alignment, Form, Learning, Schedule, SigmaPrime};
 use crate::model::Model;
 use crate::model::dynamics::Layers;
 use rayon::prelude::*;
@@ -29,6 +30,8 @@ pub struct SecondPhase<'a, T> {
     pub weights: &'a mut Weights<T>,
     /// What synapses remember.
     pub memory: &'a mut [(&'static str, Weights<T>)],
+    /// Room for what is wished of synapses whose changes do not add up.
+    pub wished: &'a mut Option<Weights<T>>,
     /// The images.
     pub blocks: &'a mut [Block<T>],
     /// What a step writes of each block.
@@ -92,6 +95,10 @@ impl<T: Real> SecondPhase<'_, T> {
                 false => self.change(|phase| phase.learn_once(&c, &total)),
             }
         }
+        if self.learning.alignment == Alignment::Homeostasis {
+            let activation = self.model.dynamics.activation;
+            homeostasis(self.simd, activation, self.weights, self.blocks, self.learning.strength);
+        }
         for (all, left) in [(true, self.model.synapse.left()), (false, self.learning.left())] {
             let between = self.weights.between.iter_mut().filter(|c| self.learning.learns(c.from, c.to));
             let between = between.map(|c| &mut c.matrix);
@@ -109,7 +116,8 @@ impl<T: Real> SecondPhase<'_, T> {
 
     /// Lets the synapses make of what `learn` would add to the weights what they can.
     fn change(&mut self, learn: impl FnOnce(&mut Self)) {
-        let mut wished = self.weights.zeros();
+        let mut wished = self.wished.take().unwrap_or_else(|| self.weights.zeros());
+        wished.parts_mut().into_iter().for_each(|part| part.fill(T::default()));
         std::mem::swap(self.weights, &mut wished);
         learn(self);
         std::mem::swap(self.weights, &mut wished);
@@ -119,6 +127,7 @@ impl<T: Real> SecondPhase<'_, T> {
             let memory = memory.iter_mut().map(|parts| &mut *parts[i]).collect();
             change(&self.model.synapse, weights, wished, memory);
         }
+        *self.wished = Some(wished);
     }
 
     /// C-EP and C-VF with synapses whose changes do not add up: all steps, each of which changes all weights and biases.

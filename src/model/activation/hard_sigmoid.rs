@@ -15,6 +15,10 @@ impl Sigma for HardSigmoid {
         (x.ge(0.0)? * x.le(1.0)?)?.to_dtype(x.dtype())
     }
 
+    fn slope(&self, s: &Tensor) -> Result<Tensor> {
+        (s.gt(0.0)? * s.lt(1.0)?)?.to_dtype(s.dtype())
+    }
+
     fn second_derivative(&self, x: &Tensor) -> Result<Tensor> {
         x.zeros_like()
     }

@@ -12,6 +12,8 @@ trait Sigma {
     fn apply(&self, x: &Tensor) -> Result<Tensor>;
     /// σ′(x).
     fn derivative(&self, x: &Tensor) -> Result<Tensor>;
+    /// The same from s = σ(x).
+    fn slope(&self, s: &Tensor) -> Result<Tensor>;
     /// σ″(x).
     fn second_derivative(&self, x: &Tensor) -> Result<Tensor>;
 }
@@ -62,6 +64,15 @@ impl Activation {
     /// As [`Activation::apply`].
     pub fn derivative(self, x: &Tensor) -> Result<Tensor> {
         self.sigma().derivative(x)
+    }
+
+    /// σ′(x) where s = σ(x), elementwise, any shape: what a neuron in state s can tell of its own σ′. At 0 and at 1 the hard
+    /// sigmoid has none, as beyond its corners.
+    ///
+    /// # Errors
+    /// As [`Activation::apply`].
+    pub fn slope(self, s: &Tensor) -> Result<Tensor> {
+        self.sigma().slope(s)
     }
 
     /// σ″(x), elementwise, any shape.

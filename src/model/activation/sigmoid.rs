@@ -10,10 +10,13 @@ impl Sigma for Sigmoid {
         x.affine(-4.0, 2.0)?.exp()?.affine(1.0, 1.0)?.recip()
     }
 
-    /// σ′ = 4σ(1 − σ).
     fn derivative(&self, x: &Tensor) -> Result<Tensor> {
-        let s = self.apply(x)?;
-        &s * s.affine(-4.0, 4.0)?
+        self.slope(&self.apply(x)?)
+    }
+
+    /// σ′ = 4σ(1 − σ).
+    fn slope(&self, s: &Tensor) -> Result<Tensor> {
+        s * s.affine(-4.0, 4.0)?
     }
 
     /// σ″ = 4σ′(1 − 2σ).

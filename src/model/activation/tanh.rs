@@ -10,9 +10,13 @@ impl Sigma for Tanh {
         x.tanh()
     }
 
-    /// σ′ = 1 − σ².
     fn derivative(&self, x: &Tensor) -> Result<Tensor> {
-        x.tanh()?.sqr()?.affine(-1.0, 1.0)
+        self.slope(&x.tanh()?)
+    }
+
+    /// σ′ = 1 − σ².
+    fn slope(&self, s: &Tensor) -> Result<Tensor> {
+        s.sqr()?.affine(-1.0, 1.0)
     }
 
     /// σ″ = −2σσ′.

@@ -53,7 +53,7 @@ pub fn page(results: &Results) -> Result<String> {
 /// Every figure of the page, its charts side by side, by the name of its file.
 pub fn figures(results: &Results) -> Result<Vec<(String, Vec<Chart>)>> {
     let mut figures = if results.is_papers { published::figures(results) } else { Vec::new() };
-    for chart in sweep::overlaid(results)? {
+    for chart in sweep::by_psi(results)?.into_iter().chain(sweep::overlaid(results)?) {
         figures.push((chart.name.clone(), vec![chart]));
     }
     figures.retain(|(_, charts)| !charts.iter().all(Chart::is_empty));

@@ -15,7 +15,7 @@ const KINDS: [(Rule, usize); 6] =
     [(Rule::EP, 1), (Rule::EP, 2), (Rule::CEP, 1), (Rule::CEP, 2), (Rule::CVF, 1), (Rule::CVF, 2)];
 
 /// Degrees between two Ψ of the paper's rows.
-const STEP: f64 = 22.5;
+pub(super) const STEP: f64 = 22.5;
 
 /// How many rows of the paper agree, and which do not: with the paper's steps, and as the presets take them.
 pub fn verdict(results: &Results) -> Markup {
@@ -246,9 +246,12 @@ fn of_kind(results: &Results, rule: Rule, depth: usize) -> impl Iterator<Item = 
     })
 }
 
-fn shape(depth: usize) -> Shape {
+pub(super) fn shape(depth: usize) -> Shape {
     if depth == 1 { Shape::Circle } else { Shape::Square }
 }
+
+/// The angle that feedback weights begin at, as an axis.
+pub(super) const INITIAL_PSI: &str = "initial Ψ(θf, θb), degrees";
 
 /// Fig. 4, right.
 fn error_by_psi(results: &Results) -> Chart {
@@ -269,18 +272,21 @@ fn error_by_psi(results: &Results) -> Chart {
             let points = groups.filter_map(|group| Some(point(group.psi()?, group.test()?))).collect();
             add(false, labelled(format!("C-VF-{depth}h, measured"), variant), points);
         }
-        let rows = ROWS.iter().filter(|row| row.rule == Rule::CVF && row.depth == depth);
-        let points = rows.filter_map(|row| {
-            Some(Point { x: row.psi?, y: row.test.mean, std: row.test.std, quartiles: None })
-        });
-        add(true, format!("C-VF-{depth}h, paper"), points.collect());
+        add(true, format!("C-VF-{depth}h, paper"), published_by_psi(depth));
     }
     let title = "Figure 4, right: error against the angle between forward and feedback weights";
-    by_angle(("figure-4", title), "initial Ψ(θf, θb), degrees", (-5.0, 185.0), series)
+    by_angle(("figure-4", title), INITIAL_PSI, (-5.0, 185.0), series)
+}
+
+/// The paper's test errors of C-VF against Ψ(θf, θb).
+pub(super) fn published_by_psi(depth: usize) -> Vec<Point> {
+    let rows = ROWS.iter().filter(|row| row.rule == Rule::CVF && row.depth == depth);
+    let point = |row: &Row| Some(Point { x: row.psi?, y: row.test.mean, std: row.test.std, quartiles: None });
+    rows.filter_map(point).collect()
 }
 
 /// Test error against an angle from and to these degrees.
-fn by_angle(what: (&str, &str), x_label: &str, range: (f64, f64), series: Vec<Series>) -> Chart {
+pub(super) fn by_angle(what: (&str, &str), x_label: &str, range: (f64, f64), series: Vec<Series>) -> Chart {
     let mut chart = Chart::new(what, x_label, ("test error, %", Scale::Percent), series);
     chart.x.range = range;
     Chart { size: (520.0, 350.0), ..chart }

@@ -1,14 +1,17 @@
 //! What the report shows of a sweep that is not the paper's, or of the paper's beyond what is in the paper.
 
-use super::{curve, judgement, measured, notes, published};
+use super::published::{INITIAL_PSI, by_angle, published_by_psi, shape};
+use super::{curve, judgement, measured, notes, point, published};
 use crate::charts::axis::Scale;
 use crate::charts::plot::{Chart, Look, Series, legend};
-use crate::report::paper::Row;
+use crate::report::paper::{Row, TRIALS};
 use crate::report::results::{Group, Kind, Results};
 use crate::report::varied;
 use crate::report::verdict::Verdict;
 use anyhow::Result;
+use itertools::Itertools;
 use maud::{Markup, html};
+use std::collections::BTreeSet;
 
 /// The most lines that can be told apart in one chart.
 const LINES: usize = 8;
@@ -58,6 +61,7 @@ pub fn sections(results: &Results) -> Result<Markup> {
     Ok(html! {
         h2 { (if results.is_papers { "Not in the paper" } else { "Errors" }) }
         (table(&groups)?)
+        (psi_figure(by_psi(results)?.as_ref()))
         (curves(&overlaid(results)?))
     })
 }
@@ -150,6 +154,62 @@ pub fn overlaid(results: &Results) -> Result<Vec<Chart>> {
         }
     });
     Ok(parts.collect())
+}
+
+/// Test error against Ψ(θf, θb) before training, where that varies: a line for all groups that differ in nothing else, and
+/// the paper's rows of their depths. `None` where Ψ does not vary, or the paper's own figure has it.
+pub fn by_psi(results: &Results) -> Result<Option<Chart>> {
+    let groups: Vec<&Group> = shown(results).into_iter().filter(|group| group.test().is_some()).collect();
+    let alike = |a: &Group, b: &Group| {
+        (a.network(), &a.variant, a.epochs_wanted()) == (b.network(), &b.variant, b.epochs_wanted())
+    };
+    let mut kinds: Vec<Vec<&Group>> = Vec::new();
+    for group in groups.into_iter().filter(|group| group.psi().is_some()) {
+        match kinds.iter_mut().find(|kind| alike(kind[0], group)) {
+            Some(kind) => kind.push(group),
+            None => kinds.push(vec![group]),
+        }
+    }
+    if results.is_papers || kinds.iter().all(|kind| kind.len() < 2) {
+        return Ok(None);
+    }
+    let firsts: Vec<&Group> = kinds.iter().map(|kind| kind[0]).collect();
+    let keys = varied::keys(&firsts)?.into_iter().filter(|key| key != "network.psi").collect();
+    let mut series = Vec::new();
+    let depth_of = |group: &Group| group.runs[0].config.network.dims.depth();
+    for (i, (kind, label)) in kinds.iter().zip(varied::labels_by(&firsts, keys)?).enumerate() {
+        let points = kind.iter().filter_map(|group| Some(point(group.psi()?, group.test()?)));
+        let mut points: Vec<_> = points.collect();
+        points.sort_by(|a, b| a.x.total_cmp(&b.x));
+        let runs = kind.iter().map(|group| group.finished().count()).minmax();
+        let (least, most) = runs.into_option().unwrap_or_default();
+        let n = if least == most { least.to_string() } else { format!("{least} to {most}") };
+        let look = Look { marker: Some((shape(depth_of(kind[0])), false)), ..Look::line(i, 0) };
+        series.push(Series { name: format!("{label} (n = {n})"), look, joined: f64::INFINITY, points });
+    }
+    let depths: BTreeSet<usize> = firsts.iter().map(|group| depth_of(group)).collect();
+    for depth in depths.into_iter().filter(|depth| !published_by_psi(*depth).is_empty()) {
+        let look = Look { marker: Some((shape(depth), true)), ..Look::line(7, 0) };
+        let name = format!("C-VF-{depth}h, paper (n = {TRIALS})");
+        series.push(Series { name, look, joined: f64::INFINITY, points: published_by_psi(depth) });
+    }
+    let title = "Test error against the angle between forward and feedback weights";
+    Ok(Some(by_angle(("error-by-psi", title), INITIAL_PSI, (-5.0, 185.0), series)))
+}
+
+fn psi_figure(chart: Option<&Chart>) -> Markup {
+    let Some(chart) = chart else { return html! {} };
+    html! {
+        h2 { (chart.title) }
+        figure {
+            (legend(chart))
+            (chart.svg())
+            figcaption {
+                "Test error after the last epoch, of finished runs; bars are one standard deviation. Circles: one hidden layer, "
+                "squares: two; hollow: published. The axis is " (chart.y.name()) "."
+            }
+        }
+    }
 }
 
 fn curves(charts: &[Chart]) -> Markup {
