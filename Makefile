@@ -153,4 +153,5 @@ bench: ## Measure speed
 tensorboard: ## Install TensorBoard where it is missing, and open it on runs/ and sweeps/
 	@test -x .venv/bin/tensorboard || { python3 -m venv .venv && .venv/bin/pip install --quiet tensorboard 'setuptools<81'; }
 	@mkdir -p .venv/logs && for folder in runs sweeps; do ln -sfn "$$PWD/$$folder" .venv/logs/$$folder; done
+	@echo "TensorBoard smooths curves (0.6 at first), so that a collapse looks like a slope: set Smoothing to 0 to see the values." >&2
 	.venv/bin/tensorboard --logdir .venv/logs --reload_multifile true $(ARGS)

@@ -538,6 +538,14 @@ fn settle_shows_how_much_arithmetic_each_way_takes() {
     assert!(work("alternating") <= (work("synchronous") / 2.0).ceil() + 1.0, "{shown}");
     assert!(work("alternating, Anderson") < work("alternating"), "{shown}");
     assert!(work("synchronous, Anderson") < work("synchronous"), "{shown}");
+    // The page, which is named, has the same table.
+    assert!(said.contains("settle/settle.html"), "{said}");
+    let page = place.read("settle/settle.html");
+    for line in shown.lines().skip(1) {
+        let (way, work) = line.rsplit_once(' ').unwrap();
+        let row = format!("<tr><td>{}</td><td class=\"number\">{work}</td></tr>", way.trim());
+        assert!(page.contains(&row), "{row}: {page}");
+    }
     let table = place.read("settle/settle.csv");
     assert_eq!(table.lines().count(), 1 + 4 * 60);
     let last: Vec<f64> = table

@@ -57,6 +57,17 @@ fn a_run_goes_on_and_is_looked_at_with_the_data_it_had() {
     let (status, shown, said) = run(&place, &["inspect", "r-data", "--threads", "1"]);
     assert_eq!((status, shown.as_str()), (0, "runs/r-data/inspect.html\n"), "{said}");
     assert!(!place.path("inspect.html").exists());
+    // The starting angle is a number with its n, and the image has a reason.
+    let page = place.read("runs/r-data/inspect.html");
+    let metrics = place.read("runs/r-data/metrics.jsonl");
+    let before: Value = serde_json::from_str(metrics.lines().next().unwrap()).unwrap();
+    let [angle, n] = ["angle/total", "angle/minibatches"].map(|tag| before[tag].as_f64().unwrap());
+    assert!(page.contains(&format!("−∇BPTT tot) = {angle:.1}")), "{page}");
+    assert!(page.contains(&format!("(n = {n} minibatches)")), "{page}");
+    assert!(page.contains("the one that still moves most at T of all"), "{page}");
+    let (status, ..) = run(&place, &["inspect", "r-data", "--threads", "1", "--image", "3"]);
+    let page = place.read("runs/r-data/inspect.html");
+    assert!(status == 0 && page.contains("Test image 3 (as --image asks)"), "{page}");
     let (status, _, said) = run(&place, &["train", "--resume", "r-data", "--epochs", "2", "--threads", "1"]);
     assert_eq!(status, 0, "{said}");
     // Also where the run is looked for by its name.

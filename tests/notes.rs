@@ -54,13 +54,13 @@ impl Row {
         if self.n == 0 {
             return format!("| | | {} ", self.verdict.replace('-', " "));
         }
-        let how = if self.n == 1 { ", one run" } else { "" };
+        let verdict = if self.n == 1 { "no verdict" } else { &self.verdict };
         let within = match &self.within[..] {
             "true" => "inside",
             "false" => "outside",
             _ => "–",
         };
-        format!("| {} | {} | {}{how}, {}, {within} ", self.here, self.n, self.verdict, self.difference)
+        format!("| {} | {} | {verdict}, {}, {within} ", self.here, self.n, self.difference)
     }
 }
 

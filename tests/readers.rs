@@ -71,6 +71,8 @@ fn are_those_of(lines: &[Value], curves: &Value, reader: &str) {
     let mut compared = 0;
     for (tag, curve) in curves.as_object().unwrap() {
         // Angles are measured before training and after some epochs; `metrics` leaves out the speed, which epoch 0 has none of.
+        let shown = tag.replace("more_angles/", "angle/");
+        let tag = &shown;
         let has = |epoch: u64| match tag.starts_with("speed/") {
             true => epoch > 0,
             false => lines[epoch as usize].get(tag).is_some(),
@@ -84,9 +86,16 @@ fn are_those_of(lines: &[Value], curves: &Value, reader: &str) {
             compared += 1;
         }
     }
-    for tag in
-        ["error/train", "error/test", "loss/train", "settle/residual", "weights/norm/forward.0", "psi/0"]
-    {
+    for tag in [
+        "angle/total",
+        "error/train",
+        "error/test",
+        "more_angles/minibatches",
+        "loss/train",
+        "settle/residual",
+        "weights/norm/forward.0",
+        "psi/0",
+    ] {
         assert!(curves.get(tag).is_some(), "{reader}: {tag}");
     }
     assert!(compared > 50);
@@ -143,6 +152,7 @@ fn tensorboard_knows_settings_layout_texts_histograms_and_pictures() {
     place.eqprop().args(place.small_run("cvf", &["--epochs", "2", "--name", "r-data"])).assert().success();
     let more = ["train", "--data-dir", "data", "--threads", "1", "--resume", "r-data", "--epochs", "3"];
     place.eqprop().args(more).assert().success();
+    place.eqprop().args(place.small_run("ep", &["--epochs", "1", "--name", "tied-data"])).assert().success();
     let printed = script(
         &place,
         &python,
@@ -157,15 +167,21 @@ tags = events.Tags()
 def hparams(tag):
     return plugin_data_pb2.HParamsPluginData.FromString(events.SummaryMetadata("_hparams_/" + tag).plugin_data.content)
 start = hparams("session_start_info").session_start_info.hparams
+events, run = EventAccumulator("runs/tied-data").Reload(), events
+others = hparams("session_start_info").session_start_info.hparams
+events = run
 layout = layout_pb2.Layout.FromString(events.Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0])
 named = events.SummaryMetadata("error/test")
 print(json.dumps({
-    "rule": start["00 rule"].string_value,
-    "T": [start[key].number_value for key in start if key.endswith(" T")],
-    "columns": len(hparams("experiment").experiment.hparam_infos) == len(start),
-    "metrics": [m.name.tag for m in hparams("experiment").experiment.metric_infos],
+    "rule": start["rule"].string_value,
+    "T": start["steps T"].number_value,
+    "angle": abs(start["angle before training, °"].number_value - events.Scalars("angle/total")[0].value) < 1e-3,
+    "first": sorted(tags["scalars"])[:3],
+    "columns": "_hparams_/experiment" in tags["tensors"],
+    "ψ": ["Ψ, °" in start, "Ψ, °" in others],
     "done": hparams("session_end_info").session_end_info.status,
-    "charts": [c.title for category in layout.category for c in category.chart],
+    "charts": [[tag for c in category.chart for tag in c.multiline.tag] for category in layout.category],
+    "closed": [category.closed for category in layout.category],
     "command": "--epochs 3" in events.Tensors("run/command")[-1].tensor_proto.string_val[0].decode(),
     "configuration": "[network]" in events.Tensors("run/configuration")[0].tensor_proto.string_val[0].decode(),
     "name": named.display_name,
@@ -176,11 +192,12 @@ print(json.dumps({
 "#,
     );
     let mut found: Value = serde_json::from_str(&printed).unwrap();
-    assert!(found["charts"].as_array().unwrap().len() >= 3);
+    assert_eq!(found["charts"][0], serde_json::json!(["angle/total$", "error/test$"]));
     found["charts"] = Value::Null;
     let expected = serde_json::json!({
-        "rule": "cvf", "T": [40.0], "columns": true,
-        "metrics": ["error/test", "error/train", "start/angle"], "done": 1, "charts": null,
+        "rule": "cvf", "T": 40.0, "angle": true, "ψ": [true, false], "done": 1, "charts": null, "closed": [false, true],
+        // Names sort; columns are what TensorBoard finds to differ.
+        "first": ["angle/total", "error/test", "error/train"], "columns": false,
         "command": true, "configuration": true, "name": "test error, %",
         "images": ["pictures/confusion", "pictures/most_wrong", "pictures/receptive_fields"],
         "histograms": ["states/hidden_layer_1", "weights/feedback.0", "weights/forward.0", "weights/forward.1"],

@@ -169,9 +169,10 @@ fn verdicts_follow_two_standard_errors() {
     finished_sweep(
         &place,
         &[
-            // One run each: 2·√(0.13² + 0.13²/5) = 0.285 around 2.00.
-            ("ep-1h", None, 0, 30, 2.28, 0.2),
-            // 2·√(0.16² + 0.16²/5) = 0.351 around 2.28.
+            // Two runs: mean 2.10, s = 0.07; 2·√(0.005/2 + 0.0169/5) = 0.153 around 2.00.
+            ("ep-1h", None, 0, 30, 2.05, 0.2),
+            ("ep-1h", None, 1, 30, 2.15, 0.2),
+            // One run, of which there is no verdict.
             ("cep-1h-random-beta", None, 0, 100, 2.64, 0.4),
             // Three runs: mean 2.60, s = 0.10; 2·√(0.01/3 + 0.0064/5) = 0.136 around 2.43.
             ("cvf-1h", Some(0.0), 0, 100, 2.50, 0.7),
@@ -183,8 +184,8 @@ fn verdicts_follow_two_standard_errors() {
     place.eqprop().args(["report", "s", "--out", "r"]).assert().success();
     let table = place.read("r/table3.csv");
     let line = |start: &str| table.lines().find(|line| line.starts_with(start)).unwrap().to_string();
-    assert_eq!(line("EP-1h,"), "EP-1h,,,agrees,1,2.28,,0.2,,2.0,0.13,0.2,30,0,45.5,,0.28,");
-    let cep = "\"C-EP-1h, ±β\",,,disagrees,1,2.64,,0.4,,2.28,0.16,0.41,100,0,45.5,,0.36,";
+    assert_eq!(line("EP-1h,"), "EP-1h,,,agrees,2,2.1,0.07,0.2,0.0,2.0,0.13,0.2,30,0,45.5,0.0,0.1,true");
+    let cep = "\"C-EP-1h, ±β\",,,single-run,1,2.64,,0.4,,2.28,0.16,0.41,100,0,45.5,,0.36,";
     assert!(table.contains(cep), "{table}");
     assert!(line("C-VF-1h,0.0,").starts_with("C-VF-1h,0.0,,disagrees,3,2.6,0.1,0.7,0.0,2.43,"), "{table}");
     assert!(
@@ -198,14 +199,15 @@ fn verdicts_follow_two_standard_errors() {
     let page = place.read("r/report.html");
     let text = without_tags(&page);
     assert!(text.contains(
-        "25 rows: 1 in agreement (within two standard errors), 0 better than published, 2 in disagreement, 1 unfinished, 21 not"
+        "25 rows: 1 in agreement (within two standard errors), 0 better than published, 1 in disagreement, 1 with one run \
+         and no verdict, 1 unfinished, 21 not"
     ));
-    assert!(text.contains("In disagreement: C-EP-1h, ±β, C-VF-1h at Ψ = 0°."));
+    assert!(text.contains("In disagreement: C-VF-1h at Ψ = 0°.One run, no verdict: C-EP-1h, ±β."));
     assert!(page.contains("seed 0: 2.40 after 7 of 100 epochs") && page.contains("2.60\u{a0}±\u{a0}0.10"));
     assert!(page.contains(">3.0 s<") && page.contains(">2 min<"), "30 epochs of 3 s");
     // Figs. 4 and 5a; curves of EP-1h, C-EP-1h and C-VF-1h at 0°: none of what is unfinished.
     assert_eq!(page.matches("role=\"img\"").count(), 5);
-    assert!(place.read("r/curves.csv").contains("\nrun3,2,20.3,,22.2,0.25\n"), "numbers are rounded");
+    assert!(place.read("r/curves.csv").contains("\nrun4,2,20.3,,22.2,0.25\n"), "numbers are rounded");
 }
 
 /// The text of a page.
@@ -234,20 +236,23 @@ fn what_is_as_printed_stands_in_a_table_of_its_own() {
     );
     place.eqprop().args(["report", "s"]).assert().success();
     let (table, as_printed) = (place.read("s/table3.csv"), place.read("s/as-printed.csv"));
-    assert!(table.contains("C-VF-1h,0.0,,agrees,1,2.4,") && table.contains("EP-1h,,,not-run,0,"), "{table}");
+    assert!(
+        table.contains("C-VF-1h,0.0,,single-run,1,2.4,") && table.contains("EP-1h,,,not-run,0,"),
+        "{table}"
+    );
     let [_, ep, cvf] = as_printed.lines().collect::<Vec<_>>()[..] else { panic!("{as_printed}") };
-    assert!(ep.starts_with("EP-1h,,Glorot weights,agrees,1,2.0,"), "{ep}");
+    assert!(ep.starts_with("EP-1h,,Glorot weights,single-run,1,2.0,"), "{ep}");
     assert!(
         cvf.starts_with("C-VF-1h,0.0,") && cvf.contains("all biases learn, σ′ ignored, Glorot weights"),
         "{cvf}"
     );
-    assert!(cvf.contains(",disagrees,1,90.2,"), "{cvf}");
+    assert!(cvf.contains(",single-run,1,90.2,"), "{cvf}");
     assert!(place.read("s/sweep.csv").contains("\nEP-1h,1,2.2,,1.1,,30,0\n"));
     let text = without_tags(&place.read("s/report.html"));
     assert!(text.contains("As printed") && text.contains("Not in the paper"));
     assert!(
         text.contains(
-            "1 in agreement (within two standard errors), 0 better than published, 0 in disagreement"
+            "0 in agreement (within two standard errors), 0 better than published, 0 in disagreement, 1 with one run and no verdict"
         ),
         "printed rows do not count"
     );
@@ -260,7 +265,9 @@ fn another_way_to_equilibrium_is_compared_in_a_table_of_its_own() {
     let accelerated = ["settle.order=alternating", "settle.solver=anderson"];
     let mut runs = vec![
         run("ep-1h", &[], 0, 30, 2.0),
+        // Mean 1.91, s = 0.014: 2·√(0.0002/2 + 0.0169/5) = 0.118 around 2.00.
         run("ep-1h", &accelerated, 0, 30, 1.9),
+        run("ep-1h", &accelerated, 1, 30, 1.92),
         // The preset's own way, and that without acceleration.
         run("ep-2h", &[], 0, 50, 1.95),
         run("ep-2h", &["settle.solver=iterate"], 0, 50, 1.95),
@@ -279,8 +286,8 @@ fn another_way_to_equilibrium_is_compared_in_a_table_of_its_own() {
     let table = place.read("s/equilibrium.csv");
     let lines: Vec<&str> = table.lines().skip(1).collect();
     let expected = [
-        "EP-1h,,\"order = alternating, solver = anderson\",agrees,1,1.9,",
-        "EP-2h,,order = alternating,agrees,1,1.95,",
+        "EP-1h,,\"order = alternating, solver = anderson\",agrees,2,1.91,",
+        "EP-2h,,order = alternating,single-run,1,1.95,",
         "C-EP-2h,,order = alternating,unfinished,0,",
         "C-VF-1h,0.0,\"",
     ];
@@ -288,12 +295,18 @@ fn another_way_to_equilibrium_is_compared_in_a_table_of_its_own() {
     for (line, expected) in lines.iter().zip(expected) {
         assert!(line.starts_with(expected), "{line}");
     }
-    assert!(lines[3].contains(",disagrees,1,3.0,") && lines[3].contains("σ′ ignored"), "{table}");
+    assert!(lines[3].contains(",single-run,1,3.0,") && lines[3].contains("σ′ ignored"), "{table}");
     assert!(place.read("s/sweep.csv").contains("\nEP-1h,1,2.2,"));
     let text = without_tags(&place.read("s/report.html"));
-    assert!(text.contains("25 rows: 5 in agreement"), "they do not count as the paper's");
-    assert!(text.contains("12 rows with two hidden layers: 1 in agreement"), "{text}");
-    let said = "3 rows have been trained with yet another way to equilibrium, too; 2 of them agree in one way at least.";
+    assert!(
+        text.contains("0 in disagreement, 5 with one run and no verdict, 0 unfinished, 20 not run"),
+        "they do not count as the paper's"
+    );
+    assert!(
+        text.contains("0 in disagreement, 1 with one run and no verdict, 0 unfinished, 11 not run"),
+        "{text}"
+    );
+    let said = "3 rows have been trained with yet another way to equilibrium, too; 1 of them agree in one way at least.";
     assert!(text.contains(said), "{text}");
 
     // Alone they are a sweep that varies [settle], beside the paper's numbers.
@@ -305,7 +318,8 @@ fn another_way_to_equilibrium_is_compared_in_a_table_of_its_own() {
     let text = without_tags(&alone.read("s/report.html"));
     assert!(
         text.contains(
-            "Rows of the paper among them: 2 in agreement (within two standard errors), 0 better than published, 1 in dis"
+            "Rows of the paper among them: 1 in agreement (within two standard errors), 0 better than published, 0 in \
+             disagreement, 2 with one run and no verdict."
         )
     );
 }
@@ -337,7 +351,11 @@ fn a_sweep_that_is_not_the_papers_shows_what_it_varies() {
     let page = place.read("s/report.html");
     let text = without_tags(&page);
     assert!(text.contains("8 runs with 5 different settings: 7 finished, 1 unfinished, 0 not begun."));
-    assert!(text.contains("Rows of the paper among them: 1 in agreement"));
+    let rows = "Rows of the paper among them: 0 in agreement (within two standard errors), 0 better than published, 0 in \
+                disagreement, 1 with one run and no verdict.";
+    assert!(text.contains(rows), "{text}");
+    assert!(text.contains("EP-1h on mnist; 2 seeds; what varies: β, nudging."), "{text}");
+    assert!(!text.contains("Titan RTX"), "no other card's hours");
     assert!(text.contains("seed 0: 2.00 after 4 of 10 epochs"));
     assert!(text.contains("The axis is logarithmic") && !text.contains("Figure 4"));
     assert_eq!(page.matches("role=\"img\"").count(), 1);
@@ -345,6 +363,19 @@ fn a_sweep_that_is_not_the_papers_shows_what_it_varies() {
     assert!(
         picture.contains("β = 0.5, nudging random (n = 2)") && !picture.contains("β = 0.4"),
         "no line unfinished"
+    );
+    assert_eq!(picture.matches("stroke-linejoin").count(), 7, "a line for each finished run");
+    assert_eq!(picture.matches("β = 0.5").count(), 1, "one name for runs that look alike");
+
+    // What all have, unlike their preset, is said once.
+    let limited = Place::new();
+    let limits = ["training.limit_train=500", "learning.beta=0.4"];
+    sweep_of(&limited, &[0, 1].map(|seed| run("ep-1h", &limits, seed, 10, 3.0)));
+    limited.eqprop().args(["report", "s"]).assert().success();
+    let text = without_tags(&limited.read("s/report.html"));
+    assert!(
+        text.contains("EP-1h on mnist; 2 seeds; in all runs, unlike the preset: limit_train = 500, β = 0.4."),
+        "{text}"
     );
 
     // A choice of runs is a sweep of its own.
@@ -395,7 +426,7 @@ fn rows_with_two_hidden_layers_are_compared_both_ways() {
             run("cvf-2h", &psi, 1, 150, 2.6),
             run("cvf-2h", &psi, 2, 150, 2.7),
             run("cvf-2h-synchronous", &psi, 0, 150, 3.9),
-            // Below 5.05 − 1.17, one run.
+            // Far below 5.05 − 1.17, but one run.
             run("cvf-2h", &before, 0, 150, 3.5),
             // Mean 1.90, s = 0.10: 1.95 is within 1.90 ± 0.20.
             run("ep-2h-synchronous", &[], 0, 50, 1.8),
@@ -408,8 +439,8 @@ fn rows_with_two_hidden_layers_are_compared_both_ways() {
     let alternating = "\"order = alternating, solver = anderson\"";
     for (start, end) in [
         (format!("C-VF-2h,45.0,{alternating},better,3,2.6,0.1,"), ",-1.18,false"),
-        ("C-VF-2h,45.0,,agrees,1,3.9,,".to_string(), ",0.12,"),
-        ("C-VF-2h,90.0,,better,1,3.5,,".to_string(), ",-1.55,"),
+        ("C-VF-2h,45.0,,single-run,1,3.9,,".to_string(), ",0.12,"),
+        ("C-VF-2h,90.0,,single-run,1,3.5,,".to_string(), ",-1.55,"),
         (format!("C-VF-2h,90.0,{alternating},not-run,0,"), ",,,,"),
         ("EP-2h,,,agrees,3,1.9,0.1,".to_string(), ",-0.05,true"),
         (format!("EP-2h,,{alternating},not-run,0,"), ",,,,"),
@@ -420,11 +451,11 @@ fn rows_with_two_hidden_layers_are_compared_both_ways() {
     assert!(!place.path("r/equilibrium.csv").exists());
     let text = without_tags(&place.read("r/report.html"));
     for said in [
-        "25 rows: 2 in agreement (within two standard errors), 1 better than published, 0 in disagreement",
+        "25 rows: 1 in agreement (within two standard errors), 0 better than published, 0 in disagreement, 2 with one run",
         "12 rows with two hidden layers: 0 in agreement (within two standard errors), 1 better than published",
         "Better: C-VF-2h at Ψ = 45°.",
         "better−1.18 points; ± 2 s: outside",
-        "better, one run−1.55 points; ± 2 s: –",
+        "n = 1, no verdict−1.55 points; ± 2 s: –",
         "agrees−0.05 points; ± 2 s: inside",
         "C-VF-2h at Ψ = 45°, alternating: 0.10 (n = 3) and 0.78",
         "Images that have not settled",
@@ -485,7 +516,7 @@ fn rows_are_added_to_records_and_a_run_that_is_there_twice_counts_once() {
     let table = place.read("r/table3.csv");
     // (2.0 + 1.8)/2, and s = 0.2/√2.
     assert!(table.contains("\nEP-1h,,,agrees,2,1.9,0.14,"), "{table}");
-    assert!(table.contains("\nC-EP-1h,,,agrees,1,2.8,"), "{table}");
+    assert!(table.contains("\nC-EP-1h,,,single-run,1,2.8,"), "{table}");
     assert_eq!(place.read("r/records.jsonl").lines().count(), 3);
     // Once more, it is the same.
     let before = WRITTEN.map(|file| fs::read(place.path(&format!("r/{file}"))).ok());

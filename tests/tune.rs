@@ -67,6 +67,10 @@ fn it_ends_in_a_configuration_that_learns_and_a_page() {
             assert!(page.contains(part), "{part}");
         }
         assert!(!page.contains("NaN"));
+        // What was kept is marked, the preset stands beside it, and the command that goes on is the end.
+        assert!(page.contains("<tr class=\"kept\">") && page.contains(", kept</td>"), "{page}");
+        assert!(page.contains("as it started, from the preset"), "{page}");
+        assert!(page.ends_with("eqprop train --config out/tuned.toml</pre></body></html>"), "{page}");
     }
 }
 

@@ -53,12 +53,20 @@ impl Axis {
         (scale(value.max(low)) - scale(low)) / (scale(high) - scale(low))
     }
 
+    /// Whether it counts something, so that only whole numbers stand along it.
+    fn is_counted(&self) -> bool {
+        COUNTED.iter().any(|unit| self.label.ends_with(unit))
+    }
+
     /// Some `count` round values, and each as text, all of one format.
     pub fn ticks(&self, count: f64) -> Vec<(f64, String)> {
         let values = match self.log {
             true => log_ticks(self.range),
             false => ticks(self.range, count, self.label.ends_with("degrees")),
         };
+        let is_whole = |value: &f64| (value - value.round()).abs() < 1e-9 * value.abs().max(1.0);
+        let values: Vec<f64> =
+            values.into_iter().filter(|value| !self.is_counted() || is_whole(value)).collect();
         let far = values.iter().any(|value| is_far(*value));
         // On an even axis all have the power of ten of the least, and so many decimals as one of them needs.
         let least =
@@ -80,6 +88,9 @@ impl Axis {
         values.into_iter().map(|value| (value, text(value).replace('-', "−"))).collect()
     }
 }
+
+/// What axes are labelled with that count something.
+const COUNTED: [&str; 4] = ["epoch", "steps", "step t", "synapses"];
 
 /// From the least to the greatest, and never nothing.
 fn range(values: impl Iterator<Item = f64>) -> (f64, f64) {
@@ -196,6 +207,14 @@ mod tests {
             texts((1e-7, 1.0), true, "Δ"),
             ["10⁻⁷", "10⁻⁶", "10⁻⁵", "10⁻⁴", "10⁻³", "10⁻²", "10⁻¹", "10⁰"]
         );
+    }
+
+    #[test]
+    fn what_is_counted_has_whole_numbers_alone() {
+        assert_eq!(texts((0.0, 2.0), false, "epoch"), ["0", "1", "2"]);
+        assert_eq!(texts((0.0, 1.0), false, "t, steps"), ["0", "1"]);
+        assert_eq!(texts((0.5, 20.0), true, "synapses"), ["1", "2", "5", "10", "20"]);
+        assert_eq!(texts((0.0, 1.0), false, "s"), ["0.0", "0.2", "0.4", "0.6", "0.8", "1.0"]);
     }
 
     #[test]

@@ -81,18 +81,36 @@ pub fn pixels(text: &str) -> impl Iterator<Item = (usize, usize)> {
     })
 }
 
-/// What each of so many classes is called in a picture that has room for `most` characters: its name, cut, or its number
-/// where it has none, where the name cannot be drawn, or where that of another class would look the same.
+/// What each of so many classes is called in a picture that has room for `most` characters, in the letters above: its name,
+/// cut, or its number where it has none, where the name cannot be drawn, or where that of another class would look the same.
 pub fn labels(names: &[String], classes: usize, most: usize) -> Vec<String> {
-    let drawn = |name: &String| {
+    named(names, classes, most, '.', |name| {
+        let name = name.to_ascii_uppercase();
+        name.chars().all(|c| shape(c).is_some()).then_some(name)
+    })
+}
+
+/// The same in letters of a font, which has the Latin, the Greek and the Cyrillic.
+pub fn written(names: &[String], classes: usize, most: usize) -> Vec<String> {
+    let has = |c: char| !c.is_control() && (c < '\u{530}' || c == '…');
+    named(names, classes, most, '…', |name| name.chars().all(has).then_some(name))
+}
+
+fn named(
+    names: &[String],
+    classes: usize,
+    most: usize,
+    cut: char,
+    drawn: impl Fn(String) -> Option<String>,
+) -> Vec<String> {
+    let short = |name: &String| {
         let short: String = match name.chars().count() {
-            count if count > most => name.chars().take(most.saturating_sub(1)).chain(['.']).collect(),
+            count if count > most => name.chars().take(most.saturating_sub(1)).chain([cut]).collect(),
             _ => name.clone(),
         };
-        let short = short.to_ascii_uppercase();
-        (!short.trim().is_empty() && short.chars().all(|c| shape(c).is_some())).then_some(short)
+        drawn(short).filter(|name| !name.trim().is_empty())
     };
-    let drawn: Vec<Option<String>> = names.iter().map(drawn).collect();
+    let drawn: Vec<Option<String>> = names.iter().map(short).collect();
     let label = |class: usize| {
         let name = drawn.get(class)?.as_ref()?;
         let alone = drawn.iter().flatten().filter(|other| *other == name).count() == 1;
@@ -129,5 +147,8 @@ mod tests {
         let names = ["cat", "große Katze", "left_hand", "left_foot", "10 dogs or so", ""].map(String::from);
         assert_eq!(labels(&names, 7, 5), ["CAT", "1", "2", "3", "10 D.", "5", "6"]);
         assert_eq!(labels(&[], 2, 5), ["0", "1"]);
+        let names = ["große Katze", "große Kuh", "犬", "Ψ", "ok"].map(String::from);
+        assert_eq!(written(&names, 5, 11), ["große Katze", "große Kuh", "2", "Ψ", "ok"]);
+        assert_eq!(written(&names, 5, 7), ["0", "1", "2", "Ψ", "ok"], "cut, both would be große …");
     }
 }

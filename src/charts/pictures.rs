@@ -1,6 +1,8 @@
 //! Pictures of weights, counts, images and states.
 
 use super::letters;
+use super::plot::escaped;
+use super::saved;
 use anyhow::Result;
 
 /// A picture, for TensorBoard and for pages.
@@ -58,13 +60,6 @@ impl Canvas {
     fn text(&mut self, text: &str, (x, y): (usize, usize), scale: usize, color: Color) {
         for (column, row) in letters::pixels(text) {
             self.fill((x + scale * column, y + scale * row), (scale, scale), color);
-        }
-    }
-
-    /// A text that is read from below, where it begins with its upper left corner.
-    fn text_upwards(&mut self, text: &str, (x, y): (usize, usize), scale: usize, color: Color) {
-        for (column, row) in letters::pixels(text) {
-            self.fill((x + scale * row, y.saturating_sub(scale * (column + 1))), (scale, scale), color);
         }
     }
 
@@ -142,43 +137,68 @@ pub fn receptive_fields(weights: &[Vec<f32>], most: usize) -> Option<Picture> {
     Some(canvas.picture())
 }
 
-/// Numbers of images, by true class (rows) and answer (columns), with what the classes are called. Names are written
-/// upwards above their columns.
-pub fn confusion(counts: &[Vec<usize>], names: &[String]) -> Picture {
-    const CELL: (usize, usize) = (46, 26);
-    const LONGEST: usize = 14;
-    let classes = counts.len();
-    let labels = letters::labels(names, classes, LONGEST);
-    let (left, top) = match names {
-        [] => CELL,
-        _ => {
-            let longest = labels.iter().map(String::len).max().unwrap_or(0);
-            let room = 2 * letters::ADVANCE * longest + 12;
-            (room, room)
-        }
+/// The most letters of a class beside a confusion matrix.
+const LONGEST: usize = 14;
+
+/// Numbers of images, by true class (rows) and answer (columns), with what the classes are called; names are written upwards
+/// above their columns.
+///
+/// # Errors
+/// Where it cannot be drawn.
+pub fn confusion(counts: &[Vec<usize>], names: &[String]) -> Result<Picture> {
+    saved::drawn(&confusion_svg(counts, names))
+}
+
+/// The same as SVG.
+fn confusion_svg(counts: &[Vec<usize>], names: &[String]) -> String {
+    const CELL: (usize, usize) = (56, 36);
+    const FONT: usize = 16;
+    let css = |[red, green, blue]: Color| format!("rgb({red},{green},{blue})");
+    let labels = letters::written(names, counts.len(), LONGEST);
+    let longest = labels.iter().map(|label| label.chars().count()).max().unwrap_or(1);
+    // Beside what the axes are called.
+    let room = FONT * 7 / 10 * longest + 14;
+    let (left, top) = (room + 28, if names.is_empty() { 56 } else { room + 28 });
+    let (width, height) = (left + counts.len() * CELL.0 + 4, top + counts.len() * CELL.1 + 4);
+    let mut text = String::new();
+    let mut write = |(x, y): (usize, usize), upwards: bool, anchor: &str, color: Color, what: &str| {
+        let turned = if upwards { " rotate(-90)" } else { "" };
+        text += &format!(
+            "<text transform=\"translate({x} {y}){turned}\" text-anchor=\"{anchor}\" fill=\"{}\">{}</text>",
+            css(color),
+            escaped(what)
+        );
     };
-    let mut canvas = Canvas::new(left + classes * CELL.0, top + classes * CELL.1);
+    write((left + counts.len() * CELL.0 / 2, 18), false, "middle", RED, "answer");
+    write((18, top + counts.len() * CELL.1 / 2), true, "middle", GREEN, "truth");
+    let mut cells = String::new();
     for (class, row) in counts.iter().enumerate() {
         let (x, y) = (left + class * CELL.0, top + class * CELL.1);
-        if names.is_empty() {
-            canvas.text(&labels[class], (CELL.0 / 2, y + 8), 2, GREEN);
-            canvas.text(&labels[class], (x + 6, 8), 2, RED);
-        } else {
-            canvas.text(&labels[class], (6, y + 8), 2, GREEN);
-            canvas.text_upwards(&labels[class], (x + CELL.0 / 2 - 5, top - 6), 2, RED);
+        write((left - 8, y + CELL.1 / 2 + 6), false, "end", GREEN, &labels[class]);
+        match names {
+            [] => write((x + CELL.0 / 2, top - 8), false, "middle", RED, &labels[class]),
+            _ => write((x + CELL.0 / 2 + 6, top - 8), true, "start", RED, &labels[class]),
         }
         let all = row.iter().sum::<usize>().max(1) as f64;
         for (answer, &count) in row.iter().enumerate() {
-            let at = (left + answer * CELL.0, y);
+            let x = left + answer * CELL.0;
             // The square root, so that a few mistakes are seen.
             let share = (count as f64 / all).sqrt();
             let color = if answer == class { diverging(-0.75 * share) } else { diverging(share) };
-            canvas.fill(at, (CELL.0 - 1, CELL.1 - 1), color);
+            cells += &format!(
+                "<rect x=\"{x}\" y=\"{y}\" width=\"{}\" height=\"{}\" fill=\"{}\"/>",
+                CELL.0 - 1,
+                CELL.1 - 1,
+                css(color)
+            );
             let ink = if count == 0 { GREY } else { [20, 20, 20] };
-            canvas.text(&count.to_string(), (at.0 + 6, at.1 + 8), 2, ink);
+            write((x + CELL.0 / 2, y + CELL.1 / 2 + 6), false, "middle", ink, &count.to_string());
         }
     }
-    canvas.picture()
+    format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" width=\"{width}\" \
+         height=\"{height}\" font-size=\"{FONT}\">{cells}{text}</svg>"
+    )
 }
 
 /// Images with their class and the one they were given below, side by side where they are numbers and else one below the other; `None` where there
@@ -240,35 +260,31 @@ mod tests {
         let fields = receptive_fields(&vec![vec![0.5; 64]; 10], 9).unwrap();
         assert_eq!((fields.width, fields.height), (3 * (8 * 7 + 2), 3 * (8 * 7 + 2)));
         assert!(receptive_fields(&[vec![0.5; 63]], 9).is_none());
-        let matrix = confusion(&[vec![9, 1], vec![0, 10]], &[]);
-        assert_eq!((matrix.width, matrix.height), (3 * 46, 3 * 26));
         assert!(most_wrong(&[], &[]).is_none());
     }
 
-    /// Rows of pixels: whether each is of this colour.
-    fn decoded(picture: &Picture, color: Color) -> Vec<Vec<bool>> {
-        let row = |row: &[u8]| row.chunks(3).map(|pixel| pixel == color).collect();
-        picture.pixels.chunks(3 * picture.width as usize).map(row).collect()
+    #[test]
+    fn a_confusion_matrix_says_what_its_rows_and_columns_are() {
+        let counts = [vec![9, 1], vec![0, 10]];
+        let names = ["große Katze".to_string(), "<b>".to_string()];
+        for (names, labels) in [(&names[..], ["große Katze", "&lt;b&gt;"]), (&[], ["0", "1"])] {
+            let svg = confusion_svg(&counts, names);
+            let says = |what: &str| svg.matches(&format!(">{what}</text>")).count();
+            assert_eq!([says("truth"), says("answer")], [1, 1]);
+            // Once at its row and once at its column; without names there is a count that is 0, and one that is 1.
+            let counted = usize::from(names.is_empty());
+            assert_eq!(labels.map(says), [2 + counted, 2 + counted], "{svg}");
+            assert_eq!([says("9"), says("10")], [1, 1]);
+            let picture = confusion(&counts, names).unwrap();
+            assert!(picture.width as usize >= 2 * 56 && picture.height as usize >= 2 * 36);
+            assert!(picture.pixels.chunks(3).any(|pixel| pixel == GREEN));
+        }
     }
 
     #[test]
-    fn names_stand_beside_rows_and_upwards_above_columns() {
+    fn names_below_the_most_wrong_take_another_line() {
         let names = ["ox".to_string(), "tiger".to_string()];
-        let picture = confusion(&[vec![9, 1], vec![0, 10]], &names);
-        let room = 2 * 4 * 5 + 12;
-        assert_eq!((picture.width as usize, picture.height as usize), (room + 2 * 46, room + 2 * 26));
-        for (class, name) in ["OX", "TIGER"].into_iter().enumerate() {
-            let ink: Vec<(usize, usize)> = letters::pixels(name).collect();
-            for (column, row) in (0..19).flat_map(|column| (0..5).map(move |row| (column, row))) {
-                let inked = ink.contains(&(column, row));
-                let beside = decoded(&picture, GREEN)[room + class * 26 + 8 + 2 * row][6 + 2 * column];
-                assert_eq!(beside, inked, "{name} at {column}, {row}");
-                let (x, y) = (room + class * 46 + 18 + 2 * row, room - 6 - 2 * (column + 1));
-                assert_eq!(decoded(&picture, RED)[y][x], inked, "{name} upwards at {column}, {row}");
-            }
-        }
         let wrong = [(&[0; 64][..], [0, 1])];
-        // Another line of letters.
         let [named, numbered] = [&names[..], &[]].map(|names| most_wrong(&wrong, names).unwrap().height);
         assert_eq!(named, numbered + 12);
     }

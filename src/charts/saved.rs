@@ -25,7 +25,15 @@ pub fn save(made: &mut Made, folder: &Path, name: &str, charts: &[Chart], style:
 /// # Errors
 /// Where it cannot be drawn.
 pub fn picture(charts: &[Chart]) -> Result<Picture> {
-    let tree = tree(&figure(charts, Style::Screen))?;
+    drawn(&figure(charts, Style::Screen))
+}
+
+/// SVG as a picture, a pixel for every unit.
+///
+/// # Errors
+/// Where it is no SVG.
+pub fn drawn(svg: &str) -> Result<Picture> {
+    let tree = tree(svg)?;
     let (width, height) = (tree.size().width().ceil() as u32, tree.size().height().ceil() as u32);
     let mut pixels = Pixmap::new(width, height).context("a figure has no size")?;
     pixels.fill(Color::WHITE);

@@ -150,7 +150,7 @@ pub fn settle(args: SettleArgs) -> Result<u8> {
     }
     with_threads(args.network.threads, || {
         let (config, dataset, theta) = args.network.load(resolved)?;
-        let (images, tolerance) = (args.images.min(dataset.train.len()), 5e-7);
+        let images = args.images.min(dataset.train.len());
         let x = dataset.train.batch(&(0..images as u32).collect::<Vec<_>>()).x_for(&theta)?;
         let ways = equilibrium::compare(&config.model(), &theta, &x)?;
         let about = format!(
@@ -168,17 +168,20 @@ pub fn settle(args: SettleArgs) -> Result<u8> {
         let chart = equilibrium::chart(&ways);
         let mut made = Made::default();
         saved::save(&mut made, &args.out, "settle", std::slice::from_ref(&chart), args.style)?;
-        made.add(args.out.join("settle.html"), equilibrium::page("Ways to equilibrium", &about, chart));
+        let place = args.out.join("settle.html");
+        made.add(place.clone(), equilibrium::page("Ways to equilibrium", &about, &ways, chart));
         made.add(args.out.join("settle.csv"), equilibrium::csv(&ways));
         made.write()?;
         let mut text = format!(
-            "synchronous steps' worth of arithmetic until 99 % of {images} images change by at most {tolerance}\n"
+            "synchronous steps' worth of arithmetic until 99 % of {images} images change by at most {}\n",
+            equilibrium::AT_REST
         );
-        for way in &ways {
-            let work = way.work_until(tolerance).map_or("not reached".into(), |work| format!("{work}"));
-            text += &format!("{:<24} {work:>11}\n", way.name);
+        for (way, work) in equilibrium::until_rest(&ways) {
+            text += &format!("{way:<24} {work:>11}\n");
         }
-        output::result(&text)
+        output::result(&text)?;
+        info!("the page is {}; the numbers and the figure are beside it", place.display());
+        Ok(())
     })?;
     Ok(0)
 }

@@ -145,17 +145,6 @@ impl Group {
     pub fn psi(&self) -> Option<f64> {
         self.runs[0].config.psi_degrees()
     }
-
-    /// The spread of an error over the seeds, in every epoch that all finished runs have.
-    pub fn curve(&self, pick: fn(&Epoch) -> Option<f64>) -> Vec<(usize, Spread)> {
-        let last = self.finished().filter_map(Measured::last).map(|epoch| epoch.number).min().unwrap_or(0);
-        (0..=last)
-            .filter_map(|number| {
-                let values = self.finished().filter_map(|run| run.epochs.get(number)).filter_map(pick);
-                Some((number, Spread::of(values)?))
-            })
-            .collect()
-    }
 }
 
 /// All of some sweeps, sorted.

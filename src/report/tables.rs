@@ -1,4 +1,4 @@
-//! The CSV files of a report. Errors in percent, angles in degrees, rounded to what the runs can tell apart.
+//! The CSV files of a report. Errors in percent, angles in degrees, as the page has them.
 
 use super::measured::{Measured, rounded};
 use super::paper::{ROWS, Row};
@@ -10,11 +10,6 @@ use serde::Serialize;
 
 fn hundredths(value: Option<f64>) -> Option<f64> {
     value.map(|value| rounded(value, 2))
-}
-
-/// Train errors are counted on six times as many images as test errors.
-fn thousandths(value: Option<f64>) -> Option<f64> {
-    value.map(|value| rounded(value, 3))
 }
 
 fn tenths(value: Option<f64>) -> Option<f64> {
@@ -104,7 +99,7 @@ fn run_line<'a>(group: &Group, run: &'a Measured) -> RunLine<'a> {
         epochs: last.map_or(0, |epoch| epoch.number),
         epochs_wanted: group.epochs_wanted(),
         test: hundredths(last.map(|epoch| epoch.test)),
-        train: thousandths(last.and_then(|epoch| epoch.train)),
+        train: hundredths(last.and_then(|epoch| epoch.train)),
         best_test: hundredths(best.map(|epoch| epoch.test)),
         best_epoch: best.map(|epoch| epoch.number),
         best_by: run.judged_by(),
@@ -189,7 +184,7 @@ pub fn all(results: &Results) -> Result<Vec<(&'static str, Vec<u8>)>> {
         run.epochs.iter().map(|epoch| CurveLine {
             run: &run.name,
             epoch: epoch.number,
-            train: thousandths(epoch.train),
+            train: hundredths(epoch.train),
             validation: hundredths(epoch.validation),
             test: rounded(epoch.test, 2),
             unsettled: epoch.unsettled,

@@ -19,6 +19,14 @@ pub fn keys(groups: &[&Group]) -> Result<Vec<String>> {
     Ok(varied)
 }
 
+/// Keys in which some group is not its preset and all have the same value: with that.
+pub fn shared(groups: &[&Group]) -> Result<Vec<(String, String)>> {
+    let varied = keys(groups)?;
+    let candidates: BTreeSet<&String> = groups.iter().flat_map(|group| &group.changed).collect();
+    let shared = candidates.into_iter().filter(|key| !varied.contains(key));
+    shared.map(|key| Ok((key.clone(), value(groups[0], key)?))).collect()
+}
+
 /// What a group has for a key, as text; "–" where it has none.
 pub fn value(group: &Group, key: &str) -> Result<String> {
     let config = &group.runs[0].config;

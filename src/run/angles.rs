@@ -7,6 +7,7 @@ use crate::data::{Batch, Dataset, Split};
 use crate::learning::angle::{Summary, Trace};
 use crate::model::network::Parameters;
 use crate::rng::{Purpose, stream};
+use crate::telemetry::metrics::START_ANGLE;
 use crate::telemetry::observer::{Epoch, Observer};
 use anyhow::Result;
 use rand::Rng;
@@ -116,7 +117,7 @@ impl Observer for Angles {
             let Spread { mean, std, count, .. } = summary.total_degrees;
             let spread = std.map_or(String::new(), |std| format!(" ± {std:.1}"));
             info!("before training Ψ(Δtot, −∇BPTT tot) = {mean:.1}{spread}° (n = {count})");
-            epoch.metrics.push("start/angle", mean);
+            epoch.metrics.push(START_ANGLE, mean);
         }
         epoch.metrics.push_angles(&summary);
         Ok(())

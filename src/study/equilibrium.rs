@@ -2,7 +2,7 @@
 
 use crate::charts::axis::Scale;
 use crate::charts::page;
-use crate::charts::plot::{Chart, Look, Series};
+use crate::charts::plot::{Chart, Look, Series, legend};
 use crate::model::settle::percentiles;
 use crate::model::{Model, Order, Parameters, Settle, Solver};
 use candle_core::{Result, Tensor};
@@ -92,6 +92,15 @@ pub fn csv(ways: &[Way]) -> String {
     text
 }
 
+/// Within this, the largest |F(s) − s| of any neuron, an image is called at rest.
+pub const AT_REST: f64 = 5e-7;
+
+/// Each way, and the arithmetic until 99 % of the images are at rest, in words.
+pub fn until_rest(ways: &[Way]) -> Vec<(&str, String)> {
+    let work = |way: &Way| way.work_until(AT_REST).map_or("not reached".into(), |work| work.to_string());
+    ways.iter().map(|way| (&way.name[..], work(way))).collect()
+}
+
 /// Residual against arithmetic.
 pub fn chart(ways: &[Way]) -> Chart {
     let line = |(i, way): (usize, &Way), dash: usize, value: fn(&Distance) -> f64, which: &str| {
@@ -108,14 +117,31 @@ pub fn chart(ways: &[Way]) -> Chart {
     )
 }
 
-/// The page.
-pub fn page(title: &str, about: &str, chart: Chart) -> String {
+/// The page: the table that the command prints, and the chart, which is wider there.
+pub fn page(title: &str, about: &str, ways: &[Way], chart: Chart) -> String {
+    let chart = Chart { size: (720.0, 400.0), ..chart };
     page::page(
         title,
         &html! {
             h1 { (title) }
             p { (about) }
-            (page::panels(&[chart]))
+            p { "Arithmetic until F would move 99 % of the images by no more than " (AT_REST) ":" }
+            div .scroll {
+                table style="width: auto" {
+                    thead {
+                        tr {
+                            th { "Way" }
+                            th .number { "Synchronous steps' worth of arithmetic" }
+                        }
+                    }
+                    tbody { @for (way, work) in until_rest(ways) { tr { td { (way) } td .number { (work) } } } }
+                }
+            }
+            figure {
+                figcaption { (chart.title) }
+                (chart.svg())
+                (legend(&chart))
+            }
         },
     )
 }

@@ -62,12 +62,16 @@ pub fn write(subject: &Subject) -> Result<Illustrated> {
         bail!("there are no test images")
     };
     let record = subject.folder.map(Record::read).transpose()?;
-    let number = match subject.image {
+    let (number, why) = match subject.image {
         Some(number) if number >= test.len() => {
             bail!("--image {number}: there are {} test images, from 0 on", test.len())
         }
-        Some(number) => number,
-        None => look::least_settled(config, theta, test, SOUGHT)?,
+        Some(number) => (number, "as --image asks".to_string()),
+        None => {
+            let of = if test.len() > SOUGHT { format!("the first {SOUGHT}") } else { "all".into() };
+            let why = format!("the one that still moves most at T of {of}; --image shows another");
+            (look::least_settled(config, theta, test, SOUGHT)?, why)
+        }
     };
     let trajectory = Trajectory::record(config, theta, test, number)?;
     let answers = looked.answers();
@@ -90,10 +94,11 @@ pub fn write(subject: &Subject) -> Result<Illustrated> {
             @if let Some(epoch) = record.collapsed() {
                 p .warning { "The run collapsed in epoch " (epoch) ": it lost what it knew." }
             }
+            @if let Some(angle) = starting_angle(record) { p { (angle) } }
             h2 { "Over training" }
             (panels(&curves))
         }
-        (settling_of(&trajectory, &settles, number, &class_name(names, answers[number]), names, &test.images[number * test.pixels..][..test.pixels])?)
+        (settling_of(&trajectory, &settles, (number, &why), &class_name(names, answers[number]), names, &test.images[number * test.pixels..][..test.pixels])?)
         (learnt(theta, test, names, &looked)?)
         h2 { "Weights" }
         (panels(&weights))
@@ -119,6 +124,17 @@ fn summary(config: &Config) -> Markup {
             ", seed " (training.seed) "."
         }
     }
+}
+
+/// The angle before training in words, where it was measured.
+fn starting_angle(record: &Record) -> Option<String> {
+    let before = |tag: &str| record.curve(tag).first().filter(|point| point.0 == 0.0).map(|point| point.1);
+    let spread = before("spread/angle/total").map_or(String::new(), |std| format!(" ± {std:.1}"));
+    let count = before(ANGLE_MINIBATCHES).map_or(String::new(), |n| format!(" (n = {n} minibatches)"));
+    let angle = before("angle/total")?;
+    Some(format!(
+        "Before training Ψ(Δtot, −∇BPTT tot) = {angle:.1}{spread}°{count}: 0° follows the gradient, 90° does not."
+    ))
 }
 
 /// A line for each tag that begins so.
@@ -231,7 +247,7 @@ fn settling_charts(trajectory: &Trajectory, names: &[String]) -> Vec<Chart> {
 fn settling_of(
     trajectory: &Trajectory,
     charts: &[Chart],
-    number: usize,
+    (number, why): (usize, &str),
     answer: &str,
     names: &[String],
     pixels: &[u8],
@@ -255,7 +271,7 @@ fn settling_of(
     Ok(html! {
         h2 { "How one image settles" }
         p {
-            "Test image " (number) ", a " (truth) ", classified as " (answer) ". From s = 0 it takes T = " (first)
+            "Test image " (number) " (" (why) "), a " (truth) ", classified as " (answer) ". From s = 0 it takes T = " (first)
             " steps without a nudge"
             @if states.len() > first + 1 { ", then " (states.len() - 1 - first) " with one" }
             @if one == 0.0 { ". At T its states no longer move at all" } @else {

@@ -17,6 +17,9 @@ use tracing::warn;
 /// The tag of how many minibatches the angles of an epoch were measured on.
 pub const ANGLE_MINIBATCHES: &str = "angle/minibatches";
 
+/// The tag of the total angle before training, degrees, which epoch 0 alone has.
+pub const START_ANGLE: &str = "start/angle";
+
 /// The numbers of one epoch, by TensorBoard tag, in the order they were added.
 #[derive(Clone, Debug, Default)]
 pub struct Metrics(pub Vec<(String, f64)>);

@@ -1,6 +1,7 @@
 //! What TensorBoard shows of a run: its numbers, and beside them layout, settings, histograms, pictures.
 
 use super::look::{self, Look};
+use super::metrics::START_ANGLE;
 use super::observer::{Epoch, Observer};
 use super::plugins;
 use super::tensorboard::EventFile;
@@ -23,11 +24,14 @@ const WRONG: usize = 36;
 /// Tells TensorBoard of a run.
 pub struct TensorBoard {
     events: EventFile,
+    run: String,
     config: Config,
     dataset: Arc<Dataset>,
     /// What the classes are called, where they have names.
     class_names: Vec<String>,
     looked: Option<Look>,
+    /// Whether the table of runs has this one.
+    has_row: bool,
 }
 
 impl TensorBoard {
@@ -47,8 +51,6 @@ impl TensorBoard {
     ) -> Result<Self> {
         let (mut events, step) = (EventFile::create(folder, next)?, next.unwrap_or(0));
         events.layout(&plugins::layout(), step)?;
-        events.hparams(&plugins::columns(&resolved.config), step)?;
-        events.hparams(&plugins::row(run, &resolved.config, &dataset.name), step)?;
         let fenced = |text: &str| format!("```\n{}\n```\n", text.replace("```", "` ` `"));
         let configuration = format!("# run {run}, on {}\n\n{}", dataset.name, resolved.annotated());
         events.text("run/configuration", &fenced(&configuration), step)?;
@@ -68,7 +70,7 @@ impl TensorBoard {
         events.text("run/command", &fenced(lines.trim_end()), step)?;
         events.flush()?;
         let (config, dataset, class_names) = (resolved.config.clone(), dataset.clone(), class_names.to_vec());
-        Ok(Self { events, config, dataset, class_names, looked: None })
+        Ok(Self { events, run: run.into(), config, dataset, class_names, looked: None, has_row: false })
     }
 
     /// Shows how the weights are spread.
@@ -93,7 +95,7 @@ impl TensorBoard {
         if epoch.last {
             let (test, names) = (&self.dataset.test, &self.class_names);
             let wrong: Vec<_> = look.most_wrong(test, WRONG).iter().map(look::Wrong::answered).collect();
-            pictures.push(("confusion", Some(pictures::confusion(&look.confusion(test), names))));
+            pictures.push(("confusion", Some(pictures::confusion(&look.confusion(test), names)?)));
             pictures.push(("most_wrong", pictures::most_wrong(&wrong, names)));
         }
         for (name, picture) in pictures {
@@ -117,6 +119,13 @@ impl Observer for TensorBoard {
     }
 
     fn epoch(&mut self, epoch: &mut Epoch) -> Result<()> {
+        if !self.has_row {
+            // Of a run that goes on, TensorBoard takes the first row there is.
+            let angle = epoch.metrics.0.iter().find(|(tag, _)| tag == START_ANGLE).map(|(_, angle)| *angle);
+            let row = plugins::row(&self.run, &self.config, &self.dataset.name, angle);
+            self.events.hparams(&row, epoch.number)?;
+            self.has_row = true;
+        }
         self.weights(epoch)?;
         if let Some(look) = self.looked.take() {
             self.pictures(epoch, &look)?;

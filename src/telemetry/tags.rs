@@ -1,5 +1,19 @@
 //! What each tag is, in words and with its unit, as TensorBoard shows it.
 
+use std::borrow::Cow;
+
+/// The group of what is known of angles beside the total. TensorBoard sorts groups by name, and its first two are to be the
+/// total angle, alone, and the errors.
+const MORE_ANGLES: &str = "more_angles";
+
+/// What a tag of `metrics.jsonl` is called in TensorBoard.
+pub fn shown(tag: &str) -> Cow<'_, str> {
+    match tag.split_once('/') {
+        Some(("angle", name)) if name != "total" => format!("{MORE_ANGLES}/{name}").into(),
+        _ => tag.into(),
+    }
+}
+
 /// The name of a tag with its unit, and what it is. A tag that is not known is its own name.
 pub fn describe(tag: &str) -> (String, String) {
     let (group, name) = tag.split_once('/').unwrap_or(("", tag));
@@ -26,11 +40,16 @@ pub fn describe(tag: &str) -> (String, String) {
             "images that have not settled, %".into(),
             "Images with a neuron that still moved by more than 0.01 in step T.",
         ),
-        ("angle", "minibatches") => (
+        (MORE_ANGLES, "minibatches") => (
             "minibatches the angle was measured on".into(),
             "Drawn at random from the training images. Of one alone there is no spread.",
         ),
-        ("angle", matrix) => (
+        ("angle", "total") => (
+            "angle Ψ(Δtot, −∇BPTT tot), degrees".into(),
+            "Between the rule's total update and −∇BPTT, all matrices, mean of a few random training minibatches; step 0 is \
+             before training. 0° is gradient descent, 90° is unrelated.",
+        ),
+        (MORE_ANGLES, matrix) => (
             format!("angle Ψ, {matrix}, degrees"),
             "Between the rule's total update and −∇BPTT, mean of a few random training minibatches. 0° is gradient \
              descent, 90° is unrelated.",

@@ -139,8 +139,9 @@ impl EventFile {
         Ok(events)
     }
 
-    /// Adds a number to a curve.
+    /// Adds a number to a curve; TensorBoard may show the tag under another name.
     pub fn scalar(&mut self, tag: &str, value: f64, step: usize) -> Result<()> {
+        let tag = &tags::shown(tag);
         self.described(tag, ("scalars", DataClass::Scalar), summary::scalar(tag, value as f32), step)
     }
 

@@ -22,7 +22,7 @@ mod trim;
 use crate::base::files;
 use crate::base::lock::Lock;
 use crate::base::name;
-use crate::base::output::usage;
+use crate::base::output::{shell_word, usage};
 use crate::base::time::duration;
 use crate::config::Config;
 use crate::data::{Batch, Dataset};
@@ -291,9 +291,15 @@ impl<'a> Tuner<'a> {
 
         let tuned = Config { training: base.training.clone(), ..best.config.clone() };
         outcome::write(self, &tuned, &probed)?;
-        files::write_atomically(&self.folder.join(PAGE), page::page(self, &tuned)?.as_bytes())?;
+        let page = page::page(self, &tuned, &[&winner.name, &best.name])?;
+        files::write_atomically(&self.folder.join(PAGE), page.as_bytes())?;
         let took = duration(self.log.elapsed().as_secs_f64());
-        say(&format!("found {} in {took}", settings(&tuned, "")));
+        say(&format!(
+            "found {} in {took}; {} shows how",
+            settings(&tuned, ""),
+            self.folder.join(PAGE).display()
+        ));
+        say(&format!("train with it: {}", self.command()));
         Ok(())
     }
 
@@ -501,6 +507,11 @@ impl<'a> Tuner<'a> {
         let planned = planned.is_finite().then(|| Duration::from_secs_f64(planned.min(1e9)));
         let left = [planned, self.request.budget.left(self.log.elapsed())].into_iter().flatten().min();
         left.map_or(String::new(), |left| format!("at most {} left", duration(left.as_secs_f64())))
+    }
+
+    /// The command that trains with what was found.
+    fn command(&self) -> String {
+        format!("eqprop train --config {}", shell_word(self.folder.join(TUNED).display()))
     }
 
     fn say_settings(&self, when: &str) {

@@ -20,11 +20,11 @@ use std::collections::BTreeMap;
 /// How many curves one chart holds before they can no longer be told apart.
 const CURVES: usize = 8;
 
-/// The whole page.
+/// The whole page. `kept` names the probes of what was found: the winner of the rounds, and the last that was shortened.
 ///
 /// # Errors
 /// Where the configuration cannot be written as TOML.
-pub fn page(tuner: &Tuner, tuned: &Config) -> Result<String> {
+pub fn page(tuner: &Tuner, tuned: &Config, kept: &[&str; 2]) -> Result<String> {
     let title = format!("{} tuned on {}", tuned.learning.rule.title, tuner.dataset.name);
     let body = html! {
         h1 { (title) }
@@ -33,21 +33,74 @@ pub fn page(tuner: &Tuner, tuned: &Config) -> Result<String> {
             (tuned.training.seed) ", budget " (tuner.request.budget) "; it took " (duration(tuner.log.elapsed().as_secs_f64())) "."
         }
         p .verdict { (found(tuned)) }
+        (beside(&tuner.request.config, tuned, last(tuner, kept).as_ref()))
         (first_phase(tuner))
         (second_phase(tuner))
         (nudge(tuner))
         (rates(tuner))
-        (rounds(tuner))
-        (trimmed(tuner))
+        (rounds(tuner, kept[0]))
+        (trimmed(tuner, kept[1]))
         h2 { "What was found" }
         pre { (toml::to_string(tuned)?) }
+        h2 { "Train with it" }
+        pre { (tuner.command()) }
     };
     Ok(whole(&format!("eqprop: {title}"), &body))
 }
 
+/// The probe that shows most of what was found.
+fn last(tuner: &Tuner, kept: &[&str; 2]) -> Option<Probed> {
+    let all: BTreeMap<String, Probed> = probes(&tuner.log).into_iter().collect();
+    kept.iter().rev().find_map(|name| all.get(*name)).cloned()
+}
+
+/// What was found, and below it what it started from, as the preset has it; which no probe has trained.
+fn beside(preset: &Config, tuned: &Config, probed: Option<&Probed>) -> Markup {
+    let error = |errors: fn(&Probed) -> &[f64]| probed.map_or("–".into(), |probed| percent(errors(probed)));
+    let row = |name: &str, config: &Config, errors: [String; 2]| {
+        let Config { settle, learning, .. } = config;
+        html! {
+            tr {
+                td { (name) }
+                td .number { (settle.tolerance) }
+                td .number { (settle.steps) }
+                td .number { (learning.K) }
+                td .number { (learning.nudging.mark()) (learning.beta) }
+                td { (rates_of(&learning.learning_rates)) }
+                @for error in errors { td .number { (error) } }
+            }
+        }
+    };
+    html! {
+        div .scroll {
+            table {
+                thead {
+                    tr {
+                        th { "" } th .number { "Tolerance" } th .number { "T" } th .number { "K" } th .number { "β" }
+                        th { "η, input side first" } th .number { "Held out, %" } th .number { "Train, %" }
+                    }
+                }
+                tbody {
+                    (row("found", tuned, [error(|probed| &probed.validation), error(|probed| &probed.train)]))
+                    (row("as it started, from the preset", preset, ["not trained".into(), "–".into()]))
+                }
+            }
+        }
+    }
+}
+
+/// The last of some errors.
+fn percent(errors: &[f64]) -> String {
+    errors.last().map_or("–".into(), |error| format!("{error:.2}"))
+}
+
+/// Learning rates in words.
+fn rates_of(rates: &[f64]) -> String {
+    rates.iter().map(f64::to_string).collect::<Vec<_>>().join(", ")
+}
+
 fn found(tuned: &Config) -> String {
     let learning = &tuned.learning;
-    let rates: Vec<String> = learning.learning_rates.iter().map(f64::to_string).collect();
     format!(
         "Images settle until a step moves them by no more than {}, for at most T = {} steps; K = {}, β = {}{}, η = {} \
          (input side first).",
@@ -56,7 +109,7 @@ fn found(tuned: &Config) -> String {
         learning.K,
         learning.nudging.mark(),
         learning.beta,
-        rates.join(", ")
+        rates_of(&learning.learning_rates)
     )
 }
 
@@ -221,14 +274,14 @@ fn longest(tuner: &Tuner, begins: &str) -> BTreeMap<String, Probed> {
     probes(&tuner.log).into_iter().filter(|(name, _)| name.starts_with(begins)).collect()
 }
 
-fn rounds(tuner: &Tuner) -> Markup {
+fn rounds(tuner: &Tuner, kept: &str) -> Markup {
     let candidates = longest(tuner, "c");
     let mut best: Vec<(&String, &Probed)> = candidates.iter().collect();
     best.sort_by(|a, b| (b.1.train.len().cmp(&a.1.train.len())).then(a.1.error().total_cmp(&b.1.error())));
     let plot = |y_label| Plot { x_label: "epoch", y_label, scale: Scale::Log, mark: None };
     let lines = |errors: &dyn Fn(&Probed) -> Vec<f64>| -> Vec<Series> {
         (best.iter().take(CURVES).enumerate())
-            .map(|(i, (name, probed))| solid(name.as_str(), i, numbered(errors(probed), 1)))
+            .map(|(i, (name, probed))| solid(marked(name, kept), i, numbered(errors(probed), 1)))
             .collect()
     };
     html! {
@@ -237,11 +290,16 @@ fn rounds(tuner: &Tuner) -> Markup {
             chart("Error on the images held out", "those that came farthest", &plot("error, %"), lines(&|p| p.validation.clone())),
             chart("Train error", "", &plot("error, %"), lines(&|p| p.train.clone())),
         ]))
-        (table(&best))
+        (table(&best, kept))
     }
 }
 
-fn trimmed(tuner: &Tuner) -> Markup {
+/// A name, and whether its settings were kept.
+fn marked(name: &str, kept: &str) -> String {
+    if name == kept { format!("{name}, kept") } else { name.into() }
+}
+
+fn trimmed(tuner: &Tuner, kept: &str) -> Markup {
     let mut tries: Vec<(String, Probed)> = longest(tuner, "raised").into_iter().collect();
     tries.extend(longest(tuner, "t"));
     if tries.is_empty() {
@@ -249,12 +307,13 @@ fn trimmed(tuner: &Tuner) -> Markup {
     }
     html! {
         h2 { "Both phases, shortened while the train error holds" }
-        (table(&tries.iter().map(|(name, probed)| (name, probed)).collect::<Vec<_>>()))
+        (table(&tries.iter().map(|(name, probed)| (name, probed)).collect::<Vec<_>>(), kept))
+        @if !tries.iter().any(|(name, _)| name == kept) { p .dim { "None was kept: the train error rose." } }
     }
 }
 
-fn table(probes: &[(&String, &Probed)]) -> Markup {
-    let percent = |errors: &[f64]| errors.last().map_or("–".into(), |error| format!("{error:.2}"));
+/// `kept` is marked, which the others are not.
+fn table(probes: &[(&String, &Probed)], kept: &str) -> Markup {
     html! {
         div .scroll {
             table {
@@ -266,13 +325,13 @@ fn table(probes: &[(&String, &Probed)]) -> Markup {
                 }
                 tbody {
                     @for (name, probed) in probes {
-                        tr {
-                            td { (name) @if probed.lost { small .disagrees { "diverged or collapsed" } } }
+                        tr .kept[*name == kept] {
+                            td { (marked(name, kept)) @if probed.lost { small .disagrees { "diverged or collapsed" } } }
                             td .number { (probed.tolerance) }
                             td .number { (format!("{:.1}", probed.steps)) }
                             td .number { (probed.second_steps) }
                             td .number { "±" (probed.beta) }
-                            td { (probed.learning_rates.iter().map(f64::to_string).collect::<Vec<_>>().join(", ")) }
+                            td { (rates_of(&probed.learning_rates)) }
                             td .number { (probed.train.len()) }
                             td .number { (percent(&probed.validation)) }
                             td .number { (percent(&probed.train)) }

@@ -9,7 +9,7 @@ use super::results::{Group, Results};
 use crate::base::spread::Spread;
 use crate::base::time::duration;
 use crate::charts::page::frame;
-use crate::charts::plot::{Chart, Point};
+use crate::charts::plot::{Chart, Look, Series};
 use crate::learning::Rule;
 use anyhow::Result;
 use maud::{Markup, html};
@@ -32,6 +32,7 @@ pub fn page(results: &Results) -> Result<String> {
             (published::verdict(results))
             p .dim { (results.titles.join(" · ")) }
         } @else {
+            (sweep::caption(results)?)
             (sweep::verdict(results))
         }
         @if other_data {
@@ -94,8 +95,7 @@ fn judgement(group: &Group) -> Markup {
     };
     html! {
         span class=(verdict.class()) { (verdict.word()) }
-        @if let (Some(difference), Some(test)) = (group.difference(), group.test()) {
-            @if test.count == 1 { ", one run" }
+        @if let Some(difference) = group.difference() {
             small { (points(difference)) " points; ± 2 s: " (within) }
         }
     }
@@ -132,14 +132,14 @@ fn notes(group: &Group) -> Vec<String> {
     notes
 }
 
-/// An error of a group's finished runs over the epochs.
-fn curve(group: &Group, pick: fn(&Epoch) -> Option<f64>) -> Vec<Point> {
-    group.curve(pick).into_iter().map(|(epoch, spread)| point(epoch as f64, spread)).collect()
-}
-
-/// A point of a chart at x.
-fn point(x: f64, spread: Spread) -> Point {
-    Point { x, y: spread.mean, std: spread.std.unwrap_or(0.0), quartiles: None }
+/// A number of a group's finished runs over the epochs, a line a run of one look and with one name in the legend: a mean of
+/// few would lie where no run is.
+fn curves(name: &str, look: Look, group: &Group, pick: fn(&Epoch) -> Option<f64>) -> Vec<Series> {
+    let line = |(i, run): (usize, &Measured)| {
+        let points = run.epochs.iter().filter_map(|epoch| Some((epoch.number as f64, pick(epoch)?)));
+        Series::line(if i == 0 { name } else { "" }, look, points)
+    };
+    group.finished().enumerate().map(line).collect()
 }
 
 fn labelled(name: String, variant: &str) -> String {
@@ -164,9 +164,12 @@ fn times(results: &Results) -> Markup {
         section #times {
             h2 { "Time" }
             p {
-                "Training time of one finished run, mean over the seeds, without tests and checkpoints, on a machine that other "
-                "work shared. The paper's authors give (Discussion) "
-                "2 h 39 min for C-VF-1h and 10 h 49 min for C-VF-2h on a Titan RTX, all epochs."
+                "Training time of one finished run, mean over the seeds, without tests and checkpoints"
+                @if results.is_papers {
+                    ", on a machine that other work shared. The paper's authors give (Discussion) "
+                    "2 h 39 min for C-VF-1h and 10 h 49 min for C-VF-2h on a Titan RTX, all epochs"
+                }
+                "."
             }
             div .scroll {
                 table {
@@ -177,7 +180,7 @@ fn times(results: &Results) -> Markup {
                             th .number { "Epochs" }
                             th .number { "Here" }
                             th .number { "Here, an epoch" }
-                            th .number { "Titan RTX, an epoch" }
+                            @if results.is_papers { th .number { "Titan RTX, an epoch" } }
                         }
                     }
                     tbody {
@@ -188,7 +191,7 @@ fn times(results: &Results) -> Markup {
                                 td .number { (group.epochs_wanted()) }
                                 td .number { (mean(group).map_or("–".into(), duration)) }
                                 td .number { (an_epoch(group, mean(group))) }
-                                td .number { (an_epoch(group, paper(group))) }
+                                @if results.is_papers { td .number { (an_epoch(group, paper(group))) } }
                             }
                         }
                     }

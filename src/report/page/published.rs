@@ -1,10 +1,11 @@
 //! What the report of the paper's runs shows: the verdict, Table 3, and the paper's figures.
 
-use super::{curve, degrees, judgement, labelled, measured, notes, point, published};
+use super::{curves, degrees, judgement, labelled, measured, notes, published};
 use crate::charts::axis::{Axis, Scale};
 use crate::charts::plot::{Chart, Look, Point, Series, Shape, legend};
 use crate::learning::Rule;
 use crate::model::network::Init;
+use crate::report::measured::Measured;
 use crate::report::paper::{ROWS, Row, TRIALS};
 use crate::report::results::{Group, Kind, Results, Way};
 use crate::report::verdict::Verdict;
@@ -35,21 +36,29 @@ pub fn verdict(results: &Results) -> Markup {
         rows.dedup();
         rows
     };
-    let otherwise = settled(&[Verdict::Agrees, Verdict::Better, Verdict::Disagrees]).len();
+    let otherwise =
+        settled(&[Verdict::Agrees, Verdict::Better, Verdict::Disagrees, Verdict::SingleRun]).len();
     let of_way = |way: Way, what: Markup| {
         let with =
             |verdict| -> Vec<&Row> { rows(way).filter(|row| results.verdict(row, way) == verdict).collect() };
         let (agree, better, disagree) =
             (with(Verdict::Agrees), with(Verdict::Better), with(Verdict::Disagrees));
-        let (unfinished, not_run) = (with(Verdict::Unfinished), with(Verdict::NotRun));
+        let (single, unfinished, not_run) =
+            (with(Verdict::SingleRun), with(Verdict::Unfinished), with(Verdict::NotRun));
         html! {
             p .verdict {
                 (what) ": " b .agrees { (agree.len()) " in agreement" }
                 " (within two standard errors), " b .better { (better.len()) " better than published" } ", "
                 b .disagrees { (disagree.len()) " in disagreement" } ", "
+                b { (single.len()) " with one run and no verdict" } ", "
                 b { (unfinished.len()) " unfinished" } ", " b { (not_run.len()) " not run" } "."
             }
-            @for (word, rows) in [("Better", &better), ("In disagreement", &disagree), ("Unfinished", &unfinished)] {
+            @for (word, rows) in [
+                ("Better", &better),
+                ("In disagreement", &disagree),
+                ("One run, no verdict", &single),
+                ("Unfinished", &unfinished),
+            ] {
                 @if !rows.is_empty() { p { (word) ": " (names(rows)) "." } }
             }
         }
@@ -115,9 +124,9 @@ fn table(results: &Results) -> Markup {
         }
         p {
             "A row is " b .better { "better" } " if its mean test error is below the published one by more than the published "
-            "standard deviation and, where " i { "n" } " ≥ 2, the published mean is more than 2 s above it. Else it "
-            b .agrees { "agrees" } " if the means differ by at most two standard errors, √(s²/n + s²/5); where " i { "n" }
-            " = 1 the published deviation stands for the one not measured, and the verdict is that on one run. Beside it: "
+            "standard deviation and the published mean is more than 2 s above it. Else it "
+            b .agrees { "agrees" } " if the means differ by at most two standard errors, √(s²/n + s²/5). Of one run there is "
+            "no verdict, since nothing is known of its spread. Beside it: "
             "measured less published mean, and whether the published mean lies inside the measured one ± 2 s."
         }
         p {
@@ -246,6 +255,11 @@ fn of_kind(results: &Results, rule: Rule, depth: usize) -> impl Iterator<Item = 
     })
 }
 
+/// The test errors of a group's finished runs against something that is known of them.
+pub(super) fn runs<'a>(group: &'a Group, x: impl Fn(&Measured) -> Option<f64> + 'a) -> impl Iterator<Item = Point> + 'a {
+    group.finished().filter_map(move |run| Some((x(run)?, run.last()?.test).into()))
+}
+
 pub(super) fn shape(depth: usize) -> Shape {
     if depth == 1 { Shape::Circle } else { Shape::Square }
 }
@@ -265,11 +279,12 @@ fn error_by_psi(results: &Results) -> Chart {
         }
         let mut add = |hollow, name: String, points: Vec<Point>| {
             let look = Look { marker: Some((shape(depth), hollow)), ..Look::line(series.len(), 0) };
-            series.push(Series { name, look, joined: STEP, points });
+            let joined = if hollow { STEP } else { -1.0 };
+            series.push(Series { name, look, joined, points });
         };
         for variant in variants {
             let groups = of_kind(results, Rule::CVF, depth).filter(|group| group.variant == variant);
-            let points = groups.filter_map(|group| Some(point(group.psi()?, group.test()?))).collect();
+            let points = groups.flat_map(|group| runs(group, |_| group.psi())).collect();
             add(false, labelled(format!("C-VF-{depth}h, measured"), variant), points);
         }
         add(true, format!("C-VF-{depth}h, paper"), published_by_psi(depth));
@@ -299,18 +314,20 @@ fn error_by_angle(results: &Results) -> Option<Chart> {
     let mut series: Vec<Series> = Vec::new();
     for (rule, depth) in KINDS {
         for group in of_kind(results, rule, depth) {
-            let (Some(angle), Some(test)) = (group.angle(), group.test()) else { continue };
+            let points: Vec<Point> = runs(group, |run| run.angle).collect();
+            if points.is_empty() {
+                continue;
+            }
             let of = (rule, treatment(group));
             let color = COLORS.iter().position(|known| *known == of).unwrap_or(COLORS.len());
             let glorot = group.runs[0].config.network.init == Init::Glorot;
             let look = Look { marker: Some((shape(depth), glorot)), ..Look::line(color, 0) };
-            let point = point(angle.mean, test);
             match series.iter_mut().find(|line| line.look == look) {
-                Some(line) => line.points.push(point),
+                Some(line) => line.points.extend(points),
                 None => {
                     let init = if glorot { "Glorot" } else { "fan-in" };
                     let name = format!("{}-{depth}h{}, {init}", rule.title, of.1);
-                    series.push(Series { name, look, joined: -1.0, points: vec![point] });
+                    series.push(Series { name, look, joined: -1.0, points });
                 }
             }
         }
@@ -359,10 +376,9 @@ fn panel(group: &Group) -> Chart {
         name += &format!(", Ψ = {psi}°");
     }
     name += &format!(", n = {}", group.finished().count());
-    let lines = vec![
-        Series::line("test error", Look::line(0, 0), curve(group, |epoch| Some(epoch.test))),
-        Series::line("train error", Look::line(1, 1), curve(group, |epoch| epoch.train)),
-    ];
+    let test = curves("test error", Look::line(0, 0), group, |epoch| Some(epoch.test));
+    let train = curves("train error", Look::line(1, 1), group, |epoch| epoch.train);
+    let lines = test.into_iter().chain(train).collect();
     let chart = Chart::new((&name, &name), "epoch", ("error, %", Scale::Percent), lines);
     Chart { size: (360.0, 260.0), ..chart }
 }
@@ -377,12 +393,15 @@ fn unsettled(results: &Results) -> Vec<Chart> {
     let mut charts: Vec<Chart> = rows
         .map(|row| {
             let name = row.psi.map_or(row.name(), |psi| format!("{}, Ψ = {psi}°", row.name()));
-            let line = |(color, name, way)| {
-                let points = results.of_row(row, way).map(|group| curve(group, |epoch| epoch.unsettled));
-                Series::line(name, Look::line(color, color), points.unwrap_or_default())
+            let lines = |(color, name, way)| {
+                let group = results.of_row(row, way).filter(|group| group.test().is_some());
+                let lines =
+                    group.map(|group| curves(name, Look::line(color, color), group, |epoch| epoch.unsettled));
+                // Panels share the legend of the first, which names both.
+                lines.unwrap_or_else(|| vec![Series::line(name, Look::line(color, color), [(0.0, 0.0); 0])])
             };
             let ways = [(0, "synchronous", Way::Synchronous), (1, "alternating, Anderson", Way::Alternating)];
-            let lines = ways.map(line).into();
+            let lines = ways.into_iter().flat_map(lines).collect();
             let label = ("unsettled images, %", Scale::Percent);
             Chart { size: (360.0, 260.0), ..Chart::new((&name, &name), "epoch", label, lines) }
         })
@@ -420,8 +439,8 @@ fn charts(results: &Results) -> Markup {
             (legend(&by_psi))
             (by_psi.svg())
             figcaption {
-                "Test error on MNIST after the last epoch; bars are one standard deviation. Circles: one hidden layer, "
-                "squares: two; hollow: published. The axis is " (by_psi.y.name()) "."
+                "Test error on MNIST after the last epoch. Circles: one hidden layer, squares: two; filled: a marker a run here; "
+                "hollow: published, mean and one standard deviation. The axis is " (by_psi.y.name()) "."
             }
         }
         @if let Some(by_angle) = error_by_angle(results) {
@@ -430,7 +449,7 @@ fn charts(results: &Results) -> Markup {
                 (legend(&by_angle))
                 (by_angle.svg())
                 figcaption {
-                    "Each point is a row of a table above: its test error, and the angle between the rule's total update and "
+                    "Each point is a run of a row of a table above: its test error, and the angle between the rule's total update and "
                     "the descent direction of BPTT at the initial weights. Colour: rule; circles: one hidden layer, squares: "
                     "two; filled: fan-in weights, hollow: Glorot. Inset: the low errors, on linear axes. The paper gives "
                     "this figure without numbers."
@@ -461,6 +480,6 @@ fn charts(results: &Results) -> Markup {
                 "have no line."
             }
         }
-        p .dim { "Means over the seeds; bands are one standard deviation. The panels of a figure share their axes." }
+        p .dim { "Each line is a run. The panels of a figure share their axes." }
     }
 }

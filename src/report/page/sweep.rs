@@ -1,7 +1,7 @@
 //! What the report shows of a sweep that is not the paper's, or of the paper's beyond what is in the paper.
 
-use super::published::{INITIAL_PSI, by_angle, published_by_psi, shape};
-use super::{curve, judgement, measured, notes, point, published};
+use super::published::{INITIAL_PSI, by_angle, published_by_psi, runs, shape};
+use super::{curves as lines_of, judgement, measured, notes, published};
 use crate::charts::axis::Scale;
 use crate::charts::plot::{Chart, Look, Series, legend};
 use crate::report::paper::{Row, TRIALS};
@@ -30,10 +30,34 @@ pub fn verdict(results: &Results) -> Markup {
             @if !rows.is_empty() {
                 " Rows of the paper among them: " b .agrees { (with(Verdict::Agrees)) " in agreement" }
                 " (within two standard errors), " b .better { (with(Verdict::Better)) " better than published" } ", "
-                b .disagrees { (with(Verdict::Disagrees)) " in disagreement" } "."
+                b .disagrees { (with(Verdict::Disagrees)) " in disagreement" } ", "
+                b { (with(Verdict::SingleRun)) " with one run and no verdict" } "."
             }
         }
     }
+}
+
+/// What the sweep is of: networks, data, what varies, and what is not the preset's in all of it.
+pub fn caption(results: &Results) -> Result<Markup> {
+    let groups: Vec<&Group> = results.groups.iter().collect();
+    let runs = || results.groups.iter().flat_map(|group| &group.runs);
+    let list = |texts: BTreeSet<String>| texts.into_iter().collect::<Vec<_>>().join(", ");
+    let varied = varied::keys(&groups)?.iter().map(|key| varied::heading(key).to_string()).collect();
+    let shared = varied::shared(&groups)?;
+    let shared = shared.iter().map(|(key, value)| format!("{} = {value}", varied::heading(key))).collect();
+    let (varied, shared) = (list(varied), list(shared));
+    let seeds: BTreeSet<u64> = runs().map(|run| run.config.training.seed).collect();
+    Ok(html! {
+        p .dim {
+            (list(groups.iter().map(|group| group.network()).collect()))
+            @let data = list(runs().map(|run| run.data.clone()).filter(|data| !data.is_empty()).collect());
+            @if !data.is_empty() { " on " (data) }
+            "; " (seeds.len()) @if seeds.len() == 1 { " seed" } @else { " seeds" }
+            @if !varied.is_empty() { "; what varies: " (varied) }
+            @if !shared.is_empty() { "; in all runs, unlike the preset: " (shared) }
+            "."
+        }
+    })
 }
 
 /// The row of the paper that a group repeats, in whatever way it comes to equilibrium.
@@ -136,21 +160,21 @@ fn drawn<'a>(groups: &[&'a Group]) -> Result<Vec<(&'a Group, String)>> {
 /// The curves of all groups, laid over each other; in as many charts, of the same axes, as keep them apart.
 pub fn overlaid(results: &Results) -> Result<Vec<Chart>> {
     let drawn = drawn(&shown(results))?;
-    let line = |(i, (group, label)): (usize, &(&Group, String))| {
-        Series::line(label, Look::cycle(i), curve(group, |epoch| Some(epoch.test)))
+    let lines = |(i, (group, label)): (usize, &(&Group, String))| {
+        lines_of(label, Look::cycle(i), group, |epoch| Some(epoch.test))
     };
     let chart = |name: &str, lines| {
         let errors = ("test error, %", Scale::Percent);
         let chart = Chart::new((name, "Test error over the epochs"), "epoch", errors, lines);
         Chart { size: (520.0, 330.0), ..chart }
     };
-    let all = chart("", drawn.iter().enumerate().map(line).collect());
+    let all = chart("", drawn.iter().enumerate().flat_map(lines).collect());
     let parts = drawn.chunks(LINES).enumerate().map(|(part, some)| {
         let name = if part == 0 { "curves".into() } else { format!("curves-{}", part + 1) };
         Chart {
             x: all.x.clone(),
             y: all.y.clone(),
-            ..chart(&name, some.iter().enumerate().map(line).collect())
+            ..chart(&name, some.iter().enumerate().flat_map(lines).collect())
         }
     });
     Ok(parts.collect())
@@ -178,7 +202,7 @@ pub fn by_psi(results: &Results) -> Result<Option<Chart>> {
     let mut series = Vec::new();
     let depth_of = |group: &Group| group.runs[0].config.network.dims.depth();
     for (i, (kind, label)) in kinds.iter().zip(varied::labels_by(&firsts, keys)?).enumerate() {
-        let points = kind.iter().filter_map(|group| Some(point(group.psi()?, group.test()?)));
+        let points = kind.iter().flat_map(|group| runs(group, |_| group.psi()));
         let mut points: Vec<_> = points.collect();
         points.sort_by(|a, b| a.x.total_cmp(&b.x));
         let runs = kind.iter().map(|group| group.finished().count()).minmax();
@@ -220,7 +244,7 @@ fn curves(charts: &[Chart]) -> Markup {
             figure { (legend(chart)) (chart.svg()) }
         }
         p .dim {
-            "Means over the seeds; bands are one standard deviation. The axis is " (first.y.name())
+            "Each line is a run; those that differ in nothing but the seed look alike. The axis is " (first.y.name())
             ". Unfinished runs have no line."
         }
     }
