@@ -8,6 +8,7 @@ pub(crate) mod named;
 pub mod near;
 pub mod output;
 pub mod panic;
+pub mod program;
 pub mod spread;
 pub mod time;
 pub mod waiting;

@@ -11,7 +11,7 @@ pub use check::Problem;
 pub use error::{Error, Result};
 pub use older::of_any_version;
 pub use presets::{PRESETS, Preset, SYNCHRONOUS};
-pub use resolve::{Choices, OTHER_VARIABLES, Origin, Resolved, by_key, given_value, parse_value};
+pub use resolve::{Choices, OTHER_VARIABLES, Origin, Resolved, by_key, given_value, key_named, parse_value};
 
 use crate::data::DataChoice;
 use crate::engine::{self, Engine, EngineKind, Job};
