@@ -89,6 +89,8 @@ pub mod data;
 pub mod engine;
 pub mod learning;
 pub mod model;
+#[cfg(feature = "python")]
+pub mod python;
 pub mod reference;
 #[cfg(feature = "cli")]
 pub mod report;

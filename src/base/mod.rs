@@ -10,6 +10,7 @@ pub mod near;
 pub mod output;
 pub mod panic;
 pub mod problem;
+pub mod program;
 pub mod spread;
 pub mod time;
 pub mod waiting;

@@ -19,13 +19,16 @@ use crate::engine::{self, cpu::Isa};
 use crate::learning::{RULES, Rule};
 use crate::run::locate::locate;
 use crate::run::{self, Ending, Interrupt, Options, Outcome, Prepared, Resources, Resume, Run, with_threads};
-use crate::telemetry::progress::Display;
+use crate::telemetry::progress::{Display, Stderr};
 use anyhow::{Context, Result, bail};
 use clap::builder::RangedU64ValueParser;
+use clap::error::{ContextKind, ContextValue};
 use clap::{Args, Parser, Subcommand};
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use toml::Value;
 use tracing::info;
+use tracing_subscriber::EnvFilter;
 
 /// Equilibrium Propagation with continual weight updates: EP, C-EP, VF and C-VF.
 #[derive(Debug, Parser)]
@@ -73,6 +76,58 @@ enum Command {
     Completions(manual::CompletionsArgs),
     /// Print the manual page: `eqprop man | man -l -`.
     Man(manual::ManArgs),
+}
+
+/// Does what these words ask for, the first of which is the program's own: parses, runs, prints errors once. Returns the
+/// exit status.
+pub fn main(words: impl IntoIterator<Item = OsString>) -> u8 {
+    match parse_and_run(words) {
+        Ok(status) => status,
+        Err(error) => output::complain(&error, is_usage(&error)),
+    }
+}
+
+fn parse_and_run(words: impl IntoIterator<Item = OsString>) -> Result<u8> {
+    let asked = match Cli::try_parse_from(words) {
+        Ok(cli) => cli,
+        Err(mut shown) if shown.use_stderr() => {
+            for kind in [ContextKind::InvalidValue, ContextKind::InvalidArg, ContextKind::InvalidSubcommand] {
+                if let Some(ContextValue::String(given)) = shown.get(kind) {
+                    let given = output::quoted(given);
+                    shown.insert(kind, ContextValue::String(given));
+                }
+            }
+            output::to_stderr(&shown.to_string());
+            return Ok(2);
+        }
+        Err(help) => {
+            help.print().map_err(output::unwritten)?;
+            return Ok(0);
+        }
+    };
+    let color =
+        std::env::var_os("NO_COLOR").is_none() && std::io::IsTerminal::is_terminal(&std::io::stderr());
+    tracing_subscriber::fmt()
+        .with_env_filter(log_filter(asked.default_log())?)
+        .with_writer(|| Stderr)
+        .with_ansi(color)
+        .with_target(false)
+        .without_time()
+        .init();
+    asked.run()
+}
+
+/// What is logged: as EQPROP_LOG says, and else this.
+///
+/// # Errors
+/// Where the variable says nothing that can be understood.
+pub fn log_filter(default: &str) -> Result<EnvFilter> {
+    Ok(match std::env::var_os("EQPROP_LOG").filter(|text| !text.is_empty()) {
+        None => EnvFilter::new(default),
+        Some(text) => EnvFilter::try_new(text.to_string_lossy()).map_err(|error| {
+            Usage(format!("EQPROP_LOG={text:?}: {error}; write for example EQPROP_LOG=eqprop=debug"))
+        })?,
+    })
 }
 
 #[derive(Debug, Args)]
@@ -251,7 +306,7 @@ fn settings(set: &[String]) -> Result<Vec<(String, String, Value)>> {
 ///
 /// # Errors
 /// Where one of them is not UTF-8, and so not what it is meant to be.
-fn environment() -> Result<Vec<(String, String)>> {
+pub fn environment() -> Result<Vec<(String, String)>> {
     let mut ours = Vec::new();
     for (name, value) in std::env::vars_os() {
         match name.to_string_lossy() {
@@ -269,7 +324,7 @@ fn environment() -> Result<Vec<(String, String)>> {
 ///
 /// # Errors
 /// Where the variable names no folder.
-fn data_folder(flag: Option<PathBuf>) -> Result<Option<PathBuf>> {
+pub fn data_folder(flag: Option<PathBuf>) -> Result<Option<PathBuf>> {
     let variable = || std::env::var_os("EQPROP_DATA").filter(|v| !v.is_empty()).map(PathBuf::from);
     match (flag, variable()) {
         (Some(flag), _) => Ok(Some(flag)),
@@ -332,7 +387,7 @@ impl Cli {
 
 /// The file that `what` names, or the last checkpoint of the run that it names. What looks like a file is one, whether
 /// it is there or not.
-fn weights_of(what: &Path, runs: &Path, checkpoints: &Path) -> Result<PathBuf> {
+pub fn weights_of(what: &Path, runs: &Path, checkpoints: &Path) -> Result<PathBuf> {
     if what.is_file() || what.extension().is_some_and(|extension| extension == "safetensors") {
         return Ok(what.to_path_buf());
     }

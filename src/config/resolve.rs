@@ -562,6 +562,34 @@ pub(super) fn known_keys() -> Result<Vec<String>> {
     Ok(known)
 }
 
+/// The key that a word of a program means: `section.key`, `section_key`, or `key` where one section only has one of that
+/// name.
+///
+/// # Errors
+/// Where there is none, or more than one.
+pub fn key_named(word: &str) -> Result<String> {
+    let known = known_keys()?;
+    if known.iter().any(|key| key == word) {
+        return Ok(word.into());
+    }
+    let means = |key: &&String| {
+        key.replacen('.', "_", 1) == word || key.split_once('.').is_some_and(|(_, name)| name == word)
+    };
+    let found: Vec<&String> = known.iter().filter(means).collect();
+    match found[..] {
+        [key] => Ok(key.clone()),
+        [] => {
+            let names = known.iter().filter_map(|key| Some(key.split_once('.')?.1));
+            usage!("there is no setting {word}{}", did_you_mean(word, names))
+        }
+        [key, ..] => {
+            let all: Vec<String> = found.iter().map(|key| key.replacen('.', "_", 1)).collect();
+            let name = key.split_once('.').map_or("", |(_, name)| name);
+            usage!("{name} may be any of {}: say which", all.join(", "))
+        }
+    }
+}
+
 /// Sees that no key of another law of synapses is given.
 fn check_law(values: &Layers) -> Result<()> {
     let Some((law, _)) = values.get("synapse.law") else { return Ok(()) };

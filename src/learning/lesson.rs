@@ -286,7 +286,7 @@ impl<'a> Lesson<'a> {
         for (i, (tensor, wished)) in changed.tensors_mut().zip(wished).enumerate() {
             let mut own: Vec<_> =
                 memory.iter_mut().filter_map(|(_, values)| values.tensors_mut().nth(i)).collect();
-            *tensor = synapse::change(law, tensor, wished, &mut own)?;
+            *tensor = synapse::change(law, i, tensor, wished, &mut own)?;
         }
         Ok(changed)
     }

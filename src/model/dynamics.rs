@@ -42,6 +42,11 @@ impl<'a> Beta<'a> {
         Self { size, signs: Some(signs) }
     }
 
+    /// Its value; of replicas, its size.
+    pub fn value(self) -> f64 {
+        self.size
+    }
+
     /// factor·β.
     pub fn times(self, factor: f64) -> Self {
         Self { size: factor * self.size, ..self }

@@ -54,11 +54,20 @@ pub fn minibatches(config: &Config, split: &Split, epoch: usize) -> impl Iterato
 /// # Errors
 /// Where K > T, and those of candle.
 pub fn record(config: &Config, theta: &Parameters, split: &Split, indices: &[u32]) -> Result<(Batch, Trace)> {
-    let (batch, model) = (split.batch(indices), config.model());
+    let batch = split.batch(indices);
+    let trace = record_batch(config, theta, &batch)?;
+    Ok((batch, trace))
+}
+
+/// The same on a minibatch that is there already.
+///
+/// # Errors
+/// As [`record`].
+pub fn record_batch(config: &Config, theta: &Parameters, batch: &Batch) -> Result<Trace> {
+    let model = config.model();
     let (x, target) = (batch.x_for(theta)?, batch.y_for(theta)?);
     let nudge = model.nudge(&target, config.learning.beta);
-    let trace = Trace::record(&model, &config.learning, theta, &x, nudge)?;
-    Ok((batch, trace))
+    Ok(Trace::record(&model, &config.learning, theta, &x, nudge)?)
 }
 
 /// On how many minibatches quartiles can be told.

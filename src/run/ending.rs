@@ -58,6 +58,25 @@ impl Finished {
         }
     }
 
+    /// What the folder of a run says that has done so many epochs. It has `held_out` images to choose the best on, or none.
+    ///
+    /// # Errors
+    /// Where its `metrics.jsonl` cannot be read, or is not what a run writes.
+    pub fn recorded(folder: &Path, run: &str, data: &str, epochs: usize, held_out: bool) -> Result<Self> {
+        let finished = Self {
+            run: run.into(),
+            data: data.into(),
+            epochs,
+            test_error_percent: None,
+            best_test_error_percent: None,
+            best_epoch: None,
+            best_by: if held_out { "validation" } else { "test" },
+            train_error_percent: None,
+            already_done: false,
+        };
+        finished.with_records(folder)
+    }
+
     /// The same with what the folder of a run says up to its last epoch.
     fn with_records(self, folder: &Path) -> Result<Self> {
         let path = folder.join(records::METRICS);

@@ -46,6 +46,11 @@ impl Interrupt {
         Ok(Self(asked))
     }
 
+    /// Asks the run to stop as this signal would.
+    pub fn ask(&self, signal: i32) {
+        self.0.store(signal, Ordering::Relaxed);
+    }
+
     /// The signal that has come, if any.
     pub fn signal(&self) -> Option<i32> {
         Some(self.0.load(Ordering::Relaxed)).filter(|signal| *signal != 0)

@@ -26,6 +26,6 @@ pub use prepare::{Options, Prepared};
 pub use ready::Run;
 pub use resources::{Resources, open_device};
 pub use resume::Resume;
-pub use threads::with_threads;
+pub use threads::{guarded, pool, with_threads};
 pub use train::{Outcome, TEST_BATCH, evaluate, train};
 pub use weights::initial_parameters;

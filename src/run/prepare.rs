@@ -11,7 +11,7 @@ use super::source::run_on_its_own_data;
 use super::weights::fitting;
 use super::{Resources, Run, initial_parameters};
 use crate::base::output::{shell_word, usage};
-use crate::base::{files, name};
+use crate::base::{files, name, program};
 use crate::config::{Choices, Config, Resolved};
 use crate::data::{self, DataChoice, Dataset};
 use crate::telemetry::records;
@@ -106,8 +106,7 @@ impl Options {
 
     /// A command of this program with the folders that this one was given.
     fn command(&self, what: &str, data_dir: Option<&Path>) -> String {
-        let program = std::env::args().next().unwrap_or("eqprop".into());
-        let mut command = format!("{} {what}", shell_word(program));
+        let mut command = format!("{} {what}", shell_word(program::name()));
         let folders = [
             ("--runs-dir", Some(&*self.runs_dir), "runs"),
             ("--checkpoints-dir", Some(&*self.checkpoints_dir), "checkpoints"),

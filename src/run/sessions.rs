@@ -6,7 +6,7 @@
 //! A version, CPU or GPU that rounds differently gives other bits, so a run that goes on elsewhere says so.
 
 use crate::base::files;
-use crate::base::lock;
+use crate::base::{lock, program};
 use crate::engine::cpu::Isa;
 use crate::telemetry::records;
 use anyhow::Result;
@@ -37,7 +37,7 @@ impl Surroundings {
     /// Of this process, which computes with this.
     pub fn here(device: &str, engine: &str, threads: usize) -> Self {
         Self {
-            command: std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect(),
+            command: program::command(),
             version: env!("CARGO_PKG_VERSION").into(),
             commit: env!("BUILD_COMMIT").into(),
             vector_instructions: format!("{:?}", Isa::detect()),

@@ -3,6 +3,7 @@
 use crate::base::output::usage;
 use crate::base::panic;
 use anyhow::{Context, Result, anyhow};
+use rayon::ThreadPool;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Runs `work` in a pool of so many threads, by default one a core. Work that panics has failed, which harms
@@ -11,16 +12,32 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 /// # Errors
 /// Where there can be no such pool, those of `work`, and where it panics.
 pub fn with_threads<R: Send>(threads: Option<usize>, work: impl FnOnce() -> Result<R> + Send) -> Result<R> {
+    let pool = pool(threads)?;
+    guarded(|| pool.install(work))
+}
+
+/// A pool of so many threads, by default one a core.
+///
+/// # Errors
+/// Where there can be none.
+pub fn pool(threads: Option<usize>) -> Result<ThreadPool> {
     if threads == Some(0) {
         usage!("--threads must be at least 1");
     }
-    let pool = rayon::ThreadPoolBuilder::new()
+    rayon::ThreadPoolBuilder::new()
         // Autograd recurses through all steps of a phase.
         .stack_size(256 << 20)
         .num_threads(threads.unwrap_or(0))
         .build()
-        .context("cannot start the threads to compute with")?;
-    catch_unwind(AssertUnwindSafe(|| pool.install(work))).unwrap_or_else(|panic| {
+        .context("cannot start the threads to compute with")
+}
+
+/// What comes of `work`, which has failed where it panics.
+///
+/// # Errors
+/// Those of `work`, and where it panics.
+pub fn guarded<R>(work: impl FnOnce() -> Result<R>) -> Result<R> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
         let said = panic::words(&*panic);
         Err(anyhow!("a mistake in eqprop itself, please report it: panicked, {said}"))
     })

@@ -42,6 +42,20 @@ impl Explanation {
         theta: &Parameters,
         split: &Split,
         minibatches: usize,
+        done: impl FnMut(usize),
+    ) -> Result<Self> {
+        let drawn = angles::minibatches(config, split, 0).take(minibatches);
+        Self::of_batches(config, theta, drawn.map(|indices| split.batch(&indices)), done)
+    }
+
+    /// The same on these minibatches, of which there is one at least.
+    ///
+    /// # Errors
+    /// As [`Explanation::of`].
+    pub fn of_batches(
+        config: &Config,
+        theta: &Parameters,
+        batches: impl IntoIterator<Item = Batch>,
         mut done: impl FnMut(usize),
     ) -> Result<Self> {
         let model = config.model();
@@ -49,16 +63,17 @@ impl Explanation {
         let causes: Vec<Cause> = CAUSES.into_iter().filter(applies).collect();
         let mut columns = Vec::new();
         let (mut ladders, mut singles, mut matched) = (Vec::new(), Vec::new(), Vec::new());
-        for (i, indices) in angles::minibatches(config, split, 0).take(minibatches).enumerate() {
-            let (ladder, alone) = take_apart(config, theta, &split.batch(&indices), &causes, &mut columns)?;
+        for (i, batch) in batches.into_iter().enumerate() {
+            let (ladder, alone) = take_apart(config, theta, &batch, &causes, &mut columns)?;
             ladders.push(ladder);
             singles.push(alone);
             if config.learning.K <= config.settle.steps {
-                let (_, trace) = angles::record(config, theta, split, &indices)?;
+                let trace = angles::record_batch(config, theta, &batch)?;
                 matched.push(trace.compare()?.total_degrees);
             }
             done(i + 1);
         }
+        let minibatches = ladders.len();
         let spreads = |value: &dyn Fn(usize, usize) -> f64| -> Vec<Spread> {
             (0..columns.len())
                 .filter_map(|column| Spread::of((0..minibatches).map(|m| value(m, column))))

@@ -109,7 +109,22 @@ pub fn write(subject: &Subject) -> Result<Illustrated> {
     Ok(Illustrated { page: page(&format!("eqprop: {}", progress.run), &body), charts })
 }
 
-fn summary(config: &Config) -> Markup {
+/// A page of what a run has told so far: what it is, and its curves.
+///
+/// # Errors
+/// Where its record cannot be read.
+pub fn glance(folder: &Path) -> Result<String> {
+    let record = Record::read(folder)?;
+    let body = html! {
+        h1 { (record.name) }
+        @if let Some(config) = &record.config { (summary(config)) }
+        (panels(&curves(&record)))
+    };
+    Ok(page(&format!("eqprop: {}", record.name), &body))
+}
+
+/// What a configuration is, in a paragraph.
+pub fn summary(config: &Config) -> Markup {
     let Config { network, settle, learning, training, .. } = config;
     let rates: Vec<String> = learning.learning_rates.iter().map(f64::to_string).collect();
     html! {

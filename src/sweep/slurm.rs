@@ -1,12 +1,11 @@
 //! A Slurm job array, one task for each run that is to be trained.
 
 use super::SweepFolder;
-use crate::base::files;
 use crate::base::made::Made;
 use crate::base::output::{is_control, shell_word, usage};
+use crate::base::{files, program};
 use anyhow::{Context, Result};
 use itertools::Itertools;
-use std::env::current_exe;
 use std::path::{Path, PathBuf};
 
 impl SweepFolder {
@@ -23,7 +22,7 @@ impl SweepFolder {
     ) -> Result<PathBuf> {
         let absolute = |path: &Path| path.canonicalize().map_err(files::failed(path, "cannot be found"));
         let folder = absolute(&self.path)?;
-        let program = current_exe().context("cannot tell where this program is")?;
+        let program = program::path().context("cannot tell where this program is")?;
         let data = data_dir.map(absolute).transpose()?;
         for path in [&folder, &program].into_iter().chain(&data) {
             if path.to_str().is_none_or(|text| text.contains(is_control)) {

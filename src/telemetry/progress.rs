@@ -68,7 +68,15 @@ impl Display {
     /// For a run that is about to begin or go on.
     pub fn new(run: &Extent) -> Self {
         let template = "{msg}\n{wide_bar:.cyan/dim} {pos}/{len}";
-        let bar = screen().map(|screen| screen.add(bar(template, run.total).with_position(run.done)));
+        Self::on(run, screen().map(|screen| screen.add(bar(template, run.total).with_position(run.done))))
+    }
+
+    /// The same without a bar.
+    pub fn of_lines(run: &Extent) -> Self {
+        Self::on(run, None)
+    }
+
+    fn on(run: &Extent, bar: Option<ProgressBar>) -> Self {
         // Until the first minibatch: the epoch that is about to be trained.
         if let Some(bar) = &bar {
             let per_epoch = (run.total / run.epochs.max(1) as u64).max(1);
@@ -77,6 +85,15 @@ impl Display {
         }
         let (done_at_start, last_shown) = (run.done, Instant::now());
         Self { run: run.clone(), bar, started: None, done_at_start, last_shown, errors: String::new() }
+    }
+
+    /// What there is to say of an epoch.
+    pub fn line(&self, epoch: &Epoch) -> String {
+        let Judged { set, error, best, .. } = epoch.judged;
+        let train = epoch.trained.map(|report| format!("  train error {:6.2} %", report.error_percent()));
+        let (train, pace) = (train.unwrap_or_default(), self.pace());
+        let (number, epochs) = (epoch.number, self.run.epochs);
+        format!("epoch {number:>3}/{epochs}{train}  {set} error {error:6.2} %  best {best:6.2} %{pace}")
     }
 
     /// Minibatches a second since the first, testing and saving included, and the time left at that speed, in words;
@@ -116,14 +133,7 @@ impl Observer for Display {
     fn epoch(&mut self, epoch: &mut Epoch) -> Result<()> {
         let Judged { set, error, best, .. } = epoch.judged;
         self.errors = format!("  {set} error {error:.2} % (best {best:.2})");
-        let train = epoch.trained.map(|report| format!("  train error {:6.2} %", report.error_percent()));
-        let pace = self.pace();
-        say(&format!(
-            "epoch {:>3}/{}{}  {set} error {error:6.2} %  best {best:6.2} %{pace}",
-            epoch.number,
-            self.run.epochs,
-            train.unwrap_or_default()
-        ));
+        say(&self.line(epoch));
         Ok(())
     }
 }

@@ -103,6 +103,13 @@ pub trait SynapseLaw: Send + Sync {
     /// `memory` has a slice for each of [`SynapseLaw::memory`].
     fn change(&self, weights: &mut [f64], wished: &[f64], memory: &mut [&mut [f64]]);
 
+    /// The same of the tensor of this number among those of θ, all weights first and then all biases, for those to whom it
+    /// matters.
+    fn change_tensor(&self, number: usize, weights: &mut [f64], wished: &[f64], memory: &mut [&mut [f64]]) {
+        let _ = number;
+        self.change(weights, wished, memory);
+    }
+
     /// What is left of a weight (not of a bias) after a minibatch, as a factor. Asked once, after all its changes.
     fn left(&self) -> f64 {
         1.0
@@ -115,12 +122,13 @@ pub trait SynapseLaw: Send + Sync {
     }
 }
 
-/// One change of the weights in a tensor: what they become. `memory` is theirs.
+/// One change of the weights in the tensor of this number: what they become. `memory` is theirs.
 ///
 /// # Errors
 /// Only those of candle (shapes that differ).
 pub fn change(
     law: &Synapse,
+    number: usize,
     weights: &Tensor,
     wished: &Tensor,
     memory: &mut [&mut Tensor],
@@ -133,7 +141,7 @@ pub fn change(
     let mut changed = numbers(weights)?;
     let mut remembered = memory.iter().map(|tensor| numbers(tensor)).collect::<Result<Vec<_>>>()?;
     let mut slices: Vec<&mut [f64]> = remembered.iter_mut().map(Vec::as_mut_slice).collect();
-    law.change(&mut changed, &numbers(wished)?, &mut slices);
+    law.change_tensor(number, &mut changed, &numbers(wished)?, &mut slices);
     for (memory, remembered) in memory.iter_mut().zip(remembered) {
         **memory = tensor(remembered)?;
     }
