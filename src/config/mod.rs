@@ -11,7 +11,9 @@ pub use crate::base::problem::Problem;
 pub use error::{Error, Result};
 pub use older::{current_name, of_any_version};
 pub use presets::{PRESETS, Preset, SYNCHRONOUS};
-pub use resolve::{Choices, OTHER_VARIABLES, Origin, Resolved, by_key, given_value, parse_value, variable_of};
+pub use resolve::{
+    Choices, OTHER_VARIABLES, Origin, Resolved, by_key, given_value, parse_value, variable_of,
+};
 
 use crate::data::DataChoice;
 use crate::engine::{self, Engine, EngineKind, Job};

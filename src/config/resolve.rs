@@ -521,7 +521,8 @@ fn usual(key: &str) -> Result<Option<Value>> {
         return Ok(Some(value));
     }
     let Some(name) = key.strip_prefix("synapse.") else { return Ok(None) };
-    let laws = SynapseConfig::all().into_iter().map(Table::try_from).collect::<std::result::Result<Vec<_>, _>>()?;
+    let laws =
+        SynapseConfig::all().into_iter().map(Table::try_from).collect::<std::result::Result<Vec<_>, _>>()?;
     Ok(laws.into_iter().find_map(|mut law| law.remove(name)))
 }
 
