@@ -605,7 +605,7 @@ fn keys_that_play_no_part_are_refused_or_said() {
     for (rule, key, value, why) in [
         ("ep", "network.epsilon", "0.1", "time = \"real\""),
         ("ep", "settle.window", "4", "solver = \"anderson\""),
-        ("cep", "learning.tiny", "1e-4", "rule = \"cep-rescaled\""),
+        ("cep", "learning.tiny", "0.0001", "rule = \"cep-rescaled\""),
         ("bptt", "learning.beta", "0.3", second_phase),
         ("rbp", "learning.beta", "0.3", second_phase),
         ("bptt", "learning.nudging", "\"random\"", second_phase),
