@@ -95,6 +95,15 @@ fn more_memory_than_there_is_is_not_asked_for() {
     let rates = ["--set", "learning.learning_rates=[0.1, 0.1, 0.1]", "--dry-run"];
     let arguments = [&["train", "--algo", "ep", "--data-dir", "data"][..], &dims, &rates].concat();
     refused(&place, &arguments, &[], 1, &["network.dims", "training.batch_size", "GiB"]);
+    // What synapses remember counts: of 1,065,005,004 weights and biases three times 4 bytes more.
+    let needed = |more: &[&str]| {
+        let said = place.eqprop().args(&arguments).args(more).output().unwrap().stderr;
+        let said = String::from_utf8(said).unwrap();
+        let (_, after) = said.split_once("needs ").unwrap_or_else(|| panic!("{said}"));
+        after.split(' ').next().unwrap().parse::<f64>().unwrap()
+    };
+    let more = needed(&["--set", "synapse.law=momentum"]) - needed(&[]);
+    assert!((more - 11.9).abs() < 0.15, "{more}");
 }
 
 #[test]
@@ -224,4 +233,26 @@ fn names_and_values_with_control_characters_are_refused() {
     );
     fs::write(place.path("c.toml"), "[network]\ndims = [64, 24, 4]\n").unwrap();
     refused(&place, &["config", "--config", "c.toml"], &[], 2, &["c.toml", "learning.rule", "not set"]);
+}
+
+#[test]
+fn a_dry_run_counts_what_synapses_remember() {
+    let place = Place::new();
+    let outline = |more: &[&str]| {
+        let output = place.eqprop().args(place.small_run("ep", more)).arg("--dry-run").output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let wide = ["--set", "training.dtype=f64", "--set", "network.dims=[64, 2400, 4]"];
+    let momentum = ["--set", "synapse.law=momentum"];
+    // 2400 · (64 + 1) + 4 · (2400 + 1) = 165,604 numbers of 8 bytes are 1.3 MB.
+    assert!(
+        outline(&wide).contains("165604 parameters, 1.3 MB a checkpoint, 7 MB for 5"),
+        "{}",
+        outline(&wide)
+    );
+    let both = outline(&[&wide[..], &momentum].concat());
+    assert!(
+        both.contains("165604 parameters with a velocity each, 2.6 MB a checkpoint, 13 MB for 5"),
+        "{both}"
+    );
 }

@@ -605,3 +605,140 @@ fn keys_of_before_work_and_say_what_they_are_called_now() {
     );
     assert!(config.contains("steps = 20") && config.contains("nudging = \"positive\""), "{config}");
 }
+
+#[test]
+fn keys_that_play_no_part_are_refused_or_said() {
+    let place = Place::new();
+    let second_phase = "has no second phase";
+    for (rule, key, value, why) in [
+        ("ep", "network.epsilon", "0.1", "time = \"real\""),
+        ("ep", "settle.window", "4", "solver = \"anderson\""),
+        ("cep", "learning.tiny", "0.0001", "rule = \"cep-rescaled\""),
+        ("bptt", "learning.beta", "0.3", second_phase),
+        ("rbp", "learning.beta", "0.3", second_phase),
+        ("bptt", "learning.nudging", "\"random\"", second_phase),
+        ("rbp", "training.angle_minibatches", "8", second_phase),
+        ("bptt", "training.angle_every", "2", second_phase),
+    ] {
+        let set = format!("{key}={value}");
+        let words = [&format!("{key} = {value} (--set {set}): plays no part")[..], why, "leave it out"];
+        fails(&place, &["config", "--algo", rule, "--set", &set], 2, &words);
+        let variable = format!("EQPROP_{}", key.replace('.', "_").to_uppercase());
+        let (status, _, said) = run_with(&place, &["config", "--algo", rule], &[(&variable, value)]);
+        assert!(status == 2 && said.contains(&variable) && said.contains("plays no part"), "{said}");
+        // A file may hold what it needs for another rule, and is told.
+        let (_, printed, _) = run(&place, &["config", "--algo", rule]);
+        let (section, name) = key.split_once('.').unwrap();
+        let (before, after) = printed.split_once(&format!("[{section}]\n")).unwrap();
+        let others = after.lines().filter(|line| !line.starts_with(&format!("{name} = ")));
+        let with =
+            format!("{before}[{section}]\n{name} = {value}\n{}\n", others.collect::<Vec<_>>().join("\n"));
+        fs::write(place.path("c.toml"), with).unwrap();
+        let (status, _, said) = run(&place, &["config", "--config", "c.toml"]);
+        assert_eq!(status, 0, "{said}");
+        // β has no default, so that every file has it.
+        let told = said.contains(&format!("{key} = {value} (c.toml) plays no part"));
+        assert_eq!(told, key != "learning.beta", "{said}");
+    }
+    for (flags, key) in [
+        (&["training.angle_minibatches=0", "training.angle_every=2"][..], "training.angle_every"),
+        (&["synapse.law=momentum", "synapse.horizon=9"], "synapse.horizon"),
+    ] {
+        let flags: Vec<&str> = flags.iter().flat_map(|set| ["--set", set]).collect();
+        fails(&place, &[&["config", "--algo", "ep"], &flags[..]].concat(), 2, &[key, "plays no part"]);
+    }
+    // Where they play one, and where they say what is so anyway, nothing is wrong; nor does a preset say a word.
+    for flags in [
+        &["network.time=real", "network.epsilon=0.1"][..],
+        &["settle.solver=anderson", "settle.window=4"],
+        &["learning.rule=cep-rescaled", "learning.tiny=1e-4"],
+        &["training.angle_minibatches=0", "training.angle_every=0"],
+        &["network.epsilon=0.08"],
+        &["learning.rule=bptt"],
+    ] {
+        let sets: Vec<&str> = flags.iter().flat_map(|set| ["--set", set]).collect();
+        let (status, _, said) = run(&place, &[&["config", "--algo", "ep"], &sets[..]].concat());
+        assert!(status == 0 && !said.contains("plays no part"), "{flags:?}: {said}");
+    }
+}
+
+#[test]
+fn what_there_is_to_choose_from_is_listed_whatever_stands_there() {
+    let place = Place::new();
+    for (key, names) in [
+        ("network.activation", "sigmoid"),
+        ("network.init", "fan-in"),
+        ("network.time", "`discrete` or `real`"),
+        ("settle.order", "alternating"),
+        ("learning.rule", "cep-rescaled"),
+        ("learning.nudging", "centered"),
+        ("learning.alignment", "kolen-pollack"),
+        ("synapse.law", "momentum"),
+        ("training.dtype", "f64"),
+        ("training.device", "cuda"),
+        ("training.engine", "fused"),
+        ("training.data", "fashion-mnist"),
+    ] {
+        for value in ["true", "[1, 2]", "3", "\"magic\""] {
+            let set = format!("{key}={value}");
+            let words = [&format!("{key} = {value}")[..], names];
+            fails(&place, &["config", "--algo", "cvf", "--set", &set], 2, &words);
+        }
+    }
+}
+
+#[test]
+fn a_wrong_value_of_a_synapse_names_its_key() {
+    let place = Place::new();
+    for (set, words) in [
+        ("synapse.momentum=much", &["synapse.momentum = \"much\" (--set synapse.momentum=much)"][..]),
+        ("synapse.decay=[0.1]", &["synapse.decay = [0.1]"]),
+        ("synapse.schedule=soon", &["synapse.schedule = \"soon\"", "cosine"]),
+        ("synapse.schedule=true", &["synapse.schedule = true", "cosine"]),
+        ("synapse.horizon=-1", &["synapse.horizon = -1"]),
+        ("synapse.horizon=1.5", &["synapse.horizon = 1.5"]),
+        ("synapse.law=elastic", &["synapse.law = \"elastic\"", "ideal", "momentum"]),
+    ] {
+        let arguments = ["config", "--algo", "ep", "--set", "synapse.law=momentum", "--set", set];
+        fails(&place, &arguments, 2, words);
+    }
+}
+
+#[test]
+fn messages_quote_the_beginning_of_long_values_and_spell_out_what_turns_text_around() {
+    let place = Place::new();
+    let long = "x".repeat(100_000);
+    fs::write(place.path("c.toml"), format!("[network]\nactivation = \"{long}\"\n")).unwrap();
+    fs::write(place.path("line.toml"), format!("[network]\ndims = {long}\n")).unwrap();
+    for arguments in [
+        &["config", "--algo", "ep", "--set", &format!("learning.beta={long}")][..],
+        &["config", "--algo", "ep", "--set", &format!("training.dtype={long}")],
+        &["config", "--algo", "ep", "--set", &format!("learning.{long}=1")],
+        &["config", "--algo", "ep", "--set", &long],
+        &["config", "--algo", &long],
+        &[&long],
+        &["config", "--config", "line.toml"],
+        &["train", "--algo", "ep", "--data-dir", "data", "--name", &long],
+    ] {
+        let (status, _, said) = run(&place, arguments);
+        assert_eq!(status, 2, "{said}");
+        assert!(said.contains(&"x".repeat(180)) && said.len() < 3000, "{} bytes", said.len());
+    }
+    let turned = "a\u{202e}b\u{2066}c\u{feff}";
+    fs::write(place.path("s.toml"), format!("title = 't'\n[[rows]]\nconfig = 'ep-1h'\nlabel = '{turned}'\n"))
+        .unwrap();
+    fs::write(place.path("c.toml"), format!("[network]\n\"{turned}\" = 1\n")).unwrap();
+    for arguments in [
+        &["config", "--algo", "ep", "--set", &format!("learning.{turned}=1")][..],
+        &["config", "--algo", "ep", "--set", &format!("training.dtype={turned}")],
+        &["config", "--config", "c.toml"],
+        &["train", "--algo", "ep", "--data-dir", "data", "--name", turned],
+        &["sweep", "--config", "s.toml", "--data-dir", "data", "--dry-run"],
+        &["inspect", turned],
+    ] {
+        let (status, shown, said) = run(&place, arguments);
+        assert_ne!(status, 0, "{said}");
+        assert!(said.contains("\\u{202e}") && said.contains("\\u{2066}"), "{arguments:?}: {said}");
+        assert!(!format!("{shown}{said}").contains(['\u{202e}', '\u{2066}', '\u{feff}']), "{said:?}");
+    }
+}

@@ -204,17 +204,16 @@ fn every_rule_trains_in_both_times() {
             let set = format!("network.time={time}");
             let clamp = format!("network.clamp={}", time == "real");
             let mut more = vec!["--name", &name, "--epochs", "30"];
-            for setting in [
-                &set[..],
-                &clamp,
-                &rates,
-                "settle.steps=30",
-                "network.epsilon=0.3",
-                "learning.K=10",
-                "learning.beta=0.2",
-                "learning.nudging=positive",
-            ] {
+            for setting in
+                [&set[..], &clamp, &rates, "settle.steps=30", "learning.K=10", "learning.nudging=positive"]
+            {
                 more.extend(["--set", setting]);
+            }
+            if time == "real" {
+                more.extend(["--set", "network.epsilon=0.3"]);
+            }
+            if !matches!(rule, "bptt" | "rbp") {
+                more.extend(["--set", "learning.beta=0.2"]);
             }
             if time == "real" && matches!(rule, "cvf" | "asym-ep") {
                 // What the preset does in discrete time has no meaning here.
@@ -241,4 +240,38 @@ fn the_toy_model_is_printed_beside_its_closed_forms() {
     for expected in ["−∇BPTT", "ΔC-EP", "-1.00000000 [-1.00000000]", "hold exactly"] {
         assert!(printed.contains(expected), "{expected}: {printed}");
     }
+}
+
+#[test]
+fn it_replaces_its_own_files_and_no_others_and_takes_the_type_that_is_asked_for() {
+    let place = Place::new();
+    let gdd = |more: &[&str], variable: Option<(&str, &str)>| {
+        let fixed = ["gdd", "--algo", "cep", "--data-dir", "data", "--out", "g", "--trace"];
+        let small =
+            ["--set", "network.dims=[64, 12, 4]", "--set", "settle.steps=20", "--set", "learning.K=3"];
+        let output = place.eqprop().args(fixed).args(small).args(more).envs(variable).output().unwrap();
+        (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    fs::create_dir(place.path("g")).unwrap();
+    let names =
+        ["summary.json", "neurons.svg", "neurons.pdf", "synapses.svg", "synapses.pdf", "trace.safetensors"];
+    for name in names.map(|name| format!("g/{name}")) {
+        fs::write(place.path(&name), "my own\n").unwrap();
+        let before = place.everything();
+        let (status, said) = gdd(&[], None);
+        assert_eq!(status, 2, "{name}: {said}");
+        assert!(said.contains(&format!("{name}: is there already")), "{name}: {said}");
+        assert!(place.everything() == before, "{name}");
+        fs::remove_file(place.path(&name)).unwrap();
+    }
+    let dtype = |more: &[&str], variable: Option<(&str, &str)>| {
+        let (status, said) = gdd(more, variable);
+        assert_eq!(status, 0, "{said}");
+        let trace = candle_core::safetensors::load(place.path("g/trace.safetensors"), &Device::Cpu).unwrap();
+        trace["first.state.0"].dtype()
+    };
+    assert_eq!(dtype(&[], None), DType::F64);
+    assert_eq!(dtype(&["--set", "training.dtype=f32"], None), DType::F32);
+    assert_eq!(dtype(&[], Some(("EQPROP_TRAINING_DTYPE", "f32"))), DType::F32);
+    assert_eq!(dtype(&["--dtype", "f64"], Some(("EQPROP_TRAINING_DTYPE", "f32"))), DType::F64);
 }

@@ -404,3 +404,38 @@ fn runs_and_checkpoints_in_one_folder_are_refused() {
     assert_eq!((status, said.contains("--checkpoints-dir are one folder")), (2, true), "{said}");
     assert!(!place.path("x").exists());
 }
+
+#[test]
+fn a_folder_that_takes_no_checkpoint_is_found_before_the_first_epoch() {
+    use std::os::unix::fs::{PermissionsExt, chown};
+    use std::os::unix::process::CommandExt;
+    let place = place();
+    let before = place.read(METRICS);
+    // As root everything can be written: somebody else goes on with the run.
+    let nobody = (fs::metadata(place.path("data")).unwrap(), 65534);
+    let is_root = std::os::unix::fs::MetadataExt::uid(&nobody.0) == 0;
+    if is_root {
+        fs::set_permissions(place.path(""), fs::Permissions::from_mode(0o755)).unwrap();
+        let mut paths: Vec<PathBuf> = place.everything().into_iter().map(|(path, _)| path).collect();
+        for folder in ["runs", "checkpoints"] {
+            let own = [folder.to_string(), format!("{folder}/r-data"), format!("{folder}/r-data/lock")];
+            paths.extend(own.map(|path| place.path(&path)));
+        }
+        paths.iter().for_each(|path| chown(path, Some(nobody.1), Some(nobody.1)).unwrap());
+    }
+    for folder in ["checkpoints/r-data", "runs/r-data"] {
+        fs::set_permissions(place.path(folder), fs::Permissions::from_mode(0o555)).unwrap();
+        let mut command = place.process();
+        command.args(auto(&place, &["--epochs", "3"]));
+        if is_root {
+            command.uid(nobody.1).gid(nobody.1);
+        }
+        let output = command.output().unwrap();
+        fs::set_permissions(place.path(folder), fs::Permissions::from_mode(0o755)).unwrap();
+        let said = words(&output);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains(&format!("{folder}: takes no new file")), "{said}");
+        assert!(!said.contains("epoch 3"), "{said}");
+        assert_eq!(place.read(METRICS), before);
+    }
+}

@@ -180,6 +180,13 @@ fn a_page_replaces_a_page_and_nothing_else() {
         assert!(place.path("link.html").is_symlink());
         assert!(place.read("page.html").contains("What it has learnt"));
     }
+    // The page whose name the program chooses follows none.
+    fs::write(place.path("page.html"), "<!DOCTYPE html>mine").unwrap();
+    std::os::unix::fs::symlink("../../page.html", place.path("runs/r-data/inspect.html")).unwrap();
+    let output = place.eqprop().args(["inspect", "r-data", "--data-dir", "data"]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!((output.status.code(), said.contains("inspect.html: is a link")), (Some(2), true), "{said}");
+    assert_eq!(place.read("page.html"), "<!DOCTYPE html>mine");
     // A pipe is written to.
     let pipe = std::ffi::CString::new(place.path("pipe").to_str().unwrap()).unwrap();
     // SAFETY: a path that ends in a zero.

@@ -572,3 +572,99 @@ fn damaged_records_name_file_and_line() {
         assert!(!place.path("x").exists());
     }
 }
+
+#[test]
+fn one_bad_file_of_one_run_is_named_and_not_the_end_of_the_report() {
+    let place = Place::new();
+    let runs = [run("ep-1h", &[], 0, 30, 2.0), run("ep-1h", &[], 1, 30, 2.4), run("ep-1h", &[], 2, 30, 2.2)];
+    sweep_of(&place, &runs);
+    let report = |out: &str| {
+        let output = place.eqprop().args(["report", "s", "--out", out]).output().unwrap();
+        (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    for (file, contents) in [
+        ("runs/run1/metrics.jsonl", "{\"epoch\": 0,\n{}\n"),
+        ("runs/run1/metrics.jsonl", "{\"epoch\": 0}\n"),
+        ("runs/run1/environment.json", "{"),
+        ("configs/run1.toml", "[network]\ndims = 3\n"),
+    ] {
+        let whole = fs::read(place.path(&format!("s/{file}"))).ok();
+        fs::write(place.path(&format!("s/{file}")), contents).unwrap();
+        let _ = fs::remove_dir_all(place.path("r"));
+        let (status, said) = report("r");
+        assert_eq!(status, 0, "{file}: {said}");
+        assert!(said.contains("run run1: it is left out") && said.contains(file), "{file}: {said}");
+        assert_eq!(place.read("r/runs.csv").lines().count(), 3, "{file}");
+        let text = without_tags(&place.read("r/report.html"));
+        assert!(text.contains("cannot be read: run1"), "{file}");
+        match whole {
+            Some(whole) => fs::write(place.path(&format!("s/{file}")), whole).unwrap(),
+            None => fs::remove_file(place.path(&format!("s/{file}"))).unwrap(),
+        }
+    }
+    // What the last report here has kept of it is not lost.
+    assert_eq!(report("s").0, 0);
+    let before = place.read("s/records.jsonl");
+    fs::write(place.path("s/runs/run1/metrics.jsonl"), "?\n").unwrap();
+    let (status, said) = report("s");
+    assert!(
+        status == 0 && said.contains("run run1: its numbers are those of the last report here"),
+        "{said}"
+    );
+    assert_eq!(place.read("s/records.jsonl"), before);
+}
+
+#[test]
+fn a_seed_counts_once_however_many_runs_and_folders_have_it() {
+    let place = Place::new();
+    let runs =
+        [run("ep-1h", &["learning.beta=0.4"], 0, 10, 2.0), run("ep-1h", &["learning.beta=0.4"], 0, 10, 3.0)];
+    sweep_in(&place, "s", &runs);
+    sweep_in(&place, "t", &runs[..1]);
+    place.eqprop().args(["report", "s", "t", "--out", "r"]).assert().success();
+    let table = place.read("r/sweep.csv");
+    assert!(table.contains("\nEP-1h,1,2.0,,"), "{table}");
+    assert_eq!(place.read("r/runs.csv").lines().count(), 2);
+}
+
+#[test]
+fn a_report_replaces_its_own_files_and_no_others() {
+    let place = Place::new();
+    let runs = [run("ep-1h", &["learning.beta=0.4"], 0, 10, 2.0), run("ep-1h", &[], 0, 10, 3.0)];
+    sweep_of(&place, &runs);
+    let report = || {
+        let output = place.eqprop().args(["report", "s", "--out", "r", "--figures", "f"]).output().unwrap();
+        (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    fs::create_dir(place.path("r")).unwrap();
+    fs::create_dir(place.path("f")).unwrap();
+    let names = [
+        "r/report.html",
+        "r/runs.csv",
+        "r/curves.csv",
+        "r/sweep.csv",
+        "r/curves.svg",
+        "f/curves.svg",
+        "f/curves.pdf",
+    ];
+    for name in names {
+        for link in [false, true] {
+            let theirs = if link { "mine" } else { name };
+            fs::write(place.path(theirs), "my own\n").unwrap();
+            if link {
+                std::os::unix::fs::symlink(place.path("mine"), place.path(name)).unwrap();
+            }
+            let before = place.everything();
+            let (status, said) = report();
+            assert_eq!(status, 2, "{name}: {said}");
+            assert!(said.contains(&format!("eqprop: {name}: is ")), "{name}: {said}");
+            assert!(place.everything() == before, "{name}: nothing else is written");
+            fs::remove_file(place.path(name)).unwrap();
+        }
+    }
+    fs::write(place.path("r/.eqprop-abc123.tmp"), "half").unwrap();
+    assert_eq!(report().0, 0);
+    assert!(names.iter().all(|name| place.path(name).is_file()));
+    assert!(!place.path("r/.eqprop-abc123.tmp").exists(), "what a killed report has left");
+    assert_eq!(report().0, 0, "its own it replaces");
+}

@@ -437,3 +437,202 @@ fn what_is_not_science_can_be_changed_and_another_runs_checkpoint_is_no_end() {
     assert_eq!(output.status.code(), Some(4));
     assert!(place.read(&format!("s/failed/{}", RUNS[0])).contains("cannot be resumed with other science"));
 }
+
+const ROW: &str = "[[rows]]\nconfig = 'ep-1h'\nset.network.dims = ['auto', 24, 'auto']\n";
+
+#[test]
+fn a_key_has_one_value_in_a_run() {
+    let place = Place::new();
+    let refused = |text: &str, words: &[&str]| {
+        let said = listing(&place, &format!("title = 't'\n{text}")).unwrap_err();
+        assert!(words.iter().all(|word| said.contains(word)), "{words:?}: {said}");
+    };
+    let beta = "learning.beta = [0.1, 0.2]\n";
+    refused(
+        &format!("grid.{beta}{ROW}grid.{beta}"),
+        &["s.toml row 1", "learning.beta in grid", "grid of the row"],
+    );
+    refused(&format!("set.learning.beta = 0.3\ngrid.{beta}{ROW}"), &["learning.beta in set", "in grid"]);
+    refused(
+        &format!("{ROW}set.learning.beta = 0.3\ngrid.{beta}"),
+        &["in set of the row", "in grid of the row"],
+    );
+    refused(&format!("grid.{beta}{ROW}set.learning.beta = 0.3\n"), &["in set of the row", "in grid are"]);
+    // By another name it is the same.
+    refused(
+        &format!("grid.settle.steps = [9]\n{ROW}set.learning.T = 9\n"),
+        &["settle.steps in grid", "learning.T in set"],
+    );
+    refused(&format!("grid.settle.steps = [8]\ngrid.learning.T = [9]\n{ROW}"), &["learning.T in grid"]);
+    // A row's own value beats that of all rows.
+    let own =
+        format!("title = 't'\nset.learning.nudging = 'random'\n{ROW}set.learning.nudging = 'centered'\n");
+    assert_eq!(listing(&place, &own).unwrap(), ["ep-1h-centered-data-seed0"]);
+
+    fs::write(place.path("s.toml"), format!("title = 't'\ngrid.training.seed = [0, 1]\n{ROW}")).unwrap();
+    let listed = |more: &[&str], variable: Option<(&str, &str)>| {
+        let arguments = ["sweep", "--config", "s.toml", "--data-dir", "data", "--dry-run"];
+        let output = place.eqprop().args(arguments).args(more).envs(variable).output().unwrap();
+        (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    for (more, variable) in
+        [(&["--set", "training.seed=7"][..], None), (&[], Some(("EQPROP_TRAINING_SEED", "7")))]
+    {
+        let (status, said) = listed(more, variable);
+        let given = variable.map_or("--set training.seed=7", |(name, _)| name);
+        assert_eq!(status, 2, "{said}");
+        assert!(said.contains(&format!("eqprop: {given}: s.toml row 1 varies training.seed")), "{said}");
+        assert!(said.contains("--only"), "{said}");
+    }
+}
+
+#[test]
+fn what_varies_plays_a_part() {
+    let place = Place::new();
+    let said = listing(&place, &format!("title = 't'\n{ROW}grid.settle.window = [2, 4]\n")).unwrap_err();
+    assert!(said.contains("s.toml row 1: settle.window plays no part"), "{said}");
+    let accelerated =
+        format!("title = 't'\n{ROW}set.settle.solver = 'anderson'\ngrid.settle.window = [2, 4]\n");
+    assert_eq!(listing(&place, &accelerated).unwrap().len(), 2);
+}
+
+#[test]
+fn a_sweep_file_sets_less_than_the_environment_and_that_less_than_flags() {
+    let place = Place::new();
+    fs::write(place.path("s.toml"), format!("title = 't'\nset.training.epochs = 2\n{ROW}")).unwrap();
+    let epochs = |more: &[&str], variable: Option<(&str, &str)>| {
+        let arguments = ["sweep", "--config", "s.toml", "--data-dir", "data", "--dry-run"];
+        let output = place.eqprop().args(arguments).args(more).envs(variable).output().unwrap();
+        let listed = String::from_utf8(output.stdout).unwrap();
+        let (before, _) = listed.split_once(" epochs").unwrap();
+        before.split_whitespace().last().unwrap().to_string()
+    };
+    let five = Some(("EQPROP_TRAINING_EPOCHS", "5"));
+    assert_eq!([epochs(&[], None), epochs(&[], five)], ["2", "5"]);
+    assert_eq!(epochs(&["--set", "training.epochs=7"], five), "7");
+}
+
+#[test]
+fn parts_of_a_data_set_are_kept_as_long_as_a_run_has_them() {
+    let place = Place::new();
+    let resources = eqprop::run::Resources::new(Some(place.path("data")));
+    let of = |limit: i64| {
+        let config = eqprop::Config::preset(eqprop::Rule::EP, [64, 24, 4]).unwrap();
+        resources.dataset(&config.with("training.limit_train", limit).unwrap().training).unwrap()
+    };
+    let (first, again) = (of(10), of(10));
+    assert!(std::sync::Arc::ptr_eq(&first, &again));
+    assert_eq!((first.train.images.len(), first.train.labels.len()), (10 * 64, 10));
+    assert!(first.train.images.capacity() < 11 * 64, "the rest of the set is not kept behind it");
+    let left = std::sync::Arc::downgrade(&first);
+    drop((first, again));
+    assert!(left.upgrade().is_none());
+    assert_eq!(of(20).train.images[..10 * 64], of(10).train.images);
+    // What has no less than it asks for is the set itself.
+    assert!(std::sync::Arc::ptr_eq(&of(1000), &of(2000)));
+}
+
+/// What the run of `ROW` is called.
+const ROWS_RUN: &str = "ep-1h-data-seed0";
+
+#[test]
+fn a_sweep_writes_into_folders_of_its_own_only() {
+    let make = |epochs: usize| {
+        let place = Place::new();
+        fs::write(place.path("small.toml"), format!("title = 't'\nset.training.epochs = {epochs}\n{ROW}"))
+            .unwrap();
+        // A plan, and no run yet.
+        let planned = sweep(&place, &["--slurm"]).output().unwrap();
+        assert!(planned.status.success(), "{}", String::from_utf8_lossy(&planned.stderr));
+        fs::create_dir_all(place.path(&format!("elsewhere/{ROWS_RUN}"))).unwrap();
+        fs::write(place.path(&format!("elsewhere/{ROWS_RUN}/mine.txt")), "mine").unwrap();
+        place
+    };
+    let link = |place: &Place, to: &str, at: &str| {
+        std::os::unix::fs::symlink(place.path(to), place.path(at)).unwrap();
+    };
+    let elsewhere = |place: &Place| -> Vec<_> {
+        place.everything().into_iter().filter(|(path, _)| path.starts_with(place.path("elsewhere"))).collect()
+    };
+    let task = |place: &Place| {
+        let output = place
+            .eqprop()
+            .args(["sweep", "--task", "1", "--out", "s", "--data-dir", "data"])
+            .output()
+            .unwrap();
+        (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    for folder in ["runs", "checkpoints", "failed", "configs", "sweeps"] {
+        let place = make(1);
+        let _ = fs::remove_dir_all(place.path(&format!("s/{folder}")));
+        link(&place, "elsewhere", &format!("s/{folder}"));
+        let before = elsewhere(&place);
+        let again = sweep(&place, &["--workers", "1"]).output().unwrap();
+        let again = (again.status.code().unwrap(), String::from_utf8(again.stderr).unwrap());
+        for (status, said) in [task(&place), again] {
+            assert_eq!(status, 2, "{folder}: {said}");
+            assert!(said.contains(&format!("s/{folder}: is a link")), "{folder}: {said}");
+        }
+        assert_eq!(elsewhere(&place), before, "{folder}");
+    }
+    for (at, to) in [
+        (format!("s/runs/{ROWS_RUN}"), format!("elsewhere/{ROWS_RUN}")),
+        (format!("s/checkpoints/{ROWS_RUN}"), format!("elsewhere/{ROWS_RUN}")),
+        (format!("s/runs/{ROWS_RUN}/metrics.jsonl"), format!("elsewhere/{ROWS_RUN}/mine.txt")),
+        (format!("s/checkpoints/{ROWS_RUN}/last.safetensors"), format!("elsewhere/{ROWS_RUN}/new")),
+    ] {
+        let place = make(1);
+        fs::create_dir_all(place.path(&at).parent().unwrap()).unwrap();
+        link(&place, &to, &at);
+        let before = elsewhere(&place);
+        let (status, said) = task(&place);
+        assert_eq!(status, 4, "{at}: {said}");
+        assert!(said.contains(&at) && said.contains("is a link"), "{at}: {said}");
+        assert_eq!(elsewhere(&place), before, "{at}");
+    }
+    // Nor is a folder of somebody's own moved aside that has the name of a run.
+    let place = make(1);
+    fs::create_dir_all(place.path("s/runs")).unwrap();
+    fs::rename(place.path(&format!("elsewhere/{ROWS_RUN}")), place.path(&format!("s/runs/{ROWS_RUN}")))
+        .unwrap();
+    let (status, said) = task(&place);
+    assert_eq!(status, 4, "{said}");
+    assert!(said.contains("holds nothing that a run writes"), "{said}");
+    assert_eq!(place.read(&format!("s/runs/{ROWS_RUN}/mine.txt")), "mine");
+}
+
+#[test]
+fn a_plan_replaces_nothing_that_it_has_not_made() {
+    let place = Place::new();
+    fs::write(place.path("small.toml"), format!("title = 't'\nset.training.epochs = 1\n{ROW}")).unwrap();
+    let plan = || {
+        let output = sweep(&place, &["--slurm"]).output().unwrap();
+        (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    for folder in ["configs", "sweeps"] {
+        fs::create_dir_all(place.path(&format!("s/{folder}"))).unwrap();
+    }
+    for file in [&format!("s/configs/{ROWS_RUN}.toml")[..], "s/sweeps/small.toml"] {
+        fs::write(place.path(file), "# my own\n").unwrap();
+        let before = place.everything();
+        let (status, said) = plan();
+        assert_eq!(status, 2, "{said}");
+        assert!(said.contains(file), "{file}: {said}");
+        assert_eq!(place.everything(), before, "{file}");
+        fs::remove_file(place.path(file)).unwrap();
+    }
+    fs::write(place.path("s/slurm.sh"), "#!/bin/bash\n# my own; it is\n").unwrap();
+    let (status, said) = plan();
+    assert!(status == 2 && said.contains("s/slurm.sh: is there already"), "{said}");
+    fs::remove_file(place.path("s/slurm.sh")).unwrap();
+    assert_eq!(plan().0, 0);
+    // What a plan has made, the next may replace; and what a killed one has left half written goes.
+    fs::write(place.path("s/.eqprop-abc123.tmp"), "half").unwrap();
+    fs::write(place.path("s/.eqprop-mine"), "mine").unwrap();
+    fs::write(place.path("small.toml"), format!("title = 't'\nset.training.epochs = 2\n{ROW}")).unwrap();
+    let (status, said) = plan();
+    assert_eq!(status, 0, "{said}");
+    assert!(place.read(&format!("s/configs/{ROWS_RUN}.toml")).contains("epochs = 2"));
+    assert!(place.read("s/sweeps/small.toml").contains("epochs = 2"));
+    assert!(!place.path("s/.eqprop-abc123.tmp").exists() && place.path("s/.eqprop-mine").exists());
+}

@@ -331,8 +331,7 @@ fn the_exact_references_are_rules_that_descend_the_gradient() {
             let expected = theta.plus(&gradient, |_| -0.5).unwrap();
             let settled = model.settle(theta, x).unwrap();
             let lesson = Lesson::new(model, learning, theta, x, problem.nudge(1e-4), &settled);
-            let learnt =
-                lesson.learn(&mut Memory::new(model, theta).unwrap(), &mut |_| Ok(())).unwrap();
+            let learnt = lesson.learn(&mut Memory::new(model, theta).unwrap(), &mut |_| Ok(())).unwrap();
             let (off, moved) = (distance(&learnt, &expected), distance(&expected, theta));
             assert!(off < 1e-3 * moved, "{rule:?} {time:?}: off by {off:.1e} of {moved:.1e}");
         }

@@ -107,6 +107,30 @@ impl Lock {
     }
 }
 
+/// The turn of this process to write into a folder, until this is dropped. Unlike a [`Lock`] it leaves no file there, and is
+/// not had where folders cannot be locked.
+#[derive(Debug)]
+pub struct Turn {
+    _folder: File,
+}
+
+impl Turn {
+    /// Waits so long for other processes to be done; `None` where they are not, or folders cannot be locked.
+    pub fn wait(folder: &Path, patience: Duration) -> Option<Self> {
+        let begun = Instant::now();
+        let folder = File::open(folder).ok()?;
+        loop {
+            match folder.try_lock() {
+                Ok(()) => return Some(Self { _folder: folder }),
+                Err(TryLockError::WouldBlock) if begun.elapsed() < patience => {
+                    sleep(Duration::from_millis(50));
+                }
+                Err(_) => return None,
+            }
+        }
+    }
+}
+
 /// Whether a file system says that it has no locks. NFS says so in a word of its own where the lock service of a client
 /// or server is not at work.
 fn is_without_locks(error: &io::Error) -> bool {

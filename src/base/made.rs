@@ -1,10 +1,10 @@
 //! Files that a command makes under names of its own choice, in folders where somebody else's may lie under the same.
 
 use super::files::{self, failed};
-use super::lock::Lock;
+use super::lock::Turn;
 use super::output::usage;
 use anyhow::Result;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
@@ -45,15 +45,13 @@ impl Made {
         for (path, contents) in &self.0 {
             check(path, contents)?;
         }
-        let mut locks = Vec::new();
+        let mut folders = BTreeMap::new();
         for folder in self.0.iter().filter_map(|(path, _)| path.parent()).collect::<BTreeSet<_>>() {
             let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
             files::create_folder(folder)?;
             let whole = folder.canonicalize().map_err(failed(folder, "cannot be found"))?;
-            if !locks.iter().any(|(locked, _)| *locked == whole) {
-                let lock = Lock::wait(folder, PATIENCE)?;
-                files::remove_temporaries(folder)?;
-                locks.push((whole, lock));
+            if !folders.contains_key(&whole) {
+                folders.insert(whole, cleared(folder)?);
             }
         }
         for (path, contents) in &self.0 {
@@ -61,6 +59,19 @@ impl Made {
         }
         Ok(())
     }
+}
+
+/// A folder into which no other process writes as this one does, until what is returned is dropped; without what killed
+/// processes have left half written in it.
+///
+/// # Errors
+/// Names what cannot be listed or removed.
+pub fn cleared(folder: &Path) -> files::Result<Option<Turn>> {
+    let turn = Turn::wait(folder, PATIENCE);
+    if turn.is_some() {
+        files::remove_temporaries(folder)?;
+    }
+    Ok(turn)
 }
 
 /// Checks that nothing is at `path` but a file of the kind of these contents, or an empty one.
@@ -78,7 +89,9 @@ fn check(path: &Path, contents: &[u8]) -> Result<()> {
     let mark = mark(path, contents);
     let mut there = Vec::new();
     let (file, size) = files::open(path).map_err(failed(path, "cannot be read"))?;
-    file.take((mark.0 + mark.1.len()) as u64).read_to_end(&mut there).map_err(failed(path, "cannot be read"))?;
+    file.take((mark.0 + mark.1.len()) as u64)
+        .read_to_end(&mut there)
+        .map_err(failed(path, "cannot be read"))?;
     if size > 0 && there.get(mark.0..) != Some(mark.1) {
         usage!(
             "{}: is there already and was not made by this command: move it away, or give another folder",

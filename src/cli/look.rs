@@ -196,7 +196,8 @@ pub fn inspect(args: InspectArgs) -> Result<u8> {
         None => {
             let out = beside.join("inspect.html");
             // Of a link that a user names we know that it is meant.
-            check_no_link(&out).context("the page is inspect.html in the run's folder, unless --out names one")?;
+            check_no_link(&out)
+                .context("the page is inspect.html in the run's folder, unless --out names one")?;
             out
         }
     };

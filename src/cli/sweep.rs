@@ -237,6 +237,7 @@ fn train(
 /// noticed that its predecessor is gone, so it waits a while for a run that another process has.
 fn train_task(folder: &SweepFolder, task: NonZeroUsize, resources: &Resources) -> Result<u8> {
     let place = folder.path.display();
+    folder.check_folders()?;
     let entries = folder.entries()?;
     if entries.is_empty() {
         bail!("{place}: holds no sweep; make one with `eqprop sweep --config … --out …`");

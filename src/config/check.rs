@@ -168,12 +168,15 @@ impl Config {
         let unnudged = !learning.rule.is_nudged();
         let rule = learning.rule.name;
         let no_second_phase = || format!("rule = \"{rule}\" has no second phase");
-        let never_falls =
-            matches!(synapse, SynapseConfig::Momentum(law) if law.schedule == Fall::Constant && law.horizon > 0);
+        let never_falls = matches!(synapse, SynapseConfig::Momentum(law) if law.schedule == Fall::Constant && law.horizon > 0);
         let never_measured = training.angle_every > 0 && (unnudged || training.angle_minibatches == 0);
         let keys = [
             ("network.epsilon", network.time == Time::Discrete, "it is a step of time = \"real\"".into()),
-            ("settle.window", settle.solver != Solver::Anderson, "it is that of solver = \"anderson\"".into()),
+            (
+                "settle.window",
+                settle.solver != Solver::Anderson,
+                "it is that of solver = \"anderson\"".into(),
+            ),
             (
                 "learning.tiny",
                 learning.rule.schedule() != Some(Schedule::Rescaled),
@@ -188,7 +191,11 @@ impl Config {
                 never_measured && !unnudged,
                 "training.angle_minibatches = 0 never measures the angle".into(),
             ),
-            ("synapse.horizon", never_falls, "learning rates do not fall with schedule = \"constant\"".into()),
+            (
+                "synapse.horizon",
+                never_falls,
+                "learning rates do not fall with schedule = \"constant\"".into(),
+            ),
         ];
         keys.into_iter().filter(|(_, idle, _)| *idle).map(|(key, _, why)| (key, why)).collect()
     }

@@ -30,7 +30,7 @@ const SECOND_PHASE: &str = "a second phase: not bptt, rbp";
 const UNTIED: &str = "vf, cvf; bptt, rbp with tied = false";
 
 #[rustfmt::skip]
-const KEYS: [Key; 44] = [
+const KEYS: [Key; 45] = [
     key("network.dims", "list of sizes ≥ 1, or \"auto\" at either end", "neurons", "", "layer sizes, input first; \"auto\" leaves input and output to the data"),
     key("network.activation", "\"sigmoid\", \"tanh\", \"hard-sigmoid\"", "", "", "σ; \"sigmoid\" is 1/(1 + exp(−4(x − ½))), Eq. 102"),
     key("network.init", "\"fan-in\", \"glorot\"", "", "", "how weights start: U(±1/√fan_in), as the authors' code, or Glorot's, as the paper's text"),
@@ -46,7 +46,7 @@ const KEYS: [Key; 44] = [
     key("settle.steps", "1 to 100000, even where alternating", "steps", "", "T, the most steps of the first phase; half-steps of the alternating order"),
     key("settle.damping", "0 to below 1", "", "", "d of s ← d·s + (1 − d)·F(s), in both phases"),
     key("settle.tolerance", "0 to below 1", "change of a state", "", "an image's first phase ends where no neuron moves by more in a sweep; 0 runs all T"),
-    key("learning.rule", "\"ep\", \"cep\", \"cep-rescaled\", \"vf\", \"cvf\", \"bptt\", \"rbp\"", "", "", "the learning rule; \"cep-rescaled\" is Algorithm 5"),
+    key("learning.rule", "\"ep\", \"cep\", \"cep-rescaled\", \"vf\", \"cvf\", \"bptt\", \"rbp\", \"asym-ep\", \"dyadic-ep\"", "", "", "the learning rule; \"cep-rescaled\" is Algorithm 5"),
     key("learning.K", "1 to 100000", "steps", "", "steps of the second phase; of bptt and rbp, steps back"),
     key("learning.beta", "not 0", "", SECOND_PHASE, "β, strength of the nudge"),
     key("learning.nudging", "\"positive\", \"random\", \"centered\"", "", SECOND_PHASE, "β as given, its sign drawn for every minibatch, or both signs in every minibatch"),
@@ -54,8 +54,9 @@ const KEYS: [Key; 44] = [
     key("learning.sigma_prime", "\"ignored\", \"partial\", \"full\"", "", "vf, cvf", "the σ′ in their updates: none, as printed; of what each connection delivers; of the whole input"),
     key("learning.tiny", "above 0, at most 1", "", "cep-rescaled", "η_tiny/η of Algorithm 5"),
     key("learning.authors_code", "true, false", "", "cvf", "as in the authors' code, the bias of the last hidden layer never learns"),
-    key("learning.alignment", "\"none\", \"kolen-pollack\", \"fixed\"", "", "vf, cvf", "what aligns feedback with forward weights (docs/alignment.md)"),
+    key("learning.alignment", "\"none\", \"kolen-pollack\", \"homeostasis\", \"fixed\"", "", "vf, cvf", "what aligns feedback with forward weights (docs/alignment.md)"),
     key("learning.decay", "0 to below 1", "a minibatch", "alignment = \"kolen-pollack\"", "λ, the share of each weight that is lost"),
+    key("learning.strength", "above 0, below 1", "a minibatch", "alignment = \"homeostasis\"", "κ, the step down the asymmetry of the Jacobian"),
     key("synapse.law", "\"ideal\", \"momentum\"", "", "", "what becomes of a weight where a rule wishes a change η·Δ"),
     key("synapse.momentum", "0 to below 1", "", "law = \"momentum\"", "μ of v ← μ·v + η·Δ, at every change"),
     key("synapse.decay", "0 to below 1", "a minibatch", "law = \"momentum\"", "the share of each weight, not of biases, that is lost"),
@@ -82,7 +83,8 @@ const KEYS: [Key; 44] = [
 /// # Errors
 /// Only those of the built-in defaults.
 pub fn reference() -> Result<String> {
-    let mut table = String::from("| key | values | default | unit | needs | meaning |\n|---|---|---|---|---|---|\n");
+    let mut table =
+        String::from("| key | values | default | unit | needs | meaning |\n|---|---|---|---|---|---|\n");
     for Key { name, values, unit, needs, meaning } in KEYS {
         let default = default_of(name)?;
         let _ = writeln!(table, "| `{name}` | {values} | {default} | {unit} | {needs} | {meaning} |");
@@ -110,7 +112,8 @@ mod tests {
     fn names_are_all_that_a_key_takes() {
         for key in KEYS.iter().filter(|key| key.values.starts_with('"')) {
             let flag = |value: &str| ("--set".to_string(), key.name.to_string(), parse_value(value));
-            let choices = Choices { algo: Some(Rule::CVF), flags: vec![flag("no-such-name")], ..Choices::default() };
+            let choices =
+                Choices { algo: Some(Rule::CVF), flags: vec![flag("no-such-name")], ..Choices::default() };
             let message = Resolved::new(&choices).unwrap_err().to_string();
             let stated = quoted_names(key.values);
             for name in &stated {
@@ -118,7 +121,11 @@ mod tests {
             }
             let listed = message.split_once("expected").map_or("", |(_, listed)| listed);
             let listed = listed.split(['`', '"']).skip(1).step_by(2).collect::<BTreeSet<_>>();
-            assert!(listed.is_empty() || listed == stated.iter().copied().collect(), "{}: {message:?}", key.name);
+            assert!(
+                listed.is_empty() || listed == stated.iter().copied().collect(),
+                "{}: {message:?}",
+                key.name
+            );
         }
     }
 
@@ -129,6 +136,9 @@ mod tests {
     #[test]
     fn the_manual_has_the_table() {
         let manual = include_str!("../../docs/configuration.md");
-        assert!(manual.contains(&reference().unwrap()), "put what `eqprop config --keys` prints into the manual");
+        assert!(
+            manual.contains(&reference().unwrap()),
+            "put what `eqprop config --keys` prints into the manual"
+        );
     }
 }

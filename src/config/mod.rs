@@ -13,7 +13,9 @@ pub use error::{Error, Result};
 pub use keys::reference;
 pub use older::{current_name, of_any_version};
 pub use presets::{FIGURES, PRESETS, Preset, SYNCHRONOUS};
-pub use resolve::{Choices, OTHER_VARIABLES, Origin, Resolved, by_key, given_value, key_named, parse_value, variable_of};
+pub use resolve::{
+    Choices, OTHER_VARIABLES, Origin, Resolved, by_key, given_value, key_named, parse_value, variable_of,
+};
 
 use crate::data::DataChoice;
 use crate::engine::{self, Engine, EngineKind, Job};

@@ -521,7 +521,8 @@ fn usual(key: &str) -> Result<Option<Value>> {
         return Ok(Some(value));
     }
     let Some(name) = key.strip_prefix("synapse.") else { return Ok(None) };
-    let laws = SynapseConfig::all().into_iter().map(Table::try_from).collect::<std::result::Result<Vec<_>, _>>()?;
+    let laws =
+        SynapseConfig::all().into_iter().map(Table::try_from).collect::<std::result::Result<Vec<_>, _>>()?;
     Ok(laws.into_iter().find_map(|mut law| law.remove(name)))
 }
 
@@ -538,7 +539,12 @@ fn defaults() -> Result<Layers> {
 pub(super) fn default_of(key: &str) -> Result<String> {
     let mut known = defaults()?;
     for law in SynapseConfig::all() {
-        merge(&mut known, &mut Vec::new(), Table::from_iter([("synapse".to_string(), Value::try_from(law)?)]), &Origin::Default)?;
+        merge(
+            &mut known,
+            &mut Vec::new(),
+            Table::from_iter([("synapse".to_string(), Value::try_from(law)?)]),
+            &Origin::Default,
+        )?;
     }
     known.extend(defaults()?);
     let without = match key {

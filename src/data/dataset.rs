@@ -66,7 +66,10 @@ impl Dataset {
     /// The first so many images of each split, copied.
     pub fn limited(&self, train: Option<usize>, test: Option<usize>) -> Self {
         let first = |split: &Split, limit: Option<usize>| {
-            split.part(&(0..limit.unwrap_or(usize::MAX).min(split.len()) as u32).collect::<Vec<_>>())
+            let mut part =
+                split.part(&(0..limit.unwrap_or(usize::MAX).min(split.len()) as u32).collect::<Vec<_>>());
+            part.images.shrink_to_fit();
+            part
         };
         Self {
             name: self.name.clone(),

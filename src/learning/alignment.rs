@@ -52,7 +52,12 @@ impl Alignment {
 ///
 /// # Errors
 /// Only those of candle.
-pub fn homeostasis(model: &Model, theta: &Parameters, s_star: &[Tensor], strength: f64) -> Result<Parameters> {
+pub fn homeostasis(
+    model: &Model,
+    theta: &Parameters,
+    s_star: &[Tensor],
+    strength: f64,
+) -> Result<Parameters> {
     let slopes: Vec<Tensor> =
         s_star.iter().map(|s| model.dynamics.activation.slope(s)).collect::<Result<_>>()?;
     let images = s_star[0].dim(D::Minus2)? as f64;

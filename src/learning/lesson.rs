@@ -127,14 +127,16 @@ impl<'a> Lesson<'a> {
         let mut theta_t = self.theta.clone();
         let mut drive = dynamics.drive(&theta_t, self.x)?;
         let s_star = self.settled.state();
-        let at_rest = |of| Ok::<_, candle_core::Error>((of, Transition::at(self.model, self.theta, self.x, s_star)?));
+        let at_rest =
+            |of| Ok::<_, candle_core::Error>((of, Transition::at(self.model, self.theta, self.x, s_star)?));
         let corrected = self.learning.rule.corrects.map(at_rest).transpose()?;
         let mut s = s_star.to_vec();
         for t in 0..self.learning.K {
             let h = dynamics.pre_activations(&theta_t, &drive, &s, settle.order.layers(t))?;
             let mut s_next = self.model.advance(&theta_t, &h, &s, Some(self.nudge))?;
             if let Some((of, transition)) = &corrected {
-                let changes: Vec<Tensor> = s.iter().zip(s_star).map(|(s, rest)| s - rest).collect::<Result<_>>()?;
+                let changes: Vec<Tensor> =
+                    s.iter().zip(s_star).map(|(s, rest)| s - rest).collect::<Result<_>>()?;
                 let asymmetry = transition.asymmetry(*of, &changes)?;
                 for n in (0..s.len()).filter(|&n| h[n].is_some()) {
                     s_next[n] = (&s_next[n] - &asymmetry[n])?;

@@ -208,7 +208,9 @@ impl Learning {
         need(
             self.rule.corrects.is_none() || real || self.sigma_prime == SigmaPrime::Full,
             "learning.sigma_prime",
-            format!("must be \"full\" with rule = \"{rule}\", whose updates are the gradient with nothing else"),
+            format!(
+                "must be \"full\" with rule = \"{rule}\", whose updates are the gradient with nothing else"
+            ),
         )
     }
 

@@ -137,8 +137,7 @@ impl Rule {
         preset: "cvf",
     };
     /// Backpropagation through time (Alg. 3), a baseline.
-    pub const BPTT: Rule =
-        Rule { name: "bptt", title: "BPTT", tied: None, update: Update::Bptt, ..Rule::EP };
+    pub const BPTT: Rule = Rule { name: "bptt", title: "BPTT", tied: None, update: Update::Bptt, ..Rule::EP };
     /// Recurrent backpropagation (Alg. 4), a baseline.
     pub const RBP: Rule = Rule { name: "rbp", title: "RBP", update: Update::Rbp, ..Rule::BPTT };
     /// AsymEP (Scurria et al. 2026): VF whose second phase is rid of the asymmetry of J, −2A(s − s_*) with A = (J − Jᵀ)/2, so

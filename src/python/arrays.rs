@@ -151,11 +151,16 @@ pub fn labels(y: &Bound<PyAny>, count: usize, classes: usize) -> PyResult<Vec<u8
             };
             numbers.chunks(width).map(class).collect()
         }
-        _ => wrong!("y has the shape {shape:?}: classes of {count} images are ({count},), or one-hot ({count}, {classes})"),
+        _ => wrong!(
+            "y has the shape {shape:?}: classes of {count} images are ({count},), or one-hot ({count}, {classes})"
+        ),
     };
     let label = |(i, class): (usize, Option<usize>)| match class.and_then(|class| u8::try_from(class).ok()) {
         Some(class) if usize::from(class) < classes => Ok(class),
-        _ => wrong!("y of image {i} is no class: whole numbers from 0 to {}, or a single 1 in a row of 0", classes - 1),
+        _ => wrong!(
+            "y of image {i} is no class: whole numbers from 0 to {}, or a single 1 in a row of 0",
+            classes - 1
+        ),
     };
     found.into_iter().enumerate().map(label).collect()
 }

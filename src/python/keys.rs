@@ -39,6 +39,9 @@ pub fn value_of(word: &str, value: &Bound<PyAny>) -> PyResult<Value> {
     }
     match value.try_iter() {
         Ok(items) => items.map(|item| value_of(word, &item?)).collect::<PyResult<Vec<_>>>().map(Value::from),
-        Err(_) => wrong!("{word} = {}: settings are numbers, words, True or False, or lists of those", value.repr()?),
+        Err(_) => wrong!(
+            "{word} = {}: settings are numbers, words, True or False, or lists of those",
+            value.repr()?
+        ),
     }
 }

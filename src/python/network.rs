@@ -96,7 +96,14 @@ impl State {
     }
 
     /// Learns a minibatch: on its engine, or where there are hooks or the images are floats, on the plain one.
-    fn learn(&mut self, images: &Given, labels: &[u8], beta: Option<f64>, epochs: f64, hooks: Hooks) -> Result<Report> {
+    fn learn(
+        &mut self,
+        images: &Given,
+        labels: &[u8],
+        beta: Option<f64>,
+        epochs: f64,
+        hooks: Hooks,
+    ) -> Result<Report> {
         let beta = beta.unwrap_or_else(|| self.config.beta(self.minibatches));
         let report = match images.batch(labels).filter(|_| hooks.are_none()) {
             Some(batch) => {
@@ -107,15 +114,16 @@ impl State {
             None => {
                 let (theta, mut memory) = (self.theta()?, self.memory()?);
                 let job = self.config.job(&Device::Cpu);
-                let (report, changed) = hooks.with((job.model, job.learning), &theta, |model, learning| {
-                    let (x, target) = (images.x(&theta)?, one_hot(labels, &theta)?);
-                    let settled = model.settle(&theta, &x)?;
-                    let report = plain::report(model.loss, &settled, labels)?;
-                    let nudge = model.nudge(&target, beta);
-                    let lesson = Lesson::new(model, learning, &theta, &x, nudge, &settled).after(epochs);
-                    // A device of Python remembers for itself what it remembers.
-                    Ok((report, lesson.learn(&mut memory, &mut |_| Ok(()))?))
-                })?;
+                let (report, changed) =
+                    hooks.with((job.model, job.learning), &theta, |model, learning| {
+                        let (x, target) = (images.x(&theta)?, one_hot(labels, &theta)?);
+                        let settled = model.settle(&theta, &x)?;
+                        let report = plain::report(model.loss, &settled, labels)?;
+                        let nudge = model.nudge(&target, beta);
+                        let lesson = Lesson::new(model, learning, &theta, &x, nudge, &settled).after(epochs);
+                        // A device of Python remembers for itself what it remembers.
+                        Ok((report, lesson.learn(&mut memory, &mut |_| Ok(()))?))
+                    })?;
                 self.replace(changed, &memory)?;
                 report
             }
@@ -172,7 +180,9 @@ impl PyNetwork {
     ) -> PyResult<Self> {
         let names = || RULES.map(|rule| rule.name()).join(", ");
         let algo = match rule {
-            None if config.is_none() => wrong!("nothing says how to learn: give rule= ({}) or config=", names()),
+            None if config.is_none() => {
+                wrong!("nothing says how to learn: give rule= ({}) or config=", names())
+            }
             None => None,
             Some(name) => match Rule::named(name) {
                 None => wrong!("rule = {name:?}: choose {}", names()),
@@ -189,7 +199,9 @@ impl PyNetwork {
         let environment = cli::environment().or_raise()?;
         let config = Resolved::new(&Choices { config, algo, depth, flags, environment }).or_raise()?.config;
         // Sizes that are left to the data are not known here.
-        config.validate().map_err(|problem| super::UsageError::new_err(format!("{}: {}", problem.key, problem.message)))?;
+        config
+            .validate()
+            .map_err(|problem| super::UsageError::new_err(format!("{}: {}", problem.key, problem.message)))?;
         let theta = config.parameters(&Device::Cpu).or_raise()?;
         Ok(Self::of(State::new(config, theta, 0, true).or_raise()?))
     }
@@ -218,7 +230,13 @@ impl PyNetwork {
     /// Runs both phases on a minibatch and returns the steps of the second, a list of `Step`: with nudging "centered" those
     /// of both of its phases. Weights change during them as the rule has it, and are as before afterwards.
     #[pyo3(signature = (x, y, *, beta=None))]
-    fn second_phase(&self, py: Python, x: &Bound<PyAny>, y: &Bound<PyAny>, beta: Option<f64>) -> PyResult<Vec<PyStep>> {
+    fn second_phase(
+        &self,
+        py: Python,
+        x: &Bound<PyAny>,
+        y: &Bound<PyAny>,
+        beta: Option<f64>,
+    ) -> PyResult<Vec<PyStep>> {
         let mut state = self.state()?;
         let theta = state.theta().or_raise()?;
         let config = &state.config;
@@ -293,7 +311,11 @@ impl PyNetwork {
             wrong!("{} has no updates of its own to compare with BPTT", config.learning.rule.title);
         }
         if config.learning.K > config.settle.steps {
-            wrong!("K = {} is more than T = {}: BPTT cannot go back so far", config.learning.K, config.settle.steps);
+            wrong!(
+                "K = {} is more than T = {}: BPTT cannot go back so far",
+                config.learning.K,
+                config.settle.steps
+            );
         }
         let images = Given::read(x, &theta)?;
         let labels = labels(y, images.count, theta.network.dims.output())?;

@@ -54,8 +54,10 @@ pub fn runs(py: Python<'_>, runs_dir: PathBuf) -> PyResult<Bound<'_, PyAny>> {
     }
     let mut names = names(&runs_dir);
     names.sort();
-    let folders = names.iter().map(|name| runs_dir.join(name)).filter(|folder| records::holds_metrics(folder));
-    let rows: Vec<Value> = folders.map(|folder| row(&folder).map(|(_, row)| row.into())).collect::<Result<_>>().or_raise()?;
+    let folders =
+        names.iter().map(|name| runs_dir.join(name)).filter(|folder| records::holds_metrics(folder));
+    let rows: Vec<Value> =
+        folders.map(|folder| row(&folder).map(|(_, row)| row.into())).collect::<Result<_>>().or_raise()?;
     table(py, rows)
 }
 
@@ -124,7 +126,9 @@ impl PyRun {
     #[getter]
     fn metrics<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let path = self.records().join(METRICS);
-        let text = fs::read_to_string(&path).with_context(|| format!("{}: cannot be read", path.display())).or_raise()?;
+        let text = fs::read_to_string(&path)
+            .with_context(|| format!("{}: cannot be read", path.display()))
+            .or_raise()?;
         table(py, records::lines(&text, &path).or_raise()?.into_iter().map(Value::from).collect())
     }
 
@@ -138,7 +142,9 @@ impl PyRun {
     /// The network of its last checkpoint, or of its best.
     #[pyo3(signature = (*, best=false))]
     fn network(&self, best: bool) -> PyResult<PyNetwork> {
-        read_network(&if best { self.saved().best() } else { self.saved().last() }).or_raise().map(PyNetwork::of)
+        read_network(&if best { self.saved().best() } else { self.saved().last() })
+            .or_raise()
+            .map(PyNetwork::of)
     }
 
     /// Goes on from its last checkpoint, to so many epochs in all where `epochs` is given. Settings may be others that
@@ -154,7 +160,8 @@ impl PyRun {
         settings: Option<&Bound<PyDict>>,
     ) -> PyResult<Self> {
         let mut flags = flags(settings)?;
-        flags.extend(epochs.map(|epochs| ("epochs".into(), "training.epochs".into(), (epochs as i64).into())));
+        flags
+            .extend(epochs.map(|epochs| ("epochs".into(), "training.epochs".into(), (epochs as i64).into())));
         let choices = Choices { flags, ..Choices::default() };
         let options = Options {
             resume: Some(Resume::File(self.saved().last())),
@@ -197,9 +204,15 @@ pub fn load(what: PathBuf, runs_dir: PathBuf, checkpoints_dir: PathBuf) -> PyRes
 /// A data set as the program has it: (x_train, y_train), (x_test, y_test); images are bytes (N, pixels), classes (N,).
 #[pyfunction]
 #[pyo3(signature = (data="auto", *, data_dir=None))]
-pub fn load_data<'py>(py: Python<'py>, data: &str, data_dir: Option<PathBuf>) -> PyResult<Bound<'py, PyTuple>> {
+pub fn load_data<'py>(
+    py: Python<'py>,
+    data: &str,
+    data_dir: Option<PathBuf>,
+) -> PyResult<Bound<'py, PyTuple>> {
     let choice = serde_json::from_value(json!(data));
-    let Ok(choice) = choice else { wrong!("data = {data:?}: choose auto, mnist, fashion-mnist, cifar10 or glyphs") };
+    let Ok(choice) = choice else {
+        wrong!("data = {data:?}: choose auto, mnist, fashion-mnist, cifar10 or glyphs")
+    };
     let folder = data_folder(data_dir).or_raise()?;
     let dataset = work(py, None, |_| Ok(crate::data::load(choice, folder.as_deref())?))?.or_raise()?;
     let arrays = |split: &crate::data::Split| -> PyResult<_> {
@@ -258,7 +271,8 @@ pub fn train(
 ) -> PyResult<PyRun> {
     let config = net.get().state()?.config.clone();
     let given = |key: &str, value: toml::Value| ("Network".to_string(), key.to_string(), value);
-    let mut all: Vec<_> = config.values().or_raise()?.into_iter().map(|(key, value)| given(&key, value)).collect();
+    let mut all: Vec<_> =
+        config.values().or_raise()?.into_iter().map(|(key, value)| given(&key, value)).collect();
     let own = flags(settings)?;
     if let Some((word, ..)) = own.iter().find(|(_, key, _)| !key.starts_with("training.")) {
         wrong!("{word} is a setting of the network: say Network(…, {word}=…)");
@@ -278,7 +292,10 @@ pub fn train(
 /// Trains, and leaves the weights of the end in `net`.
 fn trained(py: Python, asked: Asked, net: Option<&PyNetwork>) -> PyResult<PyRun> {
     let Asked { choices, options, places, threads, progress } = asked;
-    Resolved::new(&choices).map(|_| ()).or_else(|error| if options.resume.is_some() { Ok(()) } else { Err(error) }).or_raise()?;
+    Resolved::new(&choices)
+        .map(|_| ())
+        .or_else(|error| if options.resume.is_some() { Ok(()) } else { Err(error) })
+        .or_raise()?;
     let mut held = net.map(PyNetwork::state).transpose()?;
     let mut state = held.as_deref_mut();
     let resources = Resources::new(data_folder(places.data.clone()).or_raise()?);
@@ -319,11 +336,19 @@ fn trained(py: Python, asked: Asked, net: Option<&PyNetwork>) -> PyResult<PyRun>
     match outcome {
         Outcome::Done => Ok(run),
         Outcome::Diverged => {
-            let text = format!("{}: its numbers have run away; its last good checkpoint is {}", run.name, run.saved().last().display());
+            let text = format!(
+                "{}: its numbers have run away; its last good checkpoint is {}",
+                run.name,
+                run.saved().last().display()
+            );
             Err(ended(Diverged::new_err(text), run))
         }
         Outcome::Interrupted(_) => {
-            let text = format!("{} is saved; run.resume() goes on, and `eqprop train --resume {}`", run.name, run.saved().last().display());
+            let text = format!(
+                "{} is saved; run.resume() goes on, and `eqprop train --resume {}`",
+                run.name,
+                run.saved().last().display()
+            );
             Err(ended(Interrupted::new_err(text), run))
         }
     }

@@ -90,7 +90,10 @@ impl PySettled {
         let worst = self.residual.iter().copied().fold(0.0, f64::max);
         let most = self.steps.iter().max().copied().unwrap_or(0);
         let settled = self.converged.iter().filter(|converged| **converged).count();
-        format!("Settled({settled} of {} images within tolerance, at most {most} steps, residual {worst:.1e})", self.steps.len())
+        format!(
+            "Settled({settled} of {} images within tolerance, at most {most} steps, residual {worst:.1e})",
+            self.steps.len()
+        )
     }
 }
 
@@ -256,7 +259,12 @@ impl PyAngle {
     fn __repr__(&self) -> String {
         let each: Vec<String> =
             self.0.per_matrix_degrees.iter().map(|(name, degrees)| format!("{name} {degrees:.1}°")).collect();
-        format!("Angle({:.1}°: {}; {:.1} % of signs agree)", self.0.total_degrees, each.join(", "), 100.0 * self.0.sign_match)
+        format!(
+            "Angle({:.1}°: {}; {:.1} % of signs agree)",
+            self.0.total_degrees,
+            each.join(", "),
+            100.0 * self.0.sign_match
+        )
     }
 }
 

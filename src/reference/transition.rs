@@ -97,9 +97,7 @@ impl<'a> Transition<'a> {
         let Dynamics { activation, time, .. } = self.model.dynamics;
         match time {
             Time::Discrete => Ok(v),
-            Time::Real => {
-                v.iter().zip(self.s).map(|(v, s)| v * activation.derivative(s)?).collect()
-            }
+            Time::Real => v.iter().zip(self.s).map(|(v, s)| v * activation.derivative(s)?).collect(),
         }
     }
 
@@ -201,9 +199,12 @@ mod tests {
 
     #[test]
     fn both_products_are_of_one_jacobian() -> Result<()> {
-        for (time, tied, damping) in
-            [(Time::Discrete, false, 0.0), (Time::Discrete, true, 0.3), (Time::Real, false, 0.0), (Time::Real, true, 0.3)]
-        {
+        for (time, tied, damping) in [
+            (Time::Discrete, false, 0.0),
+            (Time::Discrete, true, 0.3),
+            (Time::Real, false, 0.0),
+            (Time::Real, true, 0.3),
+        ] {
             let network = Network::layered([3, 5, 4, 2], tied);
             let theta = Parameters::init(network, Init::FanIn, 70.0, 1, DType::F64, &Device::Cpu)?;
             let mut model = Model::discrete(Activation::Tanh, Settle::synchronous(1, 0.0));

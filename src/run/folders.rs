@@ -66,8 +66,10 @@ impl Folders {
             }
             files::remove_temporaries(&path)?;
             // Its lock may be there where no other file can be.
-            tempfile::tempfile_in(&path)
-                .map_err(files::failed(&path, "takes no new file. May this user write there, and is there space?"))?;
+            tempfile::tempfile_in(&path).map_err(files::failed(
+                &path,
+                "takes no new file. May this user write there, and is there space?",
+            ))?;
         }
         Ok(())
     }

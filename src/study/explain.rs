@@ -234,9 +234,8 @@ fn take_apart(
         *columns = [vec!["all".into()], per_matrix_degrees.iter().map(|of| of.0.clone()).collect()].concat();
         Ok([vec![total_degrees], per_matrix_degrees.iter().map(|of| of.1).collect()].concat())
     };
-    let mut with_off = |off: &[Cause]| -> Result<Angles> {
-        angles(&case.update(learning, beta, off)?, &case.gradient)
-    };
+    let mut with_off =
+        |off: &[Cause]| -> Result<Angles> { angles(&case.update(learning, beta, off)?, &case.gradient) };
     let float64 = with_off(&[])?;
     let mut ladder = Vec::new();
     let mut alone = vec![float64.clone()];

@@ -80,7 +80,8 @@ pub fn write(
     rates.dedup();
     let rule = format!("{} (η = {})", config.learning.rule.title, rates.join(", "));
     let scale = if config.network.time == Time::Real { config.network.epsilon } else { 1.0 };
-    let figures = [("neurons", figures::neurons(trace, &rule, scale)?), ("synapses", figures::synapses(trace, &rule)?)];
+    let figures =
+        [("neurons", figures::neurons(trace, &rule, scale)?), ("synapses", figures::synapses(trace, &rule)?)];
     for (name, charts) in &figures {
         saved::save(&mut made, folder, name, charts, style)?;
     }

@@ -14,7 +14,7 @@ pub use work::Workers;
 
 use crate::base::files;
 use crate::base::lock::Lock;
-use crate::base::made::check_no_link;
+use crate::base::made::{check_no_link, cleared};
 use crate::base::name;
 use crate::base::output::usage;
 use crate::config::{Choices, Resolved};
@@ -154,7 +154,7 @@ impl SweepFolder {
         files::create_folder(&self.path)?;
         self.check_folders()?;
         let _planning = Lock::wait(&self.path, PATIENCE)?;
-        files::remove_temporaries(&self.path)?;
+        let _turn = cleared(&self.path)?;
         // All are looked at before anything is written.
         let planning = |(run, resolved): &(Entry, Resolved)| self.planning(&run.name, resolved);
         let planning = planned.iter().map(planning).collect::<Result<Vec<_>>>()?;
@@ -164,7 +164,9 @@ impl SweepFolder {
             copy.set_extension("toml");
         }
         if !self.path.join("plan.json").exists() {
-            let configs = planned.iter().map(|(run, resolved)| (self.config(&run.name), resolved.annotated().into_bytes()));
+            let configs = planned
+                .iter()
+                .map(|(run, resolved)| (self.config(&run.name), resolved.annotated().into_bytes()));
             for (path, contents) in configs.chain([(copy.clone(), text.clone())]) {
                 check_not_foreign(&path, &contents)?;
             }

@@ -124,7 +124,8 @@ impl SweepFile {
             let all: Vec<(&str, &str)> = set.chain(varied()).collect();
             for (n, (section, key)) in all.iter().enumerate() {
                 let contradicts = |(other, same): &&(&str, &str)| {
-                    current_name(key) == current_name(same) && (section.starts_with("grid") || other == section)
+                    current_name(key) == current_name(same)
+                        && (section.starts_with("grid") || other == section)
                 };
                 if let Some((other, same)) = all[..n].iter().find(contradicts) {
                     usage!(
@@ -136,7 +137,10 @@ impl SweepFile {
             for (_, key) in varied() {
                 let (now, former) = (current_name(key), variable_of(key));
                 let flag = overrides.flags.iter().find(|(_, flag, _)| current_name(flag) == now);
-                let variable = overrides.environment.iter().find(|(name, _)| [variable_of(now), former.clone()].contains(name));
+                let variable = overrides
+                    .environment
+                    .iter()
+                    .find(|(name, _)| [variable_of(now), former.clone()].contains(name));
                 if let Some(given) = flag.map(|(flag, ..)| flag).or(variable.map(|(name, _)| name)) {
                     usage!(
                         "{given}: {place} varies {key} itself: leave that out, change the file, or choose some of its runs \
@@ -206,7 +210,9 @@ impl SweepFile {
 fn check_parts(place: &str, config: &Config, varied: &[(String, Value)]) -> Result<()> {
     for (key, why) in config.idle() {
         if varied.iter().any(|(varied, _)| current_name(varied) == key) {
-            usage!("{place}: {key} plays no part here, so its runs would all be the same: {why}: leave it out");
+            usage!(
+                "{place}: {key} plays no part here, so its runs would all be the same: {why}: leave it out"
+            );
         }
     }
     Ok(())

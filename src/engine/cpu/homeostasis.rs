@@ -38,7 +38,8 @@ pub fn homeostasis<T: Real>(
             outer(block.rows, &slopes[high], slopes[high].len() / block.rows, &slopes[low])
         });
         accumulate(simd, &mut products, None, &terms.collect::<Vec<_>>(), step);
-        let mut pair = weights.between.iter_mut().filter(|c| [(high, low), (low, high)].contains(&(c.from, c.to)));
+        let mut pair =
+            weights.between.iter_mut().filter(|c| [(high, low), (low, high)].contains(&(c.from, c.to)));
         if let (Some(there), Some(back)) = (pair.next(), pair.next()) {
             step_down(there, back, &products, &squares);
         }

@@ -256,7 +256,10 @@ fn of_kind(results: &Results, rule: Rule, depth: usize) -> impl Iterator<Item = 
 }
 
 /// The test errors of a group's finished runs against something that is known of them.
-pub(super) fn runs<'a>(group: &'a Group, x: impl Fn(&Measured) -> Option<f64> + 'a) -> impl Iterator<Item = Point> + 'a {
+pub(super) fn runs<'a>(
+    group: &'a Group,
+    x: impl Fn(&Measured) -> Option<f64> + 'a,
+) -> impl Iterator<Item = Point> + 'a {
     group.finished().filter_map(move |run| Some((x(run)?, run.last()?.test).into()))
 }
 
