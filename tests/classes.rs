@@ -71,8 +71,9 @@ fn names_of_classes_are_said_kept_and_shown() {
     assert_eq!(said.matches(&format!("classes: {list}\n")).count(), 1, "{said}");
     assert_eq!(environment(&place, "r-animals")["data"]["classes"], serde_json::json!(NAMES));
     assert_eq!(metadata(&place, "r-animals")["class_names"], serde_json::json!(NAMES));
-    // Four columns of 46 pixels, rows of 26, and room for 14 letters of 8 pixels on both sides.
-    let (width, height) = (14 * 8 + 12 + 4 * 46, 14 * 8 + 12 + 4 * 26);
+    // Four columns of 54 pixels, rows of 38, and room for 14 letters of 14 pixels and what the axes are called.
+    let room = 14 * 14 + 14 + 28;
+    let (width, height) = (room + 4 * 54 + 4, room + 4 * 38 + 4);
     assert!(pictures(&place, "r-animals").contains(&(width, height)), "{:?}", pictures(&place, "r-animals"));
 
     let (status, said) = run(&place, &["inspect", "r-animals", "--threads", "1", "--data-dir", "animals"]);
@@ -105,7 +106,7 @@ fn sets_without_names_leave_what_they_left_before() {
         assert_eq!(environment(&place, &run)["data"].get("classes"), None);
         assert_eq!(metadata(&place, &run).get("class_names"), None);
         // The matrix, as it has been drawn for numbers.
-        assert!(pictures(&place, &run).contains(&(5 * 46, 5 * 26)));
+        assert!(pictures(&place, &run).contains(&(28 + 28 + 4 * 54 + 4, 54 + 4 * 38 + 4)));
     }
 }
 

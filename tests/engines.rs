@@ -180,7 +180,7 @@ fn minibatches_and_rules_that_do_not_fit_are_refused_by_every_engine() {
     }
     let gated = Learning { sigma_prime: SigmaPrime::Partial, ..fits.clone() };
     let short = Learning { learning_rates: vec![0.1], ..fits };
-    for (learning, says) in [(gated, "untied weights"), (short, "1 learning rates for 2 layers")] {
+    for (learning, says) in [(gated, "learning.sigma_prime"), (short, "has 1 rates")] {
         for mut engine in engines(&learning) {
             let error = engine.train(&batch(3), BETA).unwrap_err();
             assert!(format!("{error:#}").contains(says), "{error:#}");

@@ -111,15 +111,23 @@ fn tables_of_results_are_those_of_the_report() {
     let text = fs::read_to_string(root.join("docs/reproduction/README.md")).unwrap();
     assert!(text.contains(&table), "docs/reproduction/README.md lacks this table:\n{table}");
 
-    let readme = fs::read_to_string(root.join("README.md")).unwrap();
-    let missing: Vec<String> = (rows.iter().filter(|row| row.n > 0))
+    // The README shows some of these rows, as they are.
+    let rows: Vec<String> = (rows.iter().filter(|row| row.n > 0))
         .map(|row| {
             let psi = if row.psi.is_empty() { String::new() } else { format!(", Ψ = {}", row.psi) };
             let steps = if row.is_preset { "" } else { ", synchronous" };
             let Row { network, epochs, here, n, paper, .. } = row;
             format!("| {network}{psi}{steps} | {epochs} | {here} | {n} | {paper} |")
         })
-        .filter(|line| !readme.contains(line))
         .collect();
-    assert!(missing.is_empty(), "README.md lacks:\n{}", missing.join("\n"));
+    let readme = fs::read_to_string(root.join("README.md")).unwrap();
+    let (_, shown) = readme.split_once("| *n* | paper | command |\n|---|---|---|---|---|---|\n").unwrap();
+    let shown: Vec<&str> = shown.lines().take_while(|line| line.starts_with('|')).collect();
+    assert!(shown.len() >= 5);
+    for line in shown {
+        assert!(
+            rows.iter().any(|row| line.starts_with(row)),
+            "README.md has a row that the report has not: {line}"
+        );
+    }
 }

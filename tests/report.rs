@@ -374,7 +374,7 @@ fn a_sweep_that_is_not_the_papers_shows_what_it_varies() {
     limited.eqprop().args(["report", "s"]).assert().success();
     let text = without_tags(&limited.read("s/report.html"));
     assert!(
-        text.contains("EP-1h on mnist; 2 seeds; in all runs, unlike the preset: limit_train = 500, β = 0.4."),
+        text.contains("EP-1h on mnist; 2 seeds; in all runs, unlike the preset: β = 0.4, limit_train = 500."),
         "{text}"
     );
 

@@ -311,7 +311,7 @@ fn dyadic_ep_finds_the_gradient_of_untied_weights_with_an_error_of_order_beta_sq
             }
             (states.sqrt(), parameters.sqrt())
         };
-        let (at_h, at_half) = (errors(0.2), errors(0.1));
+        let (at_h, at_half) = (errors(0.05), errors(0.025));
         for (at_h, at_half) in [(at_h.0, at_half.0), (at_h.1, at_half.1)] {
             let p = order(at_h, at_half);
             assert!((p - 2.0).abs() < 0.1 && at_half < 0.01, "{time:?}: order {p:.3}, error {at_half:.1e}");

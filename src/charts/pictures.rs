@@ -151,14 +151,15 @@ pub fn confusion(counts: &[Vec<usize>], names: &[String]) -> Result<Picture> {
 
 /// The same as SVG.
 fn confusion_svg(counts: &[Vec<usize>], names: &[String]) -> String {
-    const CELL: (usize, usize) = (56, 36);
-    const FONT: usize = 16;
+    const CELL: (usize, usize) = (54, 38);
+    // TensorBoard shows it at little more than half of its size.
+    const FONT: usize = 20;
     let css = |[red, green, blue]: Color| format!("rgb({red},{green},{blue})");
     let labels = letters::written(names, counts.len(), LONGEST);
     let longest = labels.iter().map(|label| label.chars().count()).max().unwrap_or(1);
     // Beside what the axes are called.
     let room = FONT * 7 / 10 * longest + 14;
-    let (left, top) = (room + 28, if names.is_empty() { 56 } else { room + 28 });
+    let (left, top) = (room + 28, if names.is_empty() { 54 } else { room + 28 });
     let (width, height) = (left + counts.len() * CELL.0 + 4, top + counts.len() * CELL.1 + 4);
     let mut text = String::new();
     let mut write = |(x, y): (usize, usize), upwards: bool, anchor: &str, color: Color, what: &str| {
@@ -169,15 +170,15 @@ fn confusion_svg(counts: &[Vec<usize>], names: &[String]) -> String {
             escaped(what)
         );
     };
-    write((left + counts.len() * CELL.0 / 2, 18), false, "middle", RED, "answer");
-    write((18, top + counts.len() * CELL.1 / 2), true, "middle", GREEN, "truth");
+    write((left + counts.len() * CELL.0 / 2, 20), false, "middle", RED, "answer");
+    write((20, top + counts.len() * CELL.1 / 2), true, "middle", GREEN, "truth");
     let mut cells = String::new();
     for (class, row) in counts.iter().enumerate() {
         let (x, y) = (left + class * CELL.0, top + class * CELL.1);
-        write((left - 8, y + CELL.1 / 2 + 6), false, "end", GREEN, &labels[class]);
+        write((left - 8, y + CELL.1 / 2 + 7), false, "end", GREEN, &labels[class]);
         match names {
             [] => write((x + CELL.0 / 2, top - 8), false, "middle", RED, &labels[class]),
-            _ => write((x + CELL.0 / 2 + 6, top - 8), true, "start", RED, &labels[class]),
+            _ => write((x + CELL.0 / 2 + 7, top - 8), true, "start", RED, &labels[class]),
         }
         let all = row.iter().sum::<usize>().max(1) as f64;
         for (answer, &count) in row.iter().enumerate() {
@@ -192,7 +193,7 @@ fn confusion_svg(counts: &[Vec<usize>], names: &[String]) -> String {
                 css(color)
             );
             let ink = if count == 0 { GREY } else { [20, 20, 20] };
-            write((x + CELL.0 / 2, y + CELL.1 / 2 + 6), false, "middle", ink, &count.to_string());
+            write((x + CELL.0 / 2, y + CELL.1 / 2 + 7), false, "middle", ink, &count.to_string());
         }
     }
     format!(
@@ -276,7 +277,7 @@ mod tests {
             assert_eq!(labels.map(says), [2 + counted, 2 + counted], "{svg}");
             assert_eq!([says("9"), says("10")], [1, 1]);
             let picture = confusion(&counts, names).unwrap();
-            assert!(picture.width as usize >= 2 * 56 && picture.height as usize >= 2 * 36);
+            assert!(picture.width as usize > 2 * 54 && picture.height as usize > 2 * 38);
             assert!(picture.pixels.chunks(3).any(|pixel| pixel == GREEN));
         }
     }

@@ -4,7 +4,7 @@
 use super::{Config, DeviceChoice, NetworkConfig, Precision, TrainingConfig};
 use crate::base::problem::{Result, need};
 use crate::engine::EngineKind;
-use crate::learning::{Learning, Nudging, Schedule};
+use crate::learning::{Learning, Nudging, Schedule, Update};
 use crate::model::anderson::MOST_WINDOW;
 use crate::model::dynamics::Time;
 use crate::model::synapse::{Fall, SynapseConfig};
@@ -182,7 +182,7 @@ impl Config {
                 learning.rule.schedule() != Some(Schedule::Rescaled),
                 "it is that of rule = \"cep-rescaled\"".into(),
             ),
-            ("learning.beta", unnudged, no_second_phase()),
+            ("learning.beta", matches!(learning.rule.update, Update::Bptt | Update::Rbp), no_second_phase()),
             ("learning.nudging", unnudged, no_second_phase()),
             ("training.angle_minibatches", unnudged && training.angle_minibatches > 0, no_second_phase()),
             ("training.angle_every", never_measured && unnudged, no_second_phase()),

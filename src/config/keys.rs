@@ -112,8 +112,9 @@ mod tests {
     fn names_are_all_that_a_key_takes() {
         for key in KEYS.iter().filter(|key| key.values.starts_with('"')) {
             let flag = |value: &str| ("--set".to_string(), key.name.to_string(), parse_value(value));
-            let choices =
-                Choices { algo: Some(Rule::CVF), flags: vec![flag("no-such-name")], ..Choices::default() };
+            let law = ("--set".to_string(), "synapse.law".to_string(), "momentum".into());
+            let flags = vec![law, flag("no-such-name")];
+            let choices = Choices { algo: Some(Rule::CVF), flags, ..Choices::default() };
             let message = Resolved::new(&choices).unwrap_err().to_string();
             let stated = quoted_names(key.values);
             for name in &stated {

@@ -197,7 +197,10 @@ impl PyNetwork {
             flags.push(("dims".into(), "network.dims".into(), sizes));
         }
         let environment = cli::environment().or_raise()?;
-        let config = Resolved::new(&Choices { config, algo, depth, flags, environment }).or_raise()?.config;
+        let config =
+            Resolved::new(&Choices { config, algo, depth, flags, environment, ..Choices::default() })
+                .or_raise()?
+                .config;
         // Sizes that are left to the data are not known here.
         config
             .validate()

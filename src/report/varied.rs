@@ -68,7 +68,8 @@ pub fn labels_by(groups: &[&Group], mut keys: Vec<String>) -> Result<Vec<String>
         Ok(names.zip(texts(keys)?).collect::<BTreeSet<_>>().len())
     };
     let all = distinct(&keys)?;
-    for key in keys.clone() {
+    // From the last on: what a name tells apart needs no number.
+    for key in keys.clone().into_iter().rev() {
         let fewer: Vec<String> = keys.iter().filter(|known| **known != key).cloned().collect();
         if distinct(&fewer)? == all {
             keys = fewer;

@@ -51,6 +51,8 @@ impl Place {
                 match path.is_dir() {
                     true => folders.push(path),
                     false if path.ends_with("lock") => {}
+                    // A link that leads nowhere.
+                    false if !path.exists() => {}
                     false => files.push((path.clone(), fs::read(&path).unwrap())),
                 }
             }

@@ -33,7 +33,7 @@ pub fn homeostasis<T: Real>(
     for low in 0..weights.last() {
         let high = low + 1;
         // κ⟨σ′_i σ′_j⟩ of each pair of neurons.
-        let mut products = PackedMatrix::zeros(high, low);
+        let mut products = PackedMatrix::zeros(weights.widths[high], weights.widths[low]);
         let terms = blocks.iter().zip(&slopes).map(|(block, slopes)| {
             outer(block.rows, &slopes[high], slopes[high].len() / block.rows, &slopes[low])
         });

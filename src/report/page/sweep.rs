@@ -42,10 +42,11 @@ pub fn caption(results: &Results) -> Result<Markup> {
     let groups: Vec<&Group> = results.groups.iter().collect();
     let runs = || results.groups.iter().flat_map(|group| &group.runs);
     let list = |texts: BTreeSet<String>| texts.into_iter().collect::<Vec<_>>().join(", ");
-    let varied = varied::keys(&groups)?.iter().map(|key| varied::heading(key).to_string()).collect();
-    let shared = varied::shared(&groups)?;
-    let shared = shared.iter().map(|(key, value)| format!("{} = {value}", varied::heading(key))).collect();
-    let (varied, shared) = (list(varied), list(shared));
+    let varied: Vec<_> = varied::keys(&groups)?.iter().map(|key| varied::heading(key).to_string()).collect();
+    let shared: Vec<_> = (varied::shared(&groups)?.iter())
+        .map(|(key, value)| format!("{} = {value}", varied::heading(key)))
+        .collect();
+    let (varied, shared) = (varied.join(", "), shared.join(", "));
     let seeds: BTreeSet<u64> = runs().map(|run| run.config.training.seed).collect();
     Ok(html! {
         p .dim {
