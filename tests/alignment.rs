@@ -170,7 +170,11 @@ const HOMEOSTATIC: [(&str, f64); 2] = [("network.psi", 150.0), ("learning.streng
 /// A run with homeostasis whose first phase is long enough for a fixed point.
 fn homeostatic(settings: &[(&str, toml::Value)]) -> Config {
     let fixed = HOMEOSTATIC.map(|(key, value)| (key, value.into()));
-    let more = [("learning.alignment", "homeostasis".into()), ("settle.steps", 600.into())];
+    let more = [
+        ("learning.alignment", "homeostasis".into()),
+        ("settle.steps", 600.into()),
+        ("settle.tolerance", 0.0.into()),
+    ];
     config(Rule::CVF, &[&fixed[..], &more, settings].concat())
 }
 

@@ -403,8 +403,8 @@ fn a_sweep_over_psi_shows_the_error_against_it_beside_the_papers() {
         assert!(picture.contains(name), "{name}: {picture}");
     }
     assert!(!picture.contains("C-VF-2h"), "nothing here has two layers");
-    // A marker for each of three angles and two mechanisms, nine of the paper's, and one of each in the legend.
-    assert_eq!(picture.matches("<circle").count(), 3 + 3 + 9 + 3);
+    // A marker for each of seven runs, nine of the paper's, and one of each in the legend.
+    assert_eq!(picture.matches("<circle").count(), 7 + 9 + 3);
     let page = without_tags(&place.read("s/report.html"));
     assert!(page.contains("Test error against the angle between forward and feedback weights"));
     // Where Ψ does not vary there is nothing to show.

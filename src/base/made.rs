@@ -4,6 +4,7 @@ use super::files::{self, failed};
 use super::lock::Turn;
 use super::output::usage;
 use anyhow::Result;
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{ErrorKind, Read};
@@ -50,8 +51,8 @@ impl Made {
             let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
             files::create_folder(folder)?;
             let whole = folder.canonicalize().map_err(failed(folder, "cannot be found"))?;
-            if !folders.contains_key(&whole) {
-                folders.insert(whole, cleared(folder)?);
+            if let Entry::Vacant(place) = folders.entry(whole) {
+                place.insert(cleared(folder)?);
             }
         }
         for (path, contents) in &self.0 {

@@ -268,7 +268,7 @@ mod tests {
     fn a_confusion_matrix_says_what_its_rows_and_columns_are() {
         let counts = [vec![9, 1], vec![0, 10]];
         let names = ["große Katze".to_string(), "<b>".to_string()];
-        for (names, labels) in [(&names[..], ["große Katze", "&lt;b&gt;"]), (&[], ["0", "1"])] {
+        for (names, labels) in [(&names[..], ["große Katze", "&lt;b>"]), (&[], ["0", "1"])] {
             let svg = confusion_svg(&counts, names);
             let says = |what: &str| svg.matches(&format!(">{what}</text>")).count();
             assert_eq!([says("truth"), says("answer")], [1, 1]);

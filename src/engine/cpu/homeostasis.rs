@@ -56,14 +56,14 @@ fn step_down<T: Real>(
     let (low, high) = (&squares[there.to], &squares[there.from]);
     let (width_low, width_high) = (there.matrix.to, there.matrix.from);
     for first in (0..width_high).step_by(WIDTH) {
-        for i in 0..width_low {
-            for j in first..width_high.min(first + WIDTH) {
+        for (i, &low) in low.iter().enumerate().take(width_low) {
+            for (j, &high) in high.iter().enumerate().take(width_high.min(first + WIDTH)).skip(first) {
                 let at = (i / WIDTH * width_high + j) * WIDTH + i % WIDTH;
                 let across = (j / WIDTH * width_low + i) * WIDTH + j % WIDTH;
                 let (w, b) = (there.matrix.panels[at], back.matrix.panels[across]);
                 let product = products.panels[at];
-                there.matrix.panels[at] = w - (low[i] * w - product * b);
-                back.matrix.panels[across] = b - (high[j] * b - product * w);
+                there.matrix.panels[at] = w - (low * w - product * b);
+                back.matrix.panels[across] = b - (high * b - product * w);
             }
         }
     }
