@@ -95,15 +95,7 @@ impl Lock {
     /// # Errors
     /// As [`Lock::take`].
     pub fn wait(folder: &Path, patience: Duration) -> Result<Self, Error> {
-        let begun = Instant::now();
-        loop {
-            match Self::take(folder) {
-                Err(Error::Held(..)) if begun.elapsed() < patience => {
-                    sleep(Duration::from_millis(50));
-                }
-                outcome => return outcome,
-            }
-        }
+        again(patience, |outcome| matches!(outcome, Err(Error::Held(..))), || Self::take(folder))
     }
 }
 
@@ -117,17 +109,22 @@ pub struct Turn {
 impl Turn {
     /// Waits so long for other processes to be done; `None` where they are not, or folders cannot be locked.
     pub fn wait(folder: &Path, patience: Duration) -> Option<Self> {
-        let begun = Instant::now();
         let folder = File::open(folder).ok()?;
-        loop {
-            match folder.try_lock() {
-                Ok(()) => return Some(Self { _folder: folder }),
-                Err(TryLockError::WouldBlock) if begun.elapsed() < patience => {
-                    sleep(Duration::from_millis(50));
-                }
-                Err(_) => return None,
-            }
+        let is_held = |outcome: &std::result::Result<_, _>| matches!(outcome, Err(TryLockError::WouldBlock));
+        again(patience, is_held, || folder.try_lock()).ok()?;
+        Some(Self { _folder: folder })
+    }
+}
+
+/// Attempts again and again, for so long, while the outcome is that another process has the lock.
+fn again<T>(patience: Duration, is_held: impl Fn(&T) -> bool, mut attempt: impl FnMut() -> T) -> T {
+    let begun = Instant::now();
+    loop {
+        let outcome = attempt();
+        if !is_held(&outcome) || begun.elapsed() >= patience {
+            return outcome;
         }
+        sleep(Duration::from_millis(50));
     }
 }
 

@@ -185,11 +185,13 @@ impl Config {
             ("learning.beta", matches!(learning.rule.update, Update::Bptt | Update::Rbp), no_second_phase()),
             ("learning.nudging", unnudged, no_second_phase()),
             ("training.angle_minibatches", unnudged && training.angle_minibatches > 0, no_second_phase()),
-            ("training.angle_every", never_measured && unnudged, no_second_phase()),
             (
                 "training.angle_every",
-                never_measured && !unnudged,
-                "training.angle_minibatches = 0 never measures the angle".into(),
+                never_measured,
+                match unnudged {
+                    true => no_second_phase(),
+                    false => "training.angle_minibatches = 0 never measures the angle".into(),
+                },
             ),
             (
                 "synapse.horizon",

@@ -12,7 +12,7 @@ pub use crate::base::problem::Problem;
 pub use error::{Error, Result};
 pub use keys::reference;
 pub use older::{current_name, of_any_version};
-pub use presets::{FIGURES, PRESETS, Preset, SYNCHRONOUS};
+pub use presets::{FIGURES, PRESETS, Preset, SYNCHRONOUS, file_or_built_in};
 pub use resolve::{
     Choices, OTHER_VARIABLES, Origin, Resolved, by_key, given_value, key_named, parse_value, variable_of,
 };

@@ -3,7 +3,11 @@
 //! With two hidden layers there are two presets for each: one whose layers are updated in turn, with acceleration, and
 //! one with the paper's synchronous steps.
 
+use super::{Error, Result};
+use crate::base::files;
+use crate::base::near::did_you_mean;
 use crate::learning::Rule;
+use std::path::Path;
 use toml::{Table, Value};
 
 /// A preset: its name and its configuration file.
@@ -43,7 +47,35 @@ pub const FIGURES: [Preset; 12] = [
 
 /// The text of a preset, or of the network of a figure.
 pub fn text(name: &str) -> Option<&'static str> {
-    PRESETS.iter().chain(&FIGURES).find(|(preset, _)| *preset == name).map(|(_, text)| *text)
+    built_in(PRESETS.iter().chain(&FIGURES), name)
+}
+
+/// The text of the one of this name.
+fn built_in<'a>(mut among: impl Iterator<Item = &'a Preset>, name: &str) -> Option<&'static str> {
+    among.find(|(known, _)| *known == name).map(|(_, text)| *text)
+}
+
+/// The text of the file at `path`, or, where there is no such file, of the built-in one of this name. A message says what
+/// it `cannot` be read as, and lists the names that are `told`.
+///
+/// # Errors
+/// Where it is neither.
+pub fn file_or_built_in<'a>(
+    path: &Path,
+    among: impl Iterator<Item = &'a Preset>,
+    cannot: &str,
+    told: &[Preset],
+) -> Result<String> {
+    let name = path.display().to_string();
+    match built_in(among, &name).filter(|_| !path.is_file()) {
+        Some(text) => Ok(text.into()),
+        None => files::read_text(path).map_err(|source| {
+            let told: Vec<&str> = told.iter().map(|(name, _)| *name).collect();
+            let problem =
+                format!("{name}: {cannot} {}{}", told.join(" "), did_you_mean(&name, told.iter().copied()));
+            Error::Unreadable { problem, source }
+        }),
+    }
 }
 
 /// The paper's steps to equilibrium, as keys and values: all layers at once, and nothing between the steps.
@@ -66,7 +98,7 @@ pub struct Picked {
 /// [`SYNCHRONOUS`] undoes that. Beyond two hidden layers T
 /// and K grow by what the second layer brought (60 and 5 steps), and each further hidden layer of
 /// 512 neurons is put on the output side with a tenth of its neighbour's learning rate, as the second was.
-pub fn pick(rule: Rule, depth: usize) -> Result<Picked, toml::de::Error> {
+pub fn pick(rule: Rule, depth: usize) -> Result<Picked> {
     let name = format!("{}-{}h", rule.preset, depth.clamp(1, 2));
     let mut table: Table = toml::from_str(text(&name).unwrap_or_default())?;
     let mut changes = Vec::new();

@@ -1,11 +1,10 @@
 //! Defaults < file < environment < flags: one configuration, and where each value came from.
 
 use super::check::MOST_HIDDEN_LAYERS;
-use super::error::{Error, Result};
+use super::error::Result;
 use super::older::{self, FORMER};
 use super::open;
 use super::{Config, presets};
-use crate::base::files;
 use crate::base::near::did_you_mean;
 use crate::base::output::{Usage, is_control, quoted, quoted_lines, usage, visible};
 use crate::data::known::Known;
@@ -209,6 +208,9 @@ impl Resolved {
             .map_err(|problem| Usage(format!("{}: {}", described(problem.key), problem.message)))?;
         for (key, why) in config.idle() {
             let Some((value, origin)) = values.get(key) else { continue };
+            if *origin == Origin::Default {
+                continue;
+            }
             let usual = usual(key)?;
             match origin {
                 _ if usual.as_ref() == Some(value) => {}
@@ -428,19 +430,9 @@ fn base(choices: &Choices, notes: &mut Vec<String>) -> Result<(String, Table)> {
         }
         (Some(path), None) => {
             let name = path.display().to_string();
-            let preset = if path.is_file() { None } else { presets::text(&name) };
-            let text = match preset {
-                Some(text) => text.to_string(),
-                None => files::read_text(path).map_err(|source| {
-                    let known: Vec<&str> = presets::PRESETS.iter().map(|(name, _)| *name).collect();
-                    let problem = format!(
-                        "{name}: cannot be read as a configuration, and is not one of the presets {}{}",
-                        known.join(" "),
-                        did_you_mean(&name, known.iter().copied())
-                    );
-                    Error::Unreadable { problem, source }
-                })?,
-            };
+            let cannot = "cannot be read as a configuration, and is not one of the presets";
+            let all = presets::PRESETS.iter().chain(&presets::FIGURES);
+            let text = presets::file_or_built_in(path, all, cannot, &presets::PRESETS)?;
             match toml::from_str(&text) {
                 Ok(table) => Ok((name, table)),
                 Err(error) => usage!("{name}: not valid TOML: {}", quoted_lines(error)),
@@ -537,16 +529,6 @@ fn defaults() -> Result<Layers> {
 
 /// The default of a key, for the manual; what has none is left to presets, the rule or the data.
 pub(super) fn default_of(key: &str) -> Result<String> {
-    let mut known = defaults()?;
-    for law in SynapseConfig::all() {
-        merge(
-            &mut known,
-            &mut Vec::new(),
-            Table::from_iter([("synapse".to_string(), Value::try_from(law)?)]),
-            &Origin::Default,
-        )?;
-    }
-    known.extend(defaults()?);
     let without = match key {
         "network.tied" => "the rule's",
         "network.loss" => "`\"squared-error\"`",
@@ -554,7 +536,7 @@ pub(super) fn default_of(key: &str) -> Result<String> {
         "training.validation" => "`0`",
         _ => "the preset's",
     };
-    Ok(known.get(key).map_or(without.to_string(), |(value, _)| format!("`{value}`")))
+    Ok(usual(key)?.map_or(without.to_string(), |value| format!("`{value}`")))
 }
 
 pub(super) fn known_keys() -> Result<Vec<String>> {

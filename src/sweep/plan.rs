@@ -1,10 +1,10 @@
 //! What a sweep runs: rows × grid, each combination a configuration with a name.
 
-use crate::base::files;
 use crate::base::name;
-use crate::base::near::did_you_mean;
 use crate::base::output::{Usage, quoted_lines, usage};
-use crate::config::{Choices, Config, Preset, Resolved, TrainingConfig, by_key, current_name, variable_of};
+use crate::config::{
+    Choices, Config, Preset, Resolved, TrainingConfig, by_key, current_name, file_or_built_in, variable_of,
+};
 use crate::learning::Rule;
 use anyhow::{Context, Result};
 use itertools::Itertools;
@@ -81,19 +81,8 @@ impl SweepFile {
     /// # Errors
     /// Names the file, and the names that are known.
     pub fn text(path: &Path) -> Result<String> {
-        let known = || SWEEPS.iter().map(|(name, _)| *name);
-        let built_in = SWEEPS.iter().find(|(name, _)| Path::new(name) == path);
-        if let Some((_, text)) = built_in.filter(|_| !path.is_file()) {
-            return Ok(text.to_string());
-        }
-        files::read_text(path).with_context(|| {
-            format!(
-                "{}: cannot be read as a sweep, and is not one of the paper's: {}{}",
-                path.display(),
-                known().join(" "),
-                did_you_mean(&path.to_string_lossy(), known())
-            )
-        })
+        let cannot = "cannot be read as a sweep, and is not one of the paper's:";
+        Ok(file_or_built_in(path, SWEEPS.iter(), cannot, &SWEEPS)?)
     }
 
     /// Reads a sweep file, or one of [`SWEEPS`].
