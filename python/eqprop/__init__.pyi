@@ -50,7 +50,7 @@ class Network:
     def __init__(
         self,
         dims: Optional[Sequence[int]] = None,
-        rule: Optional[Literal["ep", "cep", "cep-rescaled", "vf", "cvf", "bptt", "rbp"]] = None,
+        rule: Optional[Literal["ep", "cep", "cep-rescaled", "vf", "cvf", "bptt", "rbp", "asym-ep", "dyadic-ep"]] = None,
         *,
         config: Optional[Path] = None,
         **settings: Any,

@@ -121,7 +121,7 @@ fn parse_and_run(words: impl IntoIterator<Item = OsString>) -> Result<u8> {
 ///
 /// # Errors
 /// Where the variable says nothing that can be understood.
-pub fn log_filter(default: &str) -> Result<EnvFilter> {
+pub(crate) fn log_filter(default: &str) -> Result<EnvFilter> {
     Ok(match std::env::var_os("EQPROP_LOG").filter(|text| !text.is_empty()) {
         None => EnvFilter::new(default),
         Some(text) => EnvFilter::try_new(text.to_string_lossy()).map_err(|error| {
@@ -306,7 +306,7 @@ fn settings(set: &[String]) -> Result<Vec<(String, String, Value)>> {
 ///
 /// # Errors
 /// Where one of them is not UTF-8, and so not what it is meant to be.
-pub fn environment() -> Result<Vec<(String, String)>> {
+pub(crate) fn environment() -> Result<Vec<(String, String)>> {
     let mut ours = Vec::new();
     for (name, value) in std::env::vars_os() {
         match name.to_string_lossy() {
@@ -324,7 +324,7 @@ pub fn environment() -> Result<Vec<(String, String)>> {
 ///
 /// # Errors
 /// Where the variable names no folder.
-pub fn data_folder(flag: Option<PathBuf>) -> Result<Option<PathBuf>> {
+pub(crate) fn data_folder(flag: Option<PathBuf>) -> Result<Option<PathBuf>> {
     let variable = || std::env::var_os("EQPROP_DATA").filter(|v| !v.is_empty()).map(PathBuf::from);
     match (flag, variable()) {
         (Some(flag), _) => Ok(Some(flag)),
@@ -387,7 +387,7 @@ impl Cli {
 
 /// The file that `what` names, or the last checkpoint of the run that it names. What looks like a file is one, whether
 /// it is there or not.
-pub fn weights_of(what: &Path, runs: &Path, checkpoints: &Path) -> Result<PathBuf> {
+pub(crate) fn weights_of(what: &Path, runs: &Path, checkpoints: &Path) -> Result<PathBuf> {
     if what.is_file() || what.extension().is_some_and(|extension| extension == "safetensors") {
         return Ok(what.to_path_buf());
     }

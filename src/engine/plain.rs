@@ -93,7 +93,7 @@ pub(super) fn multiply_adds(theta: &Parameters, job: &Job, report: &Report) -> M
 ///
 /// # Errors
 /// Only those of candle.
-pub fn report(loss: Loss, settled: &Settled, labels: &[u8]) -> candle_core::Result<Report> {
+pub(crate) fn report(loss: Loss, settled: &Settled, labels: &[u8]) -> candle_core::Result<Report> {
     let (residual, two_steps) = (settled.residuals()?, settled.residuals_over_two_steps()?);
     let output = settled.state()[0].to_dtype(DType::F64)?.to_vec2::<f64>()?;
     let mut report = Report { steps: settled.steps.iter().sum(), ..Report::default() };

@@ -1,6 +1,7 @@
 //! Arrays: numpy's, and what others make of theirs for numpy.
 
 use super::{OrRaise, wrong};
+use crate::config::Config;
 use crate::data::Batch;
 use crate::model::Parameters;
 use candle_core::{DType, Device, Tensor, WithDType};
@@ -82,8 +83,8 @@ pub struct Given {
 
 impl Given {
     /// Reads `x`, (B, d_in) or (B, …) with as many pixels: bytes, or floats from 0 to 1.
-    pub fn read(x: &Bound<PyAny>, theta: &Parameters) -> PyResult<Self> {
-        let (array, pixels) = (numpy_of(x)?, theta.network.dims.input());
+    pub fn read(x: &Bound<PyAny>, config: &Config) -> PyResult<Self> {
+        let (array, pixels) = (numpy_of(x)?, config.network.dims.input());
         let shape = array.shape().to_vec();
         if shape.len() < 2 || shape[1..].iter().product::<usize>() != pixels || shape[0] == 0 {
             wrong!(
@@ -111,7 +112,7 @@ impl Given {
                  are to be divided by 255"
             );
         }
-        let x = x.to_dtype(theta.dtype()).and_then(|x| x.to_device(theta.device())).or_raise()?;
+        let x = x.to_dtype(config.training.dtype.dtype()).or_raise()?;
         Ok(Self { images: Images::Floats(x), count })
     }
 

@@ -133,6 +133,21 @@ impl State {
     }
 }
 
+/// Some images and their classes, for a network of this configuration.
+fn minibatch(x: &Bound<PyAny>, y: &Bound<PyAny>, config: &Config) -> PyResult<(Given, Vec<u8>)> {
+    let images = Given::read(x, config)?;
+    let labels = labels(y, images.count, config.network.dims.output())?;
+    Ok((images, labels))
+}
+
+/// Sees that a rule has updates of its own.
+fn check_comparable(config: &Config) -> PyResult<()> {
+    if !config.learning.rule.is_nudged() {
+        wrong!("{} has no updates of its own to compare with BPTT", config.learning.rule.title);
+    }
+    Ok(())
+}
+
 /// y of these classes, (B, d_0).
 fn one_hot(labels: &[u8], theta: &Parameters) -> candle_core::Result<candle_core::Tensor> {
     crate::Batch { images: Vec::new(), labels: labels.to_vec() }.y_for(theta)
@@ -143,7 +158,7 @@ fn one_hot(labels: &[u8], theta: &Parameters) -> candle_core::Result<candle_core
 /// Network(dims=None, rule=None, *, config=None, **settings)
 ///
 /// `dims` are layer sizes, input first, for example [784, 512, 10]; `rule` is "ep", "cep", "cep-rescaled", "vf", "cvf",
-/// "bptt" or "rbp", and with the number of hidden layers picks the preset, as `eqprop train --algo` does. `config` is a
+/// "bptt", "rbp", "asym-ep" or "dyadic-ep", and with the number of hidden layers picks the preset, as `eqprop train --algo` does. `config` is a
 /// configuration file or the name of a preset instead. Any key of the configuration is a keyword: `beta=0.1`, `psi=45`,
 /// `seed=1`, `learning_decay=1e-4` where two sections have a `decay`. Weights are those of `eqprop train`, bit for bit.
 #[pyclass(name = "Network", module = "eqprop", frozen)]
@@ -213,7 +228,7 @@ impl PyNetwork {
     fn settle(&self, py: Python, x: &Bound<PyAny>) -> PyResult<PySettled> {
         let mut state = self.state()?;
         let theta = state.theta().or_raise()?;
-        let (images, model) = (Given::read(x, &theta)?, state.config.model());
+        let (images, model) = (Given::read(x, &state.config)?, state.config.model());
         let done = work(py, None, |interrupt| {
             let x = images.x(&theta)?;
             let starts: Vec<usize> = (0..images.count).step_by(TOGETHER).collect();
@@ -246,8 +261,7 @@ impl PyNetwork {
         if !config.learning.rule.is_nudged() {
             wrong!("{} has no second phase", config.learning.rule.title);
         }
-        let images = Given::read(x, &theta)?;
-        let labels = labels(y, images.count, theta.network.dims.output())?;
+        let (images, labels) = minibatch(x, y, config)?;
         let (model, learning) = (config.model(), &config.learning);
         let beta = beta.unwrap_or(learning.beta);
         let done = work(py, None, |_| {
@@ -284,9 +298,7 @@ impl PyNetwork {
         synapse: Option<Py<PyAny>>,
     ) -> PyResult<PyReport> {
         let mut state = self.state()?;
-        let theta = state.theta_for_shapes()?;
-        let images = Given::read(x, &theta)?;
-        let labels = labels(y, images.count, theta.network.dims.output())?;
+        let (images, labels) = minibatch(x, y, &state.config)?;
         let hooks = Hooks { rule, synapse };
         if hooks.rule.is_some() && !state.config.learning.rule.is_nudged() {
             wrong!("{} has no second phase for rule= to be asked in", state.config.learning.rule.title);
@@ -310,9 +322,7 @@ impl PyNetwork {
         let mut state = self.state()?;
         let theta = state.theta().or_raise()?;
         let config = &state.config;
-        if !config.learning.rule.is_nudged() {
-            wrong!("{} has no updates of its own to compare with BPTT", config.learning.rule.title);
-        }
+        check_comparable(config)?;
         if config.learning.K > config.settle.steps {
             wrong!(
                 "K = {} is more than T = {}: BPTT cannot go back so far",
@@ -320,8 +330,7 @@ impl PyNetwork {
                 config.settle.steps
             );
         }
-        let images = Given::read(x, &theta)?;
-        let labels = labels(y, images.count, theta.network.dims.output())?;
+        let (images, labels) = minibatch(x, y, config)?;
         let beta = beta.unwrap_or(config.learning.beta);
         let (model, learning, hooks) = (config.model(), config.learning.clone(), Hooks { rule, synapse });
         let done = work(py, None, |_| {
@@ -340,11 +349,8 @@ impl PyNetwork {
         let mut state = self.state()?;
         let theta = state.theta().or_raise()?;
         let config = state.config.clone();
-        if !config.learning.rule.is_nudged() {
-            wrong!("{} has no updates of its own to compare with BPTT", config.learning.rule.title);
-        }
-        let images = Given::read(x, &theta)?;
-        let labels = labels(y, images.count, theta.network.dims.output())?;
+        check_comparable(&config)?;
+        let (images, labels) = minibatch(x, y, &config)?;
         let Some(batch) = images.batch(&labels) else {
             wrong!("x holds floats, and angles are taken apart on images of bytes (uint8)")
         };
@@ -356,8 +362,7 @@ impl PyNetwork {
     fn evaluate(&self, py: Python, x: &Bound<PyAny>, y: &Bound<PyAny>) -> PyResult<PyReport> {
         let mut state = self.state()?;
         let theta = state.theta().or_raise()?;
-        let images = Given::read(x, &theta)?;
-        let labels = labels(y, images.count, theta.network.dims.output())?;
+        let (images, labels) = minibatch(x, y, &state.config)?;
         let (model, pixels) = (state.config.model(), theta.network.dims.input());
         let state = &mut *state;
         let done = work(py, None, |interrupt| {
@@ -412,12 +417,10 @@ impl PyNetwork {
     /// Another network that is as this one is now.
     fn copy(&self) -> PyResult<Self> {
         let mut state = self.state()?;
-        let (config, theta, memory) =
-            (state.config.clone(), state.theta().or_raise()?, state.memory().or_raise()?);
-        let mut copy = State::new(config, theta.clone(), state.minibatches, state.fresh).or_raise()?;
-        let fresh = state.fresh;
-        copy.replace(theta, &memory).or_raise()?;
-        copy.fresh = fresh;
+        let (config, theta) = (state.config.clone(), state.theta().or_raise()?);
+        let mut copy = State::new(config, theta, state.minibatches, state.fresh).or_raise()?;
+        let memory = state.engine.memory().or_raise()?;
+        copy.engine.recall(&memory.into_iter().collect()).or_raise()?;
         Ok(Self::of(copy))
     }
 
@@ -438,12 +441,5 @@ impl PyNetwork {
         let state = self.state()?;
         let count = state.config.network().parameter_count();
         Ok(format!("{}<p>{count} weights and biases.</p>", inspect::summary(&state.config).into_string()))
-    }
-}
-
-impl State {
-    /// Weights of the network's shapes and type, which need not be those of now.
-    fn theta_for_shapes(&mut self) -> PyResult<Parameters> {
-        self.theta().or_raise()
     }
 }

@@ -13,13 +13,12 @@ use crate::study::inspect;
 use crate::study::record::Record;
 use crate::telemetry::observer::{Epoch, Extent, Observer};
 use crate::telemetry::progress::Display;
-use crate::telemetry::records::{self, METRICS};
-use anyhow::{Context, Result, anyhow};
+use crate::telemetry::records;
+use anyhow::{Result, anyhow};
 use numpy::{PyArray1, PyArrayMethods};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 use serde_json::{Map, Value, json};
-use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Rows as a DataFrame of pandas or polars, or a list of dicts.
@@ -27,12 +26,18 @@ fn table<'py>(py: Python<'py>, rows: Vec<Value>) -> PyResult<Bound<'py, PyAny>> 
     py.import("eqprop._table")?.call_method1("table", (from_json(py, &Value::from(rows))?,))
 }
 
-/// What a run is and has come to, as its folder says.
-fn row(folder: &Path) -> Result<(Record, Map<String, Value>)> {
+/// What a run has told, and what it has come to.
+fn read(folder: &Path) -> Result<(Record, Finished)> {
     let record = Record::read(folder)?;
     let held_out = record.config.as_ref().is_some_and(|config| config.training.validation > 0);
     let finished = Finished::recorded(folder, &record.name, record.data(), record.epochs(), held_out)?;
-    let Value::Object(mut row) = serde_json::to_value(finished)? else { return Ok((record, Map::new())) };
+    Ok((record, finished))
+}
+
+/// What a run has come to, and its settings by key.
+fn row(folder: &Path) -> Result<Map<String, Value>> {
+    let (record, finished) = read(folder)?;
+    let Value::Object(mut row) = serde_json::to_value(finished)? else { return Ok(Map::new()) };
     row.remove("already_done");
     row.insert("collapsed_in_epoch".into(), json!(record.collapsed()));
     row.insert("angle_before_training".into(), json!(record.first("start/angle")));
@@ -41,7 +46,7 @@ fn row(folder: &Path) -> Result<(Record, Map<String, Value>)> {
             row.insert(key, serde_json::to_value(value)?);
         }
     }
-    Ok((record, row))
+    Ok(row)
 }
 
 /// All runs in a folder, with their results and settings: a DataFrame of pandas or polars where one is installed, else a
@@ -57,7 +62,7 @@ pub fn runs(py: Python<'_>, runs_dir: PathBuf) -> PyResult<Bound<'_, PyAny>> {
     let folders =
         names.iter().map(|name| runs_dir.join(name)).filter(|folder| records::holds_metrics(folder));
     let rows: Vec<Value> =
-        folders.map(|folder| row(&folder).map(|(_, row)| row.into())).collect::<Result<_>>().or_raise()?;
+        folders.map(|folder| row(&folder).map(Value::from)).collect::<Result<_>>().or_raise()?;
     table(py, rows)
 }
 
@@ -125,18 +130,14 @@ impl PyRun {
     /// dicts.
     #[getter]
     fn metrics<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        let path = self.records().join(METRICS);
-        let text = fs::read_to_string(&path)
-            .with_context(|| format!("{}: cannot be read", path.display()))
-            .or_raise()?;
-        table(py, records::lines(&text, &path).or_raise()?.into_iter().map(Value::from).collect())
+        let record = Record::read(&self.records()).or_raise()?;
+        table(py, record.lines.into_iter().map(Value::from).collect())
     }
 
     /// What it has come to: errors in percent, the best epoch, and its settings by key.
     #[getter]
     fn result<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        let (_, row) = row(&self.records()).or_raise()?;
-        from_json(py, &row.into())
+        from_json(py, &row(&self.records()).or_raise()?.into())
     }
 
     /// The network of its last checkpoint, or of its best.
@@ -176,10 +177,8 @@ impl PyRun {
         if !records::holds_metrics(&records) {
             return Ok(format!("Run({:?})", self.name));
         }
-        let record = Record::read(&records).or_raise()?;
-        let held_out = record.config.as_ref().is_some_and(|config| config.training.validation > 0);
-        let finished = Finished::recorded(&records, &record.name, record.data(), record.epochs(), held_out);
-        Ok(finished.or_raise()?.line().trim_end().to_string())
+        let (_, finished) = read(&records).or_raise()?;
+        Ok(finished.line().trim_end().to_string())
     }
 
     fn _repr_html_(&self) -> PyResult<String> {

@@ -16,7 +16,8 @@ pub struct Record {
     pub name: String,
     /// Its configuration; `None` where the folder has none that can be read.
     pub config: Option<Config>,
-    lines: Vec<Map<String, Value>>,
+    /// The numbers of each epoch, by tag.
+    pub lines: Vec<Map<String, Value>>,
 }
 
 impl Record {
