@@ -63,11 +63,11 @@ pub fn homeostasis(
     let images = s_star[0].dim(D::Minus2)? as f64;
     let mut changed = theta.clone();
     for (there, back) in theta.network.pairs() {
-        for (own, other) in [(there, back), (back, there)] {
-            let (to, from) = (&slopes[own.to], &slopes[own.from]);
+        // ⟨σ′_iσ′_j⟩, which both directions have.
+        let products = (slopes[there.to].t()?.matmul(&slopes[there.from])? / images)?;
+        for (own, other, products) in [(there, back, products.clone()), (back, there, products.t()?)] {
             let (w, b) = (&theta.weights[own.weight], theta.weights[other.weight].t()?);
-            let squares = to.sqr()?.mean_keepdim(D::Minus2)?.t()?;
-            let products = (to.t()?.matmul(from)? / images)?;
+            let squares = slopes[own.to].sqr()?.mean_keepdim(D::Minus2)?.t()?;
             let gradient = (w.broadcast_mul(&squares)? - (products * b)?)?;
             changed.weights[own.weight] = (w - (gradient * strength)?)?;
         }
