@@ -26,8 +26,9 @@ const fn key(
     Key { name, values, unit, needs, meaning }
 }
 
-const SECOND_PHASE: &str = "a second phase: not bptt, rbp";
-const UNTIED: &str = "vf, cvf; bptt, rbp with tied = false";
+const SECOND_PHASE: &str = "not bptt, rbp";
+const HEBBIAN: &str = "not bptt, rbp, dyadic-ep";
+const UNTIED: &str = "untied weights: vf, cvf, asym-ep; bptt, rbp, dyadic-ep with tied = false";
 
 #[rustfmt::skip]
 const KEYS: [Key; 45] = [
@@ -35,7 +36,7 @@ const KEYS: [Key; 45] = [
     key("network.activation", "\"sigmoid\", \"tanh\", \"hard-sigmoid\"", "", "", "σ; \"sigmoid\" is 1/(1 + exp(−4(x − ½))), Eq. 102"),
     key("network.init", "\"fan-in\", \"glorot\"", "", "", "how weights start: U(±1/√fan_in), as the authors' code, or Glorot's, as the paper's text"),
     key("network.psi", "0 to 180", "degrees", UNTIED, "Ψ(θf, θb) of the initial forward and feedback weights"),
-    key("network.tied", "true, false", "", "bptt, rbp", "whether feedback weights are the transposed forward weights; other rules decide that themselves"),
+    key("network.tied", "true, false", "", "bptt, rbp, dyadic-ep", "whether feedback weights are the transposed forward weights; other rules decide that themselves"),
     key("network.time", "\"discrete\", \"real\"", "", "", "steps that replace the states, or a differential equation (E.3, E.5)"),
     key("network.epsilon", "above 0, at most 1", "time", "time = \"real\"", "ε, the step of the differential equation"),
     key("network.clamp", "true, false", "", "time = \"real\"", "keep states in [0, 1]"),
@@ -47,11 +48,11 @@ const KEYS: [Key; 45] = [
     key("settle.damping", "0 to below 1", "", "", "d of s ← d·s + (1 − d)·F(s), in both phases"),
     key("settle.tolerance", "0 to below 1", "change of a state", "", "an image's first phase ends where no neuron moves by more in a sweep; 0 runs all T"),
     key("learning.rule", "\"ep\", \"cep\", \"cep-rescaled\", \"vf\", \"cvf\", \"bptt\", \"rbp\", \"asym-ep\", \"dyadic-ep\"", "", "", "the learning rule; \"cep-rescaled\" is Algorithm 5"),
-    key("learning.K", "1 to 100000", "steps", "", "steps of the second phase; of bptt and rbp, steps back"),
+    key("learning.K", "1 to 100000", "steps", "", "steps of the second phase; of bptt, steps back; of rbp, steps"),
     key("learning.beta", "not 0", "", SECOND_PHASE, "β, strength of the nudge"),
-    key("learning.nudging", "\"positive\", \"random\", \"centered\"", "", SECOND_PHASE, "β as given, its sign drawn for every minibatch, or both signs in every minibatch"),
+    key("learning.nudging", "\"positive\", \"random\", \"centered\"", "", HEBBIAN, "β as given, its sign drawn for every minibatch, or both signs in every minibatch"),
     key("learning.learning_rates", "one ≥ 0 a layer", "", "", "η of the weights into each layer, input side first, as in Table 2"),
-    key("learning.sigma_prime", "\"ignored\", \"partial\", \"full\"", "", "vf, cvf", "the σ′ in their updates: none, as printed; of what each connection delivers; of the whole input"),
+    key("learning.sigma_prime", "\"ignored\", \"partial\", \"full\"", "", "vf, cvf; asym-ep: \"full\"", "the σ′ in their updates: none, as printed; of what each connection delivers; of the whole input"),
     key("learning.tiny", "above 0, at most 1", "", "cep-rescaled", "η_tiny/η of Algorithm 5"),
     key("learning.authors_code", "true, false", "", "cvf", "as in the authors' code, the bias of the last hidden layer never learns"),
     key("learning.alignment", "\"none\", \"kolen-pollack\", \"homeostasis\", \"fixed\"", "", "vf, cvf", "what aligns feedback with forward weights (docs/alignment.md)"),
@@ -70,11 +71,11 @@ const KEYS: [Key; 45] = [
     key("training.data", "\"auto\", \"mnist\", \"fashion-mnist\", \"cifar10\", \"glyphs\"", "", "", "the data set (docs/data.md); \"auto\" takes glyphs where MNIST cannot be had"),
     key("training.limit_train", "≥ 1", "images", "", "train on the first so many only"),
     key("training.limit_test", "≥ 1", "images", "", "test on the first so many only"),
-    key("training.validation", "0 to all but one batch", "images", "", "training images held out, drawn by the seed; the best epoch is then chosen on them"),
+    key("training.validation", "0 to all but one", "images", "", "training images held out, drawn by the seed; the best epoch is then chosen on them"),
     key("training.dtype", "\"f32\", \"f64\"", "", "", "type of states and weights"),
     key("training.device", "\"auto\", \"cpu\", \"cuda\"", "", "", "where to compute"),
     key("training.engine", "\"auto\", \"plain\", \"fused\", \"kernel\"", "", "", "what computes: candle step by step, the fast path of CPUs, a CUDA kernel"),
-    key("training.angle_minibatches", "0 to 10000", "minibatches", SECOND_PHASE, "over how many Ψ(Δtot, −∇BPTT) is measured before training; 0 never measures it"),
+    key("training.angle_minibatches", "0 to 10000", "minibatches", HEBBIAN, "over how many Ψ(Δtot, −∇BPTT) is measured before training; 0 never measures it"),
     key("training.angle_every", "≥ 0", "epochs", "angle_minibatches ≥ 1", "measure Ψ(Δtot, −∇BPTT) again every so many; 0 only before training"),
 ];
 

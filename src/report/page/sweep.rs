@@ -230,8 +230,8 @@ fn psi_figure(chart: Option<&Chart>) -> Markup {
             (legend(chart))
             (chart.svg())
             figcaption {
-                "Test error after the last epoch, of finished runs; bars are one standard deviation. Circles: one hidden layer, "
-                "squares: two; hollow: published. The axis is " (chart.y.name()) "."
+                "Test error after the last epoch. Circles: one hidden layer, squares: two; filled: a marker a finished run here; "
+                "hollow: published, mean and one standard deviation. The axis is " (chart.y.name()) "."
             }
         }
     }
