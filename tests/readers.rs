@@ -5,8 +5,10 @@
 
 mod common;
 
-use common::{Place, metrics, python};
+use common::{Place, metrics, python, python_in};
+use flate2::{Compression, write::GzEncoder};
 use serde_json::Value;
+use std::io::Write;
 use std::path::Path;
 use std::process::Command;
 
@@ -234,4 +236,40 @@ print(json.dumps({"shapes": shapes, "norm": norm, "epoch": progress["epoch"], "r
     let line = &metrics(&place.path("runs/r-data/metrics.jsonl"))[2];
     let norm = line["weights/norm/forward.0"].as_f64().unwrap();
     assert!((found["norm"].as_f64().unwrap() / norm - 1.0).abs() < 1e-9);
+}
+
+/// docs/outputs.md has a program that rebuilds a network in PyTorch. `EQPROP_TORCH` names the Python that has it.
+#[test]
+fn pytorch_gets_the_same_test_error() {
+    let manual = include_str!("../docs/outputs.md");
+    let (_, from) = manual.split_once("```python\nimport gzip").unwrap();
+    let program = format!("import gzip{}", from.split_once("```").unwrap().0);
+    let Some(python) = python_in("EQPROP_TORCH", "torch, safetensors") else { return };
+    let place = Place::new();
+    for name in ["t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"] {
+        let packed = std::fs::File::create(place.path(&format!("data/{name}.gz"))).unwrap();
+        let mut packed = GzEncoder::new(packed, Compression::default());
+        packed.write_all(&std::fs::read(place.path(&format!("data/{name}"))).unwrap()).unwrap();
+        packed.finish().unwrap();
+    }
+    // One and two hidden layers, weights that are tied and that are not.
+    for (rule, name, more) in [
+        ("cvf", "one", vec!["--psi", "45"]),
+        ("ep", "tied", vec![]),
+        ("cvf", "two", vec!["--depth", "2", "--set", "network.dims=[64, 24, 16, 4]"]),
+    ] {
+        let more: Vec<_> = more.into_iter().chain(["--name", name, "--epochs", "2"]).collect();
+        place.eqprop().args(place.small_run(rule, &more)).assert().success();
+        let errors = metrics(&place.path(&format!("runs/{name}/metrics.jsonl")));
+        let error = errors.last().unwrap()["error/test"].as_f64().unwrap();
+        // One that has learnt something and not everything: else any network would do.
+        assert!(error > 0.0 && error < 60.0, "{name}: {error}");
+        let output = Command::new(&python)
+            .current_dir(place.dir.path())
+            .args(["-c", &program, &format!("checkpoints/{name}/last.safetensors"), "data"])
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!(String::from_utf8(output.stdout).unwrap().trim(), format!("{error:.2}"), "{name}");
+    }
 }

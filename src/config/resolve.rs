@@ -67,8 +67,15 @@ pub struct Choices {
 }
 
 /// Environment variables of ours that are not keys.
-pub const OTHER_VARIABLES: [&str; 6] =
-    ["EQPROP_DATA", "EQPROP_ISA", "EQPROP_GOLDEN", "EQPROP_LOG", "EQPROP_PYTHON", "EQPROP_CHROMIUM"];
+pub const OTHER_VARIABLES: [&str; 7] = [
+    "EQPROP_DATA",
+    "EQPROP_ISA",
+    "EQPROP_GOLDEN",
+    "EQPROP_LOG",
+    "EQPROP_PYTHON",
+    "EQPROP_TORCH",
+    "EQPROP_CHROMIUM",
+];
 
 /// Keys without a default.
 const REQUIRED: [&str; 6] = [

@@ -145,9 +145,14 @@ pub fn metrics(path: &Path) -> Vec<serde_json::Value> {
         .collect()
 }
 
-/// A Python with the packages `modules`, or `None` with a message (see [`skip`]).
+/// A Python with the packages `modules`, or `None` with a message (see [`skip`]): the one that EQPROP_PYTHON names.
 pub fn python(modules: &str) -> Option<PathBuf> {
-    let python = std::env::var_os("EQPROP_PYTHON").map_or_else(|| PathBuf::from("python3"), PathBuf::from);
+    python_in("EQPROP_PYTHON", modules)
+}
+
+/// The Python that an environment `variable` names, or the one on the PATH, where it has the packages `modules`.
+pub fn python_in(variable: &str, modules: &str) -> Option<PathBuf> {
+    let python = std::env::var_os(variable).map_or_else(|| PathBuf::from("python3"), PathBuf::from);
     let check = process::Command::new(&python).args(["-c", &format!("import {modules}")]).output();
     if check.is_ok_and(|output| output.status.success()) {
         return Some(python);
