@@ -36,6 +36,7 @@ impl Plain {
 
 impl Engine for Plain {
     fn train_at(&mut self, batch: &Batch, Turn { beta, epochs }: Turn) -> Result<Report> {
+        self.theta = self.memory.programmed(&self.job.model, &self.theta)?;
         let (x, settled, report) = self.settle(batch)?;
         let Self { job: Job { model, learning, .. }, theta, memory } = self;
         let target = batch.y_for(theta)?;

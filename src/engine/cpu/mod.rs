@@ -33,6 +33,7 @@ mod update;
 use super::{Batch, Engine, Job, MultiplyAdds, Report, Turn, Why};
 use crate::learning::{Form, Memory, Nudging, Schedule};
 use crate::model::dynamics::Time;
+use crate::model::synapse::Wants;
 use crate::model::{Loss, Network, Parameters};
 use anyhow::{Result, bail};
 use candle_core::Tensor;
@@ -63,6 +64,10 @@ pub fn supports(network: &Network, job: &Job) -> Result<(), Why> {
         (runs(network, job), "runs ep, cep, cep-rescaled, vf and cvf in discrete time"),
         (network.is_layered(), "runs chains of layers"),
         (model.loss == Loss::SQUARED_ERROR, "has the squared error only"),
+        (
+            model.synapse.adds_up() || model.synapse.wants() == Wants::Changes,
+            "has no devices that are asked array by array",
+        ),
         (
             model.synapse.adds_up()
                 || learning.rule.schedule() == Some(Schedule::Continual)
@@ -121,7 +126,7 @@ impl<T: Real> Fused<T> {
     /// What synapses remember, as tensors.
     fn unpacked_memory(&self) -> Result<Memory> {
         let unpacked = self.memory.iter().map(|(name, packed)| Ok((*name, packed.unpack()?)));
-        unpacked.collect::<Result<_>>().map(Memory)
+        Ok(Memory { values: unpacked.collect::<Result<_>>()?, clock: None })
     }
 
     /// Makes so many blocks.
@@ -303,7 +308,7 @@ impl<T: Real> Engine for Fused<T> {
     fn recall(&mut self, tensors: &HashMap<String, Tensor>) -> Result<()> {
         let mut memory = self.unpacked_memory()?;
         memory.recall(tensors)?;
-        for ((_, packed), (_, remembered)) in self.memory.iter_mut().zip(&memory.0) {
+        for ((_, packed), (_, remembered)) in self.memory.iter_mut().zip(&memory.values) {
             *packed = Weights::pack(remembered)?;
         }
         Ok(())
