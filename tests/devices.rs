@@ -78,7 +78,7 @@ fn moments(values: &[f64]) -> [f64; 4] {
 
 /// Whether two measurements are the same within four standard errors.
 fn agree(a: f64, error_a: f64, b: f64, error_b: f64) -> bool {
-    (a - b).abs() <= 4.0 * (error_a * error_a + error_b * error_b).sqrt() + 1e-9
+    (a - b).abs() <= 4.0 * (error_a * error_a + error_b * error_b).sqrt() + 1e-8
 }
 
 fn place(rows: usize, columns: usize, clock: u64) -> Place {
@@ -98,11 +98,9 @@ fn responses_without_noise_are_those_of_the_other_program() {
         let every = case["every"].as_u64().unwrap() as usize;
         for (start, expected) in case["starts"].as_array().unwrap().iter().zip(case["w"].as_array().unwrap())
         {
-            let start = match start.as_str() {
-                Some("w_min") => law.w_min,
-                Some("w_max") => law.w_max,
-                _ => 0.0,
-            };
+            // Where the other program has put it when it was told to.
+            assert!(start.is_string() || start == 0);
+            let start = number(&expected[0]) * 1e-7;
             let trace = match case["leaks"].as_bool().unwrap() {
                 false => {
                     let pulses = [Stretch { pulses: 200, up: true }, Stretch { pulses: 200, up: false }];
@@ -232,14 +230,17 @@ fn devices_are_made_as_those_of_the_other_program() {
             }
             for (percent, at) in quantiles.iter().zip(&expected[4..]) {
                 let share = percent / 100.0;
-                let below = own.iter().filter(|value| **value <= number(at)).count() as f64 / count as f64;
-                let error = (2.0 * share * (1.0 - share) / count as f64).sqrt();
-                // A value that many devices have is no quantile to count at.
-                let tied =
-                    own.iter().filter(|value| (*value - number(at)).abs() < 1e-12).count() > count / 1000;
+                // The other program has them in 32 bits.
+                let rounding = 1.2e-7 * number(at).abs();
+                let below = |of: &dyn Fn(f64) -> bool| {
+                    own.iter().filter(|value| of(**value)).count() as f64 / count as f64
+                };
+                let (low, high) =
+                    (below(&|v| v < number(at) - rounding), below(&|v| v <= number(at) + rounding));
+                let error = 4.0 * (2.0 * share * (1.0 - share) / count as f64).sqrt();
                 assert!(
-                    tied || (below - share).abs() < 4.0 * error,
-                    "{name} {what}: {below} are below that of {share}"
+                    low - error <= share && share <= high + error,
+                    "{name} {what}: {low} to {high} are below that of {share}"
                 );
             }
             seen += 1;
@@ -279,7 +280,7 @@ fn counts(law: &Devices, lr: f64, d: &[f64], x: &[f64], clock: u64) -> Vec<f64> 
     let factor = Factor { sign: 1.0, rows: d.into(), columns: x.into() };
     let wished = Factors { rate: -lr, images: 1, products: vec![factor] };
     law.pulse(&place, &mut RowMajor::new(&place, &mut weights, &mut []), &wished);
-    weights.iter().map(|w| w / 1e-3).collect()
+    weights.iter().map(|w| (w / 1e-3).round()).collect()
 }
 
 #[test]
@@ -519,23 +520,52 @@ fn exact_changes_of_devices_with_distant_bounds_are_those_of_ideal_synapses() {
     }
 }
 
-/// Many small random steps add up to what is wished.
+/// Many small random steps add up to what is wished: all that is left is their noise, √(g·Σ|u|).
 #[test]
 fn fine_devices_learn_what_ideal_synapses_do() {
-    for rule in RULES {
+    for (rule, most) in RULES.into_iter().zip([0.15, 0.5, 0.15, 0.15]) {
         let fine = [
             ("synapse.preset", "idealized".into()),
-            ("synapse.dw_min", 1e-7.into()),
+            ("synapse.dw_min", 1e-6.into()),
             ("synapse.dw_min_dtod", 0.0.into()),
-            ("synapse.train_length", 2000.into()),
+            ("synapse.train_length", 10_000.into()),
             ("synapse.w_max", 10.0.into()),
             ("synapse.w_min", (-10.0).into()),
         ];
         let (ideal, fine) = (config(rule, &[]), device(rule, &fine));
         let start = ideal.parameters(&Device::Cpu).unwrap();
-        let (ideal, fine) = (trained(&ideal, EngineKind::Plain), trained(&fine, EngineKind::Auto));
+        let once = |config: &Config, kind| {
+            let mut engine = engine::build(kind, config.job(&Device::Cpu), start.clone()).unwrap();
+            engine.train(&batch(0), 0.3).unwrap();
+            engine.parameters().unwrap()
+        };
+        let (ideal, fine) = (once(&ideal, EngineKind::Plain), once(&fine, EngineKind::Auto));
         let off = distance(&ideal, &fine) / distance(&ideal, &start);
-        assert!(off < 0.1, "{rule:?}: {off}");
+        assert!(off < most, "{rule:?}: {off}");
+    }
+}
+
+/// Both engines draw the same pulses, in double precision to the last one.
+#[test]
+fn the_fused_engine_pulses_as_the_plain_one() {
+    for rule in [Rule::CEP, Rule::CVF] {
+        for preset in ["gokmen-vlasov", "reram-es", "pcm", "capacitor"] {
+            for order in ["synchronous", "alternating"] {
+                let law = device(
+                    rule,
+                    &[
+                        ("synapse.preset", preset.into()),
+                        ("synapse.dw_min", 1e-3.into()),
+                        ("settle.order", order.into()),
+                        ("synapse.lifetime", 300.0.into()),
+                    ],
+                );
+                let (plain, fused) = (trained(&law, EngineKind::Plain), trained(&law, EngineKind::Fused));
+                let moved = distance(&plain, &law.parameters(&Device::Cpu).unwrap());
+                let off = distance(&plain, &fused);
+                assert!(off < 1e-9 * moved, "{rule:?} {preset} {order}: {off:.1e} of {moved:.1e}");
+            }
+        }
     }
 }
 

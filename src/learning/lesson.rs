@@ -4,7 +4,7 @@ use super::{Alignment, Learning, Product, Products, Schedule, Step, Update};
 use super::{hebbian_products, hebbian_update, homeostasis};
 use crate::model::dynamics::Nudge;
 use crate::model::synapse::{Factor, Factors, Place, Wants};
-use crate::model::{Model, Parameters, Settled, synapse};
+use crate::model::{Model, Parameters, Settled, Synapse, synapse};
 use crate::reference::Gradients;
 use crate::reference::transition::Transition;
 use crate::reference::{bptt::bptt, dyadic::dyadic, rbp::rbp};
@@ -83,14 +83,23 @@ impl Memory {
     ///
     /// # Errors
     /// Only those of candle.
-    pub fn programmed(&mut self, model: &Model, theta: &Parameters) -> Result<Parameters> {
-        let mut theta = theta.clone();
-        if self.clock == Some(0) {
-            self.each_array(&mut theta, |place, weights, memory| {
-                model.synapse.program(place, weights, memory)
-            })?;
+    pub fn program(&mut self, law: &Synapse, theta: &mut Parameters) -> Result<()> {
+        match self.clock {
+            Some(0) => self.each_array(theta, |place, weights, memory| law.program(place, weights, memory)),
+            _ => Ok(()),
         }
-        Ok(theta)
+    }
+
+    /// Lets arrays rest after a minibatch: what becomes of θ.
+    ///
+    /// # Errors
+    /// Only those of candle.
+    pub fn rest(&mut self, law: &Synapse, theta: &mut Parameters) -> Result<()> {
+        if self.clock.is_some() && law.rests() {
+            self.each_array(theta, |place, weights, memory| law.rest(place, weights, memory))?;
+            self.tick();
+        }
+        Ok(())
     }
 
     /// What is saved of it, by name.

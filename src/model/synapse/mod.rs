@@ -216,9 +216,9 @@ pub trait SynapseLaw: Send + Sync {
         let _ = (place, weights, memory);
     }
 
-    /// What has been done to arrays since they were made, by the number of the tensor; nothing where it is not counted.
-    fn ledger(&self) -> Vec<Ledger> {
-        Vec::new()
+    /// What has been done to arrays since the law was made, by the number of the tensor; nothing where it is not counted.
+    fn ledger(&self) -> Option<Vec<Ledger>> {
+        None
     }
 
     /// What is left of a weight (not of a bias) after a minibatch, as a factor. Asked once, after all its changes.

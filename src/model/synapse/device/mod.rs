@@ -327,9 +327,12 @@ impl Devices {
         for side in 0..2 {
             kept[1 + side] = self.reset_once(&tile.cells[2 * at + side], rng);
         }
-        let train = Train::of(read.abs(), 1.0, 1.0, self.granularity(), self.train_length, Management::Ublm);
+        // The train is not managed.
+        let (longest, size) = (self.train_length, read.abs());
+        let train = Train::of(1.0, 1.0, size, self.granularity(), longest, Management::None);
+        let probability = train.column.min(1.0) * (train.row * size).min(1.0);
         for _ in 0..train.length {
-            if rng.random::<f64>() < train.row.min(1.0) * (train.column * read.abs()).min(1.0) {
+            if rng.random::<f64>() < probability {
                 self.pulse_weight(tile, at, kept, read > 0.0, rng);
             }
         }
@@ -566,7 +569,7 @@ impl SynapseLaw for Devices {
         });
     }
 
-    fn ledger(&self) -> Vec<Ledger> {
-        self.state.ledger()
+    fn ledger(&self) -> Option<Vec<Ledger>> {
+        (!self.is_ideal()).then(|| self.state.ledger())
     }
 }
