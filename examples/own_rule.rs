@@ -1,6 +1,5 @@
 //! A learning rule of one's own: EP whose synapses know the sign of their update only, and all change by the same amount
-//! η, as one-bit programming pulses on neuromorphic hardware do. It exists nowhere in the library.
-//! `docs/adding-a-rule.md` explains it.
+//! η, as one-bit programming pulses on neuromorphic hardware do. `docs/adding-a-rule.md` explains it.
 
 use eqprop::data::{Split, glyphs};
 use eqprop::engine::Engine;
@@ -11,11 +10,17 @@ use eqprop::{Batch, Config, rng};
 struct Sign;
 
 impl OwnUpdate for Sign {
-    /// sign(Δ), of the update of EP.
+    /// What `[learning.own]` sets: how large an update must be to count.
+    fn parameters(&self) -> &'static [(&'static str, f64)] {
+        &[("threshold", 0.0)]
+    }
+
+    /// sign(Δ), of the update of EP, where |Δ| reaches the threshold.
     fn update(&self, lesson: &Lesson, step: &Step) -> candle_core::Result<Parameters> {
         let (dynamics, sigma_prime) = (&lesson.model.dynamics, lesson.learning.sigma_prime);
         let update = hebbian_update(dynamics, lesson.theta, Form::Correlation, sigma_prime, lesson.x, step)?;
-        update.map(|delta| delta.sign())
+        let threshold = lesson.parameter("threshold")?;
+        update.map(|delta| delta.sign()? * delta.abs()?.ge(threshold)?.to_dtype(delta.dtype())?)
     }
 }
 

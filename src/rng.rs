@@ -32,6 +32,8 @@ pub enum Purpose {
     Devices = 8,
     /// Pulse trains, and what devices make of them.
     Pulses = 9,
+    /// What a rule of one's own draws.
+    OwnRule = 10,
 }
 
 /// The stream for `purpose`, item `index` (an epoch, a layer, an image …) under `seed`.

@@ -6,7 +6,8 @@ mod common;
 use candle_core::{DType, Device, Result, Tensor, Var};
 use common::{distance, norm};
 use eqprop::data::Batch;
-use eqprop::engine::{self, EngineKind, Job};
+use eqprop::Config;
+use eqprop::engine::{self, Engine, EngineKind, Job};
 use eqprop::learning::angle::{Comparison, Trace};
 use eqprop::learning::{
     Form, Learning, Lesson, Memory, Nudging, OwnUpdate, Rule, Schedule, SigmaPrime, Step, Update,
@@ -19,6 +20,7 @@ use eqprop::reference::bptt::bptt;
 use eqprop::reference::dyadic::dyadic;
 use eqprop::reference::rbp::rbp;
 use proptest::prelude::*;
+use rand::Rng;
 
 const DISCRETE: Time = Time::Discrete;
 const REAL: Time = Time::Real;
@@ -596,6 +598,68 @@ fn the_angle_is_that_of_what_a_rule_does_to_the_weights() {
     let angle = problem.trace(0.1).compare().unwrap().total_degrees;
     assert!((angle - expected).abs() < 1e-6, "{angle}, not {expected}");
     assert!((angle - ep.compare().unwrap().total_degrees).abs() > 10.0, "{angle} is EP's");
+}
+
+/// EP with momentum and noise in its update.
+struct Restless;
+
+impl OwnUpdate for Restless {
+    fn parameters(&self) -> &'static [(&'static str, f64)] {
+        &[("momentum", 0.5)]
+    }
+
+    fn memory(&self) -> &'static [&'static str] {
+        &["velocity"]
+    }
+
+    fn update(&self, lesson: &Lesson, step: &Step) -> Result<Parameters> {
+        let (dynamics, theta) = (&lesson.model.dynamics, lesson.theta);
+        let update = hebbian_update(dynamics, theta, Form::Correlation, SigmaPrime::Ignored, lesson.x, step)?;
+        let momentum = lesson.parameter("momentum")?;
+        let noise = lesson.draws().random::<f64>();
+        let noisy = update.map(|delta| delta.affine(1.0, 1e-3 * noise))?;
+        let velocity = noisy.plus(&lesson.kept("velocity")?, |_| momentum)?;
+        lesson.keep("velocity", velocity.clone())?;
+        Ok(velocity)
+    }
+}
+
+#[test]
+fn a_rule_of_ones_own_has_parameters_and_resumes_its_memory_and_its_random_numbers() {
+    let rule = Rule { update: Update::Own(Schedule::Whole, &Restless), ..Rule::EP };
+    let mut config = Config::preset(Rule::EP, [30, 6, 4]).unwrap();
+    config.learning.rule = rule;
+    let engine = |config: &Config, theta: Parameters| engine::build(EngineKind::Auto, config.job(&Device::Cpu), theta);
+    let start = config.parameters(&Device::Cpu).unwrap();
+    let trained = |engine: &mut dyn Engine, minibatches: std::ops::Range<usize>| {
+        for minibatch in minibatches {
+            engine.train(&common::striped_batch(minibatch), 0.5).unwrap();
+        }
+        engine.parameters().unwrap()
+    };
+    let whole = trained(engine(&config, start.clone()).unwrap().as_mut(), 0..4);
+
+    let mut first = engine(&config, start.clone()).unwrap();
+    let halfway = trained(first.as_mut(), 0..2);
+    let kept = first.memory().unwrap();
+    assert!(kept.iter().any(|(name, _)| name == "rule.velocity.forward.0.weight"), "{kept:?}");
+    let mut second = engine(&config, halfway.clone()).unwrap();
+    second.recall(&kept.into_iter().collect()).unwrap();
+    assert_eq!(distance(&trained(second.as_mut(), 2..4), &whole), 0.0);
+    // Without its memory it is another run, and so it is with another seed or another parameter.
+    let forgetful = trained(engine(&config, halfway).unwrap().as_mut(), 2..4);
+    assert!(distance(&forgetful, &whole) > 1e-6);
+    let mut other = config.clone();
+    other.learning.own.insert("momentum".into(), 0.0);
+    assert!(distance(&trained(engine(&other, start.clone()).unwrap().as_mut(), 0..4), &whole) > 1e-6);
+    let mut other = config.clone();
+    other.training.seed = 1;
+    assert!(distance(&trained(engine(&other, start).unwrap().as_mut(), 0..4), &whole) > 1e-9);
+    // A parameter that it does not have is refused by its name.
+    config.learning.own.insert("decay".into(), 0.1);
+    let refused = config.validate().unwrap_err();
+    assert_eq!(refused.key, "learning.own");
+    assert!(refused.message.contains("decay") && refused.message.contains("momentum"), "{}", refused.message);
 }
 
 #[test]

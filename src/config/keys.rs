@@ -35,7 +35,7 @@ const EXPONENTIAL: &str = "device = \"exponential\"";
 const POWER: &str = "device = \"power\"";
 
 #[rustfmt::skip]
-const KEYS: [Key; 101] = [
+const KEYS: [Key; 102] = [
     key("network.dims", "list of sizes ≥ 1, or \"auto\" at either end", "neurons", "", "layer sizes, input first; \"auto\" leaves input and output to the data"),
     key("network.activation", "\"sigmoid\", \"tanh\", \"hard-sigmoid\"", "", "", "σ; \"sigmoid\" is 1/(1 + exp(−4(x − ½))), Eq. 102"),
     key("network.init", "\"fan-in\", \"glorot\"", "", "", "how weights start: U(±1/√fan_in), as the authors' code, or Glorot's, as the paper's text"),
@@ -62,6 +62,7 @@ const KEYS: [Key; 101] = [
     key("learning.alignment", "\"none\", \"kolen-pollack\", \"homeostasis\", \"fixed\"", "", "vf, cvf", "what aligns feedback with forward weights (docs/alignment.md)"),
     key("learning.decay", "0 to below 1", "a minibatch", "alignment = \"kolen-pollack\"", "λ, the share of each weight that is lost"),
     key("learning.strength", "above 0, below 1", "a minibatch", "alignment = \"homeostasis\"", "κ, the step down the asymmetry of the Jacobian"),
+    key("learning.own", "table of numbers", "", "a rule of one's own", "its parameters, for example own = { decay = 0.1 } (docs/adding-a-rule.md)"),
     key("synapse.law", "\"ideal\", \"momentum\", \"device\"", "", "", "what becomes of a weight where a rule wishes a change η·Δ"),
     key("synapse.momentum", "0 to below 1", "", "law = \"momentum\"", "μ of v ← μ·v + η·Δ, at every change"),
     key("synapse.decay", "0 to below 1", "a minibatch", "law = \"momentum\"", "the share of each weight, not of biases, that is lost"),

@@ -180,7 +180,8 @@ impl Config {
 
     /// What is asked of an engine.
     pub fn job(&self, device: &Device) -> Job {
-        Job { model: self.model(), learning: self.learning.clone(), device: device.clone() }
+        let learning = Learning { seed: self.training.seed, ..self.learning.clone() };
+        Job { model: self.model(), learning, device: device.clone() }
     }
 
     /// Random initial weights and biases, as the seed has them.

@@ -91,8 +91,8 @@ const REQUIRED: [&str; 6] = [
 ];
 
 /// Keys that may be left out altogether.
-const OPTIONAL: [&str; 5] =
-    ["network.loss", "network.tied", "training.limit_train", "training.limit_test", "training.validation"];
+const OPTIONAL: [&str; 6] =
+    ["learning.own", "network.loss", "network.tied", "training.limit_train", "training.limit_test", "training.validation"];
 
 /// The keys of a law of synapses.
 fn keys_of(law: &SynapseConfig) -> Result<Vec<String>> {
@@ -171,6 +171,14 @@ impl Resolved {
             values.insert(key, (value, origin));
         }
         for (flag, key, value) in &choices.flags {
+            // Parameters of a rule of one's own are a table, to which a flag adds one.
+            if let Some(name) = key.strip_prefix("learning.own.") {
+                let own = values.remove("learning.own").and_then(|(own, _)| own.as_table().cloned());
+                let mut own = own.unwrap_or_default();
+                own.insert(name.into(), value.clone());
+                values.insert("learning.own".into(), (own.into(), Origin::Flag(flag.clone())));
+                continue;
+            }
             let (key, value) = older::renamed(key, value.clone(), flag, &mut notes);
             check_known(&key, flag)?;
             values.insert(key, (value, Origin::Flag(flag.clone())));
@@ -564,6 +572,7 @@ fn defaults() -> Result<Layers> {
 /// The default of a key, for the manual; what has none is left to presets, the rule or the data.
 pub(super) fn default_of(key: &str) -> Result<String> {
     let without = match key {
+        "learning.own" => "the rule's",
         "network.tied" => "the rule's",
         "network.loss" => "`\"squared-error\"`",
         "training.limit_train" | "training.limit_test" => "all",

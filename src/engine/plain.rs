@@ -64,7 +64,7 @@ impl Engine for Plain {
     }
 
     fn recall(&mut self, tensors: &HashMap<String, Tensor>) -> Result<()> {
-        Ok(self.memory.recall(tensors)?)
+        Ok(self.memory.recall(tensors, &self.theta)?)
     }
 
     fn ledger(&self) -> Option<Vec<Ledger>> {

@@ -8,7 +8,7 @@
 use super::cuda::Kernel;
 use super::plain::report;
 use super::{Batch, Engine, Job, MultiplyAdds, Report, Turn, Why, plain};
-use crate::learning::{Lesson, Memory};
+use crate::learning::{Lesson, Memory, Update};
 use crate::model::dynamics::{Beta, Nudge};
 use crate::model::{Network, Parameters, Settled};
 use anyhow::{Result, anyhow};
@@ -48,14 +48,17 @@ struct State {
     next_id: usize,
 }
 
-/// Whether runs of this kind can be replicas: synapses that remember do so alone.
+/// Whether runs of this kind can be replicas: synapses that remember, and rules that may, do so alone.
 ///
 /// # Errors
 /// Why not.
 pub fn supports(job: &Job) -> Result<(), Why> {
-    match job.model.synapse.adds_up() && job.learning.rule.is_nudged() {
+    let built_in = matches!(job.learning.rule.update, Update::Nudged(..));
+    match job.model.synapse.adds_up() && built_in {
         true => Ok(()),
-        false => Err("train together only with a rule that nudges, and synapses whose changes add up".into()),
+        false => {
+            Err("train together only with a built-in rule that nudges, and synapses whose changes add up".into())
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! One minibatch to learn: the second (nudged) phase, and what the rules make of it.
 
 use super::{Alignment, Learning, Product, Products, Schedule, Step, Update};
+use super::own::{Kept, count_of, count_tensor};
 use super::{hebbian_products, hebbian_update, homeostasis};
 use crate::model::dynamics::Nudge;
 use crate::model::synapse::{Factor, Factors, Place, Wants};
@@ -10,25 +11,26 @@ use crate::reference::transition::Transition;
 use crate::reference::{bptt::bptt, dyadic::dyadic, rbp::rbp};
 use candle_core::{DType, Result, Tensor, bail};
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::collections::HashMap;
 
 /// Sees the steps of the second phases; t begins at 0 in each of them.
 pub type Observe<'a> = &'a mut dyn FnMut(&Step) -> Result<()>;
 
-/// What synapses remember from one change to the next: for each of their
+/// What lasts from one minibatch to the next beside the weights. Synapses remember, for each of their
 /// [numbers](crate::model::synapse::SynapseLaw::memory), one for every weight and bias, and how often their arrays have been
-/// asked, where that matters.
+/// asked, where that matters; a rule of one's own [keeps](super::OwnUpdate::memory) what it likes.
 #[derive(Clone, Debug)]
 pub struct Memory {
     pub(crate) values: Vec<(&'static str, Parameters)>,
     /// Moments so far; absent where synapses are not [arrays](Wants::Arrays).
     pub(crate) clock: Option<u64>,
+    /// Of a rule of one's own.
+    pub(crate) own: Kept,
 }
 
-/// The name of [`Memory::clock`] where it is saved: two halves, which even 32-bit floats keep.
+/// The name of [`Memory::clock`] where it is saved.
 const CLOCK: &str = "synapse.clock";
-/// What the lower half of the clock counts up to.
-const HALF: u64 = 1 << 24;
 
 impl Memory {
     /// What synapses remember that have never changed.
@@ -40,7 +42,7 @@ impl Memory {
         let zeros = |&name: &&'static str| Ok((name, theta.map(Tensor::zeros_like)?));
         let values = law.memory().iter().map(zeros).collect::<Result<_>>()?;
         let counts = !law.adds_up() && law.wants() != Wants::Changes;
-        let mut memory = Self { values, clock: counts.then_some(0) };
+        let mut memory = Self { values, clock: counts.then_some(0), own: Kept::default() };
         if counts {
             let mut theta = theta.clone();
             memory.each_array(&mut theta, |place, weights, memory| law.start(place, weights, memory))?;
@@ -108,24 +110,20 @@ impl Memory {
             let named = values.named().into_iter();
             named.map(|(weight, value)| (format!("synapse.{name}.{weight}"), value.clone())).collect()
         };
-        let halves = self.clock.map(|clock| [(clock / HALF) as f64, (clock % HALF) as f64]);
         // Two numbers on the CPU always are a tensor.
-        let clock = halves.and_then(|halves| Tensor::new(&halves, &candle_core::Device::Cpu).ok());
+        let clock = self.clock.and_then(|clock| count_tensor(clock).ok());
         let clock = clock.map(|clock| (CLOCK.to_string(), clock));
-        self.values.iter().flat_map(of).chain(clock).collect()
+        self.values.iter().flat_map(of).chain(clock).chain(self.own.named()).collect()
     }
 
-    /// The same as these tensors have it.
+    /// Takes what these tensors have of it, for weights like those of `theta`.
     ///
     /// # Errors
     /// Names the tensor that is missing or of another shape.
-    pub fn recall(&mut self, tensors: &HashMap<String, Tensor>) -> Result<()> {
+    pub fn recall(&mut self, tensors: &HashMap<String, Tensor>, theta: &Parameters) -> Result<()> {
+        self.own.recall(tensors, theta)?;
         for (name, values) in &mut self.values {
-            let prefix = format!("synapse.{name}.");
-            let own = tensors.iter().filter_map(|(key, tensor)| Some((key.strip_prefix(&prefix)?, tensor)));
-            let own = own.map(|(weight, tensor)| (weight.to_string(), tensor.clone())).collect();
-            let (dtype, device) = (values.dtype(), values.device().clone());
-            *values = Parameters::from_named(&own, values.network.clone(), dtype, &device)?;
+            values.recall(&format!("synapse.{name}."), tensors)?;
         }
         if self.clock.is_some() {
             let Some(saved) = tensors.get(CLOCK) else {
@@ -133,9 +131,7 @@ impl Memory {
                     "{CLOCK} is missing: how often the arrays of devices have been asked, which their pulses depend on"
                 )
             };
-            let halves = saved.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>()?;
-            let [high, low] = halves[..] else { bail!("{CLOCK} has {} numbers instead of 2", halves.len()) };
-            self.clock = Some(high as u64 * HALF + low as u64);
+            self.clock = Some(count_of(CLOCK, saved)?);
         }
         Ok(())
     }
@@ -159,6 +155,8 @@ pub struct Lesson<'a> {
     /// What part of η this second phase learns with: all of it or what synapses
     /// [leave](crate::model::synapse::SynapseLaw::rate) of it, or of two [`Lesson::branches`] each half.
     share: f64,
+    /// What the rule keeps, where it is one of one's own and in training.
+    pub(super) own: Option<&'a RefCell<Kept>>,
 }
 
 impl<'a> Lesson<'a> {
@@ -171,7 +169,7 @@ impl<'a> Lesson<'a> {
         nudge: Nudge<'a>,
         settled: &'a Settled,
     ) -> Self {
-        Self { model, learning, theta, x, nudge, settled, share: 1.0 }
+        Self { model, learning, theta, x, nudge, settled, share: 1.0, own: None }
     }
 
     /// The same after so many epochs, when learning rates may have fallen.
@@ -250,8 +248,12 @@ impl<'a> Lesson<'a> {
     pub fn learn(&self, memory: &mut Memory, observe: Observe) -> Result<Parameters> {
         let Lesson { model, learning, theta, x, nudge, settled, .. } = *self;
         let mut theta = match learning.rule.update {
-            Update::Nudged(schedule, _) | Update::Own(schedule, _) => {
-                self.nudged(schedule, memory, observe)?
+            Update::Nudged(schedule, _) => self.nudged(schedule, memory, observe)?,
+            Update::Own(schedule, _) => {
+                let kept = RefCell::new(memory.own.clone());
+                let theta = Lesson { own: Some(&kept), ..*self }.nudged(schedule, memory, observe)?;
+                memory.own = kept.into_inner();
+                theta
             }
             Update::Bptt => self.descended(&bptt(model, theta, x, nudge.target, learning.K)?, memory)?,
             Update::Rbp => {
@@ -352,8 +354,8 @@ impl<'a> Lesson<'a> {
     /// Only those of candle (shapes that differ).
     pub fn update(&self, step: &Step) -> Result<Parameters> {
         let Self { model, learning, x, .. } = *self;
-        if let Update::Own(_, update) = learning.rule.update {
-            return update.update(self, step);
+        if let Update::Own(_, own) = learning.rule.update {
+            return self.own_update(own, step);
         }
         let Some(form) = learning.form() else { bail!("{} has no second phase", learning.rule.title) };
         let mut update = hebbian_update(&model.dynamics, self.theta, form, learning.sigma_prime, x, step)?;

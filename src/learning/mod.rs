@@ -7,18 +7,21 @@ mod alignment;
 pub mod angle;
 pub mod hebbian;
 mod lesson;
+mod own;
 pub mod rule;
 
 pub use alignment::{Alignment, homeostasis};
 pub use hebbian::{Product, Products, SigmaPrime, Step, hebbian_products, hebbian_update};
 pub use lesson::{Lesson, Memory, Observe};
-pub use rule::{Form, OwnUpdate, RULES, Rule, Schedule, Update};
+pub use own::OwnUpdate;
+pub use rule::{Form, RULES, Rule, Schedule, Update};
 
 use crate::base::problem::{self, need};
 use crate::model::dynamics::Time;
 use crate::model::synapse::Wants;
 use crate::model::{Model, Network};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// From which side the second phase pulls at the output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -91,6 +94,12 @@ pub struct Learning {
     /// κ, the step that [`Alignment::Homeostasis`] takes after each minibatch.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub strength: f64,
+    /// Parameters of a rule of one's own, by [name](OwnUpdate::parameters).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub own: BTreeMap<String, f64>,
+    /// The seed of the run, from which a rule of one's own [draws](Lesson::draws).
+    #[serde(skip)]
+    pub seed: u64,
 }
 
 fn is_zero(number: &f64) -> bool {
@@ -113,6 +122,8 @@ impl Learning {
             alignment: Alignment::None,
             decay: 0.0,
             strength: 0.0,
+            own: BTreeMap::new(),
+            seed: 0,
         }
     }
 
@@ -164,6 +175,18 @@ impl Learning {
                 network.dims.depth() + 1
             ),
         )?;
+        let own: Vec<&str> = self.rule.own_parameters().iter().map(|(name, _)| *name).collect();
+        if let Some(unknown) = self.own.keys().find(|name| !own.contains(&name.as_str())) {
+            let has = match own[..] {
+                [] => "has none".to_string(),
+                _ => format!("has {}", own.join(", ")),
+            };
+            return need(
+                false,
+                "learning.own",
+                format!("sets {unknown}, a parameter that rule = \"{rule}\" does not have: it {has}"),
+            );
+        }
         let needed = if tied { "feedback weights of their own" } else { "tied weights" };
         need(self.rule.fits(network), "learning.rule", format!("\"{rule}\" needs {needed}"))?;
         let ignored = self.sigma_prime == SigmaPrime::Ignored;

@@ -1,10 +1,9 @@
 //! The learning rules, as values: when a nudged trajectory changes the weights, and by what.
 
-use super::{Lesson, Step};
+use super::OwnUpdate;
 use crate::base::named::by_name;
-use crate::model::{Network, Parameters};
+use crate::model::Network;
 use crate::reference::Asymmetry;
-use candle_core::Result;
 
 /// All rules, as configurations name them.
 pub const RULES: [Rule; 9] = [
@@ -76,15 +75,6 @@ pub enum Form {
     Correlation,
     /// The change of the state behind a connection times the state before it (Eq. 12, E.4).
     VectorField,
-}
-
-/// An update that the paper does not have.
-pub trait OwnUpdate: Send + Sync {
-    /// Δ_θ(t) of a step, a mean over the batch.
-    ///
-    /// # Errors
-    /// Only those of candle.
-    fn update(&self, lesson: &Lesson, step: &Step) -> Result<Parameters>;
 }
 
 by_name!(Rule, "rule", RULES);
@@ -179,5 +169,13 @@ impl Rule {
     /// Whether it can teach this network: whether that is tied as the rule needs it.
     pub fn fits(&self, network: &Network) -> bool {
         self.tied.is_none_or(|tied| tied == network.is_tied())
+    }
+
+    /// Names and defaults of the parameters of an update of one's own.
+    pub fn own_parameters(&self) -> &'static [(&'static str, f64)] {
+        match self.update {
+            Update::Own(_, own) => own.parameters(),
+            _ => &[],
+        }
     }
 }

@@ -284,6 +284,18 @@ impl Parameters {
         names.zip(first.chain(&self.weights[biased..])).collect()
     }
 
+    /// Takes the tensors whose names are those of [`Parameters::named`] after `prefix`.
+    ///
+    /// # Errors
+    /// As [`Parameters::from_named`].
+    pub fn recall(&mut self, prefix: &str, tensors: &HashMap<String, Tensor>) -> Result<()> {
+        let own = tensors.iter().filter_map(|(key, tensor)| Some((key.strip_prefix(prefix)?, tensor)));
+        let own = own.map(|(weight, tensor)| (weight.to_string(), tensor.clone())).collect();
+        let (dtype, device) = (self.dtype(), self.device().clone());
+        *self = Self::from_named(&own, self.network.clone(), dtype, &device)?;
+        Ok(())
+    }
+
     /// Parameters from tensors named as in [`Parameters::named`], cast and moved as asked.
     /// Other names in the map are ignored.
     ///

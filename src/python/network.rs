@@ -90,8 +90,9 @@ impl State {
 
     /// What its synapses remember.
     fn memory(&mut self) -> Result<Memory> {
-        let mut memory = Memory::new(&self.config.model(), &self.theta()?)?;
-        memory.recall(&self.engine.memory()?.into_iter().collect())?;
+        let theta = self.theta()?;
+        let mut memory = Memory::new(&self.config.model(), &theta)?;
+        memory.recall(&self.engine.memory()?.into_iter().collect(), &theta)?;
         Ok(memory)
     }
 

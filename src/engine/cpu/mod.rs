@@ -127,7 +127,7 @@ impl<T: Real> Fused<T> {
             (_, why) => bail!("the fused engine {}", why.err().unwrap_or_default()),
         };
         let weights = Weights::pack(theta)?;
-        let Memory { values, clock } = Memory::new(&job.model, theta)?;
+        let Memory { values, clock, .. } = Memory::new(&job.model, theta)?;
         let memory = values.iter().map(|(name, values)| Ok((*name, Weights::pack(values)?)));
         let memory = memory.collect::<Result<_>>()?;
         let (wished, pixels_seen, blocks, unsettled, moves) = Default::default();
@@ -149,7 +149,7 @@ impl<T: Real> Fused<T> {
     /// What synapses remember, as tensors.
     fn unpacked_memory(&self) -> Result<Memory> {
         let unpacked = self.memory.iter().map(|(name, packed)| Ok((*name, packed.unpack()?)));
-        Ok(Memory { values: unpacked.collect::<Result<_>>()?, clock: self.clock })
+        Ok(Memory { values: unpacked.collect::<Result<_>>()?, clock: self.clock, own: Default::default() })
     }
 
     /// Lets arrays of devices change as `work` says.
@@ -359,7 +359,7 @@ impl<T: Real> Engine for Fused<T> {
 
     fn recall(&mut self, tensors: &HashMap<String, Tensor>) -> Result<()> {
         let mut memory = self.unpacked_memory()?;
-        memory.recall(tensors)?;
+        memory.recall(tensors, &self.weights.unpack()?)?;
         self.remember(&memory)
     }
 

@@ -1,0 +1,141 @@
+//! A rule of one's own: its update, and the parameters, the memory and the random numbers that this may need.
+
+use super::{Lesson, Step, Update};
+use crate::model::Parameters;
+use crate::rng::{self, Purpose};
+use candle_core::{DType, Device, Result, Tensor, bail};
+use rand_chacha::ChaCha8Rng;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+/// An update that the paper does not have.
+pub trait OwnUpdate: Send + Sync {
+    /// Δ_θ(t) of a step, a mean over the batch.
+    ///
+    /// # Errors
+    /// Only those of candle.
+    fn update(&self, lesson: &Lesson, step: &Step) -> Result<Parameters>;
+
+    /// Names and defaults of the parameters that `[learning.own]` sets; [`Lesson::parameter`] has their values.
+    fn parameters(&self) -> &'static [(&'static str, f64)] {
+        &[]
+    }
+
+    /// Names of what it keeps from one update to the next: for each, a number of every weight and bias, 0 in the beginning.
+    /// [`Lesson::kept`] and [`Lesson::keep`] read and write them; checkpoints save them.
+    fn memory(&self) -> &'static [&'static str] {
+        &[]
+    }
+}
+
+/// What the rule of a run keeps, and how often it has been asked.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Kept {
+    values: BTreeMap<String, Parameters>,
+    /// Updates so far, each of which draws from a stream of its own.
+    updates: u64,
+}
+
+/// The name of [`Kept::updates`] in checkpoints.
+const UPDATES: &str = "rule.updates";
+/// The lower part of a count that is saved as two numbers counts up to this, which even 32-bit floats keep.
+const PART: u64 = 1 << 24;
+
+/// A count as a tensor that keeps it in any floating-point type.
+pub(crate) fn count_tensor(count: u64) -> Result<Tensor> {
+    Tensor::new(&[(count / PART) as f64, (count % PART) as f64], &Device::Cpu)
+}
+
+/// The count that `tensor`, called `name`, was saved for.
+pub(crate) fn count_of(name: &str, tensor: &Tensor) -> Result<u64> {
+    let parts = tensor.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>()?;
+    let [high, low] = parts[..] else { bail!("{name} has {} numbers instead of 2", parts.len()) };
+    Ok(high as u64 * PART + low as u64)
+}
+
+impl Kept {
+    /// What is saved of it, by name.
+    pub fn named(&self) -> Vec<(String, Tensor)> {
+        let of = |(name, values): (&String, &Parameters)| -> Vec<(String, Tensor)> {
+            let named = values.named().into_iter();
+            named.map(|(weight, value)| (format!("rule.{name}.{weight}"), value.clone())).collect()
+        };
+        let updates = Some(self.updates).filter(|updates| *updates > 0).and_then(|n| count_tensor(n).ok());
+        let updates = updates.map(|updates| (UPDATES.to_string(), updates));
+        self.values.iter().flat_map(of).chain(updates).collect()
+    }
+
+    /// Takes what these tensors have of it, for weights like those of `theta`.
+    pub fn recall(&mut self, tensors: &HashMap<String, Tensor>, theta: &Parameters) -> Result<()> {
+        self.updates = tensors.get(UPDATES).map_or(Ok(0), |tensor| count_of(UPDATES, tensor))?;
+        let names = tensors.keys().filter(|key| *key != UPDATES);
+        let names = names.filter_map(|key| key.strip_prefix("rule.")?.split_once('.'));
+        let names: BTreeSet<String> = names.map(|(name, _)| name.to_string()).collect();
+        for name in names {
+            let mut values = theta.clone();
+            values.recall(&format!("rule.{name}."), tensors)?;
+            self.values.insert(name, values);
+        }
+        Ok(())
+    }
+}
+
+impl Lesson<'_> {
+    /// A parameter of the rule, as `[learning.own]` sets it.
+    ///
+    /// # Errors
+    /// Where the rule has none of this name.
+    pub fn parameter(&self, name: &str) -> Result<f64> {
+        let own = self.learning.rule.own_parameters();
+        let default = own.iter().find(|(known, _)| *known == name).map(|(_, default)| *default);
+        match self.learning.own.get(name).copied().or(default) {
+            Some(value) => Ok(value),
+            None => bail!("{} has no parameter {name}", self.learning.rule.title),
+        }
+    }
+
+    /// What the rule has kept under a name of its [memory](OwnUpdate::memory): zeros in the beginning, and outside of
+    /// training.
+    ///
+    /// # Errors
+    /// Where it keeps nothing of this name.
+    pub fn kept(&self, name: &str) -> Result<Parameters> {
+        self.check_kept(name)?;
+        let kept = self.own.and_then(|kept| kept.borrow().values.get(name).cloned());
+        kept.map_or_else(|| self.theta.map(Tensor::zeros_like), Ok)
+    }
+
+    /// Keeps `values` under a name of the rule's memory until its next update.
+    ///
+    /// # Errors
+    /// As [`Lesson::kept`].
+    pub fn keep(&self, name: &str, values: Parameters) -> Result<()> {
+        self.check_kept(name)?;
+        if let Some(kept) = self.own {
+            kept.borrow_mut().values.insert(name.into(), values);
+        }
+        Ok(())
+    }
+
+    fn check_kept(&self, name: &str) -> Result<()> {
+        match self.learning.rule.update {
+            Update::Own(_, own) if own.memory().contains(&name) => Ok(()),
+            _ => bail!("{} keeps nothing called {name}", self.learning.rule.title),
+        }
+    }
+
+    /// Random numbers for this update: a stream of the run's seed and of how many updates there have been, so that a
+    /// resumed run draws what one never stopped would.
+    pub fn draws(&self) -> ChaCha8Rng {
+        let updates = self.own.map_or(0, |kept| kept.borrow().updates);
+        rng::stream(self.learning.seed, Purpose::OwnRule, updates)
+    }
+
+    /// The update of the rule, which is one of its own.
+    pub(super) fn own_update(&self, own: &dyn OwnUpdate, step: &Step) -> Result<Parameters> {
+        let update = own.update(self, step)?;
+        if let Some(kept) = self.own {
+            kept.borrow_mut().updates += 1;
+        }
+        Ok(update)
+    }
+}
