@@ -37,7 +37,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use tracing::{info, warn};
 
-/// The most pixels that are read of a part of a set, a byte each; MNIST's training images have 47 million.
+/// The most pixels that are read of a set, a byte each; MNIST's training images have 47 million.
 const MOST_PIXELS: usize = 768 << 20;
 
 /// All ways to have a data set. The first that [has](Source::has) what is asked for gives it; where data = "auto"

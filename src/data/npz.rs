@@ -60,11 +60,15 @@ pub fn read(path: &Path) -> Result<[Split; 2]> {
     Ok([part(path, "train")?, part(path, "test")?])
 }
 
-/// Images and labels from two files, `.npz` or `.npy`, that hold one array each.
+/// Images and labels from two files, `.npz` or `.npy`, that hold one array each, of at most so many pixels.
 ///
 /// # Errors
 /// Names the file that is not what it should be.
-pub fn pair(images: &Path, labels: &Path) -> Result<Split> {
+pub fn pair(images: &Path, labels: &Path, most: usize) -> Result<Split> {
+    let layout = open(images, None, |header, _| Layout::of(header))?;
+    if layout.count * layout.pixels > most {
+        refuse!(images, "has more than the {MOST_PIXELS} pixels that are read at most of a set");
+    }
     split((images, None), (labels, None))
 }
 

@@ -27,11 +27,16 @@ impl Memory {
         model.synapse.memory().iter().map(zeros).collect::<Result<_>>().map(Self)
     }
 
+    /// What is called so that the synapses of a weight or bias remember.
+    pub(crate) fn name(memory: &str, weight: &str) -> String {
+        format!("synapse.{memory}.{weight}")
+    }
+
     /// What is saved of it, by name.
     pub fn named(&self) -> Vec<(String, Tensor)> {
         let of = |(name, values): &(&str, Parameters)| -> Vec<(String, Tensor)> {
             let named = values.named().into_iter();
-            named.map(|(weight, value)| (format!("synapse.{name}.{weight}"), value.clone())).collect()
+            named.map(|(weight, value)| (Self::name(name, &weight), value.clone())).collect()
         };
         self.0.iter().flat_map(of).collect()
     }
@@ -42,7 +47,7 @@ impl Memory {
     /// Names the tensor that is missing or of another shape.
     pub fn recall(&mut self, tensors: &HashMap<String, Tensor>) -> Result<()> {
         for (name, values) in &mut self.0 {
-            let prefix = format!("synapse.{name}.");
+            let prefix = Self::name(name, "");
             let own = tensors.iter().filter_map(|(key, tensor)| Some((key.strip_prefix(&prefix)?, tensor)));
             let own = own.map(|(weight, tensor)| (weight.to_string(), tensor.clone())).collect();
             let (dtype, device) = (values.dtype(), values.device().clone());
