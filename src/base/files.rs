@@ -120,7 +120,9 @@ pub fn link_atomically(original: &Path, path: &Path) -> Result<()> {
     let link = || temporaries().make_in(folder_of(path), |link| fs::hard_link(original, link));
     let linked = match link() {
         Ok(link) => link.persist(path).map_err(io::Error::from),
-        Err(_) => copy_of(original, path).and_then(|copy| copy.persist(path).map(drop).map_err(io::Error::from)),
+        Err(_) => {
+            copy_of(original, path).and_then(|copy| copy.persist(path).map(drop).map_err(io::Error::from))
+        }
     };
     (linked.and_then(|()| sync_folder(folder_of(path))))
         .map_err(failed(path, "cannot be written. Is there space, and may this user write there?"))
@@ -298,7 +300,9 @@ pub fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
         file.take(most + 1).read_to_end(&mut bytes)?;
     }
     match size.max(bytes.len() as u64) {
-        size if size > most => Err(io::Error::other(format!("it has {size} bytes, of which at most {most} are read"))),
+        size if size > most => {
+            Err(io::Error::other(format!("it has {size} bytes, of which at most {most} are read")))
+        }
         _ => Ok(bytes),
     }
 }
@@ -308,8 +312,9 @@ pub fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
 /// # Errors
 /// As [`open`], and where it is too large or not UTF-8. The caller names it.
 pub fn read_text(path: &Path) -> io::Result<String> {
-    String::from_utf8(read(path, MOST_TEXT)?)
-        .map_err(|wrong| io::Error::new(ErrorKind::InvalidData, format!("it is no UTF-8 text: {}", wrong.utf8_error())))
+    String::from_utf8(read(path, MOST_TEXT)?).map_err(|wrong| {
+        io::Error::new(ErrorKind::InvalidData, format!("it is no UTF-8 text: {}", wrong.utf8_error()))
+    })
 }
 
 /// Reads what this program writes as a whole and need not be there: `None` where it is not.
@@ -390,9 +395,11 @@ fn skip_line(file: &mut impl BufRead) -> io::Result<bool> {
 /// # Errors
 /// Names the folder.
 pub fn create_folder(path: &Path) -> Result<()> {
-    let new: Vec<&Path> = path.ancestors().take_while(|folder| !folder.as_os_str().is_empty() && !folder.exists()).collect();
-    (fs::create_dir_all(path).and_then(|()| new.into_iter().rev().try_for_each(|folder| sync_folder(folder_of(folder)))))
-        .map_err(failed(path, "cannot be created"))
+    let new: Vec<&Path> =
+        path.ancestors().take_while(|folder| !folder.as_os_str().is_empty() && !folder.exists()).collect();
+    (fs::create_dir_all(path)
+        .and_then(|()| new.into_iter().rev().try_for_each(|folder| sync_folder(folder_of(folder)))))
+    .map_err(failed(path, "cannot be created"))
 }
 
 /// Whether a folder exists and holds anything but a lock and unfinished files.

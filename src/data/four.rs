@@ -78,6 +78,11 @@ impl Source for FourFiles {
         choice != DataChoice::Glyphs && self.chosen(place).is_some()
     }
 
+    fn to_train_on(&self, place: &Place) -> Option<String> {
+        let chosen = self.chosen(Some(place)).filter(Files::is_whole)?;
+        Some(chosen.there().join(" with "))
+    }
+
     fn read(&self, choice: DataChoice, place: Option<&Place>) -> Result<Dataset> {
         let [train, test] = there(self.chosen(place))?.read(self.pair)?;
         Dataset::of_files(choice, there(place)?.given(), train, test)

@@ -62,6 +62,11 @@ pub trait Source: Sync {
         None
     }
 
+    /// What in a place is a set to train on, in words; `None` where there is none, or test images alone.
+    fn to_train_on(&self, _: &Place) -> Option<String> {
+        None
+    }
+
     /// Whether [`read`](Source::read) can give it without asking the network.
     fn is_here(&self, _: DataChoice) -> bool {
         true
@@ -192,7 +197,16 @@ fn place_of_set(path: &Path) -> Result<Place> {
     let place = Place::at(path)?;
     let holds = |place: &Place| SOURCES.iter().any(|source| source.has(DataChoice::Auto, Some(place)));
     if holds(&place) {
-        return Ok(place);
+        return match &SOURCES.iter().filter_map(|source| source.to_train_on(&place)).collect::<Vec<_>>()[..] {
+            several @ [_, _, ..] => Err(Error::files(
+                path,
+                format!(
+                    "holds several sets, {}: move all but one of them away, or give a folder or .npz file with the one",
+                    several.join(", and ")
+                ),
+            )),
+            _ => Ok(place),
+        };
     }
     // Where there are files of a set, but not all, it is this one that is meant.
     let mut below = if explain::unclear(&place).is_some() { Vec::new() } else { place.below(&holds) };

@@ -27,6 +27,13 @@ impl Source for Pngs {
         choice != DataChoice::Glyphs && place.is_some_and(|place| Parts::of(place).chosen().is_some())
     }
 
+    fn to_train_on(&self, place: &Place) -> Option<String> {
+        let parts = Parts::of(place);
+        let (train, test) = parts.chosen()?;
+        let train = train.filter(|train| holds_pngs(train))?;
+        Some(format!("PNGs in {}/ and {}/", name(train), name(test)))
+    }
+
     fn read(&self, choice: DataChoice, place: Option<&Place>) -> Result<Dataset> {
         let place = there(place)?;
         let parts = Parts::of(place);
@@ -139,7 +146,9 @@ fn labels(folder: &Path) -> Result<Vec<(String, u8)>> {
     if folders.is_empty() {
         refuse!(folder, "holds no folders: put the images of each class into one, as train/3/*.png");
     }
-    if let Some(path) = folders.iter().find(|path| path.file_name().is_some_and(|name| name.to_str().is_none())) {
+    if let Some(path) =
+        folders.iter().find(|path| path.file_name().is_some_and(|name| name.to_str().is_none()))
+    {
         refuse!(path, "has a name that is not UTF-8, and a class is called as its folder: rename it");
     }
     let names: Vec<String> = folders.iter().map(|path| name(path)).collect();

@@ -3,16 +3,15 @@
 use super::progress::FORMAT;
 pub use super::progress::Progress;
 use crate::base::files::{self, failed};
-use crate::data::known::hex;
+use crate::data::known::sha256;
 use crate::model::Parameters;
 use crate::model::network::Shapes;
 use candle_core::safetensors::Load;
 use candle_core::{DType, Device, Tensor};
 use safetensors::tensor::{Metadata, TensorInfo, TensorView};
-use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
+use std::io::{Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -82,7 +81,7 @@ pub fn to_bytes(theta: &Parameters, memory: &[(String, Tensor)], progress: &Prog
     let mut bytes =
         safetensors::serialize(tensors, Some(metadata)).map_err(|cause| Error::Unwritable(cause.into()))?;
     if let Some(place) = checksum_in(&bytes) {
-        let checksum = hex(&Sha256::digest(&bytes));
+        let checksum = sha256(&bytes[..]).map_err(|cause| Error::Unwritable(cause.into()))?;
         bytes[place].copy_from_slice(checksum.as_bytes());
     }
     Ok(bytes)
@@ -109,25 +108,14 @@ impl Opened {
         let Some(place) = checksum_in(&self.begin) else { return Ok(()) };
         let mut begin = self.begin.clone();
         begin[place.clone()].copy_from_slice(&NO_CHECKSUM);
-        let mut hash = Sha256::new_with_prefix(&begin);
         let rest = self.file.seek(SeekFrom::Start(begin.len() as u64));
-        let read = || -> io::Result<()> {
-            rest?;
-            let mut rest = BufReader::with_capacity(1 << 16, &self.file);
-            loop {
-                let bytes = rest.fill_buf()?;
-                if bytes.is_empty() {
-                    return Ok(());
-                }
-                hash.update(bytes);
-                let length = bytes.len();
-                rest.consume(length);
-            }
-        };
-        read().map_err(damaged(&self.path))?;
-        match hex(&hash.finalize()).as_bytes() == &self.begin[place] {
+        let sum =
+            rest.and_then(|_| sha256(begin.as_slice().chain(&self.file))).map_err(damaged(&self.path))?;
+        match sum.as_bytes() == &self.begin[place] {
             true => Ok(()),
-            false => Err(damaged(&self.path)("its bytes are not those that were written: their checksum is another")),
+            false => Err(damaged(&self.path)(
+                "its bytes are not those that were written: their checksum is another",
+            )),
         }
     }
 
@@ -135,7 +123,8 @@ impl Opened {
     fn tensors(&self, needed: &Shapes) -> Result<HashMap<String, Tensor>> {
         let tensors = self.header.tensors().into_iter().map(|(name, info)| {
             let is_needed = needed.iter().any(|(other, shape)| *other == name && *shape == info.shape);
-            let tensor = if is_needed { self.tensor(info)? } else { stand_in(info).map_err(damaged(&self.path))? };
+            let tensor =
+                if is_needed { self.tensor(info)? } else { stand_in(info).map_err(damaged(&self.path))? };
             Ok((name, tensor))
         });
         tensors.collect()
@@ -183,7 +172,8 @@ fn open(path: &Path) -> Result<Opened> {
         return Err(damaged(path)(cause));
     }
     file.by_ref().take(length).read_to_end(&mut begin).map_err(damaged(path))?;
-    let header: Metadata = serde_json::from_slice(begin.get(8..).unwrap_or_default()).map_err(damaged(path))?;
+    let header: Metadata =
+        serde_json::from_slice(begin.get(8..).unwrap_or_default()).map_err(damaged(path))?;
     let said = 8 + length + header.data_len() as u64;
     if said != size {
         return Err(damaged(path)(format!("it has {size} bytes, its header says {said}")));

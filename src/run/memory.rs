@@ -52,12 +52,12 @@ fn of_process() -> Vec<(u64, String)> {
         // SAFETY: the pointer is to a limit that lives as long as the call.
         let known = unsafe { libc::getrlimit(resource, &raw mut limit) } == 0;
         let free = |used: u64| (limit.rlim_cur.saturating_sub(used), format!("by {name}"));
-        (known && limit.rlim_cur != libc::RLIM_INFINITY).then(|| field("/proc/self/status", used).map(free)).flatten()
+        (known && limit.rlim_cur != libc::RLIM_INFINITY)
+            .then(|| field("/proc/self/status", used).map(free))
+            .flatten()
     };
-    let limits = [
-        left(libc::RLIMIT_AS, "VmSize:", "ulimit -v"),
-        left(libc::RLIMIT_DATA, "VmData:", "ulimit -d"),
-    ];
+    let limits =
+        [left(libc::RLIMIT_AS, "VmSize:", "ulimit -v"), left(libc::RLIMIT_DATA, "VmData:", "ulimit -d")];
     limits.into_iter().flatten().collect()
 }
 

@@ -330,7 +330,9 @@ impl From {
 /// on a way that was left when the run went back.
 fn missed_by_last(last: &Path, numbered: &[PathBuf]) -> Vec<PathBuf> {
     let saved = |path: &Path| path.metadata().and_then(|there| there.modified()).ok();
-    let Some((there, when)) = checkpoint::progress_in_header(last).zip(saved(last)) else { return Vec::new() };
+    let Some((there, when)) = checkpoint::progress_in_header(last).zip(saved(last)) else {
+        return Vec::new();
+    };
     let is_missed = |path: &&PathBuf| {
         checkpoint::step_of(path).is_some_and(|step| step > there.rng.beta_sign)
             && saved(path).is_some_and(|newer| newer > when)

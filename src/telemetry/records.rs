@@ -77,7 +77,8 @@ impl Told {
         (told.is_there, told.from_start) = (true, began_here(folder));
         for line in lines {
             let Line { number, bytes, is_whole } = line?;
-            match serde_json::from_slice::<Map<String, Value>>(&bytes).map(|line| line.get("epoch")?.as_u64()) {
+            match serde_json::from_slice::<Map<String, Value>>(&bytes).map(|line| line.get("epoch")?.as_u64())
+            {
                 Ok(Some(epoch)) => {
                     let epoch = epoch as usize;
                     if let Some(before) = told.epochs.insert(epoch, bytes) {
@@ -126,7 +127,10 @@ impl Told {
         }
         if !self.doubled.is_empty() {
             let doubled = self.doubled.iter().copied();
-            warn!("{path}: several lines are of one epoch ({}): the last one counts", epochs_in_words(doubled));
+            warn!(
+                "{path}: several lines are of one epoch ({}): the last one counts",
+                epochs_in_words(doubled)
+            );
         }
     }
 }
@@ -186,11 +190,9 @@ mod tests {
 
     #[test]
     fn epochs_are_named_by_their_ranges() {
-        for (numbers, words) in [
-            (&[3][..], "epoch 3"),
-            (&[0, 1, 2], "epochs 0 to 2"),
-            (&[0, 2, 3, 7], "epochs 0, 2 to 3, 7"),
-        ] {
+        for (numbers, words) in
+            [(&[3][..], "epoch 3"), (&[0, 1, 2], "epochs 0 to 2"), (&[0, 2, 3, 7], "epochs 0, 2 to 3, 7")]
+        {
             assert_eq!(epochs_in_words(numbers.iter().copied()), words);
         }
         assert!(epochs_in_words((0..100).map(|n| 2 * n)).ends_with("16, 18 and others"));

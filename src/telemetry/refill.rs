@@ -31,7 +31,8 @@ pub type Numbers = BTreeMap<usize, Vec<(String, f64)>>;
 /// Names the file or folder that cannot be read.
 pub fn lost(folder: &Path, next: usize) -> Result<Numbers> {
     let (told, shown) = (Told::read(folder)?, shown(folder)?);
-    let Some(first) = told.epochs.range(..next).map(|(epoch, _)| *epoch).find(|epoch| !shown.contains(epoch)) else {
+    let Some(first) = told.epochs.range(..next).map(|(epoch, _)| *epoch).find(|epoch| !shown.contains(epoch))
+    else {
         return Ok(Numbers::new());
     };
     let numbers = |line: &[u8]| -> Vec<(String, f64)> {
@@ -63,7 +64,8 @@ fn look_into(mut file: impl Read, shown: &mut BTreeSet<usize>) -> io::Result<()>
     loop {
         start.clear();
         file.by_ref().take(12).read_to_end(&mut start)?;
-        let Some(length) = start.first_chunk().copied().map(u64::from_le_bytes).filter(|_| start.len() == 12) else {
+        let Some(length) = start.first_chunk().copied().map(u64::from_le_bytes).filter(|_| start.len() == 12)
+        else {
             return Ok(());
         };
         // With its checksum.
@@ -79,13 +81,17 @@ fn look_into(mut file: impl Read, shown: &mut BTreeSet<usize>) -> io::Result<()>
         let Some(record) = framed.get(12..12 + length as usize) else { return Ok(()) };
         let mut right = Vec::new();
         RecordWriter::new(&mut right).write(record)?;
-        let Some(event) = Event::parse_from_bytes(record).ok().filter(|_| right == framed) else { return Ok(()) };
+        let Some(event) = Event::parse_from_bytes(record).ok().filter(|_| right == framed) else {
+            return Ok(());
+        };
         let step = event.step.max(0) as usize;
         match event.what {
             Some(What::session_log(log)) if log.status == SessionLog_SessionStatus::START => {
                 shown.split_off(&step);
             }
-            Some(What::summary(summary)) if summary.value.iter().any(|value| value.tag == tags::shown(TAG)) => {
+            Some(What::summary(summary))
+                if summary.value.iter().any(|value| value.tag == tags::shown(TAG)) =>
+            {
                 shown.insert(step);
             }
             _ => {}

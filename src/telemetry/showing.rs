@@ -144,7 +144,8 @@ impl Observer for TensorBoard {
     fn epoch(&mut self, epoch: &mut Epoch) -> Result<()> {
         if !self.has_row {
             // Of a run that goes on, TensorBoard takes the first row there is.
-            let row = plugins::row(&self.run, &self.config, &self.dataset.name, start_angle(&epoch.metrics.0));
+            let row =
+                plugins::row(&self.run, &self.config, &self.dataset.name, start_angle(&epoch.metrics.0));
             self.events.hparams(&row, epoch.number)?;
             self.has_row = true;
         }
