@@ -415,19 +415,7 @@ fn classes_and_sets_that_are_there_twice_are_refused() {
     use std::os::unix::ffi::OsStrExt;
     let place = Place::new();
     let refused = |words: &[&str]| {
-        let run = [
-            "train",
-            "--algo",
-            "ep",
-            "--set",
-            "network.dims=['auto', 8, 'auto']",
-            "--dry-run",
-            "--data-dir",
-            "set",
-        ];
-        let output = place.eqprop().args(run).output().unwrap();
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(1), "{said}");
+        let said = refused(&place, "set");
         assert!(words.iter().all(|word| said.contains(word)), "{words:?}: {said}");
     };
     let picture: Vec<u8> = (0..=255).step_by(4).collect();
@@ -442,11 +430,10 @@ fn classes_and_sets_that_are_there_twice_are_refused() {
     // An archive beside the four files of another set.
     fs::remove_dir_all(place.path("set")).unwrap();
     for name in FILES {
-        write(&place, &format!("set/{name}"), &file(name));
+        write(&place, &format!("set/{name}"), &idx(&place, name));
     }
-    let device = &candle_core::Device::Cpu;
-    let images = Tensor::arange(0u8, 128, device).unwrap().reshape((2, 8, 8)).unwrap();
-    let labels = Tensor::new(&[0u8, 1], device).unwrap();
+    let images = Tensor::arange(0u8, 128, &Device::Cpu).unwrap().reshape((2, 8, 8)).unwrap();
+    let labels = Tensor::new(&[0u8, 1], &Device::Cpu).unwrap();
     let arrays = [("x_train", &images), ("y_train", &labels), ("x_test", &images), ("y_test", &labels)];
     Tensor::write_npz(&arrays, place.path("set/mine.npz")).unwrap();
     refused(&[
