@@ -484,6 +484,11 @@ fn lines_of_metrics_that_are_missing_or_doubled_are_said() {
             fs::write(path, bytes).unwrap();
         }
     }
+    let kept = place.read(METRICS);
+    fs::remove_file(place.path(METRICS)).unwrap();
+    let (status, said) = run(&place, &auto(&place, &["--epochs", "4", "--dry-run"]));
+    assert!(status == 0 && said.contains("runs/r-data/metrics.jsonl: is gone"), "{said}");
+    fs::write(place.path(METRICS), kept).unwrap();
     // A run that begins at another's checkpoint lacks none.
     let from =
         ["train", "--resume", LAST, "--name", "o", "--epochs", "5", "--data-dir", "data", "--threads", "1"];

@@ -97,10 +97,21 @@ impl From {
         complaint.filter(|_| !at_start).map_or(Ok(None), Err)
     }
 
-    /// Says where the best checkpoint of a run that has one, which goes on in its own folder, is gone or not whole.
-    pub fn say_best_is_gone(&self, folder: &CheckpointFolder) {
-        let (best, there) = (folder.best(), self.path.parent());
-        if !self.progress.begun() || there != Some(&folder.0) || checkpoint::is_whole(&best) {
+    /// Says what of a run that goes on as itself is gone: its metrics, or, in its own folder, the best checkpoint, which may
+    /// also be not whole.
+    pub fn say_what_is_gone(&self, folders: &Folders, options: &Options) {
+        if !self.progress.begun() || options.makes_another_run() {
+            return;
+        }
+        if !records::holds_metrics(&folders.records) {
+            warn!(
+                "{}: is gone, and with it the numbers of the epochs before {}",
+                folders.records.join(METRICS).display(),
+                self.progress.next_epoch()
+            );
+        }
+        let (best, there) = (folders.checkpoints.best(), self.path.parent());
+        if there != Some(&folders.checkpoints.0) || checkpoint::is_whole(&best) {
             return;
         }
         let how = if best.exists() { "is not whole" } else { "is gone" };

@@ -2,7 +2,7 @@
 
 use crate::config::{Choices, Config, Resolved};
 use crate::telemetry::records::{self, Told};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde_json::{Map, Value};
 use std::path::Path;
 
@@ -29,6 +29,8 @@ impl Record {
         let name = whole.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let choices = Choices { config: Some(folder.join(records::CONFIG)), ..Choices::default() };
         let config = Resolved::new(&choices).ok().map(|resolved| resolved.config);
+        let told = folder.join(records::METRICS);
+        ensure!(told.exists(), "{}: is not there", told.display());
         Ok(Self { name, config, lines: Told::lines(folder)? })
     }
 

@@ -186,7 +186,9 @@ impl End {
     fn of(place: &Place) -> Self {
         let weights = fs::read(place.path("checkpoints/p-data/last.safetensors")).unwrap_or_default();
         let told = place.path("runs/p-data/metrics.jsonl");
-        Self { weights, epochs: if told.is_file() { metrics(&told) } else { Vec::new() } }
+        // Wrong where a line is none.
+        let epochs = std::panic::catch_unwind(|| metrics(&told)).unwrap_or_default();
+        Self { weights, epochs }
     }
 }
 
