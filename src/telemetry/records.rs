@@ -79,7 +79,7 @@ impl Told {
             let Line { number, bytes, is_whole } = line?;
             match serde_json::from_slice::<Map<String, Value>>(&bytes).map(|line| line.get("epoch")?.as_u64())
             {
-                Ok(Some(epoch)) => {
+                Ok(Some(epoch)) if epoch <= MOST_EPOCHS => {
                     let epoch = epoch as usize;
                     if let Some(before) = told.epochs.insert(epoch, bytes) {
                         told.holds_more |= told.epochs.get(&epoch) != Some(&before);
@@ -89,7 +89,8 @@ impl Told {
                 // The last one may be cut short where the run was killed.
                 _ if !is_whole => {}
                 wrong => {
-                    let why = wrong.map_or_else(|error| in_line(&error), |_| "it has no epoch".into());
+                    let why =
+                        wrong.map_or_else(|error| in_line(&error), |_| "it has no epoch that can be".into());
                     told.foreign.get_or_insert((number, why));
                     told.holds_more = true;
                 }
@@ -153,6 +154,9 @@ fn epochs_in_words(numbers: impl IntoIterator<Item = usize>) -> String {
     let more = if ranges.len() > MOST_RANGES { " and others" } else { "" };
     format!("{word} {}{more}", shown.join(", "))
 }
+
+/// The most epochs that a run has, as `training.epochs` allows.
+const MOST_EPOCHS: u64 = 1_000_000;
 
 /// How many gaps are named.
 const MOST_RANGES: usize = 10;
