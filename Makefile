@@ -28,6 +28,8 @@ PICTURE = $(if $(filter 8 10 12 14,$(FIG)),neurons,synapses)
 
 INPUTS ?= 2000
 KILLS ?= 50
+CUTS ?= 200
+FAULTS ?= 200
 WORDS ?=
 CHECKS ?= advisories licenses bans sources
 
@@ -52,7 +54,7 @@ CHOICES = $(call flag,--psi,PSI) $(call flag,--epochs,EPOCHS) $(call flag,--seed
 FOLDER = $(call flag,--data-dir,DATA_DIR)
 
 # A variable that a target does not know does nothing, which is worth a word.
-KNOWN = ALGO DEPTH PSI EPOCHS SEED DATA DATA_DIR DEVICE SYNC HUB RESUME CHECKPOINT ARGS BUDGET FIG OUT SWEEP WORKERS INPUTS KILLS WORDS CHECKS \
+KNOWN = ALGO DEPTH PSI EPOCHS SEED DATA DATA_DIR DEVICE SYNC HUB RESUME CHECKPOINT ARGS BUDGET FIG OUT SWEEP WORKERS INPUTS KILLS CUTS FAULTS WORDS CHECKS \
         CARGO PREFIX MAKEFLAGS MAKEOVERRIDES MAKE SHELL
 GIVEN = $(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),$(name)))
 $(foreach variable,$(filter-out $(KNOWN) -%,$(GIVEN)),\
@@ -125,9 +127,9 @@ mutants: ## Break the code on purpose, one way at a time, and see a test notice:
 	tests/mutants/run $(call all_quoted,WORDS)
 
 # Random cases are the same in `make test`, and others here.
-torture: ## Try 2,000 mutated inputs and 50 kills on the program, and random cases of the theory that are drawn anew: INPUTS KILLS PROPTEST_RNG_SEED
-	$(CARGO) test --release --test torture -- $(call quoted,INPUTS) $(call quoted,KILLS)
+torture: ## Try 2,000 mutated inputs, 50 kills, 200 power cuts and 200 faults on the program, and random cases of the theory, all drawn anew: INPUTS KILLS CUTS FAULTS PROPTEST_RNG_SEED
 	export PROPTEST_RNG_SEED=$${PROPTEST_RNG_SEED:-$$(date +%s)}; echo "PROPTEST_RNG_SEED=$$PROPTEST_RNG_SEED" >&2; \
+	$(CARGO) test --release --test torture -- $(call quoted,INPUTS) $(call quoted,KILLS) $(call quoted,CUTS) $(call quoted,FAULTS) && \
 	$(CARGO) test --release --test theory --test explain
 
 lint: ## Check format and lints

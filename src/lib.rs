@@ -74,6 +74,7 @@
 //! configuration, a checkpoint, a file or a folder, and [`run::Error`] which of these keeps a run from being prepared,
 //! gone on with or trained. Engines and what stands above [`run`] return `anyhow::Error`.
 #![deny(clippy::print_stdout, clippy::print_stderr)] // They panic where nobody listens.
+#![cfg_attr(not(test), warn(clippy::disallowed_methods))] // Files are opened in `base::files`.
 
 pub use config::Config;
 pub use data::Batch;

@@ -1,7 +1,13 @@
 //! `eqprop`: what the command line says, with the exit status that comes of it.
 #![deny(clippy::print_stdout, clippy::print_stderr)] // They panic where nobody listens.
+#![warn(clippy::disallowed_methods)] // Files are opened in `base::files`.
+
+mod memory;
 
 use std::process::ExitCode;
+
+#[global_allocator]
+static MEMORY: memory::Memory = memory::Memory;
 
 fn main() -> ExitCode {
     if std::env::var_os("RUST_LIB_BACKTRACE").is_none() {

@@ -13,13 +13,15 @@ fn place() -> Place {
     place
 }
 
-/// Writes `bad.safetensors`: the run's last checkpoint with its header, metadata and data altered.
+/// Writes `bad.safetensors`: the run's last checkpoint with its header, metadata and data altered, and without a checksum,
+/// as a checkpoint of before there were any.
 fn alter(place: &Place, change: impl FnOnce(&mut Value, &mut Value, &mut [u8])) {
     let bytes = fs::read(place.path("checkpoints/r-data/last.safetensors")).unwrap();
     let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
     let mut header: Value = serde_json::from_slice(&bytes[8..8 + length]).unwrap();
     let mut metadata: Value =
         serde_json::from_str(header["__metadata__"]["eqprop"].as_str().unwrap()).unwrap();
+    assert!(metadata.as_object_mut().unwrap().remove("checksum").is_some());
     let mut data = bytes[8 + length..].to_vec();
     change(&mut header, &mut metadata, &mut data);
     header["__metadata__"]["eqprop"] = metadata.to_string().into();
@@ -216,4 +218,37 @@ fn a_data_set_whose_name_leads_elsewhere_is_refused() {
         refuses(&place, &RESUME, "cannot name a run");
         refuses(&place, &EVAL, "cannot name a run");
     }
+}
+
+#[test]
+fn a_turned_bit_of_a_checkpoint_is_noticed() {
+    let place = place();
+    let good = fs::read(place.path("checkpoints/r-data/last.safetensors")).unwrap();
+    let header = 8 + u64::from_le_bytes(good[..8].try_into().unwrap()) as usize;
+    let find = |text: &str| good.windows(text.len()).position(|bytes| bytes == text.as_bytes()).unwrap();
+    // In a learning rate, in the checksum itself, in a weight, in the last byte: all of it could be as well.
+    let config = find(r#"\"learning_rates\":["#) + r#"\"learning_rates\":[0."#.len();
+    let checksum = find(r#"{\"checksum\":\""#) + 20;
+    for at in [config, checksum, header + 1000, good.len() - 1] {
+        let mut bad = good.clone();
+        bad[at] ^= 1;
+        fs::write(place.path("bad.safetensors"), &bad).unwrap();
+        refuses(&place, &EVAL, "checksum is another");
+        refuses(&place, &RESUME, "checksum is another");
+    }
+    // In the place of the last one it gives way to the one before.
+    let mut bad = good.clone();
+    bad[header + 1000] ^= 1;
+    fs::write(place.path("checkpoints/r-data/last.safetensors"), &bad).unwrap();
+    let more = place.small_run("ep", &["--epochs", "2", "--name", "r-data", "--resume", "auto"]);
+    let output = place.eqprop().args(more).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert!(
+        said.contains("last.safetensors: not whole") && said.contains("the newest whole checkpoint"),
+        "{said}"
+    );
+    // One of before has none, and goes on.
+    alter(&place, |_, _, _| ());
+    place.eqprop().args(EVAL).assert().success();
 }

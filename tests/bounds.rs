@@ -106,16 +106,218 @@ fn more_memory_than_there_is_is_not_asked_for() {
     assert!((more - 11.9).abs() < 0.15, "{more}");
 }
 
+/// Makes a pipe.
+fn pipe(place: &Place, name: &str) {
+    let path = CString::new(place.path(name).as_os_str().as_bytes()).unwrap();
+    // SAFETY: the path is a string that ends in zero.
+    assert_eq!(unsafe { libc::mkfifo(path.as_ptr(), 0o600) }, 0);
+}
+
+/// Calls `look` twice: with a pipe in the place of a file, and with a link to a device that never ends.
+fn with_what_never_ends(place: &Place, file: &str, look: impl Fn()) {
+    let (there, kept) = (place.path(file), place.path("kept"));
+    if there.exists() {
+        fs::rename(&there, &kept).unwrap();
+    }
+    for device in [false, true] {
+        match device {
+            false => pipe(place, file),
+            true => std::os::unix::fs::symlink("/dev/zero", &there).unwrap(),
+        }
+        look();
+        fs::remove_file(&there).unwrap();
+    }
+    if kept.exists() {
+        fs::rename(&kept, &there).unwrap();
+    }
+}
+
+#[test]
+fn what_a_run_leaves_is_no_pipe_and_no_device() {
+    let place = Place::new();
+    let first = ["--epochs", "1", "--name", "r-data"];
+    place.eqprop().args(place.small_run("ep", &first)).assert().success();
+    let on = place.small_run("ep", &["--epochs", "2", "--name", "r-data", "--resume", "auto"]);
+    for file in ["environment.json", "metrics.jsonl", "sessions.jsonl", "config.toml"] {
+        with_what_never_ends(&place, &format!("runs/r-data/{file}"), || {
+            refused(&place, &on, &[], 1, &[file, "regular file"]);
+            // What only looks may do without.
+            for command in ["inspect", "compare"] {
+                let mut looks = place.eqprop();
+                looks.args([command, "r-data"]).timeout(Duration::from_secs(100)).output().unwrap();
+            }
+        });
+    }
+    with_what_never_ends(&place, "checkpoints/r-data/last.safetensors", || {
+        place.eqprop().args(&on[..]).arg("--dry-run").timeout(Duration::from_secs(100)).output().unwrap();
+    });
+    place.eqprop().args(&on).assert().success();
+    fs::create_dir_all(place.path("set")).unwrap();
+    with_what_never_ends(&place, "set/set.npz", || {
+        refused(
+            &place,
+            &["train", "--algo", "ep", "--data-dir", "set"],
+            &[],
+            1,
+            &["set.npz", "regular file"],
+        );
+    });
+    fs::create_dir_all(place.path("t")).unwrap();
+    let tune =
+        ["tune", "--algo", "ep", "--data-dir", "data", "--out", "t", "--set", "network.dims=[64, 24, 4]"];
+    with_what_never_ends(&place, "t/tune.jsonl", || {
+        refused(&place, &tune, &[], 1, &["tune.jsonl", "regular file"]);
+    });
+}
+
+#[test]
+fn what_a_sweep_leaves_is_no_pipe_and_no_device() {
+    let place = Place::new();
+    fs::write(
+        place.path("s.toml"),
+        "title = 's'\nset.network.dims = [64, 24, 4]\nset.training.epochs = 1\n[[rows]]\nconfig = 'ep-1h'\n",
+    )
+    .unwrap();
+    let sweep = ["sweep", "--config", "s.toml", "--out", "s", "--data-dir", "data", "--workers", "1"];
+    place.eqprop().args(sweep).assert().success();
+    let run = "ep-1h-data-seed0";
+    with_what_never_ends(&place, "s/plan.json", || {
+        refused(&place, &sweep, &[], 1, &["plan.json", "regular file"]);
+        refused(&place, &["report", "s"], &[], 1, &["plan.json", "regular file"]);
+    });
+    with_what_never_ends(&place, &format!("s/failed/{run}"), || {
+        refused(&place, &[&sweep[..], &["--dry-run"]].concat(), &[], 1, &["failed", "regular file"]);
+    });
+    for file in ["metrics.jsonl", "environment.json"] {
+        with_what_never_ends(&place, &format!("s/runs/{run}/{file}"), || {
+            let output =
+                place.eqprop().args(["report", "s"]).timeout(Duration::from_secs(100)).output().unwrap();
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert!(
+                output.status.code().is_some() && said.contains(file) && said.contains("regular file"),
+                "{said}"
+            );
+        });
+    }
+}
+
+/// Runs the program with so many KiB of address space at the most.
+fn within(place: &Place, kib: u64, arguments: &[&str]) -> (Option<i32>, String) {
+    let mut command = assert_cmd::Command::new("sh");
+    let limited = format!("ulimit -v {kib}; exec \"$0\" \"$@\"");
+    command.args(["-c", &limited]).arg(place.process().get_program()).args(arguments);
+    command.current_dir(place.dir.path()).env("RAYON_NUM_THREADS", "1").env("RUST_BACKTRACE", "1");
+    let output = command.timeout(Duration::from_secs(300)).output().unwrap();
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+/// Makes a file as long as that, whose end takes no room on the disk.
+fn stretch(place: &Place, file: &str, bytes: u64) {
+    File::options()
+        .create(true)
+        .write(true)
+        .truncate(false)
+        .open(place.path(file))
+        .unwrap()
+        .set_len(bytes)
+        .unwrap();
+}
+
+#[test]
+fn files_larger_than_memory_take_none() {
+    let place = Place::new();
+    place.eqprop().args(place.small_run("ep", &["--epochs", "1", "--name", "r-data"])).assert().success();
+    let good = fs::read(place.path("checkpoints/r-data/last.safetensors")).unwrap();
+    let gib = 1 << 20;
+    // Zeros behind the lines of a run are a line that was cut short.
+    stretch(&place, "runs/r-data/metrics.jsonl", 3 << 29);
+    let on = place.small_run("ep", &["--epochs", "2", "--name", "r-data", "--resume", "auto"]);
+    let (status, said) = within(&place, gib, &on);
+    assert_eq!(status, Some(0), "{said}");
+    assert_eq!(place.read("runs/r-data/metrics.jsonl").lines().count(), 3);
+    let on = place.small_run("ep", &["--epochs", "3", "--name", "r-data", "--resume", "auto"]);
+    for file in ["environment.json", "sessions.jsonl", "config.toml"] {
+        let file = format!("runs/r-data/{file}");
+        let kept = fs::read(place.path(&file)).unwrap();
+        stretch(&place, &file, 3 << 29);
+        let (status, said) = within(&place, gib, &on);
+        assert!(status == Some(1) && said.contains(&file) && said.contains("1610612736 bytes"), "{said}");
+        fs::write(place.path(&file), kept).unwrap();
+    }
+    // A tensor of 4 GiB that no network needs, in a file of before there were checksums.
+    let length = u64::from_le_bytes(good[..8].try_into().unwrap()) as usize;
+    let mut header: serde_json::Value = serde_json::from_slice(&good[8..8 + length]).unwrap();
+    let metadata = header["__metadata__"]["eqprop"].as_str().unwrap().replacen("checksum", "unknown_", 1);
+    header["__metadata__"]["eqprop"] = metadata.into();
+    let data = &good[8 + length..];
+    let (begin, end) = (data.len(), data.len() + (4 << 30));
+    header["extra"] = serde_json::json!({ "dtype": "F32", "shape": [1 << 30], "data_offsets": [begin, end] });
+    let mut header = header.to_string().into_bytes();
+    header.resize(header.len().next_multiple_of(8), b' ');
+    fs::write(
+        place.path("big.safetensors"),
+        [&(header.len() as u64).to_le_bytes()[..], &header, data].concat(),
+    )
+    .unwrap();
+    stretch(&place, "big.safetensors", (8 + header.len() + end) as u64);
+    let eval = ["eval", "--checkpoint", "big.safetensors", "--data-dir", "data", "--threads", "1"];
+    let (status, said) = within(&place, gib, &eval);
+    assert_eq!(status, Some(0), "{said}");
+}
+
+#[test]
+fn a_set_has_so_many_pixels_in_all() {
+    let place = Place::new();
+    // Each part could be, and both together are more than is read.
+    for part in ["train", "t10k"] {
+        let images = format!("data/{part}-images-idx3-ubyte");
+        let mut header = vec![0, 0, 8, 3];
+        [1u32, 20480, 20480].iter().for_each(|size| header.extend(size.to_be_bytes()));
+        header.extend([0, 255, 128, 7]);
+        fs::write(place.path(&images), header).unwrap();
+        stretch(&place, &images, 16 + 20480 * 20480);
+        fs::write(place.path(&format!("data/{part}-labels-idx1-ubyte")), [0, 0, 8, 1, 0, 0, 0, 1, 0])
+            .unwrap();
+    }
+    let dry = [
+        "train",
+        "--algo",
+        "ep",
+        "--set",
+        "network.dims=['auto', 4, 'auto']",
+        "--data-dir",
+        "data",
+        "--dry-run",
+    ];
+    refused(&place, &dry, &[], 1, &["t10k-images-idx3-ubyte", "pixels that are read at most of a set"]);
+}
+
+#[test]
+fn limits_of_memory_are_seen_and_its_end_is_a_sentence() {
+    let place = Place::new();
+    let run = ["train", "--algo", "ep", "--data-dir", "data", "--dry-run", "--threads", "1", "--set"];
+    let (status, said) = within(&place, 2 << 20, &[&run[..], &["network.dims=[64, 3000000, 4]"]].concat());
+    assert!(status == Some(2), "{said}");
+    let wide = ["network.dims=[64, 990000, 4]", "--set", "training.batch_size=200"];
+    let (status, said) = within(&place, 2 << 20, &[&run[..], &wide].concat());
+    assert!(status == Some(1) && said.contains("network.dims") && said.contains("by ulimit -v"), "{said}");
+    // What is read takes memory as well.
+    let images = "data/train-images-idx3-ubyte";
+    let mut header = vec![0, 0, 8, 3];
+    [1u32, 20480, 20480].iter().for_each(|size| header.extend(size.to_be_bytes()));
+    fs::write(place.path(images), header).unwrap();
+    stretch(&place, images, 16 + 20480 * 20480);
+    fs::write(place.path("data/train-labels-idx1-ubyte"), [0, 0, 8, 1, 0, 0, 0, 1, 0]).unwrap();
+    let (status, said) = within(&place, 500 << 10, &[&run[..], &["network.dims=[64, 24, 4]"]].concat());
+    assert_eq!(status, Some(1), "{said}");
+    assert!(said.contains("eqprop: out of memory: ") && said.lines().count() < 4, "{said}");
+}
+
 #[test]
 fn pipes_and_devices_are_refused_instead_of_waited_for() {
     let place = Place::new();
     place.eqprop().args(place.small_run("ep", &["--epochs", "1", "--name", "r-data"])).assert().success();
-    let pipe = |name: &str| {
-        let path = CString::new(place.path(name).as_os_str().as_bytes()).unwrap();
-        // SAFETY: the path is a string that ends in zero.
-        assert_eq!(unsafe { libc::mkfifo(path.as_ptr(), 0o600) }, 0);
-    };
-    pipe("pipe");
+    pipe(&place, "pipe");
     for file in ["pipe", "/dev/zero"] {
         let what = [file, "regular file"];
         refused(&place, &["eval", "--checkpoint", file, "--data-dir", "data"], &[], 1, &what);
@@ -125,7 +327,7 @@ fn pipes_and_devices_are_refused_instead_of_waited_for() {
         refused(&place, &["sweep", "--config", file, "--out", "s", "--dry-run"], &[], 1, &what);
     }
     fs::remove_file(place.path("data/train-labels-idx1-ubyte")).unwrap();
-    pipe("data/train-labels-idx1-ubyte");
+    pipe(&place, "data/train-labels-idx1-ubyte");
     refused(
         &place,
         &place.small_run("ep", &["--dry-run"]),
@@ -140,6 +342,9 @@ fn a_checkpoint_is_as_large_as_its_header_says() {
     let place = Place::new();
     place.eqprop().args(place.small_run("ep", &["--epochs", "1", "--name", "r-data"])).assert().success();
     let good = fs::read(place.path("checkpoints/r-data/last.safetensors")).unwrap();
+    // As a checkpoint of before there were checksums.
+    let at = good.windows(8).position(|bytes| bytes == b"checksum").unwrap();
+    let good = [&good[..at], b"unknown_", &good[at + 8..]].concat();
     let eval = ["eval", "--checkpoint", "bad.safetensors", "--data-dir", "data"];
     // A terabyte of nothing behind it, and headers that claim more than there is.
     fs::write(place.path("bad.safetensors"), &good).unwrap();

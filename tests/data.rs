@@ -409,3 +409,40 @@ fn what_a_run_trained_on_does_not_choose_what_it_is_tested_on() {
     let result: Value = serde_json::from_str(&shown).unwrap();
     assert_eq!((&result["data"], &result["images"]), (&"mine".into(), &2.into()));
 }
+
+#[test]
+fn classes_and_sets_that_are_there_twice_are_refused() {
+    use std::os::unix::ffi::OsStrExt;
+    let place = Place::new();
+    let refused = |words: &[&str]| {
+        let said = refused(&place, "set");
+        assert!(words.iter().all(|word| said.contains(word)), "{words:?}: {said}");
+    };
+    let picture: Vec<u8> = (0..=255).step_by(4).collect();
+    for file in ["train/1/a.png", "train/01/b.png", "train/2/c.png", "test/1/a.png"] {
+        png(&place.path(&format!("set/{file}")), &picture);
+    }
+    refused(&["set/train", "has the class 1 twice, as ", "01"]);
+    fs::remove_dir_all(place.path("set/train/01")).unwrap();
+    let name = std::ffi::OsStr::from_bytes(b"caf\xe9");
+    fs::rename(place.path("set/train/2"), place.path("set/train").join(name)).unwrap();
+    refused(&["set/train/caf", "is not UTF-8", "rename it"]);
+    // An archive beside the four files of another set.
+    fs::remove_dir_all(place.path("set")).unwrap();
+    for name in FILES {
+        write(&place, &format!("set/{name}"), &idx(&place, name));
+    }
+    let images = Tensor::arange(0u8, 128, &Device::Cpu).unwrap().reshape((2, 8, 8)).unwrap();
+    let labels = Tensor::new(&[0u8, 1], &Device::Cpu).unwrap();
+    let arrays = [("x_train", &images), ("y_train", &labels), ("x_test", &images), ("y_test", &labels)];
+    Tensor::write_npz(&arrays, place.path("set/mine.npz")).unwrap();
+    refused(&[
+        "holds several sets, mine.npz, and train-images-idx3-ubyte with",
+        "move all but one of them away",
+    ]);
+    // Images to test on alone are no other set to train on.
+    Tensor::write_npz(&arrays[2..], place.path("set/mine.npz")).unwrap();
+    let (found, _) = read(&place, "set", "b");
+    let (expected, _) = read(&place, "data", "b");
+    assert_eq!(found, expected);
+}

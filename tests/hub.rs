@@ -244,3 +244,30 @@ fn the_hubs_mnist_is_to_the_byte_what_its_files_hold() {
     assert_eq!(environment("hub"), environment("idx"));
     assert_eq!(environment("cache"), environment("idx"));
 }
+
+#[test]
+fn the_cache_is_checked_before_it_is_taken_for_mnist() {
+    let place = Place::new();
+    let hub = Hub::with(others(50, 784), others(10_001, 784));
+    let (status, said) = train(&place, &["--data", "mnist"], "rows", &hub.address);
+    assert!(status == 1 && said.contains("has 10001 test images, where MNIST has 10000"), "{said}");
+    // A pipe, which has no end, in the place of a file.
+    let blob = place.everything().into_iter().find(|(path, bytes)| {
+        path.components().any(|part| part.as_os_str() == "blobs") && bytes.starts_with(b"PAR1")
+    });
+    let (blob, bytes) = blob.unwrap();
+    fs::remove_file(&blob).unwrap();
+    let path = std::ffi::CString::new(blob.to_str().unwrap()).unwrap();
+    // SAFETY: the path is a string that ends in zero.
+    assert_eq!(unsafe { libc::mkfifo(path.as_ptr(), 0o600) }, 0);
+    let (status, said) = train(&place, &["--data", "mnist"], "pipe", NOBODY);
+    assert!(status == 1 && said.contains("MNIST"), "{said}");
+    // A file whose name is its checksum, as those of the hub have it, and a turned bit in it.
+    fs::remove_file(&blob).unwrap();
+    fs::write(&blob, bytes).unwrap();
+    let named = blob.with_file_name("0123456789abcdef".repeat(4));
+    fs::rename(&blob, &named).unwrap();
+    std::os::unix::fs::symlink(&named, &blob).unwrap();
+    let (status, said) = train(&place, &["--data", "mnist"], "turned", NOBODY);
+    assert!(status == 1 && said.contains("is damaged, its checksum is another"), "{said}");
+}

@@ -439,3 +439,184 @@ fn a_folder_that_takes_no_checkpoint_is_found_before_the_first_epoch() {
         assert_eq!(place.read(METRICS), before);
     }
 }
+
+/// The epochs of the lines of the run's metrics, in order.
+fn epochs(place: &Place) -> Vec<u64> {
+    metrics(&place.path(METRICS)).iter().map(|line| line["epoch"].as_u64().unwrap()).collect()
+}
+
+#[test]
+fn lines_of_metrics_that_are_missing_or_doubled_are_said() {
+    let place = Place::new();
+    assert_eq!(run(&place, &auto(&place, &["--epochs", "4"])).0, 0);
+    let text = place.read(METRICS);
+    let lines: Vec<&str> = text.lines().collect();
+    let some = |numbers: &[usize]| numbers.iter().map(|i| format!("{}\n", lines[*i])).collect::<String>();
+    for (damaged, words, left) in [
+        (some(&[0, 2, 3, 4]), "the numbers of epoch 1\n", &[0, 2, 3, 4, 5][..]),
+        (some(&[1, 4]), "the numbers of epochs 0, 2 to 3\n", &[1, 4, 5]),
+        (some(&[0, 1]), "the numbers of epochs 2 to 4\n", &[0, 1, 5]),
+        (String::new(), "the numbers of epochs 0 to 4\n", &[5]),
+        (text.repeat(2), "several lines are of one epoch (epochs 0 to 4)", &[0, 1, 2, 3, 4, 5]),
+        (some(&[0, 1, 1, 2, 4, 3]), "several lines are of one epoch (epoch 1)", &[0, 1, 2, 3, 4, 5]),
+    ] {
+        let checkpoints = place.everything();
+        fs::write(place.path(METRICS), &damaged).unwrap();
+        // Those that read it say so, too, but of an end, which they do not know.
+        let (status, said) = run(&place, &["compare", "r-data"]);
+        assert_eq!(status, 0, "{said}");
+        if !matches!(left, [0, 1, 5] | [5]) {
+            assert!(
+                said.contains("runs/r-data/metrics.jsonl: ") && said.contains(words.trim_end()),
+                "{words}: {said}"
+            );
+        }
+        let (status, said) = run(&place, &auto(&place, &["--epochs", "5"]));
+        assert_eq!(status, 0, "{said}");
+        assert!(said.contains("runs/r-data/metrics.jsonl: ") && said.contains(words), "{words}: {said}");
+        assert_eq!(epochs(&place), left);
+        // As it was before it went on.
+        for folder in ["runs", "checkpoints"] {
+            fs::remove_dir_all(place.path(folder)).unwrap();
+        }
+        for (path, bytes) in checkpoints {
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, bytes).unwrap();
+        }
+    }
+    let kept = place.read(METRICS);
+    fs::remove_file(place.path(METRICS)).unwrap();
+    let (status, said) = run(&place, &auto(&place, &["--epochs", "4", "--dry-run"]));
+    assert!(status == 0 && said.contains("runs/r-data/metrics.jsonl: is gone"), "{said}");
+    fs::write(place.path(METRICS), kept).unwrap();
+    // A run that begins at another's checkpoint lacks none.
+    let from =
+        ["train", "--resume", LAST, "--name", "o", "--epochs", "5", "--data-dir", "data", "--threads", "1"];
+    let (status, said) = run(&place, &from);
+    assert!(status == 0 && !said.contains("missing"), "{said}");
+    let more = ["train", "--resume", "o-data", "--epochs", "6", "--data-dir", "data", "--threads", "1"];
+    let (status, said) = run(&place, &more);
+    assert!(status == 0 && !said.contains("missing"), "{said}");
+}
+
+#[test]
+fn lines_that_differ_or_are_no_text_are_kept_beside() {
+    let place = place();
+    let text = fs::read(place.path(METRICS)).unwrap();
+    let other = b"{\"epoch\":1,\"error/test\":99.0}\n";
+    // An epoch that no run has would be the last of very many that are missing.
+    let absurd = b"{\"epoch\":18446744073709551615}\n";
+    for (number, damage) in [(1, &b"\xff\xfe\n"[..]), (2, other), (3, b"\n"), (4, absurd)] {
+        fs::write(place.path(METRICS), [damage, &text].concat()).unwrap();
+        let (status, said) = run(&place, &["compare", "r-data"]);
+        match damage == other {
+            true => assert!(status == 0 && said.contains("(epoch 1)"), "{said}"),
+            false => assert!(
+                status == 1 && said.contains("metrics.jsonl: line 1 is not what a run writes"),
+                "{said}"
+            ),
+        }
+        let (status, said) = run(&place, &auto(&place, &["--epochs", &(2 + number).to_string()]));
+        let aside = format!("metrics.jsonl.{number}");
+        assert!(status == 0 && said.contains(&aside), "{said}");
+        assert!(fs::read(place.path(&format!("runs/r-data/{aside}"))).unwrap() == [damage, &text].concat());
+        assert_eq!(epochs(&place)[..3], [0, 1, 2]);
+        assert!(metrics(&place.path(METRICS))[1]["error/test"] != 99.0);
+    }
+    // What a session or the beginning has said is no reason not to go on.
+    for (file, epochs) in [("sessions.jsonl", "7"), ("environment.json", "8")] {
+        let path = place.path(&format!("runs/r-data/{file}"));
+        let bytes = [b"\xff\n", &fs::read(&path).unwrap()[..]].concat();
+        fs::write(&path, &bytes).unwrap();
+        let (status, said) = run(&place, &auto(&place, &["--epochs", epochs]));
+        assert_eq!(status, 0, "{file}: {said}");
+        assert!(fs::read(&path).unwrap().starts_with(b"\xff\n"), "{file}");
+    }
+}
+
+#[test]
+fn a_log_of_a_tuning_names_the_line_that_is_none() {
+    let place = Place::new();
+    fs::create_dir(place.path("t")).unwrap();
+    fs::write(place.path("t/tune.jsonl"), b"{}\n{}\n\xff\n{}\n").unwrap();
+    let tune =
+        ["tune", "--algo", "ep", "--data-dir", "data", "--out", "t", "--set", "network.dims=[64, 24, 4]"];
+    let (status, said) = run(&place, &tune);
+    assert!(status == 1 && said.contains("t/tune.jsonl: line 3 is not what a tuning writes"), "{said}");
+}
+
+#[test]
+fn a_best_checkpoint_that_is_gone_or_empty_is_said() {
+    let place = place();
+    let best = place.path("checkpoints/r-data/best.safetensors");
+    let (status, said) = run(&place, &auto(&place, &["--epochs", "2"]));
+    assert!(status == 0 && !said.contains("best.safetensors"), "{said}");
+    fs::write(&best, "").unwrap();
+    let (status, said) = run(&place, &auto(&place, &["--epochs", "2"]));
+    assert!(status == 0 && said.contains("r-data/best.safetensors: is not whole"), "{said}");
+    fs::remove_file(&best).unwrap();
+    let (status, said) = run(&place, &auto(&place, &["--epochs", "3"]));
+    assert!(status == 0 && said.contains("r-data/best.safetensors: is gone"), "{said}");
+}
+
+#[test]
+fn a_last_checkpoint_that_missed_the_newest_gives_way_to_it_unless_the_run_went_back() {
+    let undisturbed = Place::new();
+    assert_eq!(run(&undisturbed, &auto(&undisturbed, &["--epochs", "3"])).0, 0);
+    // A power cut may leave `last` what it was before.
+    let place = place();
+    let last = place.path(LAST);
+    fs::remove_file(&last).unwrap();
+    fs::hard_link(place.path("checkpoints/r-data/step-00000021.safetensors"), &last).unwrap();
+    let (status, said) = run(&place, &auto(&place, &["--epochs", "3"]));
+    assert_eq!(status, 0, "{said}");
+    assert!(said.contains("last.safetensors is older than"), "{said}");
+    assert!(said.contains("going on from checkpoints/r-data/step-00000024.safetensors"), "{said}");
+    assert!(fs::read(&last).unwrap() == fs::read(undisturbed.path(LAST)).unwrap());
+    assert_eq!(metrics(&place.path(METRICS)), metrics(&undisturbed.path(METRICS)));
+
+    let place = Place::new();
+    let all = ["--set", "training.keep_checkpoints=0"];
+    assert_eq!(run(&place, &auto(&place, &[&["--epochs", "3"], &all[..]].concat())).0, 0);
+    let back = "checkpoints/r-data/step-00000021.safetensors";
+    let back = ["train", "--threads", "1", "--data-dir", "data", "--epochs", "2", "--resume", back];
+    assert_eq!(run(&place, &back).0, 0);
+    let (status, said) = run(&place, &auto(&place, &[&["--epochs", "2"], &all[..]].concat()));
+    assert!(status == 0 && said.contains("already completed 2 of 2 epochs"), "{said}");
+}
+
+/// How often the event files of the run name a tag that every epoch has.
+fn shown(place: &Place) -> usize {
+    let tag = b"error/test";
+    let files =
+        place.everything().into_iter().filter(|(path, _)| path.to_string_lossy().contains("tfevents"));
+    files.map(|(_, bytes)| bytes.windows(tag.len()).filter(|window| window == tag).count()).sum()
+}
+
+#[test]
+fn what_event_files_have_lost_they_have_again() {
+    let event_file = |place: &Place| {
+        let mut files =
+            place.everything().into_iter().filter(|(path, _)| path.to_string_lossy().contains("tfevents"));
+        files.next().unwrap()
+    };
+    for from in [0, 2] {
+        let place = place();
+        let (path, bytes) = event_file(&place);
+        let tags: Vec<usize> =
+            (0..bytes.len() - 10).filter(|at| &bytes[*at..at + 10] == b"error/test").collect();
+        // Nothing of it, or what stands before the number of the last epoch.
+        match from {
+            0 => fs::remove_file(&path).unwrap(),
+            _ => fs::write(&path, &bytes[..*tags.last().unwrap()]).unwrap(),
+        }
+        let left = shown(&place);
+        let (status, said) = run(&place, &auto(&place, &["--epochs", "3"]));
+        assert_eq!(status, 0, "{said}");
+        assert!(said.contains(&format!("had lost numbers from epoch {from} on")), "{said}");
+        // Each epoch that was lost once more, and the new one.
+        assert!(shown(&place) - left >= 4 - from, "{left}");
+        let (status, said) = run(&place, &auto(&place, &["--epochs", "4"]));
+        assert!(status == 0 && !said.contains("had lost"), "{said}");
+    }
+}

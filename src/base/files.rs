@@ -1,9 +1,13 @@
 //! Files that are whole or absent under their final names, and folders in which nothing gets lost.
+//!
+//! Every file of this program is opened here, so that there is one place that refuses pipes and devices and bounds what is
+//! read; a lint, `disallowed_methods` in `clippy.toml`, keeps it so.
+#![cfg_attr(not(test), expect(clippy::disallowed_methods, reason = "this is the one place"))]
 
-use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
-use tempfile::Builder;
+use tempfile::{Builder, NamedTempFile};
 use tracing::{info, warn};
 
 /// What the system does not let be done, and to which file or folder.
@@ -67,8 +71,18 @@ pub fn write_atomically(path: &Path, contents: &[u8]) -> Result<()> {
         path,
         "cannot be written; what was there before is unchanged. Is there space, and may this user write there?",
     ))?;
-    (File::open(folder).and_then(|folder| sync(&folder)))
+    sync_folder(folder)
         .map_err(failed(path, "is written, but may be lost in a power cut: its folder cannot be synced"))
+}
+
+/// Waits until what was created, renamed or linked in a folder would survive a power cut. Of a folder that this user may not
+/// read, and on file systems where folders are not synced, there is nothing to wait for.
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    match open_folder(folder).and_then(|folder| sync(&folder)) {
+        Err(error) if matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::Unsupported) => Ok(()),
+        Err(error) if error.kind() == ErrorKind::InvalidInput => Ok(()),
+        outcome => outcome,
+    }
 }
 
 /// Writes a file that the user has named. A link is followed, and a device or a pipe is written to, not replaced.
@@ -97,14 +111,42 @@ fn sync(file: &File) -> io::Result<()> {
     file.sync_all()
 }
 
-/// Makes `path` another name of the file `original`, at once; what `path` was before is gone.
+/// Makes `path` another name of the file `original` at once, or a copy where the file system has no links; what `path` was
+/// before is gone.
 ///
 /// # Errors
-/// Where the file system has no links.
-pub fn link_atomically(original: &Path, path: &Path) -> io::Result<()> {
-    let link = temporaries().make_in(folder_of(path), |link| fs::hard_link(original, link))?;
-    link.persist(path)?;
-    Ok(())
+/// Names the file that cannot be made; what was there before stays.
+pub fn link_atomically(original: &Path, path: &Path) -> Result<()> {
+    let link = || temporaries().make_in(folder_of(path), |link| fs::hard_link(original, link));
+    let linked = match link() {
+        Ok(link) => link.persist(path).map_err(io::Error::from),
+        Err(_) => {
+            copy_of(original, path).and_then(|copy| copy.persist(path).map(drop).map_err(io::Error::from))
+        }
+    };
+    (linked.and_then(|()| sync_folder(folder_of(path))))
+        .map_err(failed(path, "cannot be written. Is there space, and may this user write there?"))
+}
+
+/// A copy of a file, for a name beside `path`, that would survive a power cut.
+fn copy_of(original: &Path, path: &Path) -> io::Result<NamedTempFile> {
+    let mut copy = temporaries().tempfile_in(folder_of(path))?;
+    io::copy(&mut open(original)?.0, &mut copy)?;
+    sync(copy.as_file())?;
+    Ok(copy)
+}
+
+/// Keeps what is at `path` under a name beside it as well, which is returned: another name of the file, or a copy where the
+/// file system has no links.
+///
+/// # Errors
+/// Names the file that cannot be written.
+pub fn keep_aside(path: &Path) -> Result<PathBuf> {
+    let aside = free_beside(path);
+    let copy = || copy_of(path, &aside)?.persist_noclobber(&aside).map(drop).map_err(io::Error::from);
+    (fs::hard_link(path, &aside).or_else(|_| copy()).and_then(|()| sync_folder(folder_of(path))))
+        .map_err(failed(path, format!("cannot be kept as {}. Is there space?", aside.display())))?;
+    Ok(aside)
 }
 
 fn folder_of(path: &Path) -> &Path {
@@ -159,7 +201,8 @@ pub fn move_aside(paths: &[PathBuf]) -> Result<()> {
     let number = (number..).find(|n| paths.iter().all(|path| free_number(path, *n) == *n)).unwrap_or(number);
     for path in paths {
         let aside = numbered(path, number);
-        fs::rename(path, &aside).map_err(failed(path, format!("cannot be moved to {}", aside.display())))?;
+        (fs::rename(path, &aside).and_then(|()| sync_folder(folder_of(path))))
+            .map_err(failed(path, format!("cannot be moved to {}", aside.display())))?;
         warn!("{} is moved aside: it is now {}", path.display(), aside.display());
     }
     Ok(())
@@ -168,18 +211,100 @@ pub fn move_aside(paths: &[PathBuf]) -> Result<()> {
 /// The most bytes of a text that a person writes: a configuration, a sweep.
 const MOST_TEXT: u64 = 1 << 20;
 
+/// The most bytes of a text that this program writes and reads as a whole; a plan of 100,000 runs has a tenth.
+const MOST_WRITTEN: u64 = 64 << 20;
+
+/// The most bytes of a line that this program writes; what synapses, layers and angles have to say takes a hundredth.
+const MOST_LINE: u64 = 1 << 20;
+
 /// Opens a file to read it, and says how many bytes it has. Pipes and devices, which may never end, are refused.
 ///
 /// # Errors
 /// Where it cannot be opened or is no regular file. The caller names it.
 pub fn open(path: &Path) -> io::Result<(File, u64)> {
-    // Before opening: that waits, where a pipe has no writer.
-    if !fs::metadata(path)?.is_file() {
-        return Err(io::Error::other("it is a folder, a pipe or a device: give a regular file"));
+    open_regular(path, OpenOptions::new().read(true))
+}
+
+/// Opens a regular file in some way.
+fn open_regular(path: &Path, options: &mut OpenOptions) -> io::Result<(File, u64)> {
+    let regular = |there: fs::Metadata| match there.is_file() {
+        true => Ok(there.len()),
+        false => Err(io::Error::other("it is a folder, a pipe or a device: give a regular file")),
+    };
+    // Before opening: that does something to many a device.
+    match fs::metadata(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        there => drop(regular(there?)?),
     }
-    let file = File::open(path)?;
-    let size = file.metadata()?.len();
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt;
+        // What became a pipe since then is not waited for.
+        options.custom_flags(libc::O_NONBLOCK);
+    }
+    let file = options.open(path)?;
+    let size = regular(file.metadata()?)?;
     Ok((file, size))
+}
+
+/// Opens a folder, to lock or sync it.
+///
+/// # Errors
+/// Where it cannot be opened or is no folder. The caller names it.
+pub fn open_folder(path: &Path) -> io::Result<File> {
+    match fs::metadata(path)?.is_dir() {
+        true => File::open(path),
+        false => Err(io::Error::other("it is no folder")),
+    }
+}
+
+/// Opens a file to read and write it, which is made where it is not there.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_or_create(path: &Path) -> io::Result<File> {
+    Ok(open_regular(path, OpenOptions::new().read(true).write(true).create(true).truncate(false))?.0)
+}
+
+/// Makes a file that is not there yet, to write it.
+///
+/// # Errors
+/// Where it is there, or cannot be made. The caller names it.
+pub fn create_new(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new().write(true).create_new(true).open(path)?;
+    sync_folder(folder_of(path))?;
+    Ok(file)
+}
+
+/// Adds to the end of a file, which is made where it is not there, and waits until that would survive a power cut.
+///
+/// # Errors
+/// As [`open`], and where there is no space. The caller names it.
+pub fn append(path: &Path, contents: &[u8]) -> io::Result<()> {
+    let is_new = !path.exists();
+    let mut file = open_regular(path, OpenOptions::new().create(true).append(true))?.0;
+    file.write_all(contents)?;
+    sync(&file)?;
+    if is_new { sync_folder(folder_of(path)) } else { Ok(()) }
+}
+
+/// Reads a file that has at most so many bytes.
+///
+/// # Errors
+/// As [`open`], and where it is larger. The caller names it.
+pub fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    let (file, size) = open(path)?;
+    let mut bytes = Vec::new();
+    // The files of /proc have no size, but contents.
+    if size <= most {
+        file.take(most + 1).read_to_end(&mut bytes)?;
+    }
+    match size.max(bytes.len() as u64) {
+        size if size > most => {
+            Err(io::Error::other(format!("it has {size} bytes, of which at most {most} are read")))
+        }
+        _ => Ok(bytes),
+    }
 }
 
 /// Reads a text that a person wrote.
@@ -187,32 +312,94 @@ pub fn open(path: &Path) -> io::Result<(File, u64)> {
 /// # Errors
 /// As [`open`], and where it is too large or not UTF-8. The caller names it.
 pub fn read_text(path: &Path) -> io::Result<String> {
-    let mut text = String::new();
-    open(path)?.0.take(MOST_TEXT + 1).read_to_string(&mut text)?;
-    if text.len() as u64 > MOST_TEXT {
-        return Err(io::Error::other(format!("it has more than {MOST_TEXT} bytes")));
-    }
-    Ok(text)
+    String::from_utf8(read(path, MOST_TEXT)?).map_err(|wrong| {
+        io::Error::new(ErrorKind::InvalidData, format!("it is no UTF-8 text: {}", wrong.utf8_error()))
+    })
 }
 
-/// Reads a text that need not be there: `None` where it is not.
+/// Reads what this program writes as a whole and need not be there: `None` where it is not.
 ///
 /// # Errors
 /// Names the file that is there and cannot be read.
-pub fn read_if_there(path: &Path) -> Result<Option<String>> {
-    match fs::read_to_string(path) {
-        Ok(text) => Ok(Some(text)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+pub fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>> {
+    match read(path, MOST_WRITTEN) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(failed(path, "cannot be read")(error)),
     }
 }
 
-/// Creates a folder and those above it.
+/// A line of a file.
+pub struct Line {
+    /// Its number, from 1.
+    pub number: usize,
+    /// Its bytes without the end of the line; nothing of a line that is longer than any this program writes.
+    pub bytes: Vec<u8>,
+    /// Whether it has an end: the last may be cut short.
+    pub is_whole: bool,
+}
+
+/// Reads a file line by line; `None` where it is not there. No line takes more memory than one that this program writes.
+///
+/// # Errors
+/// Names the file that is there and cannot be opened, or a line that cannot be read.
+pub fn lines(path: &Path) -> Result<Option<impl Iterator<Item = Result<Line>>>> {
+    let mut file = match open(path) {
+        Ok((file, _)) => BufReader::new(file),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(failed(path, "cannot be read")(error)),
+    };
+    let mut next = move |number: usize| -> io::Result<Option<Line>> {
+        let mut bytes = Vec::new();
+        (&mut file).take(MOST_LINE + 1).read_until(b'\n', &mut bytes)?;
+        if bytes.is_empty() {
+            return Ok(None);
+        }
+        let mut is_whole = bytes.pop_if(|last| *last == b'\n').is_some();
+        if !is_whole && bytes.len() as u64 > MOST_LINE {
+            is_whole = skip_line(&mut file)?;
+            bytes.clear();
+        }
+        Ok(Some(Line { number, bytes, is_whole }))
+    };
+    let path = path.to_path_buf();
+    let (mut number, mut ended) = (0, false);
+    Ok(Some(std::iter::from_fn(move || {
+        if ended {
+            return None;
+        }
+        number += 1;
+        let line = next(number).map_err(failed(&path, format!("line {number} cannot be read")));
+        ended = line.is_err();
+        line.transpose()
+    })))
+}
+
+/// Reads to the end of a line, and says whether there is one.
+fn skip_line(file: &mut impl BufRead) -> io::Result<bool> {
+    loop {
+        let there = file.fill_buf()?;
+        let (found, length) = match there.iter().position(|byte| *byte == b'\n') {
+            Some(end) => (true, end + 1),
+            None => (false, there.len()),
+        };
+        file.consume(length);
+        if found || length == 0 {
+            return Ok(found);
+        }
+    }
+}
+
+/// Creates a folder and those above it, which would survive a power cut.
 ///
 /// # Errors
 /// Names the folder.
 pub fn create_folder(path: &Path) -> Result<()> {
-    fs::create_dir_all(path).map_err(failed(path, "cannot be created"))
+    let new: Vec<&Path> =
+        path.ancestors().take_while(|folder| !folder.as_os_str().is_empty() && !folder.exists()).collect();
+    (fs::create_dir_all(path)
+        .and_then(|()| new.into_iter().rev().try_for_each(|folder| sync_folder(folder_of(folder)))))
+    .map_err(failed(path, "cannot be created"))
 }
 
 /// Whether a folder exists and holds anything but a lock and unfinished files.
@@ -240,5 +427,43 @@ mod tests {
         write_atomically(&path, b"new").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"new");
         assert_eq!(SYNCED.take(), [false, true, false, true]);
+        // Names, too: of a link, of folders that are made, of one that is moved, of a file that is added to first.
+        link_atomically(&path, &folder.path().join("b")).unwrap();
+        assert_eq!(SYNCED.take(), [true]);
+        let (above, below) = (folder.path().join("c"), folder.path().join("c/d"));
+        create_folder(&below).unwrap();
+        assert_eq!(SYNCED.take(), [true, true]);
+        create_folder(&below).unwrap();
+        assert_eq!(SYNCED.take(), [false; 0]);
+        move_aside(&[above]).unwrap();
+        assert_eq!(SYNCED.take(), [true]);
+        let lines = folder.path().join("lines");
+        append(&lines, b"one\n").unwrap();
+        append(&lines, b"two\n").unwrap();
+        assert_eq!(SYNCED.take(), [false, true, false]);
+    }
+
+    #[test]
+    fn no_more_is_read_than_allowed_and_lines_have_their_numbers() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a");
+        fs::write(&path, "12345").unwrap();
+        assert_eq!(read(&path, 5).unwrap(), b"12345");
+        assert_eq!(read(&path, 4).unwrap_err().to_string(), "it has 5 bytes, of which at most 4 are read");
+        let long = "x".repeat(MOST_LINE as usize + 1);
+        let most = &long[1..];
+        fs::write(&path, format!("one\n{long}\n{most}\n\nlast")).unwrap();
+        let read = |path| -> Vec<(usize, usize, bool)> {
+            let lines = lines(path).unwrap().unwrap().map(Result::unwrap);
+            lines.map(|line| (line.number, line.bytes.len(), line.is_whole)).collect()
+        };
+        let expected = [(1, 3, true), (2, 0, true), (3, most.len(), true), (4, 0, true), (5, 4, false)];
+        assert_eq!(read(&path), expected);
+        // What has no end takes no memory.
+        fs::write(&path, "").unwrap();
+        File::options().write(true).open(&path).unwrap().set_len(20 << 20).unwrap();
+        assert_eq!(read(&path), [(1, 0, false)]);
+        assert!(lines(&folder.path().join("gone")).unwrap().is_none());
+        assert!(lines(folder.path()).is_err());
     }
 }

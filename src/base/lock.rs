@@ -2,7 +2,7 @@
 //! The system lets go of it when the process ends, in whatever way.
 
 use super::files::{self, LOCK, failed};
-use std::fs::{self, File, TryLockError};
+use std::fs::{File, TryLockError};
 use std::io::{self, ErrorKind, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
@@ -11,6 +11,9 @@ use tracing::warn;
 
 /// How what is written in it begins.
 const HOLDER: &str = "process ";
+
+/// The most bytes of it: the name of a machine has 255.
+const MOST_HOLDER: u64 = 1000;
 
 /// A folder that is this process's, until this is dropped.
 #[derive(Debug)]
@@ -44,13 +47,7 @@ impl Lock {
         if path.symlink_metadata().is_ok_and(|there| !there.is_file()) {
             return Err(Error::Foreign(path));
         }
-        let mut file = File::options()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&path)
-            .map_err(unlockable())?;
+        let mut file = files::open_or_create(&path).map_err(unlockable())?;
         let mut locked = file.try_lock();
         if let Err(TryLockError::WouldBlock) = locked {
             // Perhaps somebody only looks who has it, as `is_held` does, and is done at once.
@@ -60,7 +57,8 @@ impl Lock {
         match locked {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                let holder = fs::read_to_string(&path).unwrap_or_default();
+                let holder = files::read(&path, MOST_HOLDER).unwrap_or_default();
+                let holder = String::from_utf8_lossy(&holder);
                 let holder = Some(holder.trim()).filter(|holder| !holder.is_empty());
                 return Err(Error::Held(folder.to_path_buf(), holder.unwrap_or("another process").into()));
             }
@@ -86,8 +84,8 @@ impl Lock {
 
     /// Whether some process has the folder locked. Writes nothing.
     pub fn is_held(folder: &Path) -> bool {
-        File::open(folder.join(LOCK))
-            .is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+        files::open(&folder.join(LOCK))
+            .is_ok_and(|(file, _)| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
     }
 
     /// As [`Lock::take`], but waits so long for another process to be done.
@@ -109,7 +107,7 @@ pub struct Turn {
 impl Turn {
     /// Waits so long for other processes to be done; `None` where they are not, or folders cannot be locked.
     pub fn wait(folder: &Path, patience: Duration) -> Option<Self> {
-        let folder = File::open(folder).ok()?;
+        let folder = files::open_folder(folder).ok()?;
         let is_held = |outcome: &std::result::Result<_, _>| matches!(outcome, Err(TryLockError::WouldBlock));
         again(patience, is_held, || folder.try_lock()).ok()?;
         Some(Self { _folder: folder })

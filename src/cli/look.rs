@@ -15,7 +15,6 @@ use crate::study::{compare, inspect};
 use anyhow::{Context, Result, bail};
 use candle_core::Device;
 use clap::Args;
-use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -237,7 +236,8 @@ pub fn check_page(out: &Path) -> Result<()> {
     let begin = "<!DOCTYPE html>";
     if out.is_file() {
         let mut there = Vec::new();
-        let read = fs::File::open(out).and_then(|file| file.take(begin.len() as u64).read_to_end(&mut there));
+        let read =
+            files::open(out).and_then(|(file, _)| file.take(begin.len() as u64).read_to_end(&mut there));
         read.with_context(|| format!("{}: cannot be read", out.display()))?;
         if !there.is_empty() && !there.eq_ignore_ascii_case(begin.as_bytes()) {
             usage!("--out {}: is there already and is no page: give another file", out.display());

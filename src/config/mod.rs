@@ -19,10 +19,10 @@ pub use resolve::{
 
 use crate::data::DataChoice;
 use crate::engine::{self, Engine, EngineKind, Job};
-use crate::learning::{Learning, Nudging, SigmaPrime};
+use crate::learning::{Learning, Memory, Nudging, SigmaPrime};
 use crate::model::activation::Activation;
 use crate::model::dynamics::{Dynamics, Time};
-use crate::model::network::{Dims, Init, Network};
+use crate::model::network::{Dims, Init, Network, Shapes};
 use crate::model::synapse::SynapseConfig;
 use crate::model::{Loss, Model, Order, Parameters, Settle, Solver};
 use crate::rng;
@@ -176,6 +176,17 @@ impl Config {
     /// How many numbers a checkpoint holds, but for the two of a clock: weights and biases, and what their synapses remember.
     pub fn remembered(&self) -> usize {
         self.network().parameter_count() * (1 + self.synapse.synapse().memory().len())
+    }
+
+    /// Name and shape of every tensor that a checkpoint holds.
+    pub fn saved(&self) -> Shapes {
+        let shapes = self.network().shapes();
+        let remembered = |memory: &&'static str| {
+            let named = shapes.iter().map(|(name, shape)| (Memory::name(memory, name), shape.clone()));
+            named.collect::<Shapes>()
+        };
+        let remembered: Shapes = self.synapse.synapse().memory().iter().flat_map(remembered).collect();
+        [shapes, remembered].concat()
     }
 
     /// What is asked of an engine.

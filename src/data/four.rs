@@ -5,7 +5,7 @@
 //! underscores for dashes (`train-images.idx3-ubyte`, `test_labels.npy`).
 
 use super::place::{Place, list, name};
-use super::{DataChoice, Dataset, Result, Source, Split, there};
+use super::{DataChoice, Dataset, MOST_PIXELS, Result, Source, Split, there};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use tracing::info;
@@ -63,8 +63,8 @@ pub(super) struct Sets {
 pub(super) struct FourFiles {
     /// What they are.
     pub kind: Kind,
-    /// Reads a file of images and one of their labels.
-    pub pair: fn(&Path, &Path) -> Result<Split>,
+    /// Reads a file of images and one of their labels, of at most so many pixels.
+    pub pair: fn(&Path, &Path, usize) -> Result<Split>,
 }
 
 impl FourFiles {
@@ -76,6 +76,11 @@ impl FourFiles {
 impl Source for FourFiles {
     fn has(&self, choice: DataChoice, place: Option<&Place>) -> bool {
         choice != DataChoice::Glyphs && self.chosen(place).is_some()
+    }
+
+    fn to_train_on(&self, place: &Place) -> Option<String> {
+        let chosen = self.chosen(Some(place)).filter(Files::is_whole)?;
+        Some(chosen.there().join(" with "))
     }
 
     fn read(&self, choice: DataChoice, place: Option<&Place>) -> Result<Dataset> {
@@ -155,12 +160,17 @@ impl Files {
     ///
     /// # Errors
     /// Those of `read`.
-    fn read(&self, read: impl Fn(&Path, &Path) -> Result<Split>) -> Result<[Split; 2]> {
+    fn read(&self, read: impl Fn(&Path, &Path, usize) -> Result<Split>) -> Result<[Split; 2]> {
         if !self.set.is_empty() {
             info!("reading the files of {}", self.set);
         }
-        let split = |part| self.pair(part).map_or_else(|| Ok(Split::default()), |(x, y)| read(x, y));
-        Ok([split(0)?, split(1)?])
+        let split = |part, most| match self.pair(part) {
+            Some((images, labels)) => read(images, labels, most),
+            None => Ok(Split::default()),
+        };
+        let train = split(0, MOST_PIXELS)?;
+        let test = split(1, MOST_PIXELS - train.images.len())?;
+        Ok([train, test])
     }
 
     /// The names of the files that are there.

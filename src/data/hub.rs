@@ -3,18 +3,21 @@
 //! What candle-datasets downloads comes without a word of how far it is, and what fails without its cause. So its files
 //! are brought into the cache first, where it finds them; and what it makes of a damaged file is an error here.
 
-use super::known::Known;
+use super::known::{Known, Part, sha256};
 use super::{DataChoice, Dataset, Error, Place, Result, Source, Split};
-use crate::base::panic;
-use anyhow::{Context, anyhow};
+use crate::base::{files, panic};
+use anyhow::{Context, anyhow, ensure};
 use candle_core::Tensor;
 use candle_datasets::vision;
 use hf_hub::progress::{DownloadEvent, ProgressEvent, ProgressHandler};
 use hf_hub::{HFClientSync, HFError};
 use indicatif::{ProgressBar, ProgressStyle};
+use parquet::file::reader::{FileReader, SerializedFileReader};
 use std::cell::Cell;
-use std::panic::{catch_unwind, set_hook, take_hook};
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::Seek;
+use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
+use std::path::{Path, PathBuf};
 use std::sync::Once;
 use tracing::info;
 
@@ -23,6 +26,9 @@ const REVISION: &str = "refs/convert/parquet";
 
 /// The parts of a set, as its files are called.
 const PARTS: [&str; 2] = ["train", "test"];
+
+/// The most bytes of a file; those of CIFAR-10 have 119 million.
+const MOST_BYTES: u64 = 256 << 20;
 
 /// The Hugging Face hub.
 pub(super) struct Hub;
@@ -71,6 +77,7 @@ struct Remote {
 }
 
 impl Remote {
+    #[cfg_attr(not(test), expect(clippy::disallowed_methods, reason = "`load` below checks the files first"))]
     fn of(known: &Known) -> Self {
         let (owner, repository, folder, load): (_, _, _, fn() -> _) = match known.choice {
             DataChoice::FashionMnist => {
@@ -125,8 +132,13 @@ fn load(known: &Known) -> anyhow::Result<Dataset> {
             known.title
         )
     };
-    let read = without_panic(remote.load).map_err(|said| anyhow!(said)).and_then(|read| Ok(read?));
-    let read = read.with_context(damaged)?;
+    let read = || -> anyhow::Result<_> {
+        check(&files[0], &known.train, "training", known)?;
+        check(&files[1], &known.test, "test", known)?;
+        Ok((remote.load)()?)
+    };
+    let read =
+        without_panic(read).map_err(|said| anyhow!(said)).and_then(|read| read).with_context(damaged)?;
     let id = remote.id();
     let train = split(known, &read.train_images, &read.train_labels, format!("hub {id} train"))?;
     let test = split(known, &read.test_images, &read.test_labels, format!("hub {id} test"))?;
@@ -136,6 +148,34 @@ fn load(known: &Known) -> anyhow::Result<Dataset> {
     }
     let source = format!("Hugging Face hub, {id}");
     Ok(Dataset { class_names: known.class_names(), ..Dataset::new(known.name.into(), source, train, test) })
+}
+
+/// Checks a file before candle-datasets takes its word: that it is one, and of a size that can be, has no more rows than the
+/// part of the set, and, where the cache has named it by its checksum, as large files are, that it has that.
+fn check(path: &Path, part: &Part, word: &str, known: &Known) -> anyhow::Result<()> {
+    let open = || -> anyhow::Result<(File, u64)> {
+        files::open(path).with_context(|| format!("{}: cannot be read", path.display()))
+    };
+    let (mut file, size) = open()?;
+    ensure!(
+        size <= MOST_BYTES,
+        "{}: has {size} bytes, and no file of the hub that is read has {MOST_BYTES}",
+        path.display()
+    );
+    let name = path.canonicalize()?.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    if name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        ensure!(sha256(&file)? == name, "{}: is damaged, its checksum is another", path.display());
+        file.rewind()?;
+    }
+    let rows = SerializedFileReader::new(file)?.metadata().file_metadata().num_rows();
+    ensure!(
+        rows <= part.count as i64,
+        "{} has {rows} {word} images, where {} has {}",
+        path.display(),
+        known.title,
+        part.count
+    );
+    Ok(())
 }
 
 /// Bytes and labels of what candle-datasets gives: pixels from 0 to 1 as (N, pixels) or (N, channels, height, width).
@@ -215,7 +255,7 @@ thread_local! {
 
 /// What `work` returns, or what it said when it panicked, as candle-datasets does on an image that is none. That is
 /// not printed: it becomes an error.
-fn without_panic<T>(work: fn() -> T) -> std::result::Result<T, String> {
+fn without_panic<T>(work: impl FnOnce() -> T) -> std::result::Result<T, String> {
     static QUIET: Once = Once::new();
     QUIET.call_once(|| {
         let loud = take_hook();
@@ -226,7 +266,7 @@ fn without_panic<T>(work: fn() -> T) -> std::result::Result<T, String> {
         }));
     });
     CAUGHT.set(true);
-    let outcome = catch_unwind(work);
+    let outcome = catch_unwind(AssertUnwindSafe(work));
     CAUGHT.set(false);
     outcome.map_err(|panic| panic::words(&*panic))
 }

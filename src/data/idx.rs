@@ -18,11 +18,11 @@ const QMNIST_COLUMNS: usize = 8;
 /// How what gzip has packed begins.
 const GZIP: [u8; 2] = [0x1f, 0x8b];
 
-/// Reads a file of images and one of their labels.
+/// Reads a file of images and one of their labels, of at most so many pixels.
 ///
 /// # Errors
 /// Names the file that is not what it should be.
-pub(super) fn pair(images_path: &Path, labels_path: &Path) -> Result<Split> {
+pub(super) fn pair(images_path: &Path, labels_path: &Path, most: usize) -> Result<Split> {
     let mut images = Open::header_of(images_path, What::Images)?;
     let mut labels = Open::header_of(labels_path, What::Labels)?;
     // Before either is read: what one of them claims need not be there.
@@ -37,6 +37,9 @@ pub(super) fn pair(images_path: &Path, labels_path: &Path) -> Result<Split> {
     }
     if images.header.sizes.contains(&0) {
         refuse!(images_path, "holds no images");
+    }
+    if count * height * width > most {
+        refuse!(images_path, "has more than the {MOST_PIXELS} pixels that are read at most of a set");
     }
     let (images_origin, origin) = (images_path.display().to_string(), labels_path.display().to_string());
     let (pixels, shape) = (height * width, Some([height, width, 1]));

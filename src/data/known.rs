@@ -3,6 +3,7 @@
 use super::{DataChoice, Split};
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
+use std::io::{self, BufRead, BufReader, Read};
 
 /// A set with a name that no other set may have.
 pub struct Known {
@@ -169,8 +170,25 @@ impl Fingerprint {
     }
 }
 
+/// The SHA-256 of all that a reader gives, a little of it in memory at a time.
+///
+/// # Errors
+/// Those of the reader.
+pub(crate) fn sha256(reader: impl Read) -> io::Result<String> {
+    let (mut reader, mut hash) = (BufReader::with_capacity(64 << 10, reader), Sha256::new());
+    loop {
+        let bytes = reader.fill_buf()?;
+        if bytes.is_empty() {
+            return Ok(hex(&hash.finalize()));
+        }
+        hash.update(bytes);
+        let length = bytes.len();
+        reader.consume(length);
+    }
+}
+
 /// Bytes as hexadecimal digits.
-pub(super) fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

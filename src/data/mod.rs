@@ -37,7 +37,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use tracing::{info, warn};
 
-/// The most pixels that are read of a part of a set, a byte each; MNIST's training images have 47 million.
+/// The most pixels that are read of a set, a byte each; MNIST's training images have 47 million.
 const MOST_PIXELS: usize = 768 << 20;
 
 /// All ways to have a data set. The first that [has](Source::has) what is asked for gives it; where data = "auto"
@@ -59,6 +59,11 @@ pub trait Source: Sync {
     /// The name of what [`read`](Source::read) gives, where it may have to ask the network for it: such a name is
     /// looked at first.
     fn remote_name(&self, _: DataChoice) -> Option<&'static str> {
+        None
+    }
+
+    /// What in a place is a set to train on, in words; `None` where there is none, or test images alone.
+    fn to_train_on(&self, _: &Place) -> Option<String> {
         None
     }
 
@@ -192,7 +197,16 @@ fn place_of_set(path: &Path) -> Result<Place> {
     let place = Place::at(path)?;
     let holds = |place: &Place| SOURCES.iter().any(|source| source.has(DataChoice::Auto, Some(place)));
     if holds(&place) {
-        return Ok(place);
+        return match &SOURCES.iter().filter_map(|source| source.to_train_on(&place)).collect::<Vec<_>>()[..] {
+            several @ [_, _, ..] => Err(Error::files(
+                path,
+                format!(
+                    "holds several sets, {}: move all but one of them away, or give a folder or .npz file with the one",
+                    several.join(", and ")
+                ),
+            )),
+            _ => Ok(place),
+        };
     }
     // Where there are files of a set, but not all, it is this one that is meant.
     let mut below = if explain::unclear(&place).is_some() { Vec::new() } else { place.below(&holds) };

@@ -9,7 +9,7 @@ use super::arrays::{self, Images, Layout};
 use super::error::{Parsed, refuse};
 use super::four::is_one_of_four;
 use super::npy::{self, Header};
-use super::place::{Place, ends_in};
+use super::place::{Place, ends_in, name};
 use super::{DataChoice, Dataset, Error, Result, Source, Split, there};
 use crate::base::files;
 use crate::base::near::did_you_mean;
@@ -24,6 +24,13 @@ pub(super) struct Npz;
 impl Source for Npz {
     fn has(&self, choice: DataChoice, place: Option<&Place>) -> bool {
         choice != DataChoice::Glyphs && place.is_some_and(|place| archives(place).len() == 1)
+    }
+
+    fn to_train_on(&self, place: &Place) -> Option<String> {
+        let [only] = &archives(place)[..] else { return None };
+        let names = archive(only).map(|archive| names(&archive));
+        let trains = names.is_ok_and(|names| names.iter().any(|name| name == "x_train"));
+        trains.then(|| name(only))
     }
 
     fn read(&self, choice: DataChoice, place: Option<&Place>) -> Result<Dataset> {
@@ -60,11 +67,15 @@ pub fn read(path: &Path) -> Result<[Split; 2]> {
     Ok([part(path, "train")?, part(path, "test")?])
 }
 
-/// Images and labels from two files, `.npz` or `.npy`, that hold one array each.
+/// Images and labels from two files, `.npz` or `.npy`, that hold one array each, of at most so many pixels.
 ///
 /// # Errors
 /// Names the file that is not what it should be.
-pub fn pair(images: &Path, labels: &Path) -> Result<Split> {
+pub fn pair(images: &Path, labels: &Path, most: usize) -> Result<Split> {
+    let layout = open(images, None, |header, _| Layout::of(header))?;
+    if layout.count * layout.pixels > most {
+        refuse!(images, "has more than the {MOST_PIXELS} pixels that are read at most of a set");
+    }
     split((images, None), (labels, None))
 }
 

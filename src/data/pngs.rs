@@ -27,6 +27,13 @@ impl Source for Pngs {
         choice != DataChoice::Glyphs && place.is_some_and(|place| Parts::of(place).chosen().is_some())
     }
 
+    fn to_train_on(&self, place: &Place) -> Option<String> {
+        let parts = Parts::of(place);
+        let (train, test) = parts.chosen()?;
+        let train = train.filter(|train| holds_pngs(train))?;
+        Some(format!("PNGs in {}/ and {}/", name(train), name(test)))
+    }
+
     fn read(&self, choice: DataChoice, place: Option<&Place>) -> Result<Dataset> {
         let place = there(place)?;
         let parts = Parts::of(place);
@@ -112,13 +119,13 @@ fn holds_pngs(folder: &Path) -> bool {
 /// Names the file or folder that is missing or not what it should be.
 fn read(train: Option<&Path>, test: &Path) -> Result<([Split; 2], Vec<String>)> {
     let classes = labels(train.unwrap_or(test))?;
-    let trained = train.map_or_else(|| Ok(Split::default()), |train| split(train, &classes))?;
+    let trained = train.map_or_else(|| Ok(Split::default()), |train| split(train, &classes, MOST_PIXELS))?;
     for (class, _) in labels(test)? {
         if let Some(train) = train.filter(|_| !classes.iter().any(|(known, _)| *known == class)) {
             refuse!(&test.join(class), "there is no such class in {}", train.display());
         }
     }
-    let tested = split(test, &classes)?;
+    let tested = split(test, &classes, MOST_PIXELS - trained.images.len())?;
     if let Some(train) = train.filter(|_| trained.pixels != tested.pixels) {
         refuse!(
             train,
@@ -135,13 +142,32 @@ fn read(train: Option<&Path>, test: &Path) -> Result<([Split; 2], Vec<String>)> 
 
 /// The folders of classes, each with its label.
 fn labels(folder: &Path) -> Result<Vec<(String, u8)>> {
-    let names: Vec<String> = sorted(list(folder)?.1).iter().map(|path| name(path)).collect();
-    if names.is_empty() {
+    let folders = sorted(list(folder)?.1);
+    if folders.is_empty() {
         refuse!(folder, "holds no folders: put the images of each class into one, as train/3/*.png");
     }
+    if let Some(path) =
+        folders.iter().find(|path| path.file_name().is_some_and(|name| name.to_str().is_none()))
+    {
+        refuse!(path, "has a name that is not UTF-8, and a class is called as its folder: rename it");
+    }
+    let names: Vec<String> = folders.iter().map(|path| name(path)).collect();
     let numbers: Option<Vec<u8>> = names.iter().map(|name| name.parse().ok()).collect();
     match numbers {
-        Some(numbers) => Ok(names.into_iter().zip(numbers).collect()),
+        Some(numbers) => {
+            let twice = (1..numbers.len()).find(|i| numbers[..*i].contains(&numbers[*i]));
+            if let Some(i) = twice {
+                let first = numbers.iter().position(|number| *number == numbers[i]).unwrap_or(0);
+                refuse!(
+                    folder,
+                    "has the class {} twice, as {} and as {}: put their images into one folder",
+                    numbers[i],
+                    names[first],
+                    names[i]
+                );
+            }
+            Ok(names.into_iter().zip(numbers).collect())
+        }
         None if names.len() > 256 => {
             refuse!(folder, "has {} classes, of which there are at most 256", names.len())
         }
@@ -149,7 +175,7 @@ fn labels(folder: &Path) -> Result<Vec<(String, u8)>> {
     }
 }
 
-fn split(folder: &Path, classes: &[(String, u8)]) -> Result<Split> {
+fn split(folder: &Path, classes: &[(String, u8)], most: usize) -> Result<Split> {
     let mut files: Vec<(usize, u8, PathBuf)> = Vec::new();
     for (class, label) in classes {
         let there = folder.join(class);
@@ -172,13 +198,13 @@ fn split(folder: &Path, classes: &[(String, u8)]) -> Result<Split> {
                 first.display()
             );
         }
+        if split.images.len() + grey.len() > most {
+            refuse!(folder, "holds more than the {MOST_PIXELS} pixels that are read at most of a set");
+        }
         split.pixels = grey.len();
         split.shape = Some([height as usize, width as usize, 1]);
         split.images.extend(grey);
         split.labels.push(*label);
-        if split.images.len() > MOST_PIXELS {
-            refuse!(folder, "holds more than the {MOST_PIXELS} pixels that are read at most");
-        }
     }
     if split.is_empty() {
         refuse!(folder, "holds no PNGs in folders of classes, as {}/3/*.png", folder.display());

@@ -104,11 +104,16 @@ impl Memory {
         Ok(())
     }
 
+    /// What is called so that the synapses of a weight or bias remember.
+    pub(crate) fn name(memory: &str, weight: &str) -> String {
+        format!("synapse.{memory}.{weight}")
+    }
+
     /// What is saved of it, by name.
     pub fn named(&self) -> Vec<(String, Tensor)> {
         let of = |(name, values): &(&str, Parameters)| -> Vec<(String, Tensor)> {
             let named = values.named().into_iter();
-            named.map(|(weight, value)| (format!("synapse.{name}.{weight}"), value.clone())).collect()
+            named.map(|(weight, value)| (Self::name(name, &weight), value.clone())).collect()
         };
         // Two numbers on the CPU always are a tensor.
         let clock = self.clock.and_then(|clock| count_tensor(clock).ok());
@@ -123,7 +128,7 @@ impl Memory {
     pub fn recall(&mut self, tensors: &HashMap<String, Tensor>, theta: &Parameters) -> Result<()> {
         self.own.recall(tensors, theta)?;
         for (name, values) in &mut self.values {
-            values.recall(&format!("synapse.{name}."), tensors)?;
+            values.recall(&Self::name(name, ""), tensors)?;
         }
         if self.clock.is_some() {
             let Some(saved) = tensors.get(CLOCK) else {

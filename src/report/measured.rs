@@ -3,7 +3,7 @@
 use crate::base::files;
 use crate::config::{Config, Resolved};
 use crate::sweep::{State, SweepFolder};
-use crate::telemetry::metrics;
+use crate::telemetry::records::{METRICS, Told};
 use anyhow::{Context, Result};
 use serde_json::{Map, Value};
 
@@ -69,7 +69,7 @@ impl Measured {
         };
         let mut environment: Map<String, Value> = match files::read_if_there(&place.join("environment.json"))?
         {
-            Some(text) => serde_json::from_str(&text)
+            Some(text) => serde_json::from_slice(&text)
                 .with_context(|| format!("{}/environment.json: not valid JSON", place.display()))?,
             None => Map::new(),
         };
@@ -86,11 +86,10 @@ impl Measured {
             seconds: 0.0,
             environment,
         };
-        let path = place.join("metrics.jsonl");
-        // Absent where the run has not begun.
-        let text = files::read_if_there(&path)?.unwrap_or_default();
-        for line in metrics::lines(&text, &path)? {
-            run.take(&line.into()).with_context(|| format!("{}: not what a run writes", path.display()))?;
+        // None where the run has not begun.
+        for line in Told::lines(&place)? {
+            let complaint = || format!("{}: not what a run writes", place.join(METRICS).display());
+            run.take(&line.into()).with_context(complaint)?;
         }
         run.seconds = rounded(run.seconds, 1);
         Ok(run)

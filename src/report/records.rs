@@ -4,10 +4,10 @@
 //! when presets have changed.
 
 use super::measured::{Epoch, Measured};
-use crate::base::files;
 use crate::base::name;
 use crate::config::{Config, of_any_version};
-use anyhow::{Context, Result, anyhow, ensure};
+use crate::telemetry::records;
+use anyhow::{Result, anyhow, ensure};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;
@@ -145,27 +145,15 @@ pub fn file_of(source: &Path) -> PathBuf {
     if source.is_file() { source.to_path_buf() } else { source.join(FILE) }
 }
 
-/// What is wrong with a line of JSON, without the number that the line has by itself, 1.
-fn in_line(error: serde_json::Error) -> anyhow::Error {
-    anyhow!("{}", error.to_string().replace(" at line 1 column", " at column"))
-}
-
 /// Reads records; `None` where there are none.
 ///
 /// # Errors
 /// Names the file, and the line that is not what a report writes.
 pub fn read(path: &Path) -> Result<Option<Vec<Measured>>> {
-    let Some(text) = files::read_if_there(path)? else { return Ok(None) };
-    let runs = text.lines().zip(1..).map(|(line, number)| {
-        let record = serde_json::from_str::<Record>(line).map_err(in_line);
-        record.and_then(Record::measured).with_context(|| {
-            format!(
-                "{}: line {number} is not what a report writes: take the file from where it is whole, or that line out",
-                path.display()
-            )
-        })
-    });
-    runs.collect::<Result<_>>().map(Some)
+    records::read_lines(path, "a report", |line| {
+        let record: Record = serde_json::from_slice(line).map_err(|error| records::in_line(&error))?;
+        record.measured().map_err(|error| error.to_string())
+    })
 }
 
 /// The text of the records of some runs. One that has not begun leaves nothing to keep.

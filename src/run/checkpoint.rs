@@ -3,16 +3,26 @@
 use super::progress::FORMAT;
 pub use super::progress::Progress;
 use crate::base::files::{self, failed};
+use crate::data::known::sha256;
 use crate::model::Parameters;
-use candle_core::{Device, Tensor};
-use safetensors::tensor::Metadata;
+use crate::model::network::Shapes;
+use candle_core::safetensors::Load;
+use candle_core::{DType, Device, Tensor};
+use safetensors::tensor::{Metadata, TensorInfo, TensorView};
 use std::collections::HashMap;
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{Read, Seek, SeekFrom};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 /// The metadata key. One key only: with several, their order in the file would change from run to run.
 const KEY: &str = "eqprop";
+
+/// How the checksum begins, which is the first thing under that key: as it stands in the file, a text in a text.
+const CHECKSUM: &[u8] = br#"{\"checksum\":\""#;
+
+/// Its digits before they are known, and while they are computed. A SHA-256 has so many.
+const NO_CHECKSUM: [u8; 64] = [b'0'; 64];
 
 /// What another library says.
 type Cause = Box<dyn std::error::Error + Send + Sync>;
@@ -63,18 +73,84 @@ const MOST_HEADER: u64 = 16 << 20;
 /// Where the tensors cannot be read from their device.
 pub fn to_bytes(theta: &Parameters, memory: &[(String, Tensor)], progress: &Progress) -> Result<Vec<u8>> {
     let progress = serde_json::to_string(progress).map_err(|cause| Error::Unwritable(cause.into()))?;
+    let checksum = String::from_utf8_lossy(&NO_CHECKSUM);
+    let progress = progress.replacen('{', &format!("{{\"checksum\":\"{checksum}\","), 1);
     let metadata = HashMap::from([(KEY.to_string(), progress)]);
     let memory = memory.iter().map(|(name, tensor)| (name.clone(), tensor));
     let tensors = theta.named().into_iter().chain(memory);
-    safetensors::serialize(tensors, Some(metadata)).map_err(|cause| Error::Unwritable(cause.into()))
+    let mut bytes =
+        safetensors::serialize(tensors, Some(metadata)).map_err(|cause| Error::Unwritable(cause.into()))?;
+    if let Some(place) = checksum_in(&bytes) {
+        let checksum = sha256(&bytes[..]).map_err(|cause| Error::Unwritable(cause.into()))?;
+        bytes[place].copy_from_slice(checksum.as_bytes());
+    }
+    Ok(bytes)
 }
 
 /// A checkpoint read from a file.
 pub struct Checkpoint {
-    /// Its tensors.
+    /// Its tensors. Those that were not asked for, or have another shape, are not read: zeros stand for them.
     pub tensors: HashMap<String, Tensor>,
-    /// Its metadata as it stands there; absent in a file of weights made elsewhere.
-    metadata: Option<String>,
+}
+
+/// A safetensors file whose header is read and its tensors are not yet.
+struct Opened {
+    path: PathBuf,
+    file: File,
+    /// The bytes before the tensors.
+    begin: Vec<u8>,
+    header: Metadata,
+}
+
+impl Opened {
+    /// Checks the file against its checksum, if it has one.
+    fn check(&mut self) -> Result<()> {
+        let Some(place) = checksum_in(&self.begin) else { return Ok(()) };
+        let mut begin = self.begin.clone();
+        begin[place.clone()].copy_from_slice(&NO_CHECKSUM);
+        let rest = self.file.seek(SeekFrom::Start(begin.len() as u64));
+        let sum =
+            rest.and_then(|_| sha256(begin.as_slice().chain(&self.file))).map_err(damaged(&self.path))?;
+        match sum.as_bytes() == &self.begin[place] {
+            true => Ok(()),
+            false => Err(damaged(&self.path)(
+                "its bytes are not those that were written: their checksum is another",
+            )),
+        }
+    }
+
+    /// Reads those tensors that are `needed`, and have the shape that is.
+    fn tensors(&self, needed: &Shapes) -> Result<HashMap<String, Tensor>> {
+        let tensors = self.header.tensors().into_iter().map(|(name, info)| {
+            let is_needed = needed.iter().any(|(other, shape)| *other == name && *shape == info.shape);
+            let tensor =
+                if is_needed { self.tensor(info)? } else { stand_in(info).map_err(damaged(&self.path))? };
+            Ok((name, tensor))
+        });
+        tensors.collect()
+    }
+
+    fn tensor(&self, info: &TensorInfo) -> Result<Tensor> {
+        let (begin, end) = info.data_offsets;
+        let mut bytes = vec![0; end - begin];
+        let (mut file, place) = (&self.file, SeekFrom::Start((self.begin.len() + begin) as u64));
+        (file.seek(place).and_then(|_| file.read_exact(&mut bytes))).map_err(damaged(&self.path))?;
+        let view = TensorView::new(info.dtype, info.shape.clone(), &bytes).map_err(damaged(&self.path))?;
+        view.load(&Device::Cpu).map_err(damaged(&self.path))
+    }
+}
+
+/// A tensor of this type and shape that takes no memory.
+fn stand_in(info: &TensorInfo) -> candle_core::Result<Tensor> {
+    let dtype = DType::try_from(info.dtype).unwrap_or(DType::U8);
+    Tensor::zeros((), dtype, &Device::Cpu)?.broadcast_as(info.shape.clone())
+}
+
+/// Where the checksum is in a file that begins with these bytes; nowhere in one of before there were any.
+fn checksum_in(header: &[u8]) -> Option<Range<usize>> {
+    let begin = header.windows(CHECKSUM.len()).position(|bytes| bytes == CHECKSUM)? + CHECKSUM.len();
+    let there = begin..begin + NO_CHECKSUM.len();
+    header.get(there.clone()).is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit)).then_some(there)
 }
 
 /// Makes of a cause that the file is not whole.
@@ -82,26 +158,27 @@ fn damaged<E: Into<Cause>>(path: &Path) -> impl Fn(E) -> Error {
     |cause| Error::Damaged(path.to_path_buf(), cause.into())
 }
 
-/// Opens a safetensors file and reads its header: the file behind it, the bytes read, and what they say.
-fn open(path: &Path) -> Result<(File, Vec<u8>, Metadata)> {
+/// Opens a safetensors file and reads its header.
+fn open(path: &Path) -> Result<Opened> {
     let (mut file, size) = files::open(path).map_err(failed(path, "cannot be read"))?;
     if size > MOST_BYTES {
         return Err(Error::TooLarge(path.to_path_buf(), size));
     }
-    let mut bytes = Vec::new();
-    file.by_ref().take(8).read_to_end(&mut bytes).map_err(damaged(path))?;
-    let header = bytes.as_slice().try_into().map_or(u64::MAX, u64::from_le_bytes);
-    if header > MOST_HEADER.min(size.saturating_sub(8)) {
-        let cause = format!("it has {size} bytes, its header says that it has {header} alone");
+    let mut begin = Vec::new();
+    file.by_ref().take(8).read_to_end(&mut begin).map_err(damaged(path))?;
+    let length = begin.as_slice().try_into().map_or(u64::MAX, u64::from_le_bytes);
+    if length > MOST_HEADER.min(size.saturating_sub(8)) {
+        let cause = format!("it has {size} bytes, its header says that it has {length} alone");
         return Err(damaged(path)(cause));
     }
-    file.by_ref().take(header).read_to_end(&mut bytes).map_err(damaged(path))?;
-    let tensors: Metadata = serde_json::from_slice(&bytes[8..]).map_err(damaged(path))?;
-    if 8 + header + tensors.data_len() as u64 != size {
-        let said = tensors.data_len() as u64 + header + 8;
+    file.by_ref().take(length).read_to_end(&mut begin).map_err(damaged(path))?;
+    let header: Metadata =
+        serde_json::from_slice(begin.get(8..).unwrap_or_default()).map_err(damaged(path))?;
+    let said = 8 + length + header.data_len() as u64;
+    if said != size {
         return Err(damaged(path)(format!("it has {size} bytes, its header says {said}")));
     }
-    Ok((file, bytes, tensors))
+    Ok(Opened { path: path.to_path_buf(), file, begin, header })
 }
 
 /// Our metadata as it stands in a file's header; absent in a file of weights made elsewhere.
@@ -109,22 +186,25 @@ fn metadata(header: &Metadata) -> Option<String> {
     header.metadata().as_ref().and_then(|metadata| metadata.get(KEY)).cloned()
 }
 
-/// Reads a checkpoint, or any safetensors file of weights.
+/// Reads the tensors of these names and shapes from a checkpoint, or any safetensors file of weights.
 ///
 /// # Errors
 /// Where the file is missing, too large, or not whole.
-pub fn read(path: &Path) -> Result<Checkpoint> {
-    let (file, mut bytes, header) = open(path)?;
-    file.take(MOST_BYTES).read_to_end(&mut bytes).map_err(damaged(path))?;
-    let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu).map_err(damaged(path))?;
-    Ok(Checkpoint { tensors, metadata: metadata(&header) })
+pub fn read(path: &Path, needed: &Shapes) -> Result<Checkpoint> {
+    let mut opened = open(path)?;
+    opened.check()?;
+    Ok(Checkpoint { tensors: opened.tensors(needed)? })
 }
 
 /// What a checkpoint knows, read from its header alone; `None` where the file is not there or is no whole checkpoint
 /// of this version.
 pub fn progress_in_header(path: &Path) -> Option<Progress> {
-    let (_, _, header) = open(path).ok()?;
-    parse(&metadata(&header)?).ok()
+    parse(&metadata(&open(path).ok()?.header)?).ok()
+}
+
+/// Whether a file is a whole checkpoint, as far as its checksum knows.
+pub fn is_whole(path: &Path) -> bool {
+    open(path).and_then(|mut opened| opened.check()).is_ok()
 }
 
 /// Reads a checkpoint that must be one of ours.
@@ -132,10 +212,11 @@ pub fn progress_in_header(path: &Path) -> Option<Progress> {
 /// # Errors
 /// As [`read`], and where the file holds weights only, or metadata that this version does not understand.
 pub fn read_progress(path: &Path) -> Result<(Checkpoint, Progress)> {
-    let checkpoint = read(path)?;
-    let Some(text) = &checkpoint.metadata else { return Err(Error::WeightsOnly(path.to_path_buf())) };
-    let progress = parse(text).map_err(|cause| Error::Foreign(path.to_path_buf(), cause))?;
-    Ok((checkpoint, progress))
+    let mut opened = open(path)?;
+    opened.check()?;
+    let Some(text) = metadata(&opened.header) else { return Err(Error::WeightsOnly(path.to_path_buf())) };
+    let progress = parse(&text).map_err(|cause| Error::Foreign(path.to_path_buf(), cause))?;
+    Ok((Checkpoint { tensors: opened.tensors(&progress.config.saved())? }, progress))
 }
 
 /// What the metadata of a checkpoint say.
@@ -179,7 +260,7 @@ impl CheckpointFolder {
         }
         let numbered = self.0.join(numbered_name(step));
         files::write_atomically(&numbered, bytes)?;
-        self.make_last(&numbered, bytes)?;
+        self.make_last(&numbered)?;
         for superfluous in superfluous(self.numbered()?, keep) {
             // What is not ours stays, whatever its name.
             if progress_in_header(&superfluous).is_none_or(|progress| !names.contains(&progress.run)) {
@@ -190,28 +271,19 @@ impl CheckpointFolder {
         Ok(())
     }
 
-    /// Makes `last.safetensors` the file `numbered`, which holds these bytes: the same file, or a copy where links are
-    /// not to be had.
+    /// Makes `last.safetensors` the file `numbered`: the same file, or a copy where links are not to be had.
     ///
     /// # Errors
     /// Names the file that could not be written.
-    pub fn make_last(&self, numbered: &Path, bytes: &[u8]) -> Result<()> {
-        files::link_atomically(numbered, &self.last())
-            .or_else(|_| files::write_atomically(&self.last(), bytes))?;
-        Ok(())
+    pub fn make_last(&self, numbered: &Path) -> Result<()> {
+        Ok(files::link_atomically(numbered, &self.last())?)
     }
 
     /// The numbered checkpoints, oldest first.
     pub fn numbered(&self) -> Result<Vec<PathBuf>> {
         let entries = fs::read_dir(&self.0).map_err(failed(&self.0, "cannot be listed"))?;
-        let mut found: Vec<PathBuf> = entries
-            .filter_map(|entry| Some(entry.ok()?.path()))
-            .filter(|path| {
-                let name = path.file_name().unwrap_or_default().to_string_lossy();
-                let step = name.strip_prefix("step-").and_then(|name| name.strip_suffix(".safetensors"));
-                step.is_some_and(|step| step.len() >= 8 && step.bytes().all(|b| b.is_ascii_digit()))
-            })
-            .collect();
+        let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
+        let mut found: Vec<PathBuf> = paths.filter(|path| step_of(path).is_some()).collect();
         // More than eight digits come after fewer.
         found.sort_by_key(|path| (path.as_os_str().len(), path.clone()));
         Ok(found)
@@ -221,6 +293,13 @@ impl CheckpointFolder {
 /// The name of the checkpoint after so many minibatches.
 pub fn numbered_name(step: u64) -> String {
     format!("step-{step:08}.safetensors")
+}
+
+/// The number of minibatches in the name of a numbered checkpoint.
+pub fn step_of(path: &Path) -> Option<u64> {
+    let step = path.file_name()?.to_str()?.strip_prefix("step-")?.strip_suffix(".safetensors")?;
+    let is_number = step.len() >= 8 && step.bytes().all(|byte| byte.is_ascii_digit());
+    is_number.then(|| step.parse().ok()).flatten()
 }
 
 /// Which of the numbered checkpoints, oldest first, are too many.
@@ -246,7 +325,7 @@ mod tests {
     fn unreadable_files_are_named() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.safetensors");
-        let complaint = || read(&path).err().unwrap().to_string();
+        let complaint = || read(&path, &Shapes::new()).err().unwrap().to_string();
         assert!(complaint().contains("x.safetensors: cannot be read"));
         for bytes in [&b""[..], b"12345678", b"\xff\xff\xff\xff\xff\xff\xff\xff{}"] {
             fs::write(&path, bytes).unwrap();

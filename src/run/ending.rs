@@ -2,8 +2,7 @@
 
 use super::error::Result;
 use super::progress::Progress;
-use crate::base::files;
-use crate::telemetry::records;
+use crate::telemetry::records::Told;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
@@ -79,8 +78,7 @@ impl Finished {
 
     /// The same with what the folder of a run says up to its last epoch.
     fn with_records(self, folder: &Path) -> Result<Self> {
-        let path = folder.join(records::METRICS);
-        let lines = records::lines(&files::read_if_there(&path)?.unwrap_or_default(), &path)?;
+        let lines = Told::lines(folder)?;
         let judge = format!("error/{}", self.best_by);
         let (mut finished, mut lowest) = (self, f64::INFINITY);
         for line in &lines {
@@ -152,7 +150,7 @@ mod tests {
                 format!("{{\"epoch\":{epoch},\"error/test\":{test},\"error/validation\":{validation},\"error/train\":1.5}}\n")
             },
         );
-        std::fs::write(folder.path().join(records::METRICS), lines.concat()).unwrap();
+        std::fs::write(folder.path().join(crate::telemetry::records::METRICS), lines.concat()).unwrap();
         let known = |best_by| Finished {
             run: "r".into(),
             data: "mnist".into(),

@@ -8,6 +8,7 @@ mod folders;
 mod health;
 mod interrupt;
 pub mod locate;
+mod memory;
 mod prepare;
 pub mod progress;
 mod ready;

@@ -162,6 +162,7 @@ impl Run {
         match &from {
             Some(from) => {
                 from.check(&resolved, &dataset, &folders.checkpoints, &folders.records)?;
+                from.say_what_is_gone(&folders, options);
                 if from.is_complete(config.training.epochs, &folders.checkpoints, options)? {
                     return Ok(Prepared::Complete(Ending {
                         records: folders.records.clone(),

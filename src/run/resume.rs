@@ -5,13 +5,12 @@ use super::error::{Result, refuse};
 use super::folders::Folders;
 use super::progress::Progress;
 use super::{Options, locate};
-use crate::base::files::{self, failed};
+use crate::base::files;
 use crate::base::name;
 use crate::config::{self, Config, Resolved};
 use crate::data::Dataset;
-use crate::telemetry::records::{self, CONFIG, ENVIRONMENT, METRICS};
+use crate::telemetry::records::{self, CONFIG, ENVIRONMENT, METRICS, Told};
 use anyhow::Context;
-use std::fs;
 use std::path::{Path, PathBuf};
 use tracing::{info, warn};
 
@@ -35,23 +34,30 @@ pub struct From {
 }
 
 impl From {
-    /// The checkpoint in a file. In the place of a `last.safetensors` that is not whole, the newest whole one
-    /// beside it, which is said.
+    /// The checkpoint in a file. In the place of a `last.safetensors` that is not whole, or older than the newest checkpoint
+    /// beside it, that one, which is said.
     ///
     /// # Errors
     /// As [`checkpoint::read_progress`].
     pub fn file(path: &Path) -> checkpoint::Result<Self> {
-        match checkpoint::read_progress(path) {
-            Ok((checkpoint, progress)) => Ok(Self { path: path.to_path_buf(), checkpoint, progress }),
-            Err(error @ checkpoint::Error::Damaged(..)) if path.ends_with(LAST) => {
-                let folder = path.parent().unwrap_or(Path::new(""));
-                Self::newest(&CheckpointFolder(folder.to_path_buf()))?.ok_or(error)
+        let newest = match path.parent() {
+            Some(folder) if path.ends_with(LAST) && path.is_file() => {
+                Self::newest(&CheckpointFolder(folder.to_path_buf()))?
             }
-            Err(error) => Err(error),
+            _ => None,
+        };
+        match newest {
+            Some(newest) => Ok(newest),
+            None => Self::at(path),
         }
     }
 
-    /// The checkpoint to go on from: `last.safetensors`, or, where that is not whole or not there, the newest
+    fn at(path: &Path) -> checkpoint::Result<Self> {
+        let (checkpoint, progress) = checkpoint::read_progress(path)?;
+        Ok(Self { path: path.to_path_buf(), checkpoint, progress })
+    }
+
+    /// The checkpoint to go on from: `last.safetensors`, or, where that is not whole, not there, or older, the newest
     /// numbered one that is whole, and says so. `None` where there is neither, or only what a run saves before
     /// its first minibatch and that not whole.
     ///
@@ -60,20 +66,26 @@ impl From {
     pub fn newest(folder: &CheckpointFolder) -> checkpoint::Result<Option<Self>> {
         let last = folder.last();
         let mut candidates = if folder.0.is_dir() { folder.numbered()? } else { Vec::new() };
+        let missed = missed_by_last(&last, &candidates);
+        if !missed.is_empty() {
+            warn!("{} is older than the newest numbered checkpoint, as after a power cut", last.display());
+            candidates.retain(|path| !missed.contains(path));
+        }
         if last.is_file() {
             candidates.push(last.clone());
         } else if !candidates.is_empty() {
             warn!("{} is not there", last.display());
         }
+        candidates.extend(missed);
         let at_start = candidates.iter().all(|path| path.ends_with(checkpoint::numbered_name(0)));
         let mut complaint = None;
         for path in candidates.into_iter().rev() {
-            match checkpoint::read_progress(&path) {
-                Ok((checkpoint, progress)) => {
+            match Self::at(&path) {
+                Ok(found) => {
                     if path != last {
                         warn!("going on from {}, the newest whole checkpoint of the run", path.display());
                     }
-                    return Ok(Some(Self { path, checkpoint, progress }));
+                    return Ok(Some(found));
                 }
                 Err(error @ checkpoint::Error::Damaged(..)) => {
                     warn!("{}: not whole", path.display());
@@ -83,6 +95,30 @@ impl From {
             }
         }
         complaint.filter(|_| !at_start).map_or(Ok(None), Err)
+    }
+
+    /// Says what of a run that goes on as itself is gone: its metrics, or, in its own folder, the best checkpoint, which may
+    /// also be not whole.
+    pub fn say_what_is_gone(&self, folders: &Folders, options: &Options) {
+        if !self.progress.begun() || options.makes_another_run() {
+            return;
+        }
+        if !records::holds_metrics(&folders.records) {
+            warn!(
+                "{}: is gone, and with it the numbers of the epochs before {}",
+                folders.records.join(METRICS).display(),
+                self.progress.next_epoch()
+            );
+        }
+        let (best, there) = (folders.checkpoints.best(), self.path.parent());
+        if there != Some(&folders.checkpoints.0) || checkpoint::is_whole(&best) {
+            return;
+        }
+        let how = if best.exists() { "is not whole" } else { "is gone" };
+        warn!(
+            "{}: {how}, and with it the best weights so far; it is written again after an epoch that is better",
+            best.display()
+        );
     }
 
     /// What the run is called: as its folder in `checkpoints`, which may have been renamed; where the checkpoint lies
@@ -176,8 +212,7 @@ impl From {
         }
         info!("{done}");
         if !options.dry_run && self.path != folder.last() {
-            let bytes = fs::read(&self.path).map_err(failed(&self.path, "cannot be read"))?;
-            folder.make_last(&self.path, &bytes)?;
+            folder.make_last(&self.path)?;
             info!("{} is that one again", folder.last().display());
         }
         Ok(true)
@@ -279,7 +314,7 @@ impl From {
             return foreign(&format!("there is neither a {CONFIG} nor an {ENVIRONMENT}"));
         }
         if let Some(text) = config {
-            let theirs = match toml::from_str::<toml::Value>(&text).and_then(config::of_any_version) {
+            let theirs = match toml::from_slice::<toml::Value>(&text).and_then(config::of_any_version) {
                 Ok(theirs) => theirs,
                 Err(error) => {
                     let why = format!("its {CONFIG} is not the configuration of a run: {}", error.message());
@@ -302,6 +337,23 @@ impl From {
     }
 }
 
+/// Which of the numbered checkpoints, oldest first, came after `last`, though each becomes it. What is further and older lies
+/// on a way that was left when the run went back.
+fn missed_by_last(last: &Path, numbered: &[PathBuf]) -> Vec<PathBuf> {
+    let saved = |path: &Path| path.metadata().and_then(|there| there.modified()).ok();
+    let Some((there, when)) = checkpoint::progress_in_header(last).zip(saved(last)) else {
+        return Vec::new();
+    };
+    let is_missed = |path: &&PathBuf| {
+        checkpoint::step_of(path).is_some_and(|step| step > there.rng.beta_sign)
+            && saved(path).is_some_and(|newer| newer > when)
+            && checkpoint::progress_in_header(path).is_some_and(|further| {
+                further.run == there.run && further.rng.beta_sign > there.rng.beta_sign
+            })
+    };
+    numbered.iter().filter(is_missed).cloned().collect()
+}
+
 /// Checks that what a run has left in its folders, which hold no checkpoint to go on from, is of one that was stopped
 /// before its first.
 ///
@@ -318,8 +370,7 @@ pub fn check_left_over(folders: &Folders) -> Result<()> {
             best.display()
         );
     }
-    let metrics = files::read_if_there(&records.join(METRICS))?.unwrap_or_default();
-    let epochs = records::epochs(&metrics).filter_map(|(_, epoch)| epoch).max().unwrap_or(0);
+    let epochs = Told::read(records)?.epochs.last_key_value().map_or(0, |(last, _)| *last);
     if epochs > 0 {
         refuse!(
             "{} has recorded {epochs} epochs, but {} holds no checkpoint to go on from: is --checkpoints-dir \

@@ -82,7 +82,8 @@ struct Line {
 /// The line of this process.
 pub struct Session {
     path: PathBuf,
-    earlier: String,
+    /// The lines of those before, as they stand there.
+    earlier: Vec<u8>,
     line: Line,
 }
 
@@ -95,11 +96,12 @@ impl Session {
     pub fn begin(folder: &Path, surroundings: Surroundings, step: u64) -> Result<Self> {
         let path = folder.join(records::SESSIONS);
         let mut earlier = files::read_if_there(&path)?.unwrap_or_default();
-        let last = earlier.lines().next_back().unwrap_or_default();
-        let before = serde_json::from_str::<Line>(last).ok();
+        let whole = earlier.strip_suffix(b"\n").unwrap_or(&earlier);
+        let last = whole.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+        let before = serde_json::from_slice::<Line>(&whole[last..]).ok();
         if let Some(killed) = before.as_ref().filter(|before| before.to_step.is_none()) {
-            let line = serde_json::to_string(&Line { to_step: Some(step), ..killed.clone() })?;
-            earlier = earlier.replacen(last, &line, 1);
+            earlier.truncate(last);
+            serde_json::to_writer(&mut earlier, &Line { to_step: Some(step), ..killed.clone() })?;
         }
         let changes = before.map_or(Vec::new(), |before| surroundings.changes_from(&before.surroundings));
         if !changes.is_empty() {
@@ -131,8 +133,12 @@ impl Session {
     }
 
     fn write(&self) -> Result<()> {
-        let separator = if self.earlier.is_empty() || self.earlier.ends_with('\n') { "" } else { "\n" };
-        let text = format!("{}{separator}{}\n", self.earlier, serde_json::to_string(&self.line)?);
-        Ok(files::write_atomically(&self.path, text.as_bytes())?)
+        let mut text = self.earlier.clone();
+        if !text.is_empty() && !text.ends_with(b"\n") {
+            text.push(b'\n');
+        }
+        serde_json::to_writer(&mut text, &self.line)?;
+        text.push(b'\n');
+        Ok(files::write_atomically(&self.path, &text)?)
     }
 }

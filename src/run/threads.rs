@@ -2,7 +2,7 @@
 
 use crate::base::output::usage;
 use crate::base::panic;
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Result, anyhow};
 use rayon::ThreadPool;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -29,7 +29,12 @@ pub fn pool(threads: Option<usize>) -> Result<ThreadPool> {
         .stack_size(256 << 20)
         .num_threads(threads.unwrap_or(0))
         .build()
-        .context("cannot start the threads to compute with")
+        .map_err(|cause| {
+            anyhow!(
+                "cannot start the threads to compute with: {cause}. Each takes 256 MiB of address space, of which ulimit -v \
+                 and -u may leave too little: give fewer --threads, or raise the limit"
+            )
+        })
 }
 
 /// What comes of `work`, which has failed where it panics.

@@ -1,5 +1,6 @@
 //! How fast a configuration trains on this machine.
 
+use crate::base::files;
 use crate::config::Config;
 use crate::data::{Batch, Dataset, Split};
 use crate::engine::{Engine, Report};
@@ -7,6 +8,7 @@ use crate::{rng, run};
 use anyhow::{Context, Result};
 use candle_core::{Device, Tensor};
 use serde::Serialize;
+use std::path::Path;
 use std::time::Instant;
 
 /// What was measured.
@@ -138,7 +140,7 @@ pub fn peak_gflops() -> Result<f64> {
 /// Peak resident memory of this process so far, MiB, where /proc tells.
 fn peak_rss_mib() -> f64 {
     let read = || -> Result<f64> {
-        let status = std::fs::read_to_string("/proc/self/status")?;
+        let status = files::read_text(Path::new("/proc/self/status"))?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM")?;
         Ok(line.trim().trim_end_matches("kB").trim().parse::<f64>()? / 1024.0)
     };

@@ -1,10 +1,9 @@
 //! What a run has told so far: its configuration and its numbers, read from its folder.
 
 use crate::config::{Choices, Config, Resolved};
-use crate::telemetry::records;
-use anyhow::{Context, Result};
+use crate::telemetry::records::{self, Told};
+use anyhow::{Context, Result, ensure};
 use serde_json::{Map, Value};
-use std::fs;
 use std::path::Path;
 
 /// What charts of signs that agree have for a note.
@@ -30,10 +29,9 @@ impl Record {
         let name = whole.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let choices = Choices { config: Some(folder.join(records::CONFIG)), ..Choices::default() };
         let config = Resolved::new(&choices).ok().map(|resolved| resolved.config);
-        let path = folder.join(records::METRICS);
-        let text =
-            fs::read_to_string(&path).with_context(|| format!("{}: cannot be read", path.display()))?;
-        Ok(Self { name, config, lines: records::lines(&text, &path)? })
+        let told = folder.join(records::METRICS);
+        ensure!(told.exists(), "{}: is not there", told.display());
+        Ok(Self { name, config, lines: Told::lines(folder)? })
     }
 
     /// The curve of a tag over the epochs.

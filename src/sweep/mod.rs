@@ -89,7 +89,7 @@ impl SweepFolder {
     pub fn entries(&self) -> Result<Vec<Entry>> {
         let path = self.path.join("plan.json");
         let Some(text) = files::read_if_there(&path)? else { return Ok(Vec::new()) };
-        let entries: Vec<Entry> = serde_json::from_str(&text).with_context(|| {
+        let entries: Vec<Entry> = serde_json::from_slice(&text).with_context(|| {
             format!(
                 "{}: cannot be read: move it away, and say `eqprop sweep --config` with the folder again, which plans \
                  the runs of that file anew and goes on with those that are there",
@@ -108,7 +108,7 @@ impl SweepFolder {
     /// Where it has failed for a reason that cannot be read.
     pub fn state(&self, name: &str) -> Result<State> {
         if let Some(reason) = files::read_if_there(&self.failed(name))? {
-            return Ok(State::Failed(reason.trim().to_string()));
+            return Ok(State::Failed(String::from_utf8_lossy(&reason).trim().to_string()));
         }
         let last = self.path.join("checkpoints").join(name).join("last.safetensors");
         // What is wrong with a configuration, or a checkpoint of another run, is said when the run is to be trained.

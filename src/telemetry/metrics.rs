@@ -1,8 +1,7 @@
 //! The numbers of an epoch, and `metrics.jsonl`, a line an epoch of them.
 
 use super::observer::{Epoch, Observer};
-use super::records;
-pub use super::records::lines;
+use super::records::{self, Told};
 use crate::base::files;
 use crate::engine::Report;
 use crate::learning::angle::Summary;
@@ -11,8 +10,6 @@ use crate::model::synapse::Ledger;
 use anyhow::{Context, Result};
 use candle_core::DType;
 use serde_json::{Map, json};
-use std::fs::OpenOptions;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use tracing::warn;
 
@@ -120,34 +117,28 @@ pub struct MetricsFile {
 }
 
 impl MetricsFile {
-    /// That in the run's folder. Lines of epochs from `next` on, which a resumed run will write again, are dropped. Where
-    /// others are no lines of a run, all of them stay in a file beside it.
+    /// That in the run's folder. Lines of epochs from `next` on, which a resumed run will write again, are dropped, and of
+    /// several lines of an epoch all but the last. Where others are no lines of a run, or differ, all of them stay in a file
+    /// beside it. Epochs that are missing are named.
     ///
     /// # Errors
     /// Names the file that cannot be read or written.
     pub fn open(folder: &Path, data: &str, next: Option<usize>) -> Result<Self> {
         let path = folder.join(records::METRICS);
         if let Some(next) = next {
-            let text = files::read_if_there(&path)?.unwrap_or_default();
-            let (mut kept, mut all_known) = (String::new(), true);
-            for (line, epoch) in records::epochs(&text) {
-                match epoch {
-                    Some(epoch) if epoch < next => kept += &format!("{}\n", line.trim_end_matches('\n')),
-                    Some(_) => {}
-                    // The last one may be cut short.
-                    None => all_known &= !line.ends_with('\n'),
-                }
-            }
-            if !all_known {
-                let aside = files::free_beside(&path);
-                files::write_atomically(&aside, text.as_bytes())?;
+            let told = Told::read(folder)?;
+            told.say(next);
+            if told.holds_more {
+                let aside = files::keep_aside(&path)?;
                 warn!(
                     "{}: some lines are not those of a run; all of them are in {}",
                     path.display(),
                     aside.display()
                 );
             }
-            files::write_atomically(&path, kept.as_bytes())?;
+            let kept: Vec<u8> =
+                told.epochs.range(..next).flat_map(|(_, line)| line.iter().copied().chain([b'\n'])).collect();
+            files::write_atomically(&path, &kept)?;
         }
         Ok(Self { data: data.to_string(), path })
     }
@@ -162,11 +153,7 @@ impl Observer for MetricsFile {
         line.insert("collapsed".into(), json!(epoch.collapsed));
         let mut text = serde_json::to_vec(&line)?;
         text.push(b'\n');
-        let append = || -> std::io::Result<()> {
-            let mut file = OpenOptions::new().create(true).append(true).open(&self.path)?;
-            file.write_all(&text)?;
-            file.sync_data()
-        };
-        append().with_context(|| format!("{}: cannot be written. Is there space left?", self.path.display()))
+        files::append(&self.path, &text)
+            .with_context(|| format!("{}: cannot be written. Is there space left?", self.path.display()))
     }
 }

@@ -11,6 +11,8 @@ pub mod plugins;
 pub mod progress;
 pub mod records;
 #[cfg(feature = "cli")]
+mod refill;
+#[cfg(feature = "cli")]
 pub mod showing;
 pub mod tags;
 #[cfg(feature = "cli")]

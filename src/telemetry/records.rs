@@ -1,9 +1,12 @@
 //! What a run leaves in its folder `runs/NAME`, and how it is read again.
 
-use crate::base::{files, name};
-use anyhow::{Context, Result};
+use crate::base::files::{self, Line};
+use crate::base::name;
+use anyhow::{Result, anyhow, bail};
 use serde_json::{Map, Value};
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use tracing::warn;
 
 /// Its resolved configuration.
 pub const CONFIG: &str = "config.toml";
@@ -22,7 +25,7 @@ pub const FILES: [&str; 4] = [CONFIG, ENVIRONMENT, METRICS, SESSIONS];
 /// Names the file that cannot be read.
 pub fn environment(folder: &Path) -> files::Result<Option<Value>> {
     let text = files::read_if_there(&folder.join(ENVIRONMENT))?;
-    Ok(text.map(|text| serde_json::from_str(&text).unwrap_or_default()))
+    Ok(text.map(|text| serde_json::from_slice(&text).unwrap_or_default()))
 }
 
 /// What a run was called when it began, as its folder says.
@@ -37,22 +40,165 @@ pub fn holds_metrics(folder: &Path) -> bool {
     folder.join(METRICS).is_file()
 }
 
-/// Each line of a `metrics.jsonl` with this text, and the epoch that it is of; of none where no run has written it, or
-/// only in part.
-pub fn epochs(text: &str) -> impl Iterator<Item = (&str, Option<usize>)> {
-    text.split_inclusive('\n').map(|line| {
-        let found: Option<Value> = serde_json::from_str(line).ok();
-        (line, found.and_then(|found| Some(found["epoch"].as_u64()? as usize)))
-    })
+/// Whether the folder says that its run began there, and did not go on from a checkpoint of another.
+fn began_here(folder: &Path) -> bool {
+    let first = files::lines(&folder.join(SESSIONS)).ok().flatten().and_then(|mut lines| lines.next()?.ok());
+    let first = first.and_then(|line| serde_json::from_slice::<Value>(&line.bytes).ok());
+    first.is_some_and(|line| line["from_step"] == 0)
 }
 
-/// The lines of a `metrics.jsonl` with this text. The last may be cut short where the run was killed, and is left out.
+/// What a `metrics.jsonl` tells: a line for each epoch that it has, once and in order.
+#[derive(Debug, Default)]
+pub struct Told {
+    path: PathBuf,
+    /// Whether the file is there.
+    is_there: bool,
+    /// Whether epoch 0 must be among them.
+    from_start: bool,
+    /// The lines without their ends. Of several lines of an epoch the last.
+    pub epochs: BTreeMap<usize, Vec<u8>>,
+    /// The epochs that had several lines.
+    doubled: BTreeSet<usize>,
+    /// The first line that no run has written, by its number, and what is wrong with it.
+    foreign: Option<(usize, String)>,
+    /// Whether something is on its lines that stands in none of `epochs`, but for a last line that was cut short.
+    pub holds_more: bool,
+}
+
+impl Told {
+    /// What the folder of a run tells.
+    ///
+    /// # Errors
+    /// Names the file that is there and cannot be read.
+    pub fn read(folder: &Path) -> files::Result<Self> {
+        let path = folder.join(METRICS);
+        let mut told = Self { path: path.clone(), ..Self::default() };
+        let Some(lines) = files::lines(&path)? else { return Ok(told) };
+        (told.is_there, told.from_start) = (true, began_here(folder));
+        for line in lines {
+            let Line { number, bytes, is_whole } = line?;
+            match serde_json::from_slice::<Map<String, Value>>(&bytes).map(|line| line.get("epoch")?.as_u64())
+            {
+                Ok(Some(epoch)) if epoch <= MOST_EPOCHS => {
+                    let epoch = epoch as usize;
+                    if let Some(before) = told.epochs.insert(epoch, bytes) {
+                        told.holds_more |= told.epochs.get(&epoch) != Some(&before);
+                        told.doubled.insert(epoch);
+                    }
+                }
+                // The last one may be cut short where the run was killed.
+                _ if !is_whole => {}
+                wrong => {
+                    let why =
+                        wrong.map_or_else(|error| in_line(&error), |_| "it has no epoch that can be".into());
+                    told.foreign.get_or_insert((number, why));
+                    told.holds_more = true;
+                }
+            }
+        }
+        Ok(told)
+    }
+
+    /// The same for those who only read it: says which epochs are missing, and which are there twice.
+    ///
+    /// # Errors
+    /// Names the file that cannot be read, and the line that is not what a run writes.
+    pub fn lines(folder: &Path) -> Result<Vec<Map<String, Value>>> {
+        let told = Self::read(folder)?;
+        if let Some((number, why)) = &told.foreign {
+            bail!(
+                "{}: line {number} is not what a run writes ({why}): take it out, or go on with the run, which keeps the \
+                 lines that are right and puts all of them beside",
+                told.path.display()
+            );
+        }
+        let next = told.epochs.last_key_value().map_or(1, |(last, _)| last + 1);
+        told.say(next);
+        Ok(told.epochs.values().map(|line| serde_json::from_slice(line)).collect::<Result<_, _>>()?)
+    }
+
+    /// Warns of epochs before `next` that have no line, and of those that had several.
+    pub fn say(&self, next: usize) {
+        let path = self.path.display();
+        let first = self.epochs.keys().next().copied().filter(|_| !self.from_start);
+        let missing: Vec<usize> =
+            (first.unwrap_or(0)..next).filter(|epoch| !self.epochs.contains_key(epoch)).collect();
+        if self.is_there && !missing.is_empty() {
+            warn!("{path}: lines are missing, and with them the numbers of {}", epochs_in_words(missing));
+        }
+        if !self.doubled.is_empty() {
+            let doubled = self.doubled.iter().copied();
+            warn!(
+                "{path}: several lines are of one epoch ({}): the last one counts",
+                epochs_in_words(doubled)
+            );
+        }
+    }
+}
+
+/// Numbers of epochs in words, in order: `epochs 1, 3 to 5`.
+fn epochs_in_words(numbers: impl IntoIterator<Item = usize>) -> String {
+    let mut ranges: Vec<(usize, usize)> = Vec::new();
+    for number in numbers {
+        match ranges.last_mut() {
+            Some((_, last)) if *last + 1 == number => *last = number,
+            _ => ranges.push((number, number)),
+        }
+    }
+    let one = |(first, last): &(usize, usize)| match last - first {
+        0 => first.to_string(),
+        _ => format!("{first} to {last}"),
+    };
+    let word = if matches!(ranges[..], [(first, last)] if first == last) { "epoch" } else { "epochs" };
+    let shown: Vec<String> = ranges.iter().take(MOST_RANGES).map(one).collect();
+    let more = if ranges.len() > MOST_RANGES { " and others" } else { "" };
+    format!("{word} {}{more}", shown.join(", "))
+}
+
+/// The most epochs that a run has, as `training.epochs` allows.
+const MOST_EPOCHS: u64 = 1_000_000;
+
+/// How many gaps are named.
+const MOST_RANGES: usize = 10;
+
+/// What is wrong with a line of JSON, without the number that the line has by itself, 1.
+pub fn in_line(error: &serde_json::Error) -> String {
+    error.to_string().replace(" at line 1 column", " at column")
+}
+
+/// Reads a file of JSON, an item a line; `None` where it is not there.
 ///
 /// # Errors
-/// Names the file at `path` where it is not what a run writes.
-pub fn lines(text: &str, path: &Path) -> Result<Vec<Map<String, Value>>> {
-    (text.split_inclusive('\n').filter(|line| line.ends_with('\n')))
-        .map(serde_json::from_str)
-        .collect::<Result<_, _>>()
-        .with_context(|| format!("{}: not what a run writes", path.display()))
+/// Names the file, and the line that is not what `writer` writes.
+pub fn read_lines<T>(
+    path: &Path,
+    writer: &str,
+    item: impl Fn(&[u8]) -> Result<T, String>,
+) -> Result<Option<Vec<T>>> {
+    let Some(lines) = files::lines(path)? else { return Ok(None) };
+    let items = lines.map(|line| {
+        let Line { number, bytes, .. } = line?;
+        item(&bytes).map_err(|why| {
+            anyhow!(
+                "{}: line {number} is not what {writer} writes: {why}. Take the file from where it is whole, or that line out",
+                path.display()
+            )
+        })
+    });
+    items.collect::<Result<_>>().map(Some)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn epochs_are_named_by_their_ranges() {
+        for (numbers, words) in
+            [(&[3][..], "epoch 3"), (&[0, 1, 2], "epochs 0 to 2"), (&[0, 2, 3, 7], "epochs 0, 2 to 3, 7")]
+        {
+            assert_eq!(epochs_in_words(numbers.iter().copied()), words);
+        }
+        assert!(epochs_in_words((0..100).map(|n| 2 * n)).ends_with("16, 18 and others"));
+    }
 }

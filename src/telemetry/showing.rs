@@ -4,6 +4,7 @@ use super::look::{self, Look};
 use super::metrics::START_ANGLE;
 use super::observer::{Epoch, Observer};
 use super::plugins;
+use super::refill::{self, Numbers};
 use super::tensorboard::EventFile;
 use crate::base::output::visible;
 use crate::charts::pictures;
@@ -15,6 +16,7 @@ use serde::Serialize;
 use serde_json::Value;
 use std::path::Path;
 use std::sync::Arc;
+use tracing::info;
 
 /// How many receptive fields a picture shows.
 const FIELDS: usize = 100;
@@ -36,10 +38,11 @@ pub struct TensorBoard {
 
 impl TensorBoard {
     /// Begins an event file in the folder of the run of this name, which goes on with the epoch `next`, or begins, and tells
-    /// what the run is: which curves belong together, its settings, its configuration and command.
+    /// what the run is: which curves belong together, its settings, its configuration and command. Numbers of epochs that
+    /// earlier event files have lost are told again.
     ///
     /// # Errors
-    /// Names the file that cannot be written.
+    /// Names the file that cannot be read or written.
     pub fn open(
         folder: &Path,
         next: Option<usize>,
@@ -49,7 +52,10 @@ impl TensorBoard {
         class_names: &[String],
         surroundings: &impl Serialize,
     ) -> Result<Self> {
-        let (mut events, step) = (EventFile::create(folder, next)?, next.unwrap_or(0));
+        let lost = next.map_or_else(|| Ok(Numbers::new()), |next| refill::lost(folder, next))?;
+        // What earlier files show of later epochs is shown by this one.
+        let from = lost.keys().next().copied().or(next);
+        let (mut events, step) = (EventFile::create(folder, from)?, from.unwrap_or(0));
         events.layout(&plugins::layout(), step)?;
         let fenced = |text: &str| format!("```\n{}\n```\n", text.replace("```", "` ` `"));
         let configuration = format!("# run {run}, on {}\n\n{}", dataset.name, resolved.annotated());
@@ -68,9 +74,21 @@ impl TensorBoard {
             lines += &format!("{key:<20} {}\n", visible(&words));
         }
         events.text("run/command", &fenced(lines.trim_end()), step)?;
+        let mut has_row = false;
+        for (epoch, numbers) in &lost {
+            if *epoch == 0 {
+                let row = plugins::row(run, &resolved.config, &dataset.name, start_angle(numbers));
+                events.hparams(&row, 0)?;
+                has_row = true;
+            }
+            numbers.iter().try_for_each(|(tag, value)| events.scalar(tag, *value, *epoch))?;
+        }
+        if let Some(first) = from.filter(|_| !lost.is_empty()) {
+            info!("TensorBoard's event files had lost numbers from epoch {first} on, and have them again");
+        }
         events.flush()?;
         let (config, dataset, class_names) = (resolved.config.clone(), dataset.clone(), class_names.to_vec());
-        Ok(Self { events, run: run.into(), config, dataset, class_names, looked: None, has_row: false })
+        Ok(Self { events, run: run.into(), config, dataset, class_names, looked: None, has_row })
     }
 
     /// Shows how the weights are spread.
@@ -107,6 +125,11 @@ impl TensorBoard {
     }
 }
 
+/// The angle before training, where it is among these numbers.
+fn start_angle(numbers: &[(String, f64)]) -> Option<f64> {
+    numbers.iter().find(|(tag, _)| tag == START_ANGLE).map(|(_, angle)| *angle)
+}
+
 impl Observer for TensorBoard {
     fn measure(&mut self, epoch: &Epoch, stop: &dyn Fn() -> bool) -> Result<()> {
         // All test images once, which takes about as long as half an epoch; before that a few, for their states.
@@ -121,8 +144,8 @@ impl Observer for TensorBoard {
     fn epoch(&mut self, epoch: &mut Epoch) -> Result<()> {
         if !self.has_row {
             // Of a run that goes on, TensorBoard takes the first row there is.
-            let angle = epoch.metrics.0.iter().find(|(tag, _)| tag == START_ANGLE).map(|(_, angle)| *angle);
-            let row = plugins::row(&self.run, &self.config, &self.dataset.name, angle);
+            let row =
+                plugins::row(&self.run, &self.config, &self.dataset.name, start_angle(&epoch.metrics.0));
             self.events.hparams(&row, epoch.number)?;
             self.has_row = true;
         }

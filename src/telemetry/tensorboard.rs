@@ -2,13 +2,14 @@
 //! of our own: the thread of its own writer ends the whole program where the disk is full, and two of its writers within
 //! a second write one file.
 
-use super::{plugins, tags};
+use super::{plugins, refill, tags};
+use crate::base::files;
 use crate::base::time;
 use crate::charts::pictures::Picture;
 use anyhow::{Context, Result, ensure};
 use protobuf::{Message, RepeatedField};
 use std::collections::HashSet;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -103,6 +104,8 @@ fn image(tag: &str, picture: &Picture) -> Result<Summary> {
 pub struct EventFile {
     path: PathBuf,
     records: RecordWriter<BufWriter<File>>,
+    /// The same file, to wait for the disk.
+    file: File,
     /// The tags that this file has named.
     named: HashSet<String>,
 }
@@ -117,26 +120,30 @@ impl EventFile {
         // one second must not write the same one.
         let name = |attempt: usize| {
             let host = host.to_string_lossy();
-            format!("events.out.tfevents.{:010}.{host}.{:09}.{attempt}", now.as_secs(), now.subsec_nanos())
+            format!("{}{:010}.{host}.{:09}.{attempt}", refill::NAME, now.as_secs(), now.subsec_nanos())
         };
         let (path, file) = (0..100)
             .find_map(|attempt| {
                 let path = folder.join(name(attempt));
-                let file = OpenOptions::new().write(true).create_new(true).open(&path);
-                match file {
+                match files::create_new(&path) {
                     Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => None,
                     result => Some((path, result)),
                 }
             })
             .context("no free name for an event file")?;
         let file = file.with_context(|| format!("{}: cannot be created", path.display()))?;
-        let records = RecordWriter::new(BufWriter::new(file));
-        let mut events = Self { path, records, named: HashSet::new() };
+        let mut events = Self::over(path, file)?;
         events.write(0, What::file_version("brain.Event:2".into()))?;
         let start = SessionLog { status: SessionLog_SessionStatus::START, ..Default::default() };
         events.write(resumed_at.unwrap_or(0), What::session_log(start))?;
         events.flush()?;
         Ok(events)
+    }
+
+    fn over(path: PathBuf, file: File) -> Result<Self> {
+        let same = file.try_clone().with_context(|| format!("{}: cannot be opened", path.display()))?;
+        let records = RecordWriter::new(BufWriter::new(file));
+        Ok(Self { path, records, file: same, named: HashSet::new() })
     }
 
     /// Adds a number to a curve; TensorBoard may show the tag under another name.
@@ -176,9 +183,9 @@ impl EventFile {
         self.summary(tensor(plugins::tag(content), nothing()), Some(metadata), step)
     }
 
-    /// Hands everything to the operating system.
+    /// Hands everything to the disk, and waits until it would survive a power cut.
     pub fn flush(&mut self) -> Result<()> {
-        self.records.flush().with_context(|| self.complaint())
+        self.records.flush().and_then(|()| self.file.sync_data()).with_context(|| self.complaint())
     }
 
     /// With its metadata, which are needed the first time only that a file names the tag.
@@ -312,9 +319,8 @@ mod tests {
     #[test]
     #[cfg(target_os = "linux")]
     fn a_full_disk_is_an_error_that_names_the_file() {
-        let file = OpenOptions::new().write(true).open("/dev/full").unwrap();
-        let records = RecordWriter::new(BufWriter::new(file));
-        let mut events = EventFile { path: "events.out".into(), records, named: HashSet::new() };
+        let file = File::options().write(true).open("/dev/full").unwrap();
+        let mut events = EventFile::over("events.out".into(), file).unwrap();
         let error = events.text("t", &"long ".repeat(10_000), 0).unwrap_err();
         assert!(error.to_string().starts_with("events.out: cannot be written"), "{error}");
         let error = events.scalar("t", 1.0, 0).and_then(|()| events.flush()).unwrap_err();

@@ -2,6 +2,7 @@
 
 use crate::base::files;
 use crate::base::output::usage;
+use crate::telemetry::records;
 use anyhow::{Context, Result};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -30,11 +31,8 @@ impl Log {
     pub fn open(folder: &Path, about: &Value) -> Result<Self> {
         let path = folder.join(FILE);
         let mut log = Self { path, lines: Vec::new(), since: Instant::now(), spent: Duration::ZERO };
-        let complaint = || format!("{}: cannot be read as the log of a tuning", log.path.display());
-        if let Some(text) = files::read_if_there(&log.path).with_context(complaint)? {
-            let lines = text.lines().map(serde_json::from_str).collect::<Result<Vec<_>, _>>();
-            log.lines = lines.with_context(complaint)?;
-        }
+        let line = |bytes: &[u8]| serde_json::from_slice(bytes).map_err(|error| records::in_line(&error));
+        log.lines = records::read_lines(&log.path, "a tuning", line)?.unwrap_or_default();
         match log.find("about") {
             None => {
                 let made = [super::TUNED, super::PAGE].map(|name| folder.join(name));
