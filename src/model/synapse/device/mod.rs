@@ -20,7 +20,7 @@ pub use presets::{Preset, settings};
 pub use pulses::{Lines, Management, Train};
 pub use response::{Response, Stretch, responses, stretches};
 
-use super::{Array, Factors, Ledger, Place, SynapseLaw, Wants};
+use super::{Array, Book, Factors, Ledger, Place, SynapseLaw, Wants};
 use crate::rng::{self, Purpose};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
@@ -569,7 +569,12 @@ impl SynapseLaw for Devices {
         });
     }
 
-    fn ledger(&self) -> Option<Vec<Ledger>> {
-        (!self.is_ideal()).then(|| self.state.ledger())
+    fn ledger(&self) -> Option<Book<'_>> {
+        (!self.is_ideal()).then(|| self.state.book())
+    }
+
+    fn bytes(&self) -> usize {
+        let devices = if self.pair { 2 } else { 1 };
+        if self.is_ideal() { 0 } else { devices * size_of::<Cell>() }
     }
 }

@@ -52,12 +52,11 @@ impl State {
         if ledger.len() <= number {
             ledger.resize(number + 1, Ledger::default());
         }
-        ledger[number].pulses += done.pulses;
-        ledger[number].moved += done.moved;
+        ledger[number].add(&done);
     }
 
     /// What has been done to all.
-    pub fn ledger(&self) -> Vec<Ledger> {
-        guard(&self.ledger).clone()
+    pub fn book(&self) -> MutexGuard<'_, Vec<Ledger>> {
+        guard(&self.ledger)
     }
 }
