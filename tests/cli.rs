@@ -746,8 +746,13 @@ fn messages_quote_the_beginning_of_long_values_and_spell_out_what_turns_text_aro
 #[test]
 fn devices_answer_to_pulses_on_paper_and_on_a_page() {
     let place = Place::new();
-    let quiet =
-        ["synapse.dw_min_std=0", "synapse.dw_min_dtod=0", "synapse.up_down_dtod=0", "synapse.w_max_dtod=0"];
+    let quiet = [
+        "synapse.dw_min_std=0",
+        "synapse.dw_min_dtod=0",
+        "synapse.up_down_dtod=0",
+        "synapse.w_max_dtod=0",
+        "synapse.w_min_dtod=0",
+    ];
     let set: Vec<&str> = quiet.iter().flat_map(|setting| ["--set", setting]).collect();
     let arguments = [
         &["device", "gokmen-vlasov", "--pulses", "10 up, 5 down", "--start", "-0.5", "--count", "3"],
@@ -785,6 +790,6 @@ fn a_run_on_devices_counts_its_pulses() {
         assert!(lines[0][format!("pulses/{array}")].is_null());
         let [pulses, wasted] =
             ["pulses", "wasted"].map(|tag| lines[1][format!("{tag}/{array}")].as_f64().unwrap());
-        assert!(pulses > 0.0 && wasted >= 1.0, "{array}: {pulses} {wasted}");
+        assert!(pulses > 0.0 && wasted > 0.999, "{array}: {pulses} {wasted}");
     }
 }

@@ -70,7 +70,7 @@ impl DeviceArgs {
     /// The law that is named, with what is set on top of it.
     fn law(&self) -> Result<Devices> {
         let flag = |key: &str, value: &str| (self.name.clone(), key.to_string(), Value::from(value));
-        let kinds: Vec<String> = Kind::ALL.iter().filter_map(|kind| named(kind)).collect();
+        let kinds: Vec<String> = Kind::ALL.iter().filter_map(named).collect();
         let mut choices = Choices { algo: Some(Rule::CVF), ..Choices::default() };
         if Preset::ALL.iter().any(|preset| preset.name() == self.name) {
             choices.flags = vec![flag("synapse.law", "device"), flag("synapse.preset", &self.name)];

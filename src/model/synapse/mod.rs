@@ -21,6 +21,8 @@ macro_rules! synapses {
         /// `[synapse]`: which law synapses obey, and the keys it has.
         #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
         #[serde(tag = "law", rename_all = "kebab-case")]
+        // A configuration has one.
+        #[allow(clippy::large_enum_variant)]
         pub enum SynapseConfig {
             $($(#[$doc])* $name($name),)*
         }

@@ -427,9 +427,10 @@ impl SynapseLaw for Devices {
             match self.pulses {
                 Pulses::Deterministic => {
                     kept[waits] += wished[at];
-                    let count = (kept[waits] / step).trunc();
+                    let most = self.train_length as f64;
+                    let count = (kept[waits] / step).trunc().clamp(-most, most);
                     kept[waits] -= count * step;
-                    for _ in 0..count.abs().min(self.train_length as f64) as usize {
+                    for _ in 0..count.abs() as usize {
                         self.pulse_weight(&tile, at, kept, count > 0.0, &mut rng);
                         ledger.pulses += 1;
                     }
