@@ -786,7 +786,7 @@ fn a_run_on_devices_counts_its_pulses() {
     let (status, _, stderr) = run(&place, &place.small_run("cvf", &device));
     assert_eq!(status, 0, "{stderr}");
     let lines = metrics(&place.path("runs/r-data/metrics.jsonl"));
-    for array in ["forward.0", "forward.1", "feedback.0", "forward.1.bias"] {
+    for array in ["forward.0", "forward.1", "feedback.0", "forward.0.bias"] {
         assert!(lines[0][format!("pulses/{array}")].is_null());
         let [pulses, wasted] =
             ["pulses", "wasted"].map(|tag| lines[1][format!("{tag}/{array}")].as_f64().unwrap());
