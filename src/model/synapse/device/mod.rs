@@ -576,6 +576,7 @@ impl SynapseLaw for Devices {
 
     fn bytes(&self) -> usize {
         let devices = if self.pair { 2 } else { 1 };
-        if self.is_ideal() { 0 } else { devices * size_of::<Cell>() }
+        let leak = if self.lifetime > 0.0 && self.lifetime_dtod > 0.0 { size_of::<f32>() } else { 0 };
+        if self.is_ideal() { 0 } else { devices * (size_of::<Cell>() + leak) }
     }
 }
