@@ -1,5 +1,5 @@
-//! Devices: their laws, how they are made and pulsed, against golden cases of another program (IBM aihwkit 1.1.0) and closed
-//! forms; that what they draw depends on nothing but the seed and the moment; and what is refused.
+//! Devices: their laws, how they are made and pulsed, against golden cases of another program (IBM aihwkit 1.1.0) and
+//! closed forms; that what they draw depends on nothing but the seed and the moment; and what is refused.
 
 mod common;
 

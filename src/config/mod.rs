@@ -173,7 +173,8 @@ impl Config {
         }
     }
 
-    /// How many numbers a checkpoint holds, but for the two of a clock: weights and biases, and what their synapses remember.
+    /// How many numbers a checkpoint holds, but for the two of a clock: weights and biases, and what their synapses
+    /// remember.
     pub fn remembered(&self) -> usize {
         self.network().parameter_count() * (1 + self.synapse.synapse().memory().len())
     }

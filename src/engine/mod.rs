@@ -198,8 +198,8 @@ pub trait Engine: Send {
     /// Names the tensor that is missing or of another shape.
     fn recall(&mut self, tensors: &HashMap<String, Tensor>) -> Result<()>;
 
-    /// What has been done to the arrays of synapses since [`Engine::clear_ledger`], by the number of the tensor; nothing where
-    /// it is not counted. It is part of [`Engine::memory`].
+    /// What has been done to the arrays of synapses since [`Engine::clear_ledger`], by the number of the tensor;
+    /// nothing where it is not counted. It is part of [`Engine::memory`].
     fn ledger(&self) -> Option<Vec<Ledger>> {
         None
     }

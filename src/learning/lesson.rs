@@ -16,8 +16,8 @@ use std::collections::HashMap;
 pub type Observe<'a> = &'a mut dyn FnMut(&Step) -> Result<()>;
 
 /// What synapses remember from one change to the next: for each of their
-/// [numbers](crate::model::synapse::SynapseLaw::memory), one for every weight and bias, and how often their arrays have been
-/// asked, where that matters.
+/// [numbers](crate::model::synapse::SynapseLaw::memory), one for every weight and bias, and how often their arrays
+/// have been asked, where that matters.
 #[derive(Clone, Debug)]
 pub struct Memory {
     pub(crate) values: Vec<(&'static str, Parameters)>,

@@ -218,21 +218,24 @@ impl Learning {
             wants == Wants::Changes || self.rule.schedule() != Some(Schedule::Rescaled),
             "learning.rule",
             format!(
-                "\"{rule}\" changes weights by steps that no device makes: choose another rule, or synapse.law = \"ideal\""
+                "\"{rule}\" changes weights by steps that no device makes: choose another rule, or synapse.law \
+                 = \"ideal\""
             ),
         )?;
         need(
             wants != Wants::Factors || self.has_products(),
             "learning.rule",
             format!(
-                "\"{rule}\" has updates that are no products of two sides, which trains of pulses multiply: choose \"ep\", \
+                "\"{rule}\" has updates that are no products of two sides, which trains of pulses multiply: \
+                 choose \"ep\", \
                  \"cep\", \"vf\" or \"cvf\", or synapse.pulses = \"deterministic\" or \"exact\""
             ),
         )?;
         need(
             wants == Wants::Changes || self.only_learns(),
             "learning.alignment",
-            "changes weights otherwise than by pulses, with \"homeostasis\" and with learning.decay, which devices do not: \
+            "changes weights otherwise than by pulses, with \"homeostasis\" and with learning.decay, which \
+             devices do not: \
              leave these out",
         )
     }

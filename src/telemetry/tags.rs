@@ -74,7 +74,8 @@ pub fn describe(tag: &str) -> (String, String) {
         ),
         ("wasted", array) => (
             format!("steps by net change, {array}"),
-            "Σ|Δw| over all pulses of the epoch by Σ|w − w'| from beginning to end of each minibatch: 1 where no step was undone \
+            "Σ|Δw| over all pulses of the epoch by Σ|w − w'| from beginning to end of each minibatch: 1 where \
+             no step was undone \
              within one.",
         ),
         ("psi", n) => (

@@ -188,8 +188,8 @@ impl Pulsing {
         }
     }
 
-    /// Adds to the drive of every block what the last step has changed of the input's weights; false where that is more work
-    /// than the drive anew.
+    /// Adds to the drive of every block what the last step has changed of the input's weights; false where that is
+    /// more work than the drive anew.
     pub fn drive<T: Real>(&self, blocks: &mut [Block<T>], weights: &Weights<T>) -> bool {
         let active = blocks[0].active_pixels.len();
         // A scattered change costs about as much as this many multiply-adds of a product.

@@ -3,8 +3,8 @@
 //! The rules of [`crate::learning`] say what they wish; a synapse does with it what it can. [`Ideal`] ones do as they are
 //! told, [`Momentum`] is what optimisers do. A synapse is a file here that implements [`SynapseLaw`] and reads its keys of
 //! `[synapse]`, and a line in the list below. Where its changes add up, engines may apply those of all steps together;
-//! elsewhere they take every step in full. [`Devices`] are arrays of devices that take pulses: they are asked with their
-//! [`Place`], and may ask for the two [`Factors`] of a wished change instead of their product.
+//! elsewhere they take every step in full. [`Devices`] are arrays of devices that take pulses: they are asked with
+//! their [`Place`], and may ask for the two [`Factors`] of a wished change instead of their product.
 
 use super::Parameters;
 use candle_core::{DType, Device, Result, Tensor};

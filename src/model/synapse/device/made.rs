@@ -18,8 +18,8 @@ pub struct Cell {
     pub up: f32,
     /// The step down, as a size; likewise.
     pub down: f32,
-    /// What else its law has: slopes up and down (linear, soft bounds), the reference (soft bounds with one), exponents up
-    /// and down (power), the number of its curve (measured).
+    /// What else its law has: slopes up and down (linear, soft bounds), the reference (soft bounds with one),
+    /// exponents up and down (power), the number of its curve (measured).
     pub extra: [f32; 2],
     /// Where a reset leads, and what leaks towards it.
     pub reset: f32,
@@ -30,7 +30,8 @@ pub struct Cell {
 pub struct Tile {
     /// The devices.
     pub cells: Vec<Cell>,
-    /// What each loses in a minibatch, 1/t, as a share; of one for all where they do not differ. Drawn when it is asked for.
+    /// What each loses in a minibatch, 1/t, as a share; of one for all where they do not differ. Drawn when it is
+    /// asked for.
     lost: OnceLock<Vec<f32>>,
 }
 
