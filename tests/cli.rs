@@ -747,3 +747,54 @@ fn messages_quote_the_beginning_of_long_values_and_spell_out_what_turns_text_aro
         assert!(!format!("{shown}{said}").contains(['\u{202e}', '\u{2066}', '\u{feff}']), "{said:?}");
     }
 }
+
+#[test]
+fn devices_answer_to_pulses_on_paper_and_on_a_page() {
+    let place = Place::new();
+    let quiet = [
+        "synapse.dw_min_std=0",
+        "synapse.dw_min_dtod=0",
+        "synapse.up_down_dtod=0",
+        "synapse.w_max_dtod=0",
+        "synapse.w_min_dtod=0",
+    ];
+    let set: Vec<&str> = quiet.iter().flat_map(|setting| ["--set", setting]).collect();
+    let arguments = [
+        &["device", "gokmen-vlasov", "--pulses", "10 up, 5 down", "--start", "-0.5", "--count", "3"],
+        &set[..],
+    ];
+    let (status, stdout, stderr) = run(&place, &[&arguments.concat()[..], &["--json"]].concat());
+    assert_eq!(status, 0, "{stderr}");
+    let response: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    let mean: Vec<f64> = serde_json::from_value(response["mean"].clone()).unwrap();
+    assert_eq!(mean.len(), 16);
+    for (pulse, steps) in [(0, 0.0), (10, 10.0), (15, 5.0)] {
+        assert!((mean[pulse] - (-0.5 + 1.6e-3 * steps)).abs() < 1e-7, "{pulse}: {}", mean[pulse]);
+    }
+    let (status, stdout, stderr) = run(&place, &[&arguments.concat()[..], &["--out", "page.html"]].concat());
+    assert_eq!(status, 0, "{stderr}");
+    assert!(stdout.contains("granularity 1.6000e-3") && stdout.contains("-0.48400"), "{stdout}");
+    assert!(place.read("page.html").contains("<svg"));
+    fails(&place, &["device", "granite"], 2, &["granite", "gokmen-vlasov", "soft-bounds"]);
+    fails(&place, &["device", "ecram", "--pulses", "ten up"], 2, &["--pulses", "200 up, 200 down"]);
+    fails(&place, &["device", "ecram", "--set", "synapse.stuck=2"], 2, &["synapse.stuck", "from 0 to 1"]);
+    fs::write(place.path("turns.csv"), "pulse,up [uS],down [uS]\n0,1,3\n1,2,2\n2,1.5,1\n").unwrap();
+    let turns = ["device", "measured", "--set", "synapse.file=turns.csv"];
+    fails(&place, &turns, 2, &["turns.csv", "line 4", "turns back"]);
+}
+
+#[test]
+fn a_run_on_devices_counts_its_pulses() {
+    let place = Place::new();
+    let device =
+        ["--epochs", "1", "--name", "r-data", "--set", "synapse.law=device", "--set", "synapse.preset=ecram"];
+    let (status, _, stderr) = run(&place, &place.small_run("cvf", &device));
+    assert_eq!(status, 0, "{stderr}");
+    let lines = metrics(&place.path("runs/r-data/metrics.jsonl"));
+    for array in ["forward.0", "forward.1", "feedback.0", "forward.0.bias"] {
+        assert!(lines[0][format!("pulses/{array}")].is_null());
+        let [pulses, wasted] =
+            ["pulses", "wasted"].map(|tag| lines[1][format!("{tag}/{array}")].as_f64().unwrap());
+        assert!(pulses > 0.0 && wasted > 0.999, "{array}: {pulses} {wasted}");
+    }
+}

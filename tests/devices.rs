@@ -1,5 +1,5 @@
-//! Devices: their laws, how they are made and pulsed, against golden cases of another program (IBM aihwkit 1.1.0) and closed
-//! forms; that what they draw depends on nothing but the seed and the moment; and what is refused.
+//! Devices: their laws, how they are made and pulsed, against golden cases of another program (IBM aihwkit 1.1.0) and
+//! closed forms; that what they draw depends on nothing but the seed and the moment; and what is refused.
 
 mod common;
 
@@ -442,16 +442,14 @@ fn pairs_wear_out_unless_they_are_written_anew() {
         let anew = case["refresh"].as_str().unwrap().contains("preset");
         let law = law(&serde_json::json!({ "preset": "pcm" }), &[("refresh", anew.into())]);
         let (rows, mut state) = (900, [vec![0.0; 900], vec![0.0; 900], vec![0.0; 900]]);
-        let mut clock = 0;
-        for k in 0..200 {
+        for clock in 0..200 {
             // Trains of one certain pulse: each device of a column takes it.
-            let rate = if k % 2 == 0 { law.granularity() } else { -law.granularity() };
+            let rate = if clock % 2 == 0 { law.granularity() } else { -law.granularity() };
             let place = place(rows, 1, clock);
             let factor = Factor { sign: 1.0, rows: vec![1.0; rows].into(), columns: vec![1.0].into() };
             let wished = Factors { rate, images: 1, products: vec![factor] };
             let [weights, plus, minus] = &mut state;
             law.pulse(&place, &mut RowMajor::new(&place, weights, &mut [plus, minus]), &wished);
-            clock += 1;
         }
         let golden =
             case["rows"].as_array().unwrap().iter().map(numbers).find(|row| row[0] == 200.0).unwrap();

@@ -53,6 +53,9 @@ fn every_checkpoint_leads_to_the_same_end() {
         ("cep", ["settle.tolerance=0.0"; 3]),
         ("vf", ["settle.tolerance=0.0"; 3]),
         ("cvf", ["settle.tolerance=0.0"; 3]),
+        ("cvf", ["synapse.law=device", "synapse.preset=reram-es", "synapse.lifetime=90.0"]),
+        ("cep", ["synapse.law=device", "synapse.preset=pcm", "training.engine=plain"]),
+        ("vf", ["synapse.law=device", "synapse.preset=ecram", "synapse.pulses=deterministic"]),
     ] {
         let [a, b, c] = settings;
         let more =

@@ -34,7 +34,7 @@ pub struct DeviceArgs {
     #[arg(long, value_name = "W", default_value_t = 0.0, value_parser = finite, allow_negative_numbers = true)]
     start: f64,
     /// How many devices.
-    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = RangedU64ValueParser::<usize>::new().range(1..=1_000_000))]
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = devices())]
     count: usize,
     /// Fixes devices and noise.
     #[arg(long, value_name = "N", default_value_t = 0)]
@@ -45,6 +45,11 @@ pub struct DeviceArgs {
     /// A page with the charts of it.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
+}
+
+/// How many devices there may be.
+fn devices() -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(1..=1_000_000)
 }
 
 /// Prints and draws how devices answer to pulses.
@@ -70,7 +75,7 @@ impl DeviceArgs {
     /// The law that is named, with what is set on top of it.
     fn law(&self) -> Result<Devices> {
         let flag = |key: &str, value: &str| (self.name.clone(), key.to_string(), Value::from(value));
-        let kinds: Vec<String> = Kind::ALL.iter().filter_map(|kind| named(kind)).collect();
+        let kinds: Vec<String> = Kind::ALL.iter().filter_map(named).collect();
         let mut choices = Choices { algo: Some(Rule::CVF), ..Choices::default() };
         if Preset::ALL.iter().any(|preset| preset.name() == self.name) {
             choices.flags = vec![flag("synapse.law", "device"), flag("synapse.preset", &self.name)];

@@ -19,11 +19,11 @@ pub use resolve::{
 
 use crate::data::DataChoice;
 use crate::engine::{self, Engine, EngineKind, Job};
-use crate::learning::{Learning, Memory, Nudging, SigmaPrime};
+use crate::learning::{self, Learning, Memory, Nudging, SigmaPrime};
 use crate::model::activation::Activation;
 use crate::model::dynamics::{Dynamics, Time};
 use crate::model::network::{Dims, Init, Network, Shapes};
-use crate::model::synapse::SynapseConfig;
+use crate::model::synapse::{self, SynapseConfig};
 use crate::model::{Loss, Model, Order, Parameters, Settle, Solver};
 use crate::rng;
 use candle_core::{DType, Device};
@@ -173,7 +173,8 @@ impl Config {
         }
     }
 
-    /// How many numbers a checkpoint holds, but for the two of a clock: weights and biases, and what their synapses remember.
+    /// How many numbers a checkpoint holds, but for the two of a clock: weights and biases, and what their synapses
+    /// remember.
     pub fn remembered(&self) -> usize {
         self.network().parameter_count() * (1 + self.synapse.synapse().memory().len())
     }
@@ -186,7 +187,15 @@ impl Config {
             named.collect::<Shapes>()
         };
         let remembered: Shapes = self.synapse.synapse().memory().iter().flat_map(remembered).collect();
-        [shapes, remembered].concat()
+        let kept = |name: &&'static str| {
+            let named = shapes.iter().map(|(weight, shape)| (learning::kept_name(name, weight), shape.clone()));
+            named.collect::<Shapes>()
+        };
+        let kept: Shapes = self.learning.rule.own_memory().iter().flat_map(kept).collect();
+        let counts = [learning::CLOCK, learning::UPDATES].map(|name| (name.to_string(), vec![2]));
+        // As many arrays as have taken pulses.
+        let ledgers = (1..=shapes.len()).map(|arrays| (synapse::LEDGER.to_string(), vec![arrays, 3]));
+        [shapes.clone(), remembered, kept, counts.to_vec(), ledgers.collect()].concat()
     }
 
     /// What is asked of an engine.

@@ -398,8 +398,8 @@ impl Config {
 /// Keys of `[synapse]` that say how devices are used, and not what they are.
 const USE_OF_DEVICES: [&str; 6] = ["law", "preset", "pulses", "management", "train_length", "biases"];
 
-/// Sets what nobody has given to what the published device has that `synapse.preset` names. Where that is newly given, what
-/// a checkpoint has of another device does not count.
+/// Sets what nobody has given to what the published device has that `synapse.preset` names. Where that is newly
+/// given, what a checkpoint has of another device does not count.
 fn fit_device(values: &mut Layers) -> Result<()> {
     let device = values.get("synapse.law").is_some_and(|(law, _)| law.as_str() == Some("device"));
     let Some((Value::String(name), origin)) = values.get("synapse.preset").filter(|_| device).cloned() else {

@@ -198,11 +198,14 @@ pub trait Engine: Send {
     /// Names the tensor that is missing or of another shape.
     fn recall(&mut self, tensors: &HashMap<String, Tensor>) -> Result<()>;
 
-    /// What has been done to the arrays of synapses since the engine was built, by the number of the tensor; nothing where
-    /// it is not counted.
+    /// What has been done to the arrays of synapses since [`Engine::clear_ledger`], by the number of the tensor;
+    /// nothing where it is not counted. It is part of [`Engine::memory`].
     fn ledger(&self) -> Option<Vec<Ledger>> {
         None
     }
+
+    /// Counts anew what is done to arrays.
+    fn clear_ledger(&mut self) {}
 }
 
 /// Which engine runs the phases.

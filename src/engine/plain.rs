@@ -2,7 +2,7 @@
 
 use super::{Batch, Engine, Job, MultiplyAdds, Report, Turn};
 use crate::learning::{Lesson, Memory, Schedule};
-use crate::model::synapse::Ledger;
+use crate::model::synapse::{self, Ledger};
 use crate::model::{Connection, Loss, Parameters, Settled};
 use anyhow::Result;
 use candle_core::{DType, Tensor};
@@ -43,7 +43,9 @@ impl Engine for Plain {
         let target = batch.y_for(theta)?;
         let nudge = model.nudge(&target, beta);
         let lesson = Lesson::new(model, learning, theta, &x, nudge, &settled).after(epochs);
-        *theta = lesson.learn(memory, &mut |_| Ok(()))?;
+        let learnt = lesson.learn(memory, &mut |_| Ok(()))?;
+        synapse::book_minibatch(&model.synapse, theta, &learnt)?;
+        *theta = learnt;
         Ok(report)
     }
 
@@ -60,15 +62,23 @@ impl Engine for Plain {
     }
 
     fn memory(&self) -> Result<Vec<(String, Tensor)>> {
-        Ok(self.memory.named())
+        let ledger = synapse::saved_ledger(&self.job.model.synapse)?;
+        Ok(self.memory.named().into_iter().chain(ledger).collect())
     }
 
     fn recall(&mut self, tensors: &HashMap<String, Tensor>) -> Result<()> {
-        Ok(self.memory.recall(tensors, &self.theta)?)
+        self.memory.recall(tensors, &self.theta)?;
+        Ok(synapse::recall_ledger(&self.job.model.synapse, tensors)?)
     }
 
     fn ledger(&self) -> Option<Vec<Ledger>> {
-        self.job.model.synapse.ledger()
+        self.job.model.synapse.ledger().map(|book| book.clone())
+    }
+
+    fn clear_ledger(&mut self) {
+        if let Some(mut book) = self.job.model.synapse.ledger() {
+            book.clear();
+        }
     }
 }
 

@@ -30,7 +30,7 @@ pub struct Memory {
 }
 
 /// The name of [`Memory::clock`] where it is saved.
-const CLOCK: &str = "synapse.clock";
+pub(crate) const CLOCK: &str = "synapse.clock";
 
 impl Memory {
     /// What synapses remember that have never changed.

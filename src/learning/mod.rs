@@ -13,7 +13,9 @@ pub mod rule;
 pub use alignment::{Alignment, homeostasis};
 pub use hebbian::{Product, Products, SigmaPrime, Step, hebbian_products, hebbian_update};
 pub use lesson::{Lesson, Memory, Observe};
+pub(crate) use lesson::CLOCK;
 pub use own::OwnUpdate;
+pub(crate) use own::{UPDATES, kept_name};
 pub use rule::{Form, RULES, Rule, Schedule, Update};
 
 use crate::base::problem::{self, need};
@@ -241,21 +243,24 @@ impl Learning {
             wants == Wants::Changes || self.rule.schedule() != Some(Schedule::Rescaled),
             "learning.rule",
             format!(
-                "\"{rule}\" changes weights by steps that no device makes: choose another rule, or synapse.law = \"ideal\""
+                "\"{rule}\" changes weights by steps that no device makes: choose another rule, or synapse.law \
+                 = \"ideal\""
             ),
         )?;
         need(
             wants != Wants::Factors || self.has_products(),
             "learning.rule",
             format!(
-                "\"{rule}\" has updates that are no products of two sides, which trains of pulses multiply: choose \"ep\", \
+                "\"{rule}\" has updates that are no products of two sides, which trains of pulses multiply: \
+                 choose \"ep\", \
                  \"cep\", \"vf\" or \"cvf\", or synapse.pulses = \"deterministic\" or \"exact\""
             ),
         )?;
         need(
             wants == Wants::Changes || self.only_learns(),
             "learning.alignment",
-            "changes weights otherwise than by pulses, with \"homeostasis\" and with learning.decay, which devices do not: \
+            "changes weights otherwise than by pulses, with \"homeostasis\" and with learning.decay, which \
+             devices do not: \
              leave these out",
         )
     }

@@ -36,7 +36,7 @@ pub(crate) struct Kept {
 }
 
 /// The name of [`Kept::updates`] in checkpoints.
-const UPDATES: &str = "rule.updates";
+pub(crate) const UPDATES: &str = "rule.updates";
 /// The lower part of a count that is saved as two numbers counts up to this, which even 32-bit floats keep.
 const PART: u64 = 1 << 24;
 
@@ -52,12 +52,17 @@ pub(crate) fn count_of(name: &str, tensor: &Tensor) -> Result<u64> {
     Ok(high as u64 * PART + low as u64)
 }
 
+/// The name in checkpoints of what a rule keeps of a weight or bias.
+pub(crate) fn kept_name(name: &str, weight: &str) -> String {
+    format!("rule.{name}.{weight}")
+}
+
 impl Kept {
     /// What is saved of it, by name.
     pub fn named(&self) -> Vec<(String, Tensor)> {
         let of = |(name, values): (&String, &Parameters)| -> Vec<(String, Tensor)> {
             let named = values.named().into_iter();
-            named.map(|(weight, value)| (format!("rule.{name}.{weight}"), value.clone())).collect()
+            named.map(|(weight, value)| (kept_name(name, &weight), value.clone())).collect()
         };
         let updates = Some(self.updates).filter(|updates| *updates > 0).and_then(|n| count_tensor(n).ok());
         let updates = updates.map(|updates| (UPDATES.to_string(), updates));
@@ -72,7 +77,7 @@ impl Kept {
         let names: BTreeSet<String> = names.map(|(name, _)| name.to_string()).collect();
         for name in names {
             let mut values = theta.clone();
-            values.recall(&format!("rule.{name}."), tensors)?;
+            values.recall(&kept_name(&name, ""), tensors)?;
             self.values.insert(name, values);
         }
         Ok(())

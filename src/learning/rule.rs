@@ -171,6 +171,14 @@ impl Rule {
         self.tied.is_none_or(|tied| tied == network.is_tied())
     }
 
+    /// Names of what an update of one's own keeps of every weight and bias.
+    pub fn own_memory(&self) -> &'static [&'static str] {
+        match self.update {
+            Update::Own(_, own) => own.memory(),
+            _ => &[],
+        }
+    }
+
     /// Names and defaults of the parameters of an update of one's own.
     pub fn own_parameters(&self) -> &'static [(&'static str, f64)] {
         match self.update {

@@ -15,7 +15,8 @@ pub fn check(config: &Config) -> Result<()> {
     let neurons: usize = dims.0.iter().sum();
     // θ and what synapses remember, the engine's copy and a checkpoint; the states of two steps, their sums and x.
     let numbers = 3 * config.remembered() + 4 * training.batch_size * neurons;
-    let needed = (numbers * training.dtype.dtype().size_in_bytes()) as u64;
+    let devices = config.network().parameter_count() * config.synapse.synapse().bytes();
+    let needed = (numbers * training.dtype.dtype().size_in_bytes() + devices) as u64;
     let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
     if let Some((free, by)) = available().filter(|(free, _)| needed > *free) {
         refuse!(

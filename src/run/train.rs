@@ -10,8 +10,6 @@ use super::{Interrupt, Run};
 use crate::base::waiting::Waiting;
 use crate::data::{Batch, Split};
 use crate::engine::{Engine, Report, Turn};
-use crate::model::Parameters;
-use crate::model::synapse::Ledger;
 use crate::rng;
 use crate::telemetry::metrics::{Metrics, MetricsFile};
 use crate::telemetry::observer::{Epoch, Observer};
@@ -54,8 +52,7 @@ pub fn train(mut run: Run, observer: &mut dyn Observer, interrupt: &Interrupt) -
         observer,
     ];
     info!("run {} on {}: {}", progress.run, surroundings.device, folder.display());
-    let mut training = Training { run: &mut run, session: &mut session, observers, interrupt, before: None };
-    let outcome = training.all_epochs()?;
+    let outcome = Training { run: &mut run, session: &mut session, observers, interrupt }.all_epochs()?;
     session.end()?;
     Ok(outcome)
 }
@@ -66,8 +63,6 @@ struct Training<'a, 'b> {
     session: &'a mut Session,
     observers: &'a mut [&'b mut dyn Observer],
     interrupt: &'a Interrupt,
-    /// What had been done to arrays of devices when the epoch under way began, and their weights, where that was seen.
-    before: Option<(Vec<Ledger>, Parameters)>,
 }
 
 impl Training<'_, '_> {
@@ -105,10 +100,9 @@ impl Training<'_, '_> {
         let config = self.run.resolved.config.clone();
         let training = &config.training;
         let order = rng::permutation(training.seed, epoch, self.run.dataset.train.len());
-        self.before = match self.run.engine.ledger().filter(|_| first == 0) {
-            Some(ledger) => Some((ledger, self.run.engine.parameters()?)),
-            None => None,
-        };
+        if first == 0 {
+            self.run.engine.clear_ledger();
+        }
         let (mut batch, started) = (Batch::default(), Instant::now());
         for indices in order.chunks(training.batch_size).skip(first as usize) {
             let run = &mut *self.run;
@@ -145,9 +139,6 @@ impl Training<'_, '_> {
     fn close_epoch(&mut self, speed: Option<f64>) -> Result<Option<Outcome>> {
         let stop = || self.interrupt.signal().is_some();
         let mut epoch = test(self.run, speed, &stop)?;
-        if let (Some((ledger, theta)), Some(now)) = (self.before.take(), self.run.engine.ledger()) {
-            epoch.metrics.push_ledger((&ledger, &theta), (&now, &epoch.theta))?;
-        }
         self.observers.iter_mut().try_for_each(|observer| observer.measure(&epoch, &stop))?;
         if let Some(signal) = self.interrupt.signal() {
             let diverged = self.save(false)?;
@@ -217,6 +208,9 @@ fn test(run: &mut Run, speed: Option<f64>, stop: &dyn Fn() -> bool) -> Result<Ep
     let mut metrics = Metrics::default();
     metrics.push_reports(trained.as_ref(), validation.as_ref(), &test);
     metrics.push_weights(&theta)?;
+    if let Some(ledger) = run.engine.ledger().filter(|_| trained.is_some()) {
+        metrics.push_ledger(&ledger, &theta);
+    }
     // Not finite where the clock has stood still: `Instant` never runs backwards, but stops where it would.
     if let Some(speed) = speed.filter(|speed| speed.is_finite()) {
         metrics.push("speed/minibatches_per_second", speed);

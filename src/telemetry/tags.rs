@@ -74,7 +74,9 @@ pub fn describe(tag: &str) -> (String, String) {
         ),
         ("wasted", array) => (
             format!("steps by net change, {array}"),
-            "Σ|Δw| over all pulses of the epoch by Σ|w − w'| from its beginning to its end: 1 where no step was undone.",
+            "Σ|Δw| over all pulses of the epoch by Σ|w − w'| from beginning to end of each minibatch: 1 where \
+             no step was undone \
+             within one.",
         ),
         ("psi", n) => (
             format!("angle Ψ(forward.{n}, feedback.{n}ᵀ), degrees"),

@@ -34,12 +34,13 @@ mod update;
 use super::{Batch, Engine, Job, MultiplyAdds, Report, Turn, Why};
 use crate::learning::{Form, Memory, Nudging, Schedule};
 use crate::model::dynamics::Time;
-use crate::model::synapse::{Ledger, Wants};
+use crate::model::synapse::{self, Ledger, Wants};
 use crate::model::{Loss, Network, Parameters};
 use anyhow::{Result, bail};
 use candle_core::Tensor;
 use first_phase::{FirstPhase, Unsettled};
 use packing::{Connection, Weights};
+use pulses::Before;
 use rayon::prelude::*;
 use second_phase::SecondPhase;
 pub use simd::{Isa, Real, Simd};
@@ -229,6 +230,7 @@ impl<T: Real> Engine for Fused<T> {
         if self.clock == Some(0) {
             self.each_array(|memory, theta| memory.program(&law, theta))?;
         }
+        let before = law.ledger().is_some().then(|| Before::of(&mut self.weights));
         let rows = block_rows(batch.labels.len());
         let report = self.first_phase(batch, rows)?;
         self.moves.resize_with(self.blocks.len(), Move::default);
@@ -264,6 +266,9 @@ impl<T: Real> Engine for Fused<T> {
         phase.run();
         if self.clock.is_some() && law.rests() {
             self.each_array(|memory, theta| memory.rest(&law, theta))?;
+        }
+        if let Some(before) = before {
+            before.book(&law, &mut self.weights);
         }
         Ok(report)
     }
@@ -354,16 +359,24 @@ impl<T: Real> Engine for Fused<T> {
     }
 
     fn memory(&self) -> Result<Vec<(String, Tensor)>> {
-        Ok(self.unpacked_memory()?.named())
+        let ledger = synapse::saved_ledger(&self.job.model.synapse)?;
+        Ok(self.unpacked_memory()?.named().into_iter().chain(ledger).collect())
     }
 
     fn recall(&mut self, tensors: &HashMap<String, Tensor>) -> Result<()> {
         let mut memory = self.unpacked_memory()?;
         memory.recall(tensors, &self.weights.unpack()?)?;
-        self.remember(&memory)
+        self.remember(&memory)?;
+        Ok(synapse::recall_ledger(&self.job.model.synapse, tensors)?)
     }
 
     fn ledger(&self) -> Option<Vec<Ledger>> {
-        self.job.model.synapse.ledger()
+        self.job.model.synapse.ledger().map(|book| book.clone())
+    }
+
+    fn clear_ledger(&mut self) {
+        if let Some(mut book) = self.job.model.synapse.ledger() {
+            book.clear();
+        }
     }
 }

@@ -5,7 +5,7 @@ use super::simd::{Real, WIDTH};
 use super::state::{Block, Move};
 use crate::learning::Form;
 use crate::model::Synapse;
-use crate::model::synapse::{Array, Factor, Factors, Place};
+use crate::model::synapse::{Array, Factor, Factors, Ledger, Place};
 use std::borrow::Cow;
 
 /// A step of the second phase as devices see it.
@@ -188,8 +188,8 @@ impl Pulsing {
         }
     }
 
-    /// Adds to the drive of every block what the last step has changed of the input's weights; false where that is more work
-    /// than the drive anew.
+    /// Adds to the drive of every block what the last step has changed of the input's weights; false where that is
+    /// more work than the drive anew.
     pub fn drive<T: Real>(&self, blocks: &mut [Block<T>], weights: &Weights<T>) -> bool {
         let active = blocks[0].active_pixels.len();
         // A scattered change costs about as much as this many multiply-adds of a product.
@@ -234,4 +234,44 @@ fn matrices<T: Real>(
         }
     }
     (matrix, mirror)
+}
+
+/// Packed weights before a minibatch, by array in the order of the tensors.
+pub struct Before<T>(Vec<Vec<T>>);
+
+impl<T: Real> Before<T> {
+    /// As they are.
+    pub fn of(weights: &mut Weights<T>) -> Self {
+        Self(arrays(weights).into_iter().map(|array| array.to_vec()).collect())
+    }
+
+    /// Writes in the ledgers of a law by how much each array has changed.
+    pub fn book(self, law: &Synapse, weights: &mut Weights<T>) {
+        let Some(mut book) = law.ledger() else { return };
+        for (i, (before, after)) in self.0.into_iter().zip(arrays(weights)).enumerate() {
+            if book.len() <= i {
+                book.resize(i + 1, Ledger::default());
+            }
+            let changes =
+                before.iter().zip(after).map(|(&before, &mut after)| (after - before).to_f64().abs());
+            book[i].net += changes.sum::<f64>();
+        }
+    }
+}
+
+/// The packed numbers of each array, in the order of the tensors.
+fn arrays<T: Real>(weights: &mut Weights<T>) -> Vec<&mut [T]> {
+    let (network, last) = (weights.network.clone(), weights.last());
+    let Weights { input, between, bias, .. } = weights;
+    let mut input = Some(&mut input.panels[..]);
+    let mut between: Vec<_> =
+        between.iter_mut().map(|c| ((c.from, c.to), Some(&mut c.matrix.panels[..]))).collect();
+    let mut of = |from: usize, to: usize| match from > last {
+        true => input.take(),
+        false => {
+            between.iter_mut().find(|(ends, _)| *ends == (from, to)).and_then(|(_, panels)| panels.take())
+        }
+    };
+    let weights: Vec<&mut [T]> = network.weights().filter_map(|c| of(c.from, c.to)).collect();
+    weights.into_iter().chain(bias.iter_mut().map(|bias| &mut bias[..])).collect()
 }

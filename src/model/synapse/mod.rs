@@ -3,14 +3,16 @@
 //! The rules of [`crate::learning`] say what they wish; a synapse does with it what it can. [`Ideal`] ones do as they are
 //! told, [`Momentum`] is what optimisers do. A synapse is a file here that implements [`SynapseLaw`] and reads its keys of
 //! `[synapse]`, and a line in the list below. Where its changes add up, engines may apply those of all steps together;
-//! elsewhere they take every step in full. [`Devices`] are arrays of devices that take pulses: they are asked with their
-//! [`Place`], and may ask for the two [`Factors`] of a wished change instead of their product.
+//! elsewhere they take every step in full. [`Devices`] are arrays of devices that take pulses: they are asked with
+//! their [`Place`], and may ask for the two [`Factors`] of a wished change instead of their product.
 
+use super::Parameters;
 use candle_core::{DType, Device, Result, Tensor};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard};
 
 macro_rules! synapses {
     ($($(#[$doc:meta])* $name:ident in $file:ident,)*) => {
@@ -19,6 +21,8 @@ macro_rules! synapses {
         /// `[synapse]`: which law synapses obey, and the keys it has.
         #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
         #[serde(tag = "law", rename_all = "kebab-case")]
+        // A configuration has one.
+        #[allow(clippy::large_enum_variant)]
         pub enum SynapseConfig {
             $($(#[$doc])* $name($name),)*
         }
@@ -216,9 +220,14 @@ pub trait SynapseLaw: Send + Sync {
         let _ = (place, weights, memory);
     }
 
-    /// What has been done to arrays since the law was made, by the number of the tensor; nothing where it is not counted.
-    fn ledger(&self) -> Option<Vec<Ledger>> {
+    /// What has been done to arrays, by the number of the tensor, where that is counted.
+    fn ledger(&self) -> Option<Book<'_>> {
         None
+    }
+
+    /// How many bytes the law itself takes for each weight, beside what that remembers.
+    fn bytes(&self) -> usize {
+        0
     }
 
     /// What is left of a weight (not of a bias) after a minibatch, as a factor. Asked once, after all its changes.
@@ -240,6 +249,66 @@ pub struct Ledger {
     pub pulses: u64,
     /// Σ |Δw| over all of them.
     pub moved: f64,
+    /// Σ |w − w'| over the minibatches, from beginning to end of each.
+    pub net: f64,
+}
+
+impl Ledger {
+    /// Adds what else has been done.
+    pub fn add(&mut self, other: &Ledger) {
+        self.pulses += other.pulses;
+        self.moved += other.moved;
+        self.net += other.net;
+    }
+}
+
+/// The ledgers of all arrays, open to be written in.
+pub type Book<'a> = MutexGuard<'a, Vec<Ledger>>;
+
+/// The name under which ledgers are saved, (arrays, 3): pulses, moved, net.
+pub(crate) const LEDGER: &str = "synapse.ledger";
+
+/// The ledgers of a law as they are saved; nothing where it has none.
+///
+/// # Errors
+/// Only those of candle.
+pub fn saved_ledger(law: &Synapse) -> Result<Option<(String, Tensor)>> {
+    let Some(book) = law.ledger() else { return Ok(None) };
+    let numbers: Vec<f64> = book.iter().flat_map(|own| [own.pulses as f64, own.moved, own.net]).collect();
+    let tensor = Tensor::from_vec(numbers, (book.len(), 3), &Device::Cpu)?;
+    Ok((!book.is_empty()).then(|| (LEDGER.to_string(), tensor)))
+}
+
+/// Puts back what [`saved_ledger`] has given; where that is not there, counting begins anew.
+///
+/// # Errors
+/// Only those of candle.
+pub fn recall_ledger(law: &Synapse, tensors: &HashMap<String, Tensor>) -> Result<()> {
+    let Some(mut book) = law.ledger() else { return Ok(()) };
+    book.clear();
+    if let Some(saved) = tensors.get(LEDGER) {
+        let numbers = doubles(saved)?;
+        let own = |row: &[f64]| Ledger { pulses: row[0] as u64, moved: row[1], net: row[2] };
+        book.extend(numbers.chunks_exact(3).map(own));
+    }
+    Ok(())
+}
+
+/// Writes in the ledgers by how much each array has changed in a minibatch, from `before` to `after`.
+///
+/// # Errors
+/// Only those of candle.
+pub fn book_minibatch(law: &Synapse, before: &Parameters, after: &Parameters) -> Result<()> {
+    let Some(mut book) = law.ledger() else { return Ok(()) };
+    let tensors = |theta: &Parameters| theta.weights.iter().chain(&theta.biases).cloned().collect::<Vec<_>>();
+    for (i, (before, after)) in tensors(before).into_iter().zip(tensors(after)).enumerate() {
+        let net = (after - before)?.abs()?.to_dtype(DType::F64)?.sum_all()?.to_scalar::<f64>()?;
+        if book.len() <= i {
+            book.resize(i + 1, Ledger::default());
+        }
+        book[i].net += net;
+    }
+    Ok(())
 }
 
 /// The tensors of an array, taken into double precision: what [`change`] and its like let a law work on.

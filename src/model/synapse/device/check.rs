@@ -27,7 +27,8 @@ impl Devices {
         need(
             self.levels != 1 && self.levels <= MOST_LEVELS,
             "synapse.levels",
-            format!("counts the levels from w_min to w_max and must be 0, which leaves dw_min, or from 2 to {MOST_LEVELS}"),
+            format!("counts the levels from w_min to w_max and must be 0, which leaves dw_min, or from 2 to \
+             {MOST_LEVELS}"),
         )?;
         for (key, value) in [
             ("synapse.dw_min_dtod", self.dw_min_dtod),

@@ -1,7 +1,7 @@
 //! What one pulse does: m(v) and s(v) of v ← clip(v + m(v) + s(v)·ξ, lo, hi), by the kind of device.
 //!
-//! The models are those of Gokmen and Vlasov (2016), of Rasch et al. (2021, 2024) and of the simulator that these describe;
-//! `docs/devices.md` names the papers of the devices.
+//! The models are those of Gokmen and Vlasov (2016), of Rasch et al. (2021, 2024) and of the simulator that these
+//! describe; `docs/devices.md` names the papers of the devices.
 
 use super::{Cell, Devices, Noise};
 use serde::{Deserialize, Serialize};
@@ -131,8 +131,8 @@ impl Devices {
         .max(0.0)
     }
 
-    /// g, the step that trains of pulses count with: nominal, one for all devices. Of the exponential law that is the step down at
-    /// weight 0; of a measured one the mean over both directions in the middle of the range.
+    /// g, the step that trains of pulses count with: nominal, one for all devices. Of the exponential law that is the
+    /// step down at weight 0; of a measured one the mean over both directions in the middle of the range.
     pub fn granularity(&self) -> f64 {
         let step = self.nominal_step();
         match self.device {
@@ -155,7 +155,8 @@ impl Devices {
     }
 }
 
-/// A table that is linear between nodes evenly spaced from 0 to 1, at `share`; what is outside has the value at the end.
+/// A table that is linear between nodes evenly spaced from 0 to 1, at `share`; what is outside has the value at the
+/// end.
 fn interpolated(nodes: &[f64], share: f64) -> f64 {
     let (Some(&first), last) = (nodes.first(), nodes.len().saturating_sub(1)) else { return 0.0 };
     if last == 0 {

@@ -5,6 +5,7 @@ use crate::rng::{self, Purpose};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::StandardNormal;
+use std::sync::OnceLock;
 
 /// One device as it was made: seven numbers, in units of weights where nothing else is said.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -17,8 +18,8 @@ pub struct Cell {
     pub up: f32,
     /// The step down, as a size; likewise.
     pub down: f32,
-    /// What else its law has: slopes up and down (linear, soft bounds), the reference (soft bounds with one), exponents up
-    /// and down (power), the number of its curve (measured).
+    /// What else its law has: slopes up and down (linear, soft bounds), the reference (soft bounds with one),
+    /// exponents up and down (power), the number of its curve (measured).
     pub extra: [f32; 2],
     /// Where a reset leads, and what leaks towards it.
     pub reset: f32,
@@ -29,17 +30,25 @@ pub struct Cell {
 pub struct Tile {
     /// The devices.
     pub cells: Vec<Cell>,
+    /// What each loses in a minibatch, 1/t, as a share; of one for all where they do not differ. Drawn when it is
+    /// asked for.
+    lost: OnceLock<Vec<f32>>,
 }
 
-/// What is left of a weight after a minibatch and how far it diffuses, of each device; drawn anew each time, so that nothing
-/// is kept.
-pub struct Rests(Vec<(f64, f64)>);
+/// What is left of a weight after a minibatch and how far it diffuses, of each device.
+pub struct Rests<'a> {
+    lost: &'a [f32],
+    /// ρ; drawn anew each time, so that it takes no memory.
+    rates: Vec<f64>,
+}
 
-impl Rests {
+impl Rests<'_> {
     /// The factor that is left, and ρ.
     pub fn of(&self, device: usize) -> (f64, f64) {
         // Where no device differs, one stands for all.
-        self.0[device.min(self.0.len() - 1)]
+        let lost = self.lost.get(device).or(self.lost.first()).copied().unwrap_or_default();
+        let rate = self.rates.get(device).or(self.rates.first()).copied().unwrap_or_default();
+        (1.0 - f64::from(lost), rate)
     }
 }
 
@@ -50,16 +59,21 @@ fn normal(rng: &mut impl Rng) -> f64 {
 impl Tile {
     /// Makes `count` devices of the array of this number.
     pub fn made(law: &Devices, seed: u64, number: usize, count: usize) -> Self {
-        let mut rng = rng::stream(seed, Purpose::Devices, 2 * number as u64);
-        Self { cells: (0..count).map(|_| law.made(&mut rng)).collect() }
+        let mut rng = rng::stream(seed, Purpose::Devices, 3 * number as u64);
+        Self { cells: (0..count).map(|_| law.made(&mut rng)).collect(), lost: OnceLock::new() }
     }
 
     /// What is left of each weight, and how far it diffuses.
-    pub fn rests(&self, law: &Devices, seed: u64, number: usize) -> Rests {
-        let mut rng = rng::stream(seed, Purpose::Devices, 2 * number as u64 + 1);
-        let varies = law.lifetime_dtod > 0.0 || law.diffusion_dtod > 0.0;
-        let count = if varies { self.cells.len() } else { 1 };
-        Rests((0..count).map(|_| law.rest_of_one(&mut rng)).collect())
+    pub fn rests(&self, law: &Devices, seed: u64, number: usize) -> Rests<'_> {
+        let stream = |of: u64| rng::stream(seed, Purpose::Devices, 3 * number as u64 + of);
+        let count = |dtod: f64| if dtod > 0.0 { self.cells.len() } else { 1 };
+        let lost = self.lost.get_or_init(|| {
+            let mut rng = stream(1);
+            (0..count(law.lifetime_dtod)).map(|_| law.lost_by_one(&mut rng) as f32).collect()
+        });
+        let mut rng = stream(2);
+        let rate = |_| (law.diffusion * (1.0 + law.diffusion_dtod * normal(&mut rng))).abs();
+        Rests { lost, rates: (0..count(law.diffusion_dtod)).map(rate).collect() }
     }
 }
 
@@ -128,10 +142,9 @@ impl Devices {
         Cell { hi, lo, up, down, extra: extra.map(|number| number as f32), reset }
     }
 
-    /// What is left of one device's weight after a minibatch, 1 − 1/t, and ρ of its diffusion.
-    fn rest_of_one(&self, rng: &mut ChaCha8Rng) -> (f64, f64) {
+    /// What share of its weight one device loses in a minibatch, 1/t of its own lifetime t.
+    fn lost_by_one(&self, rng: &mut ChaCha8Rng) -> f64 {
         let lifetime = self.lifetime * (1.0 + self.lifetime_dtod * normal(rng));
-        let left = if lifetime > 1.0 { 1.0 - 1.0 / lifetime } else { 0.0 };
-        (left, (self.diffusion * (1.0 + self.diffusion_dtod * normal(rng))).abs())
+        if lifetime > 1.0 { 1.0 / lifetime } else { 1.0 }
     }
 }

@@ -1,8 +1,8 @@
 //! Responses of devices that somebody has measured, from a CSV file.
 //!
-//! The header names the columns: `pulse`, `up [unit]` and `down [unit]`, and where there are several devices `device` before
-//! them. `up` is the conductance after so many pulses up from the lowest state, `down` that after so many pulses down from
-//! the highest. Units are S, mS, uS (or µS), nS and pS.
+//! The header names the columns: `pulse`, `up [unit]` and `down [unit]`, and where there are several devices `device`
+//! before them. `up` is the conductance after so many pulses up from the lowest state, `down` that after so many
+//! pulses down from the highest. Units are S, mS, uS (or µS), nS and pS.
 
 use crate::base::files;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -67,8 +67,8 @@ impl Measured {
 }
 
 impl Curve {
-    /// The size of the step that a pulse makes at weight `w`, where the range of the file is that from `w_min` to `w_max`:
-    /// to where the curve is a pulse later.
+    /// The size of the step that a pulse makes at weight `w`, where the range of the file is that from `w_min` to
+    /// `w_max`: to where the curve is a pulse later.
     pub fn step(&self, w: f64, w_min: f64, w_max: f64, up: bool) -> f64 {
         let range = w_max - w_min;
         let g = (w - w_min) / range;
@@ -126,7 +126,8 @@ fn parse(text: &str) -> Result<Vec<Curve>, String> {
             let value = unit * number(column, what)?;
             if !(0.0..=MOST_SIEMENS).contains(&value) {
                 return Err(format!(
-                    "line {line}: {what} is {value:e} S, which no device has: a conductance is from 0 to {MOST_SIEMENS} S; \
+                    "line {line}: {what} is {value:e} S, which no device has: a conductance is from 0 to \
+                     {MOST_SIEMENS} S; \
                      correct the unit in the header"
                 ));
             }
@@ -194,7 +195,8 @@ impl Raw {
     fn check(&self) -> Result<(), String> {
         let of = if self.name.is_empty() { String::new() } else { format!(" of device {}", self.name) };
         if self.rows.len() < 2 {
-            return Err(format!("line {}: the response{of} has a single point: it needs two pulses at least", self.line));
+            let line = self.line;
+            return Err(format!("line {line}: the response{of} has a single point: it needs two pulses at least"));
         }
         for pair in self.rows.windows(2) {
             let [(_, pulse, up, down), (line, next, next_up, next_down)] = [pair[0], pair[1]];
@@ -206,7 +208,8 @@ impl Raw {
             let turns = [("up", next_up < up, "falls"), ("down", next_down > down, "rises")];
             if let Some((name, _, turns)) = turns.into_iter().find(|(_, turns, _)| *turns) {
                 return Err(format!(
-                    "line {line}: the response {name}{of} turns back: it {turns}; average over cycles, or smooth it, and \
+                    "line {line}: the response {name}{of} turns back: it {turns}; average over cycles, or \
+                     smooth it, and \
                      say the noise with synapse.dw_min_std"
                 ));
             }

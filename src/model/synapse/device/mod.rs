@@ -1,8 +1,9 @@
 //! Arrays of devices that take pulses: v ← clip(v + m(v) + s(v)·ξ, lo, hi) at each of them.
 //!
-//! [`laws`] states m and s of each kind of device, [`made`] how the devices of an array differ, [`pulses`] what trains of
-//! pulses a wished change becomes, [`presets`] what published devices are set to, [`measured`] reads responses from a file, and
-//! [`response`] gives some devices so many pulses. `docs/devices.md` has the equations and where they are from.
+//! [`laws`] states m and s of each kind of device, [`made`] how the devices of an array differ, [`pulses`] what
+//! trains of pulses a wished change becomes, [`presets`] what published devices are set to, [`measured`] reads
+//! responses from a file, and [`response`] gives some devices so many pulses. `docs/devices.md` has the equations and
+//! where they are from.
 
 mod check;
 mod laws;
@@ -20,7 +21,7 @@ pub use presets::{Preset, settings};
 pub use pulses::{Lines, Management, Train};
 pub use response::{Response, Stretch, responses, stretches};
 
-use super::{Array, Factors, Ledger, Place, SynapseLaw, Wants};
+use super::{Array, Book, Factors, Ledger, Place, SynapseLaw, Wants};
 use crate::rng::{self, Purpose};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
@@ -35,8 +36,8 @@ use std::sync::Arc;
 pub enum Pulses {
     /// Trains of random pulses on rows and columns; where two meet, the device takes one.
     Stochastic,
-    /// As many whole pulses as the wished change has steps; what is left over waits beside the weight. Not local: a product
-    /// of rows and columns is formed, and a number of full precision is kept for each weight.
+    /// As many whole pulses as the wished change has steps; what is left over waits beside the weight. Not local: a
+    /// product of rows and columns is formed, and a number of full precision is kept for each weight.
     Deterministic,
     /// The wished change itself, clipped at the bounds, whatever law the device has.
     Exact,
@@ -62,8 +63,8 @@ pub enum Noise {
     Additive,
 }
 
-/// Arrays of devices. Weights, bounds and steps are in units of weights; a key that ends in `dtod` is a spread from device
-/// to device, ξ is a fresh N(0, 1) at each mention.
+/// Arrays of devices. Weights, bounds and steps are in units of weights; a key that ends in `dtod` is a spread from
+/// device to device, ξ is a fresh N(0, 1) at each mention.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Devices {
@@ -316,8 +317,8 @@ impl Devices {
         }
     }
 
-    /// Writes a pair anew that has run out of range: both devices are reset, and the one that the reading asks for takes a
-    /// train of pulses, which is not checked. Returns whether it has.
+    /// Writes a pair anew that has run out of range: both devices are reset, and the one that the reading asks for
+    /// takes a train of pulses, which is not checked. Returns whether it has.
     fn refreshed(&self, tile: &Tile, at: usize, kept: &mut Kept, rng: &mut impl Rng) -> bool {
         let [larger, smaller] = [kept[1].max(kept[2]), kept[1].min(kept[2])].map(|g| g / self.w_max);
         if larger <= OUT_OF_RANGE[0] || smaller <= OUT_OF_RANGE[1] {
@@ -427,9 +428,10 @@ impl SynapseLaw for Devices {
             match self.pulses {
                 Pulses::Deterministic => {
                     kept[waits] += wished[at];
-                    let count = (kept[waits] / step).trunc();
+                    let most = self.train_length as f64;
+                    let count = (kept[waits] / step).trunc().clamp(-most, most);
                     kept[waits] -= count * step;
-                    for _ in 0..count.abs().min(self.train_length as f64) as usize {
+                    for _ in 0..count.abs() as usize {
                         self.pulse_weight(&tile, at, kept, count > 0.0, &mut rng);
                         ledger.pulses += 1;
                     }
@@ -569,7 +571,13 @@ impl SynapseLaw for Devices {
         });
     }
 
-    fn ledger(&self) -> Option<Vec<Ledger>> {
-        (!self.is_ideal()).then(|| self.state.ledger())
+    fn ledger(&self) -> Option<Book<'_>> {
+        (!self.is_ideal()).then(|| self.state.book())
+    }
+
+    fn bytes(&self) -> usize {
+        let devices = if self.pair { 2 } else { 1 };
+        let leak = if self.lifetime > 0.0 && self.lifetime_dtod > 0.0 { size_of::<f32>() } else { 0 };
+        if self.is_ideal() { 0 } else { devices * (size_of::<Cell>() + leak) }
     }
 }

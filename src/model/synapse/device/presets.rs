@@ -9,7 +9,7 @@ use toml::Table;
 pub enum Preset {
     /// The defaults of the keys.
     None,
-    /// Constant steps, a twentieth of a thousandth of the range, symmetric.
+    /// Constant steps, ten thousand of them over the range, symmetric.
     Idealized,
     /// The device of Gokmen and Vlasov (2016).
     GokmenVlasov,

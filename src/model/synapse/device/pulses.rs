@@ -1,8 +1,8 @@
 //! Trains of pulses: an outer product of two vectors as coincidences of random pulses on rows and columns.
 //!
-//! Every line has BL slots and a pulse in each with a probability of its own; all devices of a line share its pulses. Where a
-//! row and a column have one in the same slot, the device between them takes one. Gokmen and Vlasov (2016) is where this
-//! is from, with the management of updates of Gokmen, Onen and Haensch (2017).
+//! Every line has BL slots and a pulse in each with a probability of its own; all devices of a line share its pulses.
+//! Where a row and a column have one in the same slot, the device between them takes one. Gokmen and Vlasov (2016) is
+//! where this is from, with the management of updates of Gokmen, Onen and Haensch (2017).
 
 use super::{Factors, Place};
 use rand::Rng;
@@ -34,7 +34,8 @@ pub struct Train {
 
 impl Train {
     /// The train for `rate`·d·xᵀ, where x is at most `x` and d at most `d` in size, of devices with steps of
-    /// `granularity` and at most `longest` slots: E N = rate·|d|·|x|/granularity pulses, as long as no probability is above 1.
+    /// `granularity` and at most `longest` slots: E N = rate·|d|·|x|/granularity pulses, as long as no probability is
+    /// above 1.
     pub fn of(rate: f64, x: f64, d: f64, granularity: f64, longest: usize, management: Management) -> Self {
         let idle = Self { length: 0, row: 0.0, column: 0.0 };
         // Also where one of them is no number, as in a network that has diverged.
@@ -74,8 +75,8 @@ impl Lines {
         Self { lines, largest }
     }
 
-    /// Those that have a pulse in a slot, each with its sign. Where all are improbable, those that may have one are found by
-    /// how far it is to the next.
+    /// Those that have a pulse in a slot, each with its sign. Where all are improbable, those that may have one are
+    /// found by how far it is to the next.
     fn pulsed(&self, factor: f64, into: &mut Vec<(u32, bool)>, rng: &mut impl Rng) {
         into.clear();
         let most = (factor * self.largest).min(1.0);

@@ -5,8 +5,8 @@ use super::Tile;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-/// The seed, the devices of each array as far as they have been asked for, and the ledger. A copy makes its own devices,
-/// which are the same, and counts from 0. It is no part of what a law is: all are equal.
+/// The seed, the devices of each array as far as they have been asked for, and the ledger. A copy makes its own
+/// devices, which are the same, and counts from 0. It is no part of what a law is: all are equal.
 #[derive(Debug, Default)]
 pub struct State {
     seed: u64,
@@ -52,12 +52,11 @@ impl State {
         if ledger.len() <= number {
             ledger.resize(number + 1, Ledger::default());
         }
-        ledger[number].pulses += done.pulses;
-        ledger[number].moved += done.moved;
+        ledger[number].add(&done);
     }
 
     /// What has been done to all.
-    pub fn ledger(&self) -> Vec<Ledger> {
-        guard(&self.ledger).clone()
+    pub fn book(&self) -> MutexGuard<'_, Vec<Ledger>> {
+        guard(&self.ledger)
     }
 }
