@@ -28,6 +28,10 @@ pub enum Purpose {
     Figure = 6,
     /// Which training images are held out for validation.
     Validation = 7,
+    /// How the devices of an array differ from each other.
+    Devices = 8,
+    /// Pulse trains, and what devices make of them.
+    Pulses = 9,
 }
 
 /// The stream for `purpose`, item `index` (an epoch, a layer, an image …) under `seed`.

@@ -1,5 +1,6 @@
 //! The command line: flags into choices, choices into commands, outcomes into exit statuses.
 
+mod device;
 mod figures;
 mod look;
 mod manual;
@@ -72,6 +73,8 @@ enum Command {
     Gdd(study::GddArgs),
     /// Print the four algorithms on the scalar model of Appendix C beside their closed forms.
     Toy(study::ToyArgs),
+    /// Give pulses to devices: the response of a published device, or of one that a configuration describes.
+    Device(device::DeviceArgs),
     /// Print completions for a shell: `eqprop completions bash > ~/.local/share/bash-completion/completions/eqprop`.
     Completions(manual::CompletionsArgs),
     /// Print the manual page: `eqprop man | man -l -`.
@@ -373,6 +376,7 @@ impl Cli {
             Command::Settle(args) => study::settle(args),
             Command::Gdd(args) => study::gdd(args),
             Command::Toy(args) => study::toy(args),
+            Command::Device(args) => device::device(&args),
             Command::Inspect(args) => look::inspect(args),
             Command::Compare(args) => look::compare(args),
             Command::Completions(args) => manual::completions(args),

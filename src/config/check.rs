@@ -122,7 +122,11 @@ impl Learning {
 
 impl SynapseConfig {
     fn check(&self) -> Result {
-        let SynapseConfig::Momentum(law) = self else { return Ok(()) };
+        let law = match self {
+            SynapseConfig::Ideal(_) => return Ok(()),
+            SynapseConfig::Devices(law) => return law.check(),
+            SynapseConfig::Momentum(law) => law,
+        };
         need((0.0..1.0).contains(&law.momentum), "synapse.momentum", "must be from 0 to below 1")?;
         need(
             (0.0..1.0).contains(&law.decay),
@@ -199,7 +203,12 @@ impl Config {
                 "learning rates do not fall with schedule = \"constant\"".into(),
             ),
         ];
-        keys.into_iter().filter(|(_, idle, _)| *idle).map(|(key, _, why)| (key, why)).collect()
+        let of_devices = match synapse {
+            SynapseConfig::Devices(law) => law.idle(),
+            SynapseConfig::Ideal(_) | SynapseConfig::Momentum(_) => Vec::new(),
+        };
+        let idle = keys.into_iter().filter(|(_, idle, _)| *idle).map(|(key, _, why)| (key, why));
+        idle.chain(of_devices).collect()
     }
 
     /// Checks values and how they go together.

@@ -29,9 +29,13 @@ const fn key(
 const SECOND_PHASE: &str = "not bptt, rbp";
 const HEBBIAN: &str = "not bptt, rbp, dyadic-ep";
 const UNTIED: &str = "untied weights: vf, cvf, asym-ep; bptt, rbp, dyadic-ep with tied = false";
+const DEVICE: &str = "law = \"device\"";
+const REFERENCE: &str = "device = \"soft-bounds-reference\"";
+const EXPONENTIAL: &str = "device = \"exponential\"";
+const POWER: &str = "device = \"power\"";
 
 #[rustfmt::skip]
-const KEYS: [Key; 45] = [
+const KEYS: [Key; 101] = [
     key("network.dims", "list of sizes ≥ 1, or \"auto\" at either end", "neurons", "", "layer sizes, input first; \"auto\" leaves input and output to the data"),
     key("network.activation", "\"sigmoid\", \"tanh\", \"hard-sigmoid\"", "", "", "σ; \"sigmoid\" is 1/(1 + exp(−4(x − ½))), Eq. 102"),
     key("network.init", "\"fan-in\", \"glorot\"", "", "", "how weights start: U(±1/√fan_in), as the authors' code, or Glorot's, as the paper's text"),
@@ -58,11 +62,67 @@ const KEYS: [Key; 45] = [
     key("learning.alignment", "\"none\", \"kolen-pollack\", \"homeostasis\", \"fixed\"", "", "vf, cvf", "what aligns feedback with forward weights (docs/alignment.md)"),
     key("learning.decay", "0 to below 1", "a minibatch", "alignment = \"kolen-pollack\"", "λ, the share of each weight that is lost"),
     key("learning.strength", "above 0, below 1", "a minibatch", "alignment = \"homeostasis\"", "κ, the step down the asymmetry of the Jacobian"),
-    key("synapse.law", "\"ideal\", \"momentum\"", "", "", "what becomes of a weight where a rule wishes a change η·Δ"),
+    key("synapse.law", "\"ideal\", \"momentum\", \"device\"", "", "", "what becomes of a weight where a rule wishes a change η·Δ"),
     key("synapse.momentum", "0 to below 1", "", "law = \"momentum\"", "μ of v ← μ·v + η·Δ, at every change"),
     key("synapse.decay", "0 to below 1", "a minibatch", "law = \"momentum\"", "the share of each weight, not of biases, that is lost"),
     key("synapse.schedule", "\"constant\", \"cosine\", \"step\"", "", "law = \"momentum\"", "how learning rates fall: not; η·½(1 + cos πt); η/10 from ½, η/100 from ¾"),
     key("synapse.horizon", "≥ 1 where learning rates fall", "epochs", "schedule \"cosine\" or \"step\"", "over how many epochs t goes from 0 to 1"),
+    key("synapse.preset", "\"none\", \"idealized\", \"gokmen-vlasov\", \"ecram\", \"ecram-mo\", \"capacitor\", \"reram-sb\", \"reram-es\", \"reram-array-om\", \"reram-array-hfo2\", \"pcm\"", "", DEVICE, "the published device that keys of it are taken from which are not given (docs/devices.md)"),
+    key("synapse.device", "\"ideal\", \"constant\", \"linear\", \"soft-bounds\", \"soft-bounds-reference\", \"exponential\", \"power\", \"piecewise\", \"measured\"", "", DEVICE, "the law of a pulse"),
+    key("synapse.pulses", "\"stochastic\", \"deterministic\", \"exact\"", "", DEVICE, "trains of random pulses on rows and columns; whole steps, and a remainder beside the weight (not local); the change itself, clipped"),
+    key("synapse.management", "\"none\", \"um\", \"ublm\"", "", "pulses = \"stochastic\"", "trains as they are; balanced between rows and columns; and no longer than necessary"),
+    key("synapse.train_length", "1 to 10000", "slots", DEVICE, "BL, the most slots of a train, and the most pulses of a deterministic change"),
+    key("synapse.biases", "\"device\", \"ideal\"", "", DEVICE, "whether biases are devices too, in a column whose input is 1"),
+    key("synapse.dw_min", "above 0", "weight", DEVICE, "the mean step of a pulse at weight 0"),
+    key("synapse.dw_min_dtod", "≥ 0", "share", DEVICE, "its spread from device to device"),
+    key("synapse.dw_min_log_normal", "true, false", "", DEVICE, "whether that spread is log-normal"),
+    key("synapse.dw_min_std", "≥ 0", "share", DEVICE, "noise of a pulse, from cycle to cycle"),
+    key("synapse.levels", "0, or 2 to 16777216", "levels", DEVICE, "sets the step to (w_max − w_min)/(levels − 1); 0 leaves dw_min"),
+    key("synapse.up_down", "above −1, below 1", "share", DEVICE, "by how much steps down are smaller; below 0, steps up"),
+    key("synapse.up_down_dtod", "≥ 0", "share", DEVICE, "spread of the difference between up and down"),
+    key("synapse.w_max", "≥ 0", "weight", DEVICE, "upper bound"),
+    key("synapse.w_max_dtod", "≥ 0", "share", DEVICE, "its spread"),
+    key("synapse.w_min", "≤ 0, below w_max", "weight", DEVICE, "lower bound"),
+    key("synapse.w_min_dtod", "≥ 0", "share", DEVICE, "its spread"),
+    key("synapse.write_noise", "≥ 0", "steps", DEVICE, "how much what a device shows differs from its state, drawn at each pulse"),
+    key("synapse.noise", "\"multiplicative\", \"additive\"", "", "device \"linear\", \"soft-bounds\", \"soft-bounds-reference\"", "whether noise of a pulse is a share of the step at this weight, or at weight 0"),
+    key("synapse.lifetime", "≥ 0", "minibatches", DEVICE, "in which a weight leaks to 1/e; 0 does not leak, up to 1 leaks all at once"),
+    key("synapse.lifetime_dtod", "≥ 0", "share", "lifetime above 0", "its spread"),
+    key("synapse.diffusion", "≥ 0", "weight", DEVICE, "standard deviation that a minibatch adds to a weight"),
+    key("synapse.diffusion_dtod", "≥ 0", "share", "diffusion above 0", "its spread"),
+    key("synapse.reset", "≥ 0", "weight", "lifetime above 0, or refresh", "what a weight leaks towards, and a reset leads to"),
+    key("synapse.reset_dtod", "≥ 0", "weight", "lifetime above 0, or refresh", "its spread"),
+    key("synapse.reset_std", "≥ 0", "weight", "refresh = true", "noise of a reset"),
+    key("synapse.stuck", "0 to 1", "share", DEVICE, "devices that no pulse moves"),
+    key("synapse.stuck_value", "a number", "weight", "stuck above 0", "where they are stuck"),
+    key("synapse.stuck_range", "≥ 0", "weight", "stuck above 0", "how far from there at most"),
+    key("synapse.slope_up", "≥ 0", "share", "device = \"linear\"", "how much of the step up is lost at w_max"),
+    key("synapse.slope_up_dtod", "≥ 0", "share", "device = \"linear\"", "its spread"),
+    key("synapse.slope_down", "≥ 0", "share", "device = \"linear\"", "how much of the step down is lost at w_min"),
+    key("synapse.slope_down_dtod", "≥ 0", "share", "device = \"linear\"", "its spread"),
+    key("synapse.bound_up_dtod", "≥ 0", "share", REFERENCE, "spread of the bound that steps up fall towards"),
+    key("synapse.bound_down_dtod", "≥ 0", "share", REFERENCE, "the same down"),
+    key("synapse.reference", "a number", "weight", REFERENCE, "weight of the reference device"),
+    key("synapse.reference_dtod", "≥ 0", "weight", REFERENCE, "its spread"),
+    key("synapse.subtract_symmetry_point", "true, false", "", REFERENCE, "whether the reference is where a step up and one down cancel"),
+    key("synapse.exp_a_up", "a number", "", EXPONENTIAL, "A of steps up"),
+    key("synapse.exp_a_down", "a number", "", EXPONENTIAL, "A of steps down"),
+    key("synapse.exp_gamma_up", "a number", "", EXPONENTIAL, "γ of steps up"),
+    key("synapse.exp_gamma_down", "a number", "", EXPONENTIAL, "γ of steps down"),
+    key("synapse.exp_stretch", "a number", "", EXPONENTIAL, "a of z = 2a·w/(w_max − w_min) + b"),
+    key("synapse.exp_shift", "a number", "", EXPONENTIAL, "b of z"),
+    key("synapse.exp_noise", "≥ 0", "weight", EXPONENTIAL, "noise of a pulse at weight 0 beside its share of the step, times dw_min_std"),
+    key("synapse.exp_noise_slope", "≥ 0", "", EXPONENTIAL, "how that grows with the size of the weight"),
+    key("synapse.pow_gamma", "≥ 0", "", POWER, "exponent of the distance to the bound"),
+    key("synapse.pow_gamma_dtod", "≥ 0", "share", POWER, "its spread"),
+    key("synapse.pow_up_down", "above −1, below 1", "share", POWER, "by how much the exponent down is smaller; below 0, that up"),
+    key("synapse.pow_up_down_dtod", "≥ 0", "share", POWER, "its spread"),
+    key("synapse.piecewise_up", "list of numbers ≥ 0", "dw_min", "device = \"piecewise\"", "steps up at weights evenly spaced from w_min to w_max"),
+    key("synapse.piecewise_down", "list of numbers ≥ 0", "dw_min", "device = \"piecewise\"", "the same down"),
+    key("synapse.file", "path of a CSV file", "", "device = \"measured\"", "responses: pulse, up [uS], down [uS], and device where there are several"),
+    key("synapse.pair", "true, false", "", DEVICE, "whether a weight is the difference of two devices that are pulsed up only"),
+    key("synapse.refresh", "true, false", "", "pair = true", "whether pairs out of range are reset and written anew"),
+    key("synapse.refresh_noise", "≥ 0", "weight", "refresh = true", "noise of the reading before that"),
     key("training.epochs", "1 to 1000000", "epochs", "", "epochs in all, those before a resume included"),
     key("training.batch_size", "1 to 65536", "images", "", "images of a minibatch"),
     key("training.seed", "0 to 2⁶³ − 1", "", "", "fixes everything that is drawn"),
@@ -113,8 +173,12 @@ mod tests {
     fn names_are_all_that_a_key_takes() {
         for key in KEYS.iter().filter(|key| key.values.starts_with('"')) {
             let flag = |value: &str| ("--set".to_string(), key.name.to_string(), parse_value(value));
-            let law = ("--set".to_string(), "synapse.law".to_string(), "momentum".into());
-            let flags = vec![law, flag("no-such-name")];
+            // The law that has such a key, and a device in which it plays a part.
+            let set = |key: &str, value: &str| ("--set".to_string(), key.to_string(), value.into());
+            let momentum = ["momentum", "decay", "schedule", "horizon"];
+            let of_momentum = momentum.iter().any(|name| key.name == format!("synapse.{name}"));
+            let law = if of_momentum { "momentum" } else { "device" };
+            let flags = vec![set("synapse.law", law), flag("no-such-name")];
             let choices = Choices { algo: Some(Rule::CVF), flags, ..Choices::default() };
             let message = Resolved::new(&choices).unwrap_err().to_string();
             let stated = quoted_names(key.values);

@@ -169,11 +169,11 @@ impl Config {
             dynamics: Dynamics { activation, time, epsilon, clamp },
             settle: self.settle,
             loss,
-            synapse: self.synapse.synapse(),
+            synapse: self.synapse.seeded(self.training.seed),
         }
     }
 
-    /// How many numbers a checkpoint holds: weights and biases, and what their synapses remember.
+    /// How many numbers a checkpoint holds, but for the two of a clock: weights and biases, and what their synapses remember.
     pub fn remembered(&self) -> usize {
         self.network().parameter_count() * (1 + self.synapse.synapse().memory().len())
     }

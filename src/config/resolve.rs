@@ -11,7 +11,7 @@ use crate::data::known::Known;
 use crate::data::{DataChoice, Dataset};
 use crate::learning::Rule;
 use crate::model::Dims;
-use crate::model::synapse::SynapseConfig;
+use crate::model::synapse::{SynapseConfig, device};
 use serde::{Deserialize, Deserializer};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -34,6 +34,8 @@ pub enum Origin {
     Checkpoint(String),
     /// What was found where this left it open.
     Found(String),
+    /// The published device of this name.
+    Device(String),
 }
 
 impl fmt::Display for Origin {
@@ -45,6 +47,7 @@ impl fmt::Display for Origin {
             Origin::Flag(flag) => write!(f, "{flag}"),
             Origin::Checkpoint(path) => write!(f, "{path}"),
             Origin::Found(asked) => write!(f, "what {asked} found"),
+            Origin::Device(name) => write!(f, "device {name}"),
         }
     }
 }
@@ -173,6 +176,7 @@ impl Resolved {
             values.insert(key, (value, Origin::Flag(flag.clone())));
         }
         fit_preset(&mut values);
+        fit_device(&mut values)?;
         let law = values.get("synapse.law").and_then(|(law, _)| law.as_str().map(String::from));
         for known in
             SynapseConfig::all().iter().filter(|known| law.as_deref() == Some(known.synapse().name()))
@@ -381,6 +385,29 @@ impl Config {
             .map(|key| (key.clone(), ours.get(key).map_or("not set".to_string(), Value::to_string)))
             .collect())
     }
+}
+
+/// Keys of `[synapse]` that say how devices are used, and not what they are.
+const USE_OF_DEVICES: [&str; 6] = ["law", "preset", "pulses", "management", "train_length", "biases"];
+
+/// Sets what nobody has given to what the published device has that `synapse.preset` names. Where that is newly given, what
+/// a checkpoint has of another device does not count.
+fn fit_device(values: &mut Layers) -> Result<()> {
+    let device = values.get("synapse.law").is_some_and(|(law, _)| law.as_str() == Some("device"));
+    let Some((Value::String(name), origin)) = values.get("synapse.preset").filter(|_| device).cloned() else {
+        return Ok(());
+    };
+    if !matches!(origin, Origin::Checkpoint(_)) {
+        let of_another = |key: &str, origin: &Origin| {
+            matches!(origin, Origin::Checkpoint(_))
+                && key.strip_prefix("synapse.").is_some_and(|key| !USE_OF_DEVICES.contains(&key))
+        };
+        values.retain(|key, (_, origin)| !of_another(key, origin));
+    }
+    for (key, value) in device::settings(&name)? {
+        values.entry(format!("synapse.{key}")).or_insert((value, Origin::Device(name.clone())));
+    }
+    Ok(())
 }
 
 /// The presets are for images of MNIST's size. Where a set of another size is asked for by its name, a preset's network has

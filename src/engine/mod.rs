@@ -10,6 +10,7 @@ pub mod replicas;
 
 use crate::data::Batch;
 use crate::learning::Learning;
+use crate::model::synapse::Ledger;
 use crate::model::{Loss, Model, Network, Parameters};
 use anyhow::{Result, anyhow};
 use candle_core::{DType, Device, Tensor};
@@ -196,6 +197,12 @@ pub trait Engine: Send {
     /// # Errors
     /// Names the tensor that is missing or of another shape.
     fn recall(&mut self, tensors: &HashMap<String, Tensor>) -> Result<()>;
+
+    /// What has been done to the arrays of synapses since the engine was built, by the number of the tensor; nothing where
+    /// it is not counted.
+    fn ledger(&self) -> Option<Vec<Ledger>> {
+        None
+    }
 }
 
 /// Which engine runs the phases.

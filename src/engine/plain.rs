@@ -2,6 +2,7 @@
 
 use super::{Batch, Engine, Job, MultiplyAdds, Report, Turn};
 use crate::learning::{Lesson, Memory, Schedule};
+use crate::model::synapse::Ledger;
 use crate::model::{Connection, Loss, Parameters, Settled};
 use anyhow::Result;
 use candle_core::{DType, Tensor};
@@ -36,6 +37,7 @@ impl Plain {
 
 impl Engine for Plain {
     fn train_at(&mut self, batch: &Batch, Turn { beta, epochs }: Turn) -> Result<Report> {
+        self.memory.program(&self.job.model.synapse, &mut self.theta)?;
         let (x, settled, report) = self.settle(batch)?;
         let Self { job: Job { model, learning, .. }, theta, memory } = self;
         let target = batch.y_for(theta)?;
@@ -63,6 +65,10 @@ impl Engine for Plain {
 
     fn recall(&mut self, tensors: &HashMap<String, Tensor>) -> Result<()> {
         Ok(self.memory.recall(tensors)?)
+    }
+
+    fn ledger(&self) -> Option<Vec<Ledger>> {
+        self.job.model.synapse.ledger()
     }
 }
 

@@ -75,12 +75,72 @@ pub struct Step<'a> {
     pub beta: Beta<'a>,
 }
 
-/// Δ_θ(t), the normalised update of one `step` from s to s', a mean over the batch. `x` is (B, d_in); ρ is
+/// The outer products of which an update is made, image by image: Σ_b Σ_p sign_p·rows_p(b)·columns_p(b)ᵀ, which times
+/// 1/(βB) is Δ_θ.
+#[derive(Clone, Debug)]
+pub struct Products {
+    /// Of each weight. None where it does not learn.
+    pub weights: Vec<Vec<Product>>,
+    /// Of each bias, (B, d_n), whose other factor is 1. None where it does not learn.
+    pub biases: Vec<Option<Tensor>>,
+}
+
+/// An outer product of each image.
+#[derive(Clone, Debug)]
+pub struct Product {
+    /// 1 or −1.
+    pub sign: f64,
+    /// What the destination neurons have of it, (B, d_n).
+    pub rows: Tensor,
+    /// What the source neurons have of it, (B, d_m).
+    pub columns: Tensor,
+}
+
+/// The products of which Δ_θ(t) is made, the normalised update of one `step` from s to s'. `x` is (B, d_in); ρ is
 /// [`Dynamics::rho`]. For the weight from layer m into layer n:
 ///
-/// - correlation (Eq. 89, 95, E.3): Δ = (ρ(s'ⁿ)·ρ(s'ᵐ)ᵀ − ρ(sⁿ)·ρ(sᵐ)ᵀ)/β
-/// - vector field (E.4, E.5): Δ = (s'ⁿ − sⁿ)·ρ(sᵐ)ᵀ/β, with s'ⁿ − sⁿ gated as [`SigmaPrime`] says
-/// - weights from the input as the others, with ρ(x) on both sides; biases as if their input were 1.
+/// - correlation (Eq. 89, 95, E.3): Δ = (ρ(s'ⁿ)·ρ(s'ᵐ)ᵀ − ρ(sⁿ)·ρ(sᵐ)ᵀ)/β, two products
+/// - vector field (E.4, E.5): Δ = (s'ⁿ − sⁿ)·ρ(sᵐ)ᵀ/β, with s'ⁿ − sⁿ gated as [`SigmaPrime`] says, one product
+/// - weights from the input as the others, with ρ(x) on both sides, one product; biases as if their input were 1.
+///
+/// # Errors
+/// Only those of candle (shapes that differ).
+pub fn hebbian_products(
+    dynamics: &Dynamics,
+    theta: &Parameters,
+    form: Form,
+    sigma_prime: SigmaPrime,
+    x: &Tensor,
+    step: &Step,
+) -> Result<Products> {
+    let &Step { s, h, s_next, .. } = step;
+    let rho = |s: &[Tensor]| -> Result<Vec<Tensor>> { s.iter().map(|s| dynamics.rho(s)).collect() };
+    let (rho_s, rho_next, rho_x) = (rho(s)?, rho(s_next)?, dynamics.rho(x)?);
+    let (before, after) = match form {
+        Form::Correlation => (&rho_s[..], &rho_next[..]),
+        Form::VectorField => (s, s_next),
+    };
+    let delta = (after.iter().zip(before)).map(|(a, b)| a - b).collect::<Result<_>>()?;
+    let (delta, delta_feedback) = sigma_prime.gate(dynamics, h, delta)?;
+    let product = |sign: f64, rows: &Tensor, columns: &Tensor| Product {
+        sign,
+        rows: rows.clone(),
+        columns: columns.clone(),
+    };
+    let weight = |&Connection { from, to, .. }: &Connection| match (rho_s.get(from), form) {
+        (None, _) => vec![product(1.0, &delta[to], &rho_x)],
+        (Some(source), Form::Correlation) => {
+            vec![product(1.0, &rho_next[to], &rho_next[from]), product(-1.0, &rho_s[to], source)]
+        }
+        (Some(source), Form::VectorField) if from > to => vec![product(1.0, &delta[to], source)],
+        (Some(source), Form::VectorField) => vec![product(1.0, &delta_feedback[to], source)],
+    };
+    let weights = theta.network.weights().map(weight).collect();
+    Ok(Products { weights, biases: delta.into_iter().map(Some).collect() })
+}
+
+/// Δ_θ(t), the normalised update of one `step` from s to s', a mean over the batch: the sums of [`hebbian_products`],
+/// times 1/(βB).
 ///
 /// # Errors
 /// Only those of candle (shapes that differ).
@@ -92,31 +152,29 @@ pub fn hebbian_update(
     x: &Tensor,
     step: &Step,
 ) -> Result<Parameters> {
-    let &Step { s, h, s_next, beta, .. } = step;
     let images = x.dim(D::Minus2)? as f64;
-    let scaled = |sum: &Tensor| beta.scale(sum, |beta| 1.0 / (beta * images));
-    let outer = |a: &Tensor, b: &Tensor| a.t()?.matmul(b);
-    let rho = |s: &[Tensor]| -> Result<Vec<Tensor>> { s.iter().map(|s| dynamics.rho(s)).collect() };
-    let (rho_s, rho_next, rho_x) = (rho(s)?, rho(s_next)?, dynamics.rho(x)?);
-    let (before, after) = match form {
-        Form::Correlation => (&rho_s[..], &rho_next[..]),
-        Form::VectorField => (s, s_next),
+    let scaled = |sum: &Tensor| step.beta.scale(sum, |beta| 1.0 / (beta * images));
+    let products = hebbian_products(dynamics, theta, form, sigma_prime, x, step)?;
+    let weight = |products: &Vec<Product>| {
+        let mut sum: Option<Tensor> = None;
+        for Product { sign, rows, columns } in products {
+            let outer = rows.t()?.matmul(columns)?;
+            sum = Some(match sum {
+                None => outer,
+                Some(sum) if *sign > 0.0 => (sum + outer)?,
+                Some(sum) => (sum - outer)?,
+            });
+        }
+        match sum {
+            Some(sum) => scaled(&sum),
+            None => bail!("a weight without an update"),
+        }
     };
-    let delta = (after.iter().zip(before)).map(|(a, b)| a - b).collect::<Result<_>>()?;
-    let (delta, delta_feedback) = sigma_prime.gate(dynamics, h, delta)?;
-    let weight = |&Connection { from, to, .. }: &Connection| {
-        let sum = match (rho_s.get(from), form) {
-            (None, _) => outer(&delta[to], &rho_x)?,
-            (Some(source), Form::Correlation) => {
-                (outer(&rho_next[to], &rho_next[from])? - outer(&rho_s[to], source)?)?
-            }
-            (Some(source), Form::VectorField) if from > to => outer(&delta[to], source)?,
-            (Some(source), Form::VectorField) => outer(&delta_feedback[to], source)?,
-        };
-        scaled(&sum)
+    let bias = |delta: &Option<Tensor>| match delta {
+        Some(delta) => scaled(&delta.sum_keepdim(D::Minus2)?)?.squeeze(D::Minus2),
+        None => bail!("a bias without an update"),
     };
-    let weights = theta.network.weights().map(weight).collect::<Result<_>>()?;
-    let bias = |delta: &Tensor| scaled(&delta.sum_keepdim(D::Minus2)?)?.squeeze(D::Minus2);
-    let biases = delta.iter().map(bias).collect::<Result<_>>()?;
+    let weights = products.weights.iter().map(weight).collect::<Result<_>>()?;
+    let biases = products.biases.iter().map(bias).collect::<Result<_>>()?;
     Ok(Parameters { network: theta.network.clone(), weights, biases })
 }

@@ -1,21 +1,34 @@
 //! One minibatch to learn: the second (nudged) phase, and what the rules make of it.
 
-use super::{Alignment, Learning, Schedule, Step, Update, hebbian_update, homeostasis};
+use super::{Alignment, Learning, Product, Products, Schedule, Step, Update};
+use super::{hebbian_products, hebbian_update, homeostasis};
 use crate::model::dynamics::Nudge;
-use crate::model::{Model, Parameters, Settled, synapse};
+use crate::model::synapse::{Factor, Factors, Place, Wants};
+use crate::model::{Model, Parameters, Settled, Synapse, synapse};
 use crate::reference::Gradients;
 use crate::reference::transition::Transition;
 use crate::reference::{bptt::bptt, dyadic::dyadic, rbp::rbp};
-use candle_core::{Result, Tensor, bail};
+use candle_core::{DType, Result, Tensor, bail};
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 /// Sees the steps of the second phases; t begins at 0 in each of them.
 pub type Observe<'a> = &'a mut dyn FnMut(&Step) -> Result<()>;
 
 /// What synapses remember from one change to the next: for each of their
-/// [numbers](crate::model::synapse::SynapseLaw::memory), one for every weight and bias.
+/// [numbers](crate::model::synapse::SynapseLaw::memory), one for every weight and bias, and how often their arrays have been
+/// asked, where that matters.
 #[derive(Clone, Debug)]
-pub struct Memory(pub(crate) Vec<(&'static str, Parameters)>);
+pub struct Memory {
+    pub(crate) values: Vec<(&'static str, Parameters)>,
+    /// Moments so far; absent where synapses are not [arrays](Wants::Arrays).
+    pub(crate) clock: Option<u64>,
+}
+
+/// The name of [`Memory::clock`] where it is saved: two halves, which even 32-bit floats keep.
+const CLOCK: &str = "synapse.clock";
+/// What the lower half of the clock counts up to.
+const HALF: u64 = 1 << 24;
 
 impl Memory {
     /// What synapses remember that have never changed.
@@ -23,8 +36,70 @@ impl Memory {
     /// # Errors
     /// Only those of candle.
     pub fn new(model: &Model, theta: &Parameters) -> Result<Self> {
+        let law = &model.synapse;
         let zeros = |&name: &&'static str| Ok((name, theta.map(Tensor::zeros_like)?));
-        model.synapse.memory().iter().map(zeros).collect::<Result<_>>().map(Self)
+        let values = law.memory().iter().map(zeros).collect::<Result<_>>()?;
+        let counts = !law.adds_up() && law.wants() != Wants::Changes;
+        let mut memory = Self { values, clock: counts.then_some(0) };
+        if counts {
+            let mut theta = theta.clone();
+            memory.each_array(&mut theta, |place, weights, memory| law.start(place, weights, memory))?;
+        }
+        Ok(memory)
+    }
+
+    /// The clock; 0 where there is none.
+    pub(crate) fn now(&self) -> u64 {
+        self.clock.unwrap_or_default()
+    }
+
+    /// One moment later.
+    pub(crate) fn tick(&mut self) {
+        if let Some(clock) = &mut self.clock {
+            *clock += 1;
+        }
+    }
+
+    /// What the tensor of this number remembers.
+    fn own(&mut self, number: usize) -> Vec<&mut Tensor> {
+        self.values.iter_mut().filter_map(|(_, values)| values.tensors_mut().nth(number)).collect()
+    }
+
+    /// Lets `work` change each array of θ, and what it remembers.
+    pub(crate) fn each_array(
+        &mut self,
+        theta: &mut Parameters,
+        mut work: impl FnMut(&Place, &mut [f64], &mut [&mut [f64]]),
+    ) -> Result<()> {
+        let clock = self.now();
+        for (number, tensor) in theta.tensors_mut().enumerate() {
+            let place = Place::of(number, tensor, clock)?;
+            *tensor = synapse::alone(tensor, &mut self.own(number), |w, memory| work(&place, w, memory))?;
+        }
+        Ok(())
+    }
+
+    /// Writes θ into arrays that have never learnt: what it becomes.
+    ///
+    /// # Errors
+    /// Only those of candle.
+    pub fn program(&mut self, law: &Synapse, theta: &mut Parameters) -> Result<()> {
+        match self.clock {
+            Some(0) => self.each_array(theta, |place, weights, memory| law.program(place, weights, memory)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Lets arrays rest after a minibatch: what becomes of θ.
+    ///
+    /// # Errors
+    /// Only those of candle.
+    pub fn rest(&mut self, law: &Synapse, theta: &mut Parameters) -> Result<()> {
+        if self.clock.is_some() && law.rests() {
+            self.each_array(theta, |place, weights, memory| law.rest(place, weights, memory))?;
+            self.tick();
+        }
+        Ok(())
     }
 
     /// What is saved of it, by name.
@@ -33,7 +108,11 @@ impl Memory {
             let named = values.named().into_iter();
             named.map(|(weight, value)| (format!("synapse.{name}.{weight}"), value.clone())).collect()
         };
-        self.0.iter().flat_map(of).collect()
+        let halves = self.clock.map(|clock| [(clock / HALF) as f64, (clock % HALF) as f64]);
+        // Two numbers on the CPU always are a tensor.
+        let clock = halves.and_then(|halves| Tensor::new(&halves, &candle_core::Device::Cpu).ok());
+        let clock = clock.map(|clock| (CLOCK.to_string(), clock));
+        self.values.iter().flat_map(of).chain(clock).collect()
     }
 
     /// The same as these tensors have it.
@@ -41,12 +120,22 @@ impl Memory {
     /// # Errors
     /// Names the tensor that is missing or of another shape.
     pub fn recall(&mut self, tensors: &HashMap<String, Tensor>) -> Result<()> {
-        for (name, values) in &mut self.0 {
+        for (name, values) in &mut self.values {
             let prefix = format!("synapse.{name}.");
             let own = tensors.iter().filter_map(|(key, tensor)| Some((key.strip_prefix(&prefix)?, tensor)));
             let own = own.map(|(weight, tensor)| (weight.to_string(), tensor.clone())).collect();
             let (dtype, device) = (values.dtype(), values.device().clone());
             *values = Parameters::from_named(&own, values.network.clone(), dtype, &device)?;
+        }
+        if self.clock.is_some() {
+            let Some(saved) = tensors.get(CLOCK) else {
+                bail!(
+                    "{CLOCK} is missing: how often the arrays of devices have been asked, which their pulses depend on"
+                )
+            };
+            let halves = saved.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>()?;
+            let [high, low] = halves[..] else { bail!("{CLOCK} has {} numbers instead of 2", halves.len()) };
+            self.clock = Some(high as u64 * HALF + low as u64);
         }
         Ok(())
     }
@@ -185,25 +274,41 @@ impl<'a> Lesson<'a> {
                 theta.weights[c.weight] = theta.weights[c.weight].affine(left, 0.0)?;
             }
         }
+        if memory.clock.is_some() && model.synapse.rests() {
+            memory.each_array(&mut theta, |place, weights, memory| {
+                model.synapse.rest(place, weights, memory)
+            })?;
+            memory.tick();
+        }
         Ok(theta)
     }
 
     /// What the second phases make of θ on this schedule.
     fn nudged(&self, schedule: Schedule, memory: &mut Memory, observe: Observe) -> Result<Parameters> {
         let mut theta = self.theta.clone();
+        let by_factors = !self.model.synapse.adds_up() && self.model.synapse.wants() == Wants::Factors;
         for branch in self.branches() {
             let mut total: Option<Parameters> = None;
+            // What is to be multiplied after the phase, where synapses multiply.
+            let mut products: Vec<Products> = Vec::new();
             match schedule {
                 // θ + η·Δ(s_* → s_K): the updates of the steps telescope (Eq. 5).
                 Schedule::Whole => {
                     let s_end = branch.second_phase(observe, |_| Ok(None))?;
                     let (s, beta) = (self.settled.state(), branch.nudge.beta);
-                    total = Some(branch.update(&Step { t: 0, s, h: &[], s_next: &s_end, beta })?);
+                    let whole = Step { t: 0, s, h: &[], s_next: &s_end, beta };
+                    match by_factors {
+                        true => products.push(branch.products(&whole)?),
+                        false => total = Some(branch.update(&whole)?),
+                    }
                 }
                 // θ + η·Σ_t Δ_θ(t).
                 Schedule::Sum => {
                     branch.second_phase(observe, |step| {
-                        total = Some(branch.added(total.as_ref(), step)?);
+                        match by_factors {
+                            true => products.push(branch.products(step)?),
+                            false => total = Some(branch.added(total.as_ref(), step)?),
+                        }
                         Ok(None)
                     })?;
                 }
@@ -211,8 +316,12 @@ impl<'a> Lesson<'a> {
                 Schedule::Continual => {
                     let begun = theta.clone();
                     Lesson { theta: &begun, ..branch }.second_phase(observe, |step| {
-                        let update = Lesson { theta: &theta, ..branch }.update(step)?;
-                        theta = branch.applied(&theta, &update, memory)?;
+                        let lesson = Lesson { theta: &theta, ..branch };
+                        let changed = match by_factors {
+                            true => branch.pulsed(&theta, &lesson.products(step)?, memory)?,
+                            false => branch.applied(&theta, &lesson.update(step)?, memory)?,
+                        };
+                        theta = changed;
                         Ok(Some(theta.clone()))
                     })?;
                 }
@@ -229,6 +338,9 @@ impl<'a> Lesson<'a> {
             }
             if let Some(total) = total {
                 theta = branch.applied(&theta, &total, memory)?;
+            }
+            for products in products {
+                theta = branch.pulsed(&theta, &products, memory)?;
             }
         }
         Ok(theta)
@@ -268,6 +380,26 @@ impl<'a> Lesson<'a> {
         }
     }
 
+    /// The products of Δ_θ(t), as [`Lesson::update`] has their sums.
+    ///
+    /// # Errors
+    /// Where the rule has none, and those of candle (shapes that differ).
+    fn products(&self, step: &Step) -> Result<Products> {
+        let Self { model, learning, x, .. } = *self;
+        let Some(form) = learning.form() else { bail!("{} has no products", learning.rule.title) };
+        let mut products =
+            hebbian_products(&model.dynamics, self.theta, form, learning.sigma_prime, x, step)?;
+        if learning.last_bias_frozen()
+            && let Some(last) = products.biases.last_mut()
+        {
+            *last = None;
+        }
+        for c in self.theta.network.weights().filter(|c| !learning.learns(c.from, c.to)) {
+            products.weights[c.weight].clear();
+        }
+        Ok(products)
+    }
+
     /// What synapses make of θ where η·update is wished, η by layer.
     ///
     /// # Errors
@@ -276,7 +408,7 @@ impl<'a> Lesson<'a> {
         &self,
         theta: &Parameters,
         update: &Parameters,
-        Memory(memory): &mut Memory,
+        memory: &mut Memory,
     ) -> Result<Parameters> {
         let law = &self.model.synapse;
         if law.adds_up() {
@@ -284,12 +416,49 @@ impl<'a> Lesson<'a> {
         }
         let wished = update.zip(update, |update, _, n| update.affine(self.rate(n), 0.0))?;
         let mut changed = theta.clone();
-        let wished = wished.weights.iter().chain(&wished.biases);
+        let (wished, clock) = (wished.weights.iter().chain(&wished.biases), memory.now());
         for (i, (tensor, wished)) in changed.tensors_mut().zip(wished).enumerate() {
-            let mut own: Vec<_> =
-                memory.iter_mut().filter_map(|(_, values)| values.tensors_mut().nth(i)).collect();
-            *tensor = synapse::change(law, i, tensor, wished, &mut own)?;
+            let place = Place::of(i, tensor, clock)?;
+            *tensor = synapse::change(law, &place, tensor, wished, &mut memory.own(i))?;
         }
+        memory.tick();
+        Ok(changed)
+    }
+
+    /// What synapses make of θ where η times the sum of these products is wished, and they multiply themselves.
+    ///
+    /// # Errors
+    /// Only those of candle (shapes that differ).
+    fn pulsed(&self, theta: &Parameters, products: &Products, memory: &mut Memory) -> Result<Parameters> {
+        let (images, clock) = (self.x.dim(0)?, memory.now());
+        let numbers = |tensor: &Tensor| -> Result<Cow<'static, [f64]>> {
+            Ok(Cow::Owned(tensor.to_dtype(DType::F64)?.flatten_all()?.to_vec1()?))
+        };
+        let factor = |Product { sign, rows, columns }: &Product| {
+            Ok(Factor { sign: *sign, rows: numbers(rows)?, columns: numbers(columns)? })
+        };
+        let one: Cow<[f64]> = Cow::Owned(vec![1.0; images]);
+        let of_bias = |delta: &Option<Tensor>| -> Result<Vec<Factor>> {
+            let factor = |rows| Ok(Factor { sign: 1.0, rows: numbers(rows)?, columns: one.clone() });
+            delta.iter().map(factor).collect()
+        };
+        let network = &theta.network;
+        let weights = network
+            .weights()
+            .zip(&products.weights)
+            .map(|(c, own)| Ok((c.rate(), own.iter().map(factor).collect::<Result<Vec<_>>>()?)));
+        let biases = products.biases.iter().enumerate().map(|(n, delta)| Ok((n, of_bias(delta)?)));
+        let all = weights.chain(biases).collect::<Result<Vec<_>>>()?;
+        let mut changed = theta.clone();
+        for (i, (tensor, (n, products))) in changed.tensors_mut().zip(all).enumerate() {
+            if products.is_empty() {
+                continue;
+            }
+            let rate = self.rate(n) / (self.nudge.beta.value() * images as f64);
+            let (place, wished) = (Place::of(i, tensor, clock)?, Factors { rate, images, products });
+            *tensor = synapse::pulse(&self.model.synapse, &place, tensor, &wished, &mut memory.own(i))?;
+        }
+        memory.tick();
         Ok(changed)
     }
 

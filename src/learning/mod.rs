@@ -10,12 +10,13 @@ mod lesson;
 pub mod rule;
 
 pub use alignment::{Alignment, homeostasis};
-pub use hebbian::{SigmaPrime, Step, hebbian_update};
+pub use hebbian::{Product, Products, SigmaPrime, Step, hebbian_products, hebbian_update};
 pub use lesson::{Lesson, Memory, Observe};
 pub use rule::{Form, OwnUpdate, RULES, Rule, Schedule, Update};
 
 use crate::base::problem::{self, need};
 use crate::model::dynamics::Time;
+use crate::model::synapse::Wants;
 use crate::model::{Model, Network};
 use serde::{Deserialize, Serialize};
 
@@ -211,7 +212,34 @@ impl Learning {
             format!(
                 "must be \"full\" with rule = \"{rule}\", whose updates are the gradient with nothing else"
             ),
+        )?;
+        let wants = if model.synapse.adds_up() { Wants::Changes } else { model.synapse.wants() };
+        need(
+            wants == Wants::Changes || self.rule.schedule() != Some(Schedule::Rescaled),
+            "learning.rule",
+            format!(
+                "\"{rule}\" changes weights by steps that no device makes: choose another rule, or synapse.law = \"ideal\""
+            ),
+        )?;
+        need(
+            wants != Wants::Factors || self.has_products(),
+            "learning.rule",
+            format!(
+                "\"{rule}\" has updates that are no products of two sides, which trains of pulses multiply: choose \"ep\", \
+                 \"cep\", \"vf\" or \"cvf\", or synapse.pulses = \"deterministic\" or \"exact\""
+            ),
+        )?;
+        need(
+            wants == Wants::Changes || self.only_learns(),
+            "learning.alignment",
+            "changes weights otherwise than by pulses, with \"homeostasis\" and with learning.decay, which devices do not: \
+             leave these out",
         )
+    }
+
+    /// Whether its updates are sums of products of two sides, [`hebbian_products`].
+    fn has_products(&self) -> bool {
+        self.form().is_some() && matches!(self.rule.update, Update::Nudged(..))
     }
 
     /// Whether the bias of the last hidden layer never learns (see [`Learning::authors_code`]).

@@ -183,6 +183,7 @@ impl Run {
             None => initial_parameters(config, options.init.as_deref(), &device)?,
         };
         let (engine_name, threads) = (resources.engine_name(config, &device), rayon::current_num_threads());
+        info!("{}", resources.engine_in_words(config, &device));
         let mut engine = resources.engine(config, theta, &device)?;
         if let Some(from) = &from {
             let recalled = engine.recall(&from.checkpoint.tensors);

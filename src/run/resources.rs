@@ -75,6 +75,21 @@ impl Resources {
         }
     }
 
+    /// A sentence about that engine; about the plain one, why the fast one does not compute, and what that costs.
+    pub fn engine_in_words(&self, config: &Config, device: &Device) -> String {
+        let name = self.engine_name(config, device);
+        if name != "plain" || !device.is_cpu() {
+            return format!("the {name} engine computes");
+        }
+        let (network, dtype) = (config.network(), config.training.dtype.dtype());
+        let why = match EngineKind::Fused.chosen(&network, &config.job(device), dtype) {
+            Ok(_) => "as training.engine asks for".to_string(),
+            Err(why) => format!("since the fused one {why}"),
+        };
+        // docs/performance.md, "With and without the fused engine".
+        format!("the plain engine computes, {why}: a minibatch takes about 7 to 25 times as long")
+    }
+
     /// The user's data folder, if any.
     pub fn data_dir(&self) -> Option<&Path> {
         self.data_dir.as_deref()

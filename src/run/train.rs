@@ -10,6 +10,8 @@ use super::{Interrupt, Run};
 use crate::base::waiting::Waiting;
 use crate::data::{Batch, Split};
 use crate::engine::{Engine, Report, Turn};
+use crate::model::Parameters;
+use crate::model::synapse::Ledger;
 use crate::rng;
 use crate::telemetry::metrics::{Metrics, MetricsFile};
 use crate::telemetry::observer::{Epoch, Observer};
@@ -52,7 +54,8 @@ pub fn train(mut run: Run, observer: &mut dyn Observer, interrupt: &Interrupt) -
         observer,
     ];
     info!("run {} on {}: {}", progress.run, surroundings.device, folder.display());
-    let outcome = Training { run: &mut run, session: &mut session, observers, interrupt }.all_epochs()?;
+    let mut training = Training { run: &mut run, session: &mut session, observers, interrupt, before: None };
+    let outcome = training.all_epochs()?;
     session.end()?;
     Ok(outcome)
 }
@@ -63,6 +66,8 @@ struct Training<'a, 'b> {
     session: &'a mut Session,
     observers: &'a mut [&'b mut dyn Observer],
     interrupt: &'a Interrupt,
+    /// What had been done to arrays of devices when the epoch under way began, and their weights, where that was seen.
+    before: Option<(Vec<Ledger>, Parameters)>,
 }
 
 impl Training<'_, '_> {
@@ -100,6 +105,10 @@ impl Training<'_, '_> {
         let config = self.run.resolved.config.clone();
         let training = &config.training;
         let order = rng::permutation(training.seed, epoch, self.run.dataset.train.len());
+        self.before = match self.run.engine.ledger().filter(|_| first == 0) {
+            Some(ledger) => Some((ledger, self.run.engine.parameters()?)),
+            None => None,
+        };
         let (mut batch, started) = (Batch::default(), Instant::now());
         for indices in order.chunks(training.batch_size).skip(first as usize) {
             let run = &mut *self.run;
@@ -136,6 +145,9 @@ impl Training<'_, '_> {
     fn close_epoch(&mut self, speed: Option<f64>) -> Result<Option<Outcome>> {
         let stop = || self.interrupt.signal().is_some();
         let mut epoch = test(self.run, speed, &stop)?;
+        if let (Some((ledger, theta)), Some(now)) = (self.before.take(), self.run.engine.ledger()) {
+            epoch.metrics.push_ledger((&ledger, &theta), (&now, &epoch.theta))?;
+        }
         self.observers.iter_mut().try_for_each(|observer| observer.measure(&epoch, &stop))?;
         if let Some(signal) = self.interrupt.signal() {
             let diverged = self.save(false)?;

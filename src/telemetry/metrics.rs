@@ -7,7 +7,9 @@ use crate::base::files;
 use crate::engine::Report;
 use crate::learning::angle::Summary;
 use crate::model::network::Parameters;
+use crate::model::synapse::Ledger;
 use anyhow::{Context, Result};
+use candle_core::DType;
 use serde_json::{Map, json};
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -68,6 +70,32 @@ impl Metrics {
             }
         }
         self.push(ANGLE_MINIBATCHES, summary.total_degrees.count as f64);
+    }
+
+    /// Pulses a synapse, and what part of their steps has led nowhere, Σ|Δw|/Σ|w − w'|: of an array of devices in an epoch,
+    /// from what had been done to arrays `before`, with weights `theta_before`, to what has been done `after` it.
+    ///
+    /// # Errors
+    /// Only those of candle.
+    pub fn push_ledger(
+        &mut self,
+        (before, theta_before): (&[Ledger], &Parameters),
+        (after, theta): (&[Ledger], &Parameters),
+    ) -> Result<()> {
+        let names = theta.network.weights().map(|c| c.name());
+        let names = names.chain((0..theta.biases.len()).map(|n| format!("forward.{n}.bias")));
+        let tensors = theta.weights.iter().chain(&theta.biases);
+        let tensors = tensors.zip(theta_before.weights.iter().chain(&theta_before.biases));
+        for (i, (name, (now, then))) in names.zip(tensors).enumerate() {
+            let [before, after] = [before, after].map(|ledger| ledger.get(i).copied().unwrap_or_default());
+            let net = (now - then)?.abs()?.sum_all()?.to_dtype(DType::F64)?.to_scalar::<f64>()?;
+            let pulses = after.pulses.saturating_sub(before.pulses) as f64;
+            self.push(format!("pulses/{name}"), pulses / now.elem_count() as f64);
+            if net > 0.0 {
+                self.push(format!("wasted/{name}"), (after.moved - before.moved) / net);
+            }
+        }
+        Ok(())
     }
 
     /// Norms of all weights, and Ψ(θf, θb) in degrees.

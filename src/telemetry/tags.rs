@@ -68,6 +68,14 @@ pub fn describe(tag: &str) -> (String, String) {
         ("quartiles", of) => {
             (format!("quartile of {of}"), "Over the minibatches that it was measured on, of 8 and more.")
         }
+        ("pulses", array) => (
+            format!("pulses a synapse, {array}"),
+            "Pulses that a device of the array has taken in the epoch, mean; of exact changes, changes.",
+        ),
+        ("wasted", array) => (
+            format!("steps by net change, {array}"),
+            "Σ|Δw| over all pulses of the epoch by Σ|w − w'| from its beginning to its end: 1 where no step was undone.",
+        ),
         ("psi", n) => (
             format!("angle Ψ(forward.{n}, feedback.{n}ᵀ), degrees"),
             "Between the weights that lead forward and those that lead back.",

@@ -16,7 +16,7 @@
 //!   whatever images share its block.
 //!
 //! Modules, each of which knows only those before it: [`simd`], [`gemm`] and [`panels`], [`packing`], [`state`],
-//! [`step`], [`first_phase`], [`gram`] and [`update`], [`homeostasis`], [`second_phase`].
+//! [`step`], [`first_phase`], [`gram`] and [`update`], [`homeostasis`], [`pulses`], [`second_phase`].
 
 mod first_phase;
 mod gemm;
@@ -24,6 +24,7 @@ mod gram;
 mod homeostasis;
 mod packing;
 mod panels;
+mod pulses;
 mod second_phase;
 mod simd;
 mod state;
@@ -33,6 +34,7 @@ mod update;
 use super::{Batch, Engine, Job, MultiplyAdds, Report, Turn, Why};
 use crate::learning::{Form, Memory, Nudging, Schedule};
 use crate::model::dynamics::Time;
+use crate::model::synapse::{Ledger, Wants};
 use crate::model::{Loss, Network, Parameters};
 use anyhow::{Result, bail};
 use candle_core::Tensor;
@@ -64,6 +66,16 @@ pub fn supports(network: &Network, job: &Job) -> Result<(), Why> {
         (network.is_layered(), "runs chains of layers"),
         (model.loss == Loss::SQUARED_ERROR, "has the squared error only"),
         (
+            model.synapse.adds_up() || model.synapse.wants() != Wants::Arrays,
+            "has no devices that are asked array by array, as with synapse.pulses = \"deterministic\" and \"exact\"",
+        ),
+        (
+            model.synapse.adds_up()
+                || model.synapse.wants() != Wants::Factors
+                || learning.rule.schedule() == Some(Schedule::Continual),
+            "pulses devices at every step only, with cep and cvf",
+        ),
+        (
             model.synapse.adds_up()
                 || learning.rule.schedule() == Some(Schedule::Continual)
                 || learning.nudging != Nudging::Centered,
@@ -86,6 +98,8 @@ pub struct Fused<T: Real> {
     memory: Vec<(&'static str, Weights<T>)>,
     /// As [`SecondPhase::wished`].
     wished: Option<Weights<T>>,
+    /// As [`SecondPhase::clock`].
+    clock: Option<u64>,
     /// Σ pixels looked at over the images of the last batch.
     pixels_seen: usize,
     blocks: Vec<Block<T>>,
@@ -113,15 +127,49 @@ impl<T: Real> Fused<T> {
             (_, why) => bail!("the fused engine {}", why.err().unwrap_or_default()),
         };
         let weights = Weights::pack(theta)?;
-        let memory = job.model.synapse.memory().iter().map(|&name| (name, weights.zeros())).collect();
+        let Memory { values, clock } = Memory::new(&job.model, theta)?;
+        let memory = values.iter().map(|(name, values)| Ok((*name, Weights::pack(values)?)));
+        let memory = memory.collect::<Result<_>>()?;
         let (wished, pixels_seen, blocks, unsettled, moves) = Default::default();
-        Ok(Self { job, schedule, simd, weights, memory, wished, pixels_seen, blocks, unsettled, moves })
+        Ok(Self {
+            job,
+            schedule,
+            simd,
+            weights,
+            memory,
+            wished,
+            clock,
+            pixels_seen,
+            blocks,
+            unsettled,
+            moves,
+        })
     }
 
     /// What synapses remember, as tensors.
     fn unpacked_memory(&self) -> Result<Memory> {
         let unpacked = self.memory.iter().map(|(name, packed)| Ok((*name, packed.unpack()?)));
-        unpacked.collect::<Result<_>>().map(Memory)
+        Ok(Memory { values: unpacked.collect::<Result<_>>()?, clock: self.clock })
+    }
+
+    /// Lets arrays of devices change as `work` says.
+    fn each_array(
+        &mut self,
+        work: impl FnOnce(&mut Memory, &mut Parameters) -> candle_core::Result<()>,
+    ) -> Result<()> {
+        let (mut memory, mut theta) = (self.unpacked_memory()?, self.weights.unpack()?);
+        work(&mut memory, &mut theta)?;
+        self.weights = Weights::pack(&theta)?;
+        self.remember(&memory)
+    }
+
+    /// Packs what synapses remember.
+    fn remember(&mut self, memory: &Memory) -> Result<()> {
+        for ((_, packed), (_, remembered)) in self.memory.iter_mut().zip(&memory.values) {
+            *packed = Weights::pack(remembered)?;
+        }
+        self.clock = memory.clock;
+        Ok(())
     }
 
     /// Makes so many blocks.
@@ -177,6 +225,10 @@ fn active_pixels(images: &[u8], pixels: usize) -> Vec<u32> {
 impl<T: Real> Engine for Fused<T> {
     fn train_at(&mut self, batch: &Batch, Turn { beta, epochs }: Turn) -> Result<Report> {
         self.job.check(&self.weights.network, batch)?;
+        let law = self.job.model.synapse.clone();
+        if self.clock == Some(0) {
+            self.each_array(|memory, theta| memory.program(&law, theta))?;
+        }
         let rows = block_rows(batch.labels.len());
         let report = self.first_phase(batch, rows)?;
         self.moves.resize_with(self.blocks.len(), Move::default);
@@ -187,6 +239,7 @@ impl<T: Real> Engine for Fused<T> {
             weights,
             memory,
             wished,
+            clock,
             blocks,
             moves,
             ..
@@ -200,6 +253,7 @@ impl<T: Real> Engine for Fused<T> {
             weights,
             memory,
             wished,
+            clock,
             blocks,
             moves,
             labels,
@@ -208,6 +262,9 @@ impl<T: Real> Engine for Fused<T> {
             epochs,
         };
         phase.run();
+        if self.clock.is_some() && law.rests() {
+            self.each_array(|memory, theta| memory.rest(&law, theta))?;
+        }
         Ok(report)
     }
 
@@ -303,9 +360,10 @@ impl<T: Real> Engine for Fused<T> {
     fn recall(&mut self, tensors: &HashMap<String, Tensor>) -> Result<()> {
         let mut memory = self.unpacked_memory()?;
         memory.recall(tensors)?;
-        for ((_, packed), (_, remembered)) in self.memory.iter_mut().zip(&memory.0) {
-            *packed = Weights::pack(remembered)?;
-        }
-        Ok(())
+        self.remember(&memory)
+    }
+
+    fn ledger(&self) -> Option<Vec<Ledger>> {
+        self.job.model.synapse.ledger()
     }
 }

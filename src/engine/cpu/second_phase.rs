@@ -6,6 +6,7 @@ use super::gram::{Gram, change_grams, input_gram, telescopes};
 use super::homeostasis::homeostasis;
 use super::packing::{Connection, PackedMatrix, Weights};
 use super::panels::PanelsMut;
+use super::pulses::{Moment, Pulsing};
 use super::simd::{Lanes, Real, Simd, Vectorized, WIDTH};
 use super::state::{Block, End, Move, MoveMut, all};
 use super::step::{Arriving, Gates, damp, step};
@@ -13,6 +14,7 @@ use super::update::{accumulate, add_to_bias, change, change_terms, outer, worth_
 use crate::learning::{Alignment, Form, Learning, Schedule, SigmaPrime};
 use crate::model::Model;
 use crate::model::dynamics::Layers;
+use crate::model::synapse::Wants;
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -30,6 +32,8 @@ pub struct SecondPhase<'a, T> {
     pub weights: &'a mut Weights<T>,
     /// What synapses remember.
     pub memory: &'a mut [(&'static str, Weights<T>)],
+    /// How often arrays of devices have been asked.
+    pub clock: &'a mut Option<u64>,
     /// Room for what is wished of synapses whose changes do not add up.
     pub wished: &'a mut Option<Weights<T>>,
     /// The images.
@@ -72,7 +76,10 @@ impl<T: Real> SecondPhase<'_, T> {
                         self.drive_anew();
                     }
                     if !self.adds_up() {
-                        self.steps_that_change(&c);
+                        match self.model.synapse.wants() {
+                            Wants::Factors => self.steps_that_pulse(),
+                            Wants::Changes | Wants::Arrays => self.steps_that_change(&c),
+                        }
                         continue;
                     }
                     self.steps_that_learn(&c);
@@ -142,6 +149,31 @@ impl<T: Real> SecondPhase<'_, T> {
             });
             self.advance();
             self.drive_anew();
+        }
+    }
+
+    /// C-EP and C-VF with devices that multiply: all steps, each of which pulses all arrays.
+    fn steps_that_pulse(&mut self) {
+        let parts = self.parts();
+        let mut pulsing = Pulsing::new(self.weights, self.blocks);
+        let images = self.labels.len() as f64;
+        let branches = self.learning.nudging.signs().len() as f64;
+        let (beta, epochs) = (self.beta, self.epochs);
+        let eta = |n: usize| self.learning.rate(n) * self.model.synapse.rate(epochs) / branches;
+        let rates: Vec<f64> = (0..self.weights.widths.len()).map(|n| eta(n) / (beta * images)).collect();
+        let (form, frozen) = (self.form(), self.learning.last_bias_frozen());
+        for t in 0..self.learning.K {
+            self.nudged_step(t, &[], &parts);
+            let clock = self.clock.unwrap_or_default();
+            let learning = self.learning;
+            let step = Moment { law: &self.model.synapse, form, rates: &rates, clock, frozen };
+            let learns = |from: usize, to: usize| learning.learns(from, to);
+            pulsing.pulse(&step, &learns, self.weights, self.memory, self.blocks, self.moves);
+            *self.clock = self.clock.map(|clock| clock + 1);
+            self.advance();
+            if !pulsing.drive(self.blocks, self.weights) {
+                self.drive_anew();
+            }
         }
     }
 

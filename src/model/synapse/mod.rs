@@ -3,16 +3,18 @@
 //! The rules of [`crate::learning`] say what they wish; a synapse does with it what it can. [`Ideal`] ones do as they are
 //! told, [`Momentum`] is what optimisers do. A synapse is a file here that implements [`SynapseLaw`] and reads its keys of
 //! `[synapse]`, and a line in the list below. Where its changes add up, engines may apply those of all steps together;
-//! elsewhere they take every step in full.
+//! elsewhere they take every step in full. [`Devices`] are arrays of devices that take pulses: they are asked with their
+//! [`Place`], and may ask for the two [`Factors`] of a wished change instead of their product.
 
 use candle_core::{DType, Device, Result, Tensor};
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
 macro_rules! synapses {
     ($($(#[$doc:meta])* $name:ident in $file:ident,)*) => {
-        $(mod $file; pub use $file::$name;)*
+        $(pub mod $file; pub use $file::$name;)*
 
         /// `[synapse]`: which law synapses obey, and the keys it has.
         #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -42,6 +44,9 @@ synapses! {
     Ideal in ideal,
     /// Momentum, weight decay, and learning rates that fall.
     Momentum in momentum,
+    /// Arrays of devices that take pulses.
+    #[serde(rename = "device")]
+    Devices in device,
 }
 
 pub use momentum::Fall;
@@ -53,6 +58,14 @@ impl Default for SynapseConfig {
 }
 
 impl SynapseConfig {
+    /// The synapse of a run with this seed.
+    pub fn seeded(&self, seed: u64) -> Synapse {
+        match self {
+            SynapseConfig::Devices(law) => Synapse(Arc::new(law.clone().seeded(seed))),
+            _ => self.synapse(),
+        }
+    }
+
     /// Whether it is the synapse of the paper.
     pub fn is_ideal(&self) -> bool {
         matches!(self, SynapseConfig::Ideal(_))
@@ -83,6 +96,64 @@ impl fmt::Debug for Synapse {
     }
 }
 
+/// What a law is asked with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wants {
+    /// Changes of some weights of one kind, in pieces of any size: [`SynapseLaw::change`].
+    Changes,
+    /// Changes of whole arrays: [`SynapseLaw::change_array`].
+    Arrays,
+    /// The factors of the changes of whole arrays: [`SynapseLaw::pulse`]; of what has none, the changes.
+    Factors,
+}
+
+/// An array of synapses, and the moment at which it is asked.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    /// The number of its tensor among those of θ, all weights first and then all biases.
+    pub number: usize,
+    /// Destination neurons.
+    pub rows: usize,
+    /// Source neurons; 1 for a bias, whose input is always 1.
+    pub columns: usize,
+    /// Whether it is a bias.
+    pub is_bias: bool,
+    /// How often arrays have been asked since training began.
+    pub clock: u64,
+}
+
+/// The weights of an array, one at a time, wherever an engine keeps them.
+pub trait Array {
+    /// The weight from source `column` into destination `row`, and after it what that remembers, as many numbers as
+    /// `into` has room for.
+    fn read(&self, row: usize, column: usize, into: &mut [f64]);
+
+    /// Replaces what [`Array::read`] has given.
+    fn write(&mut self, row: usize, column: usize, from: &[f64]);
+}
+
+/// A wished change of an array as a sum of outer products: rate·Σ_b Σ_p sign_p·rows_p(b)·columns_p(b)ᵀ.
+#[derive(Clone, Debug)]
+pub struct Factors<'a> {
+    /// What every product is multiplied with, η/(βB); of either sign.
+    pub rate: f64,
+    /// B, how many images.
+    pub images: usize,
+    /// The products, in the order in which their trains come.
+    pub products: Vec<Factor<'a>>,
+}
+
+/// One outer product of each image.
+#[derive(Clone, Debug)]
+pub struct Factor<'a> {
+    /// 1 or −1.
+    pub sign: f64,
+    /// What the destination neurons send, (B, rows), row-major.
+    pub rows: Cow<'a, [f64]>,
+    /// What the source neurons send, (B, columns), row-major.
+    pub columns: Cow<'a, [f64]>,
+}
+
 /// The law of a synapse. It is the same for all weights and biases; each has numbers of its own to remember.
 pub trait SynapseLaw: Send + Sync {
     /// The name in configurations.
@@ -110,6 +181,46 @@ pub trait SynapseLaw: Send + Sync {
         self.change(weights, wished, memory);
     }
 
+    /// What it is asked with, where changes do not add up.
+    fn wants(&self) -> Wants {
+        Wants::Changes
+    }
+
+    /// [`SynapseLaw::change_tensor`] of a whole array, row-major.
+    fn change_array(&self, place: &Place, weights: &mut [f64], wished: &[f64], memory: &mut [&mut [f64]]) {
+        self.change_tensor(place.number, weights, wished, memory);
+    }
+
+    /// One change of a whole array whose factors are these; asked only where [`Wants::Factors`] are.
+    fn pulse(&self, place: &Place, array: &mut dyn Array, wished: &Factors) {
+        let _ = (place, array, wished);
+    }
+
+    /// What an array that has these weights remembers in the beginning, where that is not 0.
+    fn start(&self, place: &Place, weights: &[f64], memory: &mut [&mut [f64]]) {
+        let _ = (place, weights, memory);
+    }
+
+    /// What becomes of weights that are written into an array before training begins. Doing it again changes nothing.
+    fn program(&self, place: &Place, weights: &mut [f64], memory: &mut [&mut [f64]]) {
+        let _ = (place, weights, memory);
+    }
+
+    /// Whether arrays change by themselves from minibatch to minibatch, so that [`SynapseLaw::rest`] is asked.
+    fn rests(&self) -> bool {
+        false
+    }
+
+    /// What becomes of an array after the last change of a minibatch.
+    fn rest(&self, place: &Place, weights: &mut [f64], memory: &mut [&mut [f64]]) {
+        let _ = (place, weights, memory);
+    }
+
+    /// What has been done to arrays since the law was made, by the number of the tensor; nothing where it is not counted.
+    fn ledger(&self) -> Option<Vec<Ledger>> {
+        None
+    }
+
     /// What is left of a weight (not of a bias) after a minibatch, as a factor. Asked once, after all its changes.
     fn left(&self) -> f64 {
         1.0
@@ -122,28 +233,136 @@ pub trait SynapseLaw: Send + Sync {
     }
 }
 
-/// One change of the weights in the tensor of this number: what they become. `memory` is theirs.
+/// What has been done to an array.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Ledger {
+    /// Pulses that devices have taken; of exact changes, changes.
+    pub pulses: u64,
+    /// Σ |Δw| over all of them.
+    pub moved: f64,
+}
+
+/// The tensors of an array, taken into double precision: what [`change`] and its like let a law work on.
+struct Doubles {
+    weights: Vec<f64>,
+    memory: Vec<Vec<f64>>,
+}
+
+impl Doubles {
+    fn of(weights: &Tensor, memory: &[&mut Tensor]) -> Result<Self> {
+        let memory = memory.iter().map(|tensor| doubles(tensor)).collect::<Result<_>>()?;
+        Ok(Self { weights: doubles(weights)?, memory })
+    }
+
+    /// Lets a law work on them.
+    fn with(&mut self, work: impl FnOnce(&mut [f64], &mut [&mut [f64]])) {
+        let mut memory: Vec<&mut [f64]> = self.memory.iter_mut().map(Vec::as_mut_slice).collect();
+        work(&mut self.weights, &mut memory);
+    }
+
+    /// Puts back what it remembers; what the weights become, in the type of `like`.
+    fn back(self, like: &Tensor, memory: &mut [&mut Tensor]) -> Result<Tensor> {
+        let tensor = |numbers: Vec<f64>| {
+            let tensor = Tensor::from_vec(numbers, like.shape(), &Device::Cpu)?;
+            tensor.to_dtype(like.dtype())?.to_device(like.device())
+        };
+        for (memory, remembered) in memory.iter_mut().zip(self.memory) {
+            **memory = tensor(remembered)?;
+        }
+        tensor(self.weights)
+    }
+}
+
+/// The numbers of a tensor, row-major.
+fn doubles(tensor: &Tensor) -> Result<Vec<f64>> {
+    tensor.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>()
+}
+
+impl Place {
+    /// The array of the tensor of this number, (rows, columns), or (rows,) for a bias.
+    ///
+    /// # Errors
+    /// Only those of candle (another number of dimensions).
+    pub fn of(number: usize, tensor: &Tensor, clock: u64) -> Result<Self> {
+        let is_bias = tensor.rank() == 1;
+        let (rows, columns) = if is_bias { (tensor.dim(0)?, 1) } else { tensor.dims2()? };
+        Ok(Self { number, rows, columns, is_bias, clock })
+    }
+}
+
+/// One change of the array at `place`: what its weights become. `memory` is theirs.
 ///
 /// # Errors
 /// Only those of candle (shapes that differ).
 pub fn change(
     law: &Synapse,
-    number: usize,
+    place: &Place,
     weights: &Tensor,
     wished: &Tensor,
     memory: &mut [&mut Tensor],
 ) -> Result<Tensor> {
-    let numbers = |tensor: &Tensor| tensor.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>();
-    let tensor = |numbers: Vec<f64>| {
-        let tensor = Tensor::from_vec(numbers, weights.shape(), &Device::Cpu)?;
-        tensor.to_dtype(weights.dtype())?.to_device(weights.device())
-    };
-    let mut changed = numbers(weights)?;
-    let mut remembered = memory.iter().map(|tensor| numbers(tensor)).collect::<Result<Vec<_>>>()?;
-    let mut slices: Vec<&mut [f64]> = remembered.iter_mut().map(Vec::as_mut_slice).collect();
-    law.change_tensor(number, &mut changed, &numbers(wished)?, &mut slices);
-    for (memory, remembered) in memory.iter_mut().zip(remembered) {
-        **memory = tensor(remembered)?;
+    let (mut numbers, wished) = (Doubles::of(weights, memory)?, doubles(wished)?);
+    numbers.with(|weights, memory| law.change_array(place, weights, &wished, memory));
+    numbers.back(weights, memory)
+}
+
+/// The same of a change whose factors are these.
+///
+/// # Errors
+/// As [`change`].
+pub fn pulse(
+    law: &Synapse,
+    place: &Place,
+    weights: &Tensor,
+    wished: &Factors,
+    memory: &mut [&mut Tensor],
+) -> Result<Tensor> {
+    let mut numbers = Doubles::of(weights, memory)?;
+    numbers.with(|weights, memory| law.pulse(place, &mut RowMajor::new(place, weights, memory), wished));
+    numbers.back(weights, memory)
+}
+
+/// What the law makes of an array by itself: [`SynapseLaw::start`], [`SynapseLaw::program`] or [`SynapseLaw::rest`].
+///
+/// # Errors
+/// As [`change`].
+pub fn alone(
+    weights: &Tensor,
+    memory: &mut [&mut Tensor],
+    work: impl FnOnce(&mut [f64], &mut [&mut [f64]]),
+) -> Result<Tensor> {
+    let mut numbers = Doubles::of(weights, memory)?;
+    numbers.with(work);
+    numbers.back(weights, memory)
+}
+
+/// An array in slices, row-major.
+pub struct RowMajor<'a, 'b> {
+    columns: usize,
+    weights: &'a mut [f64],
+    memory: &'a mut [&'b mut [f64]],
+}
+
+impl<'a, 'b> RowMajor<'a, 'b> {
+    /// The array at `place`, whose weights and memory these are.
+    pub fn new(place: &Place, weights: &'a mut [f64], memory: &'a mut [&'b mut [f64]]) -> Self {
+        Self { columns: place.columns, weights, memory }
     }
-    tensor(changed)
+}
+
+impl Array for RowMajor<'_, '_> {
+    fn read(&self, row: usize, column: usize, into: &mut [f64]) {
+        let at = row * self.columns + column;
+        let numbers = [self.weights[at]].into_iter().chain(self.memory.iter().map(|memory| memory[at]));
+        into.iter_mut().zip(numbers).for_each(|(into, number)| *into = number);
+    }
+
+    fn write(&mut self, row: usize, column: usize, from: &[f64]) {
+        let at = row * self.columns + column;
+        let [weight, remembered @ ..] = from else { return };
+        self.weights[at] = *weight;
+        for (memory, number) in self.memory.iter_mut().zip(remembered) {
+            memory[at] = *number;
+        }
+    }
 }
