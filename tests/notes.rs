@@ -18,18 +18,22 @@ fn links(text: &str) -> Vec<(&str, &str, usize)> {
 #[test]
 fn links_to_lines_lead_to_what_they_name() {
     let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
-    let text = fs::read_to_string(docs.join("implementation-notes.md")).unwrap();
-    let links = links(&text);
-    assert!(links.len() > 20, "{}", links.len());
-    let mut astray = Vec::new();
-    for (name, path, number) in links {
-        let file = fs::read_to_string(docs.join(path)).unwrap_or_default();
-        let line = file.lines().nth(number - 1).unwrap_or_default();
-        if !line.contains(name) {
-            let now = file.lines().position(|line| line.contains(name)).map(|at| at + 1);
-            astray.push(format!("{path}#L{number} is not `{name}`, which is at {now:?}"));
+    let rules = fs::read_dir(docs.join("rules")).unwrap().map(|page| page.unwrap().path());
+    let (mut found, mut astray) = (0, Vec::new());
+    for page in rules.chain([docs.join("implementation-notes.md")]) {
+        let text = fs::read_to_string(&page).unwrap();
+        for (name, path, number) in links(&text) {
+            found += 1;
+            let file = fs::read_to_string(page.with_file_name(path)).unwrap_or_default();
+            let line = file.lines().nth(number - 1).unwrap_or_default();
+            if !line.contains(name) {
+                let now = file.lines().position(|line| line.contains(name)).map(|at| at + 1);
+                let page = page.display();
+                astray.push(format!("{page}: {path}#L{number} is not `{name}`, which is at {now:?}"));
+            }
         }
     }
+    assert!(found > 20, "{found}");
     assert!(astray.is_empty(), "{}", astray.join("\n"));
 }
 
