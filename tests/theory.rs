@@ -5,8 +5,8 @@ mod common;
 
 use candle_core::{DType, Device, Result, Tensor, Var};
 use common::{distance, norm};
-use eqprop::data::Batch;
 use eqprop::Config;
+use eqprop::data::Batch;
 use eqprop::engine::{self, Engine, EngineKind, Job};
 use eqprop::learning::angle::{Comparison, Trace};
 use eqprop::learning::{
@@ -629,7 +629,8 @@ fn a_rule_of_ones_own_has_parameters_and_resumes_its_memory_and_its_random_numbe
     let rule = Rule { update: Update::Own(Schedule::Whole, &Restless), ..Rule::EP };
     let mut config = Config::preset(Rule::EP, [30, 6, 4]).unwrap();
     config.learning.rule = rule;
-    let engine = |config: &Config, theta: Parameters| engine::build(EngineKind::Auto, config.job(&Device::Cpu), theta);
+    let engine =
+        |config: &Config, theta: Parameters| engine::build(EngineKind::Auto, config.job(&Device::Cpu), theta);
     let start = config.parameters(&Device::Cpu).unwrap();
     let trained = |engine: &mut dyn Engine, minibatches: std::ops::Range<usize>| {
         for minibatch in minibatches {

@@ -188,7 +188,8 @@ impl Config {
         };
         let remembered: Shapes = self.synapse.synapse().memory().iter().flat_map(remembered).collect();
         let kept = |name: &&'static str| {
-            let named = shapes.iter().map(|(weight, shape)| (learning::kept_name(name, weight), shape.clone()));
+            let named =
+                shapes.iter().map(|(weight, shape)| (learning::kept_name(name, weight), shape.clone()));
             named.collect::<Shapes>()
         };
         let kept: Shapes = self.learning.rule.own_memory().iter().flat_map(kept).collect();

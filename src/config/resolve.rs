@@ -91,8 +91,14 @@ const REQUIRED: [&str; 6] = [
 ];
 
 /// Keys that may be left out altogether.
-const OPTIONAL: [&str; 6] =
-    ["learning.own", "network.loss", "network.tied", "training.limit_train", "training.limit_test", "training.validation"];
+const OPTIONAL: [&str; 6] = [
+    "learning.own",
+    "network.loss",
+    "network.tied",
+    "training.limit_train",
+    "training.limit_test",
+    "training.validation",
+];
 
 /// The keys of a law of synapses.
 fn keys_of(law: &SynapseConfig) -> Result<Vec<String>> {

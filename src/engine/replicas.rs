@@ -57,7 +57,8 @@ pub fn supports(job: &Job) -> Result<(), Why> {
     match job.model.synapse.adds_up() && built_in {
         true => Ok(()),
         false => {
-            Err("train together only with a built-in rule that nudges, and synapses whose changes add up".into())
+            Err("train together only with a built-in rule that nudges, and synapses whose changes add up"
+                .into())
         }
     }
 }

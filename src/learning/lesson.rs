@@ -1,7 +1,7 @@
 //! One minibatch to learn: the second (nudged) phase, and what the rules make of it.
 
-use super::{Alignment, Learning, Product, Products, Schedule, Step, Update};
 use super::own::{Kept, count_of, count_tensor};
+use super::{Alignment, Learning, Product, Products, Schedule, Step, Update};
 use super::{hebbian_products, hebbian_update, homeostasis};
 use crate::model::dynamics::Nudge;
 use crate::model::synapse::{Factor, Factors, Place, Wants};

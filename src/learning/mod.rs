@@ -12,8 +12,8 @@ pub mod rule;
 
 pub use alignment::{Alignment, homeostasis};
 pub use hebbian::{Product, Products, SigmaPrime, Step, hebbian_products, hebbian_update};
-pub use lesson::{Lesson, Memory, Observe};
 pub(crate) use lesson::CLOCK;
+pub use lesson::{Lesson, Memory, Observe};
 pub use own::OwnUpdate;
 pub(crate) use own::{UPDATES, kept_name};
 pub use rule::{Form, RULES, Rule, Schedule, Update};
