@@ -253,13 +253,21 @@ fn pytorch_gets_the_same_test_error() {
         packed.finish().unwrap();
     }
     // One and two hidden layers, weights that are tied and that are not.
-    for (rule, name, more) in [
-        ("cvf", "one", vec!["--psi", "45"]),
-        ("ep", "tied", vec![]),
-        ("cvf", "two", vec!["--depth", "2", "--set", "network.dims=[64, 24, 16, 4]"]),
+    for (name, rule, dims, rates, epochs) in [
+        ("one-data", "cvf", "network.dims=[64, 24, 4]", "learning.learning_rates=[0.01, 0.01]", "30"),
+        ("tied-data", "ep", "network.dims=[64, 24, 4]", "learning.learning_rates=[0.01, 0.01]", "30"),
+        (
+            "two-data",
+            "cvf",
+            "network.dims=[64, 24, 16, 4]",
+            "learning.learning_rates=[0.01, 0.01, 0.01]",
+            "80",
+        ),
     ] {
-        let more: Vec<_> = more.into_iter().chain(["--name", name, "--epochs", "2"]).collect();
-        place.eqprop().args(place.small_run(rule, &more)).assert().success();
+        let more = ["--name", name, "--epochs", epochs, "--set", rates];
+        let run = place.small_run(rule, &more).into_iter();
+        let run = run.map(|argument| if argument.starts_with("network.dims") { dims } else { argument });
+        place.eqprop().args(run).assert().success();
         let errors = metrics(&place.path(&format!("runs/{name}/metrics.jsonl")));
         let error = errors.last().unwrap()["error/test"].as_f64().unwrap();
         // One that has learnt something and not everything: else any network would do.

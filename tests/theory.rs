@@ -629,6 +629,7 @@ fn a_rule_of_ones_own_has_parameters_and_resumes_its_memory_and_its_random_numbe
     let rule = Rule { update: Update::Own(Schedule::Whole, &Restless), ..Rule::EP };
     let mut config = Config::preset(Rule::EP, [30, 6, 4]).unwrap();
     config.learning.rule = rule;
+    config.training.dtype = eqprop::config::Precision::F64;
     let engine =
         |config: &Config, theta: Parameters| engine::build(EngineKind::Auto, config.job(&Device::Cpu), theta);
     let start = config.parameters(&Device::Cpu).unwrap();
