@@ -788,11 +788,13 @@ fn algorithm_5_is_c_ep_with_tiny_rates_rescaled() {
 #[test]
 fn autograd_and_written_derivatives_of_activations_agree() -> Result<()> {
     let points: Vec<f64> = (-40..40).map(|i| f64::from(i) * 0.073 + 0.011).collect();
-    for activation in [Activation::Sigmoid, Activation::Tanh, Activation::HardSigmoid] {
+    for activation in [Activation::Sigmoid, Activation::Tanh, Activation::HardSigmoid, Activation::Softplus] {
         let x = Var::from_vec(points.clone(), points.len(), &Device::Cpu)?;
         let gradients = activation.apply(&x)?.sum_all()?.backward()?;
         let first = activation.derivative(&x)?;
         assert!(norm(&(gradients.get(&x).unwrap() - &first)?) < 1e-12, "{activation:?}");
+        let from_state = activation.slope(&activation.apply(&x)?)?;
+        assert!(norm(&(from_state - &first)?) < 1e-12, "{activation:?}");
         let h = 1e-6;
         let slope = (activation.derivative(&(x.as_tensor() + h)?)?
             - activation.derivative(&(x.as_tensor() - h)?)?)?;

@@ -2,6 +2,7 @@
 
 use super::packing::Weights;
 use super::panels::PanelsMut;
+use super::sigma::Sigma;
 use super::simd::{Lanes, Real, Vectorized, WIDTH};
 use super::state::{Block, States, initial_state, read_and_write};
 use super::step::{Arriving, Gates, Start, damp, step, sum};
@@ -19,6 +20,8 @@ pub struct FirstPhase<'a, T> {
     pub weights: &'a Weights<T>,
     /// F and T.
     pub model: &'a Model,
+    /// σ.
+    pub sigma: Sigma,
     /// Pixels, (rows, d_in).
     pub images: &'a [u8],
     /// Which of them to look at: [`Block::active_pixels`].
@@ -28,8 +31,8 @@ pub struct FirstPhase<'a, T> {
 impl<T: Real> Vectorized<T> for FirstPhase<'_, T> {
     #[inline(always)]
     fn run<L: Lanes<Elem = T>>(self) {
-        let Self { block, unsettled, weights, model, images, active_pixels } = self;
-        let Model { dynamics, settle, .. } = model;
+        let Self { block, unsettled, weights, model, sigma, images, active_pixels } = self;
+        let settle = &model.settle;
         block.load(weights, images, active_pixels);
         let Block { x, drive, settled, steps, .. } = block;
         drive_last_layer::<L>(weights, active_pixels, x, drive);
@@ -46,7 +49,7 @@ impl<T: Real> Vectorized<T> for FirstPhase<'_, T> {
                 // The first step of a sweep reads what the last sweep left, the second what the first has made of it.
                 let (read, mut s_next) = read_and_write(weights, (t == 0).then_some(s), s_next, layers);
                 let arriving = Arriving { drive: &unsettled.drive, more: &[], s: &read };
-                step::<L>(weights, dynamics.activation, arriving, layers, &mut s_next, Gates::Ignored);
+                step::<L>(weights, sigma, arriving, layers, &mut s_next, Gates::Ignored);
                 if settle.damping > 0.0 {
                     damp::<L>(&mut s_next, s, layers, settle.damping);
                 }

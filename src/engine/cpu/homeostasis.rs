@@ -1,21 +1,21 @@
 //! What [`crate::learning::homeostasis`] does to packed weights.
 
 use super::packing::{Connection, PackedMatrix, Weights};
+use super::sigma::Sigma;
 use super::simd::{Real, Simd, WIDTH};
 use super::state::Block;
 use super::update::{accumulate, outer};
-use crate::model::Activation;
 
 /// One step of κ down the asymmetry of the Jacobian at the states that the blocks have settled in.
 pub fn homeostasis<T: Real>(
     simd: Simd,
-    activation: Activation,
+    sigma: Sigma,
     weights: &mut Weights<T>,
     blocks: &[Block<T>],
     strength: f64,
 ) {
     let slopes: Vec<Vec<Vec<T>>> = (blocks.iter().map(|block| &block.settled[2]))
-        .map(|states| states.iter().map(|s| s.iter().map(|&s| slope(activation, s)).collect()).collect())
+        .map(|states| states.iter().map(|s| s.iter().map(|&s| sigma.slope(s)).collect()).collect())
         .collect();
     let images: usize = blocks.iter().map(|block| block.rows).sum();
     let step = T::from_f64(strength / images as f64);
@@ -66,16 +66,5 @@ fn step_down<T: Real>(
                 back.matrix.panels[across] = b - (high * b - product * w);
             }
         }
-    }
-}
-
-/// See [`Activation::slope`].
-fn slope<T: Real>(activation: Activation, s: T) -> T {
-    let one = T::from_f64(1.0);
-    match activation {
-        Activation::Sigmoid => T::from_f64(4.0) * s * (one - s),
-        Activation::Tanh => one - s * s,
-        Activation::HardSigmoid if T::default() < s && s < one => one,
-        Activation::HardSigmoid => T::default(),
     }
 }

@@ -15,7 +15,7 @@
 //!   image as it settles ([`first_phase`]). A number is computed the same way whichever thread does it, and
 //!   whatever images share its block.
 //!
-//! Modules, each of which knows only those before it: [`simd`], [`gemm`] and [`panels`], [`packing`], [`state`],
+//! Modules, each of which knows only those before it: [`simd`], [`sigma`], [`gemm`] and [`panels`], [`packing`], [`state`],
 //! [`step`], [`first_phase`], [`gram`] and [`update`], [`homeostasis`], [`pulses`], [`second_phase`].
 
 mod first_phase;
@@ -26,6 +26,7 @@ mod packing;
 mod panels;
 mod pulses;
 mod second_phase;
+mod sigma;
 mod simd;
 mod state;
 mod step;
@@ -43,6 +44,7 @@ use packing::{Connection, Weights};
 use pulses::Before;
 use rayon::prelude::*;
 use second_phase::SecondPhase;
+use sigma::Sigma;
 pub use simd::{Isa, Real, Simd};
 use state::{BLOCK, Block, Move};
 use std::collections::HashMap;
@@ -65,6 +67,7 @@ pub fn supports(network: &Network, job: &Job) -> Result<(), Why> {
     let needs = [
         (runs(network, job), "runs ep, cep, cep-rescaled, vf and cvf in discrete time"),
         (network.is_layered(), "runs chains of layers"),
+        (Sigma::of(model.dynamics.activation).is_some(), "has the sigmoid, tanh and the hard sigmoid only"),
         (model.loss == Loss::SQUARED_ERROR, "has the squared error only"),
         (
             model.synapse.adds_up() || model.synapse.wants() != Wants::Arrays,
@@ -93,6 +96,7 @@ pub fn supports(network: &Network, job: &Job) -> Result<(), Why> {
 pub struct Fused<T: Real> {
     job: Job,
     schedule: Schedule,
+    sigma: Sigma,
     simd: Simd,
     weights: Weights<T>,
     /// What synapses remember, by name.
@@ -123,9 +127,10 @@ impl<T: Real> Fused<T> {
     /// # Errors
     /// As [`Fused::new`].
     pub fn with(simd: Simd, job: Job, theta: &Parameters) -> Result<Self> {
-        let schedule = match (job.learning.rule.schedule(), supports(&theta.network, &job)) {
-            (Some(schedule), Ok(())) => schedule,
-            (_, why) => bail!("the fused engine {}", why.err().unwrap_or_default()),
+        let sigma = Sigma::of(job.model.dynamics.activation);
+        let (schedule, sigma) = match (job.learning.rule.schedule(), sigma, supports(&theta.network, &job)) {
+            (Some(schedule), Some(sigma), Ok(())) => (schedule, sigma),
+            (.., why) => bail!("the fused engine {}", why.err().unwrap_or_default()),
         };
         let weights = Weights::pack(theta)?;
         let Memory { values, clock, .. } = Memory::new(&job.model, theta)?;
@@ -135,6 +140,7 @@ impl<T: Real> Fused<T> {
         Ok(Self {
             job,
             schedule,
+            sigma,
             simd,
             weights,
             memory,
@@ -186,10 +192,13 @@ impl<T: Real> Fused<T> {
         let pixels = self.weights.input.from;
         let active_pixels = active_pixels(&batch.images, pixels);
         self.pixels_seen = images * active_pixels.len();
-        let Self { job: Job { model, .. }, simd, weights, blocks, unsettled, .. } = self;
+        let Self { job: Job { model, .. }, sigma, simd, weights, blocks, unsettled, .. } = self;
         let run = |((block, unsettled), images): ((&mut Block<T>, &mut Unsettled<T>), &[u8])| {
             let active_pixels = &active_pixels;
-            T::run(*simd, FirstPhase { block, unsettled, weights, model, images, active_pixels });
+            T::run(
+                *simd,
+                FirstPhase { block, unsettled, weights, model, sigma: *sigma, images, active_pixels },
+            );
         };
         let bytes = rows * pixels;
         if blocks.len() > 1 && rayon::current_num_threads() > 1 {
@@ -237,6 +246,7 @@ impl<T: Real> Engine for Fused<T> {
         let Self {
             job: Job { model, learning, .. },
             schedule,
+            sigma,
             simd,
             weights,
             memory,
@@ -250,6 +260,7 @@ impl<T: Real> Engine for Fused<T> {
         let phase = SecondPhase {
             simd,
             model,
+            sigma: *sigma,
             learning,
             schedule,
             weights,
@@ -281,22 +292,24 @@ impl<T: Real> Engine for Fused<T> {
         let threads = rayon::current_num_threads();
         let share = batch.labels.len().div_ceil(threads).next_multiple_of(rows);
         self.resize(threads.max(self.blocks.len()));
-        let Self { job: Job { model, .. }, simd, weights, blocks, unsettled, .. } = self;
+        let Self { job: Job { model, .. }, sigma, simd, weights, blocks, unsettled, .. } = self;
         let shares = batch.images.par_chunks(share * pixels).zip(batch.labels.par_chunks(share));
-        let shown: Vec<Result<(Report, usize)>> =
-            (blocks.par_iter_mut().zip(unsettled.par_iter_mut()).zip(shares))
-                .flat_map_iter(|((block, unsettled), (images, labels))| {
-                    let (model, simd, weights) = (&*model, *simd, &*weights);
-                    images.chunks(rows * pixels).zip(labels.chunks(rows)).map(move |(images, labels)| {
-                        let active_pixels = &active_pixels(images, pixels);
-                        let unsettled = &mut *unsettled;
-                        T::run(simd, FirstPhase { block, unsettled, weights, model, images, active_pixels });
-                        let mut report = Report::default();
-                        block.report(weights, model.loss, labels, &mut report)?;
-                        Ok((report, labels.len() * active_pixels.len()))
-                    })
-                })
-                .collect();
+        let shown: Vec<Result<(Report, usize)>> = (blocks
+            .par_iter_mut()
+            .zip(unsettled.par_iter_mut())
+            .zip(shares))
+        .flat_map_iter(|((block, unsettled), (images, labels))| {
+            let (model, sigma, simd, weights) = (&*model, *sigma, *simd, &*weights);
+            images.chunks(rows * pixels).zip(labels.chunks(rows)).map(move |(images, labels)| {
+                let active_pixels = &active_pixels(images, pixels);
+                let unsettled = &mut *unsettled;
+                T::run(simd, FirstPhase { block, unsettled, weights, model, sigma, images, active_pixels });
+                let mut report = Report::default();
+                block.report(weights, model.loss, labels, &mut report)?;
+                Ok((report, labels.len() * active_pixels.len()))
+            })
+        })
+        .collect();
         let mut report = Report::default();
         self.pixels_seen = 0;
         for shown in shown {

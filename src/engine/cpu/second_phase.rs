@@ -7,6 +7,7 @@ use super::homeostasis::homeostasis;
 use super::packing::{Connection, PackedMatrix, Weights};
 use super::panels::PanelsMut;
 use super::pulses::{Moment, Pulsing};
+use super::sigma::Sigma;
 use super::simd::{Lanes, Real, Simd, Vectorized, WIDTH};
 use super::state::{Block, End, Move, MoveMut, all};
 use super::step::{Arriving, Gates, damp, step};
@@ -24,6 +25,8 @@ pub struct SecondPhase<'a, T> {
     pub simd: Simd,
     /// F.
     pub model: &'a Model,
+    /// σ.
+    pub sigma: Sigma,
     /// The rule, K and η.
     pub learning: &'a Learning,
     /// When the rule applies updates.
@@ -103,8 +106,7 @@ impl<T: Real> SecondPhase<'_, T> {
             }
         }
         if self.learning.alignment == Alignment::Homeostasis {
-            let activation = self.model.dynamics.activation;
-            homeostasis(self.simd, activation, self.weights, self.blocks, self.learning.strength);
+            homeostasis(self.simd, self.sigma, self.weights, self.blocks, self.learning.strength);
         }
         for (all, left) in [(true, self.model.synapse.left()), (false, self.learning.left())] {
             let between = self.weights.between.iter_mut().filter(|c| self.learning.learns(c.from, c.to));
@@ -239,7 +241,7 @@ impl<T: Real> SecondPhase<'_, T> {
 
     /// EP: all steps, where no weight changes between them, each block for itself.
     fn steps_with_fixed_weights(&mut self) {
-        let Self { simd, beta, learning, model, rows, labels, .. } = *self;
+        let Self { simd, beta, learning, model, sigma, rows, labels, .. } = *self;
         let (weights, order) = (&*self.weights, model.settle.order);
         let (parts, sigma_prime, beta) = (&weights.panels(1), SigmaPrime::Ignored, T::from_f64(beta));
         let run = |((block, step), labels): ((&mut Block<T>, &mut Move<T>), &[u8])| {
@@ -248,7 +250,7 @@ impl<T: Real> SecondPhase<'_, T> {
                 step.layers = layers;
                 for step in step.split(weights, parts) {
                     let blocks = &mut [Nudged { block, labels, more: &[], step }];
-                    T::run(simd, NudgedStep { blocks, weights, model, layers, sigma_prime, beta });
+                    T::run(simd, NudgedStep { blocks, weights, model, sigma, layers, sigma_prime, beta });
                 }
                 block.advance(step, sigma_prime);
             }
@@ -372,7 +374,7 @@ impl<T: Real> SecondPhase<'_, T> {
     fn nudged_step(&mut self, t: usize, grams: &[Gram<T>], parts: &[Vec<Range<usize>>]) {
         let layers = self.model.settle.order.layers(t);
         let (simd, beta, sigma_prime) = (self.simd, T::from_f64(self.beta), self.learning.sigma_prime);
-        let (weights, model, blocks) = (&*self.weights, self.model, &*self.blocks);
+        let (weights, model, sigma, blocks) = (&*self.weights, self.model, self.sigma, &*self.blocks);
         let (images, rows) = (self.labels.len(), self.rows);
         let more: Vec<Vec<Vec<Term<T>>>> =
             (0..blocks.len()).map(|i| gram_terms(grams, weights, blocks, i * rows, images, rows)).collect();
@@ -386,7 +388,7 @@ impl<T: Real> SecondPhase<'_, T> {
             }
         }
         let run = |blocks: &mut Vec<Nudged<T>>| {
-            T::run(simd, NudgedStep { blocks, weights, model, layers, sigma_prime, beta });
+            T::run(simd, NudgedStep { blocks, weights, model, sigma, layers, sigma_prime, beta });
         };
         if shares.len() > 1 {
             shares.par_iter_mut().for_each(run);
@@ -454,6 +456,8 @@ struct NudgedStep<'n, 'a, T> {
     weights: &'n Weights<T>,
     /// F.
     model: &'n Model,
+    /// σ.
+    sigma: Sigma,
     /// Which layers it updates.
     layers: Layers,
     /// How Δs is gated.
@@ -465,7 +469,7 @@ struct NudgedStep<'n, 'a, T> {
 impl<T: Real> Vectorized<T> for NudgedStep<'_, '_, T> {
     #[inline(always)]
     fn run<L: Lanes<Elem = T>>(self) {
-        let Self { blocks, weights, model, layers, sigma_prime, beta } = self;
+        let Self { blocks, weights, model, sigma, layers, sigma_prime, beta } = self;
         for Nudged { block, labels, more, step: MoveMut { s_next, delta, delta_feedback } } in blocks {
             let s = &block.s;
             let gates = match sigma_prime {
@@ -474,7 +478,7 @@ impl<T: Real> Vectorized<T> for NudgedStep<'_, '_, T> {
                 SigmaPrime::Partial => Gates::Partial(delta, delta_feedback),
             };
             let arriving = Arriving { drive: &block.drive, more, s: &all(s) };
-            step::<L>(weights, model.dynamics.activation, arriving, layers, s_next, gates);
+            step::<L>(weights, sigma, arriving, layers, s_next, gates);
             if layers.contains(0) {
                 nudge(&mut s_next[0], &s[0], labels, weights.widths[0], beta);
             }

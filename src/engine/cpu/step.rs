@@ -3,9 +3,9 @@
 use super::gemm::{Output, Term, product};
 use super::packing::Weights;
 use super::panels::PanelsMut;
+use super::sigma::Sigma;
 use super::simd::{Lanes, WIDTH};
 use super::state::States;
-use crate::model::activation::Activation;
 use crate::model::dynamics::Layers;
 use std::ops::Range;
 
@@ -63,29 +63,6 @@ pub fn sum<L: Lanes>(start: Start<L::Elem>, terms: &[Term<L::Elem>], out: &mut P
     product::<L>(out.rows(), out.panels(), terms, &mut Layer { start, out });
 }
 
-/// σ, see [`Activation::apply`].
-#[inline(always)]
-fn apply<L: Lanes>(activation: Activation, x: L) -> L {
-    let one = L::number(1.0);
-    match activation {
-        Activation::Sigmoid => one.div(x.mul_add(L::number(-4.0), L::number(2.0)).exp().add(one)),
-        // tanh x = 1 − 2/(exp(2x) + 1)
-        Activation::Tanh => one.sub(L::number(2.0).div(x.add(x).exp().add(one))),
-        Activation::HardSigmoid => one.min(L::number(0.0).max(x)),
-    }
-}
-
-/// σ′ at x, where `s` = σ(x); see [`Activation::derivative`].
-#[inline(always)]
-fn derivative<L: Lanes>(activation: Activation, x: L, s: L) -> L {
-    let (zero, one) = (L::number(0.0), L::number(1.0));
-    match activation {
-        Activation::Sigmoid => s.mul_add(s.mul_add(L::number(-4.0), L::number(4.0)), zero),
-        Activation::Tanh => zero.sub(s).mul_add(s, one),
-        Activation::HardSigmoid => zero.le(x).mul_add(x.le(one), zero),
-    }
-}
-
 /// Where a step leaves σ′ of what arrives, by layer: see [`crate::learning::SigmaPrime`].
 pub enum Gates<'p, 'a, T> {
     /// Nowhere.
@@ -112,7 +89,7 @@ pub struct Arriving<'a, T> {
 #[inline(always)]
 pub fn step<L: Lanes>(
     weights: &Weights<L::Elem>,
-    activation: Activation,
+    sigma: Sigma,
     Arriving { drive, more, s }: Arriving<L::Elem>,
     layers: Layers,
     s_next: &mut [PanelsMut<L::Elem>],
@@ -140,13 +117,13 @@ pub fn step<L: Lanes>(
         };
         sum::<L>(start, &terms, out);
         match &mut gates {
-            Gates::Ignored => activate::<L>(activation, out),
-            Gates::Full(gates) => activate_and_gate::<L>(activation, out, &mut gates[n]),
+            Gates::Ignored => activate::<L>(sigma, out),
+            Gates::Full(gates) => activate_and_gate::<L>(sigma, out, &mut gates[n]),
             Gates::Partial(forward, backward) => match feedback {
-                None => activate_and_gate::<L>(activation, out, &mut forward[n]),
+                None => activate_and_gate::<L>(sigma, out, &mut forward[n]),
                 Some(feedback) => {
                     sum::<L>(Start::Zero, &[feedback], &mut backward[n]);
-                    activate_and_gate_both::<L>(activation, out, &mut forward[n], &mut backward[n]);
+                    activate_and_gate_both::<L>(sigma, out, &mut forward[n], &mut backward[n]);
                 }
             },
         }
@@ -155,26 +132,22 @@ pub fn step<L: Lanes>(
 
 /// s ← σ(h), where the panels held h.
 #[inline(always)]
-fn activate<L: Lanes>(activation: Activation, s: &mut PanelsMut<L::Elem>) {
+fn activate<L: Lanes>(sigma: Sigma, s: &mut PanelsMut<L::Elem>) {
     for row in 0..s.rows() {
         for s in s.row_mut(row) {
-            apply(activation, L::load(s)).store(s);
+            sigma.apply(L::load(s)).store(s);
         }
     }
 }
 
 /// s ← σ(h) and gate ← σ′(h), where `s` held h.
 #[inline(always)]
-fn activate_and_gate<L: Lanes>(
-    activation: Activation,
-    s: &mut PanelsMut<L::Elem>,
-    gate: &mut PanelsMut<L::Elem>,
-) {
+fn activate_and_gate<L: Lanes>(sigma: Sigma, s: &mut PanelsMut<L::Elem>, gate: &mut PanelsMut<L::Elem>) {
     for row in 0..s.rows() {
         for (s, gate) in s.row_mut(row).iter_mut().zip(gate.row_mut(row)) {
             let pre_activation = L::load(s);
-            let activated = apply(activation, pre_activation);
-            derivative(activation, pre_activation, activated).store(gate);
+            let activated = sigma.apply(pre_activation);
+            sigma.derivative(pre_activation, activated).store(gate);
             activated.store(s);
         }
     }
@@ -183,7 +156,7 @@ fn activate_and_gate<L: Lanes>(
 /// s ← σ(h_f + h_b), and each gate ← σ′ of its part, where `s` held h_f and `backward` h_b.
 #[inline(always)]
 fn activate_and_gate_both<L: Lanes>(
-    activation: Activation,
+    sigma: Sigma,
     s: &mut PanelsMut<L::Elem>,
     forward: &mut PanelsMut<L::Elem>,
     backward: &mut PanelsMut<L::Elem>,
@@ -192,9 +165,9 @@ fn activate_and_gate_both<L: Lanes>(
         let gates = forward.row_mut(row).iter_mut().zip(backward.row_mut(row));
         for (s, (forward, backward)) in s.row_mut(row).iter_mut().zip(gates) {
             let (from_above, from_below) = (L::load(s), L::load(backward));
-            derivative(activation, from_above, apply(activation, from_above)).store(forward);
-            derivative(activation, from_below, apply(activation, from_below)).store(backward);
-            apply(activation, from_above.add(from_below)).store(s);
+            sigma.derivative(from_above, sigma.apply(from_above)).store(forward);
+            sigma.derivative(from_below, sigma.apply(from_below)).store(backward);
+            sigma.apply(from_above.add(from_below)).store(s);
         }
     }
 }

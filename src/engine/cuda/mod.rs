@@ -28,7 +28,8 @@ pub struct Kernel {
     second_steps: usize,
     tied: bool,
     schedule: Schedule,
-    activation: Activation,
+    /// What the kernel calls σ.
+    activation: &'static str,
     /// The bits of the damping in f32, which can be compared.
     damping: u32,
 }
@@ -72,6 +73,16 @@ pub fn supports(network: &Network, job: &Job, dtype: DType) -> std::result::Resu
     }
 }
 
+/// What the kernel calls an activation that it has.
+fn definition(activation: Activation) -> Option<&'static str> {
+    match activation {
+        Activation::Sigmoid => Some("SIGMOID"),
+        Activation::Tanh => Some("TANH"),
+        Activation::HardSigmoid => Some("HARD_SIGMOID"),
+        _ => None,
+    }
+}
+
 impl Kernel {
     /// The kernel for these stacked weights and minibatches of so many images.
     ///
@@ -80,11 +91,15 @@ impl Kernel {
     pub fn for_shape(job: &Job, theta: &Parameters, images: usize) -> Result<Self> {
         let Job { model, learning, .. } = job;
         let (_, classes, hidden) = theta.weights[0].dims3()?;
-        let schedule = match (learning.rule.schedule(), supports(&theta.network, job, theta.dtype())) {
-            (Some(schedule), Ok(())) => schedule,
-            (_, Err(why)) => bail!("the CUDA kernel of both phases {why}"),
-            (None, Ok(())) => bail!("the CUDA kernel of both phases runs both phases"),
-        };
+        let supported = supports(&theta.network, job, theta.dtype());
+        let (schedule, activation) =
+            match (learning.rule.schedule(), definition(model.dynamics.activation), supported) {
+                (Some(schedule), Some(activation), Ok(())) => (schedule, activation),
+                (.., Err(why)) => bail!("the CUDA kernel of both phases {why}"),
+                (.., Ok(())) => {
+                    bail!("the CUDA kernel of both phases runs both phases, of activations that it knows")
+                }
+            };
         let kernel = Self {
             images,
             hidden,
@@ -93,7 +108,7 @@ impl Kernel {
             second_steps: learning.K,
             tied: theta.network.is_tied(),
             schedule,
-            activation: model.dynamics.activation,
+            activation,
             damping: (model.settle.damping as f32).to_bits(),
         };
         if classes > hidden || hidden > 1024 || kernel.shared_bytes() > SHARED_MEMORY {
@@ -138,11 +153,6 @@ impl Kernel {
             (false, Schedule::Continual) => "CVF",
             (false, _) => "VF",
         };
-        let activation = match self.activation {
-            Activation::Sigmoid => "SIGMOID",
-            Activation::Tanh => "TANH",
-            Activation::HardSigmoid => "HARD_SIGMOID",
-        };
         vec![
             format!("-DIMAGES={}", self.images),
             format!("-DHIDDEN={}", self.hidden),
@@ -150,7 +160,7 @@ impl Kernel {
             format!("-DFIRST_STEPS={}", self.first_steps),
             format!("-DSECOND_STEPS={}", self.second_steps),
             format!("-DRULE={rule}"),
-            format!("-DACTIVATION={activation}"),
+            format!("-DACTIVATION={}", self.activation),
             format!("-DDAMPING={:?}f", f32::from_bits(self.damping)),
         ]
     }

@@ -1,7 +1,7 @@
 //! Activation functions σ.
 //!
-//! One is a file here that implements [`Sigma`], and a line in the list below. The plain engine then has it; the fast
-//! ones, which state σ once more in their own vectors, ask for their form of it where they match on [`Activation`].
+//! One is a file here that implements [`Sigma`], and a line in the list below. The plain engine then has it. The fast
+//! ones, which state σ once more in their own vectors, run those that they have a form of, and leave others to it.
 
 use candle_core::{Result, Tensor};
 use serde::{Deserialize, Serialize};
@@ -46,6 +46,8 @@ activations! {
     Tanh in tanh,
     /// σ(x) = min(max(x, 0), 1).
     HardSigmoid in hard_sigmoid,
+    /// σ(x) = ln(1 + exp x), on the plain engine alone.
+    Softplus in softplus,
 }
 
 impl Activation {
