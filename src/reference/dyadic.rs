@@ -17,8 +17,8 @@ use crate::model::dynamics::{Layers, Nudge};
 use crate::model::{Model, Parameters};
 use candle_core::{Result, Tensor};
 
-/// What `steps` synchronous steps of Dyadic EP from the state `s_star` find ∇s(t) and ∇θ(t) to be, in the time convention
-/// of [`super`].
+/// ∇s(t) and ∇θ(t) as estimated by `steps` synchronous steps of Dyadic EP from the state `s_star`, in the time
+/// convention of [`super`].
 ///
 /// # Errors
 /// Only those of candle.
