@@ -1,5 +1,5 @@
-//! What of a configuration is possible: each section by itself, then what they are to each other. What is too large would
-//! never end or fit into no memory, and is refused before anything is allocated for it.
+//! Checks of a configuration: first each section by itself, then the sections together. Sizes that would never end or
+//! fit into no memory are refused before anything is allocated for them.
 
 use super::{Config, DeviceChoice, NetworkConfig, Precision, TrainingConfig};
 use crate::base::problem::{Result, need};
@@ -18,7 +18,7 @@ const MOST_NEURONS: usize = 1_000_000;
 /// The most weights and biases: 4 GiB of 32-bit floats.
 const MOST_PARAMETERS: usize = 1 << 30;
 
-/// Sees that a number is no larger.
+/// Checks that a number is at most `most`.
 fn at_most(key: &'static str, value: usize, most: usize, unit: &str) -> Result {
     need(value <= most, key, format!("must be at most {most} {unit}"))
 }
@@ -84,7 +84,7 @@ impl Settle {
 }
 
 impl Learning {
-    /// What its numbers may be, with weights of this type.
+    /// Checks its numbers, for weights of this type.
     fn validate(&self, precision: Precision) -> Result {
         let rule = self.rule.name;
         let held = |value: f64| match precision {
@@ -166,7 +166,7 @@ impl TrainingConfig {
 }
 
 impl Config {
-    /// Keys that play no part in this configuration, each with why.
+    /// Keys that have no effect in this configuration, each with the reason.
     pub fn idle(&self) -> Vec<(&'static str, String)> {
         let Config { network, settle, learning, synapse, training } = self;
         let unnudged = !learning.rule.is_nudged();
@@ -211,7 +211,7 @@ impl Config {
         idle.chain(of_devices).collect()
     }
 
-    /// Checks values and how they go together.
+    /// Checks the values and their combination.
     ///
     /// # Errors
     /// The first problem found.

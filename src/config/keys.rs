@@ -4,18 +4,18 @@ use super::Result;
 use super::resolve::default_of;
 use std::fmt::Write;
 
-/// What a person wants to know of a key. Its default is where all defaults are.
+/// An entry of the reference. The default stands with all defaults.
 struct Key {
     name: &'static str,
-    /// Names between quotes, a number with its range, or what else it takes.
+    /// Names between quotes, a number with its range, or other values.
     values: &'static str,
     unit: &'static str,
-    /// Which rule, or which other key, it plays a part with; empty for all.
+    /// The rule or the other key that it needs to have an effect; empty where it always has one.
     needs: &'static str,
     meaning: &'static str,
 }
 
-/// One key a line: name, values, unit, what it needs, what it means.
+/// Makes an entry: name, values, unit, needs, meaning.
 const fn key(
     name: &'static str,
     values: &'static str,
@@ -169,12 +169,12 @@ mod tests {
         assert_eq!(stated, known_keys().unwrap().into_iter().collect());
     }
 
-    /// The values that are stated are those that the message about a wrong one lists.
+    /// The stated values are those that the message about a wrong value lists.
     #[test]
     fn names_are_all_that_a_key_takes() {
         for key in KEYS.iter().filter(|key| key.values.starts_with('"')) {
             let flag = |value: &str| ("--set".to_string(), key.name.to_string(), parse_value(value));
-            // The law that has such a key, and a device in which it plays a part.
+            // A law that has this key, and a device in which the key has an effect.
             let set = |key: &str, value: &str| ("--set".to_string(), key.to_string(), value.into());
             let momentum = ["momentum", "decay", "schedule", "horizon"];
             let of_momentum = momentum.iter().any(|name| key.name == format!("synapse.{name}"));

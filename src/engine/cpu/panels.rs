@@ -48,19 +48,19 @@ impl<'a, T> PanelsMut<'a, T> {
         Self { layer, rows: len / stride, stride, panels, states: PhantomData }
     }
 
-    /// How many rows there are.
+    /// The number of rows.
     #[inline(always)]
     pub fn rows(&self) -> usize {
         self.rows
     }
 
-    /// Which panels of the layer these are.
+    /// The range of these panels in the layer.
     #[inline(always)]
     pub fn panels(&self) -> Range<usize> {
         self.panels.clone()
     }
 
-    /// Where these panels begin in a row of the layer.
+    /// The index of these panels' first number within a row of the layer.
     #[inline(always)]
     fn start(&self, row: usize) -> usize {
         assert!(row < self.rows);
@@ -103,7 +103,7 @@ impl<'a, T> PanelsMut<'a, T> {
         unsafe { &mut *self.layer.add(row * self.stride + panel * WIDTH).cast::<[T; WIDTH]>() }
     }
 
-    /// What lies in the place of these panels in a row of `other` states of this layer.
+    /// The numbers in a row of `other` states of this layer at the place of these panels.
     #[inline(always)]
     pub fn row_of<'s>(&self, other: &'s [T], row: usize) -> &'s [[T; WIDTH]] {
         other[self.start(row)..][..self.panels.len() * WIDTH].as_chunks().0
