@@ -1,12 +1,12 @@
-//! What each tag is, in words and with its unit, as TensorBoard shows it.
+//! Names, units and descriptions of tags for TensorBoard.
 
 use std::borrow::Cow;
 
-/// The group of what is known of angles beside the total. TensorBoard sorts groups by name, and its first two are to be the
-/// total angle, alone, and the errors.
+/// The group of all angles but the total. TensorBoard sorts groups by name, and the first two are to be the total
+/// angle, alone, and the errors.
 const MORE_ANGLES: &str = "more_angles";
 
-/// What a tag of `metrics.jsonl` is called in TensorBoard.
+/// The name in TensorBoard of a tag of `metrics.jsonl`.
 pub fn shown(tag: &str) -> Cow<'_, str> {
     match tag.split_once('/') {
         Some(("angle", name)) if name != "total" => format!("{MORE_ANGLES}/{name}").into(),
@@ -14,7 +14,7 @@ pub fn shown(tag: &str) -> Cow<'_, str> {
     }
 }
 
-/// The name of a tag with its unit, and what it is. A tag that is not known is its own name.
+/// The name of a tag with its unit, and its description. An unknown tag is its own name.
 pub fn describe(tag: &str) -> (String, String) {
     let (group, name) = tag.split_once('/').unwrap_or(("", tag));
     let (title, description): (String, &str) = match (group, name) {
