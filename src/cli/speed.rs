@@ -17,7 +17,7 @@ pub struct BenchArgs {
     config: ConfigArgs,
     #[command(flatten)]
     network: NetworkArgs,
-    /// How many minibatches to time.
+    /// Number of minibatches to time.
     #[arg(long, value_name = "N", default_value_t = 200, value_parser = RangedU64ValueParser::<usize>::new().range(1..=1_000_000))]
     minibatches: usize,
     /// Print the result as JSON.

@@ -1,4 +1,4 @@
-//! What sweeps have measured: one HTML file, and CSV.
+//! Reports on sweeps: one HTML file, and CSV.
 //!
 //! [`measured`] is a run and what it left, [`records`] keeps that, [`results`] sorts it, [`paper`] is what was published,
 //! [`verdict`] compares, [`varied`] finds in what the groups of a sweep differ, [`page`] and [`tables`] write.

@@ -1,4 +1,4 @@
-//! A Slurm job array, one task for each run that is to be trained.
+//! A Slurm job array, one task for each run to be trained.
 
 use super::SweepFolder;
 use crate::base::made::Made;
@@ -30,7 +30,7 @@ impl SweepFolder {
             }
         }
         let data = data.map_or(String::new(), |data| format!(" --data-dir {}", shell_word(data.display())));
-        // In an `#SBATCH` line `%` begins a pattern, which those of the folder's own name do not.
+        // In an `#SBATCH` line `%` begins a pattern; one in the folder's own name must not.
         let logs = folder.display().to_string().replace('%', "%%").replace('\\', r"\\").replace('"', "\\\"");
         // Twice the estimate, and an hour: nodes differ.
         let minutes = (2.0 * longest / 60.0).ceil() as u64 + 60;

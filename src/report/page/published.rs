@@ -1,4 +1,4 @@
-//! What the report of the paper's runs shows: the verdict, Table 3, and the paper's figures.
+//! The part of the report on the paper's runs: the verdict, Table 3, and the paper's figures.
 
 use super::{curves, degrees, judgement, labelled, measured, notes, published};
 use crate::charts::axis::{Axis, Scale};
@@ -18,7 +18,7 @@ const KINDS: [(Rule, usize); 6] =
 /// Degrees between two Ψ of the paper's rows.
 pub(super) const STEP: f64 = 22.5;
 
-/// How many rows of the paper agree, and which do not: with the paper's steps, and as the presets take them.
+/// The number of the paper's rows that agree, and those that do not: with the paper's steps, and with the presets'.
 pub fn verdict(results: &Results) -> Markup {
     let rows = |way: Way| ROWS.iter().filter(move |row| Way::of(row).contains(&way));
     let names = |rows: &[&Row]| {
@@ -166,7 +166,7 @@ fn table(results: &Results) -> Markup {
     }
 }
 
-/// What a row has given in one way.
+/// The results of a row in one way.
 fn cell(group: Option<&Group>) -> Markup {
     let Some(group) = group else {
         return html! { span .not-run { (Verdict::NotRun.word()) } };
@@ -180,7 +180,7 @@ fn cell(group: Option<&Group>) -> Markup {
     }
 }
 
-/// How far seeds are apart with two hidden layers, here and in the paper; nothing where no row has several runs.
+/// The spread between seeds with two hidden layers, here and in the paper; empty where no row has several runs.
 fn spreads(results: &Results) -> Markup {
     let groups = results.groups.iter().filter_map(|group| match group.kind {
         Kind::Row(row, way) if row.depth > 1 => Some((row, way, group.test()?)),
@@ -206,7 +206,7 @@ fn spreads(results: &Results) -> Markup {
     }
 }
 
-/// Rows with settings that are not the preset's; nothing where there are none.
+/// Rows with settings that are not the preset's; empty where there are none.
 fn other_ways<'a>(title: &str, what: &str, groups: impl Iterator<Item = &'a Group>) -> Markup {
     let lines: Vec<Markup> = groups.filter_map(|group| Some(line(group, group.row()?))).collect();
     if lines.is_empty() {
@@ -240,7 +240,7 @@ fn line(group: &Group, row: &Row) -> Markup {
     }
 }
 
-/// A rule with one way of updating: what points of one colour share.
+/// The legend's text for a rule and its treatment of σ′: the points of one colour.
 fn treatment(group: &Group) -> &'static str {
     match group.kind {
         Kind::Printed(row) if row.rule == Rule::CVF => ", as printed",
@@ -255,7 +255,7 @@ fn of_kind(results: &Results, rule: Rule, depth: usize) -> impl Iterator<Item = 
     })
 }
 
-/// The test errors of a group's finished runs against something that is known of them.
+/// The test errors of a group's finished runs against another of their numbers.
 pub(super) fn runs<'a>(
     group: &'a Group,
     x: impl Fn(&Measured) -> Option<f64> + 'a,
@@ -267,7 +267,7 @@ pub(super) fn shape(depth: usize) -> Shape {
     if depth == 1 { Shape::Circle } else { Shape::Square }
 }
 
-/// The angle that feedback weights begin at, as an axis.
+/// The label of the axis of initial angles.
 pub(super) const INITIAL_PSI: &str = "initial Ψ(θf, θb), degrees";
 
 /// Fig. 4, right.
@@ -303,7 +303,7 @@ pub(super) fn published_by_psi(depth: usize) -> Vec<Point> {
     rows.filter_map(point).collect()
 }
 
-/// Test error against an angle from and to these degrees.
+/// Test error against an angle in this range, degrees.
 pub(super) fn by_angle(what: (&str, &str), x_label: &str, range: (f64, f64), series: Vec<Series>) -> Chart {
     let mut chart = Chart::new(what, x_label, ("test error, %", Scale::Percent), series);
     chart.x.range = range;
@@ -354,7 +354,7 @@ fn error_by_angle(results: &Results) -> Option<Chart> {
     Some(chart)
 }
 
-/// Figs. 16 to 18, and those of what the paper shows no curves of: the panels of a figure share their axes.
+/// Figs. 16 to 18, and those of rows that the paper shows no curves of: the panels of a figure share their axes.
 fn training_curves(results: &Results) -> Vec<(&'static str, &'static str, Vec<Chart>)> {
     let figures = [
         ("figure-16", "Figure 16: training of C-EP", Rule::CEP, &[1, 2][..]),
@@ -433,7 +433,7 @@ pub fn figures(results: &Results) -> Vec<(String, Vec<Chart>)> {
     by_angle.chain(curves).chain([(UNSETTLED.0.to_string(), unsettled(results))]).collect()
 }
 
-/// The same in the page.
+/// The charts within the page.
 fn charts(results: &Results) -> Markup {
     let by_psi = error_by_psi(results);
     html! {
