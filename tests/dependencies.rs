@@ -15,7 +15,8 @@ fn dependencies_are_from_crates_io_under_licences_we_may_use() {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
     };
-    // What has been compiled is there. The crates of other platforms need not be, and there may be no network.
+    // The sources of everything compiled are there. The crates of other platforms need not be, and there may be no
+    // network.
     let version = cargo(&["-vV"]);
     let host = version.lines().find_map(|line| line.strip_prefix("host: ")).unwrap();
     let mut arguments =

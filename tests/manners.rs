@@ -1,4 +1,4 @@
-//! A run knows where it comes from and where to go: its data, its result, and what is left of an older one.
+//! A run knows its data, its result, and the remains of an older run.
 
 mod common;
 
@@ -70,7 +70,7 @@ fn a_run_goes_on_and_is_looked_at_with_the_data_it_had() {
     assert!(status == 0 && page.contains("Test image 3 (as --image asks)"), "{page}");
     let (status, _, said) = run(&place, &["train", "--resume", "r-data", "--epochs", "2", "--threads", "1"]);
     assert_eq!(status, 0, "{said}");
-    // Also where the run is looked for by its name.
+    // Even where the run is looked for by its name.
     let (status, _, said) = run(&place, &small(&["--resume", "auto", "--epochs", "3"]));
     assert!(status == 0 && said.contains("resuming r-data"), "{said}");
     assert!(!said.contains("hub") && !said.contains("could not be had"), "{said}");
@@ -83,7 +83,7 @@ fn a_run_whose_data_are_gone_says_so_and_looks_in_the_usual_places() {
     let (status, _, said) = run(&place, &["train", "--resume", "r-data", "--epochs", "2"]);
     assert_eq!(status, 1, "{said}");
     assert_eq!(said.matches("where the run had its data, is not there any more").count(), 1, "{said}");
-    // Other data in its place are not taken for those it had.
+    // Other data in their place are not taken for the run's.
     fs::rename(place.path("elsewhere"), place.path("data")).unwrap();
     let labels = place.path("data/t10k-labels-idx1-ubyte");
     let mut bytes = fs::read(&labels).unwrap();
