@@ -123,7 +123,8 @@ fn both_engines_align_alike() {
     }
 }
 
-/// ‖A‖², A = (J − Jᵀ)/2, a mean over images with these `slopes`, by layer, (B, d_n): J = DW of all neurons, as one matrix.
+/// ‖A‖², A = (J − Jᵀ)/2, a mean over images with these `slopes`, by layer, (B, d_n): J = DW of all neurons, as one
+/// matrix.
 fn asymmetry(theta: &Parameters, slopes: &[Tensor]) -> Tensor {
     let widths: Vec<usize> = slopes.iter().map(|slopes| slopes.dim(1).unwrap()).collect();
     let block = |to: usize, from: usize| {

@@ -1,6 +1,6 @@
 //! Every dependency comes from crates.io under a licence that this project may use. `make deny` asks for more: the
-//! dependencies of other platforms, which no build here fetches, and advisories, for which it needs the network. deny.toml
-//! states the licences, once for both.
+//! dependencies of other platforms, which no build here fetches, and advisories, for which it needs the network.
+//! deny.toml states the licences, once for both.
 
 use serde_json::Value;
 use spdx::Expression;

@@ -110,8 +110,8 @@ impl Case {
         );
     }
 
-    /// Both phases in the plain engine from these weights: every state and update by its name in the case, and the final
-    /// weights of a continual second phase.
+    /// Both phases in the plain engine from these weights: every state and update by its name in the case, and the
+    /// final weights of a continual second phase.
     fn replay(&self, theta: &Parameters, dtype: DType) -> Result<Vec<(String, Tensor)>> {
         let x = self.batch.x(dtype, &Device::Cpu)?;
         let target = &self.batch.y(self.network.dims.output(), dtype, &Device::Cpu)?;
@@ -150,11 +150,11 @@ impl Case {
     /// deviation in any of eight computations in float64 whose numbers are off as those of float32 may be, each in
     /// its own way.
     ///
-    /// With u = 2⁻²⁴: however a product of n terms is summed, its result in float32 is the exact one of weights that are
-    /// off by some √n·u, relatively (Higham and Mary, A New Approach to Probabilistic Rounding Error Analysis, 2019; at
-    /// the very worst it would be nu), of which half is usual, since partial sums are smaller than the whole. So the
-    /// weights of the first phase, and those of every step of the second, are off by √n·u/2, and the states and weights
-    /// that they leave by u, each up or down at random.
+    /// With u = 2⁻²⁴: however a product of n terms is summed, its result in float32 is the exact one of weights that
+    /// are off by some √n·u, relatively (Higham and Mary, A New Approach to Probabilistic Rounding Error Analysis,
+    /// 2019; at the very worst it would be nu), of which half is usual, since partial sums are smaller than the
+    /// whole. So the weights of the first phase, and those of every step of the second, are off by √n·u/2, and the
+    /// states and weights that they leave by u, each up or down at random.
     fn rounding(&self) -> Result<HashMap<String, f64>> {
         let exact = self.rounded(0.0, 0)?;
         let mut worst: HashMap<String, f64> = HashMap::new();

@@ -72,7 +72,8 @@ print(json.dumps({"curves": curves, "steps": steps}))
 fn are_those_of(lines: &[Value], curves: &Value, reader: &str) {
     let mut compared = 0;
     for (tag, curve) in curves.as_object().unwrap() {
-        // Angles are measured before training and after some epochs; `metrics` leaves out the speed, which epoch 0 has none of.
+        // Angles are measured before training and after some epochs; `metrics` leaves out the speed, which epoch 0
+        // has none of.
         let shown = tag.replace("more_angles/", "angle/");
         let tag = &shown;
         let has = |epoch: u64| match tag.starts_with("speed/") {

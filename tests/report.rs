@@ -158,7 +158,8 @@ fn it_fits_wide_and_narrow_windows_in_a_browser_without_complaint() {
         assert!(!log.contains("CONSOLE"), "{log}");
         let expected = format!("width {width} content {width} outside 0 figures ");
         assert!(dom.contains(&expected), "at {width}: {dom}");
-        // Figs. 4 and 5a, two insets within; 3 panels of Fig. 16, 9 each of 17 and 18, 2 of EP, and 11 of unsettled images.
+        // Figs. 4 and 5a, two insets within; 3 panels of Fig. 16, 9 each of 17 and 18, 2 of EP, and 11 of unsettled
+        // images.
         assert!(dom.contains("figures 36 rows"), "{dom}");
     }
 }

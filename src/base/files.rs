@@ -1,7 +1,7 @@
 //! Files that are whole or absent under their final names, and folders in which nothing gets lost.
 //!
-//! Every file of this program is opened here, so that there is one place that refuses pipes and devices and bounds what is
-//! read; a lint, `disallowed_methods` in `clippy.toml`, keeps it so.
+//! Every file of this program is opened here, so that there is one place that refuses pipes and devices and bounds
+//! what is read; a lint, `disallowed_methods` in `clippy.toml`, keeps it so.
 #![cfg_attr(not(test), expect(clippy::disallowed_methods, reason = "this is the one place"))]
 
 use std::fs::{self, File, OpenOptions};
@@ -27,8 +27,8 @@ pub fn failed(path: &Path, problem: impl Into<String>) -> impl FnOnce(io::Error)
     |source| Error { path: path.to_path_buf(), problem: problem.into(), source }
 }
 
-/// The name of the file that is locked in a folder, see [`super::lock`]. It stays when the lock is gone, since a file that is
-/// removed while another process waits for it locks nothing.
+/// The name of the file that is locked in a folder, see [`super::lock`]. It stays when the lock is gone, since a file
+/// that is removed while another process waits for it locks nothing.
 pub const LOCK: &str = "lock";
 
 /// Beginning and end of the names of our temporary files; letters and digits stand between them.
@@ -111,8 +111,8 @@ fn sync(file: &File) -> io::Result<()> {
     file.sync_all()
 }
 
-/// Makes `path` another name of the file `original` at once, or a copy where the file system has no links; what `path` was
-/// before is gone.
+/// Makes `path` another name of the file `original` at once, or a copy where the file system has no links; what
+/// `path` was before is gone.
 ///
 /// # Errors
 /// Names the file that cannot be made; what was there before stays.
@@ -136,8 +136,8 @@ fn copy_of(original: &Path, path: &Path) -> io::Result<NamedTempFile> {
     Ok(copy)
 }
 
-/// Keeps what is at `path` under a name beside it as well, which is returned: another name of the file, or a copy where the
-/// file system has no links.
+/// Keeps what is at `path` under a name beside it as well, which is returned: another name of the file, or a copy
+/// where the file system has no links.
 ///
 /// # Errors
 /// Names the file that cannot be written.

@@ -39,8 +39,8 @@ impl Lock {
     /// Locks a folder that exists.
     ///
     /// # Errors
-    /// [`Error::Held`], which says by whom, where another process has it; [`Error::Foreign`] where the file is somebody's
-    /// own; and where it cannot be written.
+    /// [`Error::Held`], which says by whom, where another process has it; [`Error::Foreign`] where the file is
+    /// somebody's own; and where it cannot be written.
     pub fn take(folder: &Path) -> Result<Self, Error> {
         let path = folder.join(LOCK);
         let unlockable = || failed(&path, "cannot be locked; may this user write there?");

@@ -160,7 +160,8 @@ pub struct InspectArgs {
     /// The number of the test image whose settling is shown [default: the least settled of the first 500].
     #[arg(long, value_name = "I")]
     image: Option<usize>,
-    /// Images to test on, any data set of the network's size [default: the run's own, from EQPROP_DATA or where it had them].
+    /// Images to test on, any data set of the network's size [default: the run's own, from EQPROP_DATA or where it
+    /// had them].
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
     /// Threads to compute with [default: all cores].

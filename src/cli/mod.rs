@@ -164,8 +164,8 @@ struct ConfigArgs {
     /// Number of hidden layers [default: 1].
     #[arg(long, value_name = "N")]
     depth: Option<usize>,
-    /// Take the paper's steps to equilibrium, whatever the preset takes: settle.order = "synchronous" and settle.solver =
-    /// "iterate".
+    /// Take the paper's steps to equilibrium, whatever the preset takes: settle.order = "synchronous" and
+    /// settle.solver = "iterate".
     #[arg(long)]
     synchronous: bool,
     /// Initial angle between forward and feedback weights, degrees.
@@ -240,7 +240,8 @@ struct EvalArgs {
     checkpoint: Option<PathBuf>,
     #[command(flatten)]
     places: look::Places,
-    /// Images to test on, any data set of the network's size [default: the run's own, from EQPROP_DATA or where it had them].
+    /// Images to test on, any data set of the network's size [default: the run's own, from EQPROP_DATA or where it
+    /// had them].
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
     /// Device to compute on: auto, cpu or cuda [default: as in training].

@@ -40,14 +40,15 @@ impl Alignment {
     }
 }
 
-/// θ one step of κ = `strength` down P = ‖A‖², A = (J − Jᵀ)/2, a mean over the batch, with J = ∂F/∂s = DW of discrete time at
-/// the fixed point `s_star`, D = diag σ′ as the states themselves have it ([`Activation::slope`]). With W = θf, B = θb:
+/// θ one step of κ = `strength` down P = ‖A‖², A = (J − Jᵀ)/2, a mean over the batch, with J = ∂F/∂s = DW of discrete
+/// time at the fixed point `s_star`, D = diag σ′ as the states themselves have it ([`Activation::slope`]). With W =
+/// θf, B = θb:
 ///
 /// - P = ½ Σ_pairs ‖D_to·W − (D_from·B)ᵀ‖², no 1/n
 /// - w_ij ← w_ij − κ⟨σ′_i(σ′_i·w_ij − σ′_j·b_ji)⟩, and b_ji by the same with the two changed over
 ///
-/// which is the gradient with D held, as it is at a fixed point that does not move. States are (B, d_n), output first; the
-/// sizes of σ′ being at most 1, every κ below 1 shrinks P.
+/// which is the gradient with D held, as it is at a fixed point that does not move. States are (B, d_n), output
+/// first; the sizes of σ′ being at most 1, every κ below 1 shrinks P.
 ///
 /// [`Activation::slope`]: crate::model::Activation::slope
 ///

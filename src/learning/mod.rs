@@ -1,7 +1,7 @@
 //! Learning: how a nudged trajectory changes the weights.
 //!
-//! Rules are values, listed in [`rule`]; [`Lesson::learn`] runs the second (nudged) phase as they say, with the updates of
-//! [`hebbian`]. [`angle`] compares what comes of it with the gradients of [`crate::reference`].
+//! Rules are values, listed in [`rule`]; [`Lesson::learn`] runs the second (nudged) phase as they say, with the
+//! updates of [`hebbian`]. [`angle`] compares what comes of it with the gradients of [`crate::reference`].
 
 mod alignment;
 pub mod angle;

@@ -1,9 +1,9 @@
 //! The Python module `eqprop` (feature `python`): numpy arrays in and out of the modules below, and the program
 //! itself.
 //!
-//! It computes nothing. [`network`] holds a network and its engine, [`steps`] what it shows, [`runs`] trains and reads
-//! records, [`hooks`] lets a function of Python be a rule or a synapse, [`arrays`] and [`keys`] convert, and [`work`] waits
-//! for what is computed without holding Python up.
+//! It computes nothing. [`network`] holds a network and its engine, [`steps`] what it shows, [`runs`] trains and
+//! reads records, [`hooks`] lets a function of Python be a rule or a synapse, [`arrays`] and [`keys`] convert, and
+//! [`work`] waits for what is computed without holding Python up.
 
 mod arrays;
 mod hooks;

@@ -158,10 +158,11 @@ fn one_hot(labels: &[u8], theta: &Parameters) -> candle_core::Result<candle_core
 ///
 /// Network(dims=None, rule=None, *, config=None, **settings)
 ///
-/// `dims` are layer sizes, input first, for example [784, 512, 10]; `rule` is "ep", "cep", "cep-rescaled", "vf", "cvf",
-/// "bptt", "rbp", "asym-ep" or "dyadic-ep", and with the number of hidden layers picks the preset, as `eqprop train --algo` does. `config` is a
-/// configuration file or the name of a preset instead. Any key of the configuration is a keyword: `beta=0.1`, `psi=45`,
-/// `seed=1`, `learning_decay=1e-4` where two sections have a `decay`. Weights are those of `eqprop train`, bit for bit.
+/// `dims` are layer sizes, input first, for example [784, 512, 10]; `rule` is "ep", "cep", "cep-rescaled", "vf",
+/// "cvf", "bptt", "rbp", "asym-ep" or "dyadic-ep", and with the number of hidden layers picks the preset, as `eqprop
+/// train --algo` does. `config` is a configuration file or the name of a preset instead. Any key of the configuration
+/// is a keyword: `beta=0.1`, `psi=45`, `seed=1`, `learning_decay=1e-4` where two sections have a `decay`. Weights are
+/// those of `eqprop train`, bit for bit.
 #[pyclass(name = "Network", module = "eqprop", frozen)]
 pub struct PyNetwork(Mutex<State>);
 

@@ -126,8 +126,8 @@ impl PyRun {
         self.saved().best()
     }
 
-    /// The numbers of each epoch, 0 before training: a DataFrame of pandas or polars where one is installed, else a list of
-    /// dicts.
+    /// The numbers of each epoch, 0 before training: a DataFrame of pandas or polars where one is installed, else a
+    /// list of dicts.
     #[getter]
     fn metrics<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let record = Record::read(&self.records()).or_raise()?;
@@ -244,8 +244,8 @@ fn options(places: Places, name: Option<String>, overwrite: bool) -> Options {
     }
 }
 
-/// Trains a network as `eqprop train` does: the same folders, the same checkpoints, the same bits. Afterwards the network
-/// has the weights of the end. Returns the `Run`.
+/// Trains a network as `eqprop train` does: the same folders, the same checkpoints, the same bits. Afterwards the
+/// network has the weights of the end. Returns the `Run`.
 ///
 /// `data` is "mnist", "fashion-mnist", "cifar10", "glyphs" or "auto"; `data_dir` a file or folder with a set.
 /// `resume=True` resumes the run where it already exists; `overwrite=True` moves it aside. `progress` is True for a

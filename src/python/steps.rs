@@ -134,8 +134,8 @@ impl PyStep {
         arrays(py, &self.s)
     }
 
-    /// Δ_θ(t), the normalised update of the step, a mean over the batch, without η: `delta["forward.0"]` (d_0, d_1), and
-    /// `delta["forward.0.bias"]` (d_0,).
+    /// Δ_θ(t), the normalised update of the step, a mean over the batch, without η: `delta["forward.0"]` (d_0, d_1),
+    /// and `delta["forward.0.bias"]` (d_0,).
     #[getter]
     fn delta<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let dict = PyDict::new(py);

@@ -7,9 +7,9 @@
 //! m ← F(m) + β(e_x − e_z)/4        d ← J(m)ᵀ·d + β(e_x + e_z)/2        e = −∂ℓ/∂s at each copy, J = ∂F/∂s
 //! ```
 //!
-//! from m = s_* and d = 0. To first order in β, m stays at s_* and Δd(t)/β = (Jᵀ)ᵗe = −∇s(t), whatever J: no symmetry is
-//! asked for. With −β the copies change places, so that the error is of order β². Not local: d travels through Jᵀ, for
-//! which each synapse must work backwards with the weight that it has forwards.
+//! from m = s_* and d = 0. To first order in β, m stays at s_* and Δd(t)/β = (Jᵀ)ᵗe = −∇s(t), whatever J: no symmetry
+//! is asked for. With −β the copies change places, so that the error is of order β². Not local: d travels through Jᵀ,
+//! for which each synapse must work backwards with the weight that it has forwards.
 
 use super::Gradients;
 use super::transition::Transition;

@@ -7,8 +7,8 @@ use serde::Serialize;
 /// The verdict on a measured mean test error m, with standard deviation s over n ≥ 2 runs, beside the published p ±
 /// s_p (over 5).
 ///
-/// 1. *better*: m < p − s_p and p > m + 2 s. However wide the published spread is, a mean below all of it does not agree
-///    with it.
+/// 1. *better*: m < p − s_p and p > m + 2 s. However wide the published spread is, a mean below all of it does not
+///    agree with it.
 /// 2. *agrees*: else, |m − p| ≤ 2 √(s²/n + s_p²/5), two standard errors of the difference.
 /// 3. *disagrees*: else.
 ///

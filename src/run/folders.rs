@@ -8,8 +8,8 @@ use crate::base::lock::Lock;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// The two folders of a run. An error names the folder that another process has, that holds another run, or that cannot be
-/// created or moved.
+/// The two folders of a run. An error names the folder that another process has, that holds another run, or that
+/// cannot be created or moved.
 pub struct Folders {
     /// `runs/NAME`.
     pub records: PathBuf,

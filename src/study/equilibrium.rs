@@ -71,8 +71,8 @@ fn follow(
 }
 
 impl Way {
-    /// The arithmetic after which 99 % of the images stay within `tolerance`, in synchronous steps; `None` where they do
-    /// not.
+    /// The arithmetic after which 99 % of the images stay within `tolerance`, in synchronous steps; `None` where they
+    /// do not.
     pub fn work_until(&self, tolerance: f64) -> Option<f64> {
         let beyond =
             self.course.iter().rposition(|d| d.percentile_99.is_nan() || d.percentile_99 > tolerance);

@@ -134,7 +134,8 @@ impl Explanation {
         text
     }
 
-    /// As JSON: `start`, `in_order`, `alone` and `rest`, each by matrix (`all` together) as mean and standard deviation.
+    /// As JSON: `start`, `in_order`, `alone` and `rest`, each by matrix (`all` together) as mean and standard
+    /// deviation.
     pub fn json(&self, data: &str) -> Value {
         let cells = |cells: &[Spread]| -> Map<String, Value> {
             self.columns.iter().zip(cells).map(|(column, cell)| (column.clone(), json!(cell))).collect()

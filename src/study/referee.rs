@@ -10,9 +10,10 @@
 //! what the gradient is       −D∇s(t)  = D(WD)ᵗ e  =  (DW)ᵗ De
 //! ```
 //!
-//! so the σ′ that theory misses is one on the nudge, and none in the update, which is Eq. 12 or 89 as printed. Where W is not
-//! symmetric the gradient has Wᵀ, D(WᵀD)ᵗe = (DWᵀ)ᵗDe, and a second phase that is rid of the asymmetry of the weights, with
-//! − D(W − Wᵀ)(s − s_*) at every step, has exactly that: what the angle then falls by is what asymmetry costs.
+//! so the σ′ that theory misses is one on the nudge, and none in the update, which is Eq. 12 or 89 as printed. Where
+//! W is not symmetric the gradient has Wᵀ, D(WᵀD)ᵗe = (DWᵀ)ᵗDe, and a second phase that is rid of the asymmetry of
+//! the weights, with − D(W − Wᵀ)(s − s_*) at every step, has exactly that: what the angle then falls by is what
+//! asymmetry costs.
 
 use crate::data::Batch;
 use crate::engine::larger;

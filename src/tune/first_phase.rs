@@ -1,8 +1,8 @@
 //! The first phase from settling: when an image is at rest, and how long it takes until almost all are.
 //!
-//! Each image settles by itself, until a tolerance that follows from β; T is only the bound that hardly one reaches. A T that
-//! all images take alike, as in the paper, is too long for most of them and, in a trained network, too short for some,
-//! whose updates then are wrong.
+//! Each image settles by itself, until a tolerance that follows from β; T is only the bound that hardly one reaches.
+//! A T that all images take alike, as in the paper, is too long for most of them and, in a trained network, too short
+//! for some, whose updates then are wrong.
 
 use super::Stop;
 use super::rates::tidy;

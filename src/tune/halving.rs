@@ -1,10 +1,10 @@
 //! Successive halving: the better half of a few candidates is trained about twice as long, until one is left.
 //!
-//! Candidates lie around what the measurements found: steps from a quarter of s to twice s, and β and its half. Longer
-//! steps are not tried: they lead after a few epochs, whatever they cost after many. The sign of β is drawn for all: what
-//! is linear in β then cancels in the mean, which with one sign ends long runs and does not show in short ones. What leads
-//! after a short time need not be what is best after a long one: the last rounds are as long as the budget allows, up to the
-//! epochs that are to be trained.
+//! Candidates lie around what the measurements found: steps from a quarter of s to twice s, and β and its half.
+//! Longer steps are not tried: they lead after a few epochs, whatever they cost after many. The sign of β is drawn
+//! for all: what is linear in β then cancels in the mean, which with one sign ends long runs and does not show in
+//! short ones. What leads after a short time need not be what is best after a long one: the last rounds are as long
+//! as the budget allows, up to the epochs that are to be trained.
 
 use super::first_phase::{FINE, tolerance};
 use super::probe::{Candidate, Probed};

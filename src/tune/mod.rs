@@ -1,10 +1,10 @@
 //! The paper's search for hyperparameters (F.1), done by the machine: `eqprop tune`.
 //!
 //! [`tune`] reads as the procedure: when images are at rest ([`first_phase`]), K from the gradients that arrive
-//! ([`second_phase`]), β from the angle between update and gradient ([`nudge`]), η from their norms and from how far a step
-//! may go ([`rates`]), two probes and T and K once more on their networks, a few candidates halved in rounds
-//! ([`halving`]), and both phases shortened while the train error holds ([`trim`]). Every step is written down ([`log`]), and a
-//! tuning that was stopped goes on from there. `docs/tuning.md` gives the reasons.
+//! ([`second_phase`]), β from the angle between update and gradient ([`nudge`]), η from their norms and from how far
+//! a step may go ([`rates`]), two probes and T and K once more on their networks, a few candidates halved in rounds
+//! ([`halving`]), and both phases shortened while the train error holds ([`trim`]). Every step is written down
+//! ([`log`]), and a tuning that was stopped goes on from there. `docs/tuning.md` gives the reasons.
 
 pub mod budget;
 pub mod first_phase;

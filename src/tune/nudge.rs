@@ -1,4 +1,5 @@
-//! β from the angle between update and gradient: between float noise, where it is small, and truncation, where it is large.
+//! β from the angle between update and gradient: between float noise, where it is small, and truncation, where it is
+//! large.
 
 use super::Stop;
 use super::sample::{Sample, with_fixed_weights};

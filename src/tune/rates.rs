@@ -1,8 +1,8 @@
 //! η of each layer: their ratios from the norms of the gradients, their size from how far a step may go.
 //!
-//! The rates are η_n = s/‖∇_n‖, so that a minibatch moves every matrix by about s; F.1 raises rates towards the input for
-//! the same reason. What limits s is, for a continual rule, that the weights move while the nudge travels, and turn the
-//! update; and for the others that the loss bends under a step.
+//! The rates are η_n = s/‖∇_n‖, so that a minibatch moves every matrix by about s; F.1 raises rates towards the input
+//! for the same reason. What limits s is, for a continual rule, that the weights move while the nudge travels, and
+//! turn the update; and for the others that the loss bends under a step.
 
 use super::Stop;
 use super::sample::{Sample, with_fixed_weights};

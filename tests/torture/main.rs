@@ -1,9 +1,9 @@
 //! Broken input, sudden deaths, power cuts and failing disks, through the real program: no panic, no hang, no more
 //! than 1 GiB, and afterwards the same end as without them.
 //!
-//! `cargo test --release --test torture -- INPUTS KILLS CUTS FAULTS`, by default a few of each; `make torture` says how many a
-//! release wants, and draws a seed, PROPTEST_RNG_SEED, by which all can be had again. A mutation harness of its own: cargo-fuzz
-//! wants a nightly compiler, which this project does not. Power cuts and faults want strace.
+//! `cargo test --release --test torture -- INPUTS KILLS CUTS FAULTS`, by default a few of each; `make torture` says
+//! how many a release wants, and draws a seed, PROPTEST_RNG_SEED, by which all can be had again. A mutation harness
+//! of its own: cargo-fuzz wants a nightly compiler, which this project does not. Power cuts and faults want strace.
 
 mod calls;
 #[path = "../common/mod.rs"]

@@ -1,7 +1,8 @@
 //! A disk that keeps through a power cut only the data for which a process has waited.
 //!
-//! Of a file survives what it held when it was last synced, and of what was written since then anything: nothing, a part,
-//! zeros in its place. Of a folder survive the names that it had when it was last synced, and the first so many changes since.
+//! Of a file survives what it held when it was last synced, and of what was written since then anything: nothing, a
+//! part, zeros in its place. Of a folder survive the names that it had when it was last synced, and the first so many
+//! changes since.
 
 use super::calls::Call;
 use super::inputs::Dice;

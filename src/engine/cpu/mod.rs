@@ -15,8 +15,8 @@
 //!   image as it settles ([`first_phase`]). A number is computed the same way whichever thread does it, and
 //!   whatever images share its block.
 //!
-//! Modules, each of which knows only those before it: [`simd`], [`sigma`], [`gemm`] and [`panels`], [`packing`], [`state`],
-//! [`step`], [`first_phase`], [`gram`] and [`update`], [`homeostasis`], [`pulses`], [`second_phase`].
+//! Modules, each of which knows only those before it: [`simd`], [`sigma`], [`gemm`] and [`panels`], [`packing`],
+//! [`state`], [`step`], [`first_phase`], [`gram`] and [`update`], [`homeostasis`], [`pulses`], [`second_phase`].
 
 mod first_phase;
 mod gemm;

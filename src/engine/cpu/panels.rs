@@ -70,8 +70,8 @@ impl<'a, T> PanelsMut<'a, T> {
     /// These panels of a row.
     #[inline(always)]
     pub fn row(&self, row: usize) -> &[[T; WIDTH]] {
-        // SAFETY: `checked` has seen that all panels of all rows lie within the layer, which is borrowed for 'a; they are
-        // this one's alone.
+        // SAFETY: `checked` has seen that all panels of all rows lie within the layer, which is borrowed for 'a; they
+        // are this one's alone.
         unsafe {
             std::slice::from_raw_parts(
                 self.layer.add(self.start(row)).cast::<[T; WIDTH]>(),
