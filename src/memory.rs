@@ -38,7 +38,8 @@ fn had(memory: *mut u8, size: usize) -> *mut u8 {
         let mut said = std::io::Cursor::new([0; 400]);
         let _ = writeln!(
             said,
-            "eqprop: out of memory: {size} bytes more cannot be had. What was saved stays; a smaller network.dims or \
+            "eqprop: out of memory: {size} more bytes are not available. What was saved stays; a smaller \
+             network.dims or \
              training.batch_size, fewer --threads or --workers, or a higher limit (ulimit -v, the memory of the job) help."
         );
         let length = said.position() as usize;

@@ -233,8 +233,8 @@ fn a_turned_bit_of_a_checkpoint_is_noticed() {
         let mut bad = good.clone();
         bad[at] ^= 1;
         fs::write(place.path("bad.safetensors"), &bad).unwrap();
-        refuses(&place, &EVAL, "checksum is another");
-        refuses(&place, &RESUME, "checksum is another");
+        refuses(&place, &EVAL, "the checksum differs");
+        refuses(&place, &RESUME, "the checksum differs");
     }
     // A bad last checkpoint gives way to the one before.
     let mut bad = good.clone();

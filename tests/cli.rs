@@ -626,11 +626,11 @@ fn keys_that_play_no_part_are_refused_or_said() {
         ("bptt", "training.angle_every", "2", second_phase),
     ] {
         let set = format!("{key}={value}");
-        let words = [&format!("{key} = {value} (--set {set}): plays no part")[..], why, "leave it out"];
+        let words = [&format!("{key} = {value} (--set {set}): has no effect")[..], why, "leave it out"];
         fails(&place, &["config", "--algo", rule, "--set", &set], 2, &words);
         let variable = format!("EQPROP_{}", key.replace('.', "_").to_uppercase());
         let (status, _, said) = run_with(&place, &["config", "--algo", rule], &[(&variable, value)]);
-        assert!(status == 2 && said.contains(&variable) && said.contains("plays no part"), "{said}");
+        assert!(status == 2 && said.contains(&variable) && said.contains("has no effect"), "{said}");
         // A file may hold keys for another rule; a note says so.
         let (_, printed, _) = run(&place, &["config", "--algo", rule]);
         let (section, name) = key.split_once('.').unwrap();
@@ -642,7 +642,7 @@ fn keys_that_play_no_part_are_refused_or_said() {
         let (status, _, said) = run(&place, &["config", "--config", "c.toml"]);
         assert_eq!(status, 0, "{said}");
         // β has no default, so that every file has it.
-        let told = said.contains(&format!("{key} = {value} (c.toml) plays no part"));
+        let told = said.contains(&format!("{key} = {value} (c.toml) has no effect"));
         assert_eq!(told, key != "learning.beta", "{said}");
     }
     for (flags, key) in [
@@ -650,7 +650,7 @@ fn keys_that_play_no_part_are_refused_or_said() {
         (&["synapse.law=momentum", "synapse.horizon=9"], "synapse.horizon"),
     ] {
         let flags: Vec<&str> = flags.iter().flat_map(|set| ["--set", set]).collect();
-        fails(&place, &[&["config", "--algo", "ep"], &flags[..]].concat(), 2, &[key, "plays no part"]);
+        fails(&place, &[&["config", "--algo", "ep"], &flags[..]].concat(), 2, &[key, "has no effect"]);
     }
     // Where keys have an effect, or the value that holds anyway, nothing is wrong; and a preset prints no notes.
     for flags in [
@@ -663,7 +663,7 @@ fn keys_that_play_no_part_are_refused_or_said() {
     ] {
         let sets: Vec<&str> = flags.iter().flat_map(|set| ["--set", set]).collect();
         let (status, _, said) = run(&place, &[&["config", "--algo", "ep"], &sets[..]].concat());
-        assert!(status == 0 && !said.contains("plays no part"), "{flags:?}: {said}");
+        assert!(status == 0 && !said.contains("has no effect"), "{flags:?}: {said}");
     }
 }
 

@@ -679,7 +679,7 @@ fn what_cannot_be_is_refused_with_a_reason() {
         let ideal = config(rule, &[]);
         format!("{:#}", ideal.with("synapse.law", "device").unwrap_err())
     };
-    assert!(flags(Rule::BPTT).contains("no products of two sides"));
+    assert!(flags(Rule::BPTT).contains("not products of two sides"));
     assert!(flags(Rule::CEP_RESCALED).contains("no device makes"));
     let bptt = config(Rule::BPTT, &[]);
     let deterministic =

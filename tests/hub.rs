@@ -195,7 +195,7 @@ fn without_a_hub_the_cause_is_said_and_auto_trains_on_glyphs_loudly() {
         let (status, said) = train(&place, &["--data", data], "r", NOBODY);
         assert_eq!(status, 1, "{said}");
         for part in [
-            &format!("{title} could not be had from the Hugging Face hub"),
+            &format!("{title} could not be loaded from the Hugging Face hub"),
             "--data-dir",
             "onnection refused",
         ] {
@@ -269,5 +269,5 @@ fn the_cache_is_checked_before_it_is_taken_for_mnist() {
     fs::rename(&blob, &named).unwrap();
     std::os::unix::fs::symlink(&named, &blob).unwrap();
     let (status, said) = train(&place, &["--data", "mnist"], "turned", NOBODY);
-    assert!(status == 1 && said.contains("is damaged, its checksum is another"), "{said}");
+    assert!(status == 1 && said.contains("is damaged: its checksum differs"), "{said}");
 }

@@ -146,7 +146,7 @@ fn a_copy_of_checkpoints_goes_on_as_which_run_it_is_told() {
     fs::create_dir(place.path("checkpoints/s-data")).unwrap();
     let copy = "checkpoints/s-data/last.safetensors";
     fs::copy(place.path("checkpoints/r-data/last.safetensors"), place.path(copy)).unwrap();
-    refused(&place, &["--resume", copy], &["--name r-data to go on", "--name s-data to make another run"]);
+    refused(&place, &["--resume", copy], &["--name r-data to resume", "--name s-data to make another run"]);
     assert_eq!(go_on(&place, &["--resume", copy, "--name", "s-data"]).0, 0);
     assert_eq!(
         (names(&place, "runs").len(), metrics(&place.path("runs/s-data/metrics.jsonl")).len()),

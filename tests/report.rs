@@ -200,10 +200,9 @@ fn verdicts_follow_two_standard_errors() {
     let page = place.read("r/report.html");
     let text = without_tags(&page);
     assert!(text.contains(
-        "25 rows: 1 in agreement (within two standard errors), 0 better than published, 1 in disagreement, 1 with one run \
-         and no verdict, 1 unfinished, 21 not"
+        "25 rows: 1 in agreement (within two standard errors), 0 better than published, 1 in disagreement, 1 with a single run and no verdict, 1 unfinished, 21 not"
     ));
-    assert!(text.contains("In disagreement: C-VF-1h at Ψ = 0°.One run, no verdict: C-EP-1h, ±β."));
+    assert!(text.contains("In disagreement: C-VF-1h at Ψ = 0°.Single run, no verdict: C-EP-1h, ±β."));
     assert!(page.contains("seed 0: 2.40 after 7 of 100 epochs") && page.contains("2.60\u{a0}±\u{a0}0.10"));
     assert!(page.contains(">3.0 s<") && page.contains(">2 min<"), "30 epochs of 3 s");
     // Figs. 4 and 5a; curves of EP-1h, C-EP-1h and C-VF-1h at 0°: none of unfinished runs.
@@ -253,7 +252,7 @@ fn what_is_as_printed_stands_in_a_table_of_its_own() {
     assert!(text.contains("As printed") && text.contains("Not in the paper"));
     assert!(
         text.contains(
-            "0 in agreement (within two standard errors), 0 better than published, 0 in disagreement, 1 with one run and no verdict"
+            "0 in agreement (within two standard errors), 0 better than published, 0 in disagreement, 1 with a single run and no verdict"
         ),
         "printed rows do not count"
     );
@@ -300,14 +299,15 @@ fn another_way_to_equilibrium_is_compared_in_a_table_of_its_own() {
     assert!(place.read("s/sweep.csv").contains("\nEP-1h,1,2.2,"));
     let text = without_tags(&place.read("s/report.html"));
     assert!(
-        text.contains("0 in disagreement, 5 with one run and no verdict, 0 unfinished, 20 not run"),
+        text.contains("0 in disagreement, 5 with a single run and no verdict, 0 unfinished, 20 not run"),
         "they do not count as the paper's"
     );
     assert!(
-        text.contains("0 in disagreement, 1 with one run and no verdict, 0 unfinished, 11 not run"),
+        text.contains("0 in disagreement, 1 with a single run and no verdict, 0 unfinished, 11 not run"),
         "{text}"
     );
-    let said = "3 rows have been trained with yet another way to equilibrium, too; 1 of them agree in one way at least.";
+    let said =
+        "3 rows have also been trained with another way to equilibrium; 1 of them agree in at least one way.";
     assert!(text.contains(said), "{text}");
 
     // Alone they are a sweep that varies [settle], beside the paper's numbers.
@@ -320,7 +320,7 @@ fn another_way_to_equilibrium_is_compared_in_a_table_of_its_own() {
     assert!(
         text.contains(
             "Rows of the paper among them: 1 in agreement (within two standard errors), 0 better than published, 0 in \
-             disagreement, 2 with one run and no verdict."
+             disagreement, 2 with a single run and no verdict."
         )
     );
 }
@@ -353,7 +353,7 @@ fn a_sweep_that_is_not_the_papers_shows_what_it_varies() {
     let text = without_tags(&page);
     assert!(text.contains("8 runs with 5 different settings: 7 finished, 1 unfinished, 0 not begun."));
     let rows = "Rows of the paper among them: 0 in agreement (within two standard errors), 0 better than published, 0 in \
-                disagreement, 1 with one run and no verdict.";
+                disagreement, 1 with a single run and no verdict.";
     assert!(text.contains(rows), "{text}");
     assert!(text.contains("EP-1h on mnist; 2 seeds; what varies: β, nudging."), "{text}");
     assert!(!text.contains("Titan RTX"), "no other card's hours");

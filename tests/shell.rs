@@ -109,7 +109,7 @@ fn the_command_that_goes_on_can_be_pasted() {
     let output = child.wait_with_output().unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(130), "{said}");
-    let (_, command) = said.split_once("to go on: ").unwrap_or_else(|| panic!("{said}"));
+    let (_, command) = said.split_once("to resume: ").unwrap_or_else(|| panic!("{said}"));
     let command = format!("{} --dry-run", command.trim());
     let pasted = Command::new("sh").current_dir(place.dir.path()).args(["-c", &command]).output().unwrap();
     let again = String::from_utf8(pasted.stderr).unwrap();

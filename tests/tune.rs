@@ -54,7 +54,7 @@ fn it_ends_in_a_configuration_that_learns_and_a_page() {
             "nor is a run from it a probe"
         );
         assert!(
-            place.read("out/tuned.toml").contains("# T, which hardly an image needs: 99.9 % settle"),
+            place.read("out/tuned.toml").contains("# T, which hardly any image needs: 99.9 % settle"),
             "each value has its reason"
         );
         succeeds(&place, &["train", "--config", "out/tuned.toml", "--data-dir", "data", "--name", "tuned"]);

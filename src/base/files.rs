@@ -69,7 +69,8 @@ pub fn write_atomically(path: &Path, contents: &[u8]) -> Result<()> {
     };
     replace().map_err(failed(
         path,
-        "cannot be written; what was there before is unchanged. Is there space, and may this user write there?",
+        "cannot be written; the former contents are unchanged. Is there space, and may this user write \
+         there?",
     ))?;
     sync_folder(folder)
         .map_err(failed(path, "is written, but may be lost in a power cut: its folder cannot be synced"))
@@ -257,7 +258,7 @@ fn open_regular(path: &Path, options: &mut OpenOptions) -> io::Result<(File, u64
 pub fn open_folder(path: &Path) -> io::Result<File> {
     match fs::metadata(path)?.is_dir() {
         true => File::open(path),
-        false => Err(io::Error::other("it is no folder")),
+        false => Err(io::Error::other("it is not a folder")),
     }
 }
 
@@ -317,7 +318,7 @@ pub fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
 /// As [`open`], and where it is too large or not UTF-8. The caller names it.
 pub fn read_text(path: &Path) -> io::Result<String> {
     String::from_utf8(read(path, MOST_TEXT)?).map_err(|wrong| {
-        io::Error::new(ErrorKind::InvalidData, format!("it is no UTF-8 text: {}", wrong.utf8_error()))
+        io::Error::new(ErrorKind::InvalidData, format!("it is not UTF-8 text: {}", wrong.utf8_error()))
     })
 }
 

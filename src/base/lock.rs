@@ -25,7 +25,7 @@ pub struct Lock {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Another process has it.
-    #[error("{}: {} is at work there: let it end, or stop it, and say this again", .0.display(), .1)]
+    #[error("{}: {} is at work there: let it end, or stop it, and repeat this command", .0.display(), .1)]
     Held(PathBuf, String),
     /// Somebody's own file has its name.
     #[error("{}: is not a lock of this program, which needs a file of that name: move it away", .0.display())]
@@ -64,7 +64,8 @@ impl Lock {
             }
             Err(TryLockError::Error(error)) if is_without_locks(&error) => {
                 warn!(
-                    "{}: this file system has no locks ({error}), so see to it that one process only is at work there",
+                    "{}: this file system has no locks ({error}), so make sure that only one process works \
+                     there",
                     folder.display()
                 );
             }

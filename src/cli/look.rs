@@ -197,7 +197,7 @@ pub fn inspect(args: InspectArgs) -> Result<u8> {
             let out = beside.join("inspect.html");
             // A link that the user names is meant.
             check_no_link(&out)
-                .context("the page is inspect.html in the run's folder, unless --out names one")?;
+                .context("the page is inspect.html in the run's folder by default; --out names another")?;
             out
         }
     };
@@ -222,7 +222,7 @@ pub fn compare(args: CompareArgs) -> Result<u8> {
     let folder = |what: &PathBuf| {
         let found = locate(what, &args.places.runs_dir, &args.places.checkpoints_dir)?;
         found.folder.with_context(|| {
-            format!("{}: what the run told is not in {}", found.name, args.places.runs_dir.display())
+            format!("{}: the records of the run are not in {}", found.name, args.places.runs_dir.display())
         })
     };
     check_page(&args.out)?;
@@ -241,7 +241,7 @@ pub fn check_page(out: &Path) -> Result<()> {
             files::open(out).and_then(|(file, _)| file.take(begin.len() as u64).read_to_end(&mut there));
         read.with_context(|| format!("{}: cannot be read", out.display()))?;
         if !there.is_empty() && !there.eq_ignore_ascii_case(begin.as_bytes()) {
-            usage!("--out {}: is there already and is no page: give another file", out.display());
+            usage!("--out {}: already exists and is no page: give another file", out.display());
         }
     }
     Ok(())

@@ -491,7 +491,7 @@ fn run_eval(args: EvalArgs) -> Result<u8> {
     })?;
     let Saved { progress, dataset, .. } = saved;
     if !report.is_finite() {
-        tracing::error!("{}: diverged, its states are no longer numbers", path.display());
+        tracing::error!("{}: diverged: its states are no longer numbers", path.display());
         return Ok(status(Outcome::Diverged));
     }
     if args.json {

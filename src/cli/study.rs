@@ -154,8 +154,8 @@ pub fn settle(args: SettleArgs) -> Result<u8> {
         let x = dataset.train.batch(&(0..images as u32).collect::<Vec<_>>()).x_for(&theta)?;
         let ways = equilibrium::compare(&config.model(), &theta, &x)?;
         let about = format!(
-            "{}, layers {:?}, weights {}; {images} images of {}; Anderson's window {}. The dashed lines are the median image, the \
-             solid ones what 99 % of the images are within.",
+            "{}, layers {:?}, weights {}; {images} images of {}; Anderson's window {}. Dashed: the median \
+             of the images; solid: their 99th percentile.",
             config.learning.rule.title,
             config.network.dims.0,
             args.network
@@ -173,7 +173,7 @@ pub fn settle(args: SettleArgs) -> Result<u8> {
         made.add(args.out.join("settle.csv"), equilibrium::csv(&ways));
         made.write()?;
         let mut text = format!(
-            "synchronous steps' worth of arithmetic until 99 % of {images} images change by at most {}\n",
+            "arithmetic, in synchronous steps, until 99 % of {images} images change by at most {}\n",
             equilibrium::AT_REST
         );
         for (way, work) in equilibrium::until_rest(&ways) {

@@ -74,13 +74,15 @@ pub struct SweepArgs {
 pub fn sweep(args: SweepArgs) -> Result<u8> {
     if args.worker {
         usage!(
-            "--worker is no flag any more: the tasks of a job array are `eqprop sweep --task N --out DIR`, N counting \
+            "--worker is no longer a flag: the tasks of a job array are `eqprop sweep --task N --out DIR`, \
+             N counting \
              the runs of the plan from 1; --slurm writes the script anew"
         );
     }
     if args.together {
         usage!(
-            "--together is no flag any more: runs of one shape compute together wherever that pays, which is on a \
+            "--together is no longer a flag: runs of one shape compute together wherever that pays, which \
+             is on a \
              GPU; leave it out"
         );
     }

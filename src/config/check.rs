@@ -76,7 +76,8 @@ impl Settle {
             (2..=MOST_WINDOW).contains(&self.window),
             "settle.window",
             format!(
-                "is how many differences between sweeps solver = \"anderson\" looks back on and must be from 2 to \
+                "is the number of differences between sweeps that solver = \"anderson\" uses and must be \
+                 from 2 to \
                  {MOST_WINDOW}"
             ),
         )
@@ -136,7 +137,8 @@ impl SynapseConfig {
         need(
             law.horizon >= 1 || law.schedule == Fall::Constant,
             "synapse.horizon",
-            "must say over how many epochs learning rates fall, at least 1: as many as training.epochs, in most cases",
+            "is the number of epochs over which learning rates fall and must be at least 1: in most cases \
+             training.epochs",
         )
     }
 }
@@ -229,8 +231,8 @@ impl Config {
             network.psi == 0.0 || !wiring.is_tied(),
             "network.psi",
             format!(
-                "asks for feedback weights of their own, but rule = \"{rule}\" ties them to the forward \
-                 weights: leave psi out, or choose rule = \"vf\" or \"cvf\""
+                "asks for untied feedback weights, but rule = \"{rule}\" ties them to the forward weights: \
+                 leave psi out, or choose rule = \"vf\" or \"cvf\""
             ),
         )?;
         need(
@@ -252,10 +254,7 @@ impl Config {
         need(
             learning.rule.is_nudged() || learning.K <= settle.steps,
             "learning.K",
-            format!(
-                "steps back from the last of settle.steps = {} steps must not be more than those",
-                settle.steps
-            ),
+            format!("must be at most settle.steps = {}, of which these are the last", settle.steps),
         )?;
         need(
             !learning.authors_code || (learning.rule.is_continual_vector_field() && !real),

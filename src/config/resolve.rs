@@ -167,7 +167,7 @@ impl Resolved {
             let Some(key) = known.iter().map(String::as_str).chain(renamed).find(|key| names(key)) else {
                 let variable = quoted(variable);
                 if let Some((_, now)) = FORMER.iter().find(|(former, _)| names(former)) {
-                    usage!("{variable} is set in the environment, but names no key any more; {now}");
+                    usage!("{variable} is set in the environment, but no longer names a key; {now}");
                 }
                 usage!(
                     "{variable} is set in the environment but names no key; EQPROP_SECTION_KEY sets \
@@ -241,11 +241,11 @@ impl Resolved {
             match origin {
                 _ if usual.as_ref() == Some(value) => {}
                 Origin::Flag(_) | Origin::Environment(_) => {
-                    usage!("{}: plays no part: {why}: leave it out", described(key));
+                    usage!("{}: has no effect: {why}: leave it out", described(key));
                 }
                 // Keys without a default must be in the file.
                 Origin::File(_) if usual.is_some() => {
-                    notes.push(format!("{} plays no part: {why}", described(key)));
+                    notes.push(format!("{} has no effect: {why}", described(key)));
                 }
                 _ => {}
             }
@@ -293,7 +293,8 @@ impl Resolved {
         match values.get_mut(key) {
             Some((value, origin @ Origin::File(_))) if config.training.epochs != epochs => {
                 notes.push(format!(
-                    "the run has {epochs} epochs and keeps them, whereas {origin} has {value}: say --epochs {value} for those"
+                    "the run has {epochs} epochs and keeps them, whereas {origin} has {value}: give \
+                     --epochs {value} for those"
                 ));
                 *origin = Origin::Checkpoint("the checkpoint".into());
                 *value = Value::from(epochs as i64);
@@ -500,7 +501,7 @@ fn base(choices: &Choices, notes: &mut Vec<String>) -> Result<(String, Table)> {
             Ok((format!("{PRESET}{}", picked.name), picked.table))
         }
         (None, None) => {
-            usage!("nothing says what to train: give --algo ep|cep|vf|cvf with --depth N, or --config FILE")
+            usage!("nothing to train is named: give --algo ep|cep|vf|cvf with --depth N, or --config FILE")
         }
     }
 }
@@ -653,7 +654,7 @@ fn check_known(key: &str, place: &str) -> Result<()> {
         return Ok(());
     }
     if let Some((_, now)) = FORMER.iter().find(|(former, _)| *former == key) {
-        usage!("{place}: {key} is no key any more; {now}");
+        usage!("{place}: {key} is no longer a key; {now}");
     }
     let section = key.split('.').next().unwrap_or_default();
     let mut near: Vec<&str> =

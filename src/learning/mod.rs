@@ -205,7 +205,8 @@ impl Learning {
             self.alignment.is_none() || (!tied && matches!(self.rule.update, Update::Nudged(..))),
             "learning.alignment",
             format!(
-                "aligns feedback weights of their own, which rule = \"{rule}\" has not: choose rule = \"cvf\" or \"vf\""
+                "aligns untied feedback weights, which rule = \"{rule}\" does not have: choose rule = \
+                 \"cvf\" or \"vf\""
             ),
         )?;
         let kolen_pollack = self.alignment == Alignment::KolenPollack;
@@ -251,7 +252,7 @@ impl Learning {
             wants != Wants::Factors || self.has_products(),
             "learning.rule",
             format!(
-                "\"{rule}\" has updates that are no products of two sides, which trains of pulses multiply: \
+                "\"{rule}\" has updates that are not products of two sides, as trains of pulses need: \
                  choose \"ep\", \
                  \"cep\", \"vf\" or \"cvf\", or synapse.pulses = \"deterministic\" or \"exact\""
             ),
@@ -259,8 +260,7 @@ impl Learning {
         need(
             wants == Wants::Changes || self.only_learns(),
             "learning.alignment",
-            "changes weights otherwise than by pulses, with \"homeostasis\" and with learning.decay, which \
-             devices do not: \
+            "with \"homeostasis\" or learning.decay changes weights without pulses, which devices cannot: \
              leave these out",
         )
     }

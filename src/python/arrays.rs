@@ -107,10 +107,7 @@ impl Given {
         let sum = extreme(flat.sum(0)).or_raise()?;
         let (least, most) = (extreme(flat.min(0)).or_raise()?, extreme(flat.max(0)).or_raise()?);
         if !sum.is_finite() || least < 0.0 || most > 1.0 {
-            wrong!(
-                "x has values from {least} to {most} or some that are no numbers: floats are from 0 to 1; those of bytes \
-                 are to be divided by 255"
-            );
+            wrong!("x has values from {least} to {most} or NaN: floats are from 0 to 1; divide bytes by 255");
         }
         let x = x.to_dtype(config.training.dtype.dtype()).or_raise()?;
         Ok(Self { images: Images::Floats(x), count })
@@ -160,7 +157,7 @@ pub fn labels(y: &Bound<PyAny>, count: usize, classes: usize) -> PyResult<Vec<u8
     let label = |(i, class): (usize, Option<usize>)| match class.and_then(|class| u8::try_from(class).ok()) {
         Some(class) if usize::from(class) < classes => Ok(class),
         _ => wrong!(
-            "y of image {i} is no class: whole numbers from 0 to {}, or a single 1 in a row of 0",
+            "y of image {i} is not a class: give whole numbers from 0 to {}, or a single 1 in a row of 0",
             classes - 1
         ),
     };

@@ -33,7 +33,7 @@ create_exception!(
     eqprop,
     Interrupted,
     PyKeyboardInterrupt,
-    "A run that Ctrl-C has stopped. It has been saved: `run` is its `Run`, and `run.resume()` goes on."
+    "A run that Ctrl-C has stopped. It has been saved: `run` is its `Run`, and `run.resume()` resumes it."
 );
 
 /// An error of any module as a Python exception.

@@ -198,7 +198,7 @@ impl PyNetwork {
         let names = || RULES.map(|rule| rule.name()).join(", ");
         let algo = match rule {
             None if config.is_none() => {
-                wrong!("nothing says how to learn: give rule= ({}) or config=", names())
+                wrong!("no rule is named: give rule= ({}) or config=", names())
             }
             None => None,
             Some(name) => match Rule::named(name) {

@@ -345,7 +345,7 @@ fn trained(py: Python, asked: Asked, net: Option<&PyNetwork>) -> PyResult<PyRun>
         }
         Outcome::Interrupted(_) => {
             let text = format!(
-                "{} is saved; run.resume() goes on, and `eqprop train --resume {}`",
+                "{} is saved; resume it with run.resume() or `eqprop train --resume {}`",
                 run.name,
                 run.saved().last().display()
             );

@@ -113,9 +113,9 @@ impl Opened {
             rest.and_then(|_| sha256(begin.as_slice().chain(&self.file))).map_err(damaged(&self.path))?;
         match sum.as_bytes() == &self.begin[place] {
             true => Ok(()),
-            false => Err(damaged(&self.path)(
-                "its bytes are not those that were written: their checksum is another",
-            )),
+            false => {
+                Err(damaged(&self.path)("its bytes have changed since it was written: the checksum differs"))
+            }
         }
     }
 
@@ -169,7 +169,7 @@ fn open(path: &Path) -> Result<Opened> {
     file.by_ref().take(8).read_to_end(&mut begin).map_err(damaged(path))?;
     let length = begin.as_slice().try_into().map_or(u64::MAX, u64::from_le_bytes);
     if length > MOST_HEADER.min(size.saturating_sub(8)) {
-        let cause = format!("it has {size} bytes, its header says that it has {length} alone");
+        let cause = format!("it has {size} bytes, its header alone says {length}");
         return Err(damaged(path)(cause));
     }
     file.by_ref().take(length).read_to_end(&mut begin).map_err(damaged(path))?;

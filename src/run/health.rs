@@ -26,7 +26,7 @@ pub fn diverged(theta: &Parameters) -> Result<Option<String>> {
     let ill = theta.norms()?.into_iter().find(|(_, norm)| norm.is_nan() || *norm > RUN_AWAY);
     Ok(ill.map(|(name, norm)| match norm.is_finite() {
         true => format!("weights have run away, ‖{name}‖ = {norm:.2e}"),
-        false => format!("{name} holds what is no longer a number"),
+        false => format!("{name} holds a value that is no longer a number"),
     }))
 }
 

@@ -32,14 +32,14 @@ impl Located {
         let before = self.folder.as_deref().and_then(|folder| Some((folder, first_name(folder)?)));
         match before {
             Some((folder, first)) if first != self.name && checkpoints.join(&first).is_dir() => bail!(
-                "{}: the run was called {first} when it began, and its checkpoints are still in {}: a run is called as \
-                 its two folders are, so rename that one to {} as well",
+                "{}: the run was called {first} when it began, and its checkpoints are still in {}: both \
+                 folders of a run have its name, so rename that one to {} as well",
                 folder.display(),
                 checkpoints.join(&first).display(),
                 place.display()
             ),
             _ => bail!(
-                "{}: there is no checkpoint of the run in {}: say where with --checkpoints-dir",
+                "{}: there is no checkpoint of the run in {}: give its folder with --checkpoints-dir",
                 self.name,
                 place.display()
             ),
@@ -83,7 +83,7 @@ pub fn locate(what: &Path, runs: &Path, checkpoints: &Path) -> Result<Located> {
     names.dedup();
     let meant = did_you_mean(&what.to_string_lossy(), names.iter().map(String::as_str));
     usage!(
-        "{}: is no checkpoint, no folder of a run, and no run in {} or {}{meant}",
+        "{}: is neither a checkpoint, nor a folder of a run, nor a run in {} or {}{meant}",
         what.display(),
         runs.display(),
         checkpoints.display()

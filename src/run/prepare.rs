@@ -75,12 +75,13 @@ impl Options {
             usage!("--init starts a new run and --resume continues one: leave out one of them");
         }
         if self.overwrite && self.resume.is_some() {
-            usage!("--overwrite begins a run anew and --resume goes on with it: leave out one of them");
+            usage!("--overwrite begins a run anew and --resume continues it: leave out one of them");
         }
         let whole = |path: &Path| path.canonicalize().or_else(|_| std::path::absolute(path)).ok();
         if whole(&self.runs_dir) == whole(&self.checkpoints_dir) {
             usage!(
-                "--runs-dir and --checkpoints-dir are one folder, {}, and each run needs a folder of its own in either: \
+                "--runs-dir and --checkpoints-dir are one folder, {}, and each run needs a folder of its \
+                 own in both: \
                  give two, and move the checkpoints (*.safetensors) of a run that is there to its folder in the other",
                 self.runs_dir.display()
             );
@@ -243,7 +244,7 @@ fn named_classes(from: Option<&From>, dataset: &Dataset) -> Vec<String> {
     let names = before.unwrap_or(now);
     if !now.is_empty() && names != now {
         warn!(
-            "the classes of {} are called otherwise than when the run began, whose names stay: {} now",
+            "the classes of {} have other names than when the run began, which stay: {} now",
             dataset.source,
             data::class_list(now)
         );
@@ -288,7 +289,8 @@ fn name_of_new(config: &Config, options: &Options, resources: &Resources) -> Res
         let there = [&options.runs_dir, &options.checkpoints_dir];
         if other != run && there.iter().any(|folder| files::holds_anything(&folder.join(&other))) {
             refuse!(
-                "{other} is on MNIST, which cannot be had now, and does not go on with other data: give a folder \
+                "{other} is on MNIST, which is not available now, and cannot be resumed on other data: give \
+                 a folder \
                  with MNIST's files by --data-dir or EQPROP_DATA, or ask for a run on glyphs with --data glyphs"
             );
         }

@@ -115,7 +115,7 @@ impl Progress {
         name::on_data(&self.run, &self.data)?;
         (self.config.validate()).map_err(|problem| anyhow!("{}: {}", problem.key, problem.message))?;
         let epochs = self.config.training.epochs;
-        ensure!(self.epoch <= epochs, "{} epochs are done of training.epochs = {epochs}", self.epoch);
+        ensure!(self.epoch <= epochs, "{} epochs are done, and training.epochs = {epochs}", self.epoch);
         let percent = |error: Option<f64>| error.is_none_or(|error| (0.0..=100.0).contains(&error));
         let best = [self.best_test_error, self.best_validation_error, self.best_train_error];
         ensure!(best.into_iter().all(percent), "its best errors are not from 0 to 100 %");
@@ -131,7 +131,7 @@ impl Progress {
         let per_epoch = images.div_ceil(training.batch_size) as u64;
         ensure!(
             self.minibatch <= per_epoch,
-            "it stands at minibatch {} of {per_epoch} an epoch",
+            "it is at minibatch {}, and an epoch has {per_epoch}",
             self.minibatch
         );
         // At most the number of images, so that this cannot overflow.
@@ -152,7 +152,7 @@ impl Progress {
         let expected = global.map(|global| RngPosition::new(training.seed, self.epoch, global));
         ensure!(
             expected.as_ref() == Some(&self.rng),
-            "its random streams stand at {:?}, not where epoch {} and minibatch {} of seed {} have them",
+            "its random streams are at {:?}, which is not epoch {}, minibatch {} of seed {}",
             self.rng,
             self.epoch,
             self.minibatch,

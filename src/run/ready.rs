@@ -135,7 +135,7 @@ impl Run {
         let memory = self.resolved.config.synapse.synapse().memory().join(" and ");
         let memory = if memory.is_empty() { memory } else { format!(" with a {memory} each") };
         text += &format!(
-            "{parameters} parameters{memory}, {:.1} MB a checkpoint, {:.0} MB for {files} of them\n\
+            "{parameters} parameters{memory}, {:.1} MB per checkpoint, {:.0} MB for {files} of them\n\
              {minibatches} minibatches of {} images in {} epochs, {} + {} steps each\n",
             bytes as f64 / 1e6,
             (bytes * files) as f64 / 1e6,

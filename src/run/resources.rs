@@ -149,7 +149,7 @@ impl Resources {
         }
         let dataset = data::stand_in(choice, self.data_dir.as_deref())?;
         let otherwise = match choice {
-            DataChoice::Auto => "; where it cannot be had, a run trains on glyphs instead",
+            DataChoice::Auto => "; where it is not available, a run trains on glyphs instead",
             _ => "",
         };
         warn!(

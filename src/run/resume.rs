@@ -83,7 +83,7 @@ impl From {
             match Self::at(&path) {
                 Ok(found) => {
                     if path != last {
-                        warn!("going on from {}, the newest whole checkpoint of the run", path.display());
+                        warn!("resuming from {}, the newest whole checkpoint of the run", path.display());
                     }
                     return Ok(Some(found));
                 }
@@ -116,7 +116,7 @@ impl From {
         }
         let how = if best.exists() { "is not whole" } else { "is gone" };
         warn!(
-            "{}: {how}, and with it the best weights so far; it is written again after an epoch that is better",
+            "{}: {how}, and with it the best weights so far; a better epoch writes it again",
             best.display()
         );
     }
@@ -180,13 +180,14 @@ impl From {
                 return Ok(());
             }
             refuse!(
-                "{path}: is of the run {other}, which has other checkpoints in {}: say --name {other} to go on with that \
-                 run from here, or --name {run} to make another run of it",
+                "{path}: is of the run {other}, which has other checkpoints in {}: give --name {other} to \
+                 resume that run from here, or --name {run} to make another run of it",
                 there.display()
             );
         }
         refuse!(
-            "{path}: what its run has told is in {}, and a run is called as its two folders are: rename {} to {}, or {} \
+            "{path}: the records of its run are in {}, and both folders of a run have its name: rename {} \
+             to {}, or {} \
              to {}",
             runs.join(&other).display(),
             runs.join(&other).display(),
@@ -209,12 +210,12 @@ impl From {
         let done =
             format!("{path}: the run has already completed {} of {epochs} epochs", self.progress.epoch);
         if options.resume != Some(Resume::Auto) {
-            refuse!("{done}; raise --epochs, the total, to go on");
+            refuse!("{done}; raise --epochs, the total, to train further");
         }
         info!("{done}");
         if !options.dry_run && self.path != folder.last() {
             folder.make_last(&self.path)?;
-            info!("{} is that one again", folder.last().display());
+            info!("{} is that one now", folder.last().display());
         }
         Ok(true)
     }
@@ -229,7 +230,7 @@ impl From {
             path.display()
         );
         if progress.run != run {
-            info!("the run was called {} until now, and goes on as {run}", progress.run);
+            info!("the run was called {} until now, and resumes as {run}", progress.run);
         }
         Progress { config: config.clone(), run, ..progress }
     }
@@ -282,7 +283,8 @@ impl From {
         };
         let Some(theirs) = newest.or_else(|| checkpoint::progress_in_header(&folder.best())) else {
             refuse!(
-                "{} holds no whole checkpoint that says whether it is of the run of {}: move it away, or give this one \
+                "{} holds no whole checkpoint that shows whether it belongs to the run of {}: move it away, \
+                 or give this one \
                  another name with --name",
                 folder.0.display(),
                 self.path.display()
@@ -291,7 +293,7 @@ impl From {
         let ours = &self.progress;
         if ours.checksums != theirs.checksums || !ours.config.changes_from(&theirs.config)?.is_empty() {
             refuse!(
-                "{} holds another run than {} is of: give this one another name with --name",
+                "{} holds another run than that of {}: give this one another name with --name",
                 folder.0.display(),
                 self.path.display()
             );
@@ -306,7 +308,7 @@ impl From {
         let environment = records::environment(folder)?;
         let foreign = |why: &str| {
             refuse!(
-                "{} holds other things than what the run of {} has told ({why}): give this one another name with \
+                "{} holds other records than those of the run of {} ({why}): give this one another name with \
                  --name, or move the folder away",
                 folder.display(),
                 self.path.display()
@@ -366,8 +368,8 @@ pub fn check_left_over(folders: &Folders) -> Result<()> {
     let best = checkpoints.best();
     if checkpoint::progress_in_header(&best).is_some_and(|progress| progress.epoch > 0) {
         refuse!(
-            "{}: holds the best checkpoint of a run but neither its last nor any numbered one: go on from that \
-             with --resume {}, or give a new run another name with --name",
+            "{}: holds the best checkpoint of a run but neither the last nor a numbered one: resume from \
+             that with --resume {}, or give a new run another name with --name",
             checkpoints.0.display(),
             best.display()
         );
@@ -375,8 +377,9 @@ pub fn check_left_over(folders: &Folders) -> Result<()> {
     let epochs = Told::read(records)?.epochs.last_key_value().map_or(0, |(last, _)| *last);
     if epochs > 0 {
         refuse!(
-            "{} has recorded {epochs} epochs, but {} holds no checkpoint to go on from: is --checkpoints-dir \
-             where they are? To begin anew, give the run another name with --name, or move the folder away",
+            "{} has recorded {epochs} epochs, but {} holds no checkpoint to resume from: is \
+             --checkpoints-dir the right folder? To begin anew, give the run another name with --name, or \
+             move the folder away",
             records.display(),
             checkpoints.0.display()
         );

@@ -105,7 +105,7 @@ impl Session {
         let changes = before.map_or(Vec::new(), |before| surroundings.changes_from(&before.surroundings));
         if !changes.is_empty() {
             warn!(
-                "the run goes on in other surroundings ({}): its numbers may differ in the last bits from \
+                "the run resumes in other surroundings ({}): its numbers may differ in the last bits from \
                  those of a run never stopped",
                 changes.join("; ")
             );

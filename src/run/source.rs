@@ -43,7 +43,7 @@ impl Recorded {
         }
         let place = self.place.display();
         if !self.is_there() {
-            info!("{place}, where the run had its data, is not there any more: looking in the usual places");
+            info!("{place}, where the run had its data, no longer exists: looking in the usual places");
             return None;
         }
         match data::load(training.data.again(&self.name), Some(&self.place)) {
@@ -52,12 +52,12 @@ impl Recorded {
                 Some(Dataset { name: self.name.clone(), ..dataset })
             }
             Ok(_) => {
-                info!("{place} holds other data than the run had from there: looking in the usual places");
+                info!("{place} holds other data than the run used: looking in the usual places");
                 None
             }
             Err(error) => {
                 info!(
-                    "the data of the run cannot be had from {place} ({error}): looking in the usual places"
+                    "the data of the run cannot be loaded from {place} ({error}): looking in the usual places"
                 );
                 None
             }

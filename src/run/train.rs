@@ -184,7 +184,7 @@ impl Training<'_, '_> {
     fn interrupted(&self, signal: i32) -> Outcome {
         let Run { progress, go_on, .. } = &*self.run;
         info!(
-            "stopped by signal {signal} after {} epochs and {} minibatches; to go on: {go_on}",
+            "stopped by signal {signal} after {} epochs and {} minibatches; to resume: {go_on}",
             progress.epoch, progress.minibatch
         );
         Outcome::Interrupted(signal)

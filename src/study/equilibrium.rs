@@ -131,7 +131,7 @@ pub fn page(title: &str, about: &str, ways: &[Way], chart: Chart) -> String {
                     thead {
                         tr {
                             th { "Way" }
-                            th .number { "Synchronous steps' worth of arithmetic" }
+                            th .number { "Arithmetic, in synchronous steps" }
                         }
                     }
                     tbody { @for (way, work) in until_rest(ways) { tr { td { (way) } td .number { (work) } } } }

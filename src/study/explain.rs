@@ -109,7 +109,8 @@ impl Explanation {
             format!("{name:<24}{cells}\n")
         };
         let mut text = format!(
-            "Ψ(Δtot, −∇) on {data} in degrees, ∇ that of BPTT with T and K so large that nothing changes; mean ± standard \
+            "Ψ(Δtot, −∇) on {data} in degrees, ∇ by BPTT with T and K so large that nothing changes; mean ± \
+             standard \
              deviation of {} minibatches\n{:<24}{}\n",
             self.minibatches,
             "",
@@ -171,7 +172,7 @@ fn rounded(degrees: f64) -> f64 {
 pub fn page(explanation: &Explanation, config: &Config, data: &str) -> Result<String> {
     use crate::charts::bars::{self, Bar};
     use maud::{PreEscaped, html};
-    let title = format!("What the angle of {} is made of", config.learning.rule.title);
+    let title = format!("Causes of the angle of {}", config.learning.rule.title);
     // From the whole angle down to the rest, each bar from where the one before ends.
     let bars = |column: usize| -> Vec<Bar> {
         let whole = |name: &str, Spread { mean, std, .. }: Spread, color| Bar {
@@ -196,7 +197,9 @@ pub fn page(explanation: &Explanation, config: &Config, data: &str) -> Result<St
         h1 { (title) }
         p {
             "Ψ(Δtot, −∇) on " (data) ", over " (explanation.minibatches) " minibatches: the angle between the update of a minibatch \
-             and the descent direction of BPTT with T and K so large that nothing changes. Each bar is what the angle falls by when that cause is switched off after those above it; the line is one standard deviation."
+             and the descent direction of BPTT with T and K so large that nothing changes. Each bar is the \
+             fall of the angle when that cause is switched off after those above it; the line is one \
+             standard deviation."
         }
         div .panels {
             @for (i, column) in explanation.columns.iter().enumerate() {
@@ -209,8 +212,7 @@ pub fn page(explanation: &Explanation, config: &Config, data: &str) -> Result<St
         h2 { "In numbers" }
         pre { (explanation.table(data)) }
         p .dim {
-            "In another order the causes would share the angle otherwise: docs/angles.md says what each switch does, and \
-             why they come in this order."
+            "In another order the shares would differ: docs/angles.md explains each switch, and the order."
         }
         h2 { "Configuration" }
         pre { (toml::to_string(config)?) }

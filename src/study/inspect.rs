@@ -92,7 +92,7 @@ pub fn write(subject: &Subject) -> Result<Illustrated> {
         (summary(config))
         @if let Some(record) = &record {
             @if let Some(epoch) = record.collapsed() {
-                p .warning { "The run collapsed in epoch " (epoch) ": it lost what it knew." }
+                p .warning { "The run collapsed in epoch " (epoch) ": it lost what it had learnt." }
             }
             @if let Some(angle) = starting_angle(record) { p { (angle) } }
             h2 { "Over training" }
@@ -305,8 +305,10 @@ fn settling_of(
                     figcaption {
                         (title)
                         small {
-                            "a row a neuron" @if shown < all { " (" (shown) " of " (all) ", those that move most in the last sweep of the first phase)" }
-                            ", a column a step; white 0, dark blue 1; the red line is T. A cycle shows as stripes."
+                            "one row per neuron" @if shown < all { " (" (shown) " of " (all) ", those that \
+                             move most in the last sweep of the first phase)" }
+                            ", one column per step; white 0, dark blue 1; the red line is T. A cycle shows \
+                             as stripes."
                         }
                     }
                     (picture(map, &format!("states of the {title} over the steps"), true)?)
@@ -350,7 +352,7 @@ fn learnt(theta: &Parameters, test: &Split, names: &[String], looked: &look::Loo
                 }
             }
         }
-        h2 { "What it takes for what" }
+        h2 { "Confusion matrix" }
         div .scroll {
             table {
                 thead { tr { th { "truth ↓ answer →" } @for class in 0..counts.len() { th .number { (called(class)) } } th .number { "error" } } }

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use std::path::Path;
 
 /// The note of charts of sign agreement.
-pub const CHANCE: &str = "½ is chance, but where both are 0, as at black pixels";
+pub const CHANCE: &str = "½ is chance, except where both are 0, as at black pixels";
 
 /// A run's own record.
 pub struct Record {

@@ -250,7 +250,7 @@ fn stationary(model: &Model, theta: &Parameters, x: &Tensor) -> Result<(Model, S
     }
     bail!(
         "the network settles in no stationary state: after {MOST_STEPS} steps, damped by {CALM}, a state still moves by \
-         {left:.1e}. There is no gradient of a stationary state to hold its updates against; weights that are less \
-         trained, or smaller, have one"
+         {left:.1e}. So there is no gradient at a stationary state to compare with; weights that are less \
+         trained, or smaller, may have one"
     )
 }

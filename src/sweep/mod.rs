@@ -91,8 +91,8 @@ impl SweepFolder {
         let Some(text) = files::read_if_there(&path)? else { return Ok(Vec::new()) };
         let entries: Vec<Entry> = serde_json::from_slice(&text).with_context(|| {
             format!(
-                "{}: cannot be read: move it away, and say `eqprop sweep --config` with the folder again, which plans \
-                 the runs of that file anew and goes on with those that are there",
+                "{}: cannot be read: move it away, and say `eqprop sweep --config` with the folder again, \
+                 which plans the runs of that file anew and resumes those that exist",
                 path.display()
             )
         })?;
@@ -218,7 +218,7 @@ impl SweepFolder {
             entries.into_iter().try_for_each(|entry| check_no_link(&entry.path()))?;
         }
         if files::holds_anything(&records) && !records::FILES.iter().any(|name| records.join(name).exists()) {
-            bail!("{}: holds nothing that a run writes: move it away", records.display());
+            bail!("{}: is not written by a run: move it away", records.display());
         }
         Ok(())
     }
@@ -232,7 +232,7 @@ impl SweepFolder {
         let changes = resolved.changed_science(&there)?;
         if !changes.is_empty() {
             bail!(
-                "{}: run {name} is there with other settings ({}): give the row a label, or choose another \
+                "{}: run {name} exists with other settings ({}): give the row a label, or choose another \
                  folder with --out",
                 self.path.display(),
                 changes.join("; ")
@@ -257,7 +257,8 @@ fn check_not_foreign(path: &Path, contents: &[u8]) -> Result<()> {
     };
     if path.symlink_metadata().is_ok() && !is_same(path).unwrap_or(false) {
         usage!(
-            "{}: is there already, and no sweep is planned in this folder: move it away, or choose another folder with \
+            "{}: already exists, and no sweep is planned in this folder: move it away, or choose another \
+             folder with \
              --out",
             path.display()
         );

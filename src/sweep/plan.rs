@@ -200,7 +200,7 @@ fn check_parts(place: &str, config: &Config, varied: &[(String, Value)]) -> Resu
     for (key, why) in config.idle() {
         if varied.iter().any(|(varied, _)| current_name(varied) == key) {
             usage!(
-                "{place}: {key} plays no part here, so its runs would all be the same: {why}: leave it out"
+                "{place}: {key} has no effect here, so its runs would all be the same: {why}: leave it out"
             );
         }
     }

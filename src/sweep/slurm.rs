@@ -37,7 +37,7 @@ impl SweepFolder {
         let text = format!(
             "#!/bin/bash\n\
              # Written by `eqprop sweep --slurm`; submit with: sbatch {script}\n\
-             # Task n trains the n-th run of plan.json. A task that is requeued goes on from the run's last\n\
+             # Task n trains the n-th run of plan.json. A requeued task resumes from the run's last\n\
              # checkpoint, and so do all that have not ended when this script is submitted again.\n\
              #SBATCH --job-name=eqprop\n\
              #SBATCH --array={array}\n\
@@ -46,7 +46,7 @@ impl SweepFolder {
              #SBATCH --mem=1G\n\
              #SBATCH --time={minutes}\n\
              #SBATCH --requeue\n\
-             # What an attempt that was requeued has said stays.\n\
+             # Keeps the messages of attempts that were requeued.\n\
              #SBATCH --open-mode=append\n\
              # Without B: only steps that srun starts would get the signal, and there are none.\n\
              #SBATCH --signal=B:TERM@60\n\

@@ -107,8 +107,8 @@ impl Told {
         let told = Self::read(folder)?;
         if let Some((number, why)) = &told.foreign {
             bail!(
-                "{}: line {number} is not what a run writes ({why}): take it out, or go on with the run, which keeps the \
-                 lines that are right and puts all of them beside",
+                "{}: line {number} is not what a run writes ({why}): take it out, or resume the run, which \
+                 keeps the valid lines and moves the whole file aside",
                 told.path.display()
             );
         }
@@ -180,7 +180,8 @@ pub fn read_lines<T>(
         let Line { number, bytes, .. } = line?;
         item(&bytes).map_err(|why| {
             anyhow!(
-                "{}: line {number} is not what {writer} writes: {why}. Take the file from where it is whole, or that line out",
+                "{}: line {number} is not what {writer} writes: {why}. Restore the file from a copy, or \
+                 take that line out",
                 path.display()
             )
         })

@@ -102,8 +102,8 @@ impl Tuner<'_> {
         match left.into_iter().next() {
             Some((candidate, Some(probed))) if probed.error().is_finite() => Ok((candidate, probed)),
             _ => anyhow::bail!(
-                "every probe has diverged or collapsed, or the budget was over before the first was done: {} has what was \
-                 tried. A larger --budget, or --set settle.damping=0.5, may help",
+                "every probe has diverged or collapsed, or the budget was used up before the first ended: \
+                 {} has the attempts. A larger --budget, or --set settle.damping=0.5, may help",
                 self.folder.join(super::log::FILE).display()
             ),
         }

@@ -39,7 +39,8 @@ impl Log {
                 let made = [super::TUNED, super::PAGE].map(|name| folder.join(name));
                 if let Some(there) = made.iter().find(|path| path.exists()) {
                     usage!(
-                        "{}: is there, but not the {FILE} of its tuning: move it away, or give another folder with --out",
+                        "{}: exists, but without the {FILE} of its tuning: move it away, or give another \
+                         folder with --out",
                         there.display()
                     );
                 }
@@ -53,7 +54,8 @@ impl Log {
                     .find(|(key, value)| there.get(*key) != Some(*value));
                 if let Some((key, value)) = differs {
                     usage!(
-                        "{}: is the log of a tuning with other {key} ({}, and now {value}): say again what was said then, \
+                        "{}: is the log of a tuning with other {key} ({}, and now {value}): repeat the \
+                         former settings, \
                          or give another folder with --out",
                         log.path.display(),
                         there.get(key).unwrap_or(&Value::Null)
@@ -103,9 +105,8 @@ impl Log {
         take: impl FnOnce() -> Result<R>,
     ) -> Result<R> {
         if let Some(known) = self.find(step) {
-            return serde_json::from_value(known.clone()).with_context(|| {
-                format!("{}: step {step} is not what such a step gives", self.path.display())
-            });
+            return serde_json::from_value(known.clone())
+                .with_context(|| format!("{}: step {step} does not fit such a step", self.path.display()));
         }
         let result = take()?;
         self.write(step, serde_json::to_value(&result)?)?;

@@ -155,7 +155,7 @@ pub fn tune(request: &Request) -> Result<Outcome> {
         Ok(()) => Ok(Outcome::Done),
         Err(error) => match error.downcast_ref::<Stopped>() {
             Some(Stopped(signal)) => {
-                say(&format!("stopped by signal {signal}; the same command goes on from there"));
+                say(&format!("stopped by signal {signal}; the same command resumes from there"));
                 Ok(Outcome::Interrupted(*signal))
             }
             None => Err(error),
@@ -176,10 +176,7 @@ impl<'a> Tuner<'a> {
         whole.check(&base.network.dims)?;
         let images = whole.train.len();
         if images < 2 * HELD_OUT.0 {
-            usage!(
-                "{} has {images} training images, of which none can be held out to judge probes by",
-                whole.name
-            );
+            usage!("{} has {images} training images, too few to hold some out for probes", whole.name);
         }
         let folder = request.folder.clone();
         files::create_folder(&folder)?;
@@ -235,8 +232,9 @@ impl<'a> Tuner<'a> {
         self.config.settle = first_phase::settle(&self.config, &settling);
         if settling.steps(self.config.settle.tolerance).is_none() {
             anyhow::bail!(
-                "the untrained network does not settle within {} steps: its weights are too large for the first phase, or \
-                 its steps too small. Smaller initial weights (network.init) may help, in discrete time damped steps \
+                "the untrained network does not settle within {} steps: its weights are too large, or its \
+                 steps too small. Smaller initial weights (network.init) may help, in discrete time damped \
+                 steps \
                  (--set settle.damping=0.5), in real time longer ones (network.epsilon)",
                 first_phase::MOST_STEPS
             )
@@ -497,7 +495,7 @@ impl<'a> Tuner<'a> {
         if late {
             let name = candidate.name.clone();
             self.log.step("cut", || Ok(json!({ "before": name, "epochs": epochs })))?;
-            say("the budget is over: probes took longer than was planned");
+            say("the budget is used up: probes took longer than planned");
         }
         Ok(!late)
     }

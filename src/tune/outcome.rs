@@ -58,7 +58,8 @@ fn reason(tuner: &Tuner, tuned: &Config, key: &str) -> Option<String> {
     };
     Some(match key {
         "steps" => format!(
-            "T, which hardly an image needs: {} % settle in {} steps untrained, {} after a probe, {} after the longest",
+            "T, which hardly any image needs: {} % settle in {} steps untrained, {} after a probe, {} after \
+             the longest",
             100.0 * SHARE,
             steps("untrained"),
             steps("longer"),

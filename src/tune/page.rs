@@ -168,7 +168,8 @@ fn first_phase(tuner: &Tuner) -> Markup {
     html! {
         h2 { "How images settle" }
         p {
-            "An image settles until F would move it by no more than β/" (1.0 / FINE) ", or β/" (1.0 / COARSE) " where the "
+            "An image settles until F would move it by at most β/" (1.0 / FINE) ", or β/" (1.0 / COARSE) " \
+             where the "
             "train error holds. T is " (MARGIN) " times what " (100.0 * SHARE) " % of the images need for it, at most "
             (MOST_STEPS) "."
         }
@@ -188,7 +189,7 @@ fn second_phase(tuner: &Tuner) -> Markup {
             norms(&arrival),
         ));
         charts.push(chart(
-            &format!("What is missing, {title}"),
+            &format!("Missing part, {title}"),
             "‖Σ∇ − ∇tot‖/‖∇tot‖ of the input weights after K steps",
             &plot("part of the gradient", Scale::Log),
             vec![solid("input weights", 0, numbered(arrival.missing, 1))],
@@ -196,7 +197,8 @@ fn second_phase(tuner: &Tuner) -> Markup {
     }
     html! {
         h2 { "K: how gradients arrive" }
-        p { "K is where no more than " (100.0 * MISSING) " % of the gradient of the weights from the input is missing." }
+        p { "K is the first step after which at most " (100.0 * MISSING) " % of the gradient of the input \
+            weights is missing." }
         (panels(&charts))
     }
 }
@@ -261,7 +263,8 @@ fn rates(tuner: &Tuner) -> Markup {
             @if steps.continual {
                 "s is the longest step that turns continual updates by no more than " (LOSS) "° from those of η = 0."
             } @else {
-                "s is the longest step for each unit of which the loss still falls by " (GAIN) " of what it falls by for the "
+                "s is the longest step for each unit of which the loss still falls by " (GAIN) " of its \
+                 fall for the "
                 "shortest."
             }
         }
@@ -285,9 +288,10 @@ fn rounds(tuner: &Tuner, kept: &str) -> Markup {
             .collect()
     };
     html! {
-        h2 { "Probes: the better half goes on" }
+        h2 { "Probes: the better half continues" }
         (panels(&[
-            chart("Error on the images held out", "those that came farthest", &plot("error, %"), lines(&|p| p.validation.clone())),
+            chart("Error on the images held out", "the probes trained longest", &plot("error, \
+                %"), lines(&|p| p.validation.clone())),
             chart("Train error", "", &plot("error, %"), lines(&|p| p.train.clone())),
         ]))
         (table(&best, kept))

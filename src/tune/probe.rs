@@ -115,7 +115,7 @@ impl Tuner<'_> {
     pub fn weights_of(&self, name: &str) -> Result<PathBuf> {
         let path = self.folder.join("probes/checkpoints").join(self.run_name(name)?).join("last.safetensors");
         path.is_file().then_some(path.clone()).with_context(|| {
-            format!("{}: is not there any more: begin again in another folder with --out", path.display())
+            format!("{}: no longer exists: begin again in another folder with --out", path.display())
         })
     }
 }

@@ -40,7 +40,8 @@ pub fn page(results: &Results) -> Result<String> {
         }
         @if !results.damaged.is_empty() {
             p .warning {
-                "Left out, or as in the last report, because their files cannot be read: " (results.damaged.join(", ")) "."
+                "Left out, or taken from the last report, because their files cannot be read: \
+                 " (results.damaged.join(", ")) "."
             }
         }
         @if results.is_papers { (published::sections(results)) }
@@ -167,7 +168,7 @@ fn times(results: &Results) -> Markup {
             p {
                 "Training time of one finished run, mean over the seeds, without tests and checkpoints"
                 @if results.is_papers {
-                    ", on a machine that other work shared. The paper's authors give (Discussion) "
+                    ", on a shared machine. The paper's authors give (Discussion) "
                     "2 h 39 min for C-VF-1h and 10 h 49 min for C-VF-2h on a Titan RTX, all epochs"
                 }
                 "."
@@ -181,7 +182,7 @@ fn times(results: &Results) -> Markup {
                             th .number { "Epochs" }
                             th .number { "Here" }
                             th .number { "Here, an epoch" }
-                            @if results.is_papers { th .number { "Titan RTX, an epoch" } }
+                            @if results.is_papers { th .number { "Titan RTX, per epoch" } }
                         }
                     }
                     tbody {

@@ -50,13 +50,13 @@ pub fn verdict(results: &Results) -> Markup {
                 (what) ": " b .agrees { (agree.len()) " in agreement" }
                 " (within two standard errors), " b .better { (better.len()) " better than published" } ", "
                 b .disagrees { (disagree.len()) " in disagreement" } ", "
-                b { (single.len()) " with one run and no verdict" } ", "
+                b { (single.len()) " with a single run and no verdict" } ", "
                 b { (unfinished.len()) " unfinished" } ", " b { (not_run.len()) " not run" } "."
             }
             @for (word, rows) in [
                 ("Better", &better),
                 ("In disagreement", &disagree),
-                ("One run, no verdict", &single),
+                ("Single run, no verdict", &single),
                 ("Unfinished", &unfinished),
             ] {
                 @if !rows.is_empty() { p { (word) ": " (names(rows)) "." } }
@@ -71,8 +71,8 @@ pub fn verdict(results: &Results) -> Markup {
         }))
         @if otherwise > 0 {
             p {
-                (otherwise) " rows have been trained with yet another way to equilibrium, too; "
-                (settled(&[Verdict::Agrees]).len()) " of them agree in one way at least."
+                (otherwise) " rows have also been trained with another way to equilibrium; "
+                (settled(&[Verdict::Agrees]).len()) " of them agree in at least one way."
             }
         }
     }
@@ -84,13 +84,15 @@ pub fn sections(results: &Results) -> Markup {
         (table(results))
         (other_ways(
             "As printed",
-            "The same rows as the paper's text has them, where that is not what the published numbers come from: Glorot \
+            "The rows as printed in the paper's text, where the published numbers do not come from that: \
+             Glorot \
              weights, updates of C-VF without σ′, biases that all learn. Each row says which of these it has.",
             results.printed(),
         ))
         (other_ways(
             "Another way to equilibrium",
-            "The same rows with other steps than those of the first table: layers updated in turn, acceleration, damping, images \
+            "These rows with other steps than those of the first table: layers updated in turn, \
+             acceleration, damping, images \
              that end the first phase when they are at rest. Each row says how; rules and rates are as above.",
             results.settled(),
         ))
@@ -125,13 +127,16 @@ fn table(results: &Results) -> Markup {
         p {
             "A row is " b .better { "better" } " if its mean test error is below the published one by more than the published "
             "standard deviation and the published mean is more than 2 s above it. Else it "
-            b .agrees { "agrees" } " if the means differ by at most two standard errors, √(s²/n + s²/5). Of one run there is "
+            b .agrees { "agrees" } " if the means differ by at most two standard errors, √(s²/n + s²/5). \
+                For a single run there is "
             "no verdict, since nothing is known of its spread. Beside it: "
             "measured less published mean, and whether the published mean lies inside the measured one ± 2 s."
         }
         p {
-            "Only runs that have all of the paper's epochs count; others are " b { "unfinished" } ", without verdict or line in a "
-            "figure. No epoch is chosen in this table. Where best epochs are named, here and in runs.csv, it is said whether by "
+            "Only runs with all of the paper's epochs count; others are " b { "unfinished" } ", without \
+             verdict or line in a "
+            "figure. No epoch is chosen in this table. Where best epochs are named, here and in runs.csv, \
+             they were chosen either by "
             "test error, which flatters, or by the error on images held out of the training set (training.validation)."
         }
         div .scroll {
@@ -199,7 +204,8 @@ fn spreads(results: &Results) -> Markup {
     html! {
         @if !texts.is_empty() {
             p {
-                "How far seeds are apart with two hidden layers, the standard deviation of the test error here and in the paper: "
+                "Spread between seeds with two hidden layers, as the standard deviation of the test error \
+                 here and in the paper: "
                 (texts.join("; ")) "."
             }
         }
@@ -442,7 +448,8 @@ fn charts(results: &Results) -> Markup {
             (legend(&by_psi))
             (by_psi.svg())
             figcaption {
-                "Test error on MNIST after the last epoch. Circles: one hidden layer, squares: two; filled: a marker a run here; "
+                "Test error on MNIST after the last epoch. Circles: one hidden layer, squares: two; filled: \
+                 one marker per run here; "
                 "hollow: published, mean and one standard deviation. The axis is " (by_psi.y.name()) "."
             }
         }
@@ -479,7 +486,8 @@ fn charts(results: &Results) -> Markup {
             }
             p .dim {
                 "Share of the training images with a neuron that still moves by more than 0.01 when the first phase ends, in each "
-                "epoch. The axis is " (unsettled[0].y.name()) "; what is below it lies at its foot. Runs of which it was not kept "
+                "epoch. The axis is " (unsettled[0].y.name()) "; values below it lie at its foot. Runs \
+                 without these numbers "
                 "have no line."
             }
         }

@@ -31,7 +31,7 @@ pub fn verdict(results: &Results) -> Markup {
                 " Rows of the paper among them: " b .agrees { (with(Verdict::Agrees)) " in agreement" }
                 " (within two standard errors), " b .better { (with(Verdict::Better)) " better than published" } ", "
                 b .disagrees { (with(Verdict::Disagrees)) " in disagreement" } ", "
-                b { (with(Verdict::SingleRun)) " with one run and no verdict" } "."
+                b { (with(Verdict::SingleRun)) " with a single run and no verdict" } "."
             }
         }
     }
@@ -230,7 +230,8 @@ fn psi_figure(chart: Option<&Chart>) -> Markup {
             (legend(chart))
             (chart.svg())
             figcaption {
-                "Test error after the last epoch. Circles: one hidden layer, squares: two; filled: a marker a finished run here; "
+                "Test error after the last epoch. Circles: one hidden layer, squares: two; filled: one \
+                 marker per finished run here; "
                 "hollow: published, mean and one standard deviation. The axis is " (chart.y.name()) "."
             }
         }
@@ -245,7 +246,7 @@ fn curves(charts: &[Chart]) -> Markup {
             figure { (legend(chart)) (chart.svg()) }
         }
         p .dim {
-            "Each line is a run; those that differ in nothing but the seed look alike. The axis is " (first.y.name())
+            "Each line is a run; those that differ only in the seed look alike. The axis is " (first.y.name())
             ". Unfinished runs have no line."
         }
     }
