@@ -1,4 +1,4 @@
-//! What the documentation says of other files is so: links to a line of the program lead to what they name, and tables of
+//! The documentation agrees with other files: links to a line of the program lead to what they name, and tables of
 //! results have the numbers of `table3.csv`.
 
 use std::fs;
@@ -53,7 +53,7 @@ struct Row {
 }
 
 impl Row {
-    /// In what way the row came out, as the table of docs/reproduction has it: errors, n, verdict.
+    /// The result of the row in the form of the table of docs/reproduction: errors, n, verdict.
     fn cells(&self) -> String {
         if self.n == 0 {
             return format!("| | | {} ", self.verdict.replace('-', " "));
