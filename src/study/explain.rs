@@ -196,7 +196,7 @@ pub fn page(explanation: &Explanation, config: &Config, data: &str) -> Result<St
     let body = html! {
         h1 { (title) }
         p {
-            "Ψ(Δtot, −∇) on " (data) ", over " (explanation.minibatches) " minibatches: the angle between the update of a minibatch \
+            "Ψ(Δtot, −∇) on " (data) ", over " (explanation.minibatches) (if explanation.minibatches == 1 { " minibatch" } else { " minibatches" }) ": the angle between the update of a minibatch \
              and the descent direction of BPTT with T and K so large that nothing changes. Each bar is the \
              fall of the angle when that cause is switched off after those above it; the line is one \
              standard deviation."
