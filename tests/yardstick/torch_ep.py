@@ -1,4 +1,4 @@
-"""Milliseconds a training minibatch of EP, C-EP or C-VF in plain PyTorch, float32 on the CPU: what speed is compared with.
+"""Milliseconds per training minibatch of EP, C-EP or C-VF in plain PyTorch, float32 on the CPU: the yardstick of speed.
 
 usage: torch_ep.py ep|cep|cvf 1|2 MINIBATCHES [--threads N] [--order synchronous|alternating] [--data DIR]
 
