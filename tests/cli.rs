@@ -98,6 +98,17 @@ fn both_engines_and_types_learn_the_same() {
 }
 
 #[test]
+fn an_activation_that_only_the_plain_engine_has_runs_there_and_is_refused_by_the_fused_one() {
+    let place = Place::new();
+    let softplus = ["--epochs", "1", "--set", "network.activation=softplus"];
+    let (status, _, said) = run(&place, &place.small_run("cvf", &softplus));
+    assert_eq!(status, 0, "{said}");
+    assert!(said.contains("the plain engine computes") && said.contains("hard sigmoid only"), "{said}");
+    let fused = [&softplus[..], &["--name", "fused-data", "--set", "training.engine=fused"]].concat();
+    fails(&place, &place.small_run("cvf", &fused), 2, &["the fused engine has", "hard sigmoid only"]);
+}
+
+#[test]
 fn weights_of_one_run_start_another() {
     let place = Place::new();
     run(&place, &place.small_run("cvf", &["--epochs", "2", "--name", "a-data"]));
