@@ -452,7 +452,7 @@ fn rows_with_two_hidden_layers_are_compared_both_ways() {
     assert!(!place.path("r/equilibrium.csv").exists());
     let text = without_tags(&place.read("r/report.html"));
     for said in [
-        "25 rows: 1 in agreement (within two standard errors), 0 better than published, 0 in disagreement, 2 with one run",
+        "25 rows: 1 in agreement (within two standard errors), 0 better than published, 0 in disagreement, 2 with a single run",
         "12 rows with two hidden layers: 0 in agreement (within two standard errors), 1 better than published",
         "Better: C-VF-2h at Ψ = 45°.",
         "better−1.18 points; ± 2 s: outside",

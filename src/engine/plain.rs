@@ -105,7 +105,7 @@ pub(super) fn multiply_adds(theta: &Parameters, job: &Job, report: &Report) -> M
     }
 }
 
-/// What the first phase showed of each image.
+/// The outcome of the first phase for each image.
 ///
 /// # Errors
 /// Only those of candle.
