@@ -141,15 +141,25 @@ fn what_a_run_leaves_is_no_pipe_and_no_device() {
     for file in ["environment.json", "metrics.jsonl", "sessions.jsonl", "config.toml"] {
         with_what_never_ends(&place, &format!("runs/r-data/{file}"), || {
             refused(&place, &on, &[], 1, &[file, "regular file"]);
-            // What only looks may do without.
-            for command in ["inspect", "compare"] {
-                let mut looks = place.eqprop();
-                looks.args([command, "r-data"]).timeout(Duration::from_secs(100)).output().unwrap();
+            // What only looks needs the numbers alone, and says what else it misses: `inspect` where the data were, and both
+            // the configuration.
+            for (looks, misses) in [
+                (&["inspect", "r-data"][..], &["environment.json", "config.toml"][..]),
+                (&["compare", "r-data"], &["config.toml"]),
+            ] {
+                let status = i32::from(file == "metrics.jsonl");
+                let says = status == 1 || misses.contains(&file);
+                let words: &[&str] = if says { &[file, "regular file"] } else { &[] };
+                refused(&place, looks, &[("EQPROP_DATA", "data")], status, words);
             }
         });
     }
     with_what_never_ends(&place, "checkpoints/r-data/last.safetensors", || {
-        place.eqprop().args(&on[..]).arg("--dry-run").timeout(Duration::from_secs(100)).output().unwrap();
+        let mut going_on = place.eqprop();
+        let output =
+            going_on.args(&on[..]).arg("--dry-run").timeout(Duration::from_secs(100)).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && said.contains("last.safetensors is no regular file"), "{said}");
     });
     place.eqprop().args(&on).assert().success();
     fs::create_dir_all(place.path("set")).unwrap();

@@ -78,7 +78,7 @@ impl Finished {
 
     /// The same with what the folder of a run says up to its last epoch.
     fn with_records(self, folder: &Path) -> Result<Self> {
-        let lines = Told::lines(folder)?;
+        let lines = Told::lines(folder, self.epochs + 1)?;
         let judge = format!("error/{}", self.best_by);
         let (mut finished, mut lowest) = (self, f64::INFINITY);
         for line in &lines {

@@ -7,7 +7,7 @@ use crate::run::checkpoint::CheckpointFolder;
 use crate::telemetry::records;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use tracing::info;
+use tracing::{info, warn};
 
 /// What a run's folder says of its data.
 pub struct Recorded {
@@ -19,9 +19,16 @@ pub struct Recorded {
 }
 
 impl Recorded {
-    /// What the folder `runs/NAME` says; `None` where it names no file or folder.
+    /// What the folder `runs/NAME` says; `None` where it names no file or folder, or, which is said, cannot be read.
     pub fn read(records: &Path) -> Option<Self> {
-        let environment = records::environment(records).ok()??;
+        let environment = match records::environment(records) {
+            Ok(environment) => environment?,
+            Err(error) => {
+                let error = anyhow::Error::from(error);
+                warn!("{error:#}, so that the data are looked for in the usual places");
+                return None;
+            }
+        };
         let data = &environment["data"];
         let place = PathBuf::from(data["source"].as_str()?);
         // Earlier versions wrote it as it was typed.

@@ -35,9 +35,14 @@ pub fn first_name(folder: &Path) -> Option<String> {
     name::check(first, ENVIRONMENT).is_ok().then(|| first.to_string())
 }
 
-/// Whether a run has told something in a folder.
+/// Whether the numbers of a run are in a folder, if only as something that cannot be read.
 pub fn holds_metrics(folder: &Path) -> bool {
-    folder.join(METRICS).is_file()
+    folder.join(METRICS).exists()
+}
+
+/// Whether a folder is that of a run, if only one whose numbers are gone.
+pub fn is_of_run(folder: &Path) -> bool {
+    holds_metrics(folder) || folder.join(SESSIONS).exists()
 }
 
 /// Whether the folder says that its run began there, and did not go on from a checkpoint of another.
@@ -99,11 +104,12 @@ impl Told {
         Ok(told)
     }
 
-    /// The same for those who only read it: says which epochs are missing, and which are there twice.
+    /// The same for those who only read it. That the epochs before `next` are done they know from elsewhere; 0 where they know
+    /// of none. Says which are missing, and which are there twice.
     ///
     /// # Errors
     /// Names the file that cannot be read, and the line that is not what a run writes.
-    pub fn lines(folder: &Path) -> Result<Vec<Map<String, Value>>> {
+    pub fn lines(folder: &Path, next: usize) -> Result<Vec<Map<String, Value>>> {
         let told = Self::read(folder)?;
         if let Some((number, why)) = &told.foreign {
             bail!(
@@ -112,8 +118,8 @@ impl Told {
                 told.path.display()
             );
         }
-        let next = told.epochs.last_key_value().map_or(1, |(last, _)| last + 1);
-        told.say(next);
+        let told_next = told.epochs.last_key_value().map_or(1, |(last, _)| last + 1);
+        told.say(next.max(told_next));
         Ok(told.epochs.values().map(|line| serde_json::from_slice(line)).collect::<Result<_, _>>()?)
     }
 
