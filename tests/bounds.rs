@@ -141,16 +141,17 @@ fn what_a_run_leaves_is_no_pipe_and_no_device() {
     for file in ["environment.json", "metrics.jsonl", "sessions.jsonl", "config.toml"] {
         with_what_never_ends(&place, &format!("runs/r-data/{file}"), || {
             refused(&place, &on, &[], 1, &[file, "regular file"]);
-            // What only looks needs the numbers alone, and says what else it misses: `inspect` where the data were, and both
-            // the configuration.
-            for (looks, misses) in [
-                (&["inspect", "r-data"][..], &["environment.json", "config.toml"][..]),
-                (&["compare", "r-data"], &["config.toml"]),
-            ] {
+            // What only looks needs the numbers alone, and says what else it misses.
+            let says = ["metrics.jsonl", "config.toml"].contains(&file);
+            let words: &[&str] = if says { &[file, "regular file"] } else { &[] };
+            for command in ["inspect", "compare"] {
                 let status = i32::from(file == "metrics.jsonl");
-                let says = status == 1 || misses.contains(&file);
-                let words: &[&str] = if says { &[file, "regular file"] } else { &[] };
-                refused(&place, looks, &[("EQPROP_DATA", "data")], status, words);
+                refused(&place, &[command, "r-data"], &[("EQPROP_DATA", "data")], status, words);
+            }
+            // Where the data were stands there.
+            if file == "environment.json" {
+                let nobody = [("HF_ENDPOINT", "http://127.0.0.1:9"), ("HF_HOME", "nowhere")];
+                refused(&place, &["inspect", "r-data"], &nobody, 1, &[file, "regular file"]);
             }
         });
     }

@@ -33,7 +33,7 @@ impl Record {
             Ok(resolved) => Some(resolved.config),
             Err(error) => {
                 if path.exists() {
-                    warn!("{error:#}");
+                    warn!("{:#}", anyhow::Error::from(error));
                 }
                 None
             }
