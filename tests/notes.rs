@@ -1,5 +1,5 @@
-//! What the documentation says of other files is so: links to a line of the program lead to what they name, tests that hold
-//! a promise are there, and tables of results have the numbers of `table3.csv`.
+//! The documentation agrees with other files: links to a line of the program lead to what they name, the tests that hold
+//! a promise exist, and tables of results have the numbers of `table3.csv`.
 
 use std::fs;
 use std::path::Path;
@@ -37,7 +37,7 @@ fn links_to_lines_lead_to_what_they_name() {
     assert!(astray.is_empty(), "{}", astray.join("\n"));
 }
 
-/// Whether `file::test` is a test in `tests/`, or `module::tests::test` one in `src/`. `file::*` stands for any test of a file.
+/// True where `file::test` is a test in `tests/`, or `module::tests::test` one in `src/`; `file::*` is any test of a file.
 fn is_test(root: &Path, name: &str) -> bool {
     let Some((place, test)) = name.rsplit_once("::") else { return false };
     let path = match place.strip_suffix("::tests") {
@@ -91,7 +91,7 @@ struct Row {
 }
 
 impl Row {
-    /// In what way the row came out, as the table of docs/reproduction has it: errors, n, verdict.
+    /// The result of the row in the form of the table of docs/reproduction: errors, n, verdict.
     fn cells(&self) -> String {
         if self.n == 0 {
             return format!("| | | {} ", self.verdict.replace('-', " "));
@@ -163,7 +163,7 @@ fn tables_of_results_are_those_of_the_report() {
         })
         .collect();
     let readme = fs::read_to_string(root.join("README.md")).unwrap();
-    let (_, shown) = readme.split_once("| *n* | paper | command |\n|---|---|---|---|---|---|\n").unwrap();
+    let (_, shown) = readme.split_once("| *n* | paper | one run |\n|---|---|---|---|---|---|\n").unwrap();
     let shown: Vec<&str> = shown.lines().take_while(|line| line.starts_with('|')).collect();
     assert!(shown.len() >= 5);
     for line in shown {

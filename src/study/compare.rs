@@ -11,7 +11,7 @@ use maud::{Markup, html};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-/// The whole page about the runs in these folders, each with the `next` of [`Record::read`].
+/// The whole page about the runs in these folders, each with its `next` for [`Record::read`].
 ///
 /// # Errors
 /// Names what cannot be read.

@@ -1,4 +1,4 @@
-//! What a run has told so far: its configuration and its numbers, read from its folder.
+//! The records of a run so far: its configuration and its numbers, read from its folder.
 
 use crate::config::{Choices, Config, Resolved};
 use crate::telemetry::records::{self, Told};
@@ -7,8 +7,8 @@ use serde_json::{Map, Value};
 use std::path::Path;
 use tracing::warn;
 
-/// What charts of signs that agree have for a note.
-pub const CHANCE: &str = "½ is chance, but where both are 0, as at black pixels";
+/// The note of charts of sign agreement.
+pub const CHANCE: &str = "½ is chance, except where both are 0, as at black pixels";
 
 /// A run's own record.
 pub struct Record {
@@ -21,7 +21,7 @@ pub struct Record {
 }
 
 impl Record {
-    /// Reads `config.toml` and `metrics.jsonl`, and says what is missing. `next` as of [`Told::lines`].
+    /// Reads `config.toml` and `metrics.jsonl`, and reports what is missing; `next` as in [`Told::lines`].
     ///
     /// # Errors
     /// Where there are no metrics, or they are not what a run writes.
@@ -50,7 +50,7 @@ impl Record {
         self.lines.iter().filter_map(point).collect()
     }
 
-    /// The tags that begin so, in the order of their first appearance, without that beginning.
+    /// The tags with this prefix, in the order of their first appearance, without it.
     pub fn tags(&self, prefix: &str) -> Vec<String> {
         let mut tags: Vec<String> = Vec::new();
         for tag in self.lines.iter().flat_map(|line| line.keys()) {
@@ -72,7 +72,7 @@ impl Record {
         self.curve(tag).first().map(|point| point.1)
     }
 
-    /// Epochs that are complete.
+    /// Completed epochs.
     pub fn epochs(&self) -> usize {
         self.lines.last().and_then(|line| line.get("epoch")?.as_u64()).unwrap_or(0) as usize
     }
