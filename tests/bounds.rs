@@ -141,15 +141,26 @@ fn what_a_run_leaves_is_no_pipe_and_no_device() {
     for file in ["environment.json", "metrics.jsonl", "sessions.jsonl", "config.toml"] {
         with_what_never_ends(&place, &format!("runs/r-data/{file}"), || {
             refused(&place, &on, &[], 1, &[file, "regular file"]);
-            // Commands that only read may do without it.
+            // Commands that only read need the metrics alone, and report what else they miss.
+            let says = ["metrics.jsonl", "config.toml"].contains(&file);
+            let words: &[&str] = if says { &[file, "regular file"] } else { &[] };
             for command in ["inspect", "compare"] {
-                let mut looks = place.eqprop();
-                looks.args([command, "r-data"]).timeout(Duration::from_secs(100)).output().unwrap();
+                let status = i32::from(file == "metrics.jsonl");
+                refused(&place, &[command, "r-data"], &[("EQPROP_DATA", "data")], status, words);
+            }
+            // This one says where the data are.
+            if file == "environment.json" {
+                let nobody = [("HF_ENDPOINT", "http://127.0.0.1:9"), ("HF_HOME", "nowhere")];
+                refused(&place, &["inspect", "r-data"], &nobody, 1, &[file, "regular file"]);
             }
         });
     }
     with_what_never_ends(&place, "checkpoints/r-data/last.safetensors", || {
-        place.eqprop().args(&on[..]).arg("--dry-run").timeout(Duration::from_secs(100)).output().unwrap();
+        let mut going_on = place.eqprop();
+        let output =
+            going_on.args(&on[..]).arg("--dry-run").timeout(Duration::from_secs(100)).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && said.contains("last.safetensors is no regular file"), "{said}");
     });
     place.eqprop().args(&on).assert().success();
     fs::create_dir_all(place.path("set")).unwrap();

@@ -1,5 +1,6 @@
-//! The documentation agrees with other files: links to a line of the program lead to what they name, and tables of
-//! results have the numbers of the reports. Comments and pages keep to the style of CONTRIBUTING.md.
+//! The documentation agrees with other files: links to a line of the program lead to what they name, the tests that hold
+//! a promise exist, and tables of results have the numbers of the reports. Comments and pages keep to the style of
+//! CONTRIBUTING.md.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -36,6 +37,44 @@ fn links_to_lines_lead_to_what_they_name() {
     }
     assert!(found > 20, "{found}");
     assert!(astray.is_empty(), "{}", astray.join("\n"));
+}
+
+/// True where `file::test` is a test in `tests/`, or `module::tests::test` one in `src/`; `file::*` is any test of a file.
+fn is_test(root: &Path, name: &str) -> bool {
+    let Some((place, test)) = name.rsplit_once("::") else { return false };
+    let path = match place.strip_suffix("::tests") {
+        Some(module) => format!("src/{}", module.replace("::", "/")),
+        None => format!("tests/{place}"),
+    };
+    let files = [".rs", "/mod.rs"].map(|end| root.join(path.clone() + end));
+    let text = files.iter().find_map(|file| fs::read_to_string(file).ok()).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().map(str::trim).collect();
+    (0..lines.len()).any(|at| {
+        let named = lines[at].strip_prefix("fn ").and_then(|line| line.split_once('('));
+        let mut above = lines[..at].iter().rev().take_while(|line| line.starts_with(['#', '/']));
+        named.is_some_and(|(name, _)| test == "*" || test == name) && above.any(|line| *line == "#[test]")
+    })
+}
+
+#[test]
+fn every_promise_names_a_test_that_is_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = fs::read_to_string(root.join("docs/reliability.md")).unwrap();
+    let (_, table) = page.split_once("| promise | test |\n|---|---|\n").unwrap();
+    let rows: Vec<&str> = table.lines().take_while(|line| line.starts_with('|')).collect();
+    assert!(rows.len() > 80, "{}", rows.len());
+    let mut wrong = Vec::new();
+    for row in rows {
+        let (promise, held) = row.trim_matches(['|', ' ']).rsplit_once(" | ").unwrap();
+        let held: Vec<&str> = held.split('`').skip(1).step_by(2).collect();
+        // A target of make or a lint holds a promise as well.
+        if !held.iter().any(|by| by.contains("::") || by.starts_with("make ")) {
+            wrong.push(format!("nothing holds “{promise}”"));
+        }
+        let gone = held.iter().filter(|by| by.contains("::") && !is_test(root, by));
+        wrong.extend(gone.map(|test| format!("there is no test {test}")));
+    }
+    assert!(wrong.is_empty(), "docs/reliability.md:\n{}", wrong.join("\n"));
 }
 
 /// A line of `table3.csv`.

@@ -243,8 +243,10 @@ pub(super) fn grey(png: impl BufRead + Seek) -> std::result::Result<Picture, Str
     let mut decoder = Decoder::new_with_limits(png, Limits { bytes: MOST_BYTES });
     decoder.set_transformations(Transformations::normalize_to_color8());
     let mut reader = decoder.read_info().map_err(damaged)?;
-    let bytes = reader.output_buffer_size().filter(|bytes| *bytes <= MOST_BYTES);
-    let bytes = bytes.ok_or("is too large")?;
+    let bytes = reader.output_buffer_size().filter(|bytes| *bytes <= MOST_BYTES).ok_or_else(|| {
+        let (width, height) = reader.info().size();
+        format!("is {width} × {height} pixels, more than the {MOST_BYTES} bytes that are read at most: make it smaller")
+    })?;
     let mut pixels = vec![0; bytes];
     let frame = reader.next_frame(&mut pixels).map_err(damaged)?;
     pixels.truncate(frame.buffer_size());

@@ -74,7 +74,7 @@ impl From {
         if last.is_file() {
             candidates.push(last.clone());
         } else if !candidates.is_empty() {
-            warn!("{} is not there", last.display());
+            warn!("{} is {}", last.display(), if last.exists() { "no regular file" } else { "not there" });
         }
         candidates.extend(missed);
         let at_start = candidates.iter().all(|path| path.ends_with(checkpoint::numbered_name(0)));

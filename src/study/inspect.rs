@@ -15,10 +15,12 @@ use crate::model::Solver;
 use crate::run::checkpoint::Progress;
 use crate::telemetry::look;
 use crate::telemetry::metrics::ANGLE_MINIBATCHES;
+use crate::telemetry::records;
 use anyhow::{Result, bail};
 use candle_core::DType;
 use maud::{Markup, html};
 use std::path::Path;
+use tracing::warn;
 
 /// Numbers of receptive fields and of wrong images shown.
 const SHOWN: (usize, usize) = (100, 49);
@@ -61,7 +63,7 @@ pub fn write(subject: &Subject) -> Result<Illustrated> {
     let Some(looked) = looked.filter(|look| !look.outputs.is_empty()) else {
         bail!("there are no test images")
     };
-    let record = subject.folder.map(Record::read).transpose()?;
+    let record = subject.folder.map(|folder| recorded(folder, progress.next_epoch())).transpose()?.flatten();
     let (number, why) = match subject.image {
         Some(number) if number >= test.len() => {
             bail!("--image {number}: there are {} test images, from 0 on", test.len())
@@ -109,12 +111,23 @@ pub fn write(subject: &Subject) -> Result<Illustrated> {
     Ok(Illustrated { page: page(&format!("eqprop: {}", progress.run), &body), charts })
 }
 
+/// The records of a run whose epochs before `next` are done; `None`, with a warning, where they are gone.
+fn recorded(folder: &Path, next: usize) -> Result<Option<Record>> {
+    if records::holds_metrics(folder) {
+        return Record::read(folder, next).map(Some);
+    }
+    if next > 0 {
+        warn!("{}: is gone, and with it the curves", folder.join(records::METRICS).display());
+    }
+    Ok(None)
+}
+
 /// A page of a run's records so far: its configuration and its curves.
 ///
 /// # Errors
 /// Where its record cannot be read.
 pub fn glance(folder: &Path) -> Result<String> {
-    let record = Record::read(folder)?;
+    let record = Record::read(folder, 0)?;
     let body = html! {
         h1 { (record.name) }
         @if let Some(config) = &record.config { (summary(config)) }
