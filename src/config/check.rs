@@ -49,6 +49,15 @@ impl NetworkConfig {
             self.time == Time::Real || !self.clamp,
             "network.clamp",
             "keeps real-time states in [0, 1]: set time = \"real\", or leave it out",
+        )?;
+        need(
+            self.readout.is_none() || self.loss.is_default(),
+            "network.loss",
+            format!(
+                "is that of output neurons with states: network.readout = \"{}\" has the cross-entropy as its loss: leave \
+                 out one of them",
+                self.readout.name()
+            ),
         )
     }
 }

@@ -35,7 +35,7 @@ const EXPONENTIAL: &str = "device = \"exponential\"";
 const POWER: &str = "device = \"power\"";
 
 #[rustfmt::skip]
-const KEYS: [Key; 102] = [
+const KEYS: [Key; 103] = [
     key("network.dims", "list of sizes ≥ 1, or \"auto\" at either end", "neurons", "", "layer sizes, input first; \"auto\" leaves input and output to the data"),
     key("network.activation", "\"sigmoid\", \"tanh\", \"hard-sigmoid\", \"softplus\"", "", "", "σ; \"sigmoid\" is 1/(1 + exp(−4(x − ½))), Eq. 102; \"softplus\" runs on the plain engine alone"),
     key("network.init", "\"fan-in\", \"glorot\"", "", "", "how weights start: U(±1/√fan_in), as the authors' code, or Glorot's, as the paper's text"),
@@ -45,6 +45,7 @@ const KEYS: [Key; 102] = [
     key("network.epsilon", "above 0, at most 1", "time", "time = \"real\"", "ε, the step of the differential equation"),
     key("network.clamp", "true, false", "", "time = \"real\"", "keep states in [0, 1]"),
     key("network.loss", "\"squared-error\"", "", "", "ℓ, what the output is judged by and nudged down"),
+    key("network.readout", "\"none\", \"softmax\"", "", "plain engine; not asym-ep, dyadic-ep", "whether the output is a layer of the state, or reads it by softmax, with the cross-entropy as its loss (docs/readout.md)"),
     key("settle.order", "\"synchronous\", \"alternating\"", "", "\"alternating\": discrete time", "all layers at once, or even layers, then odd ones, in both phases"),
     key("settle.solver", "\"iterate\", \"anderson\"", "", "", "nothing, or Anderson's acceleration, between the sweeps of the first phase"),
     key("settle.window", "2 to 5", "sweeps", "solver = \"anderson\"", "how many differences between sweeps the acceleration looks back on"),

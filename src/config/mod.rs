@@ -24,7 +24,7 @@ use crate::model::activation::Activation;
 use crate::model::dynamics::{Dynamics, Time};
 use crate::model::network::{Dims, Init, Network, Shapes};
 use crate::model::synapse::{self, SynapseConfig};
-use crate::model::{Loss, Model, Order, Parameters, Settle, Solver};
+use crate::model::{Loss, Model, Order, Parameters, Readout, Settle, Solver};
 use crate::rng;
 use candle_core::{DType, Device};
 use serde::{Deserialize, Serialize};
@@ -69,9 +69,12 @@ pub struct NetworkConfig {
     pub epsilon: f64,
     /// Whether real-time states are kept in [0, 1].
     pub clamp: bool,
-    /// ℓ.
+    /// ℓ, where the output is a layer like the others.
     #[serde(default, skip_serializing_if = "Loss::is_default")]
     pub loss: Loss,
+    /// What the output is.
+    #[serde(default, skip_serializing_if = "Readout::is_none")]
+    pub readout: Readout,
 }
 
 /// `[training]`: how long, on what, and how.
@@ -164,11 +167,11 @@ impl Config {
 
     /// How neurons move and settle, what the output is judged by, and how weights change.
     pub fn model(&self) -> Model {
-        let NetworkConfig { activation, time, epsilon, clamp, loss, .. } = self.network;
+        let NetworkConfig { activation, time, epsilon, clamp, loss, readout, .. } = self.network;
         Model {
-            dynamics: Dynamics { activation, time, epsilon, clamp },
+            dynamics: Dynamics { activation, time, epsilon, clamp, readout },
             settle: self.settle,
-            loss,
+            loss: if readout.is_none() { loss } else { Loss::CROSS_ENTROPY },
             synapse: self.synapse.seeded(self.training.seed),
         }
     }
@@ -251,7 +254,7 @@ impl Config {
 
     /// What makes a run's name, each part with the key that it shows, if it is one. What is not said is as in most rows
     /// of Table 3: β > 0 with tied weights, of random sign without.
-    fn parts_of_name(&self, data: &str) -> [(&'static str, String); 15] {
+    fn parts_of_name(&self, data: &str) -> [(&'static str, String); 16] {
         let Config { network, settle, learning, training, .. } = self;
         let tied = self.network().is_tied();
         let nudging = match learning.nudging {
@@ -268,6 +271,7 @@ impl Config {
             ("", format!("-{}h", network.dims.depth())),
             ("learning.nudging", nudging.into()),
             ("network.psi", given(!tied, format!("-psi{}", network.psi))),
+            ("network.readout", given(!network.readout.is_none(), format!("-{}", network.readout.name()))),
             ("network.time", given(network.time == Time::Real, "-real".into())),
             (
                 "learning.sigma_prime",
