@@ -35,7 +35,7 @@ const EXPONENTIAL: &str = "device = \"exponential\"";
 const POWER: &str = "device = \"power\"";
 
 #[rustfmt::skip]
-const KEYS: [Key; 103] = [
+const KEYS: [Key; 107] = [
     key("network.dims", "list of sizes ≥ 1, or \"auto\" at either end", "neurons", "", "layer sizes, input first; \"auto\" leaves input and output to the data"),
     key("network.activation", "\"sigmoid\", \"tanh\", \"hard-sigmoid\", \"softplus\"", "", "", "σ; \"sigmoid\" is 1/(1 + exp(−4(x − ½))), Eq. 102; \"softplus\" runs on the plain engine alone"),
     key("network.init", "\"fan-in\", \"glorot\"", "", "", "how weights start: U(±1/√fan_in), as the authors' code, or Glorot's, as the paper's text"),
@@ -46,6 +46,8 @@ const KEYS: [Key; 103] = [
     key("network.clamp", "true, false", "", "time = \"real\"", "keep states in [0, 1]"),
     key("network.loss", "\"squared-error\"", "", "", "ℓ, what the output is judged by and nudged down"),
     key("network.readout", "\"none\", \"softmax\"", "", "plain engine; not asym-ep, dyadic-ep", "whether the output is a layer of the state, or reads it by softmax, with the cross-entropy as its loss (docs/readout.md)"),
+    key("network.input_mean", "list of 1 to 4 numbers", "0 to 1", "plain engine; with input_std", "the mean of each channel of the images, which is taken off (docs/data.md)"),
+    key("network.input_std", "list of as many numbers above 0", "0 to 1", "with input_mean", "what each channel is divided by then, its standard deviation"),
     key("settle.order", "\"synchronous\", \"alternating\"", "", "\"alternating\": discrete time", "all layers at once, or even layers, then odd ones, in both phases"),
     key("settle.solver", "\"iterate\", \"anderson\"", "", "", "nothing, or Anderson's acceleration, between the sweeps of the first phase"),
     key("settle.window", "2 to 5", "sweeps", "solver = \"anderson\"", "how many differences between sweeps the acceleration looks back on"),
@@ -134,6 +136,8 @@ const KEYS: [Key; 103] = [
     key("training.limit_train", "≥ 1", "images", "", "train on the first so many only"),
     key("training.limit_test", "≥ 1", "images", "", "test on the first so many only"),
     key("training.validation", "0 to all but one", "images", "", "training images held out, drawn by the seed; the best epoch is then chosen on them"),
+    key("training.flips", "true, false", "", "", "whether every second training image, drawn, is mirrored from left to right"),
+    key("training.crops", "0 to below the side of an image", "pixels", "", "by how many pixels training images are shifted at most in each direction, as drawn; black comes in"),
     key("training.dtype", "\"f32\", \"f64\"", "", "", "type of states and weights"),
     key("training.device", "\"auto\", \"cpu\", \"cuda\"", "", "", "where to compute"),
     key("training.engine", "\"auto\", \"plain\", \"fused\", \"kernel\"", "", "", "what computes: candle step by step, the fast path of CPUs, a CUDA kernel"),

@@ -17,14 +17,14 @@ pub use resolve::{
     Choices, OTHER_VARIABLES, Origin, Resolved, by_key, given_value, key_named, parse_value, variable_of,
 };
 
-use crate::data::DataChoice;
+use crate::data::{Augment, DataChoice};
 use crate::engine::{self, Engine, EngineKind, Job};
 use crate::learning::{self, Learning, Memory, Nudging, SigmaPrime};
 use crate::model::activation::Activation;
 use crate::model::dynamics::{Dynamics, Time};
 use crate::model::network::{Dims, Init, Network, Shapes};
 use crate::model::synapse::{self, SynapseConfig};
-use crate::model::{Loss, Model, Order, Parameters, Readout, Settle, Solver};
+use crate::model::{Loss, Model, Normal, Order, Parameters, Readout, Settle, Solver};
 use crate::rng;
 use candle_core::{DType, Device};
 use serde::{Deserialize, Serialize};
@@ -75,6 +75,12 @@ pub struct NetworkConfig {
     /// What the output is.
     #[serde(default, skip_serializing_if = "Readout::is_none")]
     pub readout: Readout,
+    /// The mean of each channel of the input, which is taken off; nothing where input is not normalised.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub input_mean: Vec<f64>,
+    /// What it is divided by then, the standard deviation of each channel.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub input_std: Vec<f64>,
 }
 
 /// `[training]`: how long, on what, and how.
@@ -103,6 +109,12 @@ pub struct TrainingConfig {
     /// the test images.
     #[serde(default, skip_serializing_if = "is_none_held_out")]
     pub validation: usize,
+    /// Whether every second training image, drawn, is mirrored.
+    #[serde(default, skip_serializing_if = "is_not")]
+    pub flips: bool,
+    /// By how many pixels training images are shifted at most.
+    #[serde(default, skip_serializing_if = "is_none_held_out")]
+    pub crops: usize,
     /// Element type of states and weights.
     pub dtype: Precision,
     /// Where to compute.
@@ -116,7 +128,18 @@ pub struct TrainingConfig {
     pub angle_every: usize,
 }
 
-/// Nothing is held out in the paper, and in checkpoints from before anything could be.
+impl TrainingConfig {
+    /// What is done to training images before they are learnt.
+    pub fn augment(&self) -> Augment {
+        Augment { flips: self.flips, crops: self.crops }
+    }
+}
+
+fn is_not(said: &bool) -> bool {
+    !said
+}
+
+/// Nothing is held out or shifted in the paper, and in checkpoints from before anything could be.
 fn is_none_held_out(validation: &usize) -> bool {
     *validation == 0
 }
@@ -167,9 +190,20 @@ impl Config {
 
     /// How neurons move and settle, what the output is judged by, and how weights change.
     pub fn model(&self) -> Model {
-        let NetworkConfig { activation, time, epsilon, clamp, loss, readout, .. } = self.network;
+        let NetworkConfig {
+            activation,
+            time,
+            epsilon,
+            clamp,
+            loss,
+            readout,
+            ref input_mean,
+            ref input_std,
+            ..
+        } = self.network;
+        let normal = Normal::new(input_mean, input_std);
         Model {
-            dynamics: Dynamics { activation, time, epsilon, clamp, readout },
+            dynamics: Dynamics { activation, time, epsilon, clamp, readout, normal },
             settle: self.settle,
             loss: if readout.is_none() { loss } else { Loss::CROSS_ENTROPY },
             synapse: self.synapse.seeded(self.training.seed),

@@ -255,7 +255,11 @@ impl State {
             let recent = [of(older)?, of(old)?, of(s)?];
             let steps = settled.steps[r * images..][..images].to_vec();
             let converged = settled.converged[r * images..][..images].to_vec();
-            reports.push(report(loss, &Settled { recent, steps, converged, nearest: settled.nearest }, &batch.labels)?);
+            reports.push(report(
+                loss,
+                &Settled { recent, steps, converged, nearest: settled.nearest },
+                &batch.labels,
+            )?);
         }
         self.stacked = Some((ids, theta));
         Ok(reports)

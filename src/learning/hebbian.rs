@@ -115,7 +115,8 @@ pub fn hebbian_products(
     step: &Step,
 ) -> Result<Products> {
     let &Step { s, h, s_next, .. } = step;
-    let (rho_s, rho_next, rho_x) = (dynamics.rho_of_all(s)?, dynamics.rho_of_all(s_next)?, dynamics.rho(x)?);
+    let (rho_s, rho_next, rho_x) =
+        (dynamics.rho_of_all(s)?, dynamics.rho_of_all(s_next)?, dynamics.rho_of_input(x)?);
     let (before, after) = match form {
         Form::Correlation => (&rho_s[..], &rho_next[..]),
         Form::VectorField => (s, s_next),

@@ -7,6 +7,7 @@ use super::Model;
 use super::activation::Activation;
 use super::loss::Loss;
 use super::network::Parameters;
+use super::normal::Normal;
 use super::readout::Readout;
 use candle_core::{D, DType, Device, Result, Tensor, bail};
 use serde::{Deserialize, Serialize};
@@ -143,12 +144,21 @@ pub struct Dynamics {
     pub clamp: bool,
     /// What the output layer is.
     pub readout: Readout,
+    /// How the input is normalised, if it is.
+    pub normal: Option<Normal>,
 }
 
 impl Dynamics {
     /// Discrete time, as in most of the paper.
     pub fn discrete(activation: Activation) -> Self {
-        Self { activation, time: Time::Discrete, epsilon: 1.0, clamp: false, readout: Readout::None }
+        Self {
+            activation,
+            time: Time::Discrete,
+            epsilon: 1.0,
+            clamp: false,
+            readout: Readout::None,
+            normal: None,
+        }
     }
 
     /// s_0 = 0 for every layer and every image of `x`.
@@ -176,6 +186,17 @@ impl Dynamics {
         }
     }
 
+    /// ρ(x), or ρ of x normalised.
+    ///
+    /// # Errors
+    /// Only those of candle.
+    pub fn rho_of_input(&self, x: &Tensor) -> Result<Tensor> {
+        match self.normal {
+            Some(normal) => self.rho(&normal.apply(x)?),
+            None => self.rho(x),
+        }
+    }
+
     /// [ρ](Dynamics::rho) of each layer, output first; layer 0 of a readout as it is, which is no neuron's state.
     ///
     /// # Errors
@@ -192,7 +213,7 @@ impl Dynamics {
     /// Only those of candle (shapes that differ).
     pub fn drive(&self, theta: &Parameters, x: &Tensor) -> Result<Vec<Option<Tensor>>> {
         let input = theta.depth() + 1;
-        let rho_x = self.rho(x)?;
+        let rho_x = self.rho_of_input(x)?;
         let drive = |n: usize| {
             let connection = theta.network.into_layer(n).find(|c| c.from == input);
             let drive = |c| rho_x.matmul(&theta.transposed(c)?)?.broadcast_add(&theta.biases[n]);

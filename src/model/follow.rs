@@ -57,8 +57,7 @@ impl Follower<'_> {
             self.recent.rotate_left(1);
             self.recent[2] = self.recent[1].clone();
         }
-        let s_next =
-            self.model.step(self.theta, &self.drive, &self.recent[2], self.model.layers(t), None)?;
+        let s_next = self.model.step(self.theta, &self.drive, &self.recent[2], self.model.layers(t), None)?;
         self.before = std::mem::replace(&mut self.recent[2], s_next);
         self.steps += 1;
         Ok(())

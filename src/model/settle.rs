@@ -109,7 +109,6 @@ impl Settle {
         self.tolerance > 0.0 && (sweep + 1).is_multiple_of(every)
     }
 
-
     /// The layers whose states decide what a sweep does: all, or of undamped half-steps the odd ones, which are what the
     /// first half-step reads.
     pub fn read_first(&self) -> Layers {

@@ -44,7 +44,7 @@ impl<'a> Transition<'a> {
         if !dynamics.readout.is_none() {
             rho[0] = rho[0].zeros_like()?;
         }
-        rho.push(dynamics.rho(x)?);
+        rho.push(dynamics.rho_of_input(x)?);
         Ok(Self {
             model,
             theta,

@@ -101,7 +101,9 @@ impl Cause {
             // AsymEP has neither.
             _ if learning.rule.corrects.is_some() => false,
             // A readout is nudged inside σ.
-            Cause::SigmaPrime if !model.dynamics.readout.is_none() => learning.sigma_prime != SigmaPrime::Ignored,
+            Cause::SigmaPrime if !model.dynamics.readout.is_none() => {
+                learning.sigma_prime != SigmaPrime::Ignored
+            }
             Cause::SigmaPrime => model.dynamics.time == Time::Discrete,
             Cause::Untied => !theta.network.is_tied(),
         }
