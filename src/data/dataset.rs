@@ -233,7 +233,8 @@ fn own_name(path: &Path) -> Result<String> {
     // It becomes a part of the names of runs.
     name::check(&name, "the data folder")?;
     // A folder of that name which holds something else.
-    let taken = name == DataChoice::GLYPHS || Known::named(&name).is_some();
+    let divided = KNOWN.iter().any(|known| known.name_otherwise_divided() == name);
+    let taken = divided || name == DataChoice::GLYPHS || Known::named(&name).is_some();
     Ok(if taken { format!("idx-in-{name}") } else { name })
 }
 

@@ -35,6 +35,7 @@ impl Model {
             Solver::Anderson => vec![Anderson::new(self.settle.window, epsilon(x.dtype())); images],
         };
         let drive = self.dynamics.drive(theta, x)?;
+        let s_0 = self.dynamics.read_out(theta, &drive, s_0)?;
         let recent = [s_0.clone(), s_0.clone(), s_0.clone()];
         Ok(Follower { model: self, theta, drive, mixers, images, steps: 0, recent, before: s_0 })
     }
