@@ -34,7 +34,7 @@ fn mnist() -> Option<PathBuf> {
     folder
 }
 
-/// What a dry run on `data` from the folder `there` says, and its status.
+/// The output of a dry run on `data` from the folder `there`, and its status.
 fn dry(place: &Place, data: &str, there: &str) -> (i32, String) {
     let arguments = ["train", "--algo", "ep", "--data", data, "--dry-run", "--data-dir", there];
     let output = place.eqprop().args(arguments).output().unwrap();
@@ -72,7 +72,7 @@ fn a_part_of_another_set_is_named_and_takes_the_name_away() {
         for name in FILES.iter().filter(|name| **name != other) {
             symlink(folder.join(name), place.path(&format!("mixed/{name}"))).unwrap();
         }
-        // As many images or labels, the last of which is another.
+        // As many images or labels, the last of them different.
         let mut bytes = whole(other);
         *bytes.last_mut().unwrap() ^= 1;
         fs::write(place.path(&format!("mixed/{}", other.trim_end_matches(".gz"))), bytes).unwrap();

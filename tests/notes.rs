@@ -1,4 +1,4 @@
-//! What the documentation says of other files is so: links to a line of the program lead to what they name, and tables of
+//! The documentation agrees with other files: links to a line of the program lead to what they name, and tables of
 //! results have the numbers of `table3.csv`.
 
 use std::fs;
@@ -53,7 +53,7 @@ struct Row {
 }
 
 impl Row {
-    /// In what way the row came out, as the table of docs/reproduction has it: errors, n, verdict.
+    /// The result of the row in the form of the table of docs/reproduction: errors, n, verdict.
     fn cells(&self) -> String {
         if self.n == 0 {
             return format!("| | | {} ", self.verdict.replace('-', " "));
@@ -125,7 +125,7 @@ fn tables_of_results_are_those_of_the_report() {
         })
         .collect();
     let readme = fs::read_to_string(root.join("README.md")).unwrap();
-    let (_, shown) = readme.split_once("| *n* | paper | command |\n|---|---|---|---|---|---|\n").unwrap();
+    let (_, shown) = readme.split_once("| *n* | paper | one run |\n|---|---|---|---|---|---|\n").unwrap();
     let shown: Vec<&str> = shown.lines().take_while(|line| line.starts_with('|')).collect();
     assert!(shown.len() >= 5);
     for line in shown {

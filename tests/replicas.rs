@@ -1,4 +1,4 @@
-//! Replicas: each gets the bits it would get alone, whoever else there is.
+//! Replicas: each gets the bits it would get alone, whatever the others do.
 
 use candle_core::{DType, Device};
 use eqprop::config::{Choices, Config, Resolved, parse_value};
@@ -41,7 +41,7 @@ fn minibatch(config: &Config, seed: u64, m: u64) -> (Batch, f64) {
     (Batch { images, labels }, config.learning.beta * rng::beta_sign(seed, m))
 }
 
-/// What a run of `minibatches` minibatches, each classified and then learnt, shows and ends in.
+/// The reports of a run of `minibatches` minibatches, each classified and then learnt, and its final weights.
 fn run(engine: &mut dyn Engine, config: &Config, seed: u64, minibatches: u64) -> (Vec<Report>, Vec<Vec<u8>>) {
     let mut reports = Vec::new();
     for m in 0..minibatches {

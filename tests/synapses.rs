@@ -1,4 +1,4 @@
-//! Synapses: what a wished change becomes, in both engines, and that what they remember is saved. The oracle is the
+//! Synapses: the effect of a wished change, in both engines, and the saving of their memory. The oracle is the
 //! definition of momentum, and the plain engine for the fused one.
 
 mod common;
@@ -61,7 +61,7 @@ fn the_fused_engine_equals_the_plain_one() {
 
 #[test]
 fn with_momentum_a_minibatch_is_that_of_gradient_descent_with_momentum() {
-    // v ← μ·v + η·Δ and θ ← θ + v, where η·Δ is what ideal synapses change from the same θ.
+    // v ← μ·v + η·Δ and θ ← θ + v, where η·Δ is the change of ideal synapses from the same θ.
     let (ideal, law) = (config(Rule::EP, &[]), momentum(Rule::EP, 0.75, 0.0));
     let mut engine = law.engine().unwrap();
     let mut theta = law.parameters(&Device::Cpu).unwrap();
@@ -129,7 +129,7 @@ fn decay_takes_its_share_of_the_weights_once_a_minibatch_and_leaves_the_biases()
 fn learning_rates_fall_over_the_epochs() {
     let law = |schedule: &str| {
         let law = momentum(Rule::EP, 0.0, 0.0);
-        // One has no meaning without the other.
+        // Each has no meaning without the other.
         let falling = [("synapse.horizon", 10.into()), ("synapse.schedule", schedule.into())];
         law.with_all(falling.into_iter().skip(usize::from(schedule == "constant"))).unwrap()
     };
@@ -180,7 +180,7 @@ fn what_cannot_be_is_refused_with_a_reason() {
     let law = momentum(Rule::EP, 0.5, 0.0);
     assert!(format!("{:#}", law.with("synapse.momentum", 1.0).unwrap_err()).contains("below 1"));
     assert!(format!("{:#}", law.with("synapse.schedule", "cosine").unwrap_err()).contains("synapse.horizon"));
-    // Two changes a minibatch, one of each branch: the fused engine makes one of them.
+    // Two changes a minibatch, one in each branch: the fused engine makes one of them.
     let mut centered = law.job(&Device::Cpu);
     centered.learning.nudging = Nudging::Centered;
     let theta = law.parameters(&Device::Cpu).unwrap();

@@ -34,7 +34,7 @@ class Diverged(Error):
     run: Run
 
 class Interrupted(KeyboardInterrupt):
-    """A run that Ctrl-C has stopped. It has been saved, and `run.resume()` goes on."""
+    """A run that Ctrl-C has stopped. It has been saved, and `run.resume()` resumes it."""
 
     run: Run
 

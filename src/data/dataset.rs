@@ -150,7 +150,8 @@ impl Dataset {
             found.ok_or_else(|| Error::Misfit {
                 place: self.source.clone(),
                 problem: format!(
-                    "has a class {class}, and the network was taught only {}: leave it out, or call it as there",
+                    "has a class {class}, and the network was trained on {} only: leave it out, or use one \
+                     of these names",
                     names.join(", ")
                 ),
             })

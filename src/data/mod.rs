@@ -153,7 +153,7 @@ pub fn load(choice: DataChoice, folder: Option<&Path>) -> Result<Dataset> {
     for source in SOURCES.iter().filter(|source| source.has(choice, place)) {
         match read(*source, choice, place) {
             Err(error) if choice == DataChoice::Auto && place.is_none() => {
-                warn!("MNIST could not be had: {}", with_causes(&error));
+                warn!("MNIST is not available: {}", with_causes(&error));
                 failed = Some(error);
             }
             Ok(dataset) if failed.is_some() && dataset.name == DataChoice::GLYPHS => {

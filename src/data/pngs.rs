@@ -91,7 +91,7 @@ impl Parts {
         match (&self.train[..], self.tests()) {
             ([], []) => None,
             (folders @ [_, _, ..], _) | (_, folders @ [_, _, ..]) => {
-                Some(format!("has {}: leave the one that is meant, and move the other away", names(folders)))
+                Some(format!("has {}: keep the right one, and move the other away", names(folders)))
             }
             ([train], []) => Some(format!(
                 "has {0}/, but no test/: move some of its images to test/, in folders of the same classes",
@@ -149,7 +149,7 @@ fn labels(folder: &Path) -> Result<Vec<(String, u8)>> {
     if let Some(path) =
         folders.iter().find(|path| path.file_name().is_some_and(|name| name.to_str().is_none()))
     {
-        refuse!(path, "has a name that is not UTF-8, and a class is called as its folder: rename it");
+        refuse!(path, "has a name that is not UTF-8, and its name is that of a class: rename it");
     }
     let names: Vec<String> = folders.iter().map(|path| name(path)).collect();
     let numbers: Option<Vec<u8>> = names.iter().map(|name| name.parse().ok()).collect();

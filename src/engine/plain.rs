@@ -8,7 +8,7 @@ use anyhow::Result;
 use candle_core::{DType, Tensor};
 use std::collections::HashMap;
 
-/// Runs everything, as it is written.
+/// The reference engine, which computes everything as the equations are written.
 pub struct Plain {
     job: Job,
     theta: Parameters,

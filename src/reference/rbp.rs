@@ -27,8 +27,8 @@ pub fn rbp(
     Ok(found)
 }
 
-/// ∇θ(tot) = Σ ∇θ(t) at the state `s_star`, until a step adds less than `tolerance` of what there is or there were
-/// `most` steps, and how many there were: what BPTT comes to where T and K are large enough. Keeps no step.
+/// ∇θ(tot) = Σ ∇θ(t) at the state `s_star`, and the number of steps. Stops once a step adds less than `tolerance` of
+/// the sum, or after `most` steps. This is the limit of BPTT for large T and K. Keeps no step.
 ///
 /// # Errors
 /// Only those of candle.

@@ -4,16 +4,16 @@ use crate::model::dynamics::{Dynamics, Layers, PreActivation, Time};
 use crate::model::{Connection, Model, Parameters};
 use candle_core::{Result, Tensor};
 
-/// Which asymmetry a second phase is [rid](Transition::asymmetry) of.
+/// The asymmetry that a second phase [corrects](Transition::asymmetry).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Asymmetry {
-    /// That of J = ∂F/∂s, σ′ and all: 2A = J − Jᵀ.
+    /// The asymmetry of J = ∂F/∂s, including σ′: 2A = J − Jᵀ.
     Jacobian,
-    /// That of the weights alone, in discrete time, where J = DW with D = diag σ′(h_*): D(W − Wᵀ).
+    /// The asymmetry of the weights alone, in discrete time, where J = DW with D = diag σ′(h_*): D(W − Wᵀ).
     Weights,
 }
 
-/// F near a state: what its Jacobians are made of.
+/// F near a state: the factors of its Jacobians.
 pub(crate) struct Transition<'a> {
     model: &'a Model,
     theta: &'a Parameters,
@@ -57,7 +57,8 @@ impl<'a> Transition<'a> {
         })
     }
 
-    /// What these `changes` of the states make (J − Jᵀ)·changes of, J = ∂F/∂s, or what it is of the weights alone.
+    /// (J − Jᵀ)·`changes` for changes of the states, J = ∂F/∂s, or the same product with the asymmetry of the weights
+    /// alone.
     pub(crate) fn asymmetry(&self, of: Asymmetry, changes: &[Tensor]) -> Result<Vec<Tensor>> {
         let (there, back) = match of {
             Asymmetry::Jacobian => (self.jvp(changes)?, self.back(changes)?.0),
@@ -73,7 +74,7 @@ impl<'a> Transition<'a> {
         there.iter().zip(&back).map(|(there, back)| there - back).collect()
     }
 
-    /// W·v: what v brings about in the layers that it leads to.
+    /// W·v: the input that v delivers to the layers above and below.
     fn delivered(&self, v: &[Tensor]) -> Result<Vec<Tensor>> {
         self.sums(v, |c| Ok((c.from, c.to, self.theta.transposed(c)?)))
     }

@@ -1,4 +1,4 @@
-//! What a run has told so far: its configuration and its numbers, read from its folder.
+//! The records of a run so far: its configuration and its numbers, read from its folder.
 
 use crate::config::{Choices, Config, Resolved};
 use crate::telemetry::records::{self, Told};
@@ -6,8 +6,8 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Map, Value};
 use std::path::Path;
 
-/// What charts of signs that agree have for a note.
-pub const CHANCE: &str = "½ is chance, but where both are 0, as at black pixels";
+/// The note of charts of sign agreement.
+pub const CHANCE: &str = "½ is chance, except where both are 0, as at black pixels";
 
 /// A run's own record.
 pub struct Record {
@@ -41,7 +41,7 @@ impl Record {
         self.lines.iter().filter_map(point).collect()
     }
 
-    /// The tags that begin so, in the order of their first appearance, without that beginning.
+    /// The tags with this prefix, in the order of their first appearance, without it.
     pub fn tags(&self, prefix: &str) -> Vec<String> {
         let mut tags: Vec<String> = Vec::new();
         for tag in self.lines.iter().flat_map(|line| line.keys()) {
@@ -63,7 +63,7 @@ impl Record {
         self.curve(tag).first().map(|point| point.1)
     }
 
-    /// Epochs that are complete.
+    /// Completed epochs.
     pub fn epochs(&self) -> usize {
         self.lines.last().and_then(|line| line.get("epoch")?.as_u64()).unwrap_or(0) as usize
     }

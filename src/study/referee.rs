@@ -10,9 +10,10 @@
 //! what the gradient is       −D∇s(t)  = D(WD)ᵗ e  =  (DW)ᵗ De
 //! ```
 //!
-//! so the σ′ that theory misses is one on the nudge, and none in the update, which is Eq. 12 or 89 as printed. Where W is not
-//! symmetric the gradient has Wᵀ, D(WᵀD)ᵗe = (DWᵀ)ᵗDe, and a second phase that is rid of the asymmetry of the weights, with
-//! − D(W − Wᵀ)(s − s_*) at every step, has exactly that: what the angle then falls by is what asymmetry costs.
+//! so the σ′ that theory misses is one on the nudge, and none in the update, which is Eq. 12 or 89 as printed. Where
+//! W is not symmetric the gradient has Wᵀ, D(WᵀD)ᵗe = (DWᵀ)ᵗDe, and a second phase that is rid of the asymmetry of
+//! the weights, with − D(W − Wᵀ)(s − s_*) at every step, has exactly that: what the angle then falls by is what
+//! asymmetry costs.
 
 use crate::data::Batch;
 use crate::engine::larger;
@@ -23,25 +24,26 @@ use crate::reference::{Asymmetry, rbp};
 use anyhow::{Result, bail};
 use candle_core::{DType, Tensor};
 
-/// What turns an update away from the gradient, in the order in which it is switched off.
+/// The causes that turn an update away from the gradient, in the order in which they are switched off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Cause {
-    /// Numbers of 32 bits; off: of 64.
+    /// Rounding to 32 bits; off: 64 bits.
     Rounding,
-    /// States that have not settled after T steps; off: they move by no more than [`STATIONARY`], where necessary by
-    /// damped steps in both phases.
+    /// States that have not settled after T steps; off: they move by at most [`STATIONARY`], if necessary with damped
+    /// steps in both phases.
     Unsettled,
-    /// Weights that change during the second phase; off: they do not, η = 0.
+    /// Weights that change during the second phase; off: they stay, η = 0.
     Continual,
     /// β is not infinitesimal; off: β/1000, the mean of both signs.
     Beta,
-    /// K steps; off: as many as it takes until a step adds no more than [`ARRIVED`] to any gradient.
+    /// K steps; off: as many as it takes until a step adds at most [`ARRIVED`] of any gradient.
     Truncated,
     /// The nudge lacks the σ′ of the output, and the update may have one; off: σ′(h⁰)⊙(y − s⁰) as the nudge, updates
     /// without σ′. In discrete time only.
     SigmaPrime,
-    /// Feedback weights of their own; off: the second phase is rid of the asymmetry of the weights, as AsymEP's is of that of
-    /// the Jacobian, of which σ′ is a part. In real time, where σ′ is no cause of its own, of the latter.
+    /// Untied feedback weights; off: the second phase corrects the asymmetry of the weights, as AsymEP corrects that
+    /// of the Jacobian, of which σ′ is a part. In real time, where σ′ is no cause of its own, it corrects that of the
+    /// Jacobian.
     Untied,
 }
 
@@ -56,16 +58,16 @@ pub const CAUSES: [Cause; 7] = [
     Cause::Untied,
 ];
 
-/// A stationary state changes by no more than this in a step.
+/// The bound on the change of a stationary state in a step.
 pub const STATIONARY: f64 = 1e-12;
-/// What a step may still add to the gradient, as a part of it, when it counts as complete.
+/// The bound on the last step's part of a gradient that counts as complete.
 pub const ARRIVED: f64 = 1e-6;
 /// The most steps to settle, and to wait for gradients.
 const MOST_STEPS: usize = 3000;
-/// By how much β is divided to make it infinitesimal: truncation goes down by the square of it, and float64 leaves
-/// eight digits of an update.
+/// The divisor that makes β infinitesimal: truncation falls with its square, and float64 leaves eight digits of an
+/// update.
 const BETA_DIVISOR: f64 = 1000.0;
-/// The damping that makes networks settle which do not otherwise; their stationary states are the same.
+/// The damping for networks that do not settle otherwise; their stationary states are the same.
 const CALM: f64 = 0.5;
 
 impl Cause {
@@ -92,7 +94,7 @@ impl Cause {
         self.names().1
     }
 
-    /// Whether a network of this kind can have it.
+    /// True where a network of this kind can have the cause.
     pub fn applies(self, model: &Model, learning: &Learning, theta: &Parameters) -> bool {
         match self {
             Cause::Rounding => theta.dtype() != DType::F64,
@@ -113,7 +115,7 @@ impl Cause {
 /// A network and a minibatch in float64, the state it settles in, and the gradient there.
 pub struct Case {
     model: Model,
-    /// The same, damped where it does not settle otherwise.
+    /// The model, damped where it does not settle otherwise.
     calm: Model,
     theta: Parameters,
     x: Tensor,
@@ -121,7 +123,7 @@ pub struct Case {
     settled: Settled,
     /// ∇θ(tot).
     pub gradient: Parameters,
-    /// How many steps it took until the gradient was complete.
+    /// The number of steps until the gradient was complete.
     pub arrival: usize,
 }
 
@@ -200,7 +202,7 @@ pub fn total(
         Ok(())
     })?;
     match total {
-        // Of two second phases the mean.
+        // The mean of two second phases.
         Some(total) => total.plus(&total, |_| 1.0 / learning.nudging.signs().len() as f64 - 1.0),
         None => theta.plus(theta, |_| -1.0),
     }
@@ -237,8 +239,8 @@ fn gated_target(
     &s[0] + (gate * (y - &s[0])?)?
 }
 
-/// The state in which no neuron moves by more than [`STATIONARY`], and the model that settles there, damped where it
-/// must be.
+/// The state in which no neuron moves by more than [`STATIONARY`], and the model that settles there, damped if
+/// necessary.
 fn stationary(model: &Model, theta: &Parameters, x: &Tensor) -> Result<(Model, Settled)> {
     let mut left = f64::NAN;
     for damping in [model.settle.damping, model.settle.damping.max(CALM)] {
@@ -254,7 +256,7 @@ fn stationary(model: &Model, theta: &Parameters, x: &Tensor) -> Result<(Model, S
     }
     bail!(
         "the network settles in no stationary state: after {MOST_STEPS} steps, damped by {CALM}, a state still moves by \
-         {left:.1e}. There is no gradient of a stationary state to hold its updates against; weights that are less \
-         trained, or smaller, have one"
+         {left:.1e}. So there is no gradient at a stationary state to compare with; weights that are less \
+         trained, or smaller, may have one"
     )
 }

@@ -20,13 +20,13 @@ pub struct Trajectory {
     pub output: &'static str,
     /// Its class.
     pub truth: usize,
-    /// What y − s⁰ adds to s⁰ in a step of the second phase, for each unit of it: β in discrete time without damping.
+    /// The factor of y − s⁰ in a step of the second phase: β in discrete time without damping.
     pub strength: f64,
 }
 
 impl Trajectory {
-    /// All T steps of the first phase of image `number`, whatever the tolerance, and the K of the second, in which
-    /// weights change as the rule has it. `theta` is not changed.
+    /// All T steps of the first phase of image `number`, whatever the tolerance, and the K steps of the second, in
+    /// which weights change by the rule. `theta` is not changed.
     ///
     /// # Errors
     /// Only those of candle.
@@ -47,7 +47,7 @@ impl Trajectory {
             let nudge = model.nudge(&target, learning.beta);
             let lesson = Lesson::new(&model, learning, theta, &x, nudge, &settled);
             lesson.learn(&mut Memory::new(&model, theta)?, &mut |step| {
-                // Of two phases, the first.
+                // Of two second phases, the first.
                 if all.len() == first + 1 + step.t {
                     all.push(step.s_next.to_vec());
                 }
@@ -83,8 +83,8 @@ impl Trajectory {
         (lag..self.states.len()).map(|t| (t as f64, change(t))).collect()
     }
 
-    /// By how much the nudge moves an output at most in the step from t, |β(y − s⁰_t)| in discrete time without
-    /// damping, by t.
+    /// The most that the nudge moves an output in the step from t, |β(y − s⁰_t)| in discrete time without damping, by
+    /// t.
     pub fn nudge(&self) -> Vec<(f64, f64)> {
         let size = |t: usize| {
             let outputs = self.states[t][0].iter().enumerate();

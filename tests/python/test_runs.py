@@ -1,4 +1,4 @@
-"""Runs from Python and runs of the program: the same bits, each the other's to go on with."""
+"""Runs from Python and runs of the program: the same bits, and each can resume the other."""
 
 import logging
 import os
@@ -119,7 +119,7 @@ def test_what_is_logged_and_what_a_function_raises(folders, caplog):
 def test_wrong_usage(folders):
     with pytest.raises(eqprop.UsageError, match=r"say Network\(…, beta=…\)"):
         eqprop.train(network(), data="glyphs", beta=0.1, **folders)
-    with pytest.raises(eqprop.UsageError, match="no run in"):
+    with pytest.raises(eqprop.UsageError, match="nor a run in"):
         eqprop.Run("nothing", **folders)
     with pytest.raises(eqprop.UsageError, match="no such folder"):
         eqprop.runs(folders["runs_dir"])
