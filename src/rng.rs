@@ -34,6 +34,8 @@ pub enum Purpose {
     Pulses = 9,
     /// What a rule of one's own draws.
     OwnRule = 10,
+    /// How training images are mirrored and shifted, a stream a minibatch.
+    Augment = 11,
 }
 
 /// The stream for `purpose`, item `index` (an epoch, a layer, an image …) under `seed`.

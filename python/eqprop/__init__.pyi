@@ -113,7 +113,7 @@ class Settled:
 
     @property
     def states(self) -> list[Floats]:
-        """s_*, (B, d_n) each: `states[0]` is the output, the last the layer next to the input."""
+        """s_*, (B, d_n) each: `states[0]` is the output (z of a softmax readout), the last the layer next to the input."""
     @property
     def output(self) -> Floats:
         """s⁰, (B, d_0)."""

@@ -7,6 +7,7 @@ use crate::engine::EngineKind;
 use crate::learning::{Learning, Nudging, Schedule, Update};
 use crate::model::anderson::MOST_WINDOW;
 use crate::model::dynamics::Time;
+use crate::model::normal::MOST_CHANNELS;
 use crate::model::synapse::{Fall, SynapseConfig};
 use crate::model::{Order, Settle, Solver};
 use candle_core::Device;
@@ -49,6 +50,35 @@ impl NetworkConfig {
             self.time == Time::Real || !self.clamp,
             "network.clamp",
             "keeps real-time states in [0, 1]: set time = \"real\", or leave it out",
+        )?;
+        need(
+            self.readout.is_none() || self.loss.is_default(),
+            "network.loss",
+            format!(
+                "is that of output neurons with states: network.readout = \"{}\" has the cross-entropy as its loss: leave \
+                 out one of them",
+                self.readout.name()
+            ),
+        )?;
+        let (mean, std) = (&self.input_mean, &self.input_std);
+        need(
+            mean.len() <= MOST_CHANNELS && mean.iter().all(|mean| mean.is_finite()),
+            "network.input_mean",
+            format!("is the mean of each channel of the images: at most {MOST_CHANNELS} finite numbers"),
+        )?;
+        need(
+            mean.len() == std.len() && std.iter().all(|std| std.is_finite() && *std > 0.0),
+            "network.input_std",
+            format!(
+                "is what each channel is divided by, above 0: as many numbers as input_mean has, {}",
+                mean.len()
+            ),
+        )?;
+        need(
+            // A size that is left to the data is 1 here.
+            mean.is_empty() || dims[0] < mean.len() || dims[0].is_multiple_of(mean.len()),
+            "network.input_mean",
+            format!("has {} channels, which network.dims[0] = {} pixels do not have", mean.len(), dims[0]),
         )
     }
 }

@@ -35,7 +35,7 @@ const EXPONENTIAL: &str = "device = \"exponential\"";
 const POWER: &str = "device = \"power\"";
 
 #[rustfmt::skip]
-const KEYS: [Key; 102] = [
+const KEYS: [Key; 107] = [
     key("network.dims", "list of sizes ≥ 1, or \"auto\" at either end", "neurons", "", "layer sizes, input first; \"auto\" leaves input and output to the data"),
     key("network.activation", "\"sigmoid\", \"tanh\", \"hard-sigmoid\", \"softplus\"", "", "", "σ; \"sigmoid\" is 1/(1 + exp(−4(x − ½))), Eq. 102; \"softplus\" runs on the plain engine alone"),
     key("network.init", "\"fan-in\", \"glorot\"", "", "", "initial weights: U(±1/√fan_in), as the authors' code, or Glorot's, as the paper's text"),
@@ -45,6 +45,9 @@ const KEYS: [Key; 102] = [
     key("network.epsilon", "above 0, at most 1", "time", "time = \"real\"", "ε, the step of the differential equation"),
     key("network.clamp", "true, false", "", "time = \"real\"", "keep states in [0, 1]"),
     key("network.loss", "\"squared-error\"", "", "", "ℓ, by which the output is judged and nudged"),
+    key("network.readout", "\"none\", \"softmax\"", "", "plain engine; not asym-ep, dyadic-ep", "an output layer with states, or a softmax of the last hidden layer with the cross-entropy as its loss (docs/readout.md)"),
+    key("network.input_mean", "list of 1 to 4 numbers", "0 to 1", "plain engine; with input_std", "the mean of each channel of the images, which is subtracted (docs/data.md)"),
+    key("network.input_std", "list of as many numbers above 0", "0 to 1", "with input_mean", "the standard deviation of each channel, by which the difference is divided"),
     key("settle.order", "\"synchronous\", \"alternating\"", "", "\"alternating\": discrete time", "all layers at once, or even layers, then odd ones, in both phases"),
     key("settle.solver", "\"iterate\", \"anderson\"", "", "", "nothing, or Anderson's acceleration, between the sweeps of the first phase"),
     key("settle.window", "2 to 5", "sweeps", "solver = \"anderson\"", "number of differences between sweeps that the acceleration uses"),
@@ -133,6 +136,8 @@ const KEYS: [Key; 102] = [
     key("training.limit_train", "≥ 1", "images", "", "limit to the first training images"),
     key("training.limit_test", "≥ 1", "images", "", "limit to the first test images"),
     key("training.validation", "0 to all but one", "images", "", "training images held out, drawn by the seed; the best epoch is then chosen on them"),
+    key("training.flips", "true, false", "", "", "true to mirror every second training image, drawn, from left to right"),
+    key("training.crops", "0 to below the side of an image", "pixels", "", "the most pixels by which training images are shifted in each direction, drawn; black fills in"),
     key("training.dtype", "\"f32\", \"f64\"", "", "", "type of states and weights"),
     key("training.device", "\"auto\", \"cpu\", \"cuda\"", "", "", "where to compute"),
     key("training.engine", "\"auto\", \"plain\", \"fused\", \"kernel\"", "", "", "the engine: candle step by step, the fast path of CPUs, a CUDA kernel"),

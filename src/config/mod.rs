@@ -17,14 +17,14 @@ pub use resolve::{
     Choices, OTHER_VARIABLES, Origin, Resolved, by_key, given_value, key_named, parse_value, variable_of,
 };
 
-use crate::data::DataChoice;
+use crate::data::{Augment, DataChoice};
 use crate::engine::{self, Engine, EngineKind, Job};
 use crate::learning::{self, Learning, Memory, Nudging, SigmaPrime};
 use crate::model::activation::Activation;
 use crate::model::dynamics::{Dynamics, Time};
 use crate::model::network::{Dims, Init, Network, Shapes};
 use crate::model::synapse::{self, SynapseConfig};
-use crate::model::{Loss, Model, Order, Parameters, Settle, Solver};
+use crate::model::{Loss, Model, Normal, Order, Parameters, Readout, Settle, Solver};
 use crate::rng;
 use candle_core::{DType, Device};
 use serde::{Deserialize, Serialize};
@@ -69,9 +69,18 @@ pub struct NetworkConfig {
     pub epsilon: f64,
     /// True where real-time states are kept in [0, 1].
     pub clamp: bool,
-    /// ℓ.
+    /// ℓ, where the output is a layer like the others.
     #[serde(default, skip_serializing_if = "Loss::is_default")]
     pub loss: Loss,
+    /// What the output is.
+    #[serde(default, skip_serializing_if = "Readout::is_none")]
+    pub readout: Readout,
+    /// The mean of each channel of the input, which is taken off; nothing where input is not normalised.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub input_mean: Vec<f64>,
+    /// What it is divided by then, the standard deviation of each channel.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub input_std: Vec<f64>,
 }
 
 /// `[training]`: duration, data and computation.
@@ -100,6 +109,12 @@ pub struct TrainingConfig {
     /// on the test images.
     #[serde(default, skip_serializing_if = "is_none_held_out")]
     pub validation: usize,
+    /// Whether every second training image, drawn, is mirrored.
+    #[serde(default, skip_serializing_if = "is_not")]
+    pub flips: bool,
+    /// By how many pixels training images are shifted at most.
+    #[serde(default, skip_serializing_if = "is_none_held_out")]
+    pub crops: usize,
     /// Element type of states and weights.
     pub dtype: Precision,
     /// The device to compute on.
@@ -114,7 +129,18 @@ pub struct TrainingConfig {
     pub angle_every: usize,
 }
 
-/// True for none held out, as in the paper and in checkpoints written before the key existed.
+impl TrainingConfig {
+    /// What is done to training images before they are learnt.
+    pub fn augment(&self) -> Augment {
+        Augment { flips: self.flips, crops: self.crops }
+    }
+}
+
+fn is_not(said: &bool) -> bool {
+    !said
+}
+
+/// True for none held out or no shift, as in the paper and in checkpoints written before the keys existed.
 fn is_none_held_out(validation: &usize) -> bool {
     *validation == 0
 }
@@ -165,11 +191,22 @@ impl Config {
 
     /// The model: dynamics, first phase, loss and synapses.
     pub fn model(&self) -> Model {
-        let NetworkConfig { activation, time, epsilon, clamp, loss, .. } = self.network;
-        Model {
-            dynamics: Dynamics { activation, time, epsilon, clamp },
-            settle: self.settle,
+        let NetworkConfig {
+            activation,
+            time,
+            epsilon,
+            clamp,
             loss,
+            readout,
+            ref input_mean,
+            ref input_std,
+            ..
+        } = self.network;
+        let normal = Normal::new(input_mean, input_std);
+        Model {
+            dynamics: Dynamics { activation, time, epsilon, clamp, readout, normal },
+            settle: self.settle,
+            loss: if readout.is_none() { loss } else { Loss::CROSS_ENTROPY },
             synapse: self.synapse.seeded(self.training.seed),
         }
     }
@@ -252,7 +289,7 @@ impl Config {
 
     /// The parts of a run's name, each with the key that it shows, if any. A name leaves out what most rows of Table
     /// 3 have: β > 0 with tied weights, a random sign without.
-    fn parts_of_name(&self, data: &str) -> [(&'static str, String); 15] {
+    fn parts_of_name(&self, data: &str) -> [(&'static str, String); 16] {
         let Config { network, settle, learning, training, .. } = self;
         let tied = self.network().is_tied();
         let nudging = match learning.nudging {
@@ -269,6 +306,7 @@ impl Config {
             ("", format!("-{}h", network.dims.depth())),
             ("learning.nudging", nudging.into()),
             ("network.psi", given(!tied, format!("-psi{}", network.psi))),
+            ("network.readout", given(!network.readout.is_none(), format!("-{}", network.readout.name()))),
             ("network.time", given(network.time == Time::Real, "-real".into())),
             (
                 "learning.sigma_prime",

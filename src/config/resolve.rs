@@ -91,10 +91,14 @@ const REQUIRED: [&str; 6] = [
 ];
 
 /// Keys that may be left out altogether.
-const OPTIONAL: [&str; 6] = [
+const OPTIONAL: [&str; 10] = [
     "learning.own",
+    "network.input_mean",
+    "network.input_std",
     "network.loss",
     "network.tied",
+    "training.crops",
+    "training.flips",
     "training.limit_train",
     "training.limit_test",
     "training.validation",
@@ -585,7 +589,9 @@ pub(super) fn default_of(key: &str) -> Result<String> {
         "network.tied" => "the rule's",
         "network.loss" => "`\"squared-error\"`",
         "training.limit_train" | "training.limit_test" => "all",
-        "training.validation" => "`0`",
+        "training.validation" | "training.crops" => "`0`",
+        "training.flips" => "`false`",
+        "network.input_mean" | "network.input_std" => "`[]`",
         _ => "the preset's",
     };
     Ok(usual(key)?.map_or(without.to_string(), |value| format!("`{value}`")))

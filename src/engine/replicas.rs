@@ -255,7 +255,11 @@ impl State {
             let recent = [of(older)?, of(old)?, of(s)?];
             let steps = settled.steps[r * images..][..images].to_vec();
             let converged = settled.converged[r * images..][..images].to_vec();
-            reports.push(report(loss, &Settled { recent, steps, converged }, &batch.labels)?);
+            reports.push(report(
+                loss,
+                &Settled { recent, steps, converged, nearest: settled.nearest },
+                &batch.labels,
+            )?);
         }
         self.stacked = Some((ids, theta));
         Ok(reports)
@@ -276,7 +280,7 @@ impl State {
             let (recent, theta) = kernel.run(&self.job, &theta, x, nudge, launch)?;
             let steps = vec![model.settle.steps; x.dim(0)? * x.dim(1)?];
             let converged = vec![false; steps.len()];
-            return Ok((Settled { recent, steps, converged }, theta));
+            return Ok((Settled { recent, steps, converged, nearest: 0 }, theta));
         }
         let settled = model.settle(&theta, x)?;
         let theta = match nudge {

@@ -216,22 +216,24 @@ impl<'a> Lesson<'a> {
         observe: Observe,
         mut learn: impl FnMut(&Step) -> Result<Option<Parameters>>,
     ) -> Result<Vec<Tensor>> {
-        let Model { dynamics, settle, .. } = self.model;
+        let dynamics = &self.model.dynamics;
         let mut theta_t = self.theta.clone();
         let mut drive = dynamics.drive(&theta_t, self.x)?;
         let s_star = self.settled.state();
         let at_rest =
             |of| Ok::<_, candle_core::Error>((of, Transition::at(self.model, self.theta, self.x, s_star)?));
         let corrected = self.learning.rule.corrects.map(at_rest).transpose()?;
-        let mut s = s_star.to_vec();
+        let mut s = self.begun()?;
         for t in 0..self.learning.K {
-            let h = dynamics.pre_activations(&theta_t, &drive, &s, settle.order.layers(t))?;
+            let h = dynamics.pre_activations(&theta_t, &drive, &s, self.model.layers(t))?;
             let mut s_next = self.model.advance(&theta_t, &h, &s, Some(self.nudge))?;
             if let Some((of, transition)) = &corrected {
-                let changes: Vec<Tensor> =
+                let nearest = dynamics.readout.nearest();
+                let mut changes: Vec<Tensor> =
                     s.iter().zip(s_star).map(|(s, rest)| s - rest).collect::<Result<_>>()?;
+                changes[..nearest].clone_from_slice(&s_next[..nearest]);
                 let asymmetry = transition.asymmetry(*of, &changes)?;
-                for n in (0..s.len()).filter(|&n| h[n].is_some()) {
+                for n in (nearest..s.len()).filter(|&n| h[n].is_some()) {
                     s_next[n] = (&s_next[n] - &asymmetry[n])?;
                 }
             }
@@ -242,6 +244,15 @@ impl<'a> Lesson<'a> {
                 drive = dynamics.drive(&theta_t, self.x)?;
             }
             s = s_next;
+        }
+        Ok(s)
+    }
+
+    /// Where the second phase begins: s_*, and of a readout the error that it has sent so far, which is none.
+    fn begun(&self) -> Result<Vec<Tensor>> {
+        let mut s = self.settled.state().to_vec();
+        for s in &mut s[..self.model.dynamics.readout.nearest()] {
+            *s = s.zeros_like()?;
         }
         Ok(s)
     }
@@ -303,8 +314,8 @@ impl<'a> Lesson<'a> {
                 // θ + η·Δ(s_* → s_K): the updates of the steps telescope (Eq. 5).
                 Schedule::Whole => {
                     let s_end = branch.second_phase(observe, |_| Ok(None))?;
-                    let (s, beta) = (self.settled.state(), branch.nudge.beta);
-                    let whole = Step { t: 0, s, h: &[], s_next: &s_end, beta };
+                    let (s, beta) = (self.begun()?, branch.nudge.beta);
+                    let whole = Step { t: 0, s: &s, h: &[], s_next: &s_end, beta };
                     match by_factors {
                         true => products.push(branch.products(&whole)?),
                         false => total = Some(branch.update(&whole)?),

@@ -191,6 +191,17 @@ impl Learning {
         }
         let needed = if tied { "feedback weights of their own" } else { "tied weights" };
         need(self.rule.fits(network), "learning.rule", format!("\"{rule}\" needs {needed}"))?;
+        need(
+            model.dynamics.readout.is_none()
+                || (self.rule.corrects.is_none() && !matches!(self.rule.update, Update::Dyadic)),
+            "network.readout",
+            format!(
+                "\"{}\" sends its error into the network through σ of the last hidden layer, but rule = \"{rule}\" is \
+                 exact only where the force of the loss stands outside σ, on neurons of the state: leave the readout out, \
+                 or choose \"ep\", \"cep\", \"cep-rescaled\", \"vf\", \"cvf\", \"bptt\" or \"rbp\"",
+                model.dynamics.readout.name()
+            ),
+        )?;
         let ignored = self.sigma_prime == SigmaPrime::Ignored;
         let in_real_time = if real { " in real time" } else { "" };
         need(

@@ -1,8 +1,8 @@
 //! The model: a layered network, its neural dynamics, and the equilibrium it settles in.
 //!
 //! [`network`] has the layers and their parameters θ, [`activation`] σ, [`dynamics`] one step
-//! s_{t+1} = F(x, s_t, θ), [`settle`] the first (free) phase, [`loss`] what the output is judged by, [`synapse`] how
-//! weights change.
+//! s_{t+1} = F(x, s_t, θ), [`readout`] an output that is no part of them, [`settle`] the first (free) phase, [`loss`] what
+//! the output is judged by, [`synapse`] how weights change.
 
 pub mod activation;
 pub mod anderson;
@@ -10,6 +10,8 @@ pub mod dynamics;
 pub mod follow;
 pub mod loss;
 pub mod network;
+pub mod normal;
+pub mod readout;
 pub mod settle;
 pub mod synapse;
 
@@ -17,6 +19,8 @@ pub use activation::Activation;
 pub use dynamics::Dynamics;
 pub use loss::Loss;
 pub use network::{Connection, Dims, Network, Parameters};
+pub use normal::Normal;
+pub use readout::Readout;
 pub use settle::{Order, Settle, Settled, Solver};
 pub use synapse::Synapse;
 

@@ -223,6 +223,7 @@ fn with_data(
     };
     let resolved = resolved.sized_for(&dataset)?;
     dataset.check(&resolved.config.network.dims)?;
+    resolved.config.training.augment().check(&dataset.train)?;
     info!(
         "data: {} ({}), {} training{} and {} test images",
         dataset.name,

@@ -10,7 +10,7 @@ use super::{Interrupt, Run};
 use crate::base::waiting::Waiting;
 use crate::data::{Batch, Split};
 use crate::engine::{Engine, Report, Turn};
-use crate::rng;
+use crate::rng::{self, Purpose};
 use crate::telemetry::metrics::{Metrics, MetricsFile};
 use crate::telemetry::observer::{Epoch, Observer};
 #[cfg(feature = "cli")]
@@ -109,6 +109,10 @@ impl Training<'_, '_> {
             let global = epoch as u64 * per_epoch + run.progress.minibatch;
             self.observers.iter_mut().for_each(|observer| observer.begin());
             run.dataset.train.gather(indices, &mut batch);
+            if let Some(shape) = run.dataset.train.shape {
+                let mut rng = rng::stream(training.seed, Purpose::Augment, global);
+                training.augment().apply(&mut batch, shape, &mut rng);
+            }
             let turn = Turn { beta: config.beta(global), epochs: global as f64 / per_epoch as f64 };
             let report = run.engine.train_at(&batch, turn)?;
             run.progress.running.add(&report);

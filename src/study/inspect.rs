@@ -242,7 +242,7 @@ fn curves(record: &Record) -> Vec<Chart> {
 
 /// Charts of the residuals as an image settles, and of its output.
 fn settling_charts(trajectory: &Trajectory, names: &[String]) -> Vec<Chart> {
-    let Trajectory { first, sweep, states, truth, .. } = trajectory;
+    let Trajectory { first, sweep, states, truth, output, .. } = trajectory;
     let mut moves = vec![
         Series::line("change over a sweep", Look::cycle(0), trajectory.residuals(*sweep)),
         Series::line("change over two sweeps", Look::cycle(1), trajectory.residuals(2 * sweep)),
@@ -268,7 +268,7 @@ fn settling_charts(trajectory: &Trajectory, names: &[String]) -> Vec<Chart> {
     vec![
         chart("settling", "What still moves", ("change in a state", Scale::Log), moves)
             .noted("the largest of all neurons"),
-        chart("output", "The output", ("s⁰", Scale::Linear), outputs).noted("one line a class"),
+        chart("output", "The output", (output, Scale::Linear), outputs).noted("one line a class"),
     ]
 }
 
@@ -289,7 +289,8 @@ fn settling_of(
     let (one, two) = (at_end(trajectory.sweep), at_end(2 * trajectory.sweep));
     let mut maps = Vec::new();
     for n in (0..states[0].len()).rev() {
-        let title = if n == 0 { "output, s⁰".to_string() } else { format!("hidden layer {n}") };
+        let title =
+            if n == 0 { format!("output, {}", trajectory.output) } else { format!("hidden layer {n}") };
         let rows = rows(trajectory, n);
         let shown = rows.len();
         let cell = (10, (256 / shown.max(1)).clamp(2, 16));
@@ -454,7 +455,10 @@ mod tests {
             let state = |i: usize| if i == 0 { 0.25 } else { moved };
             vec![(0..count).map(state).collect::<Vec<f64>>()]
         });
-        let trajectory = Trajectory { first: 2, sweep: 2, states: states.to_vec(), truth: 0, strength: 0.5 };
+        let trajectory =
+            Trajectory {
+                first: 2, sweep: 2, states: states.to_vec(), output: "s⁰", truth: 0, strength: 0.5
+            };
         let shown = rows(&trajectory, 0);
         assert_eq!(shown.len(), ROWS);
         assert!(shown.iter().all(|states| states[2] == 0.5), "neuron 0 has not moved");

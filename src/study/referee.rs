@@ -102,6 +102,10 @@ impl Cause {
             Cause::Continual => learning.rule.is_continual(),
             // AsymEP has neither.
             _ if learning.rule.corrects.is_some() => false,
+            // A readout is nudged inside σ.
+            Cause::SigmaPrime if !model.dynamics.readout.is_none() => {
+                learning.sigma_prime != SigmaPrime::Ignored
+            }
             Cause::SigmaPrime => model.dynamics.time == Time::Discrete,
             Cause::Untied => !theta.network.is_tied(),
         }
@@ -163,7 +167,9 @@ impl Case {
         let mut target = y.clone();
         if is_off(Cause::SigmaPrime) {
             learning.sigma_prime = SigmaPrime::Ignored;
-            target = gated_target(model, theta, x, y, settled.state())?;
+            if model.dynamics.readout.is_none() {
+                target = gated_target(model, theta, x, y, settled.state())?;
+            }
         }
         let at = |beta: f64| total(model, &learning, theta, x, model.nudge(&target, beta), &settled);
         match is_off(Cause::Beta) {

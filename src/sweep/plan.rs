@@ -57,12 +57,13 @@ pub struct SweepRow {
 }
 
 /// The sweeps of the paper and of the manual, as the files in `configs/reproduce/`.
-pub const SWEEPS: [Preset; 12] = [
+pub const SWEEPS: [Preset; 13] = [
     ("alignment", include_str!("../../configs/reproduce/alignment.toml")),
     ("collapse", include_str!("../../configs/reproduce/collapse.toml")),
     ("ep-2h", include_str!("../../configs/reproduce/ep-2h.toml")),
     ("f2", include_str!("../../configs/reproduce/f2.toml")),
     ("f2-synchronous", include_str!("../../configs/reproduce/f2-synchronous.toml")),
+    ("fashion", include_str!("../../configs/reproduce/fashion.toml")),
     ("fig4", include_str!("../../configs/reproduce/fig4.toml")),
     ("fig5a", include_str!("../../configs/reproduce/fig5a.toml")),
     ("printed", include_str!("../../configs/reproduce/printed.toml")),
