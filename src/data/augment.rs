@@ -82,7 +82,7 @@ mod tests {
     use super::*;
     use crate::rng::{Purpose, stream};
 
-    /// The results of augmenting an image of 3 × 4 pixels with two channels, whose pixels are 1 to 24, in so many draws.
+    /// The results of augmenting an image of 3 × 4 pixels with two channels, with values 1 to 24, in so many draws.
     fn draws(augment: Augment, count: usize) -> Vec<Vec<u8>> {
         let image: Vec<u8> = (1..=24).collect();
         let mut batch = Batch { images: image.repeat(count), labels: vec![0; count] };
