@@ -687,3 +687,98 @@ fn what_cannot_be_is_refused_with_a_reason() {
     assert!(deterministic.is_ok());
     assert_eq!(Management::Ublm, Devices::default().management);
 }
+
+/// A training of one epoch by the program: the last line of its metrics, and its folder.
+fn told(place: &common::Place, more: &[&str]) -> serde_json::Map<String, Value> {
+    let fixed = ["train", "--algo", "cvf", "--epochs", "1", "--data-dir", "data", "--name", "run"];
+    let law = ["--set", "network.dims=[64, 24, 4]", "--set", "synapse.law=device"];
+    let output = place.eqprop().args(fixed).args(law).args(more).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let metrics = place.read("runs/run/metrics.jsonl");
+    serde_json::from_str(metrics.lines().last().unwrap()).unwrap()
+}
+
+#[test]
+fn the_ledger_tells_what_was_asked_for_and_what_it_costs() {
+    let place = common::Place::new();
+    let costs =
+        ["cost.pulse_energy=1 pJ", "cost.read_energy=2 fJ", "cost.pulse_time=10 ns", "cost.step_time=3 ns"];
+    let costs: Vec<&str> = costs.iter().flat_map(|cost| ["--set", cost]).collect();
+    let preset =
+        ["--set", "synapse.preset=pcm", "--set", "learning.K=7", "--set", "learning.nudging=centered"];
+    let told = told(&place, &[&preset[..], &costs].concat());
+    let of = |tag: &str| told[tag].as_f64().unwrap_or_else(|| panic!("{tag}"));
+    let images = common::TRAIN as f64;
+    // Every layer moves in every step, of the first phase and of two second ones.
+    let steps = of("settle/steps") + 14.0;
+    assert!((of("settle/both_phases") - steps).abs() < 1e-9);
+    let arrays = [("forward.0", 24 * 4), ("forward.1", 64 * 24), ("feedback.0", 24 * 4)];
+    let arrays = arrays.into_iter().chain([("forward.0.bias", 4), ("forward.1.bias", 24)]);
+    let (mut pulses, mut reads) = (0.0, 0.0);
+    for (name, synapses) in arrays {
+        assert!((of(&format!("reads/{name}")) / (steps * images) - 1.0).abs() < 1e-9, "{name}");
+        pulses += of(&format!("pulses/{name}")) * f64::from(synapses);
+        // Pairs are two devices.
+        reads += of(&format!("reads/{name}")) * f64::from(2 * synapses);
+    }
+    assert!(pulses > 0.0 && of("pulses/slots") >= 1.0);
+    let energy = (1e-12 * pulses + 2e-15 * reads) / images;
+    assert!((of("cost/energy") / energy - 1.0).abs() < 1e-9);
+    let latency = 10e-9 * of("pulses/slots") + 3e-9 * steps;
+    assert!((of("cost/latency") / latency - 1.0).abs() < 1e-9);
+    let page =
+        place.eqprop().args(["inspect", "run", "--data-dir", "data", "--out", "page.html"]).output().unwrap();
+    assert!(page.status.success(), "{}", String::from_utf8_lossy(&page.stderr));
+    for said in ["Pulses a synapse", "Reads a synapse", "Energy of an image", "slots of trains"] {
+        assert!(place.read("page.html").contains(said), "{said}");
+    }
+}
+
+#[test]
+fn slots_are_those_of_trains() {
+    // A train of 31 slots for each of two images; whole steps of the device that takes most; one exact change.
+    let slots = |pulses: &str, management: &str| {
+        let keys = serde_json::json!({ "device": "constant", "dw_min": 1e-3, "pulses": pulses, "management": management,
+            "w_max": 10.0, "w_min": -10.0 });
+        let law = law(&keys, &[]);
+        let place = place(2, 1, 0);
+        let mut weights = vec![0.0; 2];
+        match pulses {
+            "stochastic" => {
+                let factor = Factor {
+                    sign: 1.0,
+                    rows: vec![1.0, 0.5, 1.0, 0.0].into(),
+                    columns: vec![1.0, 1.0].into(),
+                };
+                let wished = Factors { rate: 1e-3, images: 2, products: vec![factor] };
+                law.pulse(&place, &mut RowMajor::new(&place, &mut weights, &mut []), &wished);
+            }
+            _ => {
+                let mut waiting = vec![0.0; 2];
+                law.change_array(&place, &mut weights, &[2.5e-3, -4.5e-3], &mut [&mut waiting]);
+            }
+        }
+        law.ledger().unwrap()[0].slots
+    };
+    assert_eq!(slots("stochastic", "um"), 62);
+    assert_eq!(slots("stochastic", "ublm"), 2);
+    assert_eq!(slots("deterministic", "ublm"), 4);
+    assert_eq!(slots("exact", "ublm"), 1);
+}
+
+#[test]
+fn a_cost_that_is_none_is_refused() {
+    let place = common::Place::new();
+    let says = |more: &[&str]| {
+        let fixed = ["config", "--algo", "cvf"];
+        let output = place.eqprop().args(fixed).args(more).output().unwrap();
+        assert_eq!(output.status.code(), Some(2));
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    for wrong in ["1", "1 parsec", "-1 pJ", "1 ns", "1e-12"] {
+        let said = says(&["--set", "synapse.law=device", "--set", &format!("cost.pulse_energy={wrong}")]);
+        assert!(said.contains("cost.pulse_energy") && said.contains("1 pJ"), "{wrong}: {said}");
+    }
+    let said = says(&["--set", "cost.pulse_energy=1 pJ"]);
+    assert!(said.contains("plays no part") && said.contains("synapse.law"), "{said}");
+}

@@ -168,7 +168,7 @@ impl TrainingConfig {
 impl Config {
     /// Keys that play no part in this configuration, each with why.
     pub fn idle(&self) -> Vec<(&'static str, String)> {
-        let Config { network, settle, learning, synapse, training } = self;
+        let Config { network, settle, learning, synapse, cost, training } = self;
         let unnudged = !learning.rule.is_nudged();
         let rule = learning.rule.name;
         let no_second_phase = || format!("rule = \"{rule}\" has no second phase");
@@ -205,7 +205,7 @@ impl Config {
         ];
         let of_devices = match synapse {
             SynapseConfig::Devices(law) => law.idle(),
-            SynapseConfig::Ideal(_) | SynapseConfig::Momentum(_) => Vec::new(),
+            SynapseConfig::Ideal(_) | SynapseConfig::Momentum(_) => cost.given(),
         };
         let idle = keys.into_iter().filter(|(_, idle, _)| *idle).map(|(key, _, why)| (key, why));
         idle.chain(of_devices).collect()
@@ -216,7 +216,7 @@ impl Config {
     /// # Errors
     /// The first problem found.
     pub fn validate(&self) -> Result {
-        let Config { network, settle, learning, synapse, training } = self;
+        let Config { network, settle, learning, synapse, training, .. } = self;
         network.check()?;
         let (wiring, rule) = (self.network(), learning.rule.name);
         let parameters = wiring.parameter_count();

@@ -35,7 +35,7 @@ const EXPONENTIAL: &str = "device = \"exponential\"";
 const POWER: &str = "device = \"power\"";
 
 #[rustfmt::skip]
-const KEYS: [Key; 102] = [
+const KEYS: [Key; 106] = [
     key("network.dims", "list of sizes ≥ 1, or \"auto\" at either end", "neurons", "", "layer sizes, input first; \"auto\" leaves input and output to the data"),
     key("network.activation", "\"sigmoid\", \"tanh\", \"hard-sigmoid\", \"softplus\"", "", "", "σ; \"sigmoid\" is 1/(1 + exp(−4(x − ½))), Eq. 102; \"softplus\" runs on the plain engine alone"),
     key("network.init", "\"fan-in\", \"glorot\"", "", "", "how weights start: U(±1/√fan_in), as the authors' code, or Glorot's, as the paper's text"),
@@ -124,6 +124,10 @@ const KEYS: [Key; 102] = [
     key("synapse.pair", "true, false", "", DEVICE, "whether a weight is the difference of two devices that are pulsed up only"),
     key("synapse.refresh", "true, false", "", "pair = true", "whether pairs out of range are reset and written anew"),
     key("synapse.refresh_noise", "≥ 0", "weight", "refresh = true", "noise of the reading before that"),
+    key("cost.pulse_energy", "an energy, \"1 pJ\"", "", DEVICE, "of a pulse of a device; what is known makes cost/energy in metrics.jsonl"),
+    key("cost.pulse_time", "a time, \"10 ns\"", "", DEVICE, "of a slot of a train of pulses; what is known makes cost/latency"),
+    key("cost.read_energy", "an energy, \"1 fJ\"", "", DEVICE, "of reading a device once, in a step of a phase"),
+    key("cost.step_time", "a time, \"10 ns\"", "", DEVICE, "of a step of a phase"),
     key("training.epochs", "1 to 1000000", "epochs", "", "epochs in all, those before a resume included"),
     key("training.batch_size", "1 to 65536", "images", "", "images of a minibatch"),
     key("training.seed", "0 to 2⁶³ − 1", "", "", "fixes everything that is drawn"),

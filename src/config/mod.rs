@@ -1,6 +1,7 @@
 //! The configuration of a run: what it holds, and what of it is possible.
 
 mod check;
+mod cost;
 mod error;
 mod keys;
 mod older;
@@ -9,6 +10,7 @@ mod presets;
 mod resolve;
 
 pub use crate::base::problem::Problem;
+pub use cost::{Asked, Cost};
 pub use error::{Error, Result};
 pub use keys::reference;
 pub use older::{current_name, of_any_version};
@@ -42,6 +44,9 @@ pub struct Config {
     /// `[synapse]`
     #[serde(default, skip_serializing_if = "SynapseConfig::is_ideal")]
     pub synapse: SynapseConfig,
+    /// `[cost]`
+    #[serde(default, skip_serializing_if = "Cost::is_unknown")]
+    pub cost: Cost,
     /// `[training]`
     pub training: TrainingConfig,
 }
@@ -151,9 +156,16 @@ pub enum DeviceChoice {
 }
 
 /// Keys that may differ between a run and its resumption: they change how far and how often it
-/// saves, not what it computes.
-pub const NOT_SCIENCE: [&str; 3] =
-    ["training.epochs", "training.checkpoint_every", "training.keep_checkpoints"];
+/// saves, or what devices cost, not what it computes.
+pub const NOT_SCIENCE: [&str; 7] = [
+    "training.epochs",
+    "training.checkpoint_every",
+    "training.keep_checkpoints",
+    "cost.pulse_energy",
+    "cost.pulse_time",
+    "cost.read_energy",
+    "cost.step_time",
+];
 
 impl Config {
     /// Layers and connections.
@@ -195,7 +207,10 @@ impl Config {
         let kept: Shapes = self.learning.rule.own_memory().iter().flat_map(kept).collect();
         let counts = [learning::CLOCK, learning::UPDATES].map(|name| (name.to_string(), vec![2]));
         // As many arrays as have taken pulses.
-        let ledgers = (1..=shapes.len()).map(|arrays| (synapse::LEDGER.to_string(), vec![arrays, 3]));
+        let ledger = |arrays| {
+            synapse::LEDGER_NUMBERS.map(|numbers| (synapse::LEDGER.to_string(), vec![arrays, numbers]))
+        };
+        let ledgers = (1..=shapes.len()).flat_map(ledger);
         [shapes.clone(), remembered, kept, counts.to_vec(), ledgers.collect()].concat()
     }
 

@@ -91,7 +91,11 @@ const REQUIRED: [&str; 6] = [
 ];
 
 /// Keys that may be left out altogether.
-const OPTIONAL: [&str; 6] = [
+const OPTIONAL: [&str; 10] = [
+    "cost.pulse_energy",
+    "cost.pulse_time",
+    "cost.read_energy",
+    "cost.step_time",
     "learning.own",
     "network.loss",
     "network.tied",
@@ -266,9 +270,13 @@ impl Resolved {
     /// The resolved configuration as a TOML file, each value with its origin as a comment.
     pub fn annotated(&self) -> String {
         let mut text = String::new();
-        for section in ["network", "settle", "learning", "synapse", "training"] {
-            text += &format!("[{section}]\n");
+        for section in ["network", "settle", "learning", "synapse", "cost", "training"] {
             let prefix = format!("{section}.");
+            // A section of which nothing is set is left out.
+            if !self.values.keys().any(|key| key.starts_with(&prefix)) {
+                continue;
+            }
+            text += &format!("[{section}]\n");
             for (key, (value, origin)) in &self.values {
                 if let Some(key) = key.strip_prefix(&prefix) {
                     let origin = visible(&origin.to_string());
@@ -583,6 +591,7 @@ pub(super) fn default_of(key: &str) -> Result<String> {
         "network.loss" => "`\"squared-error\"`",
         "training.limit_train" | "training.limit_test" => "all",
         "training.validation" => "`0`",
+        _ if key.starts_with("cost.") => "not known",
         _ => "the preset's",
     };
     Ok(usual(key)?.map_or(without.to_string(), |value| format!("`{value}`")))
@@ -657,7 +666,7 @@ fn check_known(key: &str, place: &str) -> Result<()> {
     let mut near: Vec<&str> =
         known.iter().filter(|k| k.split('.').next() == Some(section)).map(String::as_str).collect();
     if near.is_empty() {
-        near = vec!["network.…", "settle.…", "learning.…", "synapse.…", "training.…"];
+        near = vec!["network.…", "settle.…", "learning.…", "synapse.…", "cost.…", "training.…"];
     }
     let name = |key: &str| key.split('.').next_back().unwrap_or_default().to_string();
     // What is right but for its section, or alike.

@@ -266,6 +266,11 @@ impl Devices {
         self.device == Kind::Ideal
     }
 
+    /// How many devices a weight is made of.
+    pub fn devices_per_weight(&self) -> usize {
+        if self.pair { 2 } else { 1 }
+    }
+
     /// Whether what a device shows is not its state.
     fn shows_noise(&self) -> bool {
         self.write_noise > 0.0
@@ -285,7 +290,7 @@ impl Devices {
 
     /// The devices of the array at `place`.
     fn tile(&self, place: &Place) -> Arc<Tile> {
-        let count = place.rows * place.columns * if self.pair { 2 } else { 1 };
+        let count = place.rows * place.columns * self.devices_per_weight();
         self.state.tile(place.number, count, || Tile::made(self, self.state.seed(), place.number, count))
     }
 
@@ -431,6 +436,7 @@ impl SynapseLaw for Devices {
                     let most = self.train_length as f64;
                     let count = (kept[waits] / step).trunc().clamp(-most, most);
                     kept[waits] -= count * step;
+                    ledger.slots = ledger.slots.max(count.abs() as u64);
                     for _ in 0..count.abs() as usize {
                         self.pulse_weight(&tile, at, kept, count > 0.0, &mut rng);
                         ledger.pulses += 1;
@@ -454,6 +460,7 @@ impl SynapseLaw for Devices {
                         kept[0] = self.shown(kept[1], &mut rng);
                     }
                     ledger.pulses += u64::from(wished[at] != 0.0);
+                    ledger.slots = ledger.slots.max(u64::from(wished[at] != 0.0));
                 }
             }
             ledger.moved += (kept[0] - before).abs();
@@ -489,6 +496,7 @@ impl SynapseLaw for Devices {
                     self.train_length,
                     self.management,
                 );
+                ledger.slots += train.length as u64;
                 for _ in 0..train.length {
                     slots.draw(&train, &rows, &columns, &mut rng);
                     for &(row, positive) in &slots.rows {
@@ -576,8 +584,7 @@ impl SynapseLaw for Devices {
     }
 
     fn bytes(&self) -> usize {
-        let devices = if self.pair { 2 } else { 1 };
         let leak = if self.lifetime > 0.0 && self.lifetime_dtod > 0.0 { size_of::<f32>() } else { 0 };
-        if self.is_ideal() { 0 } else { devices * (size_of::<Cell>() + leak) }
+        if self.is_ideal() { 0 } else { self.devices_per_weight() * (size_of::<Cell>() + leak) }
     }
 }
