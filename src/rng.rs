@@ -34,6 +34,8 @@ pub enum Purpose {
     Pulses = 9,
     /// What a rule of one's own draws.
     OwnRule = 10,
+    /// Noise of states and of reads.
+    Noise = 11,
 }
 
 /// The stream for `purpose`, item `index` (an epoch, a layer, an image …) under `seed`.

@@ -680,7 +680,6 @@ fn what_cannot_be_is_refused_with_a_reason() {
         format!("{:#}", ideal.with("synapse.law", "device").unwrap_err())
     };
     assert!(flags(Rule::BPTT).contains("no products of two sides"));
-    assert!(flags(Rule::CEP_RESCALED).contains("no device makes"));
     let bptt = config(Rule::BPTT, &[]);
     let deterministic =
         bptt.with_all([("synapse.law", "device".into()), ("synapse.pulses", "deterministic".into())]);
@@ -781,4 +780,172 @@ fn a_cost_that_is_none_is_refused() {
     }
     let said = says(&["--set", "cost.pulse_energy=1 pJ"]);
     assert!(said.contains("plays no part") && said.contains("synapse.law"), "{said}");
+}
+
+/// Keys of `[noise]` with which everything is noisy.
+const NOISY: [(&str, f64); 4] =
+    [("noise.states", 0.02), ("noise.reads", 0.03), ("noise.dac_bits", 5.0), ("noise.adc_bits", 6.0)];
+
+fn noisy(rule: Rule, more: &[(&str, toml::Value)]) -> Config {
+    let number = |(key, value): (&'static str, f64)| match key.ends_with("bits") {
+        true => (key, toml::Value::from(value as i64)),
+        false => (key, value.into()),
+    };
+    config(rule, more).with_all(NOISY.map(number)).unwrap()
+}
+
+#[test]
+fn noise_goes_on_elsewhere_to_the_bit_and_tests_do_not_disturb_it() {
+    for law in ["ideal", "device"] {
+        let config = noisy(Rule::CVF, &[("synapse.law", law.into())]);
+        let start = |theta| engine::build(EngineKind::Auto, config.job(&Device::Cpu), theta).unwrap();
+        let mut whole = start(config.parameters(&Device::Cpu).unwrap());
+        let mut first = start(config.parameters(&Device::Cpu).unwrap());
+        whole.train(&batch(0), 0.3).unwrap();
+        let tested = [whole.evaluate(&batch(2)).unwrap(), whole.evaluate(&batch(2)).unwrap()];
+        assert_eq!(tested[0].loss, tested[1].loss, "{law}");
+        first.train(&batch(0), 0.3).unwrap();
+        let saved: HashMap<String, Tensor> = first.memory().unwrap().into_iter().collect();
+        let mut second = start(first.parameters().unwrap());
+        second.recall(&saved).unwrap();
+        for engine in [&mut whole, &mut second] {
+            engine.train(&batch(1), 0.3).unwrap();
+        }
+        let (whole, second) = (whole.parameters().unwrap(), second.parameters().unwrap());
+        assert_eq!(distance(&whole, &second), 0.0, "{law}");
+        let other = config.with("training.seed", 77).unwrap();
+        let mut other = engine::build(
+            EngineKind::Auto,
+            other.job(&Device::Cpu),
+            config.parameters(&Device::Cpu).unwrap(),
+        )
+        .unwrap();
+        other.train(&batch(0), 0.3).unwrap();
+        assert!(distance(&other.parameters().unwrap(), &first.parameters().unwrap()) > 0.0, "{law}");
+    }
+}
+
+#[test]
+fn every_minibatch_has_noise_of_its_own() {
+    let config = noisy(Rule::EP, &[("learning.learning_rates", vec![0.0; 2].into())]);
+    let mut engine =
+        engine::build(EngineKind::Auto, config.job(&Device::Cpu), config.parameters(&Device::Cpu).unwrap())
+            .unwrap();
+    let losses = [0, 1].map(|_| engine.train(&batch(0), 0.3).unwrap().loss);
+    assert_ne!(losses[0], losses[1]);
+}
+
+/// η·b is what a constant adds to each weight, at each change: once where learning is once a minibatch, K times where it is
+/// at every step. Weights that learn nothing else show it.
+#[test]
+fn a_constant_is_added_to_every_update() {
+    for rule in [Rule::EP, Rule::CEP, Rule::VF, Rule::CVF] {
+        for law in ["ideal", "device"] {
+            let fine = [
+                ("synapse.law", law.into()),
+                ("learning.beta", 0.5.into()),
+                ("learning.learning_rates", vec![1e-6; 2].into()),
+            ];
+            let mut without = config(rule, &fine);
+            if rule == Rule::CVF {
+                without = without.with("learning.authors_code", false).unwrap();
+            }
+            if law == "device" {
+                let exact = [
+                    ("synapse.pulses", "exact".into()),
+                    ("synapse.w_max", 1e3.into()),
+                    ("synapse.w_min", (-1e3).into()),
+                ];
+                without = without.with_all(exact).unwrap();
+            }
+            let with = without.with("noise.updates", 0.25).unwrap();
+            let learnt = |config: &Config| {
+                let mut engine = engine::build(
+                    EngineKind::Plain,
+                    config.job(&Device::Cpu),
+                    config.parameters(&Device::Cpu).unwrap(),
+                )
+                .unwrap();
+                engine.train(&batch(0), 0.5).unwrap();
+                engine.parameters().unwrap()
+            };
+            let (plain, shifted) = (learnt(&without), learnt(&with));
+            let changes = if [Rule::CEP, Rule::CVF].contains(&rule) { with.learning.K as f64 } else { 1.0 };
+            for (plain, shifted) in
+                plain.weights.iter().chain(&plain.biases).zip(shifted.weights.iter().chain(&shifted.biases))
+            {
+                let shift = ((shifted - plain).unwrap() / (changes * 0.25e-6)).unwrap();
+                let [low, high] = [
+                    shift.flatten_all().unwrap().min(0).unwrap(),
+                    shift.flatten_all().unwrap().max(0).unwrap(),
+                ]
+                .map(|end| end.to_scalar::<f64>().unwrap());
+                assert!(low > 0.99 && high < 1.01, "{rule:?} {law}: {low} to {high}");
+            }
+        }
+    }
+}
+
+/// What trains of pulses get of such a constant is, on average, the same.
+#[test]
+fn trains_carry_a_constant_of_every_update_too() {
+    let fine = [
+        ("synapse.device", "constant".into()),
+        ("synapse.dw_min", 1e-5.into()),
+        ("synapse.dw_min_dtod", 0.0.into()),
+        ("synapse.dw_min_std", 0.0.into()),
+        ("synapse.up_down_dtod", 0.0.into()),
+        ("synapse.train_length", 1000.into()),
+        ("synapse.w_max", 1e3.into()),
+        ("synapse.w_min", (-1e3).into()),
+        ("noise.updates", 2.0.into()),
+    ];
+    for (rule, changes) in [(Rule::EP, 1.0), (Rule::CEP, 0.0), (Rule::VF, 1.0), (Rule::CVF, 0.0)] {
+        let law = device(rule, &fine).with("learning.learning_rates", vec![0.01; 2]).unwrap();
+        let changes = if changes > 0.0 { changes } else { law.learning.K as f64 };
+        let start = law.parameters(&Device::Cpu).unwrap();
+        let mut engine = engine::build(EngineKind::Plain, law.job(&Device::Cpu), start.clone()).unwrap();
+        engine.train(&batch(0), 0.3).unwrap();
+        for (before, after) in start.weights.iter().zip(&engine.parameters().unwrap().weights) {
+            let mean = (after - before).unwrap().mean_all().unwrap().to_scalar::<f64>().unwrap();
+            // Of Δ itself little is left in the mean of all weights.
+            let mean = mean / (changes * 0.01 * 2.0);
+            assert!((mean - 1.0).abs() < 0.2, "{rule:?}: {mean}");
+        }
+    }
+}
+
+#[test]
+fn the_fused_engine_refuses_noise_and_the_plain_one_is_taken() {
+    let place = common::Place::new();
+    let run = |more: &[&str]| {
+        let fixed = [
+            "train",
+            "--algo",
+            "cvf",
+            "--epochs",
+            "1",
+            "--data-dir",
+            "data",
+            "--set",
+            "network.dims=[64, 24, 4]",
+        ];
+        place.eqprop().args(fixed).args(["--set", "noise.reads=0.1"]).args(more).output().unwrap()
+    };
+    let refused = run(&["--set", "training.engine=fused"]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(2), "{said}");
+    assert!(said.contains("[noise]") && said.contains("auto"), "{said}");
+    let dry = run(&["--dry-run"]);
+    let said = String::from_utf8_lossy(&dry.stderr).into_owned() + &String::from_utf8_lossy(&dry.stdout);
+    assert!(dry.status.success() && said.contains("plain"), "{said}");
+    for (key, what) in [
+        ("noise.states=-1", "0 or above"),
+        ("noise.adc_bits=1", "2 to 24"),
+        ("noise.dac_range=2", "plays no part"),
+    ] {
+        let refused = run(&["--set", key]);
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(refused.status.code() == Some(2) && said.contains(what), "{key}: {said}");
+    }
 }

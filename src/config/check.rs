@@ -168,7 +168,7 @@ impl TrainingConfig {
 impl Config {
     /// Keys that play no part in this configuration, each with why.
     pub fn idle(&self) -> Vec<(&'static str, String)> {
-        let Config { network, settle, learning, synapse, cost, training } = self;
+        let Config { network, settle, learning, synapse, noise, cost, training } = self;
         let unnudged = !learning.rule.is_nudged();
         let rule = learning.rule.name;
         let no_second_phase = || format!("rule = \"{rule}\" has no second phase");
@@ -208,7 +208,7 @@ impl Config {
             SynapseConfig::Ideal(_) | SynapseConfig::Momentum(_) => cost.given(),
         };
         let idle = keys.into_iter().filter(|(_, idle, _)| *idle).map(|(key, _, why)| (key, why));
-        idle.chain(of_devices).collect()
+        idle.chain(of_devices).chain(noise.idle()).collect()
     }
 
     /// Checks values and how they go together.
@@ -266,6 +266,7 @@ impl Config {
             ),
         )?;
         synapse.check()?;
+        self.noise.check()?;
         training.check()?;
         let (engine, job) = (training.engine, self.job(&Device::Cpu));
         let why = engine.supports(&wiring, &job, training.dtype.dtype()).err();

@@ -26,7 +26,7 @@ use crate::model::activation::Activation;
 use crate::model::dynamics::{Dynamics, Time};
 use crate::model::network::{Dims, Init, Network, Shapes};
 use crate::model::synapse::{self, SynapseConfig};
-use crate::model::{Loss, Model, Order, Parameters, Settle, Solver};
+use crate::model::{Loss, Model, Noise, Order, Parameters, Settle, Solver};
 use crate::rng;
 use candle_core::{DType, Device};
 use serde::{Deserialize, Serialize};
@@ -44,6 +44,9 @@ pub struct Config {
     /// `[synapse]`
     #[serde(default, skip_serializing_if = "SynapseConfig::is_ideal")]
     pub synapse: SynapseConfig,
+    /// `[noise]`
+    #[serde(default, skip_serializing_if = "Noise::is_default")]
+    pub noise: Noise,
     /// `[cost]`
     #[serde(default, skip_serializing_if = "Cost::is_unknown")]
     pub cost: Cost,
@@ -182,6 +185,7 @@ impl Config {
             settle: self.settle,
             loss,
             synapse: self.synapse.seeded(self.training.seed),
+            noise: self.noise.seeded(self.training.seed),
         }
     }
 
@@ -266,7 +270,7 @@ impl Config {
 
     /// What makes a run's name, each part with the key that it shows, if it is one. What is not said is as in most rows
     /// of Table 3: β > 0 with tied weights, of random sign without.
-    fn parts_of_name(&self, data: &str) -> [(&'static str, String); 15] {
+    fn parts_of_name(&self, data: &str) -> [(&'static str, String); 16] {
         let Config { network, settle, learning, training, .. } = self;
         let tied = self.network().is_tied();
         let nudging = match learning.nudging {
@@ -296,6 +300,7 @@ impl Config {
             ("settle.order", given(settle.order == Order::Alternating, "-alternating".into())),
             ("settle.solver", given(settle.solver == Solver::Anderson, "-anderson".into())),
             ("synapse.law", given(!self.synapse.is_ideal(), format!("-{}", self.synapse.synapse().name()))),
+            ("", given(!self.noise.is_none(), "-noise".into())),
             ("", given(data != DataChoice::MNIST, format!("-{data}"))),
             ("training.limit_train", limit("train", training.limit_train)),
             ("training.limit_test", limit("test", training.limit_test)),

@@ -270,10 +270,12 @@ impl Resolved {
     /// The resolved configuration as a TOML file, each value with its origin as a comment.
     pub fn annotated(&self) -> String {
         let mut text = String::new();
-        for section in ["network", "settle", "learning", "synapse", "cost", "training"] {
+        for section in ["network", "settle", "learning", "synapse", "noise", "cost", "training"] {
             let prefix = format!("{section}.");
-            // A section of which nothing is set is left out.
-            if !self.values.keys().any(|key| key.starts_with(&prefix)) {
+            // Sections that may be left out are, where all in them is as it is by default.
+            let of_section = self.values.iter().filter(|(key, _)| key.starts_with(&prefix));
+            let given = of_section.into_iter().any(|(_, (_, origin))| *origin != Origin::Default);
+            if ["noise", "cost"].contains(&section) && !given {
                 continue;
             }
             text += &format!("[{section}]\n");
@@ -666,7 +668,7 @@ fn check_known(key: &str, place: &str) -> Result<()> {
     let mut near: Vec<&str> =
         known.iter().filter(|k| k.split('.').next() == Some(section)).map(String::as_str).collect();
     if near.is_empty() {
-        near = vec!["network.…", "settle.…", "learning.…", "synapse.…", "cost.…", "training.…"];
+        near = vec!["network.…", "settle.…", "learning.…", "synapse.…", "noise.…", "cost.…", "training.…"];
     }
     let name = |key: &str| key.split('.').next_back().unwrap_or_default().to_string();
     // What is right but for its section, or alike.

@@ -179,8 +179,12 @@ impl Dynamics {
     /// # Errors
     /// Only those of candle (shapes that differ).
     pub fn drive(&self, theta: &Parameters, x: &Tensor) -> Result<Vec<Option<Tensor>>> {
+        self.drive_of(theta, &self.rho(x)?)
+    }
+
+    /// The same where the input sends `rho_x`.
+    fn drive_of(&self, theta: &Parameters, rho_x: &Tensor) -> Result<Vec<Option<Tensor>>> {
         let input = theta.depth() + 1;
-        let rho_x = self.rho(x)?;
         let drive = |n: usize| {
             let connection = theta.network.into_layer(n).find(|c| c.from == input);
             let drive = |c| rho_x.matmul(&theta.transposed(c)?)?.broadcast_add(&theta.biases[n]);
@@ -202,9 +206,20 @@ impl Dynamics {
         layers: Layers,
     ) -> Result<Vec<Option<PreActivation>>> {
         let rho_s: Vec<Tensor> = s.iter().map(|s| self.rho(s)).collect::<Result<_>>()?;
+        self.delivered(theta, drive, &rho_s, layers)
+    }
+
+    /// The same where layers send `rho_s`.
+    fn delivered(
+        &self,
+        theta: &Parameters,
+        drive: &[Option<Tensor>],
+        rho_s: &[Tensor],
+        layers: Layers,
+    ) -> Result<Vec<Option<PreActivation>>> {
         let of_layer = |n: usize| {
             let (mut forward, mut feedback) = (drive[n].clone(), None);
-            for connection in theta.network.into_layer(n).filter(|c| c.from < s.len()) {
+            for connection in theta.network.into_layer(n).filter(|c| c.from < rho_s.len()) {
                 let mut delivered = rho_s[connection.from].matmul(&theta.transposed(connection)?)?;
                 let part = if connection.from > n { &mut forward } else { &mut feedback };
                 if connection.from > n && part.is_none() {
@@ -218,7 +233,7 @@ impl Dynamics {
             let Some(forward) = forward else { bail!("nothing leads into layer {n} from above") };
             Ok(PreActivation { forward, feedback })
         };
-        (0..s.len()).map(|n| layers.contains(n).then(|| of_layer(n)).transpose()).collect()
+        (0..rho_s.len()).map(|n| layers.contains(n).then(|| of_layer(n)).transpose()).collect()
     }
 
     /// Whether hⁿ is multiplied by σ′(sⁿ): in real time with tied weights, where F derives from Φ
@@ -257,6 +272,46 @@ impl Model {
         nudge: Option<Nudge>,
     ) -> Result<Vec<Tensor>> {
         self.advance(theta, &self.dynamics.pre_activations(theta, drive, s, layers)?, s, nudge)
+    }
+
+    /// [`Dynamics::drive`] as a circuit with this [`noise`](Model::noise) has it.
+    ///
+    /// # Errors
+    /// Only those of candle (shapes that differ).
+    pub fn drive(&self, theta: &Parameters, x: &Tensor) -> Result<Vec<Option<Tensor>>> {
+        self.dynamics.drive_of(theta, &self.noise.sent(&self.dynamics.rho(x)?)?)
+    }
+
+    /// [`Model::step`] as a circuit with this [`noise`](Model::noise) takes it: the inputs that it delivers to the layers,
+    /// and the new states. `drive` is [`Model::drive`].
+    ///
+    /// # Errors
+    /// Only those of candle (shapes that differ).
+    pub fn noisy_step(
+        &self,
+        theta: &Parameters,
+        drive: &[Option<Tensor>],
+        s: &[Tensor],
+        layers: Layers,
+        nudge: Option<Nudge>,
+    ) -> Result<(Vec<Option<PreActivation>>, Vec<Tensor>)> {
+        let Self { dynamics, noise, .. } = self;
+        if noise.is_none() {
+            let h = dynamics.pre_activations(theta, drive, s, layers)?;
+            let s_next = self.advance(theta, &h, s, nudge)?;
+            return Ok((h, s_next));
+        }
+        let rho_s = s.iter().map(|s| noise.sent(&dynamics.rho(s)?)).collect::<Result<Vec<_>>>()?;
+        let mut h = dynamics.delivered(theta, drive, &rho_s, layers)?;
+        for PreActivation { forward, feedback } in h.iter_mut().flatten() {
+            *forward = noise.read(forward)?;
+            *feedback = feedback.as_ref().map(|feedback| noise.read(feedback)).transpose()?;
+        }
+        let mut s_next = self.advance(theta, &h, s, nudge)?;
+        for (s_next, _) in s_next.iter_mut().zip(&h).filter(|(_, h)| h.is_some()) {
+            *s_next = noise.moved(s_next)?;
+        }
+        Ok((h, s_next))
     }
 
     /// The same from the inputs of the layers, `h`, that [`Dynamics::pre_activations`] gives for s and θ; a layer

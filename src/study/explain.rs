@@ -1,6 +1,6 @@
 //! What an angle between update and gradient is made of: `eqprop angle --explain`.
 
-use super::referee::{CAUSES, Case, Cause, as_trained};
+use super::referee::{CAUSES, Case, Cause};
 use crate::base::spread::Spread;
 use crate::config::Config;
 use crate::data::{Batch, Split};
@@ -64,7 +64,7 @@ impl Explanation {
         let mut columns = Vec::new();
         let (mut ladders, mut singles, mut matched) = (Vec::new(), Vec::new(), Vec::new());
         for (i, batch) in batches.into_iter().enumerate() {
-            let (ladder, alone) = take_apart(config, theta, &batch, &causes, &mut columns)?;
+            let (ladder, alone) = take_apart(config, theta, &batch, i, &causes, &mut columns)?;
             ladders.push(ladder);
             singles.push(alone);
             if config.learning.K <= config.settle.steps {
@@ -223,12 +223,14 @@ fn take_apart(
     config: &Config,
     theta: &Parameters,
     batch: &Batch,
+    number: usize,
     causes: &[Cause],
     columns: &mut Vec<String>,
 ) -> Result<(Vec<Angles>, Vec<Angles>)> {
     let (model, learning) = (config.model(), &config.learning);
     let beta = learning.beta;
-    let case = Case::new(&model, theta, batch)?;
+    // As many changes as a second phase may have lie between two minibatches.
+    let case = Case::new(&model, theta, batch)?.at_moment((number as u64 + 1) << 20);
     let mut angles = |update: &Parameters, gradient: &Parameters| -> Result<Angles> {
         let Comparison { total_degrees, per_matrix_degrees, .. } = Comparison::new(update, gradient)?;
         *columns = [vec!["all".into()], per_matrix_degrees.iter().map(|of| of.0.clone()).collect()].concat();
@@ -236,19 +238,15 @@ fn take_apart(
     };
     let mut with_off =
         |off: &[Cause]| -> Result<Angles> { angles(&case.update(learning, beta, off)?, &case.gradient) };
-    let float64 = with_off(&[])?;
-    let mut ladder = Vec::new();
-    let mut alone = vec![float64.clone()];
+    let exact = |off: &[Cause]| [&[Cause::Rounding][..], off].concat();
+    let as_trained = with_off(&[])?;
+    let float64 = with_off(&exact(&[]))?;
+    let (mut ladder, mut alone) = (vec![as_trained], vec![float64.clone()]);
     for (i, &cause) in causes.iter().enumerate() {
         let off = &causes[..=i];
         // What is off in float64 alone has been measured already.
         ladder.push(if off == [Cause::Rounding] { float64.clone() } else { with_off(off)? });
-        alone.push(if cause == Cause::Rounding { float64.clone() } else { with_off(&[cause])? });
+        alone.push(if cause == Cause::Rounding { float64.clone() } else { with_off(&exact(&[cause]))? });
     }
-    let start = match causes.first() {
-        Some(Cause::Rounding) => angles(&as_trained(&model, learning, theta, batch, beta)?, &case.gradient)?,
-        _ => float64,
-    };
-    ladder.insert(0, start);
     Ok((ladder, alone))
 }

@@ -69,6 +69,7 @@ pub fn supports(network: &Network, job: &Job) -> Result<(), Why> {
         (network.is_layered(), "runs chains of layers"),
         (Sigma::of(model.dynamics.activation).is_some(), "has the sigmoid, tanh and the hard sigmoid only"),
         (model.loss == Loss::SQUARED_ERROR, "has the squared error only"),
+        (model.noise.is_none(), "computes without the noise and converters of [noise]"),
         (
             model.synapse.adds_up() || model.synapse.wants() != Wants::Arrays,
             "has no devices that are asked array by array, as with synapse.pulses = \"deterministic\" and \"exact\"",

@@ -220,6 +220,11 @@ pub trait SynapseLaw: Send + Sync {
         let _ = (place, weights, memory);
     }
 
+    /// The law as that of devices, where it is.
+    fn devices(&self) -> Option<&Devices> {
+        None
+    }
+
     /// What has been done to arrays, by the number of the tensor, where that is counted.
     fn ledger(&self) -> Option<Book<'_>> {
         None
