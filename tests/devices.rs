@@ -949,3 +949,85 @@ fn the_fused_engine_refuses_noise_and_the_plain_one_is_taken() {
         assert!(refused.status.code() == Some(2) && said.contains(what), "{key}: {said}");
     }
 }
+
+#[test]
+fn the_sweeps_of_devices_are_inside_the_program_and_can_be_run() {
+    use eqprop::sweep::SweepFile;
+    let one = [
+        ("device-levels", 84),
+        ("device-asymmetry", 84),
+        ("device-spread", 84),
+        ("device-stuck", 84),
+        ("device-presets", 990),
+        ("device-pulses", 45),
+    ];
+    for (name, count) in one {
+        let path = std::path::Path::new(name);
+        let sweep = SweepFile::read(path).unwrap();
+        let runs = sweep.expand(path, &Default::default(), |_| Ok("mnist".into())).unwrap();
+        assert_eq!(runs.len(), count, "{name}");
+        for (run, resolved) in &runs {
+            let job = resolved.config.job(&Device::Cpu);
+            assert!(job.learning.check(&job.model, &resolved.config.network()).is_ok(), "{run}");
+        }
+    }
+}
+
+/// Algorithm 5 pulses what the whole phase wishes, after it: fine devices learn what ideal synapses do.
+#[test]
+fn algorithm_5_learns_with_devices_too() {
+    let fine = [
+        ("synapse.preset", "idealized".into()),
+        ("synapse.dw_min", 1e-6.into()),
+        ("synapse.dw_min_dtod", 0.0.into()),
+        ("synapse.train_length", 10_000.into()),
+        ("synapse.w_max", 10.0.into()),
+        ("synapse.w_min", (-10.0).into()),
+    ];
+    for pulses in ["stochastic", "mean", "exact"] {
+        let law = device(Rule::CEP_RESCALED, &fine).with("synapse.pulses", pulses);
+        // Exact changes have no trains.
+        let law = law.unwrap_or_else(|_| {
+            let rest: Vec<_> = fine.iter().filter(|(key, _)| !key.ends_with("length")).cloned().collect();
+            device(Rule::CEP_RESCALED, &[&rest[..], &[("synapse.pulses", pulses.into())]].concat())
+        });
+        let ideal = config(Rule::CEP_RESCALED, &[]);
+        let start = ideal.parameters(&Device::Cpu).unwrap();
+        let once = |config: &Config| {
+            let mut engine =
+                engine::build(EngineKind::Plain, config.job(&Device::Cpu), start.clone()).unwrap();
+            engine.train(&batch(0), 0.3).unwrap();
+            engine.parameters().unwrap()
+        };
+        let (ideal, fine) = (once(&ideal), once(&law));
+        let off = distance(&ideal, &fine) / distance(&ideal, &start);
+        assert!(off < if pulses == "stochastic" { 0.5 } else { 1e-5 }, "{pulses}: {off}");
+    }
+}
+
+/// The mean of many trains is what `pulses = "mean"` does, of every kind of device.
+#[test]
+fn the_mean_of_pulses_is_that_of_many_trains() {
+    for preset in ["gokmen-vlasov", "ecram", "reram-es", "reram-sb"] {
+        let of = |pulses: &str| {
+            let mut settings = alike();
+            settings.push(("pulses", pulses.into()));
+            law(&serde_json::json!({ "preset": preset }), &settings)
+        };
+        let request = 0.2 * of("mean").granularity();
+        let change = |law: &Devices, clock: u64| {
+            let place = place(1, 1, clock);
+            let mut weights = [0.1];
+            let factor = Factor { sign: 1.0, rows: vec![-0.5].into(), columns: vec![2.0].into() };
+            let wished = Factors { rate: request, images: 1, products: vec![factor] };
+            law.pulse(&place, &mut RowMajor::new(&place, &mut weights, &mut []), &wished);
+            weights[0] - 0.1
+        };
+        let expected = change(&of("mean"), 0);
+        let step = of("mean").step(&Tile::made(&of("mean"), 7, 0, 1).cells[0], 0.1, false).mean;
+        assert!((expected / (0.2 * step) - 1.0).abs() < 1e-9, "{preset}: {expected} {step}");
+        let trains = of("stochastic");
+        let own = moments(&(0..40_000).map(|clock| change(&trains, clock)).collect::<Vec<_>>());
+        assert!((own[0] - expected).abs() < 4.0 * own[2], "{preset}: {own:?} {expected}");
+    }
+}
