@@ -40,7 +40,7 @@ pub struct AngleArgs {
     /// Print the result as JSON.
     #[arg(long)]
     json: bool,
-    /// Say what the angle is made of: finite β, finite K, unsettled T, continual η, σ′, untied weights.
+    /// Say what the angle is made of: devices and noise, finite β, finite K, unsettled T, continual η, σ′, untied weights.
     #[arg(long)]
     explain: bool,
     /// A page with the charts of that.

@@ -344,8 +344,8 @@ impl PyNetwork {
         done?.or_raise().map(PyAngle)
     }
 
-    /// What the angle of a minibatch is made of: finite β, finite K, unsettled T, continual η, σ′, untied weights. The images
-    /// are bytes. Returns an `Explanation`; weights do not change.
+    /// What the angle of a minibatch is made of: devices and noise, finite β, finite K, unsettled T, continual η, σ′,
+    /// untied weights. The images are bytes. Returns an `Explanation`; weights do not change.
     fn explain(&self, py: Python, x: &Bound<PyAny>, y: &Bound<PyAny>) -> PyResult<PyExplanation> {
         let mut state = self.state()?;
         let theta = state.theta().or_raise()?;
