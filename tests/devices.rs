@@ -689,11 +689,11 @@ fn what_cannot_be_is_refused_with_a_reason() {
 
 /// A training of one epoch by the program: the last line of its metrics, and its folder.
 fn told(place: &common::Place, more: &[&str]) -> serde_json::Map<String, Value> {
-    let fixed = ["train", "--algo", "cvf", "--epochs", "1", "--data-dir", "data", "--name", "run"];
+    let fixed = ["train", "--algo", "cvf", "--epochs", "1", "--data-dir", "data", "--name", "r-data"];
     let law = ["--set", "network.dims=[64, 24, 4]", "--set", "synapse.law=device"];
     let output = place.eqprop().args(fixed).args(law).args(more).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let metrics = place.read("runs/run/metrics.jsonl");
+    let metrics = place.read("runs/r-data/metrics.jsonl");
     serde_json::from_str(metrics.lines().last().unwrap()).unwrap()
 }
 
@@ -725,8 +725,11 @@ fn the_ledger_tells_what_was_asked_for_and_what_it_costs() {
     assert!((of("cost/energy") / energy - 1.0).abs() < 1e-9);
     let latency = 10e-9 * of("pulses/slots") + 3e-9 * steps;
     assert!((of("cost/latency") / latency - 1.0).abs() < 1e-9);
-    let page =
-        place.eqprop().args(["inspect", "run", "--data-dir", "data", "--out", "page.html"]).output().unwrap();
+    let page = place
+        .eqprop()
+        .args(["inspect", "r-data", "--data-dir", "data", "--out", "page.html"])
+        .output()
+        .unwrap();
     assert!(page.status.success(), "{}", String::from_utf8_lossy(&page.stderr));
     for said in ["Pulses a synapse", "Reads a synapse", "Energy of an image", "slots of trains"] {
         assert!(place.read("page.html").contains(said), "{said}");
@@ -891,7 +894,7 @@ fn a_constant_is_added_to_every_update() {
 fn trains_carry_a_constant_of_every_update_too() {
     let fine = [
         ("synapse.device", "constant".into()),
-        ("synapse.dw_min", 1e-5.into()),
+        ("synapse.dw_min", 1e-7.into()),
         ("synapse.dw_min_dtod", 0.0.into()),
         ("synapse.dw_min_std", 0.0.into()),
         ("synapse.up_down_dtod", 0.0.into()),
@@ -901,7 +904,7 @@ fn trains_carry_a_constant_of_every_update_too() {
         ("noise.updates", 2.0.into()),
     ];
     for (rule, changes) in [(Rule::EP, 1.0), (Rule::CEP, 0.0), (Rule::VF, 1.0), (Rule::CVF, 0.0)] {
-        let law = device(rule, &fine).with("learning.learning_rates", vec![0.01; 2]).unwrap();
+        let law = device(rule, &fine).with("learning.learning_rates", vec![1e-4; 2]).unwrap();
         let changes = if changes > 0.0 { changes } else { law.learning.K as f64 };
         let start = law.parameters(&Device::Cpu).unwrap();
         let mut engine = engine::build(EngineKind::Plain, law.job(&Device::Cpu), start.clone()).unwrap();
@@ -909,7 +912,7 @@ fn trains_carry_a_constant_of_every_update_too() {
         for (before, after) in start.weights.iter().zip(&engine.parameters().unwrap().weights) {
             let mean = (after - before).unwrap().mean_all().unwrap().to_scalar::<f64>().unwrap();
             // Of Δ itself little is left in the mean of all weights.
-            let mean = mean / (changes * 0.01 * 2.0);
+            let mean = mean / (changes * 1e-4 * 2.0);
             assert!((mean - 1.0).abs() < 0.2, "{rule:?}: {mean}");
         }
     }

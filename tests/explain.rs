@@ -183,7 +183,7 @@ fn explained_with(settings: &[(&str, toml::Value)]) -> Vec<(Cause, f64)> {
         ("synapse.device", "constant".into()),
         ("synapse.pulses", "deterministic".into()),
         ("synapse.train_length", 10_000.into()),
-        ("synapse.dw_min", 1e-7.into()),
+        ("synapse.dw_min", 1e-6.into()),
         ("synapse.dw_min_std", 0.0.into()),
         ("synapse.dw_min_dtod", 0.0.into()),
         ("synapse.up_down_dtod", 0.0.into()),
@@ -194,7 +194,7 @@ fn explained_with(settings: &[(&str, toml::Value)]) -> Vec<(Cause, f64)> {
     ];
     let set = |config: Config, (key, value): &(&str, toml::Value)| config.with(key, value.clone()).unwrap();
     let config = base.iter().chain(settings).fold(Config::preset(Rule::CVF, [30, 20, 4]).unwrap(), set);
-    let batches = (0..4).map(common::striped_batch);
+    let batches = (0..2).map(common::striped_batch);
     let theta = config.parameters(&Device::Cpu).unwrap();
     let explanation = Explanation::of_batches(&config, &theta, batches, |_| {}).unwrap();
     let falls: f64 = explanation.in_order.iter().map(|(_, falls)| falls[0].mean).sum();
@@ -221,7 +221,7 @@ fn an_ideal_device_has_next_to_nothing_of_each_cause() {
 fn what_a_device_has_is_charged_to_its_cause_alone() {
     let cases: [(Cause, &[(&str, toml::Value)]); 6] = [
         (Cause::Noise, &[("noise.reads", 0.05.into())]),
-        (Cause::Device(Fault::CycleToCycle), &[("synapse.dw_min_std", 100.0.into())]),
+        (Cause::Device(Fault::CycleToCycle), &[("synapse.dw_min_std", 30.0.into())]),
         (Cause::Device(Fault::Granularity), &[("synapse.dw_min", 3e-4.into())]),
         (Cause::Device(Fault::DeviceToDevice), &[("synapse.dw_min_dtod", 0.5.into())]),
         (Cause::Device(Fault::Asymmetry), &[("synapse.up_down", 0.6.into())]),
