@@ -183,7 +183,7 @@ fn explained_with(settings: &[(&str, toml::Value)]) -> Vec<(Cause, f64)> {
         ("synapse.device", "constant".into()),
         ("synapse.pulses", "deterministic".into()),
         ("synapse.train_length", 10_000.into()),
-        ("synapse.dw_min", 1e-6.into()),
+        ("synapse.dw_min", 3e-7.into()),
         ("synapse.dw_min_std", 0.0.into()),
         ("synapse.dw_min_dtod", 0.0.into()),
         ("synapse.up_down_dtod", 0.0.into()),
@@ -222,7 +222,7 @@ fn what_a_device_has_is_charged_to_its_cause_alone() {
     let cases: [(Cause, &[(&str, toml::Value)]); 6] = [
         (Cause::Noise, &[("noise.reads", 0.05.into())]),
         (Cause::Device(Fault::CycleToCycle), &[("synapse.dw_min_std", 30.0.into())]),
-        (Cause::Device(Fault::Granularity), &[("synapse.dw_min", 3e-4.into())]),
+        (Cause::Device(Fault::Granularity), &[("synapse.dw_min", 2e-5.into())]),
         (Cause::Device(Fault::DeviceToDevice), &[("synapse.dw_min_dtod", 0.5.into())]),
         (Cause::Device(Fault::Asymmetry), &[("synapse.up_down", 0.6.into())]),
         (Cause::Device(Fault::Bounds), &[("synapse.w_max", 0.1.into()), ("synapse.w_min", (-0.1).into())]),
@@ -262,4 +262,14 @@ fn a_published_device_is_taken_apart_by_the_program() {
         let (start, rest) = (mean(&said["start_degrees"]), mean(&said["rest_degrees"]));
         assert!((start - falls - rest).abs() < 1e-9 && rest < 0.5, "{algo}: {start} {falls} {rest}");
     }
+}
+
+#[test]
+fn an_update_that_no_device_makes_counts_as_unrelated() {
+    // Steps that are far larger than all that is wished, of which none is made.
+    let causes = explained_with(&[("synapse.dw_min", 0.1.into())]);
+    assert!(causes.iter().all(|(_, degrees)| degrees.is_finite()), "{causes:?}");
+    let granularity = causes.iter().find(|(cause, _)| *cause == Cause::Device(Fault::Granularity)).unwrap().1;
+    let others: f64 = causes.iter().map(|(_, degrees)| degrees).sum::<f64>() - granularity;
+    assert!((granularity + others - 90.0).abs() < 0.5, "{causes:?}");
 }

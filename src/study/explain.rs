@@ -10,6 +10,10 @@ use crate::run::angles;
 use anyhow::Result;
 use serde_json::{Map, Value, json};
 
+/// Ψ of an update that is nothing at all, as of devices whose steps are larger than what is wished: it follows the gradient
+/// no more than chance does.
+const UNRELATED: f64 = 90.0;
+
 /// The angles of a minibatch, degrees: of all matrices together first, then of each.
 type Angles = Vec<f64>;
 
@@ -234,7 +238,13 @@ fn take_apart(
     let mut angles = |update: &Parameters, gradient: &Parameters| -> Result<Angles> {
         let Comparison { total_degrees, per_matrix_degrees, .. } = Comparison::new(update, gradient)?;
         *columns = [vec!["all".into()], per_matrix_degrees.iter().map(|of| of.0.clone()).collect()].concat();
-        Ok([vec![total_degrees], per_matrix_degrees.iter().map(|of| of.1).collect()].concat())
+        let norms = update.norms()?.into_iter().filter(|(name, _)| name.ends_with(".weight"));
+        let still: Vec<bool> = norms.map(|(_, norm)| norm == 0.0).collect();
+        let all_still = still.iter().all(|still| *still);
+        let degrees = [(total_degrees, all_still)]
+            .into_iter()
+            .chain(per_matrix_degrees.iter().map(|of| of.1).zip(still));
+        Ok(degrees.map(|(degrees, still)| if still { UNRELATED } else { degrees }).collect())
     };
     let mut with_off =
         |off: &[Cause]| -> Result<Angles> { angles(&case.update(learning, beta, off)?, &case.gradient) };
