@@ -1,5 +1,5 @@
 //! Devices: their laws, how they are made and pulsed, against golden cases of another program (IBM aihwkit 1.1.0) and
-//! closed forms; that what they draw depends on nothing but the seed and the moment; and what is refused.
+//! closed forms; their random numbers, which depend on nothing but the seed and the moment; and refusals.
 
 mod common;
 
@@ -37,7 +37,7 @@ fn law(keys: &Value, others: &[(&str, toml::Value)]) -> Devices {
     law.seeded(7)
 }
 
-/// Every spread from device to device switched off, and write noise.
+/// Keys that switch off every spread from device to device, and write noise.
 fn alike() -> Vec<(&'static str, toml::Value)> {
     [
         "dw_min_dtod",
@@ -76,7 +76,7 @@ fn moments(values: &[f64]) -> [f64; 4] {
     [mean, std, std / n.sqrt(), of_std]
 }
 
-/// Whether two measurements are the same within four standard errors.
+/// True where two measurements agree within four standard errors.
 fn agree(a: f64, error_a: f64, b: f64, error_b: f64) -> bool {
     (a - b).abs() <= 4.0 * (error_a * error_a + error_b * error_b).sqrt() + 1e-8
 }
@@ -98,7 +98,7 @@ fn responses_without_noise_are_those_of_the_other_program() {
         let every = case["every"].as_u64().unwrap() as usize;
         for (start, expected) in case["starts"].as_array().unwrap().iter().zip(case["w"].as_array().unwrap())
         {
-            // Where the other program has put it when it was told to.
+            // The place where the other program has put it when it was told to.
             assert!(start.is_string() || start == 0);
             let start = number(&expected[0]) * 1e-7;
             let trace = match case["leaks"].as_bool().unwrap() {
@@ -205,7 +205,7 @@ fn devices_are_made_as_those_of_the_other_program() {
             "diffusion_rates",
         ] {
             let Some(expected) = case[what].as_array() else { continue };
-            // A reset plays no part without a leak, and the other program does not draw it then.
+            // A reset has no effect without a leak, and the other program does not draw it then.
             let own = of(what).unwrap();
             if expected.len() == 1 {
                 let expected = number(&expected[0]);
@@ -230,7 +230,7 @@ fn devices_are_made_as_those_of_the_other_program() {
             }
             for (percent, at) in quantiles.iter().zip(&expected[4..]) {
                 let share = percent / 100.0;
-                // The other program has them in 32 bits.
+                // The other program stores them in 32 bits.
                 let rounding = 1.2e-7 * number(at).abs();
                 let below = |of: &dyn Fn(f64) -> bool| {
                     own.iter().filter(|value| of(**value)).count() as f64 / count as f64
@@ -310,7 +310,7 @@ fn trains_have_the_golden_numbers_of_pulses() {
             let at = (i % 3) * 3 + i / 3;
             let own = moments(&all.iter().map(|counts| counts[at]).collect::<Vec<_>>());
             let [mean, se_mean, variance, se_variance] = row[2..6] else { panic!() };
-            // Of few pulses the error is that of their expected number.
+            // For few pulses the error is that of their expected number.
             let error = own[2].max((row[7] / updates as f64).sqrt());
             let error_variance = (2.0 * own[1] * own[3]).max((row[7] / updates as f64).sqrt());
             assert!(agree(own[0], error, mean, se_mean), "{mode} {lr} {length}: {own:?} {row:?}");
@@ -518,7 +518,7 @@ fn exact_changes_of_devices_with_distant_bounds_are_those_of_ideal_synapses() {
     }
 }
 
-/// Many small random steps add up to what is wished: all that is left is their noise, √(g·Σ|u|).
+/// Many small random steps add up to the wished change: all that is left is their noise, √(g·Σ|u|).
 #[test]
 fn fine_devices_learn_what_ideal_synapses_do() {
     for (rule, most) in RULES.into_iter().zip([0.15, 0.5, 0.15, 0.15]) {
@@ -679,7 +679,7 @@ fn what_cannot_be_is_refused_with_a_reason() {
         let ideal = config(rule, &[]);
         format!("{:#}", ideal.with("synapse.law", "device").unwrap_err())
     };
-    assert!(flags(Rule::BPTT).contains("no products of two sides"));
+    assert!(flags(Rule::BPTT).contains("not products of two sides"));
     let bptt = config(Rule::BPTT, &[]);
     let deterministic =
         bptt.with_all([("synapse.law", "device".into()), ("synapse.pulses", "deterministic".into())]);

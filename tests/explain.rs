@@ -99,7 +99,7 @@ fn what_beta_contributes_is_linear_in_it_and_what_eta_does_in_eta() {
     let problem = Problem::new(&[12, 9, 4], Activation::Sigmoid, Rule::CEP, 3);
     let ratio = problem.angle(0.02, &all_but(Cause::Beta)) / problem.angle(0.01, &all_but(Cause::Beta));
     assert!((ratio - 2.0).abs() < 0.05, "{ratio}");
-    // Theorem 1: what matters is how far the weights go while the nudge is felt, η/β.
+    // Theorem 1: the measure is how far the weights move while the nudge is felt, η/β.
     let of_eta = |eta: f64, beta: f64| {
         let mut problem = Problem::new(&[12, 9, 4], Activation::Sigmoid, Rule::CEP, 3);
         problem.learning.learning_rates.fill(eta);
@@ -134,7 +134,7 @@ fn what_the_program_says_adds_up() {
     let place = Place::new();
     let said = explained(&place, &["--algo", "cvf", "--psi", "45", "--batches", "3", "--out", "page.html"]);
     let mean = |cells: &serde_json::Value, column: &str| cells[column]["mean"].as_f64().unwrap();
-    // What is left is measured, not what the falls leave: it is next to nothing.
+    // The rest is measured, not computed from the falls: it is almost 0.
     for column in ["all", "forward.0", "forward.1", "feedback.0"] {
         let falls: f64 =
             said["in_order"].as_array().unwrap().iter().map(|row| mean(&row["degrees"], column)).sum();
@@ -146,7 +146,7 @@ fn what_the_program_says_adds_up() {
         said["in_order"].as_array().unwrap().iter().map(|r| r["cause"].as_str().unwrap()).collect();
     assert_eq!(names, ["rounding", "T", "eta", "beta", "K", "sigma_prime", "untied"]);
     assert_eq!(place.read("page.html").matches("<svg").count(), 4);
-    // EP has no weights that move meanwhile, and no feedback weights.
+    // EP has no weights that move meanwhile, and no untied weights.
     let said = explained(&place, &["--algo", "ep", "--batches", "1", "--set", "training.dtype=f64"]);
     let names: Vec<&str> =
         said["in_order"].as_array().unwrap().iter().map(|r| r["cause"].as_str().unwrap()).collect();

@@ -34,12 +34,12 @@ pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Dims, D
     Ok(Dims(sizes.into_iter().map(size).collect()))
 }
 
-/// Whether input or output is open.
+/// True where the size of input or output is left to the data.
 pub fn is_open(dims: &Dims) -> bool {
     [dims.0.first(), dims.0.last()].contains(&Some(&0))
 }
 
-/// The same with so many inputs and outputs where these are open.
+/// The sizes with those of the data where they were left to it.
 pub fn filled(dims: &Dims, inputs: usize, outputs: usize) -> Dims {
     let mut dims = dims.clone();
     if let [input @ 0, ..] = &mut dims.0[..] {

@@ -114,13 +114,13 @@ pub(super) fn names(header: &Header, reader: &mut dyn Read, classes: usize) -> P
         let shows = |name: &String| !name.is_empty() && !name.chars().any(char::is_control);
         let name = item.text(bytes).filter(shows);
         names[i] = name.ok_or_else(|| {
-            format!("name {i} is empty, no text, or has control characters: name every class in letters")
+            format!("name {i} is empty, is not text, or has control characters: name every class in letters")
         })?;
         Ok(())
     })?;
     let twice = names.iter().enumerate().find(|(i, name)| names[..*i].contains(name));
     match twice {
-        Some((_, name)) => Err(format!("holds the name {name:?} twice: call each class otherwise")),
+        Some((_, name)) => Err(format!("holds the name {name:?} twice: give each class its own name")),
         None => Ok(names),
     }
 }

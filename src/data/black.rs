@@ -28,19 +28,22 @@ pub(super) fn check(pixels: &[u8], before: Option<Before>) -> Parsed<()> {
     };
     let remedy = match before {
         Some(Before::Alpha) => {
-            "what they show is in their alpha channel, which is left out: flatten the transparency onto a background \
+            "their content is in the alpha channel, which is left out: flatten the transparency onto a \
+             background \
              of another colour"
                 .into()
         }
         Some(Before::SixteenBits) if dark => {
-            "white is 65535 in 16 bits, and these go no further than 511: multiply them by 257, or save them with 8 \
+            "white is 65535 in 16 bits, and these reach only 511: multiply them by 257, or save them with 8 \
              bits"
                 .into()
         }
         Some(Before::Floats(largest)) if dark && largest > 0.0 => {
-            format!("white is 1, and the largest float is {largest}: were they divided by 255 twice? Divide once")
+            format!(
+                "white is 1, and the largest float is {largest}: were they divided by 255 twice? Divide once"
+            )
         }
-        _ if same => "look at how they were written".into(),
+        _ if same => "check how they were written".into(),
         _ => "if 1 is to be white, multiply them by 255, or store them as bool in an .npz".into(),
     };
     Err(format!("the images cannot be told apart, since {values}: {remedy}"))

@@ -10,6 +10,7 @@ use crate::rng;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::path::Path;
+use tracing::info;
 
 /// Training and test images.
 #[derive(Clone, Debug)]
@@ -149,7 +150,8 @@ impl Dataset {
             found.ok_or_else(|| Error::Misfit {
                 place: self.source.clone(),
                 problem: format!(
-                    "has a class {class}, and the network was taught only {}: leave it out, or call it as there",
+                    "has a class {class}, and the network was trained on {} only: leave it out, or use one \
+                     of these names",
                     names.join(", ")
                 ),
             })
@@ -192,8 +194,22 @@ impl Dataset {
             }
             None => KNOWN.iter().find(|known| known.differences(&train, &test).is_empty()),
         };
-        let name = known.map_or_else(|| own_name(path), |known| Ok(known.name.into()))?;
-        let class_names = known.map(Known::class_names).unwrap_or_default();
+        // All images of a set that everybody knows, but not in the split that everybody compares.
+        let divided = known.is_none().then(|| Known::divided_otherwise(&train, &test)).flatten();
+        if let Some(divided) = divided {
+            let (title, name) = (divided.title, divided.name_otherwise_divided());
+            info!(
+                "{}: these are all images of {title}, but otherwise divided into training and test images: results are \
+                 called {name}, and are not to be compared with those of {title}",
+                path.display()
+            );
+        }
+        let name = match (known, divided) {
+            (Some(known), _) => known.name.to_string(),
+            (None, Some(divided)) => divided.name_otherwise_divided(),
+            (None, None) => own_name(path)?,
+        };
+        let class_names = known.or(divided).map(Known::class_names).unwrap_or_default();
         let dataset = Self::new(name, path.display().to_string(), train, test);
         Ok(Self { class_names, ..dataset })
     }
@@ -218,7 +234,8 @@ fn own_name(path: &Path) -> Result<String> {
     // It becomes a part of the names of runs.
     name::check(&name, "the data folder")?;
     // A folder of that name which holds something else.
-    let taken = name == DataChoice::GLYPHS || Known::named(&name).is_some();
+    let divided = KNOWN.iter().any(|known| known.name_otherwise_divided() == name);
+    let taken = divided || name == DataChoice::GLYPHS || Known::named(&name).is_some();
     Ok(if taken { format!("idx-in-{name}") } else { name })
 }
 

@@ -93,7 +93,7 @@ fn loose_pngs(place: &Place) -> Option<String> {
     let is_png = |path: &PathBuf| ends_in(path, "png");
     if place.files.iter().any(is_png) {
         return Some(
-            "holds PNGs of no class: put them into folders by class, as train/3/*.png and test/3/*.png"
+            "holds PNGs without a class: put them into folders by class, as train/3/*.png and test/3/*.png"
                 .into(),
         );
     }
@@ -101,8 +101,8 @@ fn loose_pngs(place: &Place) -> Option<String> {
         place.folders.iter().filter(|folder| list(folder).is_ok_and(|(files, _)| files.iter().any(is_png)));
     let class = name(classes.next()?);
     Some(format!(
-        "has folders of PNGs by class ({class}), but no train/ and test/: move what is to train on to train/{class} \
-         and so on, and what is to test on to test/{class}"
+        "has folders of PNGs by class ({class}), but no train/ and test/: move the training images to \
+         train/{class} and so on, and the test images to test/{class}"
     ))
 }
 
@@ -121,7 +121,7 @@ fn nothing(place: &Place) -> String {
     let names = listed(place.files.iter().map(|path| name(path)).chain(folders));
     match names.as_str() {
         "" => format!("is empty: {READ}"),
-        names => format!("holds {names}, and no data set that is read here: {READ}"),
+        names => format!("holds {names}, and no data set in a known form: {READ}"),
     }
 }
 

@@ -53,7 +53,8 @@ impl Source for Hub {
         let known = wanted(choice);
         load(known).map_err(|cause| Error::Unavailable {
             problem: format!(
-                "{} could not be had from the Hugging Face hub: check the connection, or give a folder with its files \
+                "{} could not be loaded from the Hugging Face hub: check the connection, or give a folder \
+                 with its files \
                  by --data-dir or EQPROP_DATA",
                 known.title
             ),
@@ -159,12 +160,12 @@ fn check(path: &Path, part: &Part, word: &str, known: &Known) -> anyhow::Result<
     let (mut file, size) = open()?;
     ensure!(
         size <= MOST_BYTES,
-        "{}: has {size} bytes, and no file of the hub that is read has {MOST_BYTES}",
+        "{}: has {size} bytes, more than the {MOST_BYTES} that are read at most",
         path.display()
     );
     let name = path.canonicalize()?.file_name().unwrap_or_default().to_string_lossy().into_owned();
     if name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        ensure!(sha256(&file)? == name, "{}: is damaged, its checksum is another", path.display());
+        ensure!(sha256(&file)? == name, "{}: is damaged: its checksum differs", path.display());
         file.rewind()?;
     }
     let rows = SerializedFileReader::new(file)?.metadata().file_metadata().num_rows();

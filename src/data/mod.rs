@@ -4,7 +4,9 @@
 //! line in [`SOURCES`].
 
 mod arrays;
+mod augment;
 mod black;
+mod cifar;
 mod dataset;
 mod error;
 mod explain;
@@ -22,6 +24,7 @@ mod place;
 mod pngs;
 mod split;
 
+pub use augment::Augment;
 pub use dataset::{Dataset, class_list, class_name};
 use error::with_causes;
 pub use error::{Error, Result};
@@ -42,8 +45,9 @@ const MOST_PIXELS: usize = 768 << 20;
 
 /// All ways to have a data set. The first that [has](Source::has) what is asked for gives it; where data = "auto"
 /// and it fails to, the next one does.
-pub const SOURCES: [&dyn Source; 6] = [
+pub const SOURCES: [&dyn Source; 7] = [
     &npz::Npz,
+    &cifar::Binary,
     &FourFiles { kind: Kind::Arrays, pair: npz::pair },
     &pngs::Pngs,
     &FourFiles { kind: Kind::Idx, pair: idx::pair },
@@ -149,7 +153,7 @@ pub fn load(choice: DataChoice, folder: Option<&Path>) -> Result<Dataset> {
     for source in SOURCES.iter().filter(|source| source.has(choice, place)) {
         match read(*source, choice, place) {
             Err(error) if choice == DataChoice::Auto && place.is_none() => {
-                warn!("MNIST could not be had: {}", with_causes(&error));
+                warn!("MNIST is not available: {}", with_causes(&error));
                 failed = Some(error);
             }
             Ok(dataset) if failed.is_some() && dataset.name == DataChoice::GLYPHS => {

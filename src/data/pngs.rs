@@ -91,7 +91,7 @@ impl Parts {
         match (&self.train[..], self.tests()) {
             ([], []) => None,
             (folders @ [_, _, ..], _) | (_, folders @ [_, _, ..]) => {
-                Some(format!("has {}: leave the one that is meant, and move the other away", names(folders)))
+                Some(format!("has {}: keep the right one, and move the other away", names(folders)))
             }
             ([train], []) => Some(format!(
                 "has {0}/, but no test/: move some of its images to test/, in folders of the same classes",
@@ -149,7 +149,7 @@ fn labels(folder: &Path) -> Result<Vec<(String, u8)>> {
     if let Some(path) =
         folders.iter().find(|path| path.file_name().is_some_and(|name| name.to_str().is_none()))
     {
-        refuse!(path, "has a name that is not UTF-8, and a class is called as its folder: rename it");
+        refuse!(path, "has a name that is not UTF-8, and its name is that of a class: rename it");
     }
     let names: Vec<String> = folders.iter().map(|path| name(path)).collect();
     let numbers: Option<Vec<u8>> = names.iter().map(|name| name.parse().ok()).collect();
@@ -243,8 +243,10 @@ pub(super) fn grey(png: impl BufRead + Seek) -> std::result::Result<Picture, Str
     let mut decoder = Decoder::new_with_limits(png, Limits { bytes: MOST_BYTES });
     decoder.set_transformations(Transformations::normalize_to_color8());
     let mut reader = decoder.read_info().map_err(damaged)?;
-    let bytes = reader.output_buffer_size().filter(|bytes| *bytes <= MOST_BYTES);
-    let bytes = bytes.ok_or("is too large")?;
+    let bytes = reader.output_buffer_size().filter(|bytes| *bytes <= MOST_BYTES).ok_or_else(|| {
+        let (width, height) = reader.info().size();
+        format!("is {width} × {height} pixels, more than the {MOST_BYTES} bytes that are read at most: make it smaller")
+    })?;
     let mut pixels = vec![0; bytes];
     let frame = reader.next_frame(&mut pixels).map_err(damaged)?;
     pixels.truncate(frame.buffer_size());

@@ -9,7 +9,7 @@ use anyhow::Result;
 use candle_core::{DType, Tensor};
 use std::collections::HashMap;
 
-/// Runs everything, as it is written.
+/// The reference engine, which computes everything as the equations are written.
 pub struct Plain {
     job: Job,
     theta: Parameters,
@@ -111,7 +111,7 @@ pub(super) fn multiply_adds(theta: &Parameters, job: &Job, report: &Report) -> M
     }
 }
 
-/// What the first phase showed of each image.
+/// The outcome of the first phase for each image.
 ///
 /// # Errors
 /// Only those of candle.

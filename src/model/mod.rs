@@ -1,8 +1,8 @@
 //! The model: a layered network, its neural dynamics, and the equilibrium it settles in.
 //!
 //! [`network`] has the layers and their parameters θ, [`activation`] σ, [`dynamics`] one step
-//! s_{t+1} = F(x, s_t, θ), [`settle`] the first (free) phase, [`loss`] what the output is judged by, [`synapse`] how
-//! weights change, [`noise`] what a circuit adds to all that.
+//! s_{t+1} = F(x, s_t, θ), [`readout`] an output that is no part of them, [`settle`] the first (free) phase, [`loss`] what
+//! the output is judged by, [`synapse`] how weights change, [`noise`] what a circuit adds to all that.
 
 pub mod activation;
 pub mod anderson;
@@ -11,6 +11,8 @@ pub mod follow;
 pub mod loss;
 pub mod network;
 pub mod noise;
+pub mod normal;
+pub mod readout;
 pub mod settle;
 pub mod synapse;
 
@@ -19,6 +21,8 @@ pub use dynamics::Dynamics;
 pub use loss::Loss;
 pub use network::{Connection, Dims, Network, Parameters};
 pub use noise::Noise;
+pub use normal::Normal;
+pub use readout::Readout;
 pub use settle::{Order, Settle, Settled, Solver};
 pub use synapse::Synapse;
 

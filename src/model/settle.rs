@@ -135,6 +135,8 @@ pub struct Settled {
     pub steps: Vec<usize>,
     /// Whether each image ended because it had settled within the tolerance; never where that is 0.
     pub converged: Vec<bool>,
+    /// The first layer that has neurons that move: 1 where the output is a [readout](super::readout), of which `recent` has z.
+    pub nearest: usize,
 }
 
 impl Settled {
@@ -148,7 +150,7 @@ impl Settled {
     /// # Errors
     /// Only those of candle.
     pub fn residuals(&self) -> Result<Vec<f64>> {
-        largest_changes(&self.recent[2], &self.recent[1])
+        largest_changes(&self.recent[2][self.nearest..], &self.recent[1][self.nearest..])
     }
 
     /// The largest |s_T − s_{T−2}| of any neuron, for each image, over two sweeps: small beside
@@ -157,17 +159,29 @@ impl Settled {
     /// # Errors
     /// Only those of candle.
     pub fn residuals_over_two_steps(&self) -> Result<Vec<f64>> {
-        largest_changes(&self.recent[2], &self.recent[0])
+        largest_changes(&self.recent[2][self.nearest..], &self.recent[0][self.nearest..])
     }
 }
 
 impl Model {
+    /// The layers that step t, from 0, of either phase updates: as the [`Order`] has them, which begins with the layer that
+    /// the nudge reaches first. Where the output is a readout that is layer 1.
+    pub fn layers(&self, t: usize) -> Layers {
+        self.settle.order.layers(t + self.dynamics.readout.nearest())
+    }
+
+    /// Whether what a sweep does depends on the state of layer `n`: as [`Settle::read_first`] has it, counted from the first
+    /// layer that has states.
+    pub(super) fn reads_first(&self, n: usize) -> bool {
+        n.checked_sub(self.dynamics.readout.nearest()).is_some_and(|n| self.settle.read_first().contains(n))
+    }
+
     /// Runs the first phase on the images `x` (B, d_in).
     ///
     /// # Errors
     /// Only those of candle (shapes that differ).
     pub fn settle(&self, theta: &Parameters, x: &Tensor) -> Result<Settled> {
-        let settle = &self.settle;
+        let (settle, nearest) = (&self.settle, self.dynamics.readout.nearest());
         let mut phase = self.follow(theta, x)?;
         // What images were left with that have settled, after so many steps.
         let mut settled = phase.recent.clone();
@@ -182,7 +196,7 @@ impl Model {
             let recent = &phase.recent;
             let last = sweep + 1 == settle.sweeps();
             if last || settle.looks_after(sweep) {
-                let changes = largest_changes(&recent[2], &recent[1])?;
+                let changes = largest_changes(&recent[2][nearest..], &recent[1][nearest..])?;
                 let mut ends_here = vec![0u8; steps.len()];
                 for (i, change) in changes.into_iter().enumerate() {
                     let at_rest = settle.tolerance > 0.0 && change <= settle.tolerance;
@@ -193,7 +207,7 @@ impl Model {
                     }
                 }
                 if !ends_here.contains(&0) {
-                    return Ok(Settled { recent: phase.recent, steps, converged });
+                    return Ok(Settled { recent: phase.recent, steps, converged, nearest });
                 }
                 if ends_here.contains(&1) {
                     let ends_here = Tensor::from_vec(ends_here, &images[..], x.device())?;
@@ -206,21 +220,21 @@ impl Model {
                 }
             }
         }
-        Ok(Settled { recent: settled, steps, converged })
+        Ok(Settled { recent: settled, steps, converged, nearest })
     }
 }
 
 /// Makes of these layers of `s_next`, where a sweep from `s` has led, what each image's mixer makes of them.
 pub(super) fn mix(
     mixers: &mut [Anderson<f64>],
-    layers: Layers,
+    layers: impl Fn(usize) -> bool,
     s: &[Tensor],
     s_next: &mut [Tensor],
 ) -> Result<()> {
     let rows = |s: &Tensor| -> Result<Vec<Vec<f64>>> {
         s.to_dtype(DType::F64)?.reshape(((), s.dim(D::Minus1)?))?.to_vec2()
     };
-    let chosen: Vec<usize> = (0..s.len()).filter(|&n| layers.contains(n)).collect();
+    let chosen: Vec<usize> = (0..s.len()).filter(|&n| layers(n)).collect();
     let before = chosen.iter().map(|&n| rows(&s[n])).collect::<Result<Vec<_>>>()?;
     let mut after = chosen.iter().map(|&n| rows(&s_next[n])).collect::<Result<Vec<_>>>()?;
     for (i, mixer) in mixers.iter_mut().enumerate() {

@@ -10,9 +10,10 @@
 //! what the gradient is       −D∇s(t)  = D(WD)ᵗ e  =  (DW)ᵗ De
 //! ```
 //!
-//! so the σ′ that theory misses is one on the nudge, and none in the update, which is Eq. 12 or 89 as printed. Where W is not
-//! symmetric the gradient has Wᵀ, D(WᵀD)ᵗe = (DWᵀ)ᵗDe, and a second phase that is rid of the asymmetry of the weights, with
-//! − D(W − Wᵀ)(s − s_*) at every step, has exactly that: what the angle then falls by is what asymmetry costs.
+//! so the σ′ that theory misses is one on the nudge, and none in the update, which is Eq. 12 or 89 as printed. Where
+//! W is not symmetric the gradient has Wᵀ, D(WᵀD)ᵗe = (DWᵀ)ᵗDe, and a second phase that is rid of the asymmetry of
+//! the weights, with − D(W − Wᵀ)(s − s_*) at every step, has exactly that: what the angle then falls by is what
+//! asymmetry costs.
 
 use crate::data::Batch;
 use crate::engine::larger;
@@ -27,29 +28,30 @@ use anyhow::{Result, bail};
 use candle_core::{DType, Tensor};
 use std::sync::Arc;
 
-/// What turns an update away from the gradient, in the order in which it is switched off.
+/// The causes that turn an update away from the gradient, in the order in which they are switched off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Cause {
-    /// Noise and converters of `[noise]`; off: there are none.
+    /// Noise and converters of `[noise]`; off: none.
     Noise,
-    /// Something of devices; off: [`Devices::without`].
+    /// A fault of devices; off: [`Devices::without`](crate::model::synapse::Devices::without).
     Device(Fault),
-    /// Numbers of 32 bits; off: of 64.
+    /// Rounding to 32 bits; off: 64 bits.
     Rounding,
-    /// States that have not settled after T steps; off: they move by no more than [`STATIONARY`], where necessary by
-    /// damped steps in both phases.
+    /// States that have not settled after T steps; off: they move by at most [`STATIONARY`], if necessary with damped
+    /// steps in both phases.
     Unsettled,
-    /// Weights that change during the second phase; off: they do not, η = 0, and devices take all changes after it.
+    /// Weights that change during the second phase; off: they stay, η = 0, or devices take all changes after it.
     Continual,
     /// β is not infinitesimal; off: β/1000, the mean of both signs.
     Beta,
-    /// K steps; off: as many as it takes until a step adds no more than [`ARRIVED`] to any gradient.
+    /// K steps; off: as many as it takes until a step adds at most [`ARRIVED`] of any gradient.
     Truncated,
     /// The nudge lacks the σ′ of the output, and the update may have one; off: σ′(h⁰)⊙(y − s⁰) as the nudge, updates
     /// without σ′. In discrete time only.
     SigmaPrime,
-    /// Feedback weights of their own; off: the second phase is rid of the asymmetry of the weights, as AsymEP's is of that of
-    /// the Jacobian, of which σ′ is a part. In real time, where σ′ is no cause of its own, of the latter.
+    /// Untied feedback weights; off: the second phase corrects the asymmetry of the weights, as AsymEP corrects that
+    /// of the Jacobian, of which σ′ is a part. In real time, where σ′ is no cause of its own, it corrects that of the
+    /// Jacobian.
     Untied,
 }
 
@@ -70,16 +72,16 @@ pub const CAUSES: [Cause; 13] = [
     Cause::Untied,
 ];
 
-/// A stationary state changes by no more than this in a step.
+/// The bound on the change of a stationary state in a step.
 pub const STATIONARY: f64 = 1e-12;
-/// What a step may still add to the gradient, as a part of it, when it counts as complete.
+/// The bound on the last step's part of a gradient that counts as complete.
 pub const ARRIVED: f64 = 1e-6;
 /// The most steps to settle, and to wait for gradients.
 const MOST_STEPS: usize = 3000;
-/// By how much β is divided to make it infinitesimal: truncation goes down by the square of it, and float64 leaves
-/// eight digits of an update.
+/// The divisor that makes β infinitesimal: truncation falls with its square, and float64 leaves eight digits of an
+/// update.
 const BETA_DIVISOR: f64 = 1000.0;
-/// The damping that makes networks settle which do not otherwise; their stationary states are the same.
+/// The damping for networks that do not settle otherwise; their stationary states are the same.
 const CALM: f64 = 0.5;
 
 impl Cause {
@@ -112,7 +114,7 @@ impl Cause {
         self.names().1
     }
 
-    /// Whether a network of this kind can have it.
+    /// True where a network of this kind can have the cause.
     pub fn applies(self, model: &Model, learning: &Learning, theta: &Parameters) -> bool {
         match self {
             Cause::Noise => !model.noise.is_none(),
@@ -122,6 +124,10 @@ impl Cause {
             Cause::Continual => learning.rule.is_continual(),
             // AsymEP has neither.
             _ if learning.rule.corrects.is_some() => false,
+            // A readout is nudged inside σ.
+            Cause::SigmaPrime if !model.dynamics.readout.is_none() => {
+                learning.sigma_prime != SigmaPrime::Ignored
+            }
             Cause::SigmaPrime => model.dynamics.time == Time::Discrete,
             Cause::Untied => !theta.network.is_tied(),
         }
@@ -132,7 +138,7 @@ impl Cause {
 pub struct Case {
     /// With its noise and devices.
     model: Model,
-    /// Without noise, and damped where it does not settle otherwise.
+    /// The model without noise, damped where it does not settle otherwise.
     calm: Model,
     /// In the type that it is given in.
     given: Problem,
@@ -143,7 +149,7 @@ pub struct Case {
     moment: u64,
     /// ∇θ(tot).
     pub gradient: Parameters,
-    /// How many steps it took until the gradient was complete.
+    /// The number of steps until the gradient was complete.
     pub arrival: usize,
 }
 
@@ -223,7 +229,9 @@ impl Case {
         let mut target = y.clone();
         if is_off(Cause::SigmaPrime) {
             learning.sigma_prime = SigmaPrime::Ignored;
-            target = gated_target(&model, theta, x, y, settled.state())?;
+            if model.dynamics.readout.is_none() {
+                target = gated_target(&model, theta, x, y, settled.state())?;
+            }
         }
         let at = |beta: f64| -> Result<Parameters> {
             let nudge = model.nudge(&target, beta);
@@ -290,7 +298,7 @@ pub fn total(
         Ok(())
     })?;
     match total {
-        // Of two second phases the mean.
+        // The mean of two second phases.
         Some(total) => total.plus(&total, |_| 1.0 / learning.nudging.signs().len() as f64 - 1.0),
         None => theta.plus(theta, |_| -1.0),
     }
@@ -311,8 +319,8 @@ fn gated_target(
     &s[0] + (gate * (y - &s[0])?)?
 }
 
-/// The state in which no neuron moves by more than [`STATIONARY`], and the model that settles there, damped where it
-/// must be.
+/// The state in which no neuron moves by more than [`STATIONARY`], and the model that settles there, damped if
+/// necessary.
 fn stationary(model: &Model, theta: &Parameters, x: &Tensor) -> Result<(Model, Settled)> {
     let mut left = f64::NAN;
     for damping in [model.settle.damping, model.settle.damping.max(CALM)] {
@@ -328,7 +336,7 @@ fn stationary(model: &Model, theta: &Parameters, x: &Tensor) -> Result<(Model, S
     }
     bail!(
         "the network settles in no stationary state: after {MOST_STEPS} steps, damped by {CALM}, a state still moves by \
-         {left:.1e}. There is no gradient of a stationary state to hold its updates against; weights that are less \
-         trained, or smaller, have one"
+         {left:.1e}. So there is no gradient at a stationary state to compare with; weights that are less \
+         trained, or smaller, may have one"
     )
 }

@@ -3,14 +3,15 @@
 use super::metrics::Metrics;
 use crate::config::{Asked, Config};
 use crate::engine::Report;
-use crate::model::Parameters;
 use crate::model::synapse::device::Biases;
 use crate::model::synapse::{Ledger, SynapseConfig};
+use crate::model::{Model, Parameters};
 
 /// Steps of an epoch, of all its images together. A step reads every array that leads into a layer that it updates, once
 /// for each image; a tied weight is read from both sides.
 struct Steps<'a> {
     config: &'a Config,
+    model: Model,
     trained: &'a Report,
 }
 
@@ -30,8 +31,8 @@ impl Steps<'_> {
 
     /// Those that update layer `n`.
     fn of_layer(&self, n: usize) -> f64 {
-        let order = self.config.settle.order;
-        self.trained.steps as f64 / order.sweep() as f64 + self.second(|t| order.layers(t).contains(n))
+        let sweep = self.config.settle.order.sweep() as f64;
+        self.trained.steps as f64 / sweep + self.second(|t| self.model.layers(t).contains(n))
     }
 }
 
@@ -40,7 +41,7 @@ impl Metrics {
     /// the minibatches; steps of both phases an image; and energy and latency an image, as far as `[cost]` knows them.
     pub fn push_ledger(&mut self, config: &Config, theta: &Parameters, ledger: &[Ledger], trained: &Report) {
         let SynapseConfig::Devices(law) = &config.synapse else { return };
-        let steps = Steps { config, trained };
+        let steps = Steps { config, model: config.model(), trained };
         let reads_of = |weight: usize| -> f64 {
             let connections = theta.network.connections().iter().filter(|c| c.weight == weight);
             connections.map(|c| steps.of_layer(c.to)).sum()

@@ -1,4 +1,4 @@
-//! What a run says while it trains: numbers for TensorBoard and metrics.jsonl, and progress for people.
+//! Output of a run while it trains: numbers for TensorBoard and metrics.jsonl, and progress for people.
 
 #[cfg(feature = "cli")]
 pub mod board;

@@ -3,7 +3,10 @@
 //! A loss is a file here that implements [`LossFunction`], and a line in [`LOSSES`]. The plain engine then has it; the
 //! fast ones state −∂ℓ/∂s⁰ once more in their own vectors, and say which they have.
 
+mod cross_entropy;
 mod squared_error;
+
+pub use cross_entropy::softmax;
 
 use crate::base::named::by_name;
 use candle_core::{Device, Result, Tensor};
@@ -20,6 +23,10 @@ by_name!(Loss, "loss", LOSSES);
 impl Loss {
     /// ℓ = ½‖y − s⁰‖² (Eq. 3).
     pub const SQUARED_ERROR: Loss = Loss(&squared_error::SquaredError);
+
+    /// ℓ = −Σ y·log ŷ, which a softmax [readout](super::readout) has and nothing else; its "output" is z, of which ŷ is
+    /// the softmax.
+    pub const CROSS_ENTROPY: Loss = Loss(&cross_entropy::CrossEntropy);
 
     /// Whether it is the paper's.
     pub fn is_default(&self) -> bool {

@@ -17,7 +17,7 @@ impl Devices {
         need(
             (1..=MOST_SLOTS).contains(&self.train_length),
             "synapse.train_length",
-            format!("is how many slots a train of pulses has at most and must be from 1 to {MOST_SLOTS}"),
+            format!("is the most slots of a train of pulses and must be from 1 to {MOST_SLOTS}"),
         )?;
         need(
             self.dw_min > 0.0 && self.dw_min.is_finite(),
@@ -114,7 +114,8 @@ impl Devices {
         need(
             self.granularity() > 0.0 || self.is_ideal(),
             "synapse.device",
-            "makes no step in the middle of its range, which is what trains of pulses count with: see docs/devices.md",
+            "makes no step in the middle of its range, by which trains of pulses are computed: see \
+             docs/devices.md",
         )?;
         need(
             !self.pair || !self.shows_noise(),
@@ -129,7 +130,7 @@ impl Devices {
         need(
             !self.refresh || self.pair,
             "synapse.refresh",
-            "writes pairs anew that have run out of range: set synapse.pair = true, or leave it out",
+            "rewrites pairs that have run out of range: set synapse.pair = true, or leave it out",
         )?;
         need(
             !self.refresh || self.has_trains(),

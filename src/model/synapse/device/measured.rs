@@ -205,8 +205,7 @@ impl Raw {
             if let Some((name, _, turns)) = turns.into_iter().find(|(_, turns, _)| *turns) {
                 return Err(format!(
                     "line {line}: the response {name}{of} turns back: it {turns}; average over cycles, or \
-                     smooth it, and \
-                     say the noise with synapse.dw_min_std"
+                     smooth it, and give the noise as synapse.dw_min_std"
                 ));
             }
         }
