@@ -469,7 +469,7 @@ impl<'a> Lesson<'a> {
         Ok(update)
     }
 
-    /// The same of an update as products: one more, β times the constant, of each image.
+    /// Adds the constant to an update given as products: one more product of each image, β times the constant.
     fn offset(&self, mut products: Products) -> Result<Products> {
         let offset = self.model.noise.updates * self.nudge.beta.value();
         if offset == 0.0 {

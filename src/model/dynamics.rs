@@ -1,4 +1,4 @@
-//! The neural dynamics s_{t+1} = F(x, s_t, θ): what one step does to the states.
+//! The neural dynamics s_{t+1} = F(x, s_t, θ): the effect of one step on the states.
 //!
 //! States are one tensor (B, d_n) a layer, output first. Everything here also works on R replicas at once, networks of
 //! one shape with a leading dimension of R: states (R, B, d_n), weights (R, d_n, d_{n+1}), biases (R, 1, d_n).
@@ -26,7 +26,7 @@ pub struct Nudge<'a> {
 /// β, of either sign; replicas may differ in the sign.
 #[derive(Clone, Copy, Debug)]
 pub struct Beta<'a> {
-    /// Its value, or its size where there are `signs`.
+    /// Its value, or |β| where there are `signs`.
     size: f64,
     /// ±1 for each replica, (R, 1, 1).
     signs: Option<&'a Tensor>,
@@ -44,7 +44,7 @@ impl<'a> Beta<'a> {
         Self { size, signs: Some(signs) }
     }
 
-    /// Its value; of replicas, its size.
+    /// Its value; for replicas, |β|.
     pub fn value(self) -> f64 {
         self.size
     }
@@ -76,7 +76,7 @@ impl<'a> Beta<'a> {
     }
 }
 
-/// How time passes.
+/// Discrete or real time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Time {
@@ -86,12 +86,12 @@ pub enum Time {
     Real,
 }
 
-/// hⁿ, the input of a layer before σ, in the two parts that its connections deliver; (B, d_n) each.
+/// hⁿ, the input of a layer before σ, in its forward and its feedback part; (B, d_n) each.
 #[derive(Clone, Debug)]
 pub struct PreActivation {
-    /// W_nn+1·ρ(sⁿ⁺¹) + b_n: what forward.n and the bias deliver.
+    /// W_nn+1·ρ(sⁿ⁺¹) + b_n: the contribution of forward.n and the bias.
     pub forward: Tensor,
-    /// W_nn−1·ρ(sⁿ⁻¹): what feedback.(n−1) delivers, or the transposed forward.(n−1) where weights are tied;
+    /// W_nn−1·ρ(sⁿ⁻¹): the contribution of feedback.(n−1), or of the transposed forward.(n−1) where weights are tied;
     /// `None` at the output, which has no layer before it.
     pub feedback: Option<Tensor>,
 }
@@ -109,7 +109,7 @@ impl PreActivation {
     }
 }
 
-/// Which layers a step updates; the others stay as they are.
+/// The layers that a step updates; the others stay as they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Layers {
     /// All of them at once.
@@ -121,7 +121,7 @@ pub enum Layers {
 }
 
 impl Layers {
-    /// Whether layer `n` is one of them.
+    /// True where layer `n` is one of them.
     pub fn contains(self, n: usize) -> bool {
         match self {
             Layers::All => true,
@@ -131,20 +131,20 @@ impl Layers {
     }
 }
 
-/// How neurons move.
+/// The dynamics of the neurons.
 #[derive(Clone, Copy, Debug)]
 pub struct Dynamics {
     /// σ.
     pub activation: Activation,
-    /// How time passes.
+    /// Discrete or real time.
     pub time: Time,
     /// ε, the length of a step in real time.
     pub epsilon: f64,
-    /// Whether states are kept in [0, 1] in real time.
+    /// True where states are kept in [0, 1] in real time.
     pub clamp: bool,
-    /// What the output layer is.
+    /// The kind of output layer.
     pub readout: Readout,
-    /// How the input is normalised, if it is.
+    /// The normalisation of the input, if any.
     pub normal: Option<Normal>,
 }
 
@@ -175,7 +175,7 @@ impl Dynamics {
         theta.biases.iter().map(state).collect()
     }
 
-    /// ρ(s), what neurons in state s pass on: s itself in discrete time, σ(s) in real time.
+    /// ρ(s), the output of neurons in state s: s itself in discrete time, σ(s) in real time.
     ///
     /// # Errors
     /// Only those of candle.
@@ -206,8 +206,8 @@ impl Dynamics {
         s.iter().enumerate().map(|(n, s)| if n < nearest { Ok(s.clone()) } else { self.rho(s) }).collect()
     }
 
-    /// W_x·ρ(x) + b_n, what the input x (B, d_in) contributes to each layer that it is connected with, (B, d_n): in a
-    /// layered network to the last hidden one.
+    /// W_x·ρ(x) + b_n, the contribution of the input x (B, d_in) to each layer that it is connected with, (B, d_n):
+    /// in a layered network to the last hidden one.
     ///
     /// # Errors
     /// Only those of candle (shapes that differ).
@@ -215,7 +215,7 @@ impl Dynamics {
         self.drive_of(theta, &self.rho_of_input(x)?)
     }
 
-    /// The same where the input sends `rho_x`.
+    /// The drive of an input that sends `rho_x`.
     fn drive_of(&self, theta: &Parameters, rho_x: &Tensor) -> Result<Vec<Option<Tensor>>> {
         let input = theta.depth() + 1;
         let drive = |n: usize| {
@@ -226,9 +226,9 @@ impl Dynamics {
         (0..input).map(drive).collect()
     }
 
-    /// hⁿ = Σ W_nm·ρ(sᵐ) + b_n over the layers m that are connected with n, of each of these layers, in its two parts;
-    /// `None` for the others. What the input contributes is `drive`, that is [`Dynamics::drive`]. Of a readout h⁰ is z at s,
-    /// whatever `layers` are, and nothing in any hⁿ comes from it.
+    /// hⁿ = Σ W_nm·ρ(sᵐ) + b_n over the layers m that are connected with n, for each of these layers, in its two
+    /// parts; `None` for the others. The input's contribution is `drive`, that is [`Dynamics::drive`]. For a readout
+    /// h⁰ is z at s, whatever `layers` are, and no hⁿ depends on it.
     ///
     /// # Errors
     /// Only those of candle (shapes that differ).
@@ -242,7 +242,7 @@ impl Dynamics {
         self.delivered(theta, drive, &self.rho_of_all(s)?, layers)
     }
 
-    /// The same where the layers pass on `rho_s`.
+    /// The inputs of the layers where these send `rho_s`.
     fn delivered(
         &self,
         theta: &Parameters,
@@ -307,14 +307,14 @@ impl Dynamics {
         }
     }
 
-    /// Whether hⁿ is multiplied by σ′(sⁿ): in real time with tied weights, where F derives from Φ
-    /// (Eq. 96), on the hidden layers. The printed equations omit σ′; the authors' code has it. The
-    /// output layer is linear there, and so it is here.
+    /// True where hⁿ is multiplied by σ′(sⁿ): in real time with tied weights, where F derives from Φ (Eq. 96), on the
+    /// hidden layers. The printed equations omit σ′; the authors' code has it. The output layer is linear there, and
+    /// so it is here.
     pub fn gated(&self, theta: &Parameters, n: usize) -> bool {
         self.time == Time::Real && theta.network.is_tied() && n > 0
     }
 
-    /// What −∂ℓ/∂s⁰ is multiplied with in F: β, or εβ in real time.
+    /// The factor of −∂ℓ/∂s⁰ in F: β, or εβ in real time.
     pub fn nudge_strength(&self, beta: f64) -> f64 {
         match self.time {
             Time::Discrete => beta,
@@ -329,8 +329,8 @@ impl Model {
     /// - Discrete time, Eq. 85 (tied), Eq. 98 (untied): sⁿ ← σ(hⁿ)
     /// - real time, E.3 and E.5: sⁿ ← (1 − ε)sⁿ + ε·hⁿ, with tied weights ε·σ′(sⁿ)⊙hⁿ on the hidden layers
     ///
-    /// and with a nudge (Eq. 86, 97, 99, 101), added to the new s⁰: −β ∂ℓ/∂s⁰, or −εβ ∂ℓ/∂s⁰ in real time. A damped step
-    /// is d·s + (1 − d)·F(s), the nudge inside F, with d = [`Settle::damping`](super::Settle::damping). A
+    /// and with a nudge (Eq. 86, 97, 99, 101), added to the new s⁰: −β ∂ℓ/∂s⁰, or −εβ ∂ℓ/∂s⁰ in real time. A damped
+    /// step is d·s + (1 − d)·F(s), the nudge inside F, with d = [`Settle::damping`](super::Settle::damping). A
     /// [readout](super::readout) is z of the new state, and with a nudge what it has sent, which is part of hⁿ.
     ///
     /// # Errors
@@ -356,8 +356,8 @@ impl Model {
         self.dynamics.drive_of(theta, &self.noise.sent(&self.dynamics.rho_of_input(x)?)?)
     }
 
-    /// [`Model::step`] as a circuit with this [`noise`](Model::noise) takes it: the inputs that it delivers to the layers,
-    /// and the new states. `drive` is [`Model::drive`].
+    /// [`Model::step`] as a circuit with this [`noise`](Model::noise) takes it: the inputs that it delivers to the
+    /// layers, and the new states. `drive` is [`Model::drive`].
     ///
     /// # Errors
     /// Only those of candle (shapes that differ).
@@ -387,8 +387,8 @@ impl Model {
         Ok((h, s_next))
     }
 
-    /// The same from the inputs of the layers, `h`, that [`Dynamics::pre_activations`] gives for s and θ; a layer
-    /// without one stays as it is, and so does a readout without a nudge.
+    /// Completes F(x, s, θ) from the inputs of the layers, `h`, that [`Dynamics::pre_activations`] gives for s and θ;
+    /// a layer without one stays as it is, and so does a readout without a nudge.
     ///
     /// # Errors
     /// Only those of candle (shapes that differ).

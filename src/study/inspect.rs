@@ -166,14 +166,14 @@ fn starting_angle(record: &Record) -> Option<String> {
     ))
 }
 
-/// What devices were asked to do for an image of the last epoch, in words; `None` where there are none.
+/// The work of devices for an image of the last epoch, in words; `None` where there are none.
 fn asked_of_devices(record: &Record) -> Option<String> {
     let (steps, slots) = (record.last("settle/both_phases")?, record.last("pulses/slots")?);
     let cost =
         |tag: &str, what: &str| record.last(tag).map_or(String::new(), |cost| format!("; {what} {cost:.2e}"));
     Some(format!(
-        "Of an image of the last epoch devices were asked for {steps:.1} steps of both phases and {slots:.1} slots of \
-         trains, one after the other{}{}.",
+        "An image of the last epoch took {steps:.1} steps of both phases and {slots:.1} slots of trains, one after \
+         the other{}{}.",
         cost("cost/energy", "energy, J:"),
         cost("cost/latency", "latency, s:")
     ))
@@ -196,7 +196,7 @@ fn lines_of(record: &Record, prefix: &str) -> Vec<Series> {
     .collect()
 }
 
-/// The same where what does not end in the name of an array is left out.
+/// A line for each tag that ends in the name of an array.
 fn by_array(record: &Record, prefix: &str) -> Vec<Series> {
     let mut lines = lines_of(record, prefix);
     lines.retain(|line| line.name.contains('.'));

@@ -32,7 +32,7 @@ pub struct Threshold<'a> {
 /// Groups that differ in nothing else, from the best devices to the worst.
 struct Kind<'a> {
     label: String,
-    /// The same with ideal synapses.
+    /// The group with ideal synapses.
     ideal: Option<&'a Group>,
     groups: Vec<(f64, &'a Group)>,
 }
@@ -112,7 +112,7 @@ impl Kind<'_> {
         self.ideal.and_then(mean).map(|ideal| PASSED * ideal)
     }
 
-    /// Where the mean error passes it first, in words.
+    /// The first value at which the mean error passes it, in words.
     fn passes(&self) -> String {
         let Some(bar) = self.bar() else { return "no run with ideal synapses".into() };
         let passed = |(_, group): &&(f64, &Group)| mean(group).is_some_and(|mean| mean > bar);
