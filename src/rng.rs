@@ -36,6 +36,8 @@ pub enum Purpose {
     OwnRule = 10,
     /// How training images are mirrored and shifted, a stream a minibatch.
     Augment = 11,
+    /// Noise of states and of reads, a stream a minibatch.
+    Noise = 12,
 }
 
 /// The stream for `purpose`, item `index` (an epoch, a layer, an image …) under `seed`.

@@ -141,15 +141,26 @@ fn what_a_run_leaves_is_no_pipe_and_no_device() {
     for file in ["environment.json", "metrics.jsonl", "sessions.jsonl", "config.toml"] {
         with_what_never_ends(&place, &format!("runs/r-data/{file}"), || {
             refused(&place, &on, &[], 1, &[file, "regular file"]);
-            // Commands that only read may do without it.
+            // Commands that only read need the metrics alone, and report what else they miss.
+            let says = ["metrics.jsonl", "config.toml"].contains(&file);
+            let words: &[&str] = if says { &[file, "regular file"] } else { &[] };
             for command in ["inspect", "compare"] {
-                let mut looks = place.eqprop();
-                looks.args([command, "r-data"]).timeout(Duration::from_secs(100)).output().unwrap();
+                let status = i32::from(file == "metrics.jsonl");
+                refused(&place, &[command, "r-data"], &[("EQPROP_DATA", "data")], status, words);
+            }
+            // This one says where the data are.
+            if file == "environment.json" {
+                let nobody = [("HF_ENDPOINT", "http://127.0.0.1:9"), ("HF_HOME", "nowhere")];
+                refused(&place, &["inspect", "r-data"], &nobody, 1, &[file, "regular file"]);
             }
         });
     }
     with_what_never_ends(&place, "checkpoints/r-data/last.safetensors", || {
-        place.eqprop().args(&on[..]).arg("--dry-run").timeout(Duration::from_secs(100)).output().unwrap();
+        let mut going_on = place.eqprop();
+        let output =
+            going_on.args(&on[..]).arg("--dry-run").timeout(Duration::from_secs(100)).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && said.contains("last.safetensors is no regular file"), "{said}");
     });
     place.eqprop().args(&on).assert().success();
     fs::create_dir_all(place.path("set")).unwrap();
@@ -451,13 +462,13 @@ fn a_dry_run_counts_what_synapses_remember() {
     let momentum = ["--set", "synapse.law=momentum"];
     // 2400 · (64 + 1) + 4 · (2400 + 1) = 165,604 numbers of 8 bytes are 1.3 MB.
     assert!(
-        outline(&wide).contains("165604 parameters, 1.3 MB a checkpoint, 7 MB for 5"),
+        outline(&wide).contains("165604 parameters, 1.3 MB per checkpoint, 7 MB for 5"),
         "{}",
         outline(&wide)
     );
     let both = outline(&[&wide[..], &momentum].concat());
     assert!(
-        both.contains("165604 parameters with a velocity each, 2.6 MB a checkpoint, 13 MB for 5"),
+        both.contains("165604 parameters with a velocity each, 2.6 MB per checkpoint, 13 MB for 5"),
         "{both}"
     );
 }

@@ -1,5 +1,5 @@
-//! The softmax readout, in float64: its loss against finite differences, RBP against BPTT, the orders of Theorem 1 in β for
-//! all rules, with a σ that bends, and what W_out learns when.
+//! The softmax readout, in float64: its loss against finite differences, RBP against BPTT, the orders of Theorem 1 in
+//! β for all rules, with a σ that bends, and what W_out learns when.
 
 mod common;
 

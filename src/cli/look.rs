@@ -43,7 +43,7 @@ impl Saved {
     /// `data_dir`, or else that of the run, whose `records` may name its place.
     ///
     /// # Errors
-    /// Where it cannot be read, the device does not answer, or the data cannot be had or does not fit.
+    /// Where it cannot be read, the device does not answer, or the data cannot be loaded or does not fit.
     pub fn open(
         path: &Path,
         records: Option<&Path>,
@@ -221,9 +221,11 @@ pub fn inspect(args: InspectArgs) -> Result<u8> {
 pub fn compare(args: CompareArgs) -> Result<u8> {
     let folder = |what: &PathBuf| {
         let found = locate(what, &args.places.runs_dir, &args.places.checkpoints_dir)?;
-        found.folder.with_context(|| {
+        let saved = found.checkpoint.as_deref().and_then(checkpoint::progress_in_header);
+        let folder = found.folder.with_context(|| {
             format!("{}: the records of the run are not in {}", found.name, args.places.runs_dir.display())
-        })
+        })?;
+        Ok((folder, saved.map_or(0, |progress| progress.next_epoch())))
     };
     check_page(&args.out)?;
     let folders = args.runs.iter().map(folder).collect::<Result<Vec<_>>>()?;

@@ -200,7 +200,7 @@ impl TrainingConfig {
 impl Config {
     /// Keys that have no effect in this configuration, each with the reason.
     pub fn idle(&self) -> Vec<(&'static str, String)> {
-        let Config { network, settle, learning, synapse, training } = self;
+        let Config { network, settle, learning, synapse, noise, cost, training } = self;
         let unnudged = !learning.rule.is_nudged();
         let rule = learning.rule.name;
         let no_second_phase = || format!("rule = \"{rule}\" has no second phase");
@@ -237,10 +237,10 @@ impl Config {
         ];
         let of_devices = match synapse {
             SynapseConfig::Devices(law) => law.idle(),
-            SynapseConfig::Ideal(_) | SynapseConfig::Momentum(_) => Vec::new(),
+            SynapseConfig::Ideal(_) | SynapseConfig::Momentum(_) => cost.given(),
         };
         let idle = keys.into_iter().filter(|(_, idle, _)| *idle).map(|(key, _, why)| (key, why));
-        idle.chain(of_devices).collect()
+        idle.chain(of_devices).chain(noise.idle()).collect()
     }
 
     /// Checks the values and their combination.
@@ -248,7 +248,7 @@ impl Config {
     /// # Errors
     /// The first problem found.
     pub fn validate(&self) -> Result {
-        let Config { network, settle, learning, synapse, training } = self;
+        let Config { network, settle, learning, synapse, training, .. } = self;
         network.check()?;
         let (wiring, rule) = (self.network(), learning.rule.name);
         let parameters = wiring.parameter_count();
@@ -295,6 +295,12 @@ impl Config {
             ),
         )?;
         synapse.check()?;
+        self.noise.check()?;
+        need(
+            self.noise.is_none() || network.readout.is_none(),
+            "network.readout",
+            "is an output without neurons, which [noise] does not have: set network.readout = \"none\", or no noise",
+        )?;
         training.check()?;
         let (engine, job) = (training.engine, self.job(&Device::Cpu));
         let why = engine.supports(&wiring, &job, training.dtype.dtype()).err();

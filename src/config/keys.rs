@@ -35,7 +35,7 @@ const EXPONENTIAL: &str = "device = \"exponential\"";
 const POWER: &str = "device = \"power\"";
 
 #[rustfmt::skip]
-const KEYS: [Key; 107] = [
+const KEYS: [Key; 118] = [
     key("network.dims", "list of sizes ≥ 1, or \"auto\" at either end", "neurons", "", "layer sizes, input first; \"auto\" leaves input and output to the data"),
     key("network.activation", "\"sigmoid\", \"tanh\", \"hard-sigmoid\", \"softplus\"", "", "", "σ; \"sigmoid\" is 1/(1 + exp(−4(x − ½))), Eq. 102; \"softplus\" runs on the plain engine alone"),
     key("network.init", "\"fan-in\", \"glorot\"", "", "", "initial weights: U(±1/√fan_in), as the authors' code, or Glorot's, as the paper's text"),
@@ -73,7 +73,7 @@ const KEYS: [Key; 107] = [
     key("synapse.horizon", "≥ 1 where learning rates fall", "epochs", "schedule \"cosine\" or \"step\"", "epochs over which t goes from 0 to 1"),
     key("synapse.preset", "\"none\", \"idealized\", \"gokmen-vlasov\", \"ecram\", \"ecram-mo\", \"capacitor\", \"reram-sb\", \"reram-es\", \"reram-array-om\", \"reram-array-hfo2\", \"pcm\"", "", DEVICE, "the published device whose values are the defaults of all other keys (docs/devices.md)"),
     key("synapse.device", "\"ideal\", \"constant\", \"linear\", \"soft-bounds\", \"soft-bounds-reference\", \"exponential\", \"power\", \"piecewise\", \"measured\"", "", DEVICE, "the law of a pulse"),
-    key("synapse.pulses", "\"stochastic\", \"deterministic\", \"exact\"", "", DEVICE, "trains of random pulses on rows and columns; whole steps, and a remainder beside the weight (not local); the change itself, clipped"),
+    key("synapse.pulses", "\"stochastic\", \"deterministic\", \"mean\", \"exact\"", "", DEVICE, "trains of random pulses on rows and columns; whole steps, and a remainder beside the weight (not local); what pulses do on average; the change itself, clipped"),
     key("synapse.management", "\"none\", \"um\", \"ublm\"", "", "pulses = \"stochastic\"", "trains as they are; balanced between rows and columns; and no longer than necessary"),
     key("synapse.train_length", "1 to 10000", "slots", DEVICE, "BL, the most slots of a train, and the most pulses of a deterministic change"),
     key("synapse.biases", "\"device\", \"ideal\"", "", DEVICE, "biases as devices, in a column whose input is 1, or as ideal numbers"),
@@ -127,6 +127,17 @@ const KEYS: [Key; 107] = [
     key("synapse.pair", "true, false", "", DEVICE, "true where a weight is the difference of two devices that are pulsed up only"),
     key("synapse.refresh", "true, false", "", "pair = true", "true where pairs out of range are reset and written anew"),
     key("synapse.refresh_noise", "≥ 0", "weight", "refresh = true", "noise of the reading before that"),
+    key("noise.states", "≥ 0", "state", "", "σ_s, standard deviation of what every step adds to a state, in both phases; the plain engine alone has [noise]"),
+    key("noise.reads", "≥ 0", "input of a neuron", "", "σ_read, of what every read of an array adds to what it delivers"),
+    key("noise.updates", "a number", "Δ", "", "a constant that is added to every update Δ of each weight and bias"),
+    key("noise.dac_bits", "0, or 2 to 24", "bits", "", "of what is sent into arrays: 2^bits − 1 levels; 0 has all digits"),
+    key("noise.dac_range", "above 0", "state", "dac_bits above 0", "its largest size"),
+    key("noise.adc_bits", "0, or 2 to 24", "bits", "", "of what arrays deliver"),
+    key("noise.adc_range", "above 0", "input of a neuron", "adc_bits above 0", "its largest size"),
+    key("cost.pulse_energy", "an energy, \"1 pJ\"", "", DEVICE, "of a pulse of a device; what is known makes cost/energy in metrics.jsonl"),
+    key("cost.pulse_time", "a time, \"10 ns\"", "", DEVICE, "of a slot of a train of pulses; what is known makes cost/latency"),
+    key("cost.read_energy", "an energy, \"1 fJ\"", "", DEVICE, "of reading a device once, in a step of a phase"),
+    key("cost.step_time", "a time, \"10 ns\"", "", DEVICE, "of a step of a phase"),
     key("training.epochs", "1 to 1000000", "epochs", "", "epochs in all, including those before a resume"),
     key("training.batch_size", "1 to 65536", "images", "", "images of a minibatch"),
     key("training.seed", "0 to 2⁶³ − 1", "", "", "seed of everything random"),

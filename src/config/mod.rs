@@ -1,6 +1,7 @@
 //! The configuration of a run: its sections, and its checks.
 
 mod check;
+mod cost;
 mod error;
 mod keys;
 mod older;
@@ -9,6 +10,7 @@ mod presets;
 mod resolve;
 
 pub use crate::base::problem::Problem;
+pub use cost::{Asked, Cost};
 pub use error::{Error, Result};
 pub use keys::reference;
 pub use older::{current_name, of_any_version};
@@ -24,7 +26,7 @@ use crate::model::activation::Activation;
 use crate::model::dynamics::{Dynamics, Time};
 use crate::model::network::{Dims, Init, Network, Shapes};
 use crate::model::synapse::{self, SynapseConfig};
-use crate::model::{Loss, Model, Normal, Order, Parameters, Readout, Settle, Solver};
+use crate::model::{Loss, Model, Noise, Normal, Order, Parameters, Readout, Settle, Solver};
 use crate::rng;
 use candle_core::{DType, Device};
 use serde::{Deserialize, Serialize};
@@ -42,6 +44,12 @@ pub struct Config {
     /// `[synapse]`
     #[serde(default, skip_serializing_if = "SynapseConfig::is_ideal")]
     pub synapse: SynapseConfig,
+    /// `[noise]`
+    #[serde(default, skip_serializing_if = "Noise::is_default")]
+    pub noise: Noise,
+    /// `[cost]`
+    #[serde(default, skip_serializing_if = "Cost::is_unknown")]
+    pub cost: Cost,
     /// `[training]`
     pub training: TrainingConfig,
 }
@@ -72,13 +80,13 @@ pub struct NetworkConfig {
     /// ℓ, where the output is a layer like the others.
     #[serde(default, skip_serializing_if = "Loss::is_default")]
     pub loss: Loss,
-    /// What the output is.
+    /// The kind of output layer.
     #[serde(default, skip_serializing_if = "Readout::is_none")]
     pub readout: Readout,
     /// The mean of each channel of the input, which is taken off; nothing where input is not normalised.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub input_mean: Vec<f64>,
-    /// What it is divided by then, the standard deviation of each channel.
+    /// The divisor after that, the standard deviation of each channel.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub input_std: Vec<f64>,
 }
@@ -109,7 +117,7 @@ pub struct TrainingConfig {
     /// on the test images.
     #[serde(default, skip_serializing_if = "is_none_held_out")]
     pub validation: usize,
-    /// Whether every second training image, drawn, is mirrored.
+    /// True where every second training image, drawn, is mirrored.
     #[serde(default, skip_serializing_if = "is_not")]
     pub flips: bool,
     /// By how many pixels training images are shifted at most.
@@ -130,7 +138,7 @@ pub struct TrainingConfig {
 }
 
 impl TrainingConfig {
-    /// What is done to training images before they are learnt.
+    /// The augmentation of training images before they are learnt.
     pub fn augment(&self) -> Augment {
         Augment { flips: self.flips, crops: self.crops }
     }
@@ -177,10 +185,17 @@ pub enum DeviceChoice {
     Cuda,
 }
 
-/// Keys that may differ between a run and its resumption: they change how long it trains and how often it saves, not
-/// what it computes.
-pub const NOT_SCIENCE: [&str; 3] =
-    ["training.epochs", "training.checkpoint_every", "training.keep_checkpoints"];
+/// Keys that may differ between a run and its resumption: they change how long it trains, how often it saves and what
+/// devices cost, not what it computes.
+pub const NOT_SCIENCE: [&str; 7] = [
+    "training.epochs",
+    "training.checkpoint_every",
+    "training.keep_checkpoints",
+    "cost.pulse_energy",
+    "cost.pulse_time",
+    "cost.read_energy",
+    "cost.step_time",
+];
 
 impl Config {
     /// Layers and connections.
@@ -208,6 +223,7 @@ impl Config {
             settle: self.settle,
             loss: if readout.is_none() { loss } else { Loss::CROSS_ENTROPY },
             synapse: self.synapse.seeded(self.training.seed),
+            noise: self.noise.seeded(self.training.seed),
         }
     }
 
@@ -233,7 +249,10 @@ impl Config {
         let kept: Shapes = self.learning.rule.own_memory().iter().flat_map(kept).collect();
         let counts = [learning::CLOCK, learning::UPDATES].map(|name| (name.to_string(), vec![2]));
         // One row for each array that has taken pulses.
-        let ledgers = (1..=shapes.len()).map(|arrays| (synapse::LEDGER.to_string(), vec![arrays, 3]));
+        let ledger = |arrays| {
+            synapse::LEDGER_NUMBERS.map(|numbers| (synapse::LEDGER.to_string(), vec![arrays, numbers]))
+        };
+        let ledgers = (1..=shapes.len()).flat_map(ledger);
         [shapes.clone(), remembered, kept, counts.to_vec(), ledgers.collect()].concat()
     }
 
@@ -289,7 +308,7 @@ impl Config {
 
     /// The parts of a run's name, each with the key that it shows, if any. A name leaves out what most rows of Table
     /// 3 have: β > 0 with tied weights, a random sign without.
-    fn parts_of_name(&self, data: &str) -> [(&'static str, String); 16] {
+    fn parts_of_name(&self, data: &str) -> [(&'static str, String); 17] {
         let Config { network, settle, learning, training, .. } = self;
         let tied = self.network().is_tied();
         let nudging = match learning.nudging {
@@ -320,6 +339,7 @@ impl Config {
             ("settle.order", given(settle.order == Order::Alternating, "-alternating".into())),
             ("settle.solver", given(settle.solver == Solver::Anderson, "-anderson".into())),
             ("synapse.law", given(!self.synapse.is_ideal(), format!("-{}", self.synapse.synapse().name()))),
+            ("", given(!self.noise.is_none(), "-noise".into())),
             ("", given(data != DataChoice::MNIST, format!("-{data}"))),
             ("training.limit_train", limit("train", training.limit_train)),
             ("training.limit_test", limit("test", training.limit_test)),

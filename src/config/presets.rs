@@ -7,6 +7,7 @@ use super::{Error, Result};
 use crate::base::files;
 use crate::base::near::did_you_mean;
 use crate::learning::Rule;
+use std::io::ErrorKind;
 use std::path::Path;
 use toml::{Table, Value};
 
@@ -55,8 +56,8 @@ fn built_in<'a>(mut among: impl Iterator<Item = &'a Preset>, name: &str) -> Opti
     among.find(|(known, _)| *known == name).map(|(_, text)| *text)
 }
 
-/// The text of the file at `path`, or, where there is no such file, of the built-in one of this name. An error names
-/// the use that it `cannot` have, and lists the names in `told`.
+/// The text of the file at `path`, or, where there is no such file, of the built-in one of this name. Where there is
+/// neither, the error names the use that it `cannot` have, and lists the names in `told`.
 ///
 /// # Errors
 /// Where it is neither.
@@ -71,8 +72,13 @@ pub fn file_or_built_in<'a>(
         Some(text) => Ok(text.into()),
         None => files::read_text(path).map_err(|source| {
             let told: Vec<&str> = told.iter().map(|(name, _)| *name).collect();
-            let problem =
-                format!("{name}: {cannot} {}{}", told.join(" "), did_you_mean(&name, told.iter().copied()));
+            let problem = match source.kind() {
+                ErrorKind::NotFound => {
+                    let meant = did_you_mean(&name, told.iter().copied());
+                    format!("{name}: {cannot} {}{meant}", told.join(" "))
+                }
+                _ => format!("{name}: cannot be read"),
+            };
             Error::Unreadable { problem, source }
         }),
     }

@@ -54,10 +54,10 @@ struct State {
 /// Why not.
 pub fn supports(job: &Job) -> Result<(), Why> {
     let built_in = matches!(job.learning.rule.update, Update::Nudged(..));
-    match job.model.synapse.adds_up() && built_in {
+    match job.model.synapse.adds_up() && built_in && job.model.noise.is_none() {
         true => Ok(()),
         false => {
-            Err("train together only with a built-in rule that nudges, and synapses whose changes add up"
+            Err("train together only with a built-in rule that nudges, synapses whose changes add up, and no [noise]"
                 .into())
         }
     }

@@ -252,14 +252,6 @@ impl Learning {
         )?;
         let wants = if model.synapse.adds_up() { Wants::Changes } else { model.synapse.wants() };
         need(
-            wants == Wants::Changes || self.rule.schedule() != Some(Schedule::Rescaled),
-            "learning.rule",
-            format!(
-                "\"{rule}\" changes weights by steps that no device makes: choose another rule, or synapse.law \
-                 = \"ideal\""
-            ),
-        )?;
-        need(
             wants != Wants::Factors || self.has_products(),
             "learning.rule",
             format!(
@@ -277,7 +269,7 @@ impl Learning {
     }
 
     /// True where updates are sums of products of two sides, see [`hebbian_products`].
-    fn has_products(&self) -> bool {
+    pub(crate) fn has_products(&self) -> bool {
         self.form().is_some() && matches!(self.rule.update, Update::Nudged(..))
     }
 

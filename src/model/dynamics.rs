@@ -212,8 +212,12 @@ impl Dynamics {
     /// # Errors
     /// Only those of candle (shapes that differ).
     pub fn drive(&self, theta: &Parameters, x: &Tensor) -> Result<Vec<Option<Tensor>>> {
+        self.drive_of(theta, &self.rho_of_input(x)?)
+    }
+
+    /// The same where the input sends `rho_x`.
+    fn drive_of(&self, theta: &Parameters, rho_x: &Tensor) -> Result<Vec<Option<Tensor>>> {
         let input = theta.depth() + 1;
-        let rho_x = self.rho_of_input(x)?;
         let drive = |n: usize| {
             let connection = theta.network.into_layer(n).find(|c| c.from == input);
             let drive = |c| rho_x.matmul(&theta.transposed(c)?)?.broadcast_add(&theta.biases[n]);
@@ -235,10 +239,20 @@ impl Dynamics {
         s: &[Tensor],
         layers: Layers,
     ) -> Result<Vec<Option<PreActivation>>> {
-        let rho_s = self.rho_of_all(s)?;
-        let of_layer = |n: usize| self.pre_activation(theta, drive, &rho_s, n);
+        self.delivered(theta, drive, &self.rho_of_all(s)?, layers)
+    }
+
+    /// The same where the layers pass on `rho_s`.
+    fn delivered(
+        &self,
+        theta: &Parameters,
+        drive: &[Option<Tensor>],
+        rho_s: &[Tensor],
+        layers: Layers,
+    ) -> Result<Vec<Option<PreActivation>>> {
+        let of_layer = |n: usize| self.pre_activation(theta, drive, rho_s, n);
         let asked = |n: usize| layers.contains(n) || n < self.readout.nearest();
-        (0..s.len()).map(|n| asked(n).then(|| of_layer(n)).transpose()).collect()
+        (0..rho_s.len()).map(|n| asked(n).then(|| of_layer(n)).transpose()).collect()
     }
 
     /// hⁿ where the layers pass on `rho_s`.
@@ -332,6 +346,45 @@ impl Model {
         let h = self.dynamics.pre_activations(theta, drive, s, layers)?;
         let s_next = self.advance(theta, &h, s, nudge)?;
         if nudge.is_some() { Ok(s_next) } else { self.dynamics.read_out(theta, drive, s_next) }
+    }
+
+    /// [`Dynamics::drive`] as a circuit with this [`noise`](Model::noise) has it.
+    ///
+    /// # Errors
+    /// Only those of candle (shapes that differ).
+    pub fn drive(&self, theta: &Parameters, x: &Tensor) -> Result<Vec<Option<Tensor>>> {
+        self.dynamics.drive_of(theta, &self.noise.sent(&self.dynamics.rho_of_input(x)?)?)
+    }
+
+    /// [`Model::step`] as a circuit with this [`noise`](Model::noise) takes it: the inputs that it delivers to the layers,
+    /// and the new states. `drive` is [`Model::drive`].
+    ///
+    /// # Errors
+    /// Only those of candle (shapes that differ).
+    pub fn noisy_step(
+        &self,
+        theta: &Parameters,
+        drive: &[Option<Tensor>],
+        s: &[Tensor],
+        layers: Layers,
+        nudge: Option<Nudge>,
+    ) -> Result<(Vec<Option<PreActivation>>, Vec<Tensor>)> {
+        let Self { dynamics, noise, .. } = self;
+        let rho_s = dynamics.rho_of_all(s)?;
+        let rho_s = rho_s.iter().map(|rho| noise.sent(rho)).collect::<Result<Vec<_>>>()?;
+        let mut h = dynamics.delivered(theta, drive, &rho_s, layers)?;
+        for PreActivation { forward, feedback } in h.iter_mut().flatten() {
+            *forward = noise.read(forward)?;
+            *feedback = feedback.as_ref().map(|feedback| noise.read(feedback)).transpose()?;
+        }
+        let mut s_next = self.advance(theta, &h, s, nudge)?;
+        if nudge.is_none() {
+            s_next = dynamics.read_out(theta, drive, s_next)?;
+        }
+        for (s_next, _) in s_next.iter_mut().zip(&h).filter(|(_, h)| h.is_some()) {
+            *s_next = noise.moved(s_next)?;
+        }
+        Ok((h, s_next))
     }
 
     /// The same from the inputs of the layers, `h`, that [`Dynamics::pre_activations`] gives for s and θ; a layer

@@ -34,7 +34,7 @@ impl Model {
             Solver::Iterate => Vec::new(),
             Solver::Anderson => vec![Anderson::new(self.settle.window, epsilon(x.dtype())); images],
         };
-        let drive = self.dynamics.drive(theta, x)?;
+        let drive = self.drive(theta, x)?;
         let s_0 = self.dynamics.read_out(theta, &drive, s_0)?;
         let recent = [s_0.clone(), s_0.clone(), s_0.clone()];
         Ok(Follower { model: self, theta, drive, mixers, images, steps: 0, recent, before: s_0 })
@@ -58,7 +58,8 @@ impl Follower<'_> {
             self.recent.rotate_left(1);
             self.recent[2] = self.recent[1].clone();
         }
-        let s_next = self.model.step(self.theta, &self.drive, &self.recent[2], self.model.layers(t), None)?;
+        let layers = self.model.layers(t);
+        let (_, s_next) = self.model.noisy_step(self.theta, &self.drive, &self.recent[2], layers, None)?;
         self.before = std::mem::replace(&mut self.recent[2], s_next);
         self.steps += 1;
         Ok(())

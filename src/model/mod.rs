@@ -2,7 +2,7 @@
 //!
 //! [`network`] has the layers and their parameters θ, [`activation`] σ, [`dynamics`] one step
 //! s_{t+1} = F(x, s_t, θ), [`readout`] an output that is no part of them, [`settle`] the first (free) phase, [`loss`] what
-//! the output is judged by, [`synapse`] how weights change.
+//! the output is judged by, [`synapse`] how weights change, [`noise`] what a circuit adds to all that.
 
 pub mod activation;
 pub mod anderson;
@@ -10,6 +10,7 @@ pub mod dynamics;
 pub mod follow;
 pub mod loss;
 pub mod network;
+pub mod noise;
 pub mod normal;
 pub mod readout;
 pub mod settle;
@@ -19,6 +20,7 @@ pub use activation::Activation;
 pub use dynamics::Dynamics;
 pub use loss::Loss;
 pub use network::{Connection, Dims, Network, Parameters};
+pub use noise::Noise;
 pub use normal::Normal;
 pub use readout::Readout;
 pub use settle::{Order, Settle, Settled, Solver};
@@ -39,6 +41,8 @@ pub struct Model {
     pub loss: Loss,
     /// What makes changes of weights of those that are wished.
     pub synapse: Synapse,
+    /// What a circuit adds to states, reads and updates.
+    pub noise: Noise,
 }
 
 impl Model {
@@ -54,6 +58,7 @@ impl Model {
             settle,
             loss: Loss::default(),
             synapse: Synapse::ideal(),
+            noise: Noise::default(),
         }
     }
 }

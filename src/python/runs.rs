@@ -28,7 +28,7 @@ fn table<'py>(py: Python<'py>, rows: Vec<Value>) -> PyResult<Bound<'py, PyAny>> 
 
 /// The records and the result of a run.
 fn read(folder: &Path) -> Result<(Record, Finished)> {
-    let record = Record::read(folder)?;
+    let record = Record::read(folder, 0)?;
     let held_out = record.config.as_ref().is_some_and(|config| config.training.validation > 0);
     let finished = Finished::recorded(folder, &record.name, record.data(), record.epochs(), held_out)?;
     Ok((record, finished))
@@ -130,7 +130,7 @@ impl PyRun {
     /// list of dicts.
     #[getter]
     fn metrics<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        let record = Record::read(&self.records()).or_raise()?;
+        let record = Record::read(&self.records(), 0).or_raise()?;
         table(py, record.lines.into_iter().map(Value::from).collect())
     }
 

@@ -87,7 +87,7 @@ impl Measured {
             environment,
         };
         // Empty where the run has not begun.
-        for line in Told::lines(&place)? {
+        for line in Told::lines(&place, 0)? {
             let complaint = || format!("{}: not what a run writes", place.join(METRICS).display());
             run.take(&line.into()).with_context(complaint)?;
         }

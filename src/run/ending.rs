@@ -79,7 +79,7 @@ impl Finished {
 
     /// Adds what the folder of the run has recorded up to its last epoch.
     fn with_records(self, folder: &Path) -> Result<Self> {
-        let lines = Told::lines(folder)?;
+        let lines = Told::lines(folder, self.epochs + 1)?;
         let judge = format!("error/{}", self.best_by);
         let (mut finished, mut lowest) = (self, f64::INFINITY);
         for line in &lines {

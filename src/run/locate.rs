@@ -3,7 +3,7 @@
 use super::checkpoint::{self, LAST};
 use crate::base::near::did_you_mean;
 use crate::base::output::usage;
-use crate::telemetry::records::{first_name, holds_metrics};
+use crate::telemetry::records::{first_name, is_of_run};
 use anyhow::{Result, bail};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -57,8 +57,7 @@ pub fn locate(what: &Path, runs: &Path, checkpoints: &Path) -> Result<Located> {
     if what.exists() && !what.is_dir() {
         let (_, progress) = checkpoint::read_progress(what)?;
         let beside = what.canonicalize()?.parent().and_then(|parent| sibling(parent, "runs"));
-        let folder =
-            beside.into_iter().chain([runs.join(&progress.run)]).find(|folder| holds_metrics(folder));
+        let folder = beside.into_iter().chain([runs.join(&progress.run)]).find(|folder| is_of_run(folder));
         return Ok(Located { name: progress.run, folder, checkpoint: Some(what.to_path_buf()) });
     }
     let named = |place: &Path| Some(place.join(what)).filter(|_| what.components().count() == 1);
@@ -69,10 +68,10 @@ pub fn locate(what: &Path, runs: &Path, checkpoints: &Path) -> Result<Located> {
         let last = |folder: &Path| Some(folder.join(LAST)).filter(|path| path.is_file());
         if let Some(checkpoint) = last(&folder) {
             let beside = sibling(&whole, "runs").into_iter().chain([runs.join(&name)]);
-            let folder = beside.into_iter().find(|folder| holds_metrics(folder));
+            let folder = beside.into_iter().find(|folder| is_of_run(folder));
             return Ok(Located { name, folder, checkpoint: Some(checkpoint) });
         }
-        if holds_metrics(&folder) {
+        if is_of_run(&folder) {
             let beside = [checkpoints.join(&name)].into_iter().chain(sibling(&whole, "checkpoints"));
             let checkpoint = beside.into_iter().find_map(|folder| last(&folder));
             return Ok(Located { name, folder: Some(folder), checkpoint });

@@ -74,7 +74,7 @@ impl From {
         if last.is_file() {
             candidates.push(last.clone());
         } else if !candidates.is_empty() {
-            warn!("{} is not there", last.display());
+            warn!("{} is {}", last.display(), if last.exists() { "no regular file" } else { "not there" });
         }
         candidates.extend(missed);
         let at_start = candidates.iter().all(|path| path.ends_with(checkpoint::numbered_name(0)));
@@ -201,7 +201,7 @@ impl From {
     /// again.
     ///
     /// # Errors
-    /// Where they are done and this checkpoint is named to go on from, and where it cannot be made the last.
+    /// Where they are done and this checkpoint is named to resume from, and where it cannot be made the last.
     pub fn is_complete(&self, epochs: usize, folder: &CheckpointFolder, options: &Options) -> Result<bool> {
         if self.progress.epoch < epochs {
             return Ok(false);

@@ -7,7 +7,7 @@ use crate::run::checkpoint::CheckpointFolder;
 use crate::telemetry::records;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use tracing::info;
+use tracing::{info, warn};
 
 /// The record of a run's data.
 pub struct Recorded {
@@ -19,9 +19,17 @@ pub struct Recorded {
 }
 
 impl Recorded {
-    /// Reads the record in the folder `runs/NAME`; `None` where it names no file or folder.
+    /// Reads the record in the folder `runs/NAME`; `None` where it names no file or folder, and, with a warning,
+    /// where it cannot be read.
     pub fn read(records: &Path) -> Option<Self> {
-        let environment = records::environment(records).ok()??;
+        let environment = match records::environment(records) {
+            Ok(environment) => environment?,
+            Err(error) => {
+                let error = anyhow::Error::from(error);
+                warn!("{error:#}, so that the data are looked for in the usual places");
+                return None;
+            }
+        };
         let data = &environment["data"];
         let place = PathBuf::from(data["source"].as_str()?);
         // Earlier versions wrote the path as it was typed.

@@ -212,8 +212,8 @@ fn test(run: &mut Run, speed: Option<f64>, stop: &dyn Fn() -> bool) -> Result<Ep
     let mut metrics = Metrics::default();
     metrics.push_reports(trained.as_ref(), validation.as_ref(), &test);
     metrics.push_weights(&theta)?;
-    if let Some(ledger) = run.engine.ledger().filter(|_| trained.is_some()) {
-        metrics.push_ledger(&ledger, &theta);
+    if let Some((ledger, trained)) = run.engine.ledger().zip(trained.as_ref()) {
+        metrics.push_ledger(&run.resolved.config, &theta, &ledger, trained);
     }
     // Not finite where no time has passed: `Instant` never runs backwards, but may stand still.
     if let Some(speed) = speed.filter(|speed| speed.is_finite()) {

@@ -15,10 +15,12 @@ use crate::model::Solver;
 use crate::run::checkpoint::Progress;
 use crate::telemetry::look;
 use crate::telemetry::metrics::ANGLE_MINIBATCHES;
+use crate::telemetry::records;
 use anyhow::{Result, bail};
 use candle_core::DType;
 use maud::{Markup, html};
 use std::path::Path;
+use tracing::warn;
 
 /// Numbers of receptive fields and of wrong images shown.
 const SHOWN: (usize, usize) = (100, 49);
@@ -61,7 +63,7 @@ pub fn write(subject: &Subject) -> Result<Illustrated> {
     let Some(looked) = looked.filter(|look| !look.outputs.is_empty()) else {
         bail!("there are no test images")
     };
-    let record = subject.folder.map(Record::read).transpose()?;
+    let record = subject.folder.map(|folder| recorded(folder, progress.next_epoch())).transpose()?.flatten();
     let (number, why) = match subject.image {
         Some(number) if number >= test.len() => {
             bail!("--image {number}: there are {} test images, from 0 on", test.len())
@@ -95,6 +97,7 @@ pub fn write(subject: &Subject) -> Result<Illustrated> {
                 p .warning { "The run collapsed in epoch " (epoch) ": it lost what it had learnt." }
             }
             @if let Some(angle) = starting_angle(record) { p { (angle) } }
+            @if let Some(asked) = asked_of_devices(record) { p { (asked) } }
             h2 { "Over training" }
             (panels(&curves))
         }
@@ -109,12 +112,23 @@ pub fn write(subject: &Subject) -> Result<Illustrated> {
     Ok(Illustrated { page: page(&format!("eqprop: {}", progress.run), &body), charts })
 }
 
+/// The records of a run whose epochs before `next` are done; `None`, with a warning, where they are gone.
+fn recorded(folder: &Path, next: usize) -> Result<Option<Record>> {
+    if records::holds_metrics(folder) {
+        return Record::read(folder, next).map(Some);
+    }
+    if next > 0 {
+        warn!("{}: is gone, and with it the curves", folder.join(records::METRICS).display());
+    }
+    Ok(None)
+}
+
 /// A page of a run's records so far: its configuration and its curves.
 ///
 /// # Errors
 /// Where its record cannot be read.
 pub fn glance(folder: &Path) -> Result<String> {
-    let record = Record::read(folder)?;
+    let record = Record::read(folder, 0)?;
     let body = html! {
         h1 { (record.name) }
         @if let Some(config) = &record.config { (summary(config)) }
@@ -152,6 +166,19 @@ fn starting_angle(record: &Record) -> Option<String> {
     ))
 }
 
+/// What devices were asked to do for an image of the last epoch, in words; `None` where there are none.
+fn asked_of_devices(record: &Record) -> Option<String> {
+    let (steps, slots) = (record.last("settle/both_phases")?, record.last("pulses/slots")?);
+    let cost =
+        |tag: &str, what: &str| record.last(tag).map_or(String::new(), |cost| format!("; {what} {cost:.2e}"));
+    Some(format!(
+        "Of an image of the last epoch devices were asked for {steps:.1} steps of both phases and {slots:.1} slots of \
+         trains, one after the other{}{}.",
+        cost("cost/energy", "energy, J:"),
+        cost("cost/latency", "latency, s:")
+    ))
+}
+
 /// A line for each tag with this beginning.
 fn lines_of(record: &Record, prefix: &str) -> Vec<Series> {
     // Runs of version 0.1 have the spread of an angle beside it.
@@ -167,6 +194,13 @@ fn lines_of(record: &Record, prefix: &str) -> Vec<Series> {
         Series::line(name, Look::cycle(i), points)
     })
     .collect()
+}
+
+/// The same where what does not end in the name of an array is left out.
+fn by_array(record: &Record, prefix: &str) -> Vec<Series> {
+    let mut lines = lines_of(record, prefix);
+    lines.retain(|line| line.name.contains('.'));
+    lines
 }
 
 /// The most measurements that are drawn as markers, each with a bar from quartile to quartile where these are known.
@@ -222,6 +256,14 @@ fn curves(record: &Record) -> Vec<Chart> {
              period 2",
         ),
         chart("norms", "Norms of the weights", ("‖W‖", Scale::Linear), lines_of(record, "weights/norm/")),
+        chart("pulses", "Pulses a synapse", ("pulses in the epoch", Scale::Log), by_array(record, "pulses/"))
+            .noted("mean of the devices of an array"),
+        chart("wasted", "Steps by net change", ("Σ|Δw|/Σ|w − w'|", Scale::Log), by_array(record, "wasted/"))
+            .noted("1 where no pulse of a minibatch has undone another"),
+        chart("reads", "Reads a synapse", ("reads in the epoch", Scale::Log), by_array(record, "reads/"))
+            .noted("one in each step of an image that updates a layer that the array leads into"),
+        chart("energy", "Energy of an image", ("J", Scale::Log), lines(&[("cost/energy", "")])),
+        chart("latency", "Latency of an image", ("s", Scale::Log), lines(&[("cost/latency", "")])),
         chart("angle-of-feedback", "Angle Ψ(θf, θb)", degrees, lines_of(record, "psi/"))
             .noted("between forward.n and the transpose of feedback.n"),
     ]

@@ -35,9 +35,14 @@ pub fn first_name(folder: &Path) -> Option<String> {
     name::check(first, ENVIRONMENT).is_ok().then(|| first.to_string())
 }
 
-/// True where a folder holds metrics of a run.
+/// True where a folder holds metrics of a run, readable or not.
 pub fn holds_metrics(folder: &Path) -> bool {
-    folder.join(METRICS).is_file()
+    folder.join(METRICS).exists()
+}
+
+/// True where a folder is that of a run, with metrics or without.
+pub fn is_of_run(folder: &Path) -> bool {
+    holds_metrics(folder) || folder.join(SESSIONS).exists()
 }
 
 /// True where the run of a folder began there, and was not resumed from a checkpoint of another.
@@ -99,11 +104,12 @@ impl Told {
         Ok(told)
     }
 
-    /// Reads the metrics for those who do not write them: reports missing and doubled epochs.
+    /// Reads the metrics for those who do not write them: reports doubled epochs, and missing ones up to the last
+    /// that is there and before `next`, the first epoch that the caller does not know to be done.
     ///
     /// # Errors
     /// Names the file that cannot be read, and the line that is not what a run writes.
-    pub fn lines(folder: &Path) -> Result<Vec<Map<String, Value>>> {
+    pub fn lines(folder: &Path, next: usize) -> Result<Vec<Map<String, Value>>> {
         let told = Self::read(folder)?;
         if let Some((number, why)) = &told.foreign {
             bail!(
@@ -112,8 +118,8 @@ impl Told {
                 told.path.display()
             );
         }
-        let next = told.epochs.last_key_value().map_or(1, |(last, _)| last + 1);
-        told.say(next);
+        let beyond = told.epochs.last_key_value().map_or(1, |(last, _)| last + 1);
+        told.say(next.max(beyond));
         Ok(told.epochs.values().map(|line| serde_json::from_slice(line)).collect::<Result<_, _>>()?)
     }
 

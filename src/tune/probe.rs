@@ -91,7 +91,7 @@ impl Tuner<'_> {
                     Outcome::Interrupted(signal) => return Err(super::Stopped(signal).into()),
                 }
             }
-            let record = Record::read(&probes.join("runs").join(run_name))?;
+            let record = Record::read(&probes.join("runs").join(run_name), 0)?;
             let of =
                 |tag: &str| record.curve(tag).into_iter().filter(|point| point.0 >= 1.0).map(|point| point.1);
             Ok(Probed {

@@ -123,7 +123,7 @@ def test_arrays_of_any_layout_and_kind(minibatch):
     wide[:, ::2] = images
 
     class Exchanged:
-        """What has DLPack and nothing else."""
+        """An object with DLPack and nothing else."""
 
         def __init__(self, array):
             self.array = array

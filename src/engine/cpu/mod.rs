@@ -71,6 +71,7 @@ pub fn supports(network: &Network, job: &Job) -> Result<(), Why> {
         (model.dynamics.readout.is_none(), "has no softmax readout, only output neurons with states"),
         (model.dynamics.normal.is_none(), "takes pixels as they are, from 0 to 1, and normalises none"),
         (model.loss == Loss::SQUARED_ERROR, "has the squared error only"),
+        (model.noise.is_none(), "computes without the noise and converters of [noise]"),
         (
             model.synapse.adds_up() || model.synapse.wants() != Wants::Arrays,
             "has no devices that are asked array by array, as with synapse.pulses = \"deterministic\" and \"exact\"",

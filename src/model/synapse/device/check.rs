@@ -133,10 +133,15 @@ impl Devices {
             "rewrites pairs that have run out of range: set synapse.pair = true, or leave it out",
         )?;
         need(
-            !self.refresh || self.pulses != Pulses::Exact,
+            !self.refresh || self.has_trains(),
             "synapse.refresh",
-            "writes with pulses, of which synapse.pulses = \"exact\" has none: set synapse.refresh = false",
+            "writes with pulses, of which synapse.pulses = \"exact\" and \"mean\" have none: set synapse.refresh = false",
         )
+    }
+
+    /// Whether devices take single pulses.
+    fn has_trains(&self) -> bool {
+        matches!(self.pulses, Pulses::Stochastic | Pulses::Deterministic)
     }
 
     /// Keys that play no part, each with why.
@@ -201,7 +206,11 @@ impl Devices {
             &["synapse.management"],
             "it adapts the trains of pulses = \"stochastic\"",
         );
-        without(self.pulses != Pulses::Exact, &["synapse.train_length"], "pulses = \"exact\" has no trains");
+        without(
+            self.has_trains(),
+            &["synapse.train_length"],
+            "pulses = \"exact\" and \"mean\" have no trains",
+        );
         without(self.lifetime > 0.0, &["synapse.lifetime_dtod"], "nothing leaks with synapse.lifetime = 0");
         without(self.diffusion > 0.0, &["synapse.diffusion_dtod"], "nothing diffuses with synapse.diffusion = 0");
         without(
