@@ -58,7 +58,7 @@
 //! | [`telemetry`] | output of a run: metrics, and with `cli` TensorBoard and progress bars |
 //! | [`run`] | a run: prepared, trained, saved, interrupted and resumed |
 //! | [`study`] | studies beside training: the toy model, speed, and with `cli` runs |
-//! | `tune`, `sweep`, `report`, `cli` | hyperparameter search, many runs, their report, the command line (feature `cli`) |
+//! | `tune`, `sweep`, `report`, `cli` | hyperparameter search, many runs, reports, the command line (feature `cli`) |
 //!
 //! # Features
 //!

@@ -1,5 +1,5 @@
-//! CIFAR-10's binary version from small files made here, normalised, mirrored and shifted images, and that runs on them go on
-//! in the same bits.
+//! CIFAR-10's binary version from small files made here, normalised, mirrored and shifted images, and that runs on
+//! them go on in the same bits.
 
 mod common;
 
@@ -31,7 +31,7 @@ fn place() -> Place {
     place
 }
 
-/// What a command says, and its status.
+/// The output of a command, and its status.
 fn run(place: &Place, arguments: &[&str]) -> (i32, String) {
     let output = place.eqprop().args(arguments).output().unwrap();
     (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())

@@ -1,6 +1,6 @@
-//! The documentation agrees with other files: links to a line of the program lead to what they name, the tests that hold
-//! a promise exist, and tables of results have the numbers of the reports. Comments and pages keep to the style of
-//! CONTRIBUTING.md.
+//! The documentation agrees with other files: links to a line of the program lead to what they name, the tests that
+//! hold a promise exist, and tables of results have the numbers of the reports. Comments and pages keep to the style
+//! of CONTRIBUTING.md.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -39,7 +39,8 @@ fn links_to_lines_lead_to_what_they_name() {
     assert!(astray.is_empty(), "{}", astray.join("\n"));
 }
 
-/// True where `file::test` is a test in `tests/`, or `module::tests::test` one in `src/`; `file::*` is any test of a file.
+/// True where `file::test` is a test in `tests/`, or `module::tests::test` one in `src/`; `file::*` is any test of a
+/// file.
 fn is_test(root: &Path, name: &str) -> bool {
     let Some((place, test)) = name.rsplit_once("::") else { return false };
     let path = match place.strip_suffix("::tests") {

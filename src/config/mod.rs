@@ -80,13 +80,13 @@ pub struct NetworkConfig {
     /// ℓ, where the output is a layer like the others.
     #[serde(default, skip_serializing_if = "Loss::is_default")]
     pub loss: Loss,
-    /// What the output is.
+    /// The kind of output layer.
     #[serde(default, skip_serializing_if = "Readout::is_none")]
     pub readout: Readout,
     /// The mean of each channel of the input, which is taken off; nothing where input is not normalised.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub input_mean: Vec<f64>,
-    /// What it is divided by then, the standard deviation of each channel.
+    /// The divisor after that, the standard deviation of each channel.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub input_std: Vec<f64>,
 }
@@ -117,7 +117,7 @@ pub struct TrainingConfig {
     /// on the test images.
     #[serde(default, skip_serializing_if = "is_none_held_out")]
     pub validation: usize,
-    /// Whether every second training image, drawn, is mirrored.
+    /// True where every second training image, drawn, is mirrored.
     #[serde(default, skip_serializing_if = "is_not")]
     pub flips: bool,
     /// By how many pixels training images are shifted at most.
@@ -138,7 +138,7 @@ pub struct TrainingConfig {
 }
 
 impl TrainingConfig {
-    /// What is done to training images before they are learnt.
+    /// The augmentation of training images before they are learnt.
     pub fn augment(&self) -> Augment {
         Augment { flips: self.flips, crops: self.crops }
     }

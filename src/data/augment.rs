@@ -5,7 +5,7 @@ use super::{Batch, Split};
 use rand::Rng;
 use std::path::Path;
 
-/// What is done to training images before they are learnt; never to those that are tested on.
+/// The augmentation of training images before they are learnt; test images are never changed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Augment {
     /// Every second image, drawn, is mirrored from left to right.
@@ -16,7 +16,7 @@ pub struct Augment {
 }
 
 impl Augment {
-    /// Whether images stay as they are.
+    /// True where images stay as they are.
     pub fn is_none(self) -> bool {
         self == Self::default()
     }
@@ -82,7 +82,7 @@ mod tests {
     use super::*;
     use crate::rng::{Purpose, stream};
 
-    /// What becomes of an image of 3 × 4 pixels with two channels, whose pixels are 1 to 24, in so many draws.
+    /// The results of augmenting an image of 3 × 4 pixels with two channels, with values 1 to 24, in so many draws.
     fn draws(augment: Augment, count: usize) -> Vec<Vec<u8>> {
         let image: Vec<u8> = (1..=24).collect();
         let mut batch = Batch { images: image.repeat(count), labels: vec![0; count] };

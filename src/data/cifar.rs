@@ -1,7 +1,7 @@
 //! CIFAR-10 as its authors distribute it for C programs: `data_batch_1.bin` to `data_batch_5.bin` and `test_batch.bin`.
 //!
-//! An image is a byte for its class and 32 × 32 bytes of red, as many of green and as many of blue. They are kept as those
-//! of all other sets, a pixel's three channels together.
+//! An image is a byte for its class and 32 × 32 bytes of red, as many of green and as many of blue. They are kept as
+//! those of all other sets, a pixel's three channels together.
 
 use super::error::refuse;
 use super::place::{Place, ends_in, name};

@@ -1,4 +1,4 @@
-//! The sets that everybody knows by name: what they hold, and how they are told from all others.
+//! Well-known data sets: their contents, and how they are recognised.
 
 use super::{DataChoice, Split};
 use rayon::prelude::*;
@@ -7,15 +7,15 @@ use std::io::{self, BufRead, BufReader, Read};
 
 /// A set with a name that no other set may have.
 pub struct Known {
-    /// What asks for it.
+    /// The choice that asks for it.
     pub choice: DataChoice,
     /// Its name.
     pub name: &'static str,
-    /// What a person calls it.
+    /// Its title for people.
     pub title: &'static str,
-    /// What its classes are called, by label, with commas between; nothing where they are the digits.
+    /// The names of its classes, by label, with commas between; empty where they are the digits.
     class_names: &'static str,
-    /// How many classes there are.
+    /// The number of classes.
     pub classes: usize,
     /// Height, width and channels of an image.
     pub shape: [usize; 3],
@@ -27,18 +27,18 @@ pub struct Known {
     together: Option<&'static str>,
 }
 
-/// What is known of a part of a set. Neither fingerprint depends on the order of the images, which differs between the
-/// files and the hub's copy of CIFAR-10.
+/// The properties of a part of a set. Neither fingerprint depends on the order of the images, which differs between
+/// the files and the hub's copy of CIFAR-10.
 pub struct Part {
-    /// How many images.
+    /// The number of images.
     pub count: usize,
     /// The [`Fingerprint`] of the images.
     images: &'static str,
-    /// The same of the images, each with its label.
+    /// The fingerprint of the images, each with its label.
     labelled: &'static str,
 }
 
-/// All sets that are known by name.
+/// All well-known sets.
 pub const KNOWN: [Known; 3] = [
     Known {
         choice: DataChoice::Mnist,
@@ -103,7 +103,7 @@ impl Known {
     /// The set of handwritten digits.
     pub const MNIST: &Self = &KNOWN[0];
 
-    /// The set that a choice names, if it names one.
+    /// The set that a choice names, if any.
     pub fn named_by(choice: DataChoice) -> Option<&'static Self> {
         KNOWN.iter().find(|known| known.choice == choice)
     }
@@ -123,7 +123,7 @@ impl Known {
         candidates.into_iter().find(|known| known.together == Some(&*found.labelled))
     }
 
-    /// How many images it has in all.
+    /// The number of images in all.
     fn count(&self) -> usize {
         self.train.count + self.test.count
     }
@@ -138,7 +138,7 @@ impl Known {
         KNOWN.iter().find(|known| known.name == name)
     }
 
-    /// Pixels an image, all channels together.
+    /// Pixels per image, all channels together.
     pub fn pixels(&self) -> usize {
         self.shape.iter().product()
     }
@@ -148,7 +148,7 @@ impl Known {
         self.class_names.split_terminator(", ").map(String::from).collect()
     }
 
-    /// What of these images and labels is not this set's, in words; nothing where all four parts are.
+    /// The parts in which these images and labels differ from this set, in words; empty where none does.
     pub fn differences(&self, train: &Split, test: &Split) -> Vec<String> {
         let parts = [("training", &self.train, train), ("test", &self.test, test)];
         parts.into_iter().filter_map(|(word, part, split)| self.difference(word, part, split)).collect()
@@ -175,10 +175,10 @@ impl Known {
     }
 }
 
-/// What tells images from all others, in whatever order they come: the SHA-256 of the sorted SHA-256s of each.
+/// The identity of images in any order: the SHA-256 of the sorted SHA-256s of each.
 struct Fingerprint {
     images: String,
-    /// Each image with its label.
+    /// The fingerprint of the images with their labels.
     labelled: String,
 }
 
@@ -208,7 +208,7 @@ impl Fingerprint {
     }
 }
 
-/// The SHA-256 of all that a reader gives, a little of it in memory at a time.
+/// The SHA-256 of a reader's bytes, a little of them in memory at a time.
 ///
 /// # Errors
 /// Those of the reader.
@@ -249,7 +249,7 @@ mod tests {
         assert!(one.images == swapped.images && one.labelled != swapped.labelled);
         let other = of(&[1, 2, 3, 4, 5, 7], &[7, 8, 9]);
         assert!(one.images != other.images && one.labelled != other.labelled);
-        // What it is for a single image, from its definition.
+        // The fingerprint of a single image, from its definition.
         let digest = Sha256::digest(Sha256::digest([1, 2]));
         // However they are divided.
         let both = Fingerprint::of_both(&split(&[5, 6, 3, 4], &[9, 8]), &split(&[1, 2], &[7]));

@@ -249,7 +249,7 @@ impl<'a> Lesson<'a> {
         Ok(s)
     }
 
-    /// Where the second phase begins: s_*, and of a readout the error that it has sent so far, which is none.
+    /// The start of the second phase: s_*, and for a readout the error that it has sent so far, which is none.
     fn begun(&self) -> Result<Vec<Tensor>> {
         let mut s = self.settled.state().to_vec();
         for s in &mut s[..self.model.dynamics.readout.nearest()] {

@@ -6,8 +6,8 @@ use candle_core::{D, Result, Tensor};
 /// The most channels.
 pub const MOST_CHANNELS: usize = 4;
 
-/// x ↦ (x − m_c)/d_c, where pixel i of an image is of channel c = i mod the number of channels: all channels of a pixel lie
-/// together.
+/// x ↦ (x − m_c)/d_c, where pixel i of an image is of channel c = i mod the number of channels: all channels of a
+/// pixel lie together.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Normal {
     channels: usize,
@@ -16,8 +16,8 @@ pub struct Normal {
 }
 
 impl Normal {
-    /// With these means and standard deviations, one of each a channel, from 1 to [`MOST_CHANNELS`]; `None` where there are
-    /// none, or not as many of both.
+    /// With these means and standard deviations, one of each a channel, from 1 to [`MOST_CHANNELS`]; `None` where
+    /// there are none, or not as many of both.
     pub fn new(mean: &[f64], std: &[f64]) -> Option<Self> {
         let channels = mean.len();
         if channels != std.len() || !(1..=MOST_CHANNELS).contains(&channels) {

@@ -14,9 +14,10 @@ pub struct Trajectory {
     pub first: usize,
     /// The steps of a sweep, in which every layer moves once.
     pub sweep: usize,
-    /// `states[t][n]` is sⁿ_t, t = 0…T (+ K where the rule has a second phase); output first. Of a readout layer 0 is ŷ.
+    /// `states[t][n]` is sⁿ_t, t = 0…T (+ K where the rule has a second phase); output first. Of a readout layer 0 is
+    /// ŷ.
     pub states: Vec<Vec<Vec<f64>>>,
-    /// What layer 0 is called: s⁰, or ŷ.
+    /// The name of layer 0: s⁰, or ŷ.
     pub output: &'static str,
     /// Its class.
     pub truth: usize,

@@ -182,7 +182,8 @@ pub fn overlaid(results: &Results) -> Result<Vec<Chart>> {
 }
 
 /// Test error against Ψ(θf, θb) before training, where that varies: one line, through medians, for all groups that
-/// differ in nothing else, and the paper's rows of their depths. `None` where Ψ does not vary, or the paper's own figure shows it.
+/// differ in nothing else, and the paper's rows of their depths. `None` where Ψ does not vary, or the paper's own
+/// figure shows it.
 pub fn by_psi(results: &Results) -> Result<Option<Chart>> {
     let groups: Vec<&Group> = shown(results).into_iter().filter(|group| group.test().is_some()).collect();
     let alike = |a: &Group, b: &Group| {
