@@ -180,6 +180,7 @@ fn explained_with(settings: &[(&str, toml::Value)]) -> Vec<(Cause, f64)> {
         ("training.dtype", "f64".into()),
         ("training.data", "glyphs".into()),
         ("learning.authors_code", false.into()),
+        ("learning.K", 6.into()),
         ("synapse.law", "device".into()),
         ("synapse.device", "constant".into()),
         ("synapse.pulses", "deterministic".into()),
@@ -195,7 +196,7 @@ fn explained_with(settings: &[(&str, toml::Value)]) -> Vec<(Cause, f64)> {
     ];
     let set = |config: Config, (key, value): &(&str, toml::Value)| config.with(key, value.clone()).unwrap();
     let config = base.iter().chain(settings).fold(Config::preset(Rule::CVF, [30, 20, 4]).unwrap(), set);
-    let batches = (0..2).map(common::striped_batch);
+    let batches = [common::striped_batch(0)];
     let theta = config.parameters(&Device::Cpu).unwrap();
     let explanation = Explanation::of_batches(&config, &theta, batches, |_| {}).unwrap();
     let falls: f64 = explanation.in_order.iter().map(|(_, falls)| falls[0].mean).sum();

@@ -53,7 +53,12 @@ impl Devices {
                         *noise = 0.0;
                     }
                 }
-                Fault::Granularity => (law.pulses, law.refresh) = (Pulses::Mean, false),
+                // Deterministic pulses are those of the sum over a minibatch, and exact changes have none.
+                Fault::Granularity if law.pulses != Pulses::Exact => {
+                    law.summed = law.pulses == Pulses::Deterministic;
+                    (law.pulses, law.refresh) = (Pulses::Mean, false);
+                }
+                Fault::Granularity => {}
                 Fault::DeviceToDevice => {
                     for spread in [
                         &mut law.dw_min_dtod,

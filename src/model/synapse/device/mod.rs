@@ -186,6 +186,9 @@ pub struct Devices {
     pub refresh: bool,
     /// Noise of the reading before that.
     pub refresh_noise: f64,
+    /// Whether the mean of pulses is that of the summed change of a minibatch, as of deterministic pulses.
+    #[serde(skip)]
+    summed: bool,
     #[serde(skip)]
     state: State,
 }
@@ -249,6 +252,7 @@ impl Default for Devices {
             pair: false,
             refresh: false,
             refresh_noise: 0.1,
+            summed: false,
             state: State::default(),
         }
     }
@@ -478,6 +482,7 @@ impl SynapseLaw for Devices {
     fn wants(&self) -> Wants {
         match (self.is_ideal(), self.pulses) {
             (true, _) => Wants::Changes,
+            (_, Pulses::Mean) if self.summed => Wants::Arrays,
             (_, Pulses::Stochastic | Pulses::Mean) => Wants::Factors,
             (_, Pulses::Deterministic | Pulses::Exact) => Wants::Arrays,
         }
