@@ -2,9 +2,10 @@
 
 use super::Form;
 use crate::model::dynamics::{Beta, Dynamics, PreActivation};
-use crate::model::{Connection, Parameters};
+use crate::model::{Connection, Largest, Parameters};
 use candle_core::{D, Result, Tensor, bail};
 use serde::{Deserialize, Serialize};
+use std::rc::Rc;
 
 /// How ∂F/∂W of the vector-field rules treats σ′ (discrete time; in real time ∂F/∂W has none).
 ///
@@ -76,7 +77,7 @@ pub struct Step<'a> {
 }
 
 /// The outer products of which an update is made, image by image: Σ_b Σ_p sign_p·rows_p(b)·columns_p(b)ᵀ, which times
-/// 1/(βB) is Δ_θ.
+/// 1/(βB) is Δ_θ. Of a convolution they are what [`Connection::outer`] makes of rows and columns.
 #[derive(Clone, Debug)]
 pub struct Products {
     /// Of each weight. None where it does not learn.
@@ -88,6 +89,8 @@ pub struct Products {
 /// An outer product of each image.
 #[derive(Clone, Debug)]
 pub struct Product {
+    /// Where the windows of convolutions have their largest values.
+    pub largest: Rc<Largest>,
     /// 1 or −1.
     pub sign: f64,
     /// What the destination neurons have of it, (B, d_n).
@@ -102,6 +105,9 @@ pub struct Product {
 /// - correlation (Eq. 89, 95, E.3): Δ = (ρ(s'ⁿ)·ρ(s'ᵐ)ᵀ − ρ(sⁿ)·ρ(sᵐ)ᵀ)/β, two products
 /// - vector field (E.4, E.5): Δ = (s'ⁿ − sⁿ)·ρ(sᵐ)ᵀ/β, with s'ⁿ − sⁿ gated as [`SigmaPrime`] says, one product
 /// - weights from the input as the others, with ρ(x) on both sides, one product; biases as if their input were 1.
+///
+/// A convolution pools each product where the states of that product, s or s', have it: Δ = (∂Φ/∂w(s') − ∂Φ/∂w(s))/β with
+/// ∂Φ/∂w = P⁻¹(ρ(sⁿ)) ⋆ ρ(sⁿ⁺¹), both at the weights of the step; and P⁻¹(s'ⁿ − sⁿ) ⋆ ρ(sⁿ⁺¹)/β at s.
 ///
 /// # Errors
 /// Only those of candle (shapes that differ).
@@ -122,15 +128,23 @@ pub fn hebbian_products(
     };
     let delta = (after.iter().zip(before)).map(|(a, b)| a - b).collect::<Result<_>>()?;
     let (delta, delta_feedback) = sigma_prime.gate(dynamics, h, delta)?;
-    let product = |sign: f64, rows: &Tensor, columns: &Tensor| Product {
+    let largest = |rho: &[Tensor]| -> Result<Rc<Largest>> {
+        let known: Vec<Tensor> = rho.iter().chain([&rho_x]).cloned().collect();
+        Ok(Rc::new(theta.largest(&known)?))
+    };
+    let at_s = largest(&rho_s)?;
+    let at_next = if form == Form::Correlation { largest(&rho_next)? } else { at_s.clone() };
+    let made = |sign: f64, rows: &Tensor, columns: &Tensor, largest: &Rc<Largest>| Product {
+        largest: largest.clone(),
         sign,
         rows: rows.clone(),
         columns: columns.clone(),
     };
+    let product = |sign, rows, columns| made(sign, rows, columns, &at_s);
     let weight = |&Connection { from, to, .. }: &Connection| match (rho_s.get(from), form) {
         (None, _) => vec![product(1.0, &delta[to], &rho_x)],
         (Some(source), Form::Correlation) => {
-            vec![product(1.0, &rho_next[to], &rho_next[from]), product(-1.0, &rho_s[to], source)]
+            vec![made(1.0, &rho_next[to], &rho_next[from], &at_next), product(-1.0, &rho_s[to], source)]
         }
         (Some(source), Form::VectorField) if from > to => vec![product(1.0, &delta[to], source)],
         (Some(source), Form::VectorField) => vec![product(1.0, &delta_feedback[to], source)],
@@ -155,10 +169,10 @@ pub fn hebbian_update(
     let images = x.dim(D::Minus2)? as f64;
     let scaled = |sum: &Tensor| step.beta.scale(sum, |beta| 1.0 / (beta * images));
     let products = hebbian_products(dynamics, theta, form, sigma_prime, x, step)?;
-    let weight = |products: &Vec<Product>| {
+    let weight = |(connection, products): (&Connection, &Vec<Product>)| {
         let mut sum: Option<Tensor> = None;
-        for Product { sign, rows, columns } in products {
-            let outer = rows.t()?.matmul(columns)?;
+        for Product { largest, sign, rows, columns } in products {
+            let outer = connection.outer(rows, columns, largest)?;
             sum = Some(match sum {
                 None => outer,
                 Some(sum) if *sign > 0.0 => (sum + outer)?,
@@ -170,11 +184,11 @@ pub fn hebbian_update(
             None => bail!("a weight without an update"),
         }
     };
-    let bias = |delta: &Option<Tensor>| match delta {
-        Some(delta) => scaled(&delta.sum_keepdim(D::Minus2)?)?.squeeze(D::Minus2),
+    let bias = |(n, delta): (usize, &Option<Tensor>)| match delta {
+        Some(delta) => theta.bias_of(n, scaled(&delta.sum_keepdim(D::Minus2)?)?.squeeze(D::Minus2)?),
         None => bail!("a bias without an update"),
     };
-    let weights = products.weights.iter().map(weight).collect::<Result<_>>()?;
-    let biases = products.biases.iter().map(bias).collect::<Result<_>>()?;
+    let weights = theta.network.weights().zip(&products.weights).map(weight).collect::<Result<_>>()?;
+    let biases = products.biases.iter().enumerate().map(bias).collect::<Result<_>>()?;
     Ok(Parameters { network: theta.network.clone(), weights, biases })
 }

@@ -441,7 +441,7 @@ impl<'a> Lesson<'a> {
         let numbers = |tensor: &Tensor| -> Result<Cow<'static, [f64]>> {
             Ok(Cow::Owned(tensor.to_dtype(DType::F64)?.flatten_all()?.to_vec1()?))
         };
-        let factor = |Product { sign, rows, columns }: &Product| {
+        let factor = |Product { sign, rows, columns, .. }: &Product| {
             Ok(Factor { sign: *sign, rows: numbers(rows)?, columns: numbers(columns)? })
         };
         let one: Cow<[f64]> = Cow::Owned(vec![1.0; images]);

@@ -7,7 +7,8 @@ use super::Model;
 use super::activation::Activation;
 use super::loss::Loss;
 use super::network::Parameters;
-use candle_core::{D, DType, Device, Result, Tensor, bail};
+use super::delivery::Largest;
+use candle_core::{DType, Device, Result, Tensor, bail};
 use serde::{Deserialize, Serialize};
 
 /// The force of the second phase on the output layer, −β ∂ℓ/∂s⁰.
@@ -153,13 +154,13 @@ impl Dynamics {
     /// # Errors
     /// Only those of candle.
     pub fn initial_state(theta: &Parameters, x: &Tensor) -> Result<Vec<Tensor>> {
-        let state = |bias: &Tensor| {
+        let state = |n: usize| {
             let mut shape = x.dims().to_vec();
             shape.pop();
-            shape.push(bias.dim(D::Minus1)?);
-            Tensor::zeros(shape, bias.dtype(), bias.device())
+            shape.push(theta.network.dims.width(n));
+            Tensor::zeros(shape, theta.dtype(), theta.device())
         };
-        theta.biases.iter().map(state).collect()
+        (0..=theta.depth()).map(state).collect()
     }
 
     /// ρ(s), what neurons in state s pass on: s itself in discrete time, σ(s) in real time.
@@ -173,7 +174,7 @@ impl Dynamics {
         }
     }
 
-    /// W_x·ρ(x) + b_n, what the input x (B, d_in) contributes to each layer that it is connected with, (B, d_n): in a
+    /// W_x·ρ(x) + b_n (a convolution: P(w ⋆ ρ(x)) + b_n), what the input x (B, d_in) contributes to each layer that it is connected with, (B, d_n): in a
     /// layered network to the last hidden one.
     ///
     /// # Errors
@@ -183,14 +184,17 @@ impl Dynamics {
         let rho_x = self.rho(x)?;
         let drive = |n: usize| {
             let connection = theta.network.into_layer(n).find(|c| c.from == input);
-            let drive = |c| rho_x.matmul(&theta.transposed(c)?)?.broadcast_add(&theta.biases[n]);
+            let drive = |c| {
+                theta.delivered(c, &rho_x, &mut Largest::default())?.broadcast_add(&theta.bias(n)?)
+            };
             connection.map(drive).transpose()
         };
         (0..input).map(drive).collect()
     }
 
     /// hⁿ = Σ W_nm·ρ(sᵐ) + b_n over the layers m that are connected with n, of each of these layers, in its two parts;
-    /// `None` for the others. What the input contributes is `drive`, that is [`Dynamics::drive`].
+    /// `None` for the others. What the input contributes is `drive`, that is [`Dynamics::drive`]. Of a convolution W_nm·ρ is
+    /// P(w ⋆ ρ) from above and w̃ ⋆ P⁻¹(ρ) from below.
     ///
     /// # Errors
     /// Only those of candle (shapes that differ).
@@ -202,13 +206,19 @@ impl Dynamics {
         layers: Layers,
     ) -> Result<Vec<Option<PreActivation>>> {
         let rho_s: Vec<Tensor> = s.iter().map(|s| self.rho(s)).collect::<Result<_>>()?;
-        let of_layer = |n: usize| {
+        let mut largest = Largest::default();
+        let mut of_layer = |n: usize| {
             let (mut forward, mut feedback) = (drive[n].clone(), None);
             for connection in theta.network.into_layer(n).filter(|c| c.from < s.len()) {
-                let mut delivered = rho_s[connection.from].matmul(&theta.transposed(connection)?)?;
-                let part = if connection.from > n { &mut forward } else { &mut feedback };
-                if connection.from > n && part.is_none() {
-                    delivered = delivered.broadcast_add(&theta.biases[n])?;
+                let from = connection.from;
+                // Layers come output first, so that a step of all of them has looked already.
+                if from < n && !layers.contains(from) {
+                    theta.find_largest(from, &rho_s, &mut largest)?;
+                }
+                let mut delivered = theta.delivered(connection, &rho_s[from], &mut largest)?;
+                let part = if connection.is_forward() { &mut forward } else { &mut feedback };
+                if connection.is_forward() && part.is_none() {
+                    delivered = delivered.broadcast_add(&theta.bias(n)?)?;
                 }
                 *part = Some(match part.take() {
                     Some(before) => (before + delivered)?,

@@ -1,11 +1,14 @@
 //! The model: a layered network, its neural dynamics, and the equilibrium it settles in.
 //!
-//! [`network`] has the layers and their parameters θ, [`activation`] σ, [`dynamics`] one step
+//! [`network`] has the layers and their parameters θ, [`convolution`] the connections that share weights, [`delivery`] what
+//! connections deliver, [`activation`] σ, [`dynamics`] one step
 //! s_{t+1} = F(x, s_t, θ), [`settle`] the first (free) phase, [`loss`] what the output is judged by, [`synapse`] how
 //! weights change.
 
 pub mod activation;
 pub mod anderson;
+pub mod convolution;
+pub mod delivery;
 pub mod dynamics;
 pub mod follow;
 pub mod loss;
@@ -14,6 +17,8 @@ pub mod settle;
 pub mod synapse;
 
 pub use activation::Activation;
+pub use convolution::{Convolution, Maps};
+pub use delivery::Largest;
 pub use dynamics::Dynamics;
 pub use loss::Loss;
 pub use network::{Connection, Dims, Network, Parameters};
