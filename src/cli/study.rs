@@ -154,10 +154,10 @@ pub fn settle(args: SettleArgs) -> Result<u8> {
         let x = dataset.train.batch(&(0..images as u32).collect::<Vec<_>>()).x_for(&theta)?;
         let ways = equilibrium::compare(&config.model(), &theta, &x)?;
         let about = format!(
-            "{}, layers {:?}, weights {}; {images} images of {}; Anderson's window {}. The dashed lines are the median image, the \
+            "{}, layers {}, weights {}; {images} images of {}; Anderson's window {}. The dashed lines are the median image, the \
              solid ones what 99 % of the images are within.",
             config.learning.rule.title,
-            config.network.dims.0,
+            config.network.dims,
             args.network
                 .init
                 .as_ref()

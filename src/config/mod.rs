@@ -3,14 +3,15 @@
 mod check;
 mod error;
 mod keys;
+mod layers;
 mod older;
-mod open;
 mod presets;
 mod resolve;
 
 pub use crate::base::problem::Problem;
 pub use error::{Error, Result};
 pub use keys::reference;
+pub use layers::Layers;
 pub use older::{current_name, of_any_version};
 pub use presets::{FIGURES, PRESETS, Preset, SYNCHRONOUS, file_or_built_in};
 pub use resolve::{
@@ -22,7 +23,7 @@ use crate::engine::{self, Engine, EngineKind, Job};
 use crate::learning::{self, Learning, Memory, Nudging, SigmaPrime};
 use crate::model::activation::Activation;
 use crate::model::dynamics::{Dynamics, Time};
-use crate::model::network::{Dims, Init, Network, Shapes};
+use crate::model::network::{Init, Network, Shapes};
 use crate::model::synapse::{self, SynapseConfig};
 use crate::model::{Loss, Model, Order, Parameters, Settle, Solver};
 use crate::rng;
@@ -50,9 +51,8 @@ pub struct Config {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NetworkConfig {
-    /// Layer sizes, input first; those of input and output are 0 until the data is known that they are left to.
-    #[serde(with = "open")]
-    pub dims: Dims,
+    /// Layers, input first.
+    pub dims: Layers,
     /// σ.
     pub activation: Activation,
     /// How weights and biases start.
@@ -159,7 +159,7 @@ impl Config {
     /// Layers and connections.
     pub fn network(&self) -> Network {
         let tied = self.learning.rule.tied.or(self.network.tied).unwrap_or(true);
-        Network::layered(self.network.dims.clone(), tied)
+        self.network.dims.network(tied)
     }
 
     /// How neurons move and settle, what the output is judged by, and how weights change.
@@ -265,7 +265,7 @@ impl Config {
         let limit = |of: &str, limit: Option<usize>| limit.map_or(String::new(), |n| format!("-{of}{n}"));
         [
             ("learning.rule", learning.rule.name().into()),
-            ("", format!("-{}h", network.dims.depth())),
+            ("", network.dims.kind()),
             ("learning.nudging", nudging.into()),
             ("network.psi", given(!tied, format!("-psi{}", network.psi))),
             ("network.time", given(network.time == Time::Real, "-real".into())),

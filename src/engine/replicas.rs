@@ -48,11 +48,15 @@ struct State {
     next_id: usize,
 }
 
-/// Whether runs of this kind can be replicas: synapses that remember, and rules that may, do so alone.
+/// Whether runs of this kind can be replicas: synapses that remember, and rules that may, do so alone, and so do
+/// convolutions.
 ///
 /// # Errors
 /// Why not.
-pub fn supports(job: &Job) -> Result<(), Why> {
+pub fn supports(network: &Network, job: &Job) -> Result<(), Why> {
+    if network.has_convolutions() {
+        return Err("train together only without convolutions".into());
+    }
     let built_in = matches!(job.learning.rule.update, Update::Nudged(..));
     match job.model.synapse.adds_up() && built_in {
         true => Ok(()),

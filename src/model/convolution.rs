@@ -57,7 +57,8 @@ impl Maps {
 impl Convolution {
     /// The maps before pooling; `None` where the filters are larger than what they read.
     pub fn convolved(&self) -> Option<Maps> {
-        let side = |side: usize| (side + 2 * self.padding + 1).checked_sub(self.kernel).filter(|&side| side > 0);
+        let side =
+            |side: usize| (side + 2 * self.padding + 1).checked_sub(self.kernel).filter(|&side| side > 0);
         let (height, width) = (side(self.source.height)?, side(self.source.width)?);
         Some(Maps { channels: self.channels, height, width })
     }
@@ -172,6 +173,8 @@ impl Convolution {
     /// Only those of candle (shapes that differ).
     pub fn correlate(&self, maps: &Tensor, s: &Tensor) -> Result<Tensor> {
         let read = self.read(s)?.transpose(0, 1)?.contiguous()?;
-        read.conv2d(&maps.transpose(0, 1)?.contiguous()?, self.padding, 1, 1, 1)?.transpose(0, 1)?.contiguous()
+        read.conv2d(&maps.transpose(0, 1)?.contiguous()?, self.padding, 1, 1, 1)?
+            .transpose(0, 1)?
+            .contiguous()
     }
 }

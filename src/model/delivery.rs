@@ -49,7 +49,12 @@ impl Parameters {
     }
 
     /// What a convolution delivers from above, ρ(s) (B, d_from), and where its windows have their largest values.
-    fn pooled(&self, convolution: &Convolution, w: &Tensor, rho: &Tensor) -> Result<(Tensor, Option<Tensor>)> {
+    fn pooled(
+        &self,
+        convolution: &Convolution,
+        w: &Tensor,
+        rho: &Tensor,
+    ) -> Result<(Tensor, Option<Tensor>)> {
         let convolved = convolution.convolve(w, rho)?;
         let largest = convolution.largest(&convolved)?;
         Ok((convolution.pool(&convolved, largest.as_ref())?, largest))
@@ -92,7 +97,9 @@ impl Parameters {
         let (w, found) = (&self.weights[c.weight], largest.of(c));
         match c.convolution {
             None => v.matmul(&self.transposed(c)?.t()?),
-            Some(convolution) if c.is_forward() => convolution.convolve_back(w, &convolution.unpool(v, found)?),
+            Some(convolution) if c.is_forward() => {
+                convolution.convolve_back(w, &convolution.unpool(v, found)?)
+            }
             Some(convolution) => convolution.pool(&convolution.convolve(w, v)?, found),
         }
     }

@@ -5,9 +5,9 @@
 
 use super::Model;
 use super::activation::Activation;
+use super::delivery::Largest;
 use super::loss::Loss;
 use super::network::Parameters;
-use super::delivery::Largest;
 use candle_core::{DType, Device, Result, Tensor, bail};
 use serde::{Deserialize, Serialize};
 
@@ -184,9 +184,8 @@ impl Dynamics {
         let rho_x = self.rho(x)?;
         let drive = |n: usize| {
             let connection = theta.network.into_layer(n).find(|c| c.from == input);
-            let drive = |c| {
-                theta.delivered(c, &rho_x, &mut Largest::default())?.broadcast_add(&theta.bias(n)?)
-            };
+            let drive =
+                |c| theta.delivered(c, &rho_x, &mut Largest::default())?.broadcast_add(&theta.bias(n)?);
             connection.map(drive).transpose()
         };
         (0..input).map(drive).collect()

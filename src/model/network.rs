@@ -143,7 +143,10 @@ impl Network {
     pub fn with_convolution(mut self, n: usize, convolution: Convolution) -> Self {
         let sizes = (convolution.source.neurons(), convolution.made().map(|maps| maps.neurons()));
         let (above, below) = (self.dims.width(n + 1), self.dims.width(n));
-        assert!(sizes == (above, Some(below)), "{convolution:?} does not lead from {above} neurons to {below}");
+        assert!(
+            sizes == (above, Some(below)),
+            "{convolution:?} does not lead from {above} neurons to {below}"
+        );
         let both = self.connections.iter_mut().filter(|c| [(n + 1, n), (n, n + 1)].contains(&(c.from, c.to)));
         both.for_each(|c| c.convolution = Some(convolution));
         self
@@ -328,6 +331,20 @@ impl Parameters {
         match (&self.weights[connection.weight], connection.transposed) {
             (weight, true) => Ok(weight.clone()),
             (weight, false) => weight.t(),
+        }
+    }
+
+    /// The weights that look at images, a row for each neuron next to them or each filter: pixel after pixel, with the
+    /// channels of each together.
+    ///
+    /// # Errors
+    /// Only those of candle.
+    pub fn that_look_at_images(&self) -> Result<Vec<Vec<f32>>> {
+        let last = self.depth();
+        let weight = self.weights[last].to_dtype(DType::F32)?;
+        match self.network.convolution_into(last) {
+            Some(convolution) => weight.permute((0, 2, 3, 1))?.reshape((convolution.channels, ()))?.to_vec2(),
+            None => weight.to_vec2(),
         }
     }
 
