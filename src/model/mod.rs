@@ -13,6 +13,7 @@ pub mod dynamics;
 pub mod follow;
 pub mod loss;
 pub mod network;
+mod patches;
 pub mod settle;
 pub mod synapse;
 
