@@ -56,7 +56,7 @@ fn phases(c: &mut Criterion) {
                 group.measurement_time(Duration::from_secs(3));
                 group.bench_function("first phase", |b| b.iter(|| engine.evaluate(&batch).unwrap()));
                 group.bench_function("minibatch", |b| b.iter(|| engine.train(&batch, 0.2).unwrap()));
-                // The difference of the two, taken in turn.
+                // The difference of the two, measured in turn.
                 group.bench_function("second phase", |b| {
                     b.iter_custom(|times| {
                         let (mut whole, mut first) = (Duration::ZERO, Duration::ZERO);
@@ -77,7 +77,7 @@ fn phases(c: &mut Criterion) {
     }
 }
 
-/// A minibatch of C-VF with each way to align feedback weights, all else the same.
+/// A minibatch of C-VF with each way to align feedback weights, all else equal.
 fn alignment(c: &mut Criterion) {
     let data = glyphs::dataset();
     let mut batch = Batch::default();

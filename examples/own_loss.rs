@@ -25,8 +25,8 @@ impl LossFunction for Robust {
     }
 }
 
-/// Trains EP on some minibatches of 20 glyphs. Returns the test error, percent, and by how much −∂ℓ/∂s⁰ as it is written
-/// here is off what candle makes of ℓ.
+/// Trains EP on some minibatches of 20 glyphs. Returns the test error, percent, and the deviation of −∂ℓ/∂s⁰ as
+/// written here from candle's gradient of ℓ.
 pub fn train(minibatches: usize) -> anyhow::Result<(f64, f64)> {
     let rates = vec![0.2, 0.1];
     let mut config = Config::preset(Rule::EP, [784, 64, 10])?.with("learning.learning_rates", rates)?;

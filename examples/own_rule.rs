@@ -1,5 +1,5 @@
-//! A learning rule of one's own: EP whose synapses know the sign of their update only, and all change by the same amount
-//! η, as one-bit programming pulses on neuromorphic hardware do. `docs/adding-a-rule.md` explains it.
+//! A learning rule of one's own: EP whose synapses know only the sign of their update, and all change by the same
+//! amount η, as one-bit programming pulses on neuromorphic hardware do. `docs/adding-a-rule.md` explains it.
 
 use eqprop::data::{Split, glyphs};
 use eqprop::engine::Engine;
@@ -10,12 +10,12 @@ use eqprop::{Batch, Config, rng};
 struct Sign;
 
 impl OwnUpdate for Sign {
-    /// What `[learning.own]` sets: how large an update must be to count.
+    /// The parameter that `[learning.own]` sets: the least size of an update that counts.
     fn parameters(&self) -> &'static [(&'static str, f64)] {
         &[("threshold", 0.0)]
     }
 
-    /// sign(Δ), of the update of EP, where |Δ| reaches the threshold.
+    /// sign(Δ) of EP's update, where |Δ| reaches the threshold.
     fn update(&self, lesson: &Lesson, step: &Step) -> candle_core::Result<Parameters> {
         let (dynamics, sigma_prime) = (&lesson.model.dynamics, lesson.learning.sigma_prime);
         let update = hebbian_update(dynamics, lesson.theta, Form::Correlation, sigma_prime, lesson.x, step)?;
@@ -24,7 +24,7 @@ impl OwnUpdate for Sign {
     }
 }
 
-/// EP by signs: once after the second phase, from whichever sides that pulls.
+/// EP by signs: one update after the second phase, or after both.
 const SIGN_EP: Rule =
     Rule { name: "sign-ep", title: "EP by signs", update: Update::Own(Schedule::Whole, &Sign), ..Rule::EP };
 

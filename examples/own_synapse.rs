@@ -16,7 +16,7 @@ impl SynapseLaw for Stepwise {
         "stepwise"
     }
 
-    /// What was less than a step waits for more.
+    /// Changes of less than a step wait for more.
     fn memory(&self) -> &'static [&'static str] {
         &["waiting"]
     }

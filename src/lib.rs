@@ -1,5 +1,5 @@
-//! Equilibrium Propagation with continual weight updates, after Ernoult, Grollier, Querlioz, Bengio and Scellier (2020):
-//! EP, C-EP and C-VF, exact and reproducible to the bit, on [candle](https://github.com/huggingface/candle).
+//! Equilibrium Propagation with continual weight updates, after Ernoult, Grollier, Querlioz, Bengio and Scellier
+//! (2020): EP, C-EP and C-VF, exact and reproducible to the bit, on [candle](https://github.com/huggingface/candle).
 //!
 //! # The model
 //!
@@ -41,29 +41,29 @@
 //! # }
 //! ```
 //!
-//! # The rooms
+//! # Modules
 //!
-//! Each knows those above it only.
+//! Each knows only those above it.
 //!
-//! | room | what is in it |
+//! | module | contents |
 //! |---|---|
 //! | [`base`], [`rng`] | files that are whole or absent, locks, names; the random streams |
 //! | [`model`] | layers and connections, σ, the loss, the synapses, one step F, the first phase |
 //! | [`reference`](mod@reference) | the gradients the updates are held against: BPTT, RBP |
 //! | [`learning`] | the rules, which are values, and the second phase, which runs them |
-//! | [`data`] | labelled images, minibatches, and the ways to have them: one file each |
-//! | [`engine`] | what runs the two phases on minibatches: plain (candle, step by step), and fast ones |
+//! | [`data`] | labelled images, minibatches, and the ways to load them: one file each |
+//! | [`engine`] | engines that run the two phases on minibatches: plain (candle, step by step), and fast ones |
 //! | [`config`] | a run's configuration, resolved from defaults, files, environment and flags |
 //! | `charts` | charts, pictures, and the pages they stand in (feature `cli`) |
-//! | [`telemetry`] | what a run says: metrics, and with `cli` TensorBoard and progress bars |
-//! | [`run`] | a run prepared, trained, saved, interrupted and gone on with |
-//! | [`study`] | what is looked at beside training: the toy model, speed, and with `cli` runs |
-//! | `tune`, `sweep`, `report`, `cli` | the search for hyperparameters, many runs, what they measured beside the paper, the command line (feature `cli`) |
+//! | [`telemetry`] | output of a run: metrics, and with `cli` TensorBoard and progress bars |
+//! | [`run`] | a run: prepared, trained, saved, interrupted and resumed |
+//! | [`study`] | studies beside training: the toy model, speed, and with `cli` runs |
+//! | `tune`, `sweep`, `report`, `cli` | hyperparameter search, many runs, reports, the command line (feature `cli`) |
 //!
 //! # Features
 //!
-//! - `cli` (default): the program `eqprop`, with its command line, progress bars, sweeps, reports, figures and TensorBoard
-//!   events. A library that uses this one leaves it out, and builds fewer than half the dependencies.
+//! - `cli` (default): the program `eqprop`, with its command line, progress bars, sweeps, reports, figures and
+//!   TensorBoard events. A library that uses this one leaves it out, and builds fewer than half the dependencies.
 //! - `hub` (default): MNIST, Fashion-MNIST and CIFAR-10 from the Hugging Face hub.
 //! - `cuda`: GPUs.
 //!
@@ -72,7 +72,7 @@
 //! [`model`], [`learning`] and [`reference`](mod@reference) return candle's; [`data::Error`], [`config::Error`],
 //! [`run::checkpoint::Error`], [`base::files::Error`] and [`base::lock::Error`] say what is wrong with data, a
 //! configuration, a checkpoint, a file or a folder, and [`run::Error`] which of these keeps a run from being prepared,
-//! gone on with or trained. Engines and what stands above [`run`] return `anyhow::Error`.
+//! resumed or trained. Engines and the modules above [`run`] return `anyhow::Error`.
 #![deny(clippy::print_stdout, clippy::print_stderr)] // They panic where nobody listens.
 #![cfg_attr(not(test), warn(clippy::disallowed_methods))] // Files are opened in `base::files`.
 

@@ -1,4 +1,4 @@
-//! The memory of the process: the system's, and a sentence where there is no more.
+//! The memory of the process: the system's, and a message where there is no more.
 //!
 //! The standard library aborts there, with a signal and perhaps a trace.
 
@@ -8,10 +8,10 @@ use std::io::Write;
 /// The system's memory.
 pub struct Memory;
 
-// SAFETY: it hands on to the system's what it is asked for.
+// SAFETY: it passes each request on to the system.
 unsafe impl GlobalAlloc for Memory {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: whoever calls this has seen to what `System` asks for.
+        // SAFETY: the caller has met what `System` asks for.
         had(unsafe { System.alloc(layout) }, layout.size())
     }
 
@@ -31,14 +31,15 @@ unsafe impl GlobalAlloc for Memory {
     }
 }
 
-/// The memory that was asked for, or the end of the process, with status 1 and a word that takes no memory. What a run has
-/// saved stays.
+/// Returns the memory that was asked for; where there is none, ends the process with status 1 and a message that
+/// needs no memory. What a run has saved stays.
 fn had(memory: *mut u8, size: usize) -> *mut u8 {
     if memory.is_null() {
         let mut said = std::io::Cursor::new([0; 400]);
         let _ = writeln!(
             said,
-            "eqprop: out of memory: {size} bytes more cannot be had. What was saved stays; a smaller network.dims or \
+            "eqprop: out of memory: {size} more bytes are not available. What was saved stays; a smaller \
+             network.dims or \
              training.batch_size, fewer --threads or --workers, or a higher limit (ulimit -v, the memory of the job) help."
         );
         let length = said.position() as usize;

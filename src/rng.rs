@@ -34,6 +34,10 @@ pub enum Purpose {
     Pulses = 9,
     /// What a rule of one's own draws.
     OwnRule = 10,
+    /// How training images are mirrored and shifted, a stream a minibatch.
+    Augment = 11,
+    /// Noise of states and of reads, a stream a minibatch.
+    Noise = 12,
 }
 
 /// The stream for `purpose`, item `index` (an epoch, a layer, an image …) under `seed`.

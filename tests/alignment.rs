@@ -1,5 +1,5 @@
-//! Feedback weights that align themselves, and those that never learn. Expectations follow from the definition: with the
-//! same update on both sides what θf and θbᵀ differ in changes by decay alone; from θb = θfᵀ aligned C-VF is C-EP.
+//! Feedback weights that align themselves, and those that never learn. Expectations follow from the definition: with
+//! one update for both sides, θf − θbᵀ changes by decay alone; from θb = θfᵀ aligned C-VF is C-EP.
 
 mod common;
 
@@ -22,7 +22,7 @@ fn config(rule: Rule, settings: &[(&str, toml::Value)]) -> Config {
     let untied =
         [("learning.sigma_prime", toml::Value::from("ignored")), ("learning.authors_code", false.into())];
     let untied = if rule.tied == Some(false) { &untied[..] } else { &[] };
-    // All at once: some are only possible together.
+    // All at once: some keys are only valid together.
     let all = base.iter().chain(untied).chain(settings);
     Config::preset(rule, [30, 20, 16, 4]).unwrap().with_all(all.cloned()).unwrap()
 }
@@ -99,7 +99,7 @@ fn both_engines_align_alike() {
                 ("learning.strength", of("homeostasis", 0.3).into()),
                 ("learning.nudging", nudging.into()),
             ];
-            // What is fixed does not decay either.
+            // Fixed weights do not decay either.
             let lossy = [
                 ("synapse.law", "momentum".into()),
                 ("synapse.momentum", 0.0.into()),
@@ -123,7 +123,8 @@ fn both_engines_align_alike() {
     }
 }
 
-/// ‖A‖², A = (J − Jᵀ)/2, a mean over images with these `slopes`, by layer, (B, d_n): J = DW of all neurons, as one matrix.
+/// ‖A‖², A = (J − Jᵀ)/2, a mean over images with these `slopes`, by layer, (B, d_n): J = DW of all neurons, as one
+/// matrix.
 fn asymmetry(theta: &Parameters, slopes: &[Tensor]) -> Tensor {
     let widths: Vec<usize> = slopes.iter().map(|slopes| slopes.dim(1).unwrap()).collect();
     let block = |to: usize, from: usize| {

@@ -6,15 +6,15 @@ use common::Place;
 use serde_json::{Value, json};
 use std::fs;
 
-/// A place with a complete run `r-data` of one epoch, its last checkpoint, and what is in its folders.
+/// A place with a complete run `r-data` of one epoch, its last checkpoint, and the contents of its folders.
 fn place() -> Place {
     let place = Place::new();
     place.eqprop().args(place.small_run("ep", &["--epochs", "1", "--name", "r-data"])).assert().success();
     place
 }
 
-/// Writes `bad.safetensors`: the run's last checkpoint with its header, metadata and data altered, and without a checksum,
-/// as a checkpoint of before there were any.
+/// Writes `bad.safetensors`: the run's last checkpoint with its header, metadata and data altered, and without a
+/// checksum, as before there were any.
 fn alter(place: &Place, change: impl FnOnce(&mut Value, &mut Value, &mut [u8])) {
     let bytes = fs::read(place.path("checkpoints/r-data/last.safetensors")).unwrap();
     let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
@@ -31,7 +31,7 @@ fn alter(place: &Place, change: impl FnOnce(&mut Value, &mut Value, &mut [u8])) 
     fs::write(place.path("bad.safetensors"), bytes).unwrap();
 }
 
-/// Asserts that a command fails with a word about `bad.safetensors` and `word`, and writes nothing.
+/// Asserts that a command fails with a message about `bad.safetensors` and `word`, and writes nothing.
 fn refuses(place: &Place, arguments: &[&str], word: &str) {
     let before = place.everything();
     let output = place.eqprop().args(arguments).output().unwrap();
@@ -151,7 +151,7 @@ fn rotation_leaves_what_is_not_the_runs() {
     assert!(!place.path("checkpoints/r-data/step-00000006.safetensors").exists(), "nothing was rotated");
 }
 
-/// Goes on with `bad.safetensors`, a checkpoint of `r-data`, under another name.
+/// Resumes from `bad.safetensors`, a checkpoint of `r-data`, under another name.
 const OVER: [&str; 11] = [
     "train",
     "--resume",
@@ -191,20 +191,20 @@ fn what_another_run_has_told_is_not_written_over() {
             }
         }
     }
-    // What says nothing of whose it is.
+    // Records that do not say whose they are.
     let place = place();
     alter(&place, |_, _, _| ());
     fs::create_dir_all(place.path("checkpoints/s-data")).unwrap();
     fs::write(place.path("checkpoints/s-data/last.safetensors"), "cut").unwrap();
     refuses(&place, &OVER, "checkpoints/s-data holds no whole checkpoint");
     fs::remove_dir_all(place.path("checkpoints/s-data")).unwrap();
-    // What no run has told.
+    // Files that no run has written.
     fs::create_dir_all(place.path("runs/s-data")).unwrap();
     fs::write(place.path("runs/s-data/metrics.jsonl"), "{\"epoch\":9,\"mine\":1}\n").unwrap();
-    refuses(&place, &OVER, "runs/s-data holds other things");
+    refuses(&place, &OVER, "runs/s-data holds other records");
     fs::write(place.path("runs/s-data/config.toml"), "mine").unwrap();
     refuses(&place, &OVER, "not the configuration of a run");
-    // The same run under another name is another matter.
+    // The same run under another name.
     fs::remove_dir_all(place.path("runs/s-data")).unwrap();
     place.eqprop().args(OVER).assert().success();
     assert_eq!(place.read("runs/s-data/metrics.jsonl").lines().count(), 2, "epochs 2 and 3");
@@ -226,17 +226,17 @@ fn a_turned_bit_of_a_checkpoint_is_noticed() {
     let good = fs::read(place.path("checkpoints/r-data/last.safetensors")).unwrap();
     let header = 8 + u64::from_le_bytes(good[..8].try_into().unwrap()) as usize;
     let find = |text: &str| good.windows(text.len()).position(|bytes| bytes == text.as_bytes()).unwrap();
-    // In a learning rate, in the checksum itself, in a weight, in the last byte: all of it could be as well.
+    // In a learning rate, in the checksum itself, in a weight, in the last byte: every value is possible.
     let config = find(r#"\"learning_rates\":["#) + r#"\"learning_rates\":[0."#.len();
     let checksum = find(r#"{\"checksum\":\""#) + 20;
     for at in [config, checksum, header + 1000, good.len() - 1] {
         let mut bad = good.clone();
         bad[at] ^= 1;
         fs::write(place.path("bad.safetensors"), &bad).unwrap();
-        refuses(&place, &EVAL, "checksum is another");
-        refuses(&place, &RESUME, "checksum is another");
+        refuses(&place, &EVAL, "the checksum differs");
+        refuses(&place, &RESUME, "the checksum differs");
     }
-    // In the place of the last one it gives way to the one before.
+    // A bad last checkpoint gives way to the one before.
     let mut bad = good.clone();
     bad[header + 1000] ^= 1;
     fs::write(place.path("checkpoints/r-data/last.safetensors"), &bad).unwrap();
@@ -248,7 +248,7 @@ fn a_turned_bit_of_a_checkpoint_is_noticed() {
         said.contains("last.safetensors: not whole") && said.contains("the newest whole checkpoint"),
         "{said}"
     );
-    // One of before has none, and goes on.
+    // A checkpoint from before there were checksums resumes.
     alter(&place, |_, _, _| ());
     place.eqprop().args(EVAL).assert().success();
 }

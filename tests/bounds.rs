@@ -1,5 +1,5 @@
-//! Sizes no machine has, files that never end, and values that are not what they seem: refused with a word, at
-//! once, before anything is allocated for them.
+//! Sizes no machine has, files that never end, and values that are not what they seem: refused at once with a
+//! message, before anything is allocated for them.
 
 mod common;
 
@@ -10,8 +10,8 @@ use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
-/// Runs the program, which must fail with `status`, not hang, and say so in words that hold all of `words` and nothing
-/// that does something to a terminal.
+/// Runs the program, which must fail with `status`, not hang, and print a message that contains all of `words` and no
+/// control characters.
 fn refused(place: &Place, arguments: &[&str], environment: &[(&str, &str)], status: i32, words: &[&str]) {
     let mut command = place.eqprop();
     command.args(arguments).envs(environment.iter().copied()).env("RUST_BACKTRACE", "1");
@@ -95,7 +95,7 @@ fn more_memory_than_there_is_is_not_asked_for() {
     let rates = ["--set", "learning.learning_rates=[0.1, 0.1, 0.1]", "--dry-run"];
     let arguments = [&["train", "--algo", "ep", "--data-dir", "data"][..], &dims, &rates].concat();
     refused(&place, &arguments, &[], 1, &["network.dims", "training.batch_size", "GiB"]);
-    // What synapses remember counts: of 1,065,005,004 weights and biases three times 4 bytes more.
+    // The memory of synapses counts: for 1,065,005,004 weights and biases three times 4 bytes more.
     let needed = |more: &[&str]| {
         let said = place.eqprop().args(&arguments).args(more).output().unwrap().stderr;
         let said = String::from_utf8(said).unwrap();
@@ -141,15 +141,26 @@ fn what_a_run_leaves_is_no_pipe_and_no_device() {
     for file in ["environment.json", "metrics.jsonl", "sessions.jsonl", "config.toml"] {
         with_what_never_ends(&place, &format!("runs/r-data/{file}"), || {
             refused(&place, &on, &[], 1, &[file, "regular file"]);
-            // What only looks may do without.
+            // Commands that only read need the metrics alone, and report what else they miss.
+            let says = ["metrics.jsonl", "config.toml"].contains(&file);
+            let words: &[&str] = if says { &[file, "regular file"] } else { &[] };
             for command in ["inspect", "compare"] {
-                let mut looks = place.eqprop();
-                looks.args([command, "r-data"]).timeout(Duration::from_secs(100)).output().unwrap();
+                let status = i32::from(file == "metrics.jsonl");
+                refused(&place, &[command, "r-data"], &[("EQPROP_DATA", "data")], status, words);
+            }
+            // This one says where the data are.
+            if file == "environment.json" {
+                let nobody = [("HF_ENDPOINT", "http://127.0.0.1:9"), ("HF_HOME", "nowhere")];
+                refused(&place, &["inspect", "r-data"], &nobody, 1, &[file, "regular file"]);
             }
         });
     }
     with_what_never_ends(&place, "checkpoints/r-data/last.safetensors", || {
-        place.eqprop().args(&on[..]).arg("--dry-run").timeout(Duration::from_secs(100)).output().unwrap();
+        let mut going_on = place.eqprop();
+        let output =
+            going_on.args(&on[..]).arg("--dry-run").timeout(Duration::from_secs(100)).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && said.contains("last.safetensors is no regular file"), "{said}");
     });
     place.eqprop().args(&on).assert().success();
     fs::create_dir_all(place.path("set")).unwrap();
@@ -201,7 +212,7 @@ fn what_a_sweep_leaves_is_no_pipe_and_no_device() {
     }
 }
 
-/// Runs the program with so many KiB of address space at the most.
+/// Runs the program with at most so many KiB of address space.
 fn within(place: &Place, kib: u64, arguments: &[&str]) -> (Option<i32>, String) {
     let mut command = assert_cmd::Command::new("sh");
     let limited = format!("ulimit -v {kib}; exec \"$0\" \"$@\"");
@@ -211,7 +222,7 @@ fn within(place: &Place, kib: u64, arguments: &[&str]) -> (Option<i32>, String) 
     (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
-/// Makes a file as long as that, whose end takes no room on the disk.
+/// Makes a file of that length, whose end takes no room on the disk.
 fn stretch(place: &Place, file: &str, bytes: u64) {
     File::options()
         .create(true)
@@ -268,7 +279,7 @@ fn files_larger_than_memory_take_none() {
 #[test]
 fn a_set_has_so_many_pixels_in_all() {
     let place = Place::new();
-    // Each part could be, and both together are more than is read.
+    // Each part alone is possible, and both together are more than is read.
     for part in ["train", "t10k"] {
         let images = format!("data/{part}-images-idx3-ubyte");
         let mut header = vec![0, 0, 8, 3];
@@ -301,7 +312,7 @@ fn limits_of_memory_are_seen_and_its_end_is_a_sentence() {
     let wide = ["network.dims=[64, 990000, 4]", "--set", "training.batch_size=200"];
     let (status, said) = within(&place, 2 << 20, &[&run[..], &wide].concat());
     assert!(status == Some(1) && said.contains("network.dims") && said.contains("by ulimit -v"), "{said}");
-    // What is read takes memory as well.
+    // The data that are read take memory as well.
     let images = "data/train-images-idx3-ubyte";
     let mut header = vec![0, 0, 8, 3];
     [1u32, 20480, 20480].iter().for_each(|size| header.extend(size.to_be_bytes()));
@@ -451,13 +462,13 @@ fn a_dry_run_counts_what_synapses_remember() {
     let momentum = ["--set", "synapse.law=momentum"];
     // 2400 · (64 + 1) + 4 · (2400 + 1) = 165,604 numbers of 8 bytes are 1.3 MB.
     assert!(
-        outline(&wide).contains("165604 parameters, 1.3 MB a checkpoint, 7 MB for 5"),
+        outline(&wide).contains("165604 parameters, 1.3 MB per checkpoint, 7 MB for 5"),
         "{}",
         outline(&wide)
     );
     let both = outline(&[&wide[..], &momentum].concat());
     assert!(
-        both.contains("165604 parameters with a velocity each, 2.6 MB a checkpoint, 13 MB for 5"),
+        both.contains("165604 parameters with a velocity each, 2.6 MB per checkpoint, 13 MB for 5"),
         "{both}"
     );
 }

@@ -1,4 +1,4 @@
-//! What classes are called: said when training begins, kept with the run, and shown in the place of numbers.
+//! Names of classes: printed when training begins, kept with the run, and shown in the place of numbers.
 
 mod common;
 
@@ -71,7 +71,7 @@ fn names_of_classes_are_said_kept_and_shown() {
     assert_eq!(said.matches(&format!("classes: {list}\n")).count(), 1, "{said}");
     assert_eq!(environment(&place, "r-animals")["data"]["classes"], serde_json::json!(NAMES));
     assert_eq!(metadata(&place, "r-animals")["class_names"], serde_json::json!(NAMES));
-    // Four columns of 54 pixels, rows of 38, and room for 14 letters of 14 pixels and what the axes are called.
+    // Four columns of 54 pixels, rows of 38, and room for 14 letters of 14 pixels and the labels of the axes.
     let room = 14 * 14 + 14 + 28;
     let (width, height) = (room + 4 * 54 + 4, room + 4 * 38 + 4);
     assert!(pictures(&place, "r-animals").contains(&(width, height)), "{:?}", pictures(&place, "r-animals"));
@@ -115,7 +115,7 @@ fn classes_that_are_called_otherwise_now_are_noticed_and_the_runs_names_stay() {
     let place = Place::new();
     folders(&place, "animals", NAMES);
     train(&place, "r", "animals");
-    // The same images, of which one class has another name that comes in the same place.
+    // The same images; one class has another name at the same place of the order.
     fs::remove_dir_all(place.path("animals")).unwrap();
     folders(&place, "animals", ["bird", "civet", "great white shark", "zebra & foal"]);
     let resume =
@@ -130,7 +130,7 @@ fn classes_that_are_called_otherwise_now_are_noticed_and_the_runs_names_stay() {
     let eval = ["eval", "r-animals", "--threads", "1", "--data-dir", "animals"];
     let (status, said) = run(&place, &eval);
     assert_eq!((status, said.contains("1 = civet") && said.contains("1 = cat")), (0, true), "{said}");
-    // Images that have no names for the same classes take the run's.
+    // Images without names, of the same classes, take the run's names.
     let inspect = ["inspect", "r-animals", "--threads", "1", "--data-dir", "data", "--out", "page.html"];
     assert_eq!(run(&place, &inspect).0, 0);
     assert!(place.read("page.html").contains("<th>great white shark</th>"));

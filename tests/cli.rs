@@ -1,4 +1,4 @@
-//! The program as its users meet it: good input does what it says, bad input gets a clear word.
+//! The program as its users meet it: good input does what it says, bad input gets a clear message.
 
 mod common;
 
@@ -98,6 +98,17 @@ fn both_engines_and_types_learn_the_same() {
 }
 
 #[test]
+fn an_activation_that_only_the_plain_engine_has_runs_there_and_is_refused_by_the_fused_one() {
+    let place = Place::new();
+    let softplus = ["--epochs", "1", "--set", "network.activation=softplus"];
+    let (status, _, said) = run(&place, &place.small_run("cvf", &softplus));
+    assert_eq!(status, 0, "{said}");
+    assert!(said.contains("the plain engine computes") && said.contains("hard sigmoid only"), "{said}");
+    let fused = [&softplus[..], &["--name", "fused-data", "--set", "training.engine=fused"]].concat();
+    fails(&place, &place.small_run("cvf", &fused), 2, &["the fused engine has", "hard sigmoid only"]);
+}
+
+#[test]
 fn weights_of_one_run_start_another() {
     let place = Place::new();
     run(&place, &place.small_run("cvf", &["--epochs", "2", "--name", "a-data"]));
@@ -121,7 +132,7 @@ fn weights_of_one_run_start_another() {
     assert_eq!((init("a-data"), by_file.0), (by_file, 0));
     let unknown = place.small_run("cvf", &["--init", "a-dat"]);
     fails(&place, &unknown, 2, &["a-dat: is no checkpoint", "did you mean a-data?"]);
-    // What there is and what is needed: a shape that differs, and what tied weights have not.
+    // The tensors that exist and those that are needed: a shape that differs, and one that tied weights lack.
     let there = "there are feedback.0.weight [24, 4], forward.0.bias [4], forward.0.weight [4, 24], \
                  forward.1.bias [24], forward.1.weight [24, 64]";
     let wrong = ["--init", "checkpoints/a-data/last.safetensors", "--set", "network.dims=[64, 25, 4]"];
@@ -164,7 +175,7 @@ fn wrong_choices_name_key_place_and_remedy() {
     fails(&place, &["config", "--algo", "ep", "--config", "ep-1h"], 2, &["--config", "--algo"]);
     fails(&place, &["config", "--config", "nosuch.toml"], 1, &["nosuch.toml", "presets"]);
     fails(&place, &train(&["--set", "settle.steps=0"]), 2, &["settle.steps = 0", "--set", "at least 1"]);
-    // A key that has another name now still works, and the error says which it is.
+    // A renamed key still works, and the error gives its new name.
     fails(
         &place,
         &train(&["--set", "learning.T=0"]),
@@ -286,7 +297,7 @@ fn weights_that_run_away_but_stay_numbers_are_divergence_too() {
     let (status, _, said) = run(&place, &place.small_run("cep", &more));
     assert_eq!(status, 3, "{said}");
     assert!(said.contains("diverged in epoch 1") && said.contains("weights have run away"), "{said}");
-    // What was saved last is from before.
+    // The last save is from before.
     let checkpoint = "checkpoints/r-data/last.safetensors";
     assert_eq!(run(&place, &["eval", "--checkpoint", checkpoint, "--data-dir", "data"]).0, 0);
 }
@@ -363,7 +374,7 @@ fn without_mnist_the_run_says_glyphs_loudly_and_mnist_never_falls_back() {
 fn a_run_on_mnist_does_not_go_on_as_one_on_glyphs() {
     let place = Place::new();
     let offline = [("HF_ENDPOINT", "http://127.0.0.1:9"), ("HF_HOME", "nowhere")];
-    // What a run on MNIST has left, found by its name.
+    // The records of a run on MNIST, found by name.
     fs::create_dir_all(place.path("runs/ep-1h-train40-seed0")).unwrap();
     fs::write(place.path("runs/ep-1h-train40-seed0/metrics.jsonl"), "{\"epoch\":1}\n").unwrap();
     let auto = ["train", "--algo", "ep", "--limit-train", "40", "--epochs", "1", "--resume", "auto"];
@@ -383,7 +394,7 @@ fn a_run_is_resumed_and_tested_on_its_own_data_only() {
         run_with(&place, &[&small[..], &["1", "--set", "network.dims=[784,16,10]"]].concat(), &offline);
     assert_eq!(started.0, 0, "{}", started.2);
     let checkpoint = "checkpoints/ep-1h-glyphs-train40-test20-seed0/last.safetensors";
-    // `auto` found glyphs, and means them from then on.
+    // `auto` found glyphs, and stands for them from then on.
     let (status, _, said) =
         run(&place, &["train", "--resume", checkpoint, "--epochs", "2", "--data-dir", "data"]);
     assert_eq!(status, 1, "{said}");
@@ -602,7 +613,7 @@ fn keys_of_before_work_and_say_what_they_are_called_now() {
         2,
         &["both.toml", "learning.T", "settle.steps", "twice"],
     );
-    // The environment and flags, too; what is said later counts.
+    // The environment and flags, too; the later one counts.
     let (_, config, _) = run_with(
         &place,
         &["config", "--config", "older.toml", "--set", "learning.T=20"],
@@ -626,12 +637,12 @@ fn keys_that_play_no_part_are_refused_or_said() {
         ("bptt", "training.angle_every", "2", second_phase),
     ] {
         let set = format!("{key}={value}");
-        let words = [&format!("{key} = {value} (--set {set}): plays no part")[..], why, "leave it out"];
+        let words = [&format!("{key} = {value} (--set {set}): has no effect")[..], why, "leave it out"];
         fails(&place, &["config", "--algo", rule, "--set", &set], 2, &words);
         let variable = format!("EQPROP_{}", key.replace('.', "_").to_uppercase());
         let (status, _, said) = run_with(&place, &["config", "--algo", rule], &[(&variable, value)]);
-        assert!(status == 2 && said.contains(&variable) && said.contains("plays no part"), "{said}");
-        // A file may hold what it needs for another rule, and is told.
+        assert!(status == 2 && said.contains(&variable) && said.contains("has no effect"), "{said}");
+        // A file may hold keys for another rule; a note says so.
         let (_, printed, _) = run(&place, &["config", "--algo", rule]);
         let (section, name) = key.split_once('.').unwrap();
         let (before, after) = printed.split_once(&format!("[{section}]\n")).unwrap();
@@ -642,7 +653,7 @@ fn keys_that_play_no_part_are_refused_or_said() {
         let (status, _, said) = run(&place, &["config", "--config", "c.toml"]);
         assert_eq!(status, 0, "{said}");
         // β has no default, so that every file has it.
-        let told = said.contains(&format!("{key} = {value} (c.toml) plays no part"));
+        let told = said.contains(&format!("{key} = {value} (c.toml) has no effect"));
         assert_eq!(told, key != "learning.beta", "{said}");
     }
     for (flags, key) in [
@@ -650,9 +661,9 @@ fn keys_that_play_no_part_are_refused_or_said() {
         (&["synapse.law=momentum", "synapse.horizon=9"], "synapse.horizon"),
     ] {
         let flags: Vec<&str> = flags.iter().flat_map(|set| ["--set", set]).collect();
-        fails(&place, &[&["config", "--algo", "ep"], &flags[..]].concat(), 2, &[key, "plays no part"]);
+        fails(&place, &[&["config", "--algo", "ep"], &flags[..]].concat(), 2, &[key, "has no effect"]);
     }
-    // Where they play one, and where they say what is so anyway, nothing is wrong; nor does a preset say a word.
+    // Where keys have an effect, or the value that holds anyway, nothing is wrong; and a preset prints no notes.
     for flags in [
         &["network.time=real", "network.epsilon=0.1"][..],
         &["settle.solver=anderson", "settle.window=4"],
@@ -663,7 +674,7 @@ fn keys_that_play_no_part_are_refused_or_said() {
     ] {
         let sets: Vec<&str> = flags.iter().flat_map(|set| ["--set", set]).collect();
         let (status, _, said) = run(&place, &[&["config", "--algo", "ep"], &sets[..]].concat());
-        assert!(status == 0 && !said.contains("plays no part"), "{flags:?}: {said}");
+        assert!(status == 0 && !said.contains("has no effect"), "{flags:?}: {said}");
     }
 }
 

@@ -1,4 +1,4 @@
-//! The same on a GPU: first minibatch within rounding of the CPU's, for every rule, depth and time.
+//! The GPU against the CPU: the first minibatch within rounding, for every rule, depth and time.
 //!
 //! Skips with a message where this was built without the feature `cuda`, or no GPU answers.
 

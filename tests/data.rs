@@ -1,4 +1,4 @@
-//! What lies in `--data-dir`: data sets as they are given away are read, and of anything else it is said what is
+//! Contents of `--data-dir`: data sets are read as they are distributed; for anything else a message says what is
 //! there and what to do with it. And networks are tested on any images of their size.
 
 mod common;
@@ -70,7 +70,7 @@ fn run(place: &Place, arguments: &[&str]) -> (i32, String, String) {
     (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
 }
 
-/// Trains a little on what lies in `data`, and returns the checksums that it has read, and what was said.
+/// Trains a little on `data`, and returns the checksums of what was read, and the messages.
 fn read(place: &Place, data: &str, name: &str) -> (Value, String) {
     let fixed =
         ["train", "--algo", "ep", "--threads", "1", "--epochs", "1", "--set", "training.angle_every=0"];
@@ -83,7 +83,7 @@ fn read(place: &Place, data: &str, name: &str) -> (Value, String) {
     (environment["data"]["sha256"].clone(), said)
 }
 
-/// Says why nothing is trained on what lies in `data`.
+/// Returns the message why nothing is trained on `data`.
 fn refused(place: &Place, data: &str) -> String {
     let (status, _, said) = run(place, &["train", "--algo", "ep", "--dry-run", "--data-dir", data]);
     assert_eq!(status, 1, "{data}: {said}");
@@ -100,7 +100,7 @@ fn sets_are_read_under_the_names_they_are_distributed_with() {
         let test = name.replace("t10k", "test");
         write(&place, &format!("dotted/{dotted}"), &bytes);
         write(&place, &format!("dotted-gz/{dotted}.gz"), &gzip(&bytes));
-        // Whether a file is packed is no matter of its name.
+        // The name of a file does not decide whether it is packed.
         write(&place, &format!("packed/{name}"), &gzip(&bytes));
         write(&place, &format!("unpacked/{name}.gz"), &bytes);
         write(&place, &format!("emnist/emnist-letters-{test}.gz"), &gzip(&bytes));
@@ -222,7 +222,7 @@ fn every_mistake_is_told_apart() {
     write(&place, "matlab/mnist.pkl.gz", b"");
     write(&place, "mac/.DS_Store", b"Bud1");
     write(&place, &format!("partial/MNIST/raw/{}", FILES[0]), &idx(&place, FILES[0]));
-    // A set that lacks a file is what is meant, also where another one is below.
+    // A set that lacks a file is meant, even where another one is below.
     for name in FILES {
         write(&place, &format!("above/old/{name}"), &idx(&place, name));
     }
@@ -249,14 +249,14 @@ fn every_mistake_is_told_apart() {
         ("csv/mnist_train.csv", &["CSV is not read", "numpy.savez"]),
         ("zip", &["archive.zip", "unpack it"]),
         ("zip/archive.zip", &["is an archive", "unpack it"]),
-        ("parquet", &["holds train-00000-of-00001.parquet, and no data set that is read here", "IDX"]),
+        ("parquet", &["holds train-00000-of-00001.parquet, and no data set in a known form", "IDX"]),
         ("matlab", &["holds mnist-original.mat, mnist.pkl.gz, and no data set", "docs/data.md"]),
         ("mac", &["mac: is empty", "IDX"]),
         ("partial", &["MNIST/raw in it has train-images-idx3-ubyte, but no train-labels-idx1-ubyte"]),
         ("above", &["has train-images-idx3-ubyte, but no train-labels"]),
         ("/dev/zero", &["is a pipe or a device"]),
         ("classes", &["folders of PNGs by class (3), but no train/ and test/"]),
-        ("both", &["has train/ and training/: leave the one that is meant"]),
+        ("both", &["has train/ and training/: keep the right one"]),
     ] {
         let said = refused(&place, data);
         for word in words {
@@ -284,7 +284,7 @@ fn numbers_that_do_not_fit_are_said() {
         assert!(said.contains(labels) && said.contains(word), "{word}: {said}");
     }
     write(&place, &format!("data/{labels}"), &good);
-    // What the header of an array claims is not allocated on its word.
+    // The size that the header of an array claims is not allocated unchecked.
     for (part, prefix) in [("train", "train"), ("test", "t10k")] {
         fs::create_dir_all(place.path("npy")).unwrap();
         for what in ["images-idx3-ubyte", "labels-idx1-ubyte"] {
@@ -311,7 +311,7 @@ fn with_run() -> (Place, f64) {
     (place, error)
 }
 
-/// What `eval` finds on what lies in `data`, and what it says.
+/// The result and the messages of `eval` on `data`.
 fn eval(place: &Place, data: &str) -> (Value, String) {
     let (status, shown, said) =
         run(place, &["eval", "r-data", "--threads", "1", "--json", "--data-dir", data]);

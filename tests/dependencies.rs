@@ -1,6 +1,6 @@
 //! Every dependency comes from crates.io under a licence that this project may use. `make deny` asks for more: the
-//! dependencies of other platforms, which no build here fetches, and advisories, for which it needs the network. deny.toml
-//! states the licences, once for both.
+//! dependencies of other platforms, which no build here fetches, and advisories, for which it needs the network.
+//! deny.toml states the licences, once for both.
 
 use serde_json::Value;
 use spdx::Expression;
@@ -15,7 +15,8 @@ fn dependencies_are_from_crates_io_under_licences_we_may_use() {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
     };
-    // What has been compiled is there. The crates of other platforms need not be, and there may be no network.
+    // The sources of everything compiled are there. The crates of other platforms need not be, and there may be no
+    // network.
     let version = cargo(&["-vV"]);
     let host = version.lines().find_map(|line| line.strip_prefix("host: ")).unwrap();
     let mut arguments =

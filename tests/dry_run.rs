@@ -1,4 +1,4 @@
-//! A dry run asks no network: what it needs to know of a set that is not here is known without it.
+//! A dry run uses no network: everything it needs about a set that is not here is known without it.
 #![cfg(feature = "hub")]
 
 mod common;
@@ -8,7 +8,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::net::TcpListener;
 
-/// A hub that nobody may ask.
+/// A hub that must not be asked.
 struct Hub(TcpListener);
 
 impl Hub {
@@ -18,7 +18,7 @@ impl Hub {
         Self(hub)
     }
 
-    /// Status, stdout and stderr of a command, during which nobody has asked.
+    /// Status, stdout and stderr of a command, during which the hub has not been asked.
     fn unasked(&self, place: &Place, arguments: &[&str]) -> (i32, String, String) {
         let address = format!("http://{}", self.0.local_addr().unwrap());
         let mut command = place.eqprop();
@@ -73,7 +73,7 @@ fn a_dry_run_of_going_on_asks_nobody() {
     // Of the same length, so that the header stays as long.
     let bytes = fs::read(place.path(last)).unwrap();
     let text = bytes.iter().map(|byte| char::from(*byte)).collect::<String>();
-    // As one of before there were checksums.
+    // Without a checksum, as before there were any.
     let text =
         text.replace(r#"\"data\":\"glyphs\""#, r#"\"data\":\"mnist\" "#).replacen("checksum", "unknown_", 1);
     let altered: Vec<u8> = text.chars().map(|c| c as u8).collect();

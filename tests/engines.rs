@@ -24,7 +24,7 @@ const BETA: f64 = 0.5;
 const BATCHES: [(usize, f64); 2] = [(20, BETA), (7, -BETA)];
 /// Hidden layers, input side first.
 const HIDDEN: [&[usize]; 6] = [&[512], &[500], &[130], &[37], &[512, 500], &[130, 37]];
-/// How far a change may be from the plain engine's, relative to its size.
+/// The largest deviation of a change from the plain engine's, relative to its size.
 const TOLERANCE: f64 = 1e-4;
 
 #[derive(Clone, Debug)]
@@ -54,7 +54,7 @@ fn cases() -> Vec<Case> {
                     if damping == 0.0 {
                         let settle = Settle { order: Order::Alternating, ..settle };
                         cases.push(Case { settle, ..case.clone() });
-                        // Settled well enough for what rounding does to acceleration to have gone.
+                        // Settled well enough that the effect of rounding on acceleration has gone.
                         let settle = Settle { solver: Solver::Anderson, steps: 60, ..settle };
                         cases.push(Case { settle, nudging: Nudging::Centered, ..case });
                     }
@@ -88,7 +88,7 @@ impl Case {
         Parameters::from_named(&named, network, dtype, &Device::Cpu).unwrap()
     }
 
-    /// What an engine reports of each minibatch, and its weights after it.
+    /// The report of an engine on each minibatch, and its weights after it.
     fn train(&self, engine: &mut dyn Engine) -> Vec<(Report, Parameters)> {
         BATCHES
             .iter()
@@ -99,7 +99,7 @@ impl Case {
             .collect()
     }
 
-    /// What is wrong with what the fused engine does on one instruction set.
+    /// The failures of the fused engine on one instruction set.
     fn failures(
         &self,
         isa: Isa,
@@ -131,7 +131,7 @@ impl Case {
     }
 }
 
-/// Images some of whose pixels are black in all of them.
+/// Images in which some pixels are black in all of them.
 fn batch(images: usize) -> Batch {
     let pixel = |i: usize| match i % PIXELS % 5 {
         4 => 0,

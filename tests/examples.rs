@@ -1,4 +1,4 @@
-//! The examples do what they say, each with something that is not in the library.
+//! The examples do what they say, each with a part that is not in the library.
 
 #[path = "../examples/own_loss.rs"]
 mod own_loss;

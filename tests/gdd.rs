@@ -1,4 +1,4 @@
-//! `eqprop gdd`, `angle` and `toy`: what they write and print.
+//! `eqprop gdd`, `angle` and `toy`: their files and their output.
 
 mod common;
 
@@ -125,7 +125,7 @@ fn traces_and_summaries_are_those_of_the_golden_cases() {
 fn tensorboard_shows_the_pictures() {
     let Some(python) = python("tensorboard") else { return };
     let place = Place::new();
-    // What is written into a folder twice is shown once.
+    // A second write into the folder is not shown twice.
     for _ in 0..2 {
         run_golden(&place, "cep-1h");
     }
@@ -216,7 +216,7 @@ fn every_rule_trains_in_both_times() {
                 more.extend(["--set", "learning.beta=0.2"]);
             }
             if time == "real" && matches!(rule, "cvf" | "asym-ep") {
-                // What the preset does in discrete time has no meaning here.
+                // The preset's settings for discrete time have no meaning here.
                 more.extend([
                     "--set",
                     "learning.sigma_prime=ignored",
@@ -260,7 +260,7 @@ fn it_replaces_its_own_files_and_no_others_and_takes_the_type_that_is_asked_for(
         let before = place.everything();
         let (status, said) = gdd(&[], None);
         assert_eq!(status, 2, "{name}: {said}");
-        assert!(said.contains(&format!("{name}: is there already")), "{name}: {said}");
+        assert!(said.contains(&format!("{name}: already exists")), "{name}: {said}");
         assert!(place.everything() == before, "{name}");
         fs::remove_file(place.path(&name)).unwrap();
     }

@@ -84,9 +84,9 @@ impl Case {
         Parameters::from_named(&tensors, self.network.clone(), dtype, &Device::Cpu).unwrap()
     }
 
-    /// The largest difference from the expected tensor, relative to the largest number in it (or, in float32, for a
-    /// step of the second phase, in any of its steps: late updates are too small for that type). What rounding can do
-    /// to this tensor is allowed beside `tolerance`.
+    /// Compares with the expected tensor: the largest difference, relative to the largest number in it (or, in
+    /// float32, for a step of the second phase, in any of its steps: late updates are too small for that type).
+    /// Rounding of this tensor is allowed beside `tolerance`.
     fn assert_close(&self, name: &str, got: &Tensor, tolerance: f64, rounding: f64) {
         let expected = &self.tensors[name];
         assert_eq!(expected.dims(), got.dims(), "{name}");
@@ -110,8 +110,8 @@ impl Case {
         );
     }
 
-    /// Both phases in the plain engine from these weights: every state and update by its name in the case, and the final
-    /// weights of a continual second phase.
+    /// Both phases in the plain engine from these weights: every state and update by its name in the case, and the
+    /// final weights of a continual second phase.
     fn replay(&self, theta: &Parameters, dtype: DType) -> Result<Vec<(String, Tensor)>> {
         let x = self.batch.x(dtype, &Device::Cpu)?;
         let target = &self.batch.y(self.network.dims.output(), dtype, &Device::Cpu)?;
@@ -146,14 +146,15 @@ impl Case {
         Ok(found)
     }
 
-    /// What rounding in float32 can do to each tensor of [`Case::replay`], on any CPU: three times as much as it strays in
-    /// any of eight computations in float64 whose numbers are off as those of float32 may be, each in its own way.
+    /// The effect that rounding in float32 can have on each tensor of [`Case::replay`], on any CPU: three times its
+    /// deviation in any of eight computations in float64 whose numbers are off as those of float32 may be, each in
+    /// its own way.
     ///
-    /// With u = 2⁻²⁴: however a product of n terms is summed, its result in float32 is the exact one of weights that are
-    /// off by some √n·u, relatively (Higham and Mary, A New Approach to Probabilistic Rounding Error Analysis, 2019; at
-    /// the very worst it would be nu), of which half is usual, since partial sums are smaller than the whole. So the
-    /// weights of the first phase, and those of every step of the second, are off by √n·u/2, and the states and weights
-    /// that they leave by u, each up or down at random.
+    /// With u = 2⁻²⁴: however a product of n terms is summed, its result in float32 is the exact one of weights that
+    /// are off by some √n·u, relatively (Higham and Mary, A New Approach to Probabilistic Rounding Error Analysis,
+    /// 2019; at the very worst it would be nu), of which half is usual, since partial sums are smaller than the
+    /// whole. So the weights of the first phase, and those of every step of the second, are off by √n·u/2, and the
+    /// states and weights that they leave by u, each up or down at random.
     fn rounding(&self) -> Result<HashMap<String, f64>> {
         let exact = self.rounded(0.0, 0)?;
         let mut worst: HashMap<String, f64> = HashMap::new();
@@ -167,7 +168,8 @@ impl Case {
         Ok(worst)
     }
 
-    /// What [`Case::replay`] gives in float64, by the same steps, with every number off by rounding of the unit `u`.
+    /// The tensors of [`Case::replay`] in float64, by the same steps, with every number off by rounding of the unit
+    /// `u`.
     fn rounded(&self, u: f64, seed: u64) -> Result<HashMap<String, Tensor>> {
         let dice = Cell::new(seed);
         let off = |w: &Tensor, by: f64| -> Result<Tensor> {

@@ -1,4 +1,4 @@
-//! MNIST as the Hugging Face hub has it: Parquet files of PNGs, from a server that answers as the hub does.
+//! MNIST from the Hugging Face hub: Parquet files of PNGs, from a server that answers as the hub does.
 //!
 //! What is served under its name must be MNIST itself, which is here only where `EQPROP_DATA` names it; elsewhere other
 //! images are served, downloaded, read and refused.
@@ -22,10 +22,10 @@ use std::thread;
 const COLUMNS: &str = "message schema { optional group image { optional binary bytes; optional binary path (UTF8); } \
                        optional int64 label; }";
 
-/// An address where nobody listens.
+/// An address without a server.
 const NOBODY: &str = "http://127.0.0.1:9";
 
-/// These pictures and labels as the hub would have them.
+/// These pictures and labels in the hub's form.
 fn parquet_of(images: &[Vec<u8>], labels: &[u8]) -> Vec<u8> {
     let images: Vec<ByteArray> = images.iter().map(|png| png.clone().into()).collect();
     let labels: Vec<i64> = labels.iter().map(|label| i64::from(*label)).collect();
@@ -63,14 +63,14 @@ fn png(pixels: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Some pictures of so many values that are in no set.
+/// Pictures of so many values that are in no set.
 fn others(count: usize, values: usize) -> Vec<u8> {
     let images: Vec<_> = (0..count).map(|i| png(&vec![i as u8; values])).collect();
     let labels: Vec<u8> = (0..count).map(|i| (i % 10) as u8).collect();
     parquet_of(&images, &labels)
 }
 
-/// Where the two files of each set lie on the hub, without the name of the part.
+/// The path of the two files of each set on the hub, without the name of the part.
 const PLACES: [(&str, &str); 3] = [
     ("mnist", "ylecun/mnist/resolve/refs%2Fconvert%2Fparquet/mnist"),
     ("fashion-mnist", "zalando-datasets/fashion_mnist/resolve/refs%2Fconvert%2Fparquet/fashion_mnist"),
@@ -104,7 +104,7 @@ impl Hub {
     }
 }
 
-/// Answers one request for one of these files, or what it is like, and returns it.
+/// Answers one request for one of these files, or for its properties, and returns it.
 fn answer(mut stream: TcpStream, files: &[(&str, Vec<u8>)]) -> String {
     let mut lines = BufReader::new(stream.try_clone().unwrap()).lines().map(Result::unwrap);
     let request = lines.next().unwrap();
@@ -130,7 +130,7 @@ fn answer(mut stream: TcpStream, files: &[(&str, Vec<u8>)]) -> String {
     request
 }
 
-/// Trains an epoch on what the hub at `endpoint` has: status, and what is said.
+/// Trains an epoch on the data of the hub at `endpoint`: status and messages.
 fn train(place: &Place, data: &[&str], name: &str, endpoint: &str) -> (i32, String) {
     let mut command = place.eqprop();
     command.args(["train", "--algo", "ep", "--threads", "1", "--epochs", "1", "--name", name]).args(data);
@@ -151,7 +151,7 @@ fn what_the_hub_has_is_downloaded_once_and_is_not_called_mnist_where_it_is_not()
     assert!(said.contains("has 50 training images of 784 pixels, where MNIST has 60000 of 784"), "{said}");
     assert!(said.contains("0000.parquet") && said.contains("remove them"), "{said}");
     assert_eq!((hub.asked("GET"), hub.asked("HEAD")), (2, 2));
-    // From the cache: nobody is asked.
+    // From the cache: no request.
     let (status, said) = train(&place, &["--data", "mnist"], "second", NOBODY);
     assert!(status == 1 && said.contains("where MNIST has 60000"), "{said}");
     assert!(!said.contains("downloading"), "{said}");
@@ -181,7 +181,7 @@ fn an_image_that_is_none_is_an_error_and_no_panic() {
     assert_eq!(status, 1, "{said}");
     assert!(said.contains("0000.parquet cannot be read as MNIST: remove them"), "{said}");
     assert!(!said.contains("panicked") && !said.contains("RUST_BACKTRACE"), "{said}");
-    // A file that is no Parquet either.
+    // A file that is not Parquet either.
     let (place, hub) = (Place::new(), Hub::with(b"no file of that kind".to_vec(), others(20, 784)));
     let (status, said) = train(&place, &["--data", "mnist"], "r", &hub.address);
     assert!(status == 1 && said.contains("cannot be read as MNIST"), "{said}");
@@ -195,7 +195,7 @@ fn without_a_hub_the_cause_is_said_and_auto_trains_on_glyphs_loudly() {
         let (status, said) = train(&place, &["--data", data], "r", NOBODY);
         assert_eq!(status, 1, "{said}");
         for part in [
-            &format!("{title} could not be had from the Hugging Face hub"),
+            &format!("{title} could not be loaded from the Hugging Face hub"),
             "--data-dir",
             "onnection refused",
         ] {
@@ -262,12 +262,12 @@ fn the_cache_is_checked_before_it_is_taken_for_mnist() {
     assert_eq!(unsafe { libc::mkfifo(path.as_ptr(), 0o600) }, 0);
     let (status, said) = train(&place, &["--data", "mnist"], "pipe", NOBODY);
     assert!(status == 1 && said.contains("MNIST"), "{said}");
-    // A file whose name is its checksum, as those of the hub have it, and a turned bit in it.
+    // A file whose name is its checksum, as in the hub's cache, with a flipped bit.
     fs::remove_file(&blob).unwrap();
     fs::write(&blob, bytes).unwrap();
     let named = blob.with_file_name("0123456789abcdef".repeat(4));
     fs::rename(&blob, &named).unwrap();
     std::os::unix::fs::symlink(&named, &blob).unwrap();
     let (status, said) = train(&place, &["--data", "mnist"], "turned", NOBODY);
-    assert!(status == 1 && said.contains("is damaged, its checksum is another"), "{said}");
+    assert!(status == 1 && said.contains("is damaged: its checksum differs"), "{said}");
 }

@@ -1,4 +1,4 @@
-//! Images in every form in which users have them: what numpy writes, what is damaged, and what cannot be seen.
+//! Images in every form in which users have them: as numpy writes them, damaged, and invisible.
 
 mod common;
 #[path = "torture/process.rs"]
@@ -59,7 +59,7 @@ fn archive(
     zip(&place.path(name), packing, &arrays.concat());
 }
 
-/// A dry run on a file or folder: its status and what it said.
+/// A dry run on a file or folder: its status and its message.
 fn dry(place: &Place, data: &str) -> (i32, String) {
     let run = place.small_run("ep", &["--dry-run", "--name", "t"]);
     let words = run.into_iter().map(|word| if word == "data" { data } else { word });
@@ -254,7 +254,7 @@ fn an_archive_takes_a_byte_of_memory_for_a_pixel() {
     let ended = run("vast.npz");
     assert_eq!(ended.status, Some(0), "{}", ended.said);
     assert!(ended.memory < 512 << 20, "{} MiB", ended.memory >> 20);
-    // What a header claims, and is not there.
+    // A header that claims more than is there.
     for (shape, words) in [([99_999_999, 8, 8], "claims shape"), ([9_999_999, 8, 8], "cut short or damaged")]
     {
         let arrays = [

@@ -20,7 +20,7 @@ const PIXELS: usize = 30;
 const HIDDEN: usize = 40;
 const CLASSES: usize = 5;
 
-/// The flags with which the compiler makes programs that run: with ThreadSanitizer where it has that, and without.
+/// The compiler's flags with which programs run: with ThreadSanitizer where it has that, and without.
 fn compilers(place: &Path) -> Option<[Vec<&'static str>; 2]> {
     let empty = place.join("empty.cpp");
     fs::write(&empty, "#include <barrier>\nint main() {}\n").unwrap();
@@ -126,7 +126,7 @@ fn the_kernel_equals_the_plain_engine() {
         (Rule::EP, &[][..]),
         (Rule::CEP, &["network.activation=tanh"]),
         (Rule::VF, &["network.psi=45"]),
-        // The rule that changes most while threads look on.
+        // The rule that changes most while other threads read.
         (Rule::CVF, &["network.psi=90", PRINTED, "learning.authors_code=false"]),
         (
             Rule::CVF,
@@ -141,7 +141,7 @@ fn the_kernel_equals_the_plain_engine() {
     ] {
         // Rates large enough for every update to be seen.
         let config = config(rule, &[settings, &["learning.learning_rates=[0.05, 0.08]"]].concat());
-        // What the kernel computes does not ask for a GPU.
+        // The computation does not need a GPU.
         let job = config.job(&Device::Cpu);
         let (Job { model, learning, .. }, theta) = (&job, stacked(&config));
         let beta = Beta::of_replicas(config.learning.beta, &signs);
@@ -172,7 +172,7 @@ fn the_kernel_equals_the_plain_engine() {
     }
 }
 
-/// What the kernel cannot do is an error that says why, and `auto` never takes it.
+/// Jobs that the kernel cannot do are errors that say why, and `auto` never takes it.
 #[test]
 fn the_kernel_is_taken_only_where_it_is_asked_for_and_applies() {
     let resolve = |rule: Rule, depth: usize, settings: &[&str]| {

@@ -1,4 +1,4 @@
-//! A run knows where it comes from and where to go: its data, its result, and what is left of an older one.
+//! A run knows its data, its result, and the remains of an older run.
 
 mod common;
 
@@ -70,10 +70,10 @@ fn a_run_goes_on_and_is_looked_at_with_the_data_it_had() {
     assert!(status == 0 && page.contains("Test image 3 (as --image asks)"), "{page}");
     let (status, _, said) = run(&place, &["train", "--resume", "r-data", "--epochs", "2", "--threads", "1"]);
     assert_eq!(status, 0, "{said}");
-    // Also where the run is looked for by its name.
+    // Even where the run is looked for by its name.
     let (status, _, said) = run(&place, &small(&["--resume", "auto", "--epochs", "3"]));
     assert!(status == 0 && said.contains("resuming r-data"), "{said}");
-    assert!(!said.contains("hub") && !said.contains("could not be had"), "{said}");
+    assert!(!said.contains("hub") && !said.contains("is not available"), "{said}");
 }
 
 #[test]
@@ -82,8 +82,8 @@ fn a_run_whose_data_are_gone_says_so_and_looks_in_the_usual_places() {
     fs::rename(place.path("data"), place.path("elsewhere")).unwrap();
     let (status, _, said) = run(&place, &["train", "--resume", "r-data", "--epochs", "2"]);
     assert_eq!(status, 1, "{said}");
-    assert_eq!(said.matches("where the run had its data, is not there any more").count(), 1, "{said}");
-    // Other data in its place are not taken for those it had.
+    assert_eq!(said.matches("where the run had its data, no longer exists").count(), 1, "{said}");
+    // Other data in their place are not taken for the run's.
     fs::rename(place.path("elsewhere"), place.path("data")).unwrap();
     let labels = place.path("data/t10k-labels-idx1-ubyte");
     let mut bytes = fs::read(&labels).unwrap();
@@ -91,7 +91,7 @@ fn a_run_whose_data_are_gone_says_so_and_looks_in_the_usual_places() {
     fs::write(&labels, bytes).unwrap();
     let (status, _, said) = run(&place, &["train", "--resume", "r-data", "--epochs", "2"]);
     assert_eq!(status, 1, "{said}");
-    assert!(said.contains("holds other data than the run had"), "{said}");
+    assert!(said.contains("holds other data than the run used"), "{said}");
 }
 
 #[test]

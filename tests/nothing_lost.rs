@@ -1,4 +1,4 @@
-//! What a run, or anyone, has left is never deleted, and two processes never write one run.
+//! Files of a run, or of anyone, are never deleted, and two processes never write one run.
 
 mod common;
 
@@ -70,7 +70,7 @@ fn a_run_whose_checkpoints_are_gone_is_not_begun_anew_over_itself() {
     assert_eq!(status, 1, "{complaint}");
     assert!(complaint.contains("--resume checkpoints/r-data/best.safetensors"), "{complaint}");
     assert!(fs::read(&best).unwrap() == bytes);
-    // What it says works.
+    // The command in the message works.
     let resume = ["train", "--threads", "1", "--data-dir", "data", "--epochs", "4", "--resume"];
     assert_eq!(run(&place, &[&resume[..], &["checkpoints/r-data/best.safetensors"]].concat()).0, 0);
     assert_eq!((metrics(&place.path(METRICS)).len(), place.read("runs/r-data/note.txt")), (5, "mine".into()));
@@ -149,7 +149,7 @@ fn a_cut_last_checkpoint_gives_way_to_the_newest_whole_one() {
             false => run(&place, &auto(&place, &["--epochs", "3"])),
         };
         assert_eq!(status, 0, "{said}");
-        assert!(said.contains("going on from checkpoints/r-data/step-00000021.safetensors"), "{said}");
+        assert!(said.contains("resuming from checkpoints/r-data/step-00000021.safetensors"), "{said}");
         assert!(fs::read(&last).unwrap() == expected, "other weights than those of a run never stopped");
         let epochs: Vec<u64> =
             metrics(&place.path(METRICS)).iter().map(|line| line["epoch"].as_u64().unwrap()).collect();
@@ -191,7 +191,7 @@ fn a_run_has_one_process_and_the_second_says_who_that_is() {
     let (status, said) = run(&place, &auto(&place, &["--epochs", &epochs]));
     assert_eq!(status, 0, "{said}");
 
-    // Of two that begin at once one trains, whichever that is.
+    // Of two that begin at once exactly one trains.
     let place = Place::new();
     let begin = || {
         let mut command = place.process();
@@ -230,7 +230,7 @@ fn signals_are_heard_while_angles_are_measured() {
         );
     }
 
-    // After the first epoch, which is closed when the run goes on.
+    // After the first epoch, which is closed when the run resumes.
     let every = ["--set", "training.angle_every=1", "--set", "training.angle_minibatches=240"];
     let more = [&["--epochs", "2"], &every[..]].concat();
     let expected = Place::new();
@@ -273,7 +273,7 @@ fn a_warning_signal_is_no_first_and_no_second_one() {
     let slow = [&["--epochs", "2", "--set", "training.angle_minibatches=0"][..], &steps].concat();
     let mut child = place.process().args(auto(&place, &slow)).stderr(Stdio::piped()).spawn().unwrap();
     wait_for("a checkpoint", || place.path(LAST).is_file());
-    // As the system sends it, which has time to be heard each time.
+    // As the system sends it, with time to be heard each time.
     for word in ["USR1", "XCPU", "XCPU", "TERM", "XCPU"] {
         signal(&child, word);
         sleep(Duration::from_millis(200));
@@ -388,7 +388,7 @@ fn a_file_called_lock_that_is_somebodys_own_stays_as_it_is() {
     let (status, said) = run(&place, &auto(&place, &["--epochs", "1"]));
     assert_eq!((status, said.contains("runs/r-data/lock: is not a lock")), (1, true), "{said}");
     assert_eq!(fs::read(&lock).unwrap(), b"my precious\n");
-    // Nor where a link leads to it.
+    // Nor if a link leads to it.
     fs::rename(&lock, place.path("precious")).unwrap();
     std::os::unix::fs::symlink(place.path("precious"), &lock).unwrap();
     let (status, said) = run(&place, &auto(&place, &["--epochs", "1"]));
@@ -411,7 +411,7 @@ fn a_folder_that_takes_no_checkpoint_is_found_before_the_first_epoch() {
     use std::os::unix::process::CommandExt;
     let place = place();
     let before = place.read(METRICS);
-    // As root everything can be written: somebody else goes on with the run.
+    // As root everything can be written: somebody else resumes the run.
     let nobody = (fs::metadata(place.path("data")).unwrap(), 65534);
     let is_root = std::os::unix::fs::MetadataExt::uid(&nobody.0) == 0;
     if is_root {
@@ -462,20 +462,17 @@ fn lines_of_metrics_that_are_missing_or_doubled_are_said() {
     ] {
         let checkpoints = place.everything();
         fs::write(place.path(METRICS), &damaged).unwrap();
-        // Those that read it say so, too, but of an end, which they do not know.
-        let (status, said) = run(&place, &["compare", "r-data"]);
-        assert_eq!(status, 0, "{said}");
-        if !matches!(left, [0, 1, 5] | [5]) {
-            assert!(
-                said.contains("runs/r-data/metrics.jsonl: ") && said.contains(words.trim_end()),
-                "{words}: {said}"
-            );
+        // Commands that read it report it too; the end they know from the checkpoint.
+        for command in ["compare", "inspect"] {
+            let (status, said) = run(&place, &[command, "r-data"]);
+            let told = said.contains("runs/r-data/metrics.jsonl: ") && said.contains(words);
+            assert!(status == 0 && told, "{command}, {words}: {said}");
         }
         let (status, said) = run(&place, &auto(&place, &["--epochs", "5"]));
         assert_eq!(status, 0, "{said}");
         assert!(said.contains("runs/r-data/metrics.jsonl: ") && said.contains(words), "{words}: {said}");
         assert_eq!(epochs(&place), left);
-        // As it was before it went on.
+        // Its state before it resumed.
         for folder in ["runs", "checkpoints"] {
             fs::remove_dir_all(place.path(folder)).unwrap();
         }
@@ -488,6 +485,10 @@ fn lines_of_metrics_that_are_missing_or_doubled_are_said() {
     fs::remove_file(place.path(METRICS)).unwrap();
     let (status, said) = run(&place, &auto(&place, &["--epochs", "4", "--dry-run"]));
     assert!(status == 0 && said.contains("runs/r-data/metrics.jsonl: is gone"), "{said}");
+    let (status, said) = run(&place, &["inspect", "r-data"]);
+    assert!(status == 0 && said.contains("runs/r-data/metrics.jsonl: is gone"), "{said}");
+    let (status, said) = run(&place, &["compare", "runs/r-data"]);
+    assert!(status == 1 && said.contains("runs/r-data/metrics.jsonl: is not there"), "{said}");
     fs::write(place.path(METRICS), kept).unwrap();
     // A run that begins at another's checkpoint lacks none.
     let from =
@@ -504,7 +505,7 @@ fn lines_that_differ_or_are_no_text_are_kept_beside() {
     let place = place();
     let text = fs::read(place.path(METRICS)).unwrap();
     let other = b"{\"epoch\":1,\"error/test\":99.0}\n";
-    // An epoch that no run has would be the last of very many that are missing.
+    // An epoch that no run has would be the last of very many missing ones.
     let absurd = b"{\"epoch\":18446744073709551615}\n";
     for (number, damage) in [(1, &b"\xff\xfe\n"[..]), (2, other), (3, b"\n"), (4, absurd)] {
         fs::write(place.path(METRICS), [damage, &text].concat()).unwrap();
@@ -523,7 +524,7 @@ fn lines_that_differ_or_are_no_text_are_kept_beside() {
         assert_eq!(epochs(&place)[..3], [0, 1, 2]);
         assert!(metrics(&place.path(METRICS))[1]["error/test"] != 99.0);
     }
-    // What a session or the beginning has said is no reason not to go on.
+    // A mention in a session or in the record of the beginning is no reason not to resume.
     for (file, epochs) in [("sessions.jsonl", "7"), ("environment.json", "8")] {
         let path = place.path(&format!("runs/r-data/{file}"));
         let bytes = [b"\xff\n", &fs::read(&path).unwrap()[..]].concat();
@@ -563,7 +564,7 @@ fn a_best_checkpoint_that_is_gone_or_empty_is_said() {
 fn a_last_checkpoint_that_missed_the_newest_gives_way_to_it_unless_the_run_went_back() {
     let undisturbed = Place::new();
     assert_eq!(run(&undisturbed, &auto(&undisturbed, &["--epochs", "3"])).0, 0);
-    // A power cut may leave `last` what it was before.
+    // A power cut may leave `last` in its earlier state.
     let place = place();
     let last = place.path(LAST);
     fs::remove_file(&last).unwrap();
@@ -571,7 +572,7 @@ fn a_last_checkpoint_that_missed_the_newest_gives_way_to_it_unless_the_run_went_
     let (status, said) = run(&place, &auto(&place, &["--epochs", "3"]));
     assert_eq!(status, 0, "{said}");
     assert!(said.contains("last.safetensors is older than"), "{said}");
-    assert!(said.contains("going on from checkpoints/r-data/step-00000024.safetensors"), "{said}");
+    assert!(said.contains("resuming from checkpoints/r-data/step-00000024.safetensors"), "{said}");
     assert!(fs::read(&last).unwrap() == fs::read(undisturbed.path(LAST)).unwrap());
     assert_eq!(metrics(&place.path(METRICS)), metrics(&undisturbed.path(METRICS)));
 
@@ -585,7 +586,7 @@ fn a_last_checkpoint_that_missed_the_newest_gives_way_to_it_unless_the_run_went_
     assert!(status == 0 && said.contains("already completed 2 of 2 epochs"), "{said}");
 }
 
-/// How often the event files of the run name a tag that every epoch has.
+/// The number of times that the event files of the run name a tag that every epoch has.
 fn shown(place: &Place) -> usize {
     let tag = b"error/test";
     let files =
@@ -605,7 +606,7 @@ fn what_event_files_have_lost_they_have_again() {
         let (path, bytes) = event_file(&place);
         let tags: Vec<usize> =
             (0..bytes.len() - 10).filter(|at| &bytes[*at..at + 10] == b"error/test").collect();
-        // Nothing of it, or what stands before the number of the last epoch.
+        // Nothing of it, or everything before the number of the last epoch.
         match from {
             0 => fs::remove_file(&path).unwrap(),
             _ => fs::write(&path, &bytes[..*tags.last().unwrap()]).unwrap(),
@@ -614,7 +615,7 @@ fn what_event_files_have_lost_they_have_again() {
         let (status, said) = run(&place, &auto(&place, &["--epochs", "3"]));
         assert_eq!(status, 0, "{said}");
         assert!(said.contains(&format!("had lost numbers from epoch {from} on")), "{said}");
-        // Each epoch that was lost once more, and the new one.
+        // Each lost epoch once more, and the new one.
         assert!(shown(&place) - left >= 4 - from, "{left}");
         let (status, said) = run(&place, &auto(&place, &["--epochs", "4"]));
         assert!(status == 0 && !said.contains("had lost"), "{said}");

@@ -1,5 +1,5 @@
-//! What the program says when nobody can or will hear it: results are written or the command fails, progress that
-//! nobody reads is dropped, and nothing ends in a panic.
+//! Output that nobody can or will read: results are written or the command fails, progress without a reader is
+//! dropped, and nothing ends in a panic.
 
 mod common;
 
@@ -84,7 +84,7 @@ fn progress_that_nobody_reads_is_dropped() {
             ["config".to_string(), "--algo".into(), "ep".into(), "--set".into(), "settle.steps=0".into()];
         assert_eq!(run(&place, &wrong, Stdio::null(), stderr).0, Some(2));
     }
-    // A whole run, as one that was heard.
+    // A whole run, as one whose output was read.
     let heard = place.path("runs/r-data/metrics.jsonl");
     for (name, stderr) in [("full-data", full()), ("gone-data", gone())] {
         let more = ["--epochs", "1", "--name", name];

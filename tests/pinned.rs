@@ -1,5 +1,4 @@
-//! Numbers that every version must draw: a dependency that changes them changes every published result, and is
-//! noticed here.
+//! Numbers that every version must draw: a dependency that changes them would change every published result.
 
 use eqprop::data::glyphs;
 use eqprop::rng::{self, Purpose, stream};

@@ -1,4 +1,4 @@
-//! Other programs open what a run leaves: TensorBoard's readers and its server, and Python's safetensors.
+//! Other programs open the files of a run: TensorBoard's readers and its server, and Python's safetensors.
 //!
 //! `EQPROP_PYTHON` names the Python to use; without its packages these tests skip with a message,
 //! and fail where CI=true.
@@ -72,7 +72,8 @@ print(json.dumps({"curves": curves, "steps": steps}))
 fn are_those_of(lines: &[Value], curves: &Value, reader: &str) {
     let mut compared = 0;
     for (tag, curve) in curves.as_object().unwrap() {
-        // Angles are measured before training and after some epochs; `metrics` leaves out the speed, which epoch 0 has none of.
+        // Angles are measured before training and after some epochs; `metrics` leaves out the speed, which epoch 0
+        // has none of.
         let shown = tag.replace("more_angles/", "angle/");
         let tag = &shown;
         let has = |epoch: u64| match tag.starts_with("speed/") {
@@ -198,7 +199,7 @@ print(json.dumps({
     found["charts"] = Value::Null;
     let expected = serde_json::json!({
         "rule": "cvf", "T": 40.0, "angle": true, "ψ": [true, false], "done": 1, "charts": null, "closed": [false, true],
-        // Names sort; columns are what TensorBoard finds to differ.
+        // Names are sorted; TensorBoard finds the columns that differ.
         "first": ["angle/total", "error/test", "error/train"], "columns": false,
         "command": true, "configuration": true, "name": "test error, %",
         "images": ["pictures/confusion", "pictures/most_wrong", "pictures/receptive_fields"],
@@ -252,7 +253,7 @@ fn pytorch_gets_the_same_test_error() {
         packed.write_all(&std::fs::read(place.path(&format!("data/{name}"))).unwrap()).unwrap();
         packed.finish().unwrap();
     }
-    // One and two hidden layers, weights that are tied and that are not.
+    // One and two hidden layers, tied and untied weights.
     for (name, rule, dims, rates, epochs) in [
         ("one-data", "cvf", "network.dims=[64, 24, 4]", "learning.learning_rates=[0.01, 0.01]", "30"),
         ("tied-data", "ep", "network.dims=[64, 24, 4]", "learning.learning_rates=[0.01, 0.01]", "30"),

@@ -1,4 +1,4 @@
-//! Runs whose folders have been renamed go on as what they are called now, in one piece or not at all.
+//! Runs whose folders have been renamed resume under the new name, in one piece or not at all.
 
 mod common;
 
@@ -17,7 +17,7 @@ fn rename(place: &Place, folder: &str, from: &str, to: &str) {
     fs::rename(place.path(folder).join(from), place.path(folder).join(to)).unwrap();
 }
 
-/// Status and stderr of going on, to the third epoch where no other is given.
+/// Status and stderr of resuming, to the third epoch by default.
 fn go_on(place: &Place, more: &[&str]) -> (i32, String) {
     let epochs = if more.contains(&"--epochs") { &[][..] } else { &["--epochs", "3"] };
     let train = [&["train", "--threads", "1", "--data-dir", "data"], epochs].concat();
@@ -25,7 +25,7 @@ fn go_on(place: &Place, more: &[&str]) -> (i32, String) {
     (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
 }
 
-/// Asserts that going on so is refused with these words, and that nothing is written.
+/// Asserts that this resume is refused with these words, and that nothing is written.
 fn refused(place: &Place, more: &[&str], words: &[&str]) {
     let before = place.everything();
     let (status, said) = go_on(place, more);
@@ -44,7 +44,7 @@ fn names(place: &Place, folder: &str) -> Vec<String> {
 
 #[test]
 fn a_renamed_run_goes_on_as_it_is_called_now() {
-    // As it would have been under that name from the beginning.
+    // The result under that name from the beginning.
     let expected = Place::new();
     expected
         .eqprop()
@@ -66,7 +66,7 @@ fn a_renamed_run_goes_on_as_it_is_called_now() {
             resume => go_on(&place, &["--resume", resume]),
         };
         assert_eq!(status, 0, "{resume}: {said}");
-        assert!(said.contains("the run was called r-data until now, and goes on as s-data"), "{said}");
+        assert!(said.contains("the run was called r-data until now, and resumes as s-data"), "{said}");
         assert_eq!(
             (names(&place, "runs"), names(&place, "checkpoints")),
             (vec!["s-data".into()], vec!["s-data".into()])
@@ -76,11 +76,11 @@ fn a_renamed_run_goes_on_as_it_is_called_now() {
         assert!(fs::read(place.path(file)).unwrap() == fs::read(expected.path(file)).unwrap(), "{resume}");
         assert_eq!(place.read("runs/s-data/environment.json"), environment);
         assert!(place.read("runs/s-data/config.toml").contains("of run s-data"));
-        // Those that are too many are gone, under whichever name they were written.
+        // Superfluous checkpoints are gone, under whichever name they were written.
         let mut numbered = names(&place, "checkpoints/s-data");
         numbered.retain(|name| name.starts_with("step-"));
         assert_eq!(numbered.len(), 3, "{numbered:?}");
-        // And on from there nothing is said of it.
+        // From there on nothing more is said about it.
         let (status, said) = go_on(&place, &["--resume", "s-data", "--epochs", "4"]);
         assert_eq!((status, said.contains("was called")), (0, false), "{said}");
     }
@@ -131,7 +131,7 @@ fn where_one_folder_alone_is_renamed_the_other_is_named() {
         &["--resume", "s-data"],
         &["was called r-data", "checkpoints/r-data", "to checkpoints/s-data"],
     );
-    // What it says works.
+    // The command in the message works.
     rename(&place, "checkpoints", "r-data", "s-data");
     assert_eq!(go_on(&place, &["--resume", "s-data"]).0, 0);
     // Another run may have the former name, and lose its record, though runs/s-data says that it had the name before.
@@ -146,7 +146,7 @@ fn a_copy_of_checkpoints_goes_on_as_which_run_it_is_told() {
     fs::create_dir(place.path("checkpoints/s-data")).unwrap();
     let copy = "checkpoints/s-data/last.safetensors";
     fs::copy(place.path("checkpoints/r-data/last.safetensors"), place.path(copy)).unwrap();
-    refused(&place, &["--resume", copy], &["--name r-data to go on", "--name s-data to make another run"]);
+    refused(&place, &["--resume", copy], &["--name r-data to resume", "--name s-data to make another run"]);
     assert_eq!(go_on(&place, &["--resume", copy, "--name", "s-data"]).0, 0);
     assert_eq!(
         (names(&place, "runs").len(), metrics(&place.path("runs/s-data/metrics.jsonl")).len()),

@@ -1,4 +1,4 @@
-//! Replicas: each gets the bits it would get alone, whoever else there is.
+//! Replicas: each gets the bits it would get alone, whatever the others do.
 
 use candle_core::{DType, Device};
 use eqprop::config::{Choices, Config, Resolved, parse_value};
@@ -41,7 +41,7 @@ fn minibatch(config: &Config, seed: u64, m: u64) -> (Batch, f64) {
     (Batch { images, labels }, config.learning.beta * rng::beta_sign(seed, m))
 }
 
-/// What a run of `minibatches` minibatches, each classified and then learnt, shows and ends in.
+/// The reports of a run of `minibatches` minibatches, each classified and then learnt, and its final weights.
 fn run(engine: &mut dyn Engine, config: &Config, seed: u64, minibatches: u64) -> (Vec<Report>, Vec<Vec<u8>>) {
     let mut reports = Vec::new();
     for m in 0..minibatches {
@@ -84,7 +84,7 @@ fn a_replica_gets_the_bits_it_would_get_alone() {
     ] {
         let config = config(rule, depth, settings);
         let job = config.job(&Device::Cpu);
-        // Of different lengths, so that some leave while others go on.
+        // Of different lengths, so that some leave while others continue.
         let lengths = [5, 3, 5, 4];
         let alone: Vec<_> = (lengths.iter().enumerate())
             .map(|(seed, &length)| {

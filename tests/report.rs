@@ -1,4 +1,4 @@
-//! The report in a real browser, and what it says of numbers that are known.
+//! The report in a real browser, and its statements about known numbers.
 //!
 //! `EQPROP_CHROMIUM` names the browser; where there is none, what needs it skips with a message.
 
@@ -12,13 +12,13 @@ use std::process::Command;
 /// A run that has ended: preset, Ψ, seed, epochs, test and train error.
 type Ended = (&'static str, Option<f64>, u64, usize, f64, f64);
 
-/// A run, with all that a sweep may set in it.
+/// A run, with everything that a sweep may set in it.
 struct Run {
     preset: &'static str,
     set: Vec<String>,
     seed: u64,
     epochs: usize,
-    /// Epochs that it has done.
+    /// Its completed epochs.
     done: usize,
     test: f64,
     train: f64,
@@ -158,7 +158,8 @@ fn it_fits_wide_and_narrow_windows_in_a_browser_without_complaint() {
         assert!(!log.contains("CONSOLE"), "{log}");
         let expected = format!("width {width} content {width} outside 0 figures ");
         assert!(dom.contains(&expected), "at {width}: {dom}");
-        // Figs. 4 and 5a, two insets within; 3 panels of Fig. 16, 9 each of 17 and 18, 2 of EP, and 11 of unsettled images.
+        // Figs. 4 and 5a, two insets within; 3 panels of Fig. 16, 9 each of 17 and 18, 2 of EP, and 11 of unsettled
+        // images.
         assert!(dom.contains("figures 36 rows"), "{dom}");
     }
 }
@@ -172,7 +173,7 @@ fn verdicts_follow_two_standard_errors() {
             // Two runs: mean 2.10, s = 0.07; 2·√(0.005/2 + 0.0169/5) = 0.153 around 2.00.
             ("ep-1h", None, 0, 30, 2.05, 0.2),
             ("ep-1h", None, 1, 30, 2.15, 0.2),
-            // One run, of which there is no verdict.
+            // A single run, without a verdict.
             ("cep-1h-random-beta", None, 0, 100, 2.64, 0.4),
             // Three runs: mean 2.60, s = 0.10; 2·√(0.01/3 + 0.0064/5) = 0.136 around 2.43.
             ("cvf-1h", Some(0.0), 0, 100, 2.50, 0.7),
@@ -193,19 +194,18 @@ fn verdicts_follow_two_standard_errors() {
         "{table}"
     );
     assert!(line("C-VF-2h,180.0,").contains(",not-run,0,"), "{table}");
-    // 13 rows with one hidden layer, and 12 with two, both ways.
+    // 13 rows with one hidden layer, and 12 with two, in both ways.
     assert_eq!(table.lines().count(), 1 + 13 + 2 * 12);
     assert!(!place.path("r/as-printed.csv").exists() && !place.path("r/sweep.csv").exists());
     let page = place.read("r/report.html");
     let text = without_tags(&page);
     assert!(text.contains(
-        "25 rows: 1 in agreement (within two standard errors), 0 better than published, 1 in disagreement, 1 with one run \
-         and no verdict, 1 unfinished, 21 not"
+        "25 rows: 1 in agreement (within two standard errors), 0 better than published, 1 in disagreement, 1 with a single run and no verdict, 1 unfinished, 21 not"
     ));
-    assert!(text.contains("In disagreement: C-VF-1h at Ψ = 0°.One run, no verdict: C-EP-1h, ±β."));
+    assert!(text.contains("In disagreement: C-VF-1h at Ψ = 0°.Single run, no verdict: C-EP-1h, ±β."));
     assert!(page.contains("seed 0: 2.40 after 7 of 100 epochs") && page.contains("2.60\u{a0}±\u{a0}0.10"));
     assert!(page.contains(">3.0 s<") && page.contains(">2 min<"), "30 epochs of 3 s");
-    // Figs. 4 and 5a; curves of EP-1h, C-EP-1h and C-VF-1h at 0°: none of what is unfinished.
+    // Figs. 4 and 5a; curves of EP-1h, C-EP-1h and C-VF-1h at 0°: none of unfinished runs.
     assert_eq!(page.matches("role=\"img\"").count(), 5);
     assert!(place.read("r/curves.csv").contains("\nrun4,2,20.3,,22.2,0.25\n"), "numbers are rounded");
 }
@@ -215,7 +215,7 @@ fn without_tags(page: &str) -> String {
     page.split('<').map(|part| part.split_once('>').map_or(part, |(_, text)| text)).collect()
 }
 
-/// A run of a preset, done unless something else is said.
+/// A run of a preset, finished unless stated otherwise.
 fn run(preset: &'static str, set: &[&str], seed: u64, epochs: usize, test: f64) -> Run {
     let set = set.iter().map(|set| set.to_string()).collect();
     Run { preset, set, seed, epochs, done: epochs, test, train: test / 2.0 }
@@ -252,7 +252,7 @@ fn what_is_as_printed_stands_in_a_table_of_its_own() {
     assert!(text.contains("As printed") && text.contains("Not in the paper"));
     assert!(
         text.contains(
-            "0 in agreement (within two standard errors), 0 better than published, 0 in disagreement, 1 with one run and no verdict"
+            "0 in agreement (within two standard errors), 0 better than published, 0 in disagreement, 1 with a single run and no verdict"
         ),
         "printed rows do not count"
     );
@@ -268,13 +268,13 @@ fn another_way_to_equilibrium_is_compared_in_a_table_of_its_own() {
         // Mean 1.91, s = 0.014: 2·√(0.0002/2 + 0.0169/5) = 0.118 around 2.00.
         run("ep-1h", &accelerated, 0, 30, 1.9),
         run("ep-1h", &accelerated, 1, 30, 1.92),
-        // The preset's own way, and that without acceleration.
+        // The preset's own way, and the one without acceleration.
         run("ep-2h", &[], 0, 50, 1.95),
         run("ep-2h", &["settle.solver=iterate"], 0, 50, 1.95),
         run("cvf-1h", &printed, 0, 100, 3.0),
         // Not to the row's end.
         run("cep-2h", &["settle.solver=iterate"], 0, 30, 2.4),
-        // What is learnt differs, too.
+        // Learning differs, too.
         run("ep-1h", &["learning.K=12", "settle.order=alternating"], 0, 30, 2.2),
         run("cep-1h", &[], 0, 100, 2.8),
         run("cep-1h-random-beta", &[], 0, 100, 2.3),
@@ -299,14 +299,15 @@ fn another_way_to_equilibrium_is_compared_in_a_table_of_its_own() {
     assert!(place.read("s/sweep.csv").contains("\nEP-1h,1,2.2,"));
     let text = without_tags(&place.read("s/report.html"));
     assert!(
-        text.contains("0 in disagreement, 5 with one run and no verdict, 0 unfinished, 20 not run"),
+        text.contains("0 in disagreement, 5 with a single run and no verdict, 0 unfinished, 20 not run"),
         "they do not count as the paper's"
     );
     assert!(
-        text.contains("0 in disagreement, 1 with one run and no verdict, 0 unfinished, 11 not run"),
+        text.contains("0 in disagreement, 1 with a single run and no verdict, 0 unfinished, 11 not run"),
         "{text}"
     );
-    let said = "3 rows have been trained with yet another way to equilibrium, too; 1 of them agree in one way at least.";
+    let said =
+        "3 rows have also been trained with another way to equilibrium; 1 of them agree in at least one way.";
     assert!(text.contains(said), "{text}");
 
     // Alone they are a sweep that varies [settle], beside the paper's numbers.
@@ -319,7 +320,7 @@ fn another_way_to_equilibrium_is_compared_in_a_table_of_its_own() {
     assert!(
         text.contains(
             "Rows of the paper among them: 1 in agreement (within two standard errors), 0 better than published, 0 in \
-             disagreement, 2 with one run and no verdict."
+             disagreement, 2 with a single run and no verdict."
         )
     );
 }
@@ -352,7 +353,7 @@ fn a_sweep_that_is_not_the_papers_shows_what_it_varies() {
     let text = without_tags(&page);
     assert!(text.contains("8 runs with 5 different settings: 7 finished, 1 unfinished, 0 not begun."));
     let rows = "Rows of the paper among them: 0 in agreement (within two standard errors), 0 better than published, 0 in \
-                disagreement, 1 with one run and no verdict.";
+                disagreement, 1 with a single run and no verdict.";
     assert!(text.contains(rows), "{text}");
     assert!(text.contains("EP-1h on mnist; 2 seeds; what varies: β, nudging."), "{text}");
     assert!(!text.contains("Titan RTX"), "no other card's hours");
@@ -367,7 +368,7 @@ fn a_sweep_that_is_not_the_papers_shows_what_it_varies() {
     assert_eq!(picture.matches("stroke-linejoin").count(), 7, "a line for each finished run");
     assert_eq!(picture.matches("β = 0.5").count(), 1, "one name for runs that look alike");
 
-    // What all have, unlike their preset, is said once.
+    // Settings that all runs share, unlike their preset, are stated once.
     let limited = Place::new();
     let limits = ["training.limit_train=500", "learning.beta=0.4"];
     sweep_of(&limited, &[0, 1].map(|seed| run("ep-1h", &limits, seed, 10, 3.0)));
@@ -413,6 +414,43 @@ fn a_sweep_over_psi_shows_the_error_against_it_beside_the_papers() {
 }
 
 #[test]
+fn a_quantity_of_devices_shows_where_the_error_passes_twice_the_ideal_one() {
+    let place = Place::new();
+    let mut runs = Vec::new();
+    let errors = [
+        ("ep-1h", 2.0, [2.1, 3.9, 4.1]),
+        ("cep-1h", 3.0, [6.5, 9.0, 80.0]),
+        ("cvf-1h", 2.5, [2.6, 2.7, 4.9]),
+    ];
+    for (preset, ideal, devices) in errors {
+        for seed in [0, 1] {
+            runs.push(run(preset, &["learning.nudging=random"], seed, 10, ideal));
+        }
+        for (levels, error) in ["1001", "101", "11"].into_iter().zip(devices) {
+            let levels = format!("synapse.levels={levels}");
+            let set = ["learning.nudging=random", "synapse.law=device", &levels];
+            runs.push(run(preset, &set, 0, 10, error));
+        }
+    }
+    // What varies together with something else draws nothing.
+    runs.push(run("ep-1h", &["synapse.law=device", "synapse.stuck=0.1", "synapse.levels=50"], 0, 10, 9.0));
+    sweep_of(&place, &runs);
+    place.eqprop().args(["report", "s"]).assert().success();
+    let text = without_tags(&place.read("s/report.html"));
+    assert!(text.contains("Test error against levels"), "{text}");
+    for said in ["between 101 and 11", "at 1001 already", "not up to 11"] {
+        assert!(text.contains(said), "{said}: {text}");
+    }
+    assert!(!text.contains("Test error against stuck"));
+    let picture = place.read("s/threshold-levels.svg");
+    for name in ["EP-1h, once a batch (n = 1)", "C-EP-1h, at every step (n = 1)"] {
+        assert!(picture.contains(name), "{name}: {picture}");
+    }
+    // A marker for each of nine runs, and three in the legend.
+    assert_eq!(picture.matches("<circle").count(), 9 + 3);
+}
+
+#[test]
 fn rows_with_two_hidden_layers_are_compared_both_ways() {
     let place = Place::new();
     let psi = ["network.psi=45"];
@@ -426,7 +464,7 @@ fn rows_with_two_hidden_layers_are_compared_both_ways() {
             run("cvf-2h", &psi, 1, 150, 2.6),
             run("cvf-2h", &psi, 2, 150, 2.7),
             run("cvf-2h-synchronous", &psi, 0, 150, 3.9),
-            // Far below 5.05 − 1.17, but one run.
+            // Far below 5.05 − 1.17, but a single run.
             run("cvf-2h", &before, 0, 150, 3.5),
             // Mean 1.90, s = 0.10: 1.95 is within 1.90 ± 0.20.
             run("ep-2h-synchronous", &[], 0, 50, 1.8),
@@ -451,7 +489,7 @@ fn rows_with_two_hidden_layers_are_compared_both_ways() {
     assert!(!place.path("r/equilibrium.csv").exists());
     let text = without_tags(&place.read("r/report.html"));
     for said in [
-        "25 rows: 1 in agreement (within two standard errors), 0 better than published, 0 in disagreement, 2 with one run",
+        "25 rows: 1 in agreement (within two standard errors), 0 better than published, 0 in disagreement, 2 with a single run",
         "12 rows with two hidden layers: 0 in agreement (within two standard errors), 1 better than published",
         "Better: C-VF-2h at Ψ = 45°.",
         "better−1.18 points; ± 2 s: outside",
@@ -464,7 +502,7 @@ fn rows_with_two_hidden_layers_are_compared_both_ways() {
     }
 }
 
-/// What a report writes, but for its page.
+/// The files of a report, apart from its page.
 const WRITTEN: [&str; 5] = ["table3.csv", "as-printed.csv", "runs.csv", "curves.csv", "records.jsonl"];
 
 #[test]
@@ -494,7 +532,7 @@ fn a_report_of_its_records_is_the_report_of_the_runs() {
     let records = place.read("r/records.jsonl");
     assert_eq!(records.lines().count(), runs.len());
     assert!(records.contains("out of luck") && records.contains("c0ffee") && !records.contains("a long one"));
-    // Some of them are a sweep of their own.
+    // A choice of them is a sweep of its own.
     place.eqprop().args(["report", "r", "--only", "run1", "--out", "one"]).assert().success();
     assert_eq!(place.read("one/runs.csv").lines().count(), 2);
 }
@@ -507,7 +545,8 @@ fn rows_are_added_to_records_and_a_run_that_is_there_twice_counts_once() {
     sweep_of(&place, &runs);
     place.eqprop().args(["report", "s", "--out", "r"]).assert().success();
     fs::remove_dir_all(place.path("s")).unwrap();
-    // Of seed 0 the first stays, which is as long; of seed 1 the longer. Where it was computed does not make it another.
+    // Of seed 0 the first stays, since both are equally long; of seed 1 the longer. A run computed elsewhere is not
+    // another run.
     let on_cpu = ["training.device=cpu", "training.angle_minibatches=0"];
     let runs =
         [run("ep-1h", &on_cpu, 0, 30, 1.0), run("ep-1h", &[], 1, 30, 1.8), run("cep-1h", &[], 0, 100, 2.8)];
@@ -537,7 +576,7 @@ fn records_are_not_written_over_by_a_report_that_lacks_some_of_them() {
         assert!(said.contains("records.jsonl: 1 of its runs would be lost, run1 among them"), "{said}");
         assert_eq!(place.read("r/records.jsonl"), records);
     }
-    // What is in a sweep's folder is made of its runs, which are there.
+    // A report in a sweep's folder is made from its runs, which are there.
     place.eqprop().args(["report", "s"]).assert().success();
     place.eqprop().args(["report", "s", "--only", "run0"]).assert().success();
 }
@@ -602,7 +641,7 @@ fn one_bad_file_of_one_run_is_named_and_not_the_end_of_the_report() {
             None => fs::remove_file(place.path(&format!("s/{file}"))).unwrap(),
         }
     }
-    // What the last report here has kept of it is not lost.
+    // The runs that the last report here has kept are not lost.
     assert_eq!(report("s").0, 0);
     let before = place.read("s/records.jsonl");
     fs::write(place.path("s/runs/run1/metrics.jsonl"), "?\n").unwrap();

@@ -1,4 +1,4 @@
-//! Stopping and going on: whatever happens to a run, its weights and metrics end up the same.
+//! Stopping and resuming: whatever happens to a run, its weights and metrics end up the same.
 
 mod common;
 
@@ -103,7 +103,7 @@ fn killed_at_twenty_moments_the_run_ends_in_the_same_bits() {
         let mut command = if last.is_file() {
             resume(&place)
         } else {
-            // Killed before its first checkpoint, a run leaves nothing to resume.
+            // A run killed before its first checkpoint leaves nothing to resume.
             fs::remove_dir_all(place.path("runs")).ok();
             fs::remove_dir_all(place.path("checkpoints")).ok();
             let mut command = place.process();
@@ -168,7 +168,7 @@ fn signals_save_say_how_to_go_on_and_set_the_status() {
         assert_eq!(output.status.code(), Some(status));
         let said = String::from_utf8(output.stderr).unwrap();
         assert!(said.contains("eqprop train --resume checkpoints/r-data/last.safetensors"), "{said}");
-        // What was saved can be tested and resumed.
+        // A saved run can be tested and resumed.
         place
             .eqprop()
             .args([
@@ -235,7 +235,7 @@ fn the_number_of_threads_does_not_matter_to_the_bits() {
         let header = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
         (bytes[8 + header..].to_vec(), metrics(&place.path(&format!("runs/{name}-data/metrics.jsonl"))))
     };
-    // Wide enough for threads to share the second phase, and the panels not to come out even.
+    // Wide enough for threads to share the second phase, with panels that do not come out even.
     let wide = "[64, 272, 272, 4]";
     let solver: &[&str] =
         &["settle.order=alternating", "settle.solver=anderson", "learning.nudging=centered"];

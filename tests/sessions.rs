@@ -1,4 +1,5 @@
-//! Who has worked on a run, and with what: recorded, and said where it may change the last bits.
+//! Processes that have worked on a run, and their surroundings: recorded, and reported where they may change the last
+//! bits.
 
 mod common;
 
@@ -14,7 +15,7 @@ fn sessions(place: &Place, name: &str) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-/// Trains to so many epochs, with this in the environment, and returns what is said.
+/// Trains to so many epochs, with this in the environment, and returns the messages.
 fn train(place: &Place, epochs: &str, more: &[&str], environment: &[(&str, &str)]) -> String {
     let arguments = [&["--epochs", epochs, "--name", "r-data", "--resume", "auto"], more].concat();
     let output = place

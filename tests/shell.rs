@@ -1,5 +1,5 @@
-//! What meets a shell, a batch system or a strange clock: scripts and printed commands take any path, signals arrive,
-//! and no speed comes of a clock that is set back.
+//! Encounters with a shell, a batch system or a strange clock: scripts and printed commands take any path, signals
+//! arrive, and a clock that is set back gives no wrong speed.
 
 mod common;
 
@@ -15,7 +15,7 @@ const ODD: &str = "it's 50% $HOME \"x\" \\";
 const SWEEP: &str =
     "title = 't'\nset.network.dims = [64, 24, 4]\nset.training.epochs = 100000\n[[rows]]\nconfig = 'ep-1h'\n";
 
-/// What a shell makes of the arguments of `command`, whose program is given as a function.
+/// The words into which a shell splits the arguments of `command`, whose program is given as a function.
 fn words(place: &Place, program: &str, command: &str) -> Vec<String> {
     let script = format!("{program}() {{ printf '%s\\n' \"$@\"; }}\n{command}");
     let output = Command::new("sh").current_dir(place.dir.path()).args(["-c", &script]).output().unwrap();
@@ -47,7 +47,7 @@ fn a_job_script_takes_any_path_and_its_signal() {
     // To the batch script, which `exec` makes the run's process; without B: only to steps of srun.
     assert!(script.contains("\n#SBATCH --signal=B:TERM@60\n"), "{script}");
     assert!(script.contains(r##"it's 50%% $HOME \"x\" \\/s/slurm-%A_%a.log""##), "{script}");
-    // What an attempt that is requeued has said would be lost: Slurm begins the log anew.
+    // The messages of an attempt that is requeued would be lost: Slurm begins the log anew.
     assert!(script.contains("\n#SBATCH --open-mode=append\n"), "{script}");
     let sessions = place.path(&format!("{out}/runs/ep-1h-data-seed0/sessions.jsonl"));
     // The signal that the script asks for, and the one that many ask for in their own.
@@ -109,14 +109,14 @@ fn the_command_that_goes_on_can_be_pasted() {
     let output = child.wait_with_output().unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(130), "{said}");
-    let (_, command) = said.split_once("to go on: ").unwrap_or_else(|| panic!("{said}"));
+    let (_, command) = said.split_once("to resume: ").unwrap_or_else(|| panic!("{said}"));
     let command = format!("{} --dry-run", command.trim());
     let pasted = Command::new("sh").current_dir(place.dir.path()).args(["-c", &command]).output().unwrap();
     let again = String::from_utf8(pasted.stderr).unwrap();
     assert!(pasted.status.success() && again.contains("resuming r-data"), "{command}: {again}");
 }
 
-/// Clocks that are set back by an hour whenever they are read: that on the wall, or all of them.
+/// Clocks that are set back by an hour whenever they are read: the wall clock, or all of them.
 const CLOCKS: &str = r#"
 #define _GNU_SOURCE
 #include <stdlib.h>
@@ -172,7 +172,7 @@ fn make_hands_on_what_its_variables_hold() {
     let run = |arguments: &[&str]| {
         let output = Command::new("make")
             .current_dir(env!("CARGO_MANIFEST_DIR"))
-            // Instead of cargo, a word a line.
+            // Instead of cargo: prints one word per line.
             .args(["-s", "CARGO=printf '%s\\n'"])
             .args(arguments)
             .output()
@@ -195,7 +195,7 @@ fn make_hands_on_what_its_variables_hold() {
     makes(&["gdd", "FIG=5", "OUT=it's a"], &["--out", "it's a/fig5-cvf"]);
     makes(&["reproduce", "OUT=a b", "WORKERS=1 2"], &["--out", "a b", "--workers", "1 2"]);
     makes(&["reproduce", "SWEEP=quick;x"], &["--config", "configs/reproduce/quick;x.toml"]);
-    // Flags are several words, and a home folder is one, as a shell has it.
+    // Flags are several words, and a home folder is one, as in a shell.
     makes(&["train", "ARGS=--json --threads 2"], &["--json", "--threads", "2"]);
     let home = format!("{}/data", std::env::var("HOME").unwrap());
     makes(&["train", "DATA_DIR=~/data"], &["--data-dir", &home]);

@@ -53,7 +53,7 @@ fn sweep(place: &Place, more: &[&str]) -> Command {
     command
 }
 
-/// The runs that are listed as standing so.
+/// The runs that are listed in this state.
 fn names(place: &Place, state: &str) -> BTreeSet<String> {
     let listed = sweep(place, &["--dry-run"]).output().unwrap();
     let listed = String::from_utf8(listed.stdout).unwrap();
@@ -61,7 +61,7 @@ fn names(place: &Place, state: &str) -> BTreeSet<String> {
     words.filter(|words| words[1] == state).map(|words| words[0].to_string()).collect()
 }
 
-/// The report without what depends on the clock.
+/// The report without anything that depends on the clock.
 fn report(place: &Place) -> Vec<String> {
     place.eqprop().args(["report", "s"]).assert().success();
     let page = place.read("s/report.html");
@@ -136,7 +136,7 @@ fn interrupted_it_saves_its_runs_and_leaves_them_to_the_next() {
     assert!(begun(RUNS[0]) && begun(RUNS[2]));
 }
 
-/// How many runs the processes with this output have completed.
+/// The number of runs that the processes with this output have completed.
 fn completed(outputs: &[Output]) -> usize {
     let said = outputs.iter().map(|output| String::from_utf8_lossy(&output.stderr).into_owned());
     said.map(|said| {
@@ -194,7 +194,7 @@ fn the_tasks_of_a_job_array_train_each_its_run_and_go_on_when_requeued() {
     victim.wait().unwrap();
     assert!(names(&place, "waiting").contains(RUNS[0]), "{} was over already", RUNS[0]);
 
-    // The first comes twice, as where the system has not noticed that a task is gone: one waits for the other.
+    // The first task comes twice, as where the system has not noticed that a task is gone: one waits for the other.
     let tasks: Vec<_> = (1..=8).chain([1]).map(task).collect();
     let outputs: Vec<_> = tasks.into_iter().map(|task| task.wait_with_output().unwrap()).collect();
     assert_complete(&place);
@@ -214,7 +214,7 @@ fn the_tasks_of_a_job_array_train_each_its_run_and_go_on_when_requeued() {
     assert_eq!(output.status.code(), Some(2), "{said}");
     assert!(said.contains("--task 9") && said.contains("has 8 runs"), "{said}");
 
-    // The indices are places in the plan, whatever of it is asked for.
+    // The indices are places in the plan, whatever part of it is asked for.
     let more = ["--slurm", "--set", "training.epochs=13", "--only", "cvf-1h-psi90-*"];
     sweep(&place, &more).stderr(Stdio::null()).status().unwrap();
     let script = place.read("s/slurm.sh");
@@ -232,7 +232,7 @@ fn listing_touches_nothing_and_going_on_adds_only_what_is_new() {
     assert!(listed.contains("8 runs; those to be done take about"), "{listed}");
     assert!(!place.path("s").exists());
 
-    // All are planned, and only what is asked for is trained.
+    // All are planned, and only the chosen ones are trained.
     assert!(
         sweep(&place, &["--slurm", "--set", "training.epochs=1"])
             .stderr(Stdio::null())
@@ -245,7 +245,7 @@ fn listing_touches_nothing_and_going_on_adds_only_what_is_new() {
     assert_eq!(names(&place, "done"), BTreeSet::from([RUNS[0].to_string(), RUNS[1].to_string()]));
     assert_eq!(names(&place, "waiting").len(), 6);
     let first = fs::read(place.path("s/runs/ep-1h-data-seed0/metrics.jsonl")).unwrap();
-    // The same again does nothing; more epochs go on; other science is refused.
+    // The same command again does nothing; more epochs resume; other science is refused.
     assert!(sweep(&place, &some).stderr(Stdio::null()).status().unwrap().success());
     assert_eq!(fs::read(place.path("s/runs/ep-1h-data-seed0/metrics.jsonl")).unwrap(), first);
     let more = ["--only", "ep-1h-*", "--set", "training.epochs=3"];
@@ -256,12 +256,12 @@ fn listing_touches_nothing_and_going_on_adds_only_what_is_new() {
     let said = String::from_utf8(other.stderr).unwrap();
     assert_eq!(other.status.code(), Some(1));
     assert!(
-        said.contains("run ep-1h-data-seed0 is there with other settings (learning.beta: 0.1 → 0.3)"),
+        said.contains("run ep-1h-data-seed0 exists with other settings (learning.beta: 0.1 → 0.3)"),
         "{said}"
     );
 }
 
-/// The runs of such a sweep file in the order in which they are listed, or what is said against it.
+/// The runs of such a sweep file in the order in which they are listed, or the error.
 fn listing(place: &Place, text: &str) -> Result<Vec<String>, String> {
     fs::write(place.path("s.toml"), text).unwrap();
     let arguments = ["sweep", "--config", "s.toml", "--data-dir", "data", "--dry-run"];
@@ -343,7 +343,7 @@ fn mistakes_are_one_paragraph() {
         assert_eq!(output.status.code(), Some(status), "{said}");
         assert!(said.contains(expected) && !said.contains("panicked"), "{said}");
     }
-    // What there was in earlier versions says what there is instead.
+    // Keys and flags of earlier versions are refused with their replacements.
     let config = ["--config", "small.toml", "--data-dir", "data"];
     for (arguments, expected) in [
         (&["--worker", "--out", "nowhere"][..], "--task N"),
@@ -384,7 +384,7 @@ fn a_run_that_another_process_has_is_left_to_it_and_one_that_cannot_be_is_marked
     drop(held);
     assert!(train().status.success());
     assert_eq!(names(&place, "done"), BTreeSet::from([RUNS[0].to_string()]));
-    // What has failed is tried once more only where that is asked for.
+    // A failed run is tried once more only where that is asked for.
     assert_eq!(names(&place, "failed"), BTreeSet::from([RUNS[1].to_string()]));
     fs::remove_dir_all(&lost).unwrap();
     let again = sweep(&place, &["--only", "ep-*", "--retry-failed"]).stderr(Stdio::null()).status().unwrap();
@@ -427,7 +427,7 @@ fn what_is_not_science_can_be_changed_and_another_runs_checkpoint_is_no_end() {
     assert!(plan(&["--set", "training.checkpoint_every=5"]).contains("checkpoint_every = 5 "));
     assert!(sweep(&place, &["--only", "ep-*"]).stderr(Stdio::null()).status().unwrap().success());
     assert_eq!(names(&place, "done").len(), 2);
-    // The end of one run in the place of another's.
+    // The finished files of one run in the place of another's.
     let folder = |kind: &str, run: &str| place.path(&format!("s/{kind}/{run}"));
     fs::remove_dir_all(folder("runs", RUNS[0])).unwrap();
     let last = |run: &str| folder("checkpoints", run).join("last.safetensors");
@@ -458,7 +458,7 @@ fn a_key_has_one_value_in_a_run() {
         &["in set of the row", "in grid of the row"],
     );
     refused(&format!("grid.{beta}{ROW}set.learning.beta = 0.3\n"), &["in set of the row", "in grid are"]);
-    // By another name it is the same.
+    // The same under another name.
     refused(
         &format!("grid.settle.steps = [9]\n{ROW}set.learning.T = 9\n"),
         &["settle.steps in grid", "learning.T in set"],
@@ -490,7 +490,7 @@ fn a_key_has_one_value_in_a_run() {
 fn what_varies_plays_a_part() {
     let place = Place::new();
     let said = listing(&place, &format!("title = 't'\n{ROW}grid.settle.window = [2, 4]\n")).unwrap_err();
-    assert!(said.contains("s.toml row 1: settle.window plays no part"), "{said}");
+    assert!(said.contains("s.toml row 1: settle.window has no effect"), "{said}");
     let accelerated =
         format!("title = 't'\n{ROW}set.settle.solver = 'anderson'\ngrid.settle.window = [2, 4]\n");
     assert_eq!(listing(&place, &accelerated).unwrap().len(), 2);
@@ -528,11 +528,11 @@ fn parts_of_a_data_set_are_kept_as_long_as_a_run_has_them() {
     drop((first, again));
     assert!(left.upgrade().is_none());
     assert_eq!(of(20).train.images[..10 * 64], of(10).train.images);
-    // What has no less than it asks for is the set itself.
+    // A set that is no larger than the limit is used as it is.
     assert!(std::sync::Arc::ptr_eq(&of(1000), &of(2000)));
 }
 
-/// What the run of `ROW` is called.
+/// The name of the run of `ROW`.
 const ROWS_RUN: &str = "ep-1h-data-seed0";
 
 #[test]
@@ -541,7 +541,7 @@ fn a_sweep_writes_into_folders_of_its_own_only() {
         let place = Place::new();
         fs::write(place.path("small.toml"), format!("title = 't'\nset.training.epochs = {epochs}\n{ROW}"))
             .unwrap();
-        // A plan, and no run yet.
+        // A plan without any run yet.
         let planned = sweep(&place, &["--slurm"]).output().unwrap();
         assert!(planned.status.success(), "{}", String::from_utf8_lossy(&planned.stderr));
         fs::create_dir_all(place.path(&format!("elsewhere/{ROWS_RUN}"))).unwrap();
@@ -590,14 +590,14 @@ fn a_sweep_writes_into_folders_of_its_own_only() {
         assert!(said.contains(&at) && said.contains("is a link"), "{at}: {said}");
         assert_eq!(elsewhere(&place), before, "{at}");
     }
-    // Nor is a folder of somebody's own moved aside that has the name of a run.
+    // Nor is the user's own folder moved aside if it has the name of a run.
     let place = make(1);
     fs::create_dir_all(place.path("s/runs")).unwrap();
     fs::rename(place.path(&format!("elsewhere/{ROWS_RUN}")), place.path(&format!("s/runs/{ROWS_RUN}")))
         .unwrap();
     let (status, said) = task(&place);
     assert_eq!(status, 4, "{said}");
-    assert!(said.contains("holds nothing that a run writes"), "{said}");
+    assert!(said.contains("is not written by a run"), "{said}");
     assert_eq!(place.read(&format!("s/runs/{ROWS_RUN}/mine.txt")), "mine");
 }
 
@@ -623,10 +623,10 @@ fn a_plan_replaces_nothing_that_it_has_not_made() {
     }
     fs::write(place.path("s/slurm.sh"), "#!/bin/bash\n# my own; it is\n").unwrap();
     let (status, said) = plan();
-    assert!(status == 2 && said.contains("s/slurm.sh: is there already"), "{said}");
+    assert!(status == 2 && said.contains("s/slurm.sh: already exists"), "{said}");
     fs::remove_file(place.path("s/slurm.sh")).unwrap();
     assert_eq!(plan().0, 0);
-    // What a plan has made, the next may replace; and what a killed one has left half written goes.
+    // Files made by a plan may be replaced by the next; files that a killed one has left half written are removed.
     fs::write(place.path("s/.eqprop-abc123.tmp"), "half").unwrap();
     fs::write(place.path("s/.eqprop-mine"), "mine").unwrap();
     fs::write(place.path("small.toml"), format!("title = 't'\nset.training.epochs = 2\n{ROW}")).unwrap();

@@ -1,4 +1,4 @@
-//! Synapses: what a wished change becomes, in both engines, and that what they remember is saved. The oracle is the
+//! Synapses: the effect of a wished change, in both engines, and the saving of their memory. The oracle is the
 //! definition of momentum, and the plain engine for the fused one.
 
 mod common;
@@ -6,7 +6,7 @@ mod common;
 use candle_core::{DType, Device, Tensor};
 use common::{distance, striped_batch as batch};
 use eqprop::engine::{self, EngineKind, Turn};
-use eqprop::learning::Nudging;
+use eqprop::learning::{Lesson, Nudging};
 use eqprop::model::Parameters;
 use eqprop::model::synapse::SynapseConfig;
 use eqprop::{Config, Rule};
@@ -61,7 +61,7 @@ fn the_fused_engine_equals_the_plain_one() {
 
 #[test]
 fn with_momentum_a_minibatch_is_that_of_gradient_descent_with_momentum() {
-    // v ← μ·v + η·Δ and θ ← θ + v, where η·Δ is what ideal synapses change from the same θ.
+    // v ← μ·v + η·Δ and θ ← θ + v, where η·Δ is the change of ideal synapses from the same θ.
     let (ideal, law) = (config(Rule::EP, &[]), momentum(Rule::EP, 0.75, 0.0));
     let mut engine = law.engine().unwrap();
     let mut theta = law.parameters(&Device::Cpu).unwrap();
@@ -77,6 +77,37 @@ fn with_momentum_a_minibatch_is_that_of_gradient_descent_with_momentum() {
     }
     let off = distance(&engine.parameters().unwrap(), &theta);
     assert!(off < 1e-12, "{off:.1e}");
+}
+
+#[test]
+fn with_continual_updates_momentum_decays_at_every_step_of_the_second_phase() {
+    // The definition, step by step: each step runs with the weights that v has left, and wishes η·Δ of them.
+    for rule in [Rule::CEP, Rule::CVF] {
+        let law = momentum(rule, 0.75, 0.0);
+        let (model, learning) = (config(rule, &[]).model(), law.learning.clone());
+        let mut theta = law.parameters(&Device::Cpu).unwrap();
+        let mut velocity = minus(&theta, &theta);
+        let mut engine = law.engine().unwrap();
+        for i in 0..2 {
+            let (x, y) = (batch(i).x_for(&theta).unwrap(), batch(i).y_for(&theta).unwrap());
+            let settled = model.settle(&theta, &x).unwrap();
+            let first = theta.clone();
+            let lesson = Lesson::new(&model, &learning, &first, &x, model.nudge(&y, 0.3), &settled);
+            lesson
+                .second_phase(&mut |_| Ok(()), |step| {
+                    let wished = Lesson::new(&model, &learning, &theta, &x, model.nudge(&y, 0.3), &settled);
+                    let wished = wished.update(step)?;
+                    let wished = wished.zip(&wished, |update, _, n| update * learning.rate(n))?;
+                    velocity = velocity.map(|v| v * 0.75)?.plus(&wished, |_| 1.0)?;
+                    theta = theta.plus(&velocity, |_| 1.0)?;
+                    Ok(Some(theta.clone()))
+                })
+                .unwrap();
+            engine.train(&batch(i), 0.3).unwrap();
+        }
+        let off = distance(&engine.parameters().unwrap(), &theta);
+        assert!(off < 1e-12, "{rule:?}: {off:.1e}");
+    }
 }
 
 #[test]
@@ -98,7 +129,7 @@ fn decay_takes_its_share_of_the_weights_once_a_minibatch_and_leaves_the_biases()
 fn learning_rates_fall_over_the_epochs() {
     let law = |schedule: &str| {
         let law = momentum(Rule::EP, 0.0, 0.0);
-        // One has no meaning without the other.
+        // Each has no meaning without the other.
         let falling = [("synapse.horizon", 10.into()), ("synapse.schedule", schedule.into())];
         law.with_all(falling.into_iter().skip(usize::from(schedule == "constant"))).unwrap()
     };
@@ -149,7 +180,7 @@ fn what_cannot_be_is_refused_with_a_reason() {
     let law = momentum(Rule::EP, 0.5, 0.0);
     assert!(format!("{:#}", law.with("synapse.momentum", 1.0).unwrap_err()).contains("below 1"));
     assert!(format!("{:#}", law.with("synapse.schedule", "cosine").unwrap_err()).contains("synapse.horizon"));
-    // Two changes a minibatch, one of each branch: the fused engine makes one of them.
+    // Two changes a minibatch, one in each branch: the fused engine makes one of them.
     let mut centered = law.job(&Device::Cpu);
     centered.learning.nudging = Nudging::Centered;
     let theta = law.parameters(&Device::Cpu).unwrap();

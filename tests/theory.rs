@@ -54,8 +54,8 @@ impl Problem {
         Self { model, learning, theta, x, y }
     }
 
-    /// The same with a linear σ: a hard sigmoid whose inputs stay between its corners. F then derives
-    /// from Φ = ½ sᵀWs + sᵀ(W_x x + b) exactly where W is symmetric, as Theorem 1 asks.
+    /// A problem with a linear σ: a hard sigmoid whose inputs stay between its corners. F then derives from Φ = ½
+    /// sᵀWs + sᵀ(W_x x + b) exactly where W is symmetric, as Theorem 1 asks.
     fn linear(time: Time, rule: Rule) -> Self {
         let mut problem = Self::new(&[5, 7, 6, 4], time, Activation::HardSigmoid, rule, 5);
         let map = |t: &Tensor, scale, shift| t.affine(scale, shift).unwrap();
@@ -163,12 +163,13 @@ fn state_gradients_are_the_derivatives_of_each_samples_loss() {
             for t in 1..learning.K {
                 for n in 0..2 {
                     let gradient = &gradients.states[t][n];
-                    // In discrete time a layer hears of the next one only, so of the loss in every second step.
+                    // In discrete time a layer is reached from the next one only, so the loss reaches it in every
+                    // second step.
                     if time == DISCRETE && t % 2 != n % 2 {
                         assert_eq!(norm(gradient), 0.0, "{rule:?} t={t} n={n}");
                         continue;
                     }
-                    // s_{T−t} = s_* to rounding; move it, go on t steps, and look at the losses.
+                    // s_{T−t} = s_* to rounding; move it, run t more steps, and compare the losses.
                     let loss = |h: f64| -> f64 {
                         let mut s = settled.state().to_vec();
                         s[n] = (&s[n] + (gradient * h).unwrap()).unwrap();
@@ -257,7 +258,7 @@ fn theorem_1_with_both_signs_of_beta_it_is_quadratic() {
     }
 }
 
-/// Feedback weights some 150° from the forward ones, σ that bends, and a rule that asks for no symmetry.
+/// A problem with feedback weights some 150° from the forward ones, a curved σ, and a rule that asks for no symmetry.
 fn asymmetric(time: Time, rule: Rule) -> Problem {
     let mut problem = Problem::new(&[5, 7, 6, 4], time, Activation::Sigmoid, rule, 5);
     problem.theta.weights[..3].iter_mut().for_each(|w| *w = (&*w * 0.5).unwrap());
@@ -424,7 +425,7 @@ fn with_both_signs_of_beta_the_bias_of_every_rule_is_quadratic_in_it() {
             let mut problem = Problem::linear(DISCRETE, rule);
             problem.model.settle.order = order_of_layers;
             problem.learning.K = 60;
-            // So small that weights do not change the states of a phase by as much as β² does.
+            // So small that weights change the states of a phase by less than β² does.
             let eta = 1e-8;
             problem.learning.learning_rates.fill(eta);
             let mut bias = |nudging: Nudging, beta: f64| {
@@ -447,8 +448,8 @@ fn with_both_signs_of_beta_the_bias_of_every_rule_is_quadratic_in_it() {
 
 #[test]
 fn of_the_drift_of_continual_weights_centred_nudging_leaves_a_quarter() {
-    // Δ of C-EP less Δ of EP, both with η, is what the weights' own change adds: of order η, and in the mean of two
-    // phases −¼ of what it is in one.
+    // Δ of C-EP less Δ of EP, both with η, is the effect of the weights' own change: of order η, and in the mean of
+    // two phases −¼ of that in one.
     let mut problem = Problem::linear(DISCRETE, Rule::EP);
     problem.learning.K = 60;
     let eta = 1e-5;
@@ -508,7 +509,7 @@ fn half_steps_never_raise_the_energy_where_synchronous_steps_run_in_a_cycle() {
     assert!(largest(phase.residuals().unwrap()) < 1e-9);
     assert!(energies.windows(2).all(|pair| pair[1] <= pair[0] + 1e-12), "{energies:?}");
     assert!(energies[0] - energies[399] > 0.01, "{} to {}", energies[0], energies[399]);
-    // Accelerated, it ends in an equilibrium too, be it another.
+    // With acceleration it ends in an equilibrium too, though perhaps another.
     problem.model.settle.solver = Solver::Anderson;
     problem.model.settle.tolerance = 1e-9;
     let accelerated = problem.model.settle(&problem.theta, &problem.x).unwrap();
@@ -648,7 +649,7 @@ fn a_rule_of_ones_own_has_parameters_and_resumes_its_memory_and_its_random_numbe
     let mut second = engine(&config, halfway.clone()).unwrap();
     second.recall(&kept.into_iter().collect()).unwrap();
     assert_eq!(distance(&trained(second.as_mut(), 2..4), &whole), 0.0);
-    // Without its memory it is another run, and so it is with another seed or another parameter.
+    // Without its memory the run differs, and so it does with another seed or another parameter.
     let forgetful = trained(engine(&config, halfway).unwrap().as_mut(), 2..4);
     assert!(distance(&forgetful, &whole) > 1e-6);
     let mut other = config.clone();
@@ -938,7 +939,7 @@ fn with_full_sigma_prime_the_vector_field_follows_the_gradients_of_a_nonlinear_s
     assert!(full < 2e-3 && ignored > 0.2, "ignored {ignored:.1e}, full {full:.1e}");
 }
 
-/// What is learnt from a minibatch, Δθ, with this learning and in this precision.
+/// The change Δθ learnt from a minibatch, with these settings and in this precision.
 fn learnt(problem: &Problem, learning: &Learning, dtype: DType) -> Parameters {
     let cast = |t: &Tensor| t.to_dtype(dtype).unwrap();
     let tensors = problem.theta.named().into_iter().map(|(name, t)| (name, cast(t))).collect();
@@ -968,7 +969,7 @@ fn tiny_updates_survive_float32() {
 #[test]
 fn algorithm_5_is_c_ep_with_tiny_rates_rescaled() {
     let problem = Problem::new(&[30, 20, 4], DISCRETE, Activation::Sigmoid, Rule::CEP, 6);
-    // Not so tiny that rounding would hide what the weights do to the states.
+    // Not so tiny that rounding would hide the effect of the weights on the states.
     let (tiny, rates) = (0.01, [0.5, 0.3]);
     let with = |rule: Rule, scale: f64| {
         let learning_rates = rates.iter().map(|rate| scale * rate).collect();
@@ -1145,7 +1146,7 @@ proptest! {
         problem.learning.learning_rates.fill(0.02);
         problem.learning.authors_code = authors_code;
         problem.model.settle.tolerance = settle_tolerance;
-        // Of every 4 pixels so many are black in all images: none, some, all.
+        // Out of every 4 pixels so many are black in all images: none, some, all.
         let pixel = |i: usize| match i % problem.theta.network.dims.input() % 4 < black {
             true => 0,
             false => ((i * 2_654_435_761) >> 7) as u8,
@@ -1170,7 +1171,8 @@ proptest! {
         let tolerance = if window.is_some() { 1e-6 } else { 1e-9 };
         let ((plain_reports, plain), (fused_reports, fused)) = (run(EngineKind::Plain), run(EngineKind::Fused));
         for (a, b) in plain_reports.iter().zip(&fused_reports) {
-            // Rounding may decide in which sweep an accelerated image has settled; from there on all differs a little.
+            // Rounding may decide in which sweep an accelerated image has settled; after that everything differs a
+            // little.
             let apart = a.steps.abs_diff(b.steps);
             prop_assert!(apart == 0 || window.is_some() && apart <= 4 * a.images, "{} and {}", a.steps, b.steps);
             prop_assert_eq!(a.images, b.images);

@@ -1,4 +1,4 @@
-//! `eqprop tune`: what its documentation promises, driven through the program on a small data set.
+//! `eqprop tune`: the promises of its documentation, driven through the program on a small data set.
 
 mod common;
 
@@ -54,7 +54,7 @@ fn it_ends_in_a_configuration_that_learns_and_a_page() {
             "nor is a run from it a probe"
         );
         assert!(
-            place.read("out/tuned.toml").contains("# T, which hardly an image needs: 99.9 % settle"),
+            place.read("out/tuned.toml").contains("# T, which hardly any image needs: 99.9 % settle"),
             "each value has its reason"
         );
         succeeds(&place, &["train", "--config", "out/tuned.toml", "--data-dir", "data", "--name", "tuned"]);
@@ -67,7 +67,8 @@ fn it_ends_in_a_configuration_that_learns_and_a_page() {
             assert!(page.contains(part), "{part}");
         }
         assert!(!page.contains("NaN"));
-        // What was kept is marked, the preset stands beside it, and the command that goes on is the end.
+        // The settings that were kept are marked, the preset stands beside them, and the command to train comes at
+        // the end.
         assert!(page.contains("<tr class=\"kept\">") && page.contains(", kept</td>"), "{page}");
         assert!(page.contains("as it started, from the preset"), "{page}");
         assert!(page.ends_with("eqprop train --config out/tuned.toml</pre></body></html>"), "{page}");
@@ -122,7 +123,7 @@ fn stopped_and_gone_on_with_it_ends_as_undisturbed() {
     assert_eq!(stopped.read("out/tuned.toml"), undisturbed.read("out/tuned.toml"));
 }
 
-/// What a step of a tuning gave.
+/// The result of a step of a tuning.
 fn step_of(place: &Place, out: &str, step: &str) -> serde_json::Value {
     let lines = place.read(&format!("{out}/tune.jsonl"));
     let mut lines = lines.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
@@ -139,7 +140,7 @@ fn a_budget_of_time_becomes_as_much_arithmetic() {
     arguments[epochs] = "1000000"; // What it may do would take hours.
     succeeds(&place, &arguments);
     assert_eq!(step_of(&place, "out", "about")["budget"], serde_json::json!({ "seconds": 6.0 }));
-    // However busy the machine: four fifths of what is left of six seconds, which may be nothing, at the speed measured.
+    // However busy the machine: four fifths of the rest of six seconds, which may be nothing, at the speed measured.
     let plan = step_of(&place, "out", "plan");
     let [speed, work] = ["speed", "work"].map(|key| plan[key].as_f64().unwrap());
     assert!(speed > 0.0 && (0.0..0.8 * 6.0 * speed).contains(&work), "{plan}");

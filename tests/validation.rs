@@ -1,4 +1,5 @@
-//! The best epoch is chosen on images held out of the training set where some are, and whatever chose it is said.
+//! The best epoch is chosen on images held out of the training set, if any, and the output says which images chose
+//! it.
 
 mod common;
 
@@ -50,7 +51,7 @@ fn the_best_epoch_is_that_of_the_lowest_validation_error() {
     let environment: Value = serde_json::from_str(&place.read("runs/v-data/environment.json")).unwrap();
     assert_eq!(environment["best_by"], "validation");
     assert!(place.read("runs/v-data/config.toml").contains("validation = 40"));
-    // The test error is that of the test images still.
+    // The test error is still that of the test images.
     let eval =
         ["eval", "--json", "--checkpoint", "checkpoints/v-data/last.safetensors", "--data-dir", "data"];
     let result: Value = serde_json::from_slice(&place.eqprop().args(eval).output().unwrap().stdout).unwrap();
@@ -69,7 +70,7 @@ fn without_it_nothing_changes() {
         b[other] = a[other].clone();
     }
     assert_eq!(a, b);
-    // As in checkpoints from before it could be asked for.
+    // As in checkpoints from before the key existed.
     assert!(!a.to_string().contains("validation"), "{a}");
     assert!(a["best_test_error"].is_f64());
     assert!(!place.read("runs/a-data/metrics.jsonl").contains("validation"));

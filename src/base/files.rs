@@ -1,7 +1,7 @@
 //! Files that are whole or absent under their final names, and folders in which nothing gets lost.
 //!
-//! Every file of this program is opened here, so that there is one place that refuses pipes and devices and bounds what is
-//! read; a lint, `disallowed_methods` in `clippy.toml`, keeps it so.
+//! Every file of this program is opened here, so that there is one place that refuses pipes and devices and bounds
+//! what is read; a lint, `disallowed_methods` in `clippy.toml`, keeps it so.
 #![cfg_attr(not(test), expect(clippy::disallowed_methods, reason = "this is the one place"))]
 
 use std::fs::{self, File, OpenOptions};
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use tempfile::{Builder, NamedTempFile};
 use tracing::{info, warn};
 
-/// What the system does not let be done, and to which file or folder.
+/// An operation that the system refused, and the file or folder that it was for.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {problem}", .path.display())]
 pub struct Error {
@@ -19,19 +19,19 @@ pub struct Error {
     source: io::Error,
 }
 
-/// What succeeds, unless the system does not let it.
+/// The result of an operation on a file or folder.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// Makes of what the system says an error that names the file, and what could not be done with it.
+/// Turns an error of the system into one that names the file and what could not be done with it.
 pub fn failed(path: &Path, problem: impl Into<String>) -> impl FnOnce(io::Error) -> Error {
     |source| Error { path: path.to_path_buf(), problem: problem.into(), source }
 }
 
-/// The name of the file that is locked in a folder, see [`super::lock`]. It stays when the lock is gone, since a file that is
-/// removed while another process waits for it locks nothing.
+/// The name of the file that is locked in a folder, see [`super::lock`]. It stays when the lock is gone, since a file
+/// that is removed while another process waits for it locks nothing.
 pub const LOCK: &str = "lock";
 
-/// How the names of our temporary files begin and end; between are letters and digits.
+/// Beginning and end of the names of our temporary files; letters and digits stand between them.
 const TEMPORARY: (&str, &str) = (".eqprop-", ".tmp");
 
 /// Makes temporary files that [`remove_temporaries`] knows again.
@@ -57,7 +57,7 @@ pub fn write_atomically(path: &Path, contents: &[u8]) -> Result<()> {
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
-        // Those of any new file, of which the umask takes what it takes.
+        // The permissions of any new file, less what the umask takes.
         builder.permissions(fs::Permissions::from_mode(0o666));
     }
     let replace = || -> io::Result<()> {
@@ -69,14 +69,15 @@ pub fn write_atomically(path: &Path, contents: &[u8]) -> Result<()> {
     };
     replace().map_err(failed(
         path,
-        "cannot be written; what was there before is unchanged. Is there space, and may this user write there?",
+        "cannot be written; the former contents are unchanged. Is there space, and may this user write \
+         there?",
     ))?;
     sync_folder(folder)
         .map_err(failed(path, "is written, but may be lost in a power cut: its folder cannot be synced"))
 }
 
-/// Waits until what was created, renamed or linked in a folder would survive a power cut. Of a folder that this user may not
-/// read, and on file systems where folders are not synced, there is nothing to wait for.
+/// Waits until what was created, renamed or linked in a folder would survive a power cut. There is nothing to wait
+/// for in a folder that this user may not read, or on file systems that do not sync folders.
 fn sync_folder(folder: &Path) -> io::Result<()> {
     match open_folder(folder).and_then(|folder| sync(&folder)) {
         Err(error) if matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::Unsupported) => Ok(()),
@@ -92,7 +93,7 @@ fn sync_folder(folder: &Path) -> io::Result<()> {
 pub fn write_named(path: &Path, contents: &[u8]) -> Result<()> {
     let path = &match (path.canonicalize(), fs::read_link(path)) {
         (Ok(whole), _) => whole,
-        // A link to what is not there yet.
+        // A link to a file that does not exist yet.
         (Err(_), Ok(target)) => folder_of(path).join(target),
         (Err(_), Err(_)) => path.to_path_buf(),
     };
@@ -111,8 +112,8 @@ fn sync(file: &File) -> io::Result<()> {
     file.sync_all()
 }
 
-/// Makes `path` another name of the file `original` at once, or a copy where the file system has no links; what `path` was
-/// before is gone.
+/// Makes `path` another name of the file `original` at once, or a copy where the file system has no links; what
+/// `path` was before is gone.
 ///
 /// # Errors
 /// Names the file that cannot be made; what was there before stays.
@@ -136,8 +137,8 @@ fn copy_of(original: &Path, path: &Path) -> io::Result<NamedTempFile> {
     Ok(copy)
 }
 
-/// Keeps what is at `path` under a name beside it as well, which is returned: another name of the file, or a copy where the
-/// file system has no links.
+/// Keeps what is at `path` under a name beside it as well, which is returned: another name of the file, or a copy
+/// where the file system has no links.
 ///
 /// # Errors
 /// Names the file that cannot be written.
@@ -183,7 +184,7 @@ fn numbered(path: &Path, number: usize) -> PathBuf {
     path.with_file_name(format!("{}.{number}", path.file_name().unwrap_or_default().to_string_lossy()))
 }
 
-/// The first number from `least` on that nothing beside `path` has.
+/// The first number, counting from `least`, for which nothing stands beside `path`.
 fn free_number(path: &Path, least: usize) -> usize {
     let mut number = least;
     while numbered(path, number).symlink_metadata().is_ok() {
@@ -192,7 +193,8 @@ fn free_number(path: &Path, least: usize) -> usize {
     number
 }
 
-/// Moves folders aside, all to the same number that is free beside each: what belongs together has names that do. Says so.
+/// Moves folders aside, all to one number that is free beside each, so that their names still belong together. Says
+/// so.
 ///
 /// # Errors
 /// Names the folder that cannot be moved.
@@ -211,10 +213,12 @@ pub fn move_aside(paths: &[PathBuf]) -> Result<()> {
 /// The most bytes of a text that a person writes: a configuration, a sweep.
 const MOST_TEXT: u64 = 1 << 20;
 
-/// The most bytes of a text that this program writes and reads as a whole; a plan of 100,000 runs has a tenth.
+/// The most bytes of a text that this program writes and reads as a whole; a plan of 100,000 runs takes a tenth of
+/// that.
 const MOST_WRITTEN: u64 = 64 << 20;
 
-/// The most bytes of a line that this program writes; what synapses, layers and angles have to say takes a hundredth.
+/// The most bytes of a line that this program writes; the metrics of synapses, layers and angles take a hundredth of
+/// that.
 const MOST_LINE: u64 = 1 << 20;
 
 /// Opens a file to read it, and says how many bytes it has. Pipes and devices, which may never end, are refused.
@@ -231,7 +235,7 @@ fn open_regular(path: &Path, options: &mut OpenOptions) -> io::Result<(File, u64
         true => Ok(there.len()),
         false => Err(io::Error::other("it is a folder, a pipe or a device: give a regular file")),
     };
-    // Before opening: that does something to many a device.
+    // Before opening: opening alone can have an effect on a device.
     match fs::metadata(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => {}
         there => drop(regular(there?)?),
@@ -239,7 +243,7 @@ fn open_regular(path: &Path, options: &mut OpenOptions) -> io::Result<(File, u64
     #[cfg(unix)]
     {
         use std::os::unix::fs::OpenOptionsExt;
-        // What became a pipe since then is not waited for.
+        // A file that has become a pipe since then does not block.
         options.custom_flags(libc::O_NONBLOCK);
     }
     let file = options.open(path)?;
@@ -254,11 +258,11 @@ fn open_regular(path: &Path, options: &mut OpenOptions) -> io::Result<(File, u64
 pub fn open_folder(path: &Path) -> io::Result<File> {
     match fs::metadata(path)?.is_dir() {
         true => File::open(path),
-        false => Err(io::Error::other("it is no folder")),
+        false => Err(io::Error::other("it is not a folder")),
     }
 }
 
-/// Opens a file to read and write it, which is made where it is not there.
+/// Opens a file to read and write it; creates it where it does not exist.
 ///
 /// # Errors
 /// As [`open`].
@@ -266,7 +270,7 @@ pub fn open_or_create(path: &Path) -> io::Result<File> {
     Ok(open_regular(path, OpenOptions::new().read(true).write(true).create(true).truncate(false))?.0)
 }
 
-/// Makes a file that is not there yet, to write it.
+/// Creates a new file to write to.
 ///
 /// # Errors
 /// Where it is there, or cannot be made. The caller names it.
@@ -276,7 +280,8 @@ pub fn create_new(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// Adds to the end of a file, which is made where it is not there, and waits until that would survive a power cut.
+/// Adds to the end of a file, which is created where it does not exist, and waits until that would survive a power
+/// cut.
 ///
 /// # Errors
 /// As [`open`], and where there is no space. The caller names it.
@@ -288,7 +293,7 @@ pub fn append(path: &Path, contents: &[u8]) -> io::Result<()> {
     if is_new { sync_folder(folder_of(path)) } else { Ok(()) }
 }
 
-/// Reads a file that has at most so many bytes.
+/// Reads a file of at most `most` bytes.
 ///
 /// # Errors
 /// As [`open`], and where it is larger. The caller names it.
@@ -307,17 +312,17 @@ pub fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     }
 }
 
-/// Reads a text that a person wrote.
+/// Reads a text that a person has written.
 ///
 /// # Errors
 /// As [`open`], and where it is too large or not UTF-8. The caller names it.
 pub fn read_text(path: &Path) -> io::Result<String> {
     String::from_utf8(read(path, MOST_TEXT)?).map_err(|wrong| {
-        io::Error::new(ErrorKind::InvalidData, format!("it is no UTF-8 text: {}", wrong.utf8_error()))
+        io::Error::new(ErrorKind::InvalidData, format!("it is not UTF-8 text: {}", wrong.utf8_error()))
     })
 }
 
-/// Reads what this program writes as a whole and need not be there: `None` where it is not.
+/// Reads a file that this program writes as a whole; `None` where it does not exist.
 ///
 /// # Errors
 /// Names the file that is there and cannot be read.
@@ -333,13 +338,14 @@ pub fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>> {
 pub struct Line {
     /// Its number, from 1.
     pub number: usize,
-    /// Its bytes without the end of the line; nothing of a line that is longer than any this program writes.
+    /// Its bytes without the end of the line; empty where the line is longer than any that this program writes.
     pub bytes: Vec<u8>,
-    /// Whether it has an end: the last may be cut short.
+    /// True where the line has an end; the last line may be cut short.
     pub is_whole: bool,
 }
 
-/// Reads a file line by line; `None` where it is not there. No line takes more memory than one that this program writes.
+/// Reads a file line by line; `None` where it does not exist. No line takes more memory than the longest that this
+/// program writes.
 ///
 /// # Errors
 /// Names the file that is there and cannot be opened, or a line that cannot be read.
@@ -402,7 +408,7 @@ pub fn create_folder(path: &Path) -> Result<()> {
     .map_err(failed(path, "cannot be created"))
 }
 
-/// Whether a folder exists and holds anything but a lock and unfinished files.
+/// True where a folder exists and holds anything but a lock and unfinished files.
 pub fn holds_anything(path: &Path) -> bool {
     let counts = |name: &str| name != LOCK && !is_temporary(name);
     fs::read_dir(path)
@@ -415,7 +421,7 @@ mod tests {
     use std::cell::RefCell;
 
     thread_local! {
-        /// What has been synced, in order: whether it was a folder.
+        /// Kinds of what has been synced, in order: true for a folder.
         pub static SYNCED: RefCell<Vec<bool>> = const { RefCell::new(Vec::new()) };
     }
 
@@ -427,7 +433,7 @@ mod tests {
         write_atomically(&path, b"new").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"new");
         assert_eq!(SYNCED.take(), [false, true, false, true]);
-        // Names, too: of a link, of folders that are made, of one that is moved, of a file that is added to first.
+        // Also names: of a link, of new folders, of a folder that is moved, of a file that is first added to.
         link_atomically(&path, &folder.path().join("b")).unwrap();
         assert_eq!(SYNCED.take(), [true]);
         let (above, below) = (folder.path().join("c"), folder.path().join("c/d"));
@@ -459,7 +465,7 @@ mod tests {
         };
         let expected = [(1, 3, true), (2, 0, true), (3, most.len(), true), (4, 0, true), (5, 4, false)];
         assert_eq!(read(&path), expected);
-        // What has no end takes no memory.
+        // A file without end takes no memory.
         fs::write(&path, "").unwrap();
         File::options().write(true).open(&path).unwrap().set_len(20 << 20).unwrap();
         assert_eq!(read(&path), [(1, 0, false)]);

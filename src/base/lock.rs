@@ -1,5 +1,5 @@
-//! One process a run: a lock on a file in its folder, held as long as the process has to do with the run.
-//! The system lets go of it when the process ends, in whatever way.
+//! One process per run: a lock on a file in its folder, held as long as the process works on the run. The system
+//! releases it when the process ends, however it ends.
 
 use super::files::{self, LOCK, failed};
 use std::fs::{File, TryLockError};
@@ -9,13 +9,13 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 use tracing::warn;
 
-/// How what is written in it begins.
+/// Beginning of the text in a lock file.
 const HOLDER: &str = "process ";
 
-/// The most bytes of it: the name of a machine has 255.
+/// The most bytes of that text: the name of a machine has up to 255.
 const MOST_HOLDER: u64 = 1000;
 
-/// A folder that is this process's, until this is dropped.
+/// A folder locked by this process, until this is dropped.
 #[derive(Debug)]
 pub struct Lock {
     _file: File,
@@ -25,7 +25,7 @@ pub struct Lock {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Another process has it.
-    #[error("{}: {} is at work there: let it end, or stop it, and say this again", .0.display(), .1)]
+    #[error("{}: {} is at work there: let it end, or stop it, and repeat this command", .0.display(), .1)]
     Held(PathBuf, String),
     /// Somebody's own file has its name.
     #[error("{}: is not a lock of this program, which needs a file of that name: move it away", .0.display())]
@@ -39,8 +39,8 @@ impl Lock {
     /// Locks a folder that exists.
     ///
     /// # Errors
-    /// [`Error::Held`], which says by whom, where another process has it; [`Error::Foreign`] where the file is somebody's
-    /// own; and where it cannot be written.
+    /// [`Error::Held`], which says by whom, where another process has it; [`Error::Foreign`] where the file is
+    /// somebody's own; and where it cannot be written.
     pub fn take(folder: &Path) -> Result<Self, Error> {
         let path = folder.join(LOCK);
         let unlockable = || failed(&path, "cannot be locked; may this user write there?");
@@ -50,7 +50,7 @@ impl Lock {
         let mut file = files::open_or_create(&path).map_err(unlockable())?;
         let mut locked = file.try_lock();
         if let Err(TryLockError::WouldBlock) = locked {
-            // Perhaps somebody only looks who has it, as `is_held` does, and is done at once.
+            // Another process may only be checking who holds it, as `is_held` does, which is over at once.
             sleep(Duration::from_millis(10));
             locked = file.try_lock();
         }
@@ -64,7 +64,8 @@ impl Lock {
             }
             Err(TryLockError::Error(error)) if is_without_locks(&error) => {
                 warn!(
-                    "{}: this file system has no locks ({error}), so see to it that one process only is at work there",
+                    "{}: this file system has no locks ({error}), so make sure that only one process works \
+                     there",
                     folder.display()
                 );
             }
@@ -82,13 +83,13 @@ impl Lock {
         Ok(Self { _file: file })
     }
 
-    /// Whether some process has the folder locked. Writes nothing.
+    /// True where some process has the folder locked. Writes nothing.
     pub fn is_held(folder: &Path) -> bool {
         files::open(&folder.join(LOCK))
             .is_ok_and(|(file, _)| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
     }
 
-    /// As [`Lock::take`], but waits so long for another process to be done.
+    /// Locks a folder as [`Lock::take`] does, but waits up to `patience` for another process.
     ///
     /// # Errors
     /// As [`Lock::take`].
@@ -97,15 +98,15 @@ impl Lock {
     }
 }
 
-/// The turn of this process to write into a folder, until this is dropped. Unlike a [`Lock`] it leaves no file there, and is
-/// not had where folders cannot be locked.
+/// The turn of this process to write into a folder, until this is dropped. Unlike a [`Lock`] it leaves no file there,
+/// and there is none where folders cannot be locked.
 #[derive(Debug)]
 pub struct Turn {
     _folder: File,
 }
 
 impl Turn {
-    /// Waits so long for other processes to be done; `None` where they are not, or folders cannot be locked.
+    /// Waits up to `patience` for other processes; `None` where they take longer, or folders cannot be locked.
     pub fn wait(folder: &Path, patience: Duration) -> Option<Self> {
         let folder = files::open_folder(folder).ok()?;
         let is_held = |outcome: &std::result::Result<_, _>| matches!(outcome, Err(TryLockError::WouldBlock));
@@ -114,7 +115,7 @@ impl Turn {
     }
 }
 
-/// Attempts again and again, for so long, while the outcome is that another process has the lock.
+/// Repeats an attempt, up to `patience`, as long as another process has the lock.
 fn again<T>(patience: Duration, is_held: impl Fn(&T) -> bool, mut attempt: impl FnMut() -> T) -> T {
     let begun = Instant::now();
     loop {
@@ -126,8 +127,8 @@ fn again<T>(patience: Duration, is_held: impl Fn(&T) -> bool, mut attempt: impl 
     }
 }
 
-/// Whether a file system says that it has no locks. NFS says so in a word of its own where the lock service of a client
-/// or server is not at work.
+/// True where a file system says that it has no locks. NFS has an error of its own for a lock service that is not
+/// running on the client or server.
 fn is_without_locks(error: &io::Error) -> bool {
     error.kind() == ErrorKind::Unsupported || (cfg!(unix) && error.raw_os_error() == Some(libc::ENOLCK))
 }

@@ -1,4 +1,4 @@
-//! Files that a command makes under names of its own choice, in folders where somebody else's may lie under the same.
+//! Files that a command writes under fixed names, in folders where the user's own files may have those names.
 
 use super::files::{self, failed};
 use super::lock::Turn;
@@ -11,11 +11,11 @@ use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// How long to wait for another process that writes into the same folder, which takes it much less.
+/// The longest wait for another process that writes into the folder; writing takes it much less.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// By what a file is known for one of ours, by its extension: where that begins, and with which byte of which number it
-/// ends.
+/// Marks by which a file is known as one of ours, by extension: where the mark begins, and with which byte of which
+/// number it ends.
 const KINDS: [(&str, usize, u8, usize); 8] = [
     ("html", 0, b'>', 1),        // <!DOCTYPE html>
     ("svg", 0, b'"', 3),         // <svg xmlns="http://www.w3.org/2000/svg" viewBox="
@@ -27,18 +27,18 @@ const KINDS: [(&str, usize, u8, usize); 8] = [
     ("safetensors", 8, b'"', 4), // what stands in its metadata, after the length of the header
 ];
 
-/// Files to be written, all or none: each replaces one of its kind, and nothing else.
+/// Files to be written, all or none. Each replaces a file of its own kind, and nothing else.
 #[derive(Default)]
 pub struct Made(Vec<(PathBuf, Vec<u8>)>);
 
 impl Made {
-    /// One more.
+    /// Adds a file.
     pub fn add(&mut self, path: PathBuf, contents: impl Into<Vec<u8>>) {
         self.0.push((path, contents.into()));
     }
 
-    /// Writes all files, and creates their folders where they are not there. What killed processes have left half written
-    /// is removed.
+    /// Writes all files, and creates their folders where they do not exist. Removes temporary files that killed
+    /// processes have left.
     ///
     /// # Errors
     /// Names a file that is there and is somebody else's, before anything is written; and what cannot be written.
@@ -62,8 +62,8 @@ impl Made {
     }
 }
 
-/// A folder into which no other process writes as this one does, until what is returned is dropped; without what killed
-/// processes have left half written in it.
+/// Clears a folder of the temporary files that killed processes have left in it. Until the returned value is dropped,
+/// no other process writes there as this one does.
 ///
 /// # Errors
 /// Names what cannot be listed or removed.
@@ -95,14 +95,14 @@ fn check(path: &Path, contents: &[u8]) -> Result<()> {
         .map_err(failed(path, "cannot be read"))?;
     if size > 0 && there.get(mark.0..) != Some(mark.1) {
         usage!(
-            "{}: is there already and was not made by this command: move it away, or give another folder",
+            "{}: already exists and was not made by this command: move it away, or give another folder",
             path.display()
         );
     }
     Ok(())
 }
 
-/// By what a file with these contents is known, and where that begins.
+/// The mark of a file with these contents, and where it begins.
 fn mark<'a>(path: &Path, contents: &'a [u8]) -> (usize, &'a [u8]) {
     let extension = path.extension().unwrap_or_default();
     let Some((_, begin, last, count)) = KINDS.iter().find(|(known, ..)| extension == *known) else {
@@ -113,7 +113,7 @@ fn mark<'a>(path: &Path, contents: &'a [u8]) -> (usize, &'a [u8]) {
     (*begin, &rest[..ends.take(*count).last().unwrap_or(rest.len())])
 }
 
-/// Checks that a folder, or what else is at `path`, is no link, which may lead to somebody else's.
+/// Checks that a folder, or whatever is at `path`, is no link, which may lead to the user's own files.
 ///
 /// # Errors
 /// Says what to do.
@@ -150,7 +150,7 @@ mod tests {
             fs::write(&csv, theirs).unwrap();
             fs::write(&html, "<!DOCTYPE html><p>old").unwrap();
             assert!(write("run,test\n").unwrap_err().contains("a.csv"), "{theirs}");
-            // Nor is anything else written.
+            // Nothing else is written either.
             assert_eq!((read(&csv), read(&html)), (theirs.to_string(), "<!DOCTYPE html><p>old".to_string()));
         }
         fs::write(&csv, "").unwrap();

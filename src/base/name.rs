@@ -1,5 +1,5 @@
-//! The names of runs. They become names of folders, so each is checked wherever it comes from: the command
-//! line, a checkpoint's metadata, a sweep's plan, the name of a data folder.
+//! The names of runs. They become names of folders, so each is checked wherever it comes from: the command line, a
+//! checkpoint's metadata, a sweep's plan, the name of a data folder.
 
 use crate::base::output::{Usage, is_control, quoted, usage};
 
@@ -29,8 +29,8 @@ pub fn check(name: &str, place: &str) -> Result<(), Usage> {
     usage!("{place}: {name:?} cannot name a run, because {problem}: use letters, digits, '-' and '_'")
 }
 
-/// The name that a run with the user's `name` has on the data set `data`: on any but MNIST it carries the
-/// set's own.
+/// The full name of a run that the user calls `name`: on any data set but MNIST it also carries the name of the set,
+/// `data`.
 ///
 /// # Errors
 /// Where `name`, or what it is with the data set's, cannot name a run.

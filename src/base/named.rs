@@ -1,11 +1,11 @@
-//! Values of which there is a list, each with a name: rules, losses.
+//! Values that are listed by name: rules, losses.
 
 /// Makes values of `$type`, which have a `name()`, equal where their names are, and lets configurations write that name
 /// and find it in the list `$all`; `$what` is what one is called in a message.
 macro_rules! by_name {
     ($type:ident, $what:literal, $all:expr) => {
         impl $type {
-            /// That of this name, if there is one.
+            /// Finds the value of this name, if there is one.
             pub fn named(name: &str) -> Option<Self> {
                 $all.into_iter().find(|known: &Self| known.name() == name)
             }

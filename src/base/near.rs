@@ -1,6 +1,6 @@
-//! What a user may have meant by a word that is not known.
+//! Suggestions for a word that is not known.
 
-/// The most alike of the `known` words, as ` (did you mean …?)`; nothing where none is alike enough.
+/// The known word most like `word`, as ` (did you mean …?)`; empty where none is alike enough.
 pub fn did_you_mean<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> String {
     let alike = |known: &'a str| (strsim::jaro_winkler(&word.to_lowercase(), &known.to_lowercase()), known);
     let best = known.into_iter().map(alike).max_by(|a, b| a.0.total_cmp(&b.0));

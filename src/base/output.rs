@@ -1,10 +1,10 @@
-//! What the program says: results on stdout, all else on stderr; and which exit status an error asks for.
+//! The program's output: results on stdout, everything else on stderr, and the exit status that an error asks for.
 
 use anyhow::Result;
 use std::fmt;
 use std::io::{self, ErrorKind, Write};
 
-/// What a user asked for is wrong: a value, a key, a combination. Exit status 2.
+/// An error in what the user asked for: a value, a key, a combination. Exit status 2.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct Usage(pub String);
@@ -29,12 +29,12 @@ pub fn result(text: &str) -> Result<()> {
     stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(unwritten)
 }
 
-/// What [`result`] reports where stdout fails so.
+/// The error that [`result`] returns where stdout fails with this one.
 pub fn unwritten(error: io::Error) -> anyhow::Error {
     Unwritten(error).into()
 }
 
-/// Says what went wrong, unless nobody is left to listen, and returns the exit status: 2 for `wrong_usage`, 141
+/// Prints what went wrong, unless nobody is left to read it, and returns the exit status: 2 for `wrong_usage`, 141
 /// where the reader of stdout is gone, as SIGPIPE would give, and 1 otherwise.
 pub fn complain(error: &anyhow::Error, wrong_usage: bool) -> u8 {
     let gone = |unwritten: &Unwritten| unwritten.0.kind() == ErrorKind::BrokenPipe;
@@ -45,14 +45,14 @@ pub fn complain(error: &anyhow::Error, wrong_usage: bool) -> u8 {
     if wrong_usage { 2 } else { 1 }
 }
 
-/// Says on stderr what went wrong; words of the user's are in it.
+/// Prints an error on stderr; the text may contain words of the user's.
 pub fn to_stderr(text: &str) {
     let lines: Vec<String> = text.split('\n').map(visible).collect();
     // Nothing can be done about a closed stderr.
     let _ = io::stderr().write_all(lines.join("\n").as_bytes());
 }
 
-/// A line whose control characters can do nothing to a terminal or a file: they are spelt out.
+/// A line whose control characters are spelt out, so that they have no effect on a terminal or a file.
 pub fn visible(line: &str) -> String {
     let spell = |c: char| match is_control(c) {
         true => c.escape_default().to_string(),
@@ -61,7 +61,8 @@ pub fn visible(line: &str) -> String {
     line.chars().map(spell).collect()
 }
 
-/// Text whose lines and colours are ours, in which words of others stand: what only [`is_control`] knows is spelt out.
+/// A text with lines and colours of ours in which the user's words stand: only the characters that [`is_control`]
+/// names are spelt out.
 pub fn undirected(text: &str) -> String {
     let spell = |c: char| match is_control(c) && !c.is_control() {
         true => c.escape_default().to_string(),
@@ -70,15 +71,16 @@ pub fn undirected(text: &str) -> String {
     text.chars().map(spell).collect()
 }
 
-/// Whether a character shows nothing itself and changes how others look: control characters, ends of lines and paragraphs,
-/// what turns the direction of writing, and what has no width. Those that join letters and emoji are letters.
+/// True for a character that shows nothing itself and changes how others look: control characters, ends of lines and
+/// paragraphs, changes of the direction of writing, and characters without width. Those that join letters and emoji
+/// are letters.
 pub fn is_control(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{61c}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}')
         || matches!(c, '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
-/// The same line by line.
+/// Quotes a text line by line, as [`quoted`] does.
 pub fn quoted_lines(text: impl fmt::Display) -> String {
     text.to_string().trim_end().lines().map(quoted).collect::<Vec<_>>().join("\n")
 }
@@ -86,7 +88,7 @@ pub fn quoted_lines(text: impl fmt::Display) -> String {
 /// The most characters of a value that a message quotes.
 const QUOTED: usize = 200;
 
-/// The beginning of what somebody wrote, for a message.
+/// The beginning of a user's text, for a message.
 pub fn quoted(text: impl fmt::Display) -> String {
     let text = text.to_string();
     match text.char_indices().nth(QUOTED) {

@@ -1,19 +1,19 @@
-//! What of a configuration is not possible.
+//! Problems of a configuration.
 
-/// What is wrong with a configuration: a key, and what to do about it.
+/// A problem of a configuration: a key, and what to do about it.
 #[derive(Debug, PartialEq, thiserror::Error)]
 #[error("{key}: {message}")]
 pub struct Problem {
     /// The key.
     pub key: &'static str,
-    /// What is wrong and what to do.
+    /// The problem and its remedy.
     pub message: String,
 }
 
-/// Nothing, unless there is a problem.
+/// The result of a check.
 pub type Result = std::result::Result<(), Problem>;
 
-/// Sees that `met` is so, and says of the key what should be.
+/// Checks a condition on a key; `message` says what should hold.
 ///
 /// # Errors
 /// That, where it is not so.

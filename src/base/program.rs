@@ -1,14 +1,14 @@
-//! How this program was started: as a process of its own, or by a script of Python.
+//! The way this program was started: as a process of its own, or by a Python script.
 
 use std::env;
 use std::io::{Error, ErrorKind, Result};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-/// The words that a script was started with, which the process does not know: its own begin with an interpreter.
+/// The words that a script was started with. The process does not know them: its own words begin with an interpreter.
 static SCRIPT: OnceLock<Vec<String>> = OnceLock::new();
 
-/// Says that a script was started with these words, its own path first.
+/// Records the words that a script was started with, its own path first.
 pub fn started_as(words: Vec<String>) {
     // A process runs one script.
     let _ = SCRIPT.set(words);
@@ -20,15 +20,15 @@ pub fn command() -> Vec<String> {
     SCRIPT.get().cloned().unwrap_or_else(process)
 }
 
-/// What begins a command that is to be pasted where this program was started.
+/// The beginning of a command that the user can paste where this program was started.
 pub fn name() -> String {
-    // Python that has imported the module is no program of ours; the script is beside it.
+    // Python that has imported the module is not this program; the script is beside it.
     let imported = cfg!(feature = "python") && SCRIPT.get().is_none();
     let word = if imported { None } else { command().into_iter().next() };
     word.unwrap_or("eqprop".into())
 }
 
-/// The file to be started where this program is wanted again.
+/// The file that starts this program again.
 ///
 /// # Errors
 /// Where there is no way to know.

@@ -1,8 +1,8 @@
-//! Mean and spread of some numbers, and of how many.
+//! Mean and spread of some numbers, with their count.
 
 use serde::Serialize;
 
-/// The least of how many numbers quartiles are told.
+/// The least count of numbers that has quartiles.
 const QUARTILES_OF: usize = 8;
 
 /// Mean and spread of some numbers.
@@ -10,17 +10,17 @@ const QUARTILES_OF: usize = 8;
 pub struct Spread {
     /// The mean.
     pub mean: f64,
-    /// The standard deviation of a single one (of a sample, n − 1); not known of one alone.
+    /// The standard deviation of a single number (of a sample, n − 1); `None` for one alone.
     pub std: Option<f64>,
-    /// How many there are.
+    /// The count, n.
     pub count: usize,
-    /// The lower and the upper quartile, of 8 and more; between two numbers they are interpolated.
+    /// The lower and the upper quartile, for n ≥ 8; interpolated between two numbers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub quartiles: Option<[f64; 2]>,
 }
 
 impl Spread {
-    /// Of some numbers; `None` where there are none.
+    /// Mean and spread of `values`; `None` where there are none.
     pub fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
         let mut values: Vec<f64> = values.into_iter().collect();
         let count = values.len();
@@ -40,7 +40,7 @@ impl Spread {
         Some(Self { mean, std, count, quartiles })
     }
 
-    /// Whether a value lies within two standard deviations of the mean; not known of a single number.
+    /// True where a value lies within two standard deviations of the mean; `None` for a single number.
     pub fn holds(&self, value: f64) -> Option<bool> {
         Some((value - self.mean).abs() <= 2.0 * self.std?)
     }

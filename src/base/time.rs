@@ -1,4 +1,4 @@
-//! What time it is, and how long something takes, in words.
+//! The time now, and durations in words.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -7,7 +7,7 @@ pub fn since_1970() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
 }
 
-/// So many seconds in days and hours, hours and minutes, minutes or seconds, whichever says enough.
+/// A duration in days and hours, hours and minutes, minutes or seconds, whichever is precise enough.
 pub fn duration(seconds: f64) -> String {
     let round = |unit: f64| (seconds.clamp(0.0, 1e15) / unit).round() as u64;
     let (minutes, hours) = (round(60.0), round(3600.0));

@@ -1,11 +1,11 @@
-//! What a wait is for, said where it lasts.
+//! Messages about waits that last.
 
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::Duration;
 use tracing::info;
 
-/// How long a wait goes without a word.
+/// The length of a wait without a message.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// A wait that lasts until this is dropped.
@@ -14,7 +14,7 @@ pub struct Waiting {
 }
 
 impl Waiting {
-    /// Says what is waited for once that has taken two seconds.
+    /// Prints what is being waited for once that has taken two seconds.
     pub fn on(what: impl Into<String>) -> Self {
         let (over, ended) = mpsc::channel::<()>();
         let what = what.into();

@@ -1,37 +1,37 @@
-//! The axes of charts: from where to where they go, and the numbers along them.
+//! The axes of charts: their ranges, and the numbers along them.
 
-/// An error of 0 cannot be shown on a logarithmic axis; nothing is lower than this percentage.
+/// The least percentage on a logarithmic axis, which cannot show an error of 0.
 const LEAST: f64 = 0.01;
 
-/// How the values of an axis are spread over it.
+/// The scale of an axis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scale {
-    /// Evenly.
+    /// Linear.
     Linear,
-    /// By their logarithms; what has none lies at its foot.
+    /// Logarithmic; values without a logarithm lie at its foot.
     Log,
-    /// For errors in percent: by logarithms where they span a decade or more, else evenly from 0.
+    /// For errors in percent: logarithmic where they span a decade or more, else linear from 0.
     Percent,
 }
 
 /// One axis.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Axis {
-    /// What it shows, with its unit.
+    /// The quantity, with its unit.
     pub label: String,
-    /// From where to where.
+    /// Its start and end.
     pub range: (f64, f64),
-    /// Whether it is logarithmic.
+    /// True where it is logarithmic.
     pub log: bool,
 }
 
 impl Axis {
-    /// From the least of these values to the greatest.
+    /// An axis from the least of these values to the greatest.
     pub fn exact(label: &str, values: impl Iterator<Item = f64>) -> Self {
         Self { label: label.into(), range: range(values), log: false }
     }
 
-    /// One that has room for these values.
+    /// An axis with room for these values.
     pub fn roomy(label: &str, scale: Scale, values: impl Iterator<Item = f64>) -> Self {
         let (range, log) = match scale {
             Scale::Linear => (padded(range(values)), false),
@@ -46,19 +46,19 @@ impl Axis {
         if self.log { "logarithmic" } else { "linear" }
     }
 
-    /// Where a value lies between the start, 0, and the end, 1. What is below the start lies there.
+    /// The position of a value between the start, 0, and the end, 1; values below the start are at 0.
     pub fn share(&self, value: f64) -> f64 {
         let scale = |value: f64| if self.log { value.ln() } else { value };
         let (low, high) = self.range;
         (scale(value.max(low)) - scale(low)) / (scale(high) - scale(low))
     }
 
-    /// Whether it counts something, so that only whole numbers stand along it.
+    /// True where it counts something, so that only whole numbers stand along it.
     fn is_counted(&self) -> bool {
         COUNTED.iter().any(|unit| self.label.ends_with(unit))
     }
 
-    /// Some `count` round values, and each as text, all of one format.
+    /// About `count` round values, each also as text, all of one format.
     pub fn ticks(&self, count: f64) -> Vec<(f64, String)> {
         let values = match self.log {
             true => log_ticks(self.range),
@@ -68,7 +68,7 @@ impl Axis {
         let values: Vec<f64> =
             values.into_iter().filter(|value| !self.is_counted() || is_whole(value)).collect();
         let far = values.iter().any(|value| is_far(*value));
-        // On an even axis all have the power of ten of the least, and so many decimals as one of them needs.
+        // On a linear axis all have the power of ten of the least, and as many decimals as one of them needs.
         let least =
             values.iter().map(|value| value.abs()).filter(|size| *size > 0.0).fold(f64::INFINITY, f64::min);
         let exponent = |value: f64| if far { (value.abs().log10() + 1e-9).floor() as i32 } else { 0 };
@@ -89,10 +89,10 @@ impl Axis {
     }
 }
 
-/// What axes are labelled with that count something.
+/// Labels of axes that count something.
 const COUNTED: [&str; 4] = ["epoch", "steps", "step t", "synapses"];
 
-/// From the least to the greatest, and never nothing.
+/// From the least to the greatest, never empty.
 fn range(values: impl Iterator<Item = f64>) -> (f64, f64) {
     let values = values.filter(|value| value.is_finite());
     let (low, high) =
@@ -131,7 +131,7 @@ fn percent_range(values: impl Iterator<Item = f64>) -> ((f64, f64), bool) {
     }
 }
 
-/// Some `count` round numbers in a range; of degrees, parts of a right angle.
+/// About `count` round numbers in a range; for degrees, parts of a right angle.
 fn ticks((low, high): (f64, f64), count: f64, degrees: bool) -> Vec<f64> {
     let raw = (high - low) / count;
     let decade = 10f64.powf(raw.log10().floor());
@@ -162,13 +162,13 @@ fn log_ticks((low, high): (f64, f64)) -> Vec<f64> {
         .collect()
 }
 
-/// Whether a number is too large or too small to be written out.
+/// True where a number is too large or too small to be written out.
 fn is_far(value: f64) -> bool {
     let size = value.abs();
     size > 0.0 && !(0.0009..1e5).contains(&size)
 }
 
-/// How many decimals a round number has, what rounding has left of it aside.
+/// The number of decimals of a round number, apart from rounding errors.
 fn decimals(value: f64) -> usize {
     let rounded = |decimals: i32| (value * 10f64.powi(decimals)).round() / 10f64.powi(decimals);
     (0..9).find(|decimals| (rounded(*decimals) - value).abs() <= 1e-9 * value.abs()).unwrap_or(9) as usize

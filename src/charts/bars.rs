@@ -1,27 +1,27 @@
-//! Bar charts as SVG that takes its ink from the page around it: how a number is made up, step by step.
+//! Bar charts as SVG that takes its ink from the page around it: the parts that make up a number, step by step.
 
 use super::plot::{css, escaped};
 
-/// Width of a chart, height of a bar with what is around it, and what labels need at the left, right and below.
+/// Width of a chart, height of a bar with the space around it, and the space for labels at the left, right and below.
 const WIDTH: f64 = 460.0;
 const ROW: f64 = 26.0;
 const MARGIN: (f64, f64, f64) = (118.0, 92.0, 26.0); // left, right, bottom
 
 /// A bar from one value to another.
 pub struct Bar {
-    /// What it is.
+    /// Its label.
     pub name: String,
-    /// Where it begins; 0 for a whole.
+    /// Its start; 0 for a whole.
     pub from: f64,
-    /// Where it ends.
+    /// Its end.
     pub to: f64,
-    /// What it says: a mean and, where it is known, a standard deviation, the latter drawn about its end.
+    /// The number beside it: a mean and, where known, a standard deviation, which is also drawn about its end.
     pub says: (f64, Option<f64>),
-    /// Which colour.
+    /// The index of its colour.
     pub color: usize,
 }
 
-/// The chart, one bar below the other. What is not finite is not drawn, and said to be unknown.
+/// The chart, one bar below the other. Values that are not finite are not drawn, and labelled unknown.
 pub fn svg(bars: &[Bar], unit: &str) -> String {
     let reach = |bar: &Bar| {
         let std = bar.says.1.unwrap_or(0.0);

@@ -58,7 +58,7 @@ const SIGNS: [(char, Shape); 10] = [
     (')', [4, 2, 2, 2, 4]),
 ];
 
-/// How a character looks; `None` where there is no shape for it.
+/// The shape of a character, if it has one.
 fn shape(character: char) -> Option<Shape> {
     let character = character.to_ascii_uppercase();
     match character {
@@ -68,10 +68,10 @@ fn shape(character: char) -> Option<Shape> {
     }
 }
 
-/// How wide a character is, with the gap after it.
+/// The width of a character, with the gap after it.
 pub const ADVANCE: usize = 4;
 
-/// The pixels of a text, as (column, row) from its upper left corner. What has no shape stays empty.
+/// The pixels of a text, as (column, row) from its upper left corner. Characters without a shape stay empty.
 pub fn pixels(text: &str) -> impl Iterator<Item = (usize, usize)> {
     text.chars().enumerate().flat_map(|(place, character)| {
         let shape = shape(character).unwrap_or_default();
@@ -81,8 +81,9 @@ pub fn pixels(text: &str) -> impl Iterator<Item = (usize, usize)> {
     })
 }
 
-/// What each of so many classes is called in a picture that has room for `most` characters, in the letters above: its name,
-/// cut, or its number where it has none, where the name cannot be drawn, or where that of another class would look the same.
+/// Labels for so many classes in a picture that has room for `most` characters, in the letters above: the name, cut;
+/// or the number where there is no name, where it cannot be drawn, or where that of another class would look the
+/// same.
 pub fn labels(names: &[String], classes: usize, most: usize) -> Vec<String> {
     named(names, classes, most, '.', |name| {
         let name = name.to_ascii_uppercase();
@@ -90,7 +91,7 @@ pub fn labels(names: &[String], classes: usize, most: usize) -> Vec<String> {
     })
 }
 
-/// The same in letters of a font, which has the Latin, the Greek and the Cyrillic.
+/// Labels for classes in a font that has Latin, Greek and Cyrillic letters.
 pub fn written(names: &[String], classes: usize, most: usize) -> Vec<String> {
     let has = |c: char| !c.is_control() && (c < '\u{530}' || c == '…');
     named(names, classes, most, '…', |name| name.chars().all(has).then_some(name))

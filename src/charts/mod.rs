@@ -1,5 +1,5 @@
-//! What is drawn: charts as SVG and PDF, pictures, and the pages they stand in. It knows of numbers and names only, nothing of
-//! runs and rules.
+//! Drawings: charts as SVG and PDF, pictures, and the pages they stand in. The module knows numbers and names only,
+//! nothing of runs and rules.
 
 pub mod axis;
 pub mod bars;

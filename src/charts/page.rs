@@ -1,4 +1,4 @@
-//! What pages have in common: a frame that needs nothing else, charts with legends, pictures.
+//! The common parts of pages: a frame that needs no other file, charts with legends, pictures.
 
 use super::pictures::Picture;
 use super::plot::{Chart, legend};
@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-/// What pages with charts and pictures need beside the style of all.
+/// The style of pages with charts and pictures, beside the common style.
 const STYLE: &str = "
 .panels { grid-template-columns: repeat(auto-fill, minmax(min(100%, 21rem), 1fr)); }
 .panels figcaption small { display: block; font-weight: 400; color: var(--dim); }
@@ -25,7 +25,7 @@ pub fn page(title: &str, body: &Markup) -> String {
     frame(title, &head, body)
 }
 
-/// A whole page in the style of all, with `head` beside that.
+/// A whole page in the common style, with `head` added to its head.
 pub fn frame(title: &str, head: &Markup, body: &Markup) -> String {
     let page = html! {
         (DOCTYPE)
@@ -47,7 +47,7 @@ pub fn frame(title: &str, head: &Markup, body: &Markup) -> String {
 pub struct Illustrated {
     /// The page, whole.
     pub page: String,
-    /// Those of them that have something to draw.
+    /// The charts that have something to draw.
     pub charts: Vec<Chart>,
 }
 

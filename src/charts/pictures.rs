@@ -56,14 +56,14 @@ impl Canvas {
         }
     }
 
-    /// A text whose upper left corner is there.
+    /// Draws a text with its upper left corner there.
     fn text(&mut self, text: &str, (x, y): (usize, usize), scale: usize, color: Color) {
         for (column, row) in letters::pixels(text) {
             self.fill((x + scale * column, y + scale * row), (scale, scale), color);
         }
     }
 
-    /// A square image whose upper left corner is there.
+    /// Draws a square image with its upper left corner there.
     fn image(&mut self, side: usize, (x, y): (usize, usize), scale: usize, color: impl Fn(usize) -> Color) {
         for i in 0..side * side {
             self.fill((x + scale * (i % side), y + scale * (i / side)), (scale, scale), color(i));
@@ -75,7 +75,7 @@ impl Canvas {
     }
 }
 
-/// What square images of so many values look like: their side, and one channel of grey or three of colour, pixel by
+/// The shape of square images of so many values: their side, and one channel of grey or three of colour, pixel by
 /// pixel.
 fn square(values: usize) -> Option<(usize, usize)> {
     let side = |pixels: usize| Some(pixels.isqrt()).filter(|side| *side > 0 && side * side == pixels);
@@ -91,8 +91,8 @@ fn shade(image: &[u8], channels: usize, pixel: usize) -> Color {
     }
 }
 
-/// The colour of a weight beside the largest: red above 0 and blue below it; where there is one for each channel, grey at 0
-/// and that channel's colour above it.
+/// The colour of a weight beside the largest: red above 0 and blue below it; with one weight for each channel, grey
+/// at 0 and that channel's colour above it.
 fn field(weights: &[f32], channels: usize, largest: f64, pixel: usize) -> Color {
     let part = |i: usize| f64::from(weights[i]) / largest;
     match channels {
@@ -101,7 +101,7 @@ fn field(weights: &[f32], channels: usize, largest: f64, pixel: usize) -> Color 
     }
 }
 
-/// How [`receptive_fields`] shows weights from images of so many values, in words.
+/// The colours in which [`receptive_fields`] shows weights from images of so many values, in words.
 pub fn weights_in_words(values: usize) -> &'static str {
     match square(values) {
         Some((_, 3)) => "grey is 0, and each colour is brighter above and darker below it",
@@ -116,12 +116,12 @@ pub fn diverging(value: f64) -> Color {
     end.map(|channel| (255.0 + (channel - 255.0) * value.abs()).round() as u8)
 }
 
-/// How many columns a grid of so many tiles has.
+/// The number of columns of a grid of so many tiles.
 fn columns(tiles: usize) -> usize {
     (tiles.isqrt() + usize::from(tiles.isqrt().pow(2) < tiles)).max(1)
 }
 
-/// The weights (a row a neuron) as images, at most `most` of them; `None` where the images are not square.
+/// The weights (one row per neuron) as images, at most `most` of them; `None` where the images are not square.
 pub fn receptive_fields(weights: &[Vec<f32>], most: usize) -> Option<Picture> {
     let shown = weights.len().min(most);
     let (side, channels) = weights.first().and_then(|weights| square(weights.len()))?;
@@ -140,8 +140,8 @@ pub fn receptive_fields(weights: &[Vec<f32>], most: usize) -> Option<Picture> {
 /// The most letters of a class beside a confusion matrix.
 const LONGEST: usize = 14;
 
-/// Numbers of images, by true class (rows) and answer (columns), with what the classes are called; names are written upwards
-/// above their columns.
+/// Numbers of images, by true class (rows) and answer (columns), with the names of the classes, which are written
+/// upwards above their columns.
 ///
 /// # Errors
 /// Where it cannot be drawn.
@@ -149,7 +149,7 @@ pub fn confusion(counts: &[Vec<usize>], names: &[String]) -> Result<Picture> {
     saved::drawn(&confusion_svg(counts, names))
 }
 
-/// The same as SVG.
+/// The confusion matrix as SVG.
 fn confusion_svg(counts: &[Vec<usize>], names: &[String]) -> String {
     const CELL: (usize, usize) = (54, 38);
     // TensorBoard shows it at little more than half of its size.
@@ -157,7 +157,7 @@ fn confusion_svg(counts: &[Vec<usize>], names: &[String]) -> String {
     let css = |[red, green, blue]: Color| format!("rgb({red},{green},{blue})");
     let labels = letters::written(names, counts.len(), LONGEST);
     let longest = labels.iter().map(|label| label.chars().count()).max().unwrap_or(1);
-    // Beside what the axes are called.
+    // Room beside the labels of the axes.
     let room = FONT * 7 / 10 * longest + 14;
     let (left, top) = (room + 28, if names.is_empty() { 54 } else { room + 28 });
     let (width, height) = (left + counts.len() * CELL.0 + 4, top + counts.len() * CELL.1 + 4);
@@ -202,8 +202,8 @@ fn confusion_svg(counts: &[Vec<usize>], names: &[String]) -> String {
     )
 }
 
-/// Images with their class and the one they were given below, side by side where they are numbers and else one below the other; `None` where there
-/// are none, or they are not square.
+/// Images with their true and their given class below, side by side where these are numbers and else one below the
+/// other; `None` where there are none, or they are not square.
 pub fn most_wrong(images: &[(&[u8], [usize; 2])], names: &[String]) -> Option<Picture> {
     let (side, channels) = images.first().and_then(|(pixels, _)| square(pixels.len()))?;
     let scale = (56 / side).max(1);
@@ -237,8 +237,8 @@ pub fn image(pixels: &[u8]) -> Option<Picture> {
     Some(canvas.picture())
 }
 
-/// States (a row a neuron, a column a step) as colours: white at 0, dark blue at 1, red below 0. Each is a cell of
-/// this size; a line is drawn before column `mark`.
+/// States (one row per neuron, one column per step) as colours: white at 0, dark blue at 1, red below 0. Each is a
+/// cell of this size; a line is drawn before column `mark`.
 pub fn heat_map(rows: &[Vec<f64>], cell: (usize, usize), mark: usize) -> Picture {
     let columns = rows.first().map_or(1, Vec::len).max(1);
     let mut canvas = Canvas::new(columns * cell.0, rows.len().max(1) * cell.1);
@@ -272,7 +272,7 @@ mod tests {
             let svg = confusion_svg(&counts, names);
             let says = |what: &str| svg.matches(&format!(">{what}</text>")).count();
             assert_eq!([says("truth"), says("answer")], [1, 1]);
-            // Once at its row and once at its column; without names there is a count that is 0, and one that is 1.
+            // Once at its row and once at its column; without names there is one count of 0, and one of 1.
             let counted = usize::from(names.is_empty());
             assert_eq!(labels.map(says), [2 + counted, 2 + counted], "{svg}");
             assert_eq!([says("9"), says("10")], [1, 1]);

@@ -1,15 +1,15 @@
-//! Charts as SVG: in a page, which gives them ink and legend, and as figures of their own.
+//! Charts as SVG: within a page, which gives them ink and legend, and as figures of their own.
 
 use super::axis::{Axis, Scale};
 use clap::ValueEnum;
 use maud::{Markup, PreEscaped, html};
 
-/// Colours that are told apart in print and by the colour-blind (mostly Okabe and Ito's). Pages have them too, and lighter
-/// ones for the dark.
+/// Colours that differ in print and for the colour-blind (mostly Okabe and Ito's). Pages have them too, and lighter
+/// ones for dark mode.
 const COLORS: [&str; 8] =
     ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#886040", "#787878"];
 
-/// The same as pages name them.
+/// The colours as pages name them.
 const PAGE_COLORS: [&str; 8] = [
     "var(--line-0)",
     "var(--line-1)",
@@ -29,7 +29,7 @@ pub fn css(number: usize) -> &'static str {
     PAGE_COLORS[number % PAGE_COLORS.len()]
 }
 
-/// How a figure in a file looks.
+/// The style of a figure in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Style {
     /// For print: small, thin, no grid; a single chart is as wide as a column.
@@ -38,9 +38,9 @@ pub enum Style {
     Screen,
 }
 
-/// The sizes of what is drawn.
+/// The sizes of a chart's parts.
 struct Measures {
-    /// Of charts, beside those in a page.
+    /// Scale of charts, relative to those in a page.
     size: f64,
     font: f64,
     stroke: f64,
@@ -73,14 +73,14 @@ pub enum Shape {
     Square,
 }
 
-/// How a series looks.
+/// The look of a series.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Look {
     /// Its colour; that of the text where there is none.
     pub color: Option<usize>,
     /// Its dashes; 0 is solid.
     pub dash: usize,
-    /// A marker at each point, and whether it is hollow.
+    /// A marker at each point, and true where it is hollow.
     pub marker: Option<(Shape, bool)>,
 }
 
@@ -90,7 +90,7 @@ impl Look {
         Self { color: Some(color), dash, marker: None }
     }
 
-    /// The i-th of several lines: colours and dashes both change.
+    /// The look of the i-th of several lines: colours and dashes both change.
     pub fn cycle(i: usize) -> Self {
         Self::line(i, i + i / COLORS.len())
     }
@@ -116,7 +116,7 @@ impl Look {
         if self.marker.is_some_and(|(_, hollow)| hollow) { " stroke-opacity=\".45\"" } else { "" }
     }
 
-    /// What stands for it in a legend, 2.3 em wide.
+    /// The sample for it in a legend, 2.3 em wide.
     fn sample(self, measures: &Measures, x: f64, y: f64) -> String {
         let width = measures.stroke * 1.3;
         let mut text = String::new();
@@ -152,13 +152,13 @@ impl Look {
 /// A value with its spread.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Point {
-    /// Where.
+    /// Abscissa.
     pub x: f64,
-    /// How much.
+    /// Ordinate.
     pub y: f64,
     /// Standard deviation of y; 0 where there is none, or it is unknown.
     pub std: f64,
-    /// Lower and upper quartile, which are drawn in the place of the standard deviation.
+    /// Lower and upper quartile, drawn instead of the standard deviation.
     pub quartiles: Option<[f64; 2]>,
 }
 
@@ -171,13 +171,13 @@ impl From<(f64, f64)> for Point {
 /// Points of one kind. Spreads are bars where there are markers, else a band.
 #[derive(Clone, Debug)]
 pub struct Series {
-    /// Its name in the legend, where it has none of its own if this is empty.
+    /// Its name in the legend; if it is empty, it has no entry there.
     pub name: String,
-    /// How it looks.
+    /// Its look.
     pub look: Look,
-    /// Joins points that are no farther apart in x than this; none where it is below 0.
+    /// Joins points whose x differ by at most this; none where it is below 0.
     pub joined: f64,
-    /// In order of x. What is not finite is left out.
+    /// In order of x. Points that are not finite are left out.
     pub points: Vec<Point>,
 }
 
@@ -196,21 +196,21 @@ impl Series {
 /// A chart.
 #[derive(Clone, Debug)]
 pub struct Chart {
-    /// What its file is called.
+    /// The name of its file.
     pub name: String,
-    /// What it shows.
+    /// Its title.
     pub title: String,
-    /// What else there is to say.
+    /// Further remarks.
     pub note: String,
-    /// To the right.
+    /// The horizontal axis.
     pub x: Axis,
-    /// Upwards.
+    /// The vertical axis.
     pub y: Axis,
-    /// What is drawn.
+    /// The series.
     pub series: Vec<Series>,
-    /// What a legend has beside the names of series.
+    /// Entries of the legend beside the names of series.
     pub keys: Vec<(String, Look)>,
-    /// A vertical line, and what it is.
+    /// A vertical line, and its label.
     pub mark: Option<(f64, String)>,
     /// Axes of a smaller chart within, of the same series.
     pub inset: Option<(Axis, Axis)>,
@@ -219,7 +219,7 @@ pub struct Chart {
 }
 
 impl Chart {
-    /// A chart that has room for all of its series; `y_label` goes with its scale.
+    /// A chart with room for all of its series; `y_label` goes with its scale.
     pub fn new(
         (name, title): (&str, &str),
         x_label: &str,
@@ -241,24 +241,24 @@ impl Chart {
         }
     }
 
-    /// The same with a note.
+    /// Adds a note.
     pub fn noted(self, note: &str) -> Self {
         Self { note: note.into(), ..self }
     }
 
-    /// The same with a vertical line, for which there is room.
+    /// Adds a vertical line, and room for it.
     pub fn marked(mut self, at: f64, what: &str) -> Self {
         let (low, high) = self.x.range;
         self.x.range = (low.min(at), high.max(at));
         Self { mark: Some((at, what.into())), ..self }
     }
 
-    /// Whether there is nothing to draw.
+    /// True where there is nothing to draw.
     pub fn is_empty(&self) -> bool {
         self.series.iter().all(|line| line.points.is_empty())
     }
 
-    /// What its lines and markers are.
+    /// The entries of its legend: lines and markers with their names.
     fn legend(&self) -> Vec<(&str, Look)> {
         let keys = self.keys.iter().map(|(name, look)| (&name[..], *look));
         let named = self.series.iter().filter(|line| !line.name.is_empty());
@@ -277,7 +277,7 @@ impl Chart {
         }
     }
 
-    /// Axes, what they are, and the series, in a rectangle of this size; `top` is left free.
+    /// Axes, their labels, and the series, in a rectangle of this size; `top` is left free.
     fn drawn(&self, (width, height): (f64, f64), top: f64, measures: &Measures) -> String {
         let font = measures.font;
         let y_ticks = self.y.ticks(((height - top) / font / 4.5).clamp(3.0, 8.0));
@@ -446,11 +446,11 @@ pub fn legend(chart: &Chart) -> Markup {
     }
 }
 
-/// How many charts of a figure stand side by side, where there are more than one row has.
+/// The number of charts in a row of a figure that needs several rows.
 const COLUMNS: usize = 3;
 
-/// Charts side by side in a file of their own, with their titles where there are several, and one legend of all. All
-/// are of the size of the first.
+/// Charts side by side in a file of their own, with their titles where there are several, and one common legend. All
+/// have the size of the first.
 pub fn figure(charts: &[Chart], style: Style) -> String {
     let measures = style.measures();
     let font = measures.font;

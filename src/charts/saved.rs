@@ -1,4 +1,4 @@
-//! Figures in files: SVG, and what other formats are made of it.
+//! Figures in files: SVG, and other formats made from it.
 
 use super::pictures::Picture;
 use super::plot::{Chart, Style, figure};
@@ -20,7 +20,7 @@ pub fn save(made: &mut Made, folder: &Path, name: &str, charts: &[Chart], style:
     Ok(())
 }
 
-/// The same as a picture for the screen.
+/// A picture of charts for the screen.
 ///
 /// # Errors
 /// Where it cannot be drawn.
@@ -54,7 +54,7 @@ fn pdf(svg: &str) -> Result<Vec<u8>> {
 /// A unit is a point.
 const DPI: f32 = 72.0;
 
-/// What is drawn, in DejaVu Sans, which has the Greek and the superscripts, wherever the program runs.
+/// The tree of an SVG, in DejaVu Sans, which has the Greek letters and superscripts, wherever the program runs.
 fn tree(svg: &str) -> Result<Tree> {
     let mut options = Options { dpi: DPI, font_family: "DejaVu Sans".into(), ..Options::default() };
     options.fontdb_mut().load_font_data(dejavu::sans::regular().to_vec());
@@ -74,7 +74,7 @@ mod tests {
 
     #[test]
     fn every_letter_has_a_shape_in_pictures() {
-        // What no font has becomes a box or nothing, so two letters would look the same.
+        // Characters without a glyph become a box or nothing, so that two letters would look the same.
         let drawn = |name: &str| {
             let line = Series::line(name, Look::line(0, 0), [(0.0, 1.0), (2.0, 5.0)]);
             let chart = Chart::new(("c", "c"), "epoch", ("error, %", Scale::Log), vec![line]);

@@ -1,4 +1,4 @@
-//! The command that gives pulses to some devices: `device`.
+//! The command that applies pulses to some devices: `device`.
 
 use super::look::check_page;
 use super::{finite, settings};
@@ -27,32 +27,32 @@ pub struct DeviceArgs {
     /// Set any key of [synapse], for example --set synapse.dw_min_std=0; beats all else.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// How many pulses, in which direction.
+    /// Pulses: their number and direction.
     #[arg(long, value_name = "PULSES", default_value = "200 up, 200 down")]
     pulses: String,
     /// The weight that is written before the first pulse.
     #[arg(long, value_name = "W", default_value_t = 0.0, value_parser = finite, allow_negative_numbers = true)]
     start: f64,
-    /// How many devices.
+    /// Number of devices.
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = devices())]
     count: usize,
-    /// Fixes devices and noise.
+    /// Seed of devices and noise.
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
     /// Print every pulse as JSON.
     #[arg(long)]
     json: bool,
-    /// A page with the charts of it.
+    /// Page with the charts.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
 }
 
-/// How many devices there may be.
+/// The range of the number of devices.
 fn devices() -> RangedU64ValueParser<usize> {
     RangedU64ValueParser::new().range(1..=1_000_000)
 }
 
-/// Prints and draws how devices answer to pulses.
+/// Prints and draws the response of devices to pulses.
 pub fn device(args: &DeviceArgs) -> Result<u8> {
     args.out.as_deref().map(check_page).transpose()?;
     let pulses = stretches(&args.pulses).map_err(|problem| Usage(format!("--pulses {problem}")))?;
@@ -72,7 +72,7 @@ pub fn device(args: &DeviceArgs) -> Result<u8> {
 }
 
 impl DeviceArgs {
-    /// The law that is named, with what is set on top of it.
+    /// The named law, with the settings on top of it.
     fn law(&self) -> Result<Devices> {
         let flag = |key: &str, value: &str| (self.name.clone(), key.to_string(), Value::from(value));
         let kinds: Vec<String> = Kind::ALL.iter().filter_map(named).collect();
@@ -101,7 +101,7 @@ impl DeviceArgs {
         }
     }
 
-    /// What the response is of.
+    /// The title of the response.
     fn title(&self) -> String {
         let devices = if self.count == 1 { "1 device".into() } else { format!("{} devices", self.count) };
         format!("{}, {devices}, {}", self.name, self.pulses)

@@ -13,7 +13,7 @@ pub struct FigureArgs {
     /// Also put the charts into this folder, each as SVG and PDF.
     #[arg(long, value_name = "DIR")]
     figures: Option<PathBuf>,
-    /// How they look.
+    /// Style of the figures.
     #[arg(long, value_enum, default_value_t = Style::Paper)]
     style: Style,
 }

@@ -19,18 +19,18 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Where runs are looked for by name.
+/// The folders in which runs are found by name.
 #[derive(Debug, Args)]
 pub struct Places {
-    /// Where runs have left metrics and TensorBoard events.
+    /// Folder of runs' metrics and TensorBoard events.
     #[arg(long, value_name = "DIR", default_value = "runs")]
     pub runs_dir: PathBuf,
-    /// Where runs have left checkpoints.
+    /// Folder of runs' checkpoints.
     #[arg(long, value_name = "DIR", default_value = "checkpoints")]
     pub checkpoints_dir: PathBuf,
 }
 
-/// A network that a run has saved, and data to test it on: that of the run, or what the user gave.
+/// A network that a run has saved, and data to test it on: that of the run, or the user's.
 pub struct Saved {
     pub progress: checkpoint::Progress,
     pub theta: Parameters,
@@ -39,11 +39,11 @@ pub struct Saved {
 }
 
 impl Saved {
-    /// Reads a checkpoint, for the device it was trained on where no other is `chosen`, and the data: what lies in
-    /// `data_dir`, or else that of the run, whose `records` may say where it is.
+    /// Reads a checkpoint, for the device it was trained on unless another is `chosen`, and the data: that in
+    /// `data_dir`, or else that of the run, whose `records` may name its place.
     ///
     /// # Errors
-    /// Where it cannot be read, the device does not answer, or the data cannot be had or does not fit.
+    /// Where it cannot be read, the device does not answer, or the data cannot be loaded or does not fit.
     pub fn open(
         path: &Path,
         records: Option<&Path>,
@@ -82,10 +82,10 @@ impl Saved {
     }
 }
 
-/// The data that a run was trained on, from where it had them or where data is looked for.
+/// The data that a run was trained on, from its recorded place or from where data are usually found.
 fn own_data(progress: &checkpoint::Progress, records: Option<&Path>) -> Result<Arc<Dataset>> {
     let resources = Resources::new(data_folder(None)?);
-    // Held out are training images, which nobody asks for here.
+    // The images held out are training images, which are not needed here.
     let training = TrainingConfig { validation: 0, ..progress.config.training.clone() };
     let dataset = resources.dataset_of(&training, progress, records)?;
     match dataset.is_that_of(&progress.checksums) {
@@ -94,7 +94,7 @@ fn own_data(progress: &checkpoint::Progress, records: Option<&Path>) -> Result<A
     }
 }
 
-/// Whatever images the user gave to test on. The limits of the run are those of its own data.
+/// The user's images to test on. The limits of the run apply to its own data only.
 fn any_data(place: &Path, progress: &checkpoint::Progress) -> Result<Dataset> {
     let mut dataset = data::load_test(place)?;
     let training = &progress.config.training;
@@ -105,8 +105,8 @@ fn any_data(place: &Path, progress: &checkpoint::Progress) -> Result<Dataset> {
     in_classes_of(dataset, progress)
 }
 
-/// Other data than the run's own, with the labels that its classes have in the run's network. Where only one of the two
-/// has names, their numbers must be the same, which is said.
+/// Data other than the run's own, with labels by the classes of the run's network. Where only one of the two has
+/// names, the numbers of classes must be equal, and a message says so.
 fn in_classes_of(dataset: Dataset, progress: &checkpoint::Progress) -> Result<Dataset> {
     match (&dataset.class_names[..], &progress.class_names[..]) {
         ([], []) => {}
@@ -160,7 +160,8 @@ pub struct InspectArgs {
     /// The number of the test image whose settling is shown [default: the least settled of the first 500].
     #[arg(long, value_name = "I")]
     image: Option<usize>,
-    /// Images to test on, any data set of the network's size [default: the run's own, from EQPROP_DATA or where it had them].
+    /// Images to test on, any data set of the network's size [default: the run's own, from EQPROP_DATA or where it
+    /// had them].
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
     /// Threads to compute with [default: all cores].
@@ -194,9 +195,9 @@ pub fn inspect(args: InspectArgs) -> Result<u8> {
         Some(out) => out,
         None => {
             let out = beside.join("inspect.html");
-            // Of a link that a user names we know that it is meant.
+            // A link that the user names is meant.
             check_no_link(&out)
-                .context("the page is inspect.html in the run's folder, unless --out names one")?;
+                .context("the page is inspect.html in the run's folder by default; --out names another")?;
             out
         }
     };
@@ -220,9 +221,11 @@ pub fn inspect(args: InspectArgs) -> Result<u8> {
 pub fn compare(args: CompareArgs) -> Result<u8> {
     let folder = |what: &PathBuf| {
         let found = locate(what, &args.places.runs_dir, &args.places.checkpoints_dir)?;
-        found.folder.with_context(|| {
-            format!("{}: what the run told is not in {}", found.name, args.places.runs_dir.display())
-        })
+        let saved = found.checkpoint.as_deref().and_then(checkpoint::progress_in_header);
+        let folder = found.folder.with_context(|| {
+            format!("{}: the records of the run are not in {}", found.name, args.places.runs_dir.display())
+        })?;
+        Ok((folder, saved.map_or(0, |progress| progress.next_epoch())))
     };
     check_page(&args.out)?;
     let folders = args.runs.iter().map(folder).collect::<Result<Vec<_>>>()?;
@@ -231,7 +234,7 @@ pub fn compare(args: CompareArgs) -> Result<u8> {
     write_page(&args.out, &made.page)
 }
 
-/// Checks that a page may be written to `out`, before it is made: nothing may be there but another page.
+/// Checks that a page may be written to `out`, before it is made: only another page may be there.
 pub fn check_page(out: &Path) -> Result<()> {
     let begin = "<!DOCTYPE html>";
     if out.is_file() {
@@ -240,7 +243,7 @@ pub fn check_page(out: &Path) -> Result<()> {
             files::open(out).and_then(|(file, _)| file.take(begin.len() as u64).read_to_end(&mut there));
         read.with_context(|| format!("{}: cannot be read", out.display()))?;
         if !there.is_empty() && !there.eq_ignore_ascii_case(begin.as_bytes()) {
-            usage!("--out {}: is there already and is no page: give another file", out.display());
+            usage!("--out {}: already exists and is no page: give another file", out.display());
         }
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! What the program says of itself: completions for shells, and a manual page.
+//! The program's descriptions of itself: completions for shells, and a manual page.
 
 use super::Cli;
 use crate::base::output;
@@ -14,7 +14,7 @@ pub struct CompletionsArgs {
 
 #[derive(Debug, Args)]
 pub struct ManArgs {
-    /// The command to describe [default: all in short].
+    /// The command to describe [default: all, in short].
     command: Option<String>,
 }
 

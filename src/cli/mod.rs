@@ -47,21 +47,21 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Train a network, or go on training one.
+    /// Train a network, or resume training.
     Train(TrainArgs),
     /// Test a checkpoint; the result goes to standard output.
     Eval(EvalArgs),
     /// Make a page about a run: curves, what its network has learnt, how one image settles.
     Inspect(look::InspectArgs),
-    /// Make a page that lays runs side by side: curves, results, what differs in their settings.
+    /// Make a page that lays runs side by side: curves, results, differences of their settings.
     Compare(look::CompareArgs),
     /// Print the resolved configuration, each value with its origin.
     Config(ConfigCommand),
     /// Train many runs, here or on a cluster, in a folder of their own.
     Sweep(sweep::SweepArgs),
-    /// Write what a sweep has measured beside what the paper published: HTML and CSV.
+    /// Write the results of a sweep beside the published ones: HTML and CSV.
     Report(report::ReportArgs),
-    /// Measure speed: milliseconds a minibatch by phase, and how near this machine's peak that is.
+    /// Measure speed: milliseconds per minibatch by phase, beside this machine's peak.
     Bench(speed::BenchArgs),
     /// Search for T, K, β and learning rates as the paper did: a configuration, and a page that shows how.
     Tune(tune::TuneArgs),
@@ -73,7 +73,7 @@ enum Command {
     Gdd(study::GddArgs),
     /// Print the four algorithms on the scalar model of Appendix C beside their closed forms.
     Toy(study::ToyArgs),
-    /// Give pulses to devices: the response of a published device, or of one that a configuration describes.
+    /// Apply pulses to devices: the response of a published device, or of one that a configuration describes.
     Device(device::DeviceArgs),
     /// Print completions for a shell: `eqprop completions bash > ~/.local/share/bash-completion/completions/eqprop`.
     Completions(manual::CompletionsArgs),
@@ -81,8 +81,8 @@ enum Command {
     Man(manual::ManArgs),
 }
 
-/// Does what these words ask for, the first of which is the program's own: parses, runs, prints errors once. Returns the
-/// exit status.
+/// Runs the command line `words`, whose first word is the program's own: parses, runs, prints errors once. Returns
+/// the exit status.
 pub fn main(words: impl IntoIterator<Item = OsString>) -> u8 {
     match parse_and_run(words) {
         Ok(status) => status,
@@ -120,7 +120,7 @@ fn parse_and_run(words: impl IntoIterator<Item = OsString>) -> Result<u8> {
     asked.run()
 }
 
-/// What is logged: as EQPROP_LOG says, and else this.
+/// The filter of the log: from EQPROP_LOG, and else this.
 ///
 /// # Errors
 /// Where the variable says nothing that can be understood.
@@ -143,7 +143,7 @@ struct ConfigCommand {
 }
 
 impl ConfigCommand {
-    /// What the command prints.
+    /// The text that the command prints.
     fn text(&self) -> Result<String> {
         if self.keys {
             return Ok(reference()?);
@@ -152,7 +152,7 @@ impl ConfigCommand {
     }
 }
 
-/// What to configure; the same for every command that needs a configuration.
+/// The flags that choose a configuration, common to every command that needs one.
 #[derive(Debug, Args)]
 struct ConfigArgs {
     /// A configuration file, or the name of one of those in configs/.
@@ -161,20 +161,20 @@ struct ConfigArgs {
     /// The learning rule: picks the preset, together with --depth.
     #[arg(long, value_name = "RULE", value_parser = parse_rule)]
     algo: Option<Rule>,
-    /// How many hidden layers [default: 1].
+    /// Number of hidden layers [default: 1].
     #[arg(long, value_name = "N")]
     depth: Option<usize>,
-    /// Take the paper's steps to equilibrium, whatever the preset takes: settle.order = "synchronous" and settle.solver =
-    /// "iterate".
+    /// Take the paper's steps to equilibrium, whatever the preset takes: settle.order = "synchronous" and
+    /// settle.solver = "iterate".
     #[arg(long)]
     synchronous: bool,
     /// Initial angle between forward and feedback weights, degrees.
     #[arg(long, value_name = "DEG")]
     psi: Option<f64>,
-    /// Epochs in all, those before a resume included.
+    /// Number of epochs in all, including those before a resume.
     #[arg(long, value_name = "N")]
     epochs: Option<i64>,
-    /// Fixes everything that is drawn.
+    /// Seed of everything random.
     #[arg(long, value_name = "N")]
     seed: Option<i64>,
     /// The data set: auto, mnist, fashion-mnist, cifar10 or glyphs.
@@ -186,7 +186,7 @@ struct ConfigArgs {
     /// Test on the first N images only.
     #[arg(long, value_name = "N")]
     limit_test: Option<i64>,
-    /// Where to compute: auto, cpu or cuda.
+    /// Device to compute on: auto, cpu or cuda.
     #[arg(long, value_name = "DEVICE")]
     device: Option<String>,
     /// Set any key, for example --set learning.beta=0.1; beats all else.
@@ -204,7 +204,7 @@ struct TrainArgs {
     /// Start from the weights of a run, by its name or folder, or of a safetensors file.
     #[arg(long, value_name = "RUN|FILE")]
     init: Option<PathBuf>,
-    /// Go on with a run: its name, its folder or a checkpoint; `auto` finds the run that this would be.
+    /// Resume a run: its name, its folder or a checkpoint; `auto` finds the run that this would be.
     #[arg(long, value_name = "RUN|FILE|auto")]
     resume: Option<PathBuf>,
     /// Threads to compute with [default: all cores].
@@ -213,16 +213,16 @@ struct TrainArgs {
     /// The name of the run.
     #[arg(long, value_name = "RUN")]
     name: Option<String>,
-    /// Where runs leave metrics and TensorBoard events.
+    /// Folder of runs' metrics and TensorBoard events.
     #[arg(long, value_name = "DIR", default_value = "runs")]
     runs_dir: PathBuf,
-    /// Where runs leave checkpoints.
+    /// Folder of runs' checkpoints.
     #[arg(long, value_name = "DIR", default_value = "checkpoints")]
     checkpoints_dir: PathBuf,
-    /// Check everything, print shapes, parameters, steps and disk, touch nothing and download nothing.
+    /// Check everything and print shapes, parameters, steps and disk space; change and download nothing.
     #[arg(long)]
     dry_run: bool,
-    /// Begin anew where there is a run of this name: its two folders are moved aside, to NAME.1 or the like.
+    /// Begin anew where a run of this name exists: move its two folders aside, to NAME.1 or the like.
     #[arg(long, conflicts_with = "resume")]
     overwrite: bool,
     /// Print the result as JSON.
@@ -232,18 +232,19 @@ struct TrainArgs {
 
 #[derive(Debug, Args)]
 struct EvalArgs {
-    /// What to test: a run's name, its folder, or a checkpoint.
+    /// The network to test: a run's name, its folder, or a checkpoint.
     #[arg(value_name = "RUN|CHECKPOINT", required_unless_present = "checkpoint")]
     what: Option<PathBuf>,
-    /// The same.
+    /// The network to test: a checkpoint.
     #[arg(long, value_name = "FILE", conflicts_with = "what")]
     checkpoint: Option<PathBuf>,
     #[command(flatten)]
     places: look::Places,
-    /// Images to test on, any data set of the network's size [default: the run's own, from EQPROP_DATA or where it had them].
+    /// Images to test on, any data set of the network's size [default: the run's own, from EQPROP_DATA or where it
+    /// had them].
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
-    /// Where to compute: auto, cpu or cuda [default: as in training].
+    /// Device to compute on: auto, cpu or cuda [default: as in training].
     #[arg(long, value_name = "DEVICE")]
     device: Option<String>,
     /// Threads to compute with [default: all cores].
@@ -288,7 +289,7 @@ impl ConfigArgs {
     }
 }
 
-/// What `--set KEY=VALUE` sets: (flag, key, value).
+/// The settings of `--set KEY=VALUE`: (flag, key, value).
 fn settings(set: &[String]) -> Result<Vec<(String, String, Value)>> {
     (set.iter())
         .map(|setting| match setting.split_once('=') {
@@ -305,7 +306,7 @@ fn settings(set: &[String]) -> Result<Vec<(String, String, Value)>> {
         .collect()
 }
 
-/// The variables of the environment that may be ours.
+/// The environment variables that may be ours.
 ///
 /// # Errors
 /// Where one of them is not UTF-8, and so not what it is meant to be.
@@ -338,7 +339,7 @@ pub(crate) fn data_folder(flag: Option<PathBuf>) -> Result<Option<PathBuf>> {
     }
 }
 
-/// How many threads or workers there may be.
+/// The range of the number of threads or workers.
 fn count() -> RangedU64ValueParser<usize> {
     RangedU64ValueParser::new().range(1..=1024)
 }
@@ -350,7 +351,7 @@ fn finite(text: &str) -> Result<f64, String> {
 }
 
 impl Cli {
-    /// What is logged unless EQPROP_LOG says otherwise: of the many runs of a sweep, only what goes wrong.
+    /// The default of EQPROP_LOG: for the many runs of a sweep, only warnings.
     pub fn default_log(&self) -> &'static str {
         match self.command {
             Command::Sweep(_) => "warn,hf_hub=off,eqprop::cli=info,eqprop::sweep=info",
@@ -359,7 +360,7 @@ impl Cli {
         }
     }
 
-    /// Does what was asked and returns the exit status.
+    /// Runs the command and returns the exit status.
     ///
     /// # Errors
     /// What went wrong, in one paragraph.
@@ -389,8 +390,8 @@ impl Cli {
     }
 }
 
-/// The file that `what` names, or the last checkpoint of the run that it names. What looks like a file is one, whether
-/// it is there or not.
+/// The file that `what` names, or the last checkpoint of the run that it names. A path that looks like a file is one,
+/// even if it does not exist.
 pub(crate) fn weights_of(what: &Path, runs: &Path, checkpoints: &Path) -> Result<PathBuf> {
     if what.is_file() || what.extension().is_some_and(|extension| extension == "safetensors") {
         return Ok(what.to_path_buf());
@@ -439,7 +440,7 @@ fn run_train(args: TrainArgs) -> Result<u8> {
     Ok(status(outcome))
 }
 
-/// Prints the result of a run, and says what may follow.
+/// Prints the result of a run, and the commands that may follow.
 fn conclude(ending: &Ending, json: bool) -> Result<()> {
     let finished = ending.finished()?;
     ending.next.iter().for_each(|(what_for, command)| info!("{what_for}: {command}"));
@@ -449,7 +450,7 @@ fn conclude(ending: &Ending, json: bool) -> Result<()> {
     })
 }
 
-/// Whether an error, of whatever room, says that what was asked for is wrong.
+/// True where an error, from any module, means that the request is wrong.
 pub fn is_usage(error: &anyhow::Error) -> bool {
     error.is::<Usage>()
         || matches!(error.downcast_ref(), Some(data::Error::Usage(_)))
@@ -490,7 +491,7 @@ fn run_eval(args: EvalArgs) -> Result<u8> {
     })?;
     let Saved { progress, dataset, .. } = saved;
     if !report.is_finite() {
-        tracing::error!("{}: diverged, its states are no longer numbers", path.display());
+        tracing::error!("{}: diverged: its states are no longer numbers", path.display());
         return Ok(status(Outcome::Diverged));
     }
     if args.json {

@@ -1,4 +1,4 @@
-//! The command that shows what sweeps have measured, beside what the paper published where they repeat it.
+//! The command that shows the results of sweeps, beside the published ones where they repeat the paper.
 
 use super::figures::FigureArgs;
 use crate::report;
@@ -10,14 +10,14 @@ use tracing::info;
 
 #[derive(Debug, Args)]
 pub struct ReportArgs {
-    /// Sweeps' folders, and folders with the records.jsonl of earlier reports, whose runs are in this one, too.
+    /// Sweeps' folders, and folders with the records.jsonl of earlier reports, whose runs are included.
     #[arg(value_name = "DIR", required = true)]
     sources: Vec<PathBuf>,
-    /// Only runs whose name matches, for example --only 'cvf-1h-psi45-*'; may be given more than once. What is chosen
-    /// is shown as a sweep of its own.
+    /// Only runs whose name matches, for example --only 'cvf-1h-psi45-*'; may be given more than once. The chosen
+    /// runs are shown as a sweep of their own.
     #[arg(long, value_name = "PATTERN")]
     only: Vec<Pattern>,
-    /// Where to put report.html, records.jsonl and the CSV files [default: the first DIR].
+    /// Folder for report.html, records.jsonl and the CSV files [default: the first DIR].
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     #[command(flatten)]

@@ -17,7 +17,7 @@ pub struct BenchArgs {
     config: ConfigArgs,
     #[command(flatten)]
     network: NetworkArgs,
-    /// How many minibatches to time.
+    /// Number of minibatches to time.
     #[arg(long, value_name = "N", default_value_t = 200, value_parser = RangedU64ValueParser::<usize>::new().range(1..=1_000_000))]
     minibatches: usize,
     /// Print the result as JSON.
@@ -42,9 +42,9 @@ pub fn bench(args: BenchArgs) -> Result<u8> {
         return Ok(0);
     }
     output::result(&format!(
-        "{:.3} ms a minibatch: first phase {:.3} ms ({:.1} steps), second phase {:.3} ms\n\
-         {:.1} GFLOP/s of {:.1} GFLOP/s that sgemm reaches here with {} thread(s): {:.0} %\n\
-         classifying takes {:.1} ms for 1,000 images of the test set, at {:.1} GFLOP/s\n\
+        "{:.3} ms per minibatch: first phase {:.3} ms ({:.1} steps), second phase {:.3} ms\n\
+         {:.1} GFLOP/s of {:.1} GFLOP/s of sgemm here with {} thread(s): {:.0} %\n\
+         classifying takes {:.1} ms per 1,000 images of the test set, at {:.1} GFLOP/s\n\
          peak memory {:.0} MiB\n",
         speed.ms_per_minibatch,
         speed.ms_first_phase,

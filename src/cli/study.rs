@@ -34,16 +34,17 @@ pub struct AngleArgs {
     config: ConfigArgs,
     #[command(flatten)]
     network: NetworkArgs,
-    /// How many random minibatches to measure on.
+    /// Number of random minibatches to measure on.
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = RangedU64ValueParser::<usize>::new().range(1..=10_000))]
     batches: usize,
     /// Print the result as JSON.
     #[arg(long)]
     json: bool,
-    /// Say what the angle is made of: finite β, finite K, unsettled T, continual η, σ′, untied weights.
+    /// Decompose the angle into its causes: devices and noise, finite β, finite K, unsettled T, continual η, σ′, untied
+    /// weights.
     #[arg(long)]
     explain: bool,
-    /// A page with the charts of that.
+    /// Page with the charts of the causes.
     #[arg(long, value_name = "FILE", requires = "explain")]
     out: Option<PathBuf>,
 }
@@ -54,10 +55,10 @@ pub struct GddArgs {
     config: ConfigArgs,
     #[command(flatten)]
     network: NetworkArgs,
-    /// How many training images.
+    /// Number of training images.
     #[arg(long, value_name = "B", default_value_t = 1)]
     batch_size: usize,
-    /// The number of the first, in file order.
+    /// Number of the first image, in file order.
     #[arg(long, value_name = "I", default_value_t = 0)]
     index: usize,
     /// Element type: f32 or f64 [default: f64, where the configuration says nothing of training.dtype].
@@ -66,10 +67,10 @@ pub struct GddArgs {
     /// Folder for the summary and the figures.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Also write every state, update and gradient, step by step: trace.safetensors, of some hundred megabytes.
+    /// Also write every state, update and gradient, step by step: trace.safetensors, some hundred megabytes.
     #[arg(long)]
     trace: bool,
-    /// How the figures look.
+    /// Style of the figures.
     #[arg(long, value_enum, default_value_t = Style::Paper)]
     style: Style,
 }
@@ -80,18 +81,18 @@ pub struct SettleArgs {
     config: ConfigArgs,
     #[command(flatten)]
     network: NetworkArgs,
-    /// How many training images, in file order.
+    /// Number of training images, in file order.
     #[arg(long, value_name = "N", default_value_t = 200, value_parser = RangedU64ValueParser::<usize>::new().range(1..=10_000))]
     images: usize,
     /// Folder for settle.html, settle.csv and the figure.
     #[arg(long, value_name = "DIR", default_value = "settle")]
     out: PathBuf,
-    /// How the figure looks.
+    /// Style of the figure.
     #[arg(long, value_enum, default_value_t = Style::Paper)]
     style: Style,
 }
 
-/// Where a network and its data come from.
+/// The flags that choose a network and its data.
 #[derive(Debug, Args)]
 pub struct NetworkArgs {
     /// Take the weights of a run, by its name or folder, or of a safetensors file.
@@ -108,7 +109,7 @@ pub struct NetworkArgs {
 }
 
 impl NetworkArgs {
-    /// What was asked for with all sizes known, the data and the weights.
+    /// The configuration with all sizes, the data and the weights.
     pub fn load(&self, resolved: Resolved) -> Result<(Config, Arc<Dataset>, Parameters)> {
         let resources = Resources::new(data_folder(self.data_dir.clone())?);
         let dataset = resources.dataset(&resolved.config.training)?;
@@ -154,8 +155,8 @@ pub fn settle(args: SettleArgs) -> Result<u8> {
         let x = dataset.train.batch(&(0..images as u32).collect::<Vec<_>>()).x_for(&theta)?;
         let ways = equilibrium::compare(&config.model(), &theta, &x)?;
         let about = format!(
-            "{}, layers {}, weights {}; {images} images of {}; Anderson's window {}. The dashed lines are the median image, the \
-             solid ones what 99 % of the images are within.",
+            "{}, layers {}, weights {}; {images} images of {}; Anderson's window {}. Dashed: the median \
+             of the images; solid: their 99th percentile.",
             config.learning.rule.title,
             config.network.dims,
             args.network
@@ -173,7 +174,7 @@ pub fn settle(args: SettleArgs) -> Result<u8> {
         made.add(args.out.join("settle.csv"), equilibrium::csv(&ways));
         made.write()?;
         let mut text = format!(
-            "synchronous steps' worth of arithmetic until 99 % of {images} images change by at most {}\n",
+            "arithmetic, in synchronous steps, until 99 % of {images} images change by at most {}\n",
             equilibrium::AT_REST
         );
         for (way, work) in equilibrium::until_rest(&ways) {

@@ -20,24 +20,25 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 use tracing::info;
 
-/// How long the task of a job array waits for a run that another process has.
+/// The time for which a task of a job array waits for a run of another process.
 const PATIENCE: Duration = Duration::from_secs(180);
 
-/// Exit status where runs failed meanwhile, here or in another process, while the sweep itself went well.
+/// Exit status where runs failed, here or in another process, while the sweep itself went well.
 const SOME_FAILED: u8 = 4;
 
 #[derive(Debug, Args)]
 pub struct SweepArgs {
-    /// The sweep, rows × grid: a file, or the name of one of the paper's, for example table3 (configs/reproduce/).
+    /// The sweep, rows × grid: a file, or the name of a built-in one, for example table3 or device-levels (configs/reproduce/, configs/devices/).
     #[arg(long, value_name = "FILE", required_unless_present_any = ["task", "worker"])]
     config: Option<PathBuf>,
-    /// The sweep's folder; what is there is kept and continued [default: sweeps/ and the name of FILE].
+    /// The sweep's folder; existing runs are kept and resumed [default: sweeps/ and the name of FILE].
     #[arg(long, value_name = "DIR", required_unless_present_any = ["config", "worker"])]
     out: Option<PathBuf>,
-    /// Runs at a time, one thread each [default: one a core; on a GPU as many as fit, which compute together].
+    /// Number of runs at a time, one thread each [default: one per core; on a GPU as many as fit, which compute
+    /// together].
     #[arg(long, value_name = "N", value_parser = count())]
     workers: Option<usize>,
-    /// Where to compute: auto, cpu or cuda.
+    /// Device to compute on: auto, cpu or cuda.
     #[arg(long, value_name = "DEVICE")]
     device: Option<String>,
     /// A data set: an .npz file, or a folder of IDX, .npy or .npz files or of PNGs by class [env: EQPROP_DATA].
@@ -52,13 +53,13 @@ pub struct SweepArgs {
     /// Try runs that have failed once more.
     #[arg(long)]
     retry_failed: bool,
-    /// List the runs with an estimate of their time, touch nothing and download nothing.
+    /// List the runs with an estimate of their time; change and download nothing.
     #[arg(long)]
     dry_run: bool,
     /// Write a Slurm job array for the runs, and train nothing.
     #[arg(long)]
     slurm: bool,
-    /// Train the N-th run of the plan in --out and no other: what each task of a job array does.
+    /// Train the N-th run of the plan in --out and no other: the work of one task of a job array.
     #[arg(long, value_name = "N",
         conflicts_with_all = ["config", "workers", "device", "set", "only", "retry_failed", "dry_run", "slurm"])]
     task: Option<NonZeroUsize>,
@@ -73,13 +74,15 @@ pub struct SweepArgs {
 pub fn sweep(args: SweepArgs) -> Result<u8> {
     if args.worker {
         usage!(
-            "--worker is no flag any more: the tasks of a job array are `eqprop sweep --task N --out DIR`, N counting \
+            "--worker is no longer a flag: the tasks of a job array are `eqprop sweep --task N --out DIR`, \
+             N counting \
              the runs of the plan from 1; --slurm writes the script anew"
         );
     }
     if args.together {
         usage!(
-            "--together is no flag any more: runs of one shape compute together wherever that pays, which is on a \
+            "--together is no longer a flag: runs of one shape compute together wherever that pays, which \
+             is on a \
              GPU; leave it out"
         );
     }
@@ -123,7 +126,7 @@ fn plan(
     only: &[Pattern],
     resources: &Resources,
 ) -> Result<Vec<(Entry, Resolved)>> {
-    // The names of runs carry that of their data set, which may turn out another than asked for.
+    // The names of runs include that of their data set, which may turn out to be another than asked for.
     let data = |training: &TrainingConfig| Ok(resources.dataset(training)?.name.clone());
     let mut planned = SweepFile::read(path)?.expand(path, overrides, data)?;
     planned.retain(|(name, _)| only.is_empty() || only.iter().any(|pattern| pattern.matches(name)));
@@ -144,7 +147,7 @@ fn plan(
     })
 }
 
-/// The runs, how they stand and how long they should take, to standard output.
+/// Lists the runs, their states and estimated times on standard output.
 fn list(folder: &SweepFolder, planned: &[(Entry, Resolved)], workers: usize) -> Result<u8> {
     let entries = folder.entries()?;
     let mut open = 0.0;
@@ -233,8 +236,8 @@ fn train(
     Ok((status, held))
 }
 
-/// Trains the run in this place of the plan, counted from 1. A task that is requeued may come before the system has
-/// noticed that its predecessor is gone, so it waits a while for a run that another process has.
+/// Trains the run at this place of the plan, counted from 1. A requeued task may start before the system has noticed
+/// that its predecessor is gone, so it waits a while for a run that another process has.
 fn train_task(folder: &SweepFolder, task: NonZeroUsize, resources: &Resources) -> Result<u8> {
     let place = folder.path.display();
     folder.check_folders()?;
@@ -272,7 +275,7 @@ fn train_task(folder: &SweepFolder, task: NonZeroUsize, resources: &Resources) -
         }
         sleep(Duration::from_secs(1));
     }
-    // It says who has it.
+    // The error says who has it.
     drop(Lock::take(&run)?);
     bail!("{place}: another process has the checkpoints of run {name}")
 }

@@ -17,10 +17,10 @@ pub struct TuneArgs {
     /// A data set: an .npz file, or a folder of IDX, .npy or .npz files or of PNGs by class [env: EQPROP_DATA].
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
-    /// How long it may take, as 90s, 20m or 2h; or how many multiply-adds of probes, as 3e13.
+    /// Duration, as 90s, 20m or 2h; or multiply-adds of probes, as 3e13.
     #[arg(long, value_name = "TIME", default_value = "20m", value_parser = |text: &str| text.parse::<Budget>())]
     budget: Budget,
-    /// Where tuned.toml, tune.html and tune.jsonl go; where they are of the same tuning, it goes on.
+    /// Folder for tuned.toml, tune.html and tune.jsonl; where it has those of the same tuning, that resumes.
     #[arg(long, value_name = "DIR", default_value = "tune")]
     out: PathBuf,
     /// Threads to compute with [default: all cores].

@@ -1,5 +1,5 @@
-//! What of a configuration is possible: each section by itself, then what they are to each other. What is too large would
-//! never end or fit into no memory, and is refused before anything is allocated for it.
+//! Checks of a configuration: first each section by itself, then the sections together. Sizes that would never end or
+//! fit into no memory are refused before anything is allocated for them.
 
 use super::{Config, DeviceChoice, NetworkConfig, Precision, TrainingConfig};
 use crate::base::problem::{Result, need};
@@ -7,6 +7,7 @@ use crate::engine::EngineKind;
 use crate::learning::{Learning, Nudging, Schedule, Update};
 use crate::model::anderson::MOST_WINDOW;
 use crate::model::dynamics::Time;
+use crate::model::normal::MOST_CHANNELS;
 use crate::model::synapse::{Fall, SynapseConfig};
 use crate::model::{Order, Settle, Solver};
 use candle_core::Device;
@@ -18,7 +19,7 @@ const MOST_NEURONS: usize = 1_000_000;
 /// The most weights and biases: 4 GiB of 32-bit floats.
 const MOST_PARAMETERS: usize = 1 << 30;
 
-/// Sees that a number is no larger.
+/// Checks that a number is at most `most`.
 fn at_most(key: &'static str, value: usize, most: usize, unit: &str) -> Result {
     need(value <= most, key, format!("must be at most {most} {unit}"))
 }
@@ -49,6 +50,35 @@ impl NetworkConfig {
             self.time == Time::Real || !self.clamp,
             "network.clamp",
             "keeps real-time states in [0, 1]: set time = \"real\", or leave it out",
+        )?;
+        need(
+            self.readout.is_none() || self.loss.is_default(),
+            "network.loss",
+            format!(
+                "is that of output neurons with states: network.readout = \"{}\" has the cross-entropy as its loss: leave \
+                 out one of them",
+                self.readout.name()
+            ),
+        )?;
+        let (mean, std) = (&self.input_mean, &self.input_std);
+        need(
+            mean.len() <= MOST_CHANNELS && mean.iter().all(|mean| mean.is_finite()),
+            "network.input_mean",
+            format!("is the mean of each channel of the images: at most {MOST_CHANNELS} finite numbers"),
+        )?;
+        need(
+            mean.len() == std.len() && std.iter().all(|std| std.is_finite() && *std > 0.0),
+            "network.input_std",
+            format!(
+                "is what each channel is divided by, above 0: as many numbers as input_mean has, {}",
+                mean.len()
+            ),
+        )?;
+        need(
+            // A size that is left to the data is 1 here.
+            mean.is_empty() || dims[0] < mean.len() || dims[0].is_multiple_of(mean.len()),
+            "network.input_mean",
+            format!("has {} channels, which network.dims[0] = {} pixels do not have", mean.len(), dims[0]),
         )
     }
 }
@@ -76,7 +106,8 @@ impl Settle {
             (2..=MOST_WINDOW).contains(&self.window),
             "settle.window",
             format!(
-                "is how many differences between sweeps solver = \"anderson\" looks back on and must be from 2 to \
+                "is the number of differences between sweeps that solver = \"anderson\" uses and must be \
+                 from 2 to \
                  {MOST_WINDOW}"
             ),
         )
@@ -84,7 +115,7 @@ impl Settle {
 }
 
 impl Learning {
-    /// What its numbers may be, with weights of this type.
+    /// Checks its numbers, for weights of this type.
     fn validate(&self, precision: Precision) -> Result {
         let rule = self.rule.name;
         let held = |value: f64| match precision {
@@ -136,7 +167,8 @@ impl SynapseConfig {
         need(
             law.horizon >= 1 || law.schedule == Fall::Constant,
             "synapse.horizon",
-            "must say over how many epochs learning rates fall, at least 1: as many as training.epochs, in most cases",
+            "is the number of epochs over which learning rates fall and must be at least 1: in most cases \
+             training.epochs",
         )
     }
 }
@@ -166,9 +198,9 @@ impl TrainingConfig {
 }
 
 impl Config {
-    /// Keys that play no part in this configuration, each with why.
+    /// Keys that have no effect in this configuration, each with the reason.
     pub fn idle(&self) -> Vec<(&'static str, String)> {
-        let Config { network, settle, learning, synapse, training } = self;
+        let Config { network, settle, learning, synapse, noise, cost, training } = self;
         let unnudged = !learning.rule.is_nudged();
         let rule = learning.rule.name;
         let no_second_phase = || format!("rule = \"{rule}\" has no second phase");
@@ -205,18 +237,18 @@ impl Config {
         ];
         let of_devices = match synapse {
             SynapseConfig::Devices(law) => law.idle(),
-            SynapseConfig::Ideal(_) | SynapseConfig::Momentum(_) => Vec::new(),
+            SynapseConfig::Ideal(_) | SynapseConfig::Momentum(_) => cost.given(),
         };
         let idle = keys.into_iter().filter(|(_, idle, _)| *idle).map(|(key, _, why)| (key, why));
-        idle.chain(of_devices).collect()
+        idle.chain(of_devices).chain(noise.idle()).collect()
     }
 
-    /// Checks values and how they go together.
+    /// Checks the values and their combination.
     ///
     /// # Errors
     /// The first problem found.
     pub fn validate(&self) -> Result {
-        let Config { network, settle, learning, synapse, training } = self;
+        let Config { network, settle, learning, synapse, training, .. } = self;
         network.check()?;
         let (wiring, rule) = (self.network(), learning.rule.name);
         let parameters = wiring.parameter_count();
@@ -229,8 +261,8 @@ impl Config {
             network.psi == 0.0 || !wiring.is_tied(),
             "network.psi",
             format!(
-                "asks for feedback weights of their own, but rule = \"{rule}\" ties them to the forward \
-                 weights: leave psi out, or choose rule = \"vf\" or \"cvf\""
+                "asks for untied feedback weights, but rule = \"{rule}\" ties them to the forward weights: \
+                 leave psi out, or choose rule = \"vf\" or \"cvf\""
             ),
         )?;
         need(
@@ -252,10 +284,7 @@ impl Config {
         need(
             learning.rule.is_nudged() || learning.K <= settle.steps,
             "learning.K",
-            format!(
-                "steps back from the last of settle.steps = {} steps must not be more than those",
-                settle.steps
-            ),
+            format!("must be at most settle.steps = {}, of which these are the last", settle.steps),
         )?;
         need(
             !learning.authors_code || (learning.rule.is_continual_vector_field() && !real),
@@ -266,6 +295,12 @@ impl Config {
             ),
         )?;
         synapse.check()?;
+        self.noise.check()?;
+        need(
+            self.noise.is_none() || network.readout.is_none(),
+            "network.readout",
+            "is an output without neurons, which [noise] does not have: set network.readout = \"none\", or no noise",
+        )?;
         training.check()?;
         let (engine, job) = (training.engine, self.job(&Device::Cpu));
         let why = engine.supports(&wiring, &job, training.dtype.dtype()).err();

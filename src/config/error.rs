@@ -1,13 +1,13 @@
-//! Why a configuration cannot be had.
+//! Errors of configurations.
 
 use super::Problem;
 use crate::base::output::Usage;
 
-/// Why a configuration cannot be had.
+/// The reason why there is no configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// What was asked for is wrong: an unknown key, an impossible value, a combination. Names the key, the place it
-    /// came from and the remedy.
+    /// A wrong request: an unknown key, an impossible value, a combination. Names the key, the place it came from and
+    /// the remedy.
     #[error(transparent)]
     Usage(#[from] Usage),
     /// A file that cannot be read.
@@ -15,10 +15,10 @@ pub enum Error {
     Unreadable {
         /// The file, and what to do.
         problem: String,
-        /// What the system says.
+        /// The error of the system.
         source: std::io::Error,
     },
-    /// A configuration that is possible otherwise, checked without knowing where its values came from.
+    /// An impossible configuration, checked without knowing where its values came from.
     #[error(transparent)]
     Problem(#[from] Problem),
     /// A value that cannot be written as TOML.
@@ -29,5 +29,5 @@ pub enum Error {
     Builtin(#[from] toml::de::Error),
 }
 
-/// What resolving a configuration gives.
+/// The result of resolving a configuration.
 pub type Result<T> = std::result::Result<T, Error>;

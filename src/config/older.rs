@@ -5,7 +5,7 @@ use crate::base::output::visible;
 use serde::{Deserialize, Deserializer, de::Error};
 use serde_json::{Map, Value, json};
 
-/// Keys that are no more, and what says the same now.
+/// Keys that no longer exist, with their replacements.
 pub const FORMER: [(&str, &str); 2] = [
     ("learning.damped", "settle.damping = 0.5 says the same as damped = true"),
     (
@@ -15,17 +15,17 @@ pub const FORMER: [(&str, &str); 2] = [
     ),
 ];
 
-/// A key that has another name now.
+/// A key that has been renamed.
 pub struct Renamed {
-    /// What it was called.
+    /// Its former name.
     pub former: &'static str,
-    /// What it is called.
+    /// Its name now.
     pub now: &'static str,
-    /// The same value as it is written now.
+    /// Its former value as it is written now.
     value: fn(&str) -> Option<&'static str>,
 }
 
-/// Keys that have another name now, and that still work.
+/// Keys that have been renamed, and still work.
 pub const RENAMED: [Renamed; 4] = [
     Renamed { former: "learning.T", now: "settle.steps", value: |_| None },
     Renamed { former: "learning.settle_tolerance", now: "settle.tolerance", value: |_| None },
@@ -41,12 +41,12 @@ pub const RENAMED: [Renamed; 4] = [
     },
 ];
 
-/// What a key is called now.
+/// The current name of a key.
 pub fn current_name(key: &str) -> &str {
     RENAMED.iter().find(|renamed| renamed.former == key).map_or(key, |renamed| renamed.now)
 }
 
-/// A key and its value as they are written now. Where they were written otherwise in `place`, `notes` says so.
+/// A key and its value as they are written now. Where `place` has them in their former form, `notes` says so.
 pub fn renamed(key: &str, value: toml::Value, place: &str, notes: &mut Vec<String>) -> (String, toml::Value) {
     let Some(Renamed { now, value: rewrite, .. }) = RENAMED.iter().find(|renamed| renamed.former == key)
     else {
@@ -58,15 +58,15 @@ pub fn renamed(key: &str, value: toml::Value, place: &str, notes: &mut Vec<Strin
     ((*now).into(), value)
 }
 
-/// Whether a file gives a former key the value that it always had where nobody asked for it, and that says nothing: all
-/// configurations that earlier versions have written hold one replica.
+/// True where a file gives a former key the value that changes nothing: all configurations written by earlier
+/// versions hold one replica.
 pub fn says_nothing(key: &str, value: &toml::Value) -> bool {
     key == "training.replicas" && value.as_integer() == Some(1)
 }
 
-/// Reads a configuration of this or an earlier version, as checkpoints hold it. What an earlier version did not
-/// know is as it was then: σ′ was ignored, steps were damped by a half or not at all. How many runs trained beside one
-/// changed nothing in it.
+/// Reads a configuration of this or an earlier version, as checkpoints hold it. Keys that the earlier version lacked
+/// get the behaviour it had: σ′ ignored, steps damped by a half or not at all. The former number of replicas never
+/// changed a result.
 ///
 /// # Errors
 /// Those of the deserializer: a missing or unknown key, a value of the wrong kind.
@@ -88,7 +88,7 @@ pub fn of_any_version<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Conf
         .map_err(|error| D::Error::custom(format!("{}: {}", error.path(), error.inner())))
 }
 
-/// Moves what earlier versions called otherwise, and adds what they did not know.
+/// Renames keys of earlier versions, and adds those that they lacked.
 fn move_renamed(sections: &mut Map<String, Value>) {
     for Renamed { former, now, value: rewrite } in RENAMED {
         let (Some((section, key)), Some((new_section, new_key))) =
@@ -149,7 +149,7 @@ mod tests {
         let mut older = serde_json::to_value(&config).unwrap();
         older["training"]["replicas"] = json!(3);
         assert_eq!(of_any_version(older).unwrap(), config);
-        // In files, one replica says nothing, and more are refused with what to do instead.
+        // In files, one replica changes nothing; more are refused with a remedy.
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("older.toml");
         let text = Resolved::new(&choices).unwrap().annotated();

@@ -1,4 +1,4 @@
-//! The rows of Table 2, and what is made of them for other depths.
+//! The rows of Table 2, and presets derived from them for other depths.
 //!
 //! With two hidden layers there are two presets for each: one whose layers are updated in turn, with acceleration, and
 //! one with the paper's synchronous steps.
@@ -7,13 +7,14 @@ use super::{Error, Result};
 use crate::base::files;
 use crate::base::near::did_you_mean;
 use crate::learning::Rule;
+use std::io::ErrorKind;
 use std::path::Path;
 use toml::{Table, Value};
 
 /// A preset: its name and its configuration file.
 pub type Preset = (&'static str, &'static str);
 
-/// All rows of Table 2, C-VF whose feedback weights align themselves, and networks with convolutions, as the files in
+/// All rows of Table 2, C-VF with feedback weights that align themselves, and networks with convolutions, as the files in
 /// `configs/`.
 pub const PRESETS: [Preset; 14] = [
     ("ep-1h", include_str!("../../configs/ep-1h.toml")),
@@ -53,13 +54,13 @@ pub fn text(name: &str) -> Option<&'static str> {
     built_in(PRESETS.iter().chain(&FIGURES), name)
 }
 
-/// The text of the one of this name.
+/// The text among `among` that has this name.
 fn built_in<'a>(mut among: impl Iterator<Item = &'a Preset>, name: &str) -> Option<&'static str> {
     among.find(|(known, _)| *known == name).map(|(_, text)| *text)
 }
 
-/// The text of the file at `path`, or, where there is no such file, of the built-in one of this name. A message says what
-/// it `cannot` be read as, and lists the names that are `told`.
+/// The text of the file at `path`, or, where there is no such file, of the built-in one of this name. Where there is
+/// neither, the error names the use that it `cannot` have, and lists the names in `told`.
 ///
 /// # Errors
 /// Where it is neither.
@@ -74,27 +75,32 @@ pub fn file_or_built_in<'a>(
         Some(text) => Ok(text.into()),
         None => files::read_text(path).map_err(|source| {
             let told: Vec<&str> = told.iter().map(|(name, _)| *name).collect();
-            let problem =
-                format!("{name}: {cannot} {}{}", told.join(" "), did_you_mean(&name, told.iter().copied()));
+            let problem = match source.kind() {
+                ErrorKind::NotFound => {
+                    let meant = did_you_mean(&name, told.iter().copied());
+                    format!("{name}: {cannot} {}{meant}", told.join(" "))
+                }
+                _ => format!("{name}: cannot be read"),
+            };
             Error::Unreadable { problem, source }
         }),
     }
 }
 
-/// The paper's steps to equilibrium, as keys and values: all layers at once, and nothing between the steps.
+/// The paper's way to equilibrium, as keys and values: all layers at once, without acceleration.
 pub const SYNCHRONOUS: [(&str, &str); 2] = [("settle.order", "synchronous"), ("settle.solver", "iterate")];
 
-/// What `--algo` and `--depth` stand for: a name to show, the table, and what had to be made up.
+/// The choice made by `--algo` and `--depth`: a name to show, the table, and what had to be derived.
 pub struct Picked {
     /// The name of the preset.
     pub name: String,
     /// Its contents.
     pub table: Table,
-    /// How it differs from a row of Table 2, if it does.
+    /// Its difference from a row of Table 2, if any.
     pub note: Option<String>,
 }
 
-/// The preset for a rule and a depth, derived from the nearest row of Table 2 where it has none.
+/// The preset for a rule and a depth, derived from the nearest row of Table 2 where there is no such row.
 ///
 /// Rules without a row take EP's: VF, whose updates are not continual either, Algorithm 5, for which the
 /// paper says so (F.2), and the baselines. From two hidden layers on, layers are updated in turn, with acceleration;

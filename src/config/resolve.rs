@@ -1,4 +1,4 @@
-//! Defaults < file < environment < flags: one configuration, and where each value came from.
+//! Defaults < file < environment < flags: one configuration, and the origin of each value.
 
 use super::check::MOST_HIDDEN_LAYERS;
 use super::error::Result;
@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 use tracing::info;
 
-/// Where a value came from.
+/// The origin of a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// Built in.
@@ -32,7 +32,7 @@ pub enum Origin {
     Flag(String),
     /// The checkpoint that is resumed.
     Checkpoint(String),
-    /// What was found where this left it open.
+    /// A value found where the configuration left it open.
     Found(String),
     /// The published device of this name.
     Device(String),
@@ -52,16 +52,16 @@ impl fmt::Display for Origin {
     }
 }
 
-/// What a user asked for, before it is resolved.
+/// The user's choices, before they are resolved.
 #[derive(Clone, Debug, Default)]
 pub struct Choices {
     /// A configuration file, or the name of a preset.
     pub config: Option<PathBuf>,
-    /// Pick the preset of this rule.
+    /// The rule whose preset to use.
     pub algo: Option<Rule>,
-    /// With this many hidden layers.
+    /// The number of hidden layers of that preset.
     pub depth: Option<usize>,
-    /// Keys that a file sets on top of that, in order of precedence: (file, key, value).
+    /// Keys that a file sets on top of it, in order of precedence: (file, key, value).
     pub sets: Vec<(String, String, Value)>,
     /// Flags and the keys they set, in order of precedence: (flag, key, value).
     pub flags: Vec<(String, String, Value)>,
@@ -69,7 +69,7 @@ pub struct Choices {
     pub environment: Vec<(String, String)>,
 }
 
-/// Environment variables of ours that are not keys.
+/// Environment variables of this program that are not keys.
 pub const OTHER_VARIABLES: [&str; 7] = [
     "EQPROP_DATA",
     "EQPROP_ISA",
@@ -91,10 +91,18 @@ const REQUIRED: [&str; 6] = [
 ];
 
 /// Keys that may be left out altogether.
-const OPTIONAL: [&str; 6] = [
+const OPTIONAL: [&str; 14] = [
+    "cost.pulse_energy",
+    "cost.pulse_time",
+    "cost.read_energy",
+    "cost.step_time",
     "learning.own",
+    "network.input_mean",
+    "network.input_std",
     "network.loss",
     "network.tied",
+    "training.crops",
+    "training.flips",
     "training.limit_train",
     "training.limit_test",
     "training.validation",
@@ -105,24 +113,24 @@ fn keys_of(law: &SynapseConfig) -> Result<Vec<String>> {
     Ok(Table::try_from(law)?.into_iter().map(|(key, _)| format!("synapse.{key}")).collect())
 }
 
-/// How a preset is named as the origin of a value, where --algo has chosen it.
+/// Beginning of the name of a preset that --algo has chosen, as an origin.
 const PRESET: &str = "preset ";
 
 /// Values with their origins, by `section.key`.
 type Layers = BTreeMap<String, (Value, Origin)>;
 
-/// A configuration, and where each value came from.
+/// A configuration, and the origin of each value.
 #[derive(Clone, Debug)]
 pub struct Resolved {
     /// The configuration.
     pub config: Config,
-    /// What whoever wrote it should know: that a preset is borrowed or derived, and keys that have another name now.
+    /// Notes for the user: that a preset is borrowed or derived, and keys that have been renamed.
     pub notes: Vec<String>,
     values: Layers,
 }
 
 impl Resolved {
-    /// Resolves what the user asked for.
+    /// Resolves the user's choices.
     ///
     /// # Errors
     /// Names the key, the place it came from and the remedy, for anything unknown or impossible.
@@ -141,7 +149,8 @@ impl Resolved {
         let (mut values, mut notes) = (Layers::new(), Vec::new());
         let origin = Origin::Checkpoint(path.display().to_string());
         merge(&mut values, &mut notes, Table::try_from(config)?, &origin)?;
-        // What earlier versions did not have is not written into checkpoints either, where it is as they had it.
+        // Keys that earlier versions lacked are left out of checkpoints too, as long as they have the earlier
+        // behaviour.
         for (key, default) in defaults()? {
             values.entry(key).or_insert(default);
         }
@@ -166,7 +175,7 @@ impl Resolved {
             let Some(key) = known.iter().map(String::as_str).chain(renamed).find(|key| names(key)) else {
                 let variable = quoted(variable);
                 if let Some((_, now)) = FORMER.iter().find(|(former, _)| names(former)) {
-                    usage!("{variable} is set in the environment, but names no key any more; {now}");
+                    usage!("{variable} is set in the environment, but no longer names a key; {now}");
                 }
                 usage!(
                     "{variable} is set in the environment but names no key; EQPROP_SECTION_KEY sets \
@@ -225,7 +234,7 @@ impl Resolved {
             let (key, problem) = misread(&values, table, &error);
             Usage(format!("{}: {problem}", described(&key)))
         })?;
-        // What is open is checked once more when it is known.
+        // Checks what can be checked before the data is known.
         let mut checked = config.clone();
         checked.network.dims = config.network.dims.filled(1, 2);
         checked
@@ -240,11 +249,11 @@ impl Resolved {
             match origin {
                 _ if usual.as_ref() == Some(value) => {}
                 Origin::Flag(_) | Origin::Environment(_) => {
-                    usage!("{}: plays no part: {why}: leave it out", described(key));
+                    usage!("{}: has no effect: {why}: leave it out", described(key));
                 }
-                // What has no default must be in the file.
+                // Keys without a default must be in the file.
                 Origin::File(_) if usual.is_some() => {
-                    notes.push(format!("{} plays no part: {why}", described(key)));
+                    notes.push(format!("{} has no effect: {why}", described(key)));
                 }
                 _ => {}
             }
@@ -252,12 +261,12 @@ impl Resolved {
         Ok(Self { config, notes, values })
     }
 
-    /// Where the value of a key came from; `None` where it is not set.
+    /// The origin of the value of a key; `None` where it is not set.
     pub fn origin(&self, key: &str) -> Option<&Origin> {
         self.values.get(key).map(|(_, origin)| origin)
     }
 
-    /// The same, its notes told to whoever wrote it.
+    /// Prints the notes, and returns the configuration.
     pub fn told(self) -> Self {
         self.notes.iter().for_each(|note| info!("{note}"));
         self
@@ -266,9 +275,15 @@ impl Resolved {
     /// The resolved configuration as a TOML file, each value with its origin as a comment.
     pub fn annotated(&self) -> String {
         let mut text = String::new();
-        for section in ["network", "settle", "learning", "synapse", "training"] {
-            text += &format!("[{section}]\n");
+        for section in ["network", "settle", "learning", "synapse", "noise", "cost", "training"] {
             let prefix = format!("{section}.");
+            // Sections that may be left out are, where all in them is as it is by default.
+            let of_section = self.values.iter().filter(|(key, _)| key.starts_with(&prefix));
+            let given = of_section.into_iter().any(|(_, (_, origin))| *origin != Origin::Default);
+            if ["noise", "cost"].contains(&section) && !given {
+                continue;
+            }
+            text += &format!("[{section}]\n");
             for (key, (value, origin)) in &self.values {
                 if let Some(key) = key.strip_prefix(&prefix) {
                     let origin = visible(&origin.to_string());
@@ -280,8 +295,8 @@ impl Resolved {
         text.trim_end().to_string() + "\n"
     }
 
-    /// The same with as many epochs as a checkpoint with the configuration `earlier` has, unless a flag or a variable gave
-    /// the number; what a file or a preset has instead is said.
+    /// Keeps the epochs of a checkpoint with the configuration `earlier`, unless a flag or a variable gave the
+    /// number. Says so where a file or a preset has another number.
     ///
     /// # Errors
     /// Only where the configuration was not valid before.
@@ -292,7 +307,8 @@ impl Resolved {
         match values.get_mut(key) {
             Some((value, origin @ Origin::File(_))) if config.training.epochs != epochs => {
                 notes.push(format!(
-                    "the run has {epochs} epochs and keeps them, whereas {origin} has {value}: say --epochs {value} for those"
+                    "the run has {epochs} epochs and keeps them, whereas {origin} has {value}: give \
+                     --epochs {value} for those"
                 ));
                 *origin = Origin::Checkpoint("the checkpoint".into());
                 *value = Value::from(epochs as i64);
@@ -302,7 +318,7 @@ impl Resolved {
         }
     }
 
-    /// The same with the sizes of this data set where `network.dims` leaves them open.
+    /// Fills sizes that `network.dims` leaves open with those of this data set.
     ///
     /// # Errors
     /// Where no network can have them.
@@ -320,8 +336,8 @@ impl Resolved {
         Self::from_values(values, &dataset.source, notes)
     }
 
-    /// The same where `training.data` left the data set open and it turned out to be that of this name; unchanged
-    /// where a configuration has no word for it.
+    /// Sets `training.data` to the name of the data set that was found, where it was left open; unchanged where a
+    /// configuration has no word for it.
     pub fn with_data(&self, name: &str) -> Self {
         let mut resolved = self.clone();
         if let (DataChoice::Auto, Ok(found)) =
@@ -360,7 +376,7 @@ impl Config {
         Resolved::new(&choices)?.config.with("network.dims", Value::try_from(dims)?)
     }
 
-    /// The same with another value of a key.
+    /// Returns the configuration with another value of a key.
     ///
     /// # Errors
     /// As [`Resolved::new`].
@@ -368,7 +384,7 @@ impl Config {
         self.with_all([(key, value.into())])
     }
 
-    /// The same with other values of some keys, which may be possible together only.
+    /// Returns the configuration with other values of some keys, which need only be valid together.
     ///
     /// # Errors
     /// As [`Resolved::new`].
@@ -401,11 +417,11 @@ impl Config {
     }
 }
 
-/// Keys of `[synapse]` that say how devices are used, and not what they are.
+/// Keys of `[synapse]` that say how devices are used, and not what the devices are.
 const USE_OF_DEVICES: [&str; 6] = ["law", "preset", "pulses", "management", "train_length", "biases"];
 
-/// Sets what nobody has given to what the published device has that `synapse.preset` names. Where that is newly
-/// given, what a checkpoint has of another device does not count.
+/// Sets keys that nobody has given to the values of the published device `synapse.preset`. Where the preset is newly
+/// given, the checkpoint's values of another device are dropped.
 fn fit_device(values: &mut Layers) -> Result<()> {
     let device = values.get("synapse.law").is_some_and(|(law, _)| law.as_str() == Some("device"));
     let Some((Value::String(name), origin)) = values.get("synapse.preset").filter(|_| device).cloned() else {
@@ -424,8 +440,8 @@ fn fit_device(values: &mut Layers) -> Result<()> {
     Ok(())
 }
 
-/// The presets are for images of MNIST's size. Where a set of another size is asked for by its name, a preset's network has
-/// as many inputs and outputs as that has pixels and classes; sizes that somebody gave stay.
+/// Fits a preset, which has MNIST's sizes, to another data set that is asked for by name: its network gets as many
+/// inputs and outputs as the set has pixels and classes. Sizes given by the user stay.
 fn fit_preset(values: &mut Layers) {
     let Some((known, asked)) = values.get("training.data").and_then(|(data, origin)| {
         let choice: DataChoice = data.clone().try_into().ok()?;
@@ -451,7 +467,7 @@ fn fit_preset(values: &mut Layers) {
     }
 }
 
-/// Parses a value as TOML; what is not TOML is a string, so that `auto` needs no quotes.
+/// Parses a value as TOML; anything else is a string, so that `auto` needs no quotes.
 pub fn parse_value(text: &str) -> Value {
     text.parse().unwrap_or_else(|_| Value::from(text))
 }
@@ -471,7 +487,7 @@ pub fn given_value(place: &str, text: &str) -> Result<Value> {
     Ok(parse_value(text))
 }
 
-/// The configuration file or preset that everything starts from. What is to be said of it is added to `notes`.
+/// The configuration file or preset that everything starts from. Adds notes about it to `notes`.
 fn base(choices: &Choices, notes: &mut Vec<String>) -> Result<(String, Table)> {
     match (&choices.config, choices.algo) {
         (Some(_), Some(_)) => {
@@ -503,7 +519,7 @@ fn base(choices: &Choices, notes: &mut Vec<String>) -> Result<(String, Table)> {
             Ok((format!("{PRESET}{}", picked.name), picked.table))
         }
         (None, None) => {
-            usage!("nothing says what to train: give --algo ep|cep|vf|cvf with --depth N, or --config FILE")
+            usage!("nothing to train is named: give --algo ep|cep|vf|cvf with --depth N, or --config FILE")
         }
     }
 }
@@ -513,13 +529,13 @@ pub fn variable_of(key: &str) -> String {
     format!("EQPROP_{}", key.replacen('.', "_", 1).to_uppercase())
 }
 
-/// The key whose value is of the wrong kind, and what it should be.
+/// The key whose value is of the wrong kind, with the right kind.
 fn misread(
     values: &Layers,
     mut table: Table,
     error: &serde_path_to_error::Error<toml::de::Error>,
 ) -> (String, String) {
-    // What follows the first line names the key once more.
+    // The lines after the first repeat the key.
     let first_line = |error: &toml::de::Error| error.message().lines().next().unwrap_or_default().to_string();
     let path = error.path().to_string();
     let mut key = path.split('[').next().unwrap_or(&path).to_string();
@@ -529,7 +545,7 @@ fn misread(
     let problem = first_line(error.inner());
     let Some((value, _)) = values.get(&key) else { return (key, problem) };
     let text = value.as_str().map_or_else(|| value.to_string(), str::to_string);
-    // The names that there are to choose from are told to those that write a name.
+    // A message about a wrong name lists the names that there are.
     if let Some((section, name)) = key.split_once('.')
         && let Some(section) = table.get_mut(section).and_then(Value::as_table_mut)
         && !value.is_str()
@@ -543,7 +559,8 @@ fn misread(
     (key, problem.replace(&text, &quoted(&text)))
 }
 
-/// The key of `[synapse]` whose value no law takes: where the law decides which keys there are, the section alone is named.
+/// The key of `[synapse]` whose value no law takes. Only the section is named where the law decides which keys there
+/// are.
 fn misread_of_law(values: &Layers) -> String {
     let named = |law: &SynapseConfig| {
         values.get("synapse.law").and_then(|(value, _)| value.as_str()) == Some(law.synapse().name())
@@ -559,7 +576,7 @@ fn misread_of_law(values: &Layers) -> String {
     format!("synapse.{}", wrong.map_or("law", |(key, _)| key))
 }
 
-/// What a key has where nobody sets it.
+/// The default of a key.
 fn usual(key: &str) -> Result<Option<Value>> {
     if let Some((value, _)) = defaults()?.remove(key) {
         return Ok(Some(value));
@@ -579,14 +596,17 @@ fn defaults() -> Result<Layers> {
     Ok(values)
 }
 
-/// The default of a key, for the manual; what has none is left to presets, the rule or the data.
+/// The default of a key, for the manual; where there is none, who decides: preset, rule or data.
 pub(super) fn default_of(key: &str) -> Result<String> {
     let without = match key {
         "learning.own" => "the rule's",
         "network.tied" => "the rule's",
         "network.loss" => "`\"squared-error\"`",
         "training.limit_train" | "training.limit_test" => "all",
-        "training.validation" => "`0`",
+        "training.validation" | "training.crops" => "`0`",
+        "training.flips" => "`false`",
+        "network.input_mean" | "network.input_std" => "`[]`",
+        _ if key.starts_with("cost.") => "not known",
         _ => "the preset's",
     };
     Ok(usual(key)?.map_or(without.to_string(), |value| format!("`{value}`")))
@@ -603,8 +623,8 @@ pub(super) fn known_keys() -> Result<Vec<String>> {
     Ok(known)
 }
 
-/// The key that a word of a program means: `section.key`, `section_key`, or `key` where one section only has one of that
-/// name.
+/// The key that a name in a program means: `section.key`, `section_key`, or `key` where only one section has a key of
+/// that name.
 ///
 /// # Errors
 /// Where there is none, or more than one.
@@ -631,7 +651,7 @@ pub fn key_named(word: &str) -> Result<String> {
     }
 }
 
-/// Sees that no key of another law of synapses is given.
+/// Checks that no key of another law of synapses is given.
 fn check_law(values: &Layers) -> Result<()> {
     let Some((law, _)) = values.get("synapse.law") else { return Ok(()) };
     for known in SynapseConfig::all() {
@@ -655,16 +675,16 @@ fn check_known(key: &str, place: &str) -> Result<()> {
         return Ok(());
     }
     if let Some((_, now)) = FORMER.iter().find(|(former, _)| *former == key) {
-        usage!("{place}: {key} is no key any more; {now}");
+        usage!("{place}: {key} is no longer a key; {now}");
     }
     let section = key.split('.').next().unwrap_or_default();
     let mut near: Vec<&str> =
         known.iter().filter(|k| k.split('.').next() == Some(section)).map(String::as_str).collect();
     if near.is_empty() {
-        near = vec!["network.…", "settle.…", "learning.…", "synapse.…", "training.…"];
+        near = vec!["network.…", "settle.…", "learning.…", "synapse.…", "noise.…", "cost.…", "training.…"];
     }
     let name = |key: &str| key.split('.').next_back().unwrap_or_default().to_string();
-    // What is right but for its section, or alike.
+    // A key that is right but for its section, or similar.
     let meant = match known.iter().find(|known| name(known) == name(key)) {
         Some(known) => format!(" (did you mean {known}?)"),
         None => did_you_mean(key, known.iter().map(String::as_str)),
@@ -705,7 +725,7 @@ fn flatten(table: Table, place: &str) -> Result<Vec<(String, Value)>> {
     Ok(by_key(table)?)
 }
 
-/// Reads sections of keys as a list of `section.key`, each with what it has, in the order of the alphabet.
+/// Reads sections of keys as a list of `section.key`, each with its value, in alphabetical order.
 ///
 /// # Errors
 /// Those of the deserializer: what is no section, or a value of the wrong kind.
@@ -747,7 +767,7 @@ mod tests {
         assert_eq!(dims(&["training.data=cifar10"]), [3072, 512, 512, 10]);
         assert_eq!(dims(&["training.data=mnist"]), [784, 512, 512, 10]);
         assert_eq!(dims(&["training.data=auto"]), [784, 512, 512, 10]);
-        // What somebody gave stays, and is a misfit when the images are seen.
+        // Sizes given by the user stay, and are found not to fit when the images are read.
         let given = ["training.data=cifar10", "network.dims=[784, 512, 512, 10]"];
         assert_eq!(dims(&given), [784, 512, 512, 10]);
     }
@@ -796,7 +816,7 @@ mod tests {
             assert_eq!(differs, presets::SYNCHRONOUS.map(|(key, _)| key), "{name}");
             assert_eq!(resolve(name.into(), &synchronous), papers, "{name}");
         }
-        // What is deeper begins from the preset with two layers, and the same keys make its steps the paper's.
+        // Deeper networks begin from the preset with two layers, and the same keys give the paper's steps.
         let deep = |flags: &[_]| {
             let asked = Choices { flags: flags.to_vec(), ..choices(Rule::CVF, 3) };
             Resolved::new(&asked).unwrap().config.model().settle
@@ -872,7 +892,7 @@ mod tests {
     #[test]
     fn the_annotated_configuration_is_itself_one() {
         let fresh = Resolved::new(&choices(Rule::CEP, 2)).unwrap();
-        // A run that goes on writes it too.
+        // A resumed run writes it too.
         let going_on =
             Resolved::on_checkpoint(&fresh.config, Path::new("last"), &Choices::default()).unwrap();
         for resolved in [fresh, going_on] {

@@ -1,19 +1,20 @@
-//! Images that are all but black, or all the same: nothing can be learnt from them, and training does not show why.
+//! Images that are nearly all black, or all the same: nothing can be learnt from them, and training does not show
+//! why.
 
 use super::error::Parsed;
 
-/// What a reader knows of pixels from before they were bytes.
+/// The form of pixels before a reader turned them into bytes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Before {
-    /// They were floats, of which this was the largest.
+    /// Floats, of which this was the largest.
     Floats(f32),
-    /// They had sixteen bits, of which the lower eight are gone.
+    /// Sixteen bits, of which the lower eight are dropped.
     SixteenBits,
-    /// They had an alpha channel, which is gone, and it was not the same everywhere.
+    /// With an alpha channel, which is dropped and was not the same everywhere.
     Alpha,
 }
 
-/// Checks that some pixel of a set is brighter than 1 of 255, and that not all are the same.
+/// Checks that some pixel of a set is brighter than 1 of 255, and that not all pixels are equal.
 ///
 /// # Errors
 /// What the values are, and what to do about it.
@@ -28,19 +29,22 @@ pub(super) fn check(pixels: &[u8], before: Option<Before>) -> Parsed<()> {
     };
     let remedy = match before {
         Some(Before::Alpha) => {
-            "what they show is in their alpha channel, which is left out: flatten the transparency onto a background \
+            "their content is in the alpha channel, which is left out: flatten the transparency onto a \
+             background \
              of another colour"
                 .into()
         }
         Some(Before::SixteenBits) if dark => {
-            "white is 65535 in 16 bits, and these go no further than 511: multiply them by 257, or save them with 8 \
+            "white is 65535 in 16 bits, and these reach only 511: multiply them by 257, or save them with 8 \
              bits"
                 .into()
         }
         Some(Before::Floats(largest)) if dark && largest > 0.0 => {
-            format!("white is 1, and the largest float is {largest}: were they divided by 255 twice? Divide once")
+            format!(
+                "white is 1, and the largest float is {largest}: were they divided by 255 twice? Divide once"
+            )
         }
-        _ if same => "look at how they were written".into(),
+        _ if same => "check how they were written".into(),
         _ => "if 1 is to be white, multiply them by 255, or store them as bool in an .npz".into(),
     };
     Err(format!("the images cannot be told apart, since {values}: {remedy}"))

@@ -1,4 +1,4 @@
-//! Engines run the two phases on minibatches. All state the same science; they differ in speed.
+//! Engines run the two phases on minibatches. All compute the same; they differ in speed.
 //!
 //! [`plain`] is candle, step by step, on any device, and [`replicas`] the same for many networks at once;
 //! [`cpu`] is the fast path for CPUs, [`cuda`] a kernel for GPUs.
@@ -17,12 +17,12 @@ use candle_core::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 
-/// What the first phase of some images showed, added up.
+/// The outcome of the first phase for some images, added up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Report {
-    /// How many images.
+    /// The count of images.
     pub images: usize,
-    /// How many of them were classified wrongly (argmax s⁰ ≠ label).
+    /// The count of wrongly classified images (argmax s⁰ ≠ label).
     pub errors: usize,
     /// Σ ℓ over the images.
     pub loss: f64,
@@ -32,20 +32,20 @@ pub struct Report {
     pub residual_two_steps: f64,
     /// Σ steps of the first phase over the images.
     pub steps: usize,
-    /// How many images have a neuron with |s_T − s_{T−1}| > [`SETTLED`].
+    /// The count of images that have a neuron with |s_T − s_{T−1}| > [`SETTLED`].
     pub unsettled: usize,
 }
 
-/// A sample whose every neuron moved by no more than this in the last step counts as settled.
+/// The bound for settled images: every neuron has moved by at most this much in the last step.
 pub const SETTLED: f64 = 1e-2;
 
-/// Whether states whose largest changes over the last one and two steps are these run in a cycle of period 2.
+/// True for a cycle of period 2, judged by the largest changes of the states over the last one and two steps.
 pub fn is_cycle(one_step: f64, two_steps: f64) -> bool {
     one_step > SETTLED && two_steps < 0.2 * one_step
 }
 
 impl Report {
-    /// Adds what other images showed. NaN residuals stay NaN.
+    /// Adds the outcome of other images. NaN residuals stay NaN.
     pub fn add(&mut self, other: &Report) {
         self.images += other.images;
         self.errors += other.errors;
@@ -100,18 +100,18 @@ impl Report {
         self.steps as f64 / self.images as f64
     }
 
-    /// Whether losses and residuals are numbers.
+    /// True where losses and residuals are finite.
     pub fn is_finite(&self) -> bool {
         self.loss.is_finite() && self.residual.is_finite()
     }
 }
 
-/// The larger of two numbers, or NaN where one of them is.
+/// The larger of two numbers, or NaN where either is.
 pub fn larger(a: f64, b: f64) -> f64 {
     if a.is_nan() || a >= b { a } else { b }
 }
 
-/// How many multiply-adds the two phases took.
+/// The multiply-adds of the two phases.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct MultiplyAdds {
     /// Of the first phase.
@@ -120,19 +120,19 @@ pub struct MultiplyAdds {
     pub second: f64,
 }
 
-/// What is asked of an engine.
+/// The job of an engine.
 #[derive(Clone, Debug)]
 pub struct Job {
-    /// How neurons move and settle, what the output is judged by, and how weights change.
+    /// Dynamics, first phase, loss and synapses.
     pub model: Model,
-    /// The rule, and how it learns.
+    /// The rule and its settings.
     pub learning: Learning,
-    /// Where it is computed.
+    /// The device to compute on.
     pub device: Device,
 }
 
 impl Job {
-    /// Checks that the rule fits the network, and a minibatch too.
+    /// Checks that the rule and the minibatch fit the network.
     ///
     /// # Errors
     /// As [`Batch::check`] and [`Learning::check`].
@@ -142,7 +142,7 @@ impl Job {
     }
 }
 
-/// Why an engine cannot run something: what follows its name in a sentence.
+/// The reason why an engine cannot run a job: the end of a sentence that begins with the engine's name.
 pub type Why = String;
 
 /// The moment of training at which a minibatch is learnt.
@@ -150,19 +150,19 @@ pub type Why = String;
 pub struct Turn {
     /// β.
     pub beta: f64,
-    /// Epochs done, in parts too.
+    /// Epochs done; may be fractional.
     pub epochs: f64,
 }
 
 /// Something that runs minibatches through a network it holds.
 pub trait Engine: Send {
-    /// Both phases on one minibatch: changes the weights, reports the first phase.
+    /// Runs both phases on one minibatch: changes the weights, reports the first phase.
     ///
     /// # Errors
     /// As [`Batch::check`] and [`Learning::check`], and what the device reports (no memory, a lost GPU).
     fn train_at(&mut self, batch: &Batch, turn: Turn) -> Result<Report>;
 
-    /// The same with this β, where it does not matter how many epochs are done.
+    /// Learns a minibatch with this β, at epoch 0.
     ///
     /// # Errors
     /// As [`Engine::train_at`].
@@ -170,14 +170,14 @@ pub trait Engine: Send {
         self.train_at(batch, Turn { beta, epochs: 0.0 })
     }
 
-    /// The first phase alone, weights untouched.
+    /// Runs the first phase alone; the weights stay.
     ///
     /// # Errors
     /// As [`Engine::train_at`].
     fn evaluate(&mut self, batch: &Batch) -> Result<Report>;
 
-    /// How many multiply-adds [`Engine::train`] did on the last minibatch, whose `report` this is; of these,
-    /// [`Engine::evaluate`] does those of the first phase.
+    /// The multiply-adds of [`Engine::train`] on the last minibatch, given its `report`; [`Engine::evaluate`] does
+    /// those of the first phase only.
     fn multiply_adds(&self, report: &Report) -> MultiplyAdds;
 
     /// A copy of the weights as they are now.
@@ -186,29 +186,29 @@ pub trait Engine: Send {
     /// What the device reports.
     fn parameters(&self) -> Result<Parameters>;
 
-    /// What synapses remember, by name; nothing where they are ideal.
+    /// The memory of the synapses, by name; empty where they are ideal.
     ///
     /// # Errors
     /// What the device reports.
     fn memory(&self) -> Result<Vec<(String, Tensor)>>;
 
-    /// Lets synapses remember what [`Engine::memory`] has given.
+    /// Restores the memory that [`Engine::memory`] has returned.
     ///
     /// # Errors
     /// Names the tensor that is missing or of another shape.
     fn recall(&mut self, tensors: &HashMap<String, Tensor>) -> Result<()>;
 
-    /// What has been done to the arrays of synapses since [`Engine::clear_ledger`], by the number of the tensor;
-    /// nothing where it is not counted. It is part of [`Engine::memory`].
+    /// Totals of the changes of each array of synapses since [`Engine::clear_ledger`], by the number of the tensor;
+    /// `None` where they are not counted. They are part of [`Engine::memory`].
     fn ledger(&self) -> Option<Vec<Ledger>> {
         None
     }
 
-    /// Counts anew what is done to arrays.
+    /// Sets the totals of [`Engine::ledger`] to zero.
     fn clear_ledger(&mut self) {}
 }
 
-/// Which engine runs the phases.
+/// The kinds of engines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum EngineKind {
@@ -223,8 +223,8 @@ pub enum EngineKind {
 }
 
 impl EngineKind {
-    /// This where `device` has it, else the best that there is: for looking at a network on another device than it was
-    /// trained on.
+    /// This engine where `device` has it, else the best one there: for looking at a network on another device than it
+    /// was trained on.
     pub fn available_on(self, device: &Device) -> Self {
         match self {
             EngineKind::Fused if !device.is_cpu() => EngineKind::Auto,
@@ -233,7 +233,7 @@ impl EngineKind {
         }
     }
 
-    /// Whether this engine can run it on the device that it needs.
+    /// Checks that this engine can run the job on the device that it needs.
     ///
     /// # Errors
     /// Why not.
@@ -245,7 +245,7 @@ impl EngineKind {
         }
     }
 
-    /// The engine that is meant: this, or the best there is.
+    /// The engine to use: this one, or the best for `Auto`.
     ///
     /// # Errors
     /// Where an engine is asked for that cannot run it, and why not.
@@ -262,12 +262,12 @@ impl EngineKind {
     }
 }
 
-/// The error where an engine of this kind is asked for that cannot run something.
+/// The error for an engine of this kind that cannot run the job.
 pub fn refused(kind: EngineKind, why: &Why) -> anyhow::Error {
     anyhow!("training.engine = {} {why}: choose engine = \"auto\"", serde_json::json!(kind))
 }
 
-/// The engine of this kind, holding `theta`.
+/// Builds the engine of this kind, holding `theta`.
 ///
 /// # Errors
 /// Where it cannot run what is asked for.

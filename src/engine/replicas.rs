@@ -17,11 +17,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
-/// Where the replicas of one shape meet.
+/// The meeting point of the replicas of one shape.
 #[derive(Clone)]
 pub struct Hub(Arc<Meeting>);
 
-/// What all replicas of a hub see.
+/// The state that all replicas of a hub share.
 struct Meeting {
     state: Mutex<State>,
     answered: Condvar,
@@ -36,20 +36,19 @@ pub struct Replica {
 
 struct State {
     job: Job,
-    /// Whether minibatches are learnt in one launch of [`Kernel`].
+    /// True where minibatches are learnt in one launch of [`Kernel`].
     kernel: bool,
-    /// θ of each replica that is not part of `stacked`.
+    /// θ of each replica that is not in `stacked`.
     alone: BTreeMap<usize, Parameters>,
     /// The replicas that were last computed together, and their weights with the dimension of replicas.
     stacked: Option<(Vec<usize>, Parameters)>,
-    /// What each replica asks for; `None` while it is busy elsewhere.
+    /// The request of each replica; `None` while it is busy elsewhere.
     asked: BTreeMap<usize, Option<Request>>,
     answers: BTreeMap<usize, Result<Report>>,
     next_id: usize,
 }
 
-/// Whether runs of this kind can be replicas: synapses that remember, and rules that may, do so alone, and so do
-/// convolutions.
+/// Checks that runs of this kind can be replicas. Synapses with memory, rules that may have one, and convolutions cannot.
 ///
 /// # Errors
 /// Why not.
@@ -58,23 +57,23 @@ pub fn supports(network: &Network, job: &Job) -> Result<(), Why> {
         return Err("train together only without convolutions".into());
     }
     let built_in = matches!(job.learning.rule.update, Update::Nudged(..));
-    match job.model.synapse.adds_up() && built_in {
+    match job.model.synapse.adds_up() && built_in && job.model.noise.is_none() {
         true => Ok(()),
         false => {
-            Err("train together only with a built-in rule that nudges, and synapses whose changes add up"
+            Err("train together only with a built-in rule that nudges, synapses whose changes add up, and no [noise]"
                 .into())
         }
     }
 }
 
-/// A minibatch to learn at this turn, or to classify where there is none.
+/// A minibatch to learn at this turn, or to classify where there is no turn.
 struct Request {
     batch: Batch,
     turn: Option<Turn>,
 }
 
 impl Hub {
-    /// A hub without replicas yet.
+    /// Makes a hub without replicas.
     pub fn new(job: Job) -> Self {
         let state = State {
             job,
@@ -88,7 +87,7 @@ impl Hub {
         Self(Arc::new(Meeting { state: Mutex::new(state), answered: Condvar::new() }))
     }
 
-    /// Learns every minibatch in one launch of the CUDA kernel from now on, where `kernel` says so.
+    /// Makes the hub learn every minibatch in one launch of the CUDA kernel, where `kernel` is true.
     pub fn with_kernel(self, kernel: bool) -> Self {
         self.lock().kernel = kernel;
         self
@@ -98,7 +97,7 @@ impl Hub {
         self.0.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// A new replica that starts with `theta`. From now on the others wait for it.
+    /// Adds a replica that starts with `theta`. From now on the others wait for it.
     pub fn join(&self, theta: Parameters) -> Replica {
         let mut state = self.lock();
         let id = state.next_id;
@@ -131,7 +130,7 @@ impl Drop for Replica {
         if state.unstack().is_ok() {
             state.alone.remove(&self.id);
         }
-        // The others may have waited for this one only.
+        // The others may have been waiting for this replica alone.
         state.answer_if_all_have_asked();
         self.hub.0.answered.notify_all();
     }
@@ -198,7 +197,7 @@ impl State {
         Ok(stacked(&all)?)
     }
 
-    /// Computes what has been asked for, all of one kind and size at once, if nobody is still busy.
+    /// Answers all requests if no replica is busy, together where kind and size agree.
     fn answer_if_all_have_asked(&mut self) {
         if self.asked.is_empty() || self.asked.values().any(Option::is_none) {
             return;
@@ -212,7 +211,7 @@ impl State {
             }
         }
         for requests in kinds.into_values() {
-            // Whoever has asked gets an answer, even where it is an error.
+            // Every request gets an answer, even if that is an error.
             let outcome = catch_unwind(AssertUnwindSafe(|| self.compute(&requests)))
                 .unwrap_or_else(|_| Err(anyhow!("what the replicas compute together has panicked")));
             match outcome {
@@ -259,14 +258,18 @@ impl State {
             let recent = [of(older)?, of(old)?, of(s)?];
             let steps = settled.steps[r * images..][..images].to_vec();
             let converged = settled.converged[r * images..][..images].to_vec();
-            reports.push(report(loss, &Settled { recent, steps, converged }, &batch.labels)?);
+            reports.push(report(
+                loss,
+                &Settled { recent, steps, converged, nearest: settled.nearest },
+                &batch.labels,
+            )?);
         }
         self.stacked = Some((ids, theta));
         Ok(reports)
     }
 
-    /// The first phase and, where there is a nudge, the second: where the first ended, and the new θ. In one kernel
-    /// where that was asked for.
+    /// Runs the first phase and, where there is a nudge, the second; returns where the first ended, and the new θ.
+    /// Uses one kernel where that was asked for.
     fn phases(
         &self,
         theta: Parameters,
@@ -280,7 +283,7 @@ impl State {
             let (recent, theta) = kernel.run(&self.job, &theta, x, nudge, launch)?;
             let steps = vec![model.settle.steps; x.dim(0)? * x.dim(1)?];
             let converged = vec![false; steps.len()];
-            return Ok((Settled { recent, steps, converged }, theta));
+            return Ok((Settled { recent, steps, converged, nearest: 0 }, theta));
         }
         let settled = model.settle(&theta, x)?;
         let theta = match nudge {
@@ -294,7 +297,7 @@ impl State {
     }
 }
 
-/// Weights of many with a leading dimension of replicas; biases as (R, 1, d_n).
+/// Weights of many replicas with a leading dimension; biases as (R, 1, d_n).
 fn stacked(all: &[Parameters]) -> candle_core::Result<Parameters> {
     let stack = |of: fn(&Parameters) -> &Vec<Tensor>| -> candle_core::Result<Vec<Tensor>> {
         let one = |i: usize| Tensor::stack(&all.iter().map(|theta| &of(theta)[i]).collect::<Vec<_>>(), 0);

@@ -1,4 +1,4 @@
-//! How well updates follow gradients: Ψ(Δtot, −∇BPTT tot), and the share of synapses that agree in sign.
+//! Agreement of updates with gradients: Ψ(Δtot, −∇BPTT tot), and the share of synapses that agree in sign.
 
 use super::{Learning, Lesson, Memory, Update};
 use crate::base::spread::Spread;
@@ -12,9 +12,9 @@ use candle_core::{DType, Result, Tensor};
 /// A nudged trajectory beside the gradients it should follow.
 #[derive(Clone, Debug)]
 pub struct Trace {
-    /// s_*, the end of the first phase.
+    /// s_*, where the first phase ends.
     pub first: Vec<Tensor>,
-    /// s_{t+1} of the second phase, t = 0…K−1; of the first one where it has two.
+    /// s_{t+1} of the second phase, t = 0…K−1; of the first of two second phases.
     pub states: Vec<Vec<Tensor>>,
     /// Δ_s(t) = (s_{t+1} − s_t)/β, each (B, d_n); the mean of both phases where there are two.
     pub delta_s: Vec<Vec<Tensor>>,
@@ -24,8 +24,9 @@ pub struct Trace {
     pub gradients: Gradients,
     /// θ after the second phase, as the rule leaves it.
     pub theta: Parameters,
-    /// (θ′ − θ)/η, in double precision, where that is not the sum of Δ_θ(t): with a rule of one's own, weights that decay or align,
-    /// and synapses that do not do as they are told. What these remember is nothing here. 0 where η is 0.
+    /// (θ′ − θ)/η, in double precision, where it differs from the sum of Δ_θ(t): with a rule of one's own, weights
+    /// that decay or align, and synapses that do not do as they are told. Starts without any memory of the synapses.
+    /// 0 where η is 0.
     pub moved: Option<Parameters>,
     /// Mean loss of the batch at s_*.
     pub loss: f64,
@@ -67,20 +68,19 @@ impl Trace {
         let gradients = bptt(model, theta, x, nudge.target, learning.K)?;
         let first = settled.state().to_vec();
         let synapse = &model.synapse;
-        let as_wished = synapse.adds_up() && synapse.left() == 1.0 && learning.only_learns();
+        let as_wished = synapse.adds_up()
+            && synapse.left() == 1.0
+            && learning.only_learns()
+            && model.noise.updates == 0.0;
         let moved = match learning.rule.update {
             Update::Nudged(..) if as_wished => None,
-            _ => {
-                let moved = theta_end.map(double)?.plus(&theta.map(double)?, |_| -1.0)?;
-                let of_rate = |n: usize| if learning.rate(n) > 0.0 { 1.0 / learning.rate(n) } else { 0.0 };
-                Some(moved.zip(&moved, |moved, _, n| moved.affine(of_rate(n), 0.0))?)
-            }
+            _ => Some(moved(learning, theta, &theta_end)?),
         };
         Ok(Self { first, states, delta_s, delta_theta, gradients, theta: theta_end, moved, loss })
     }
 
-    /// Compares what the rule has done to the weights with −∇θ(tot): the sum of its updates over t = 0…K−1, or where that
-    /// is something else, θ′ − θ for each unit of the learning rate.
+    /// Compares the rule's change of the weights with −∇θ(tot). That change is the sum of the updates over t = 0…K−1,
+    /// or (θ′ − θ)/η where the two differ.
     ///
     /// # Errors
     /// Only those of candle.
@@ -93,17 +93,28 @@ impl Trace {
     }
 }
 
-/// How well total updates follow total gradients; weight matrices only, no biases.
+/// (θ′ − θ)/η in double precision, the change of the weights for each unit of the learning rate; 0 where η is 0.
+///
+/// # Errors
+/// Only those of candle (parameters that differ in shape).
+pub fn moved(learning: &Learning, theta: &Parameters, theta_end: &Parameters) -> Result<Parameters> {
+    let double = |tensor: &Tensor| tensor.to_dtype(DType::F64);
+    let moved = theta_end.map(double)?.plus(&theta.map(double)?, |_| -1.0)?;
+    let of_rate = |n: usize| if learning.rate(n) > 0.0 { 1.0 / learning.rate(n) } else { 0.0 };
+    moved.zip(&moved, |moved, _, n| moved.affine(of_rate(n), 0.0))
+}
+
+/// The agreement of total updates with total gradients; weight matrices only, no biases.
 #[derive(Clone, Debug)]
 pub struct Comparison {
     /// Ψ(Δtot, −∇tot) over all matrices flattened and concatenated, degrees.
     pub total_degrees: f64,
-    /// The same for each matrix, by name.
+    /// Ψ of each matrix, by name, degrees.
     pub per_matrix_degrees: Vec<(String, f64)>,
-    /// The share of synapses whose Δtot and −∇tot have the same sign. Where both are 0, as at pixels that are black in
-    /// every image of the batch, they have.
+    /// The share of synapses whose Δtot and −∇tot have the same sign. Two zeros agree, as at pixels that are black in
+    /// every image of the batch.
     pub sign_match: f64,
-    /// The same for each matrix, by name.
+    /// The share for each matrix, by name.
     pub per_matrix_sign_match: Vec<(String, f64)>,
 }
 
@@ -138,16 +149,16 @@ impl Comparison {
     }
 }
 
-/// Comparisons over some minibatches.
+/// Statistics of comparisons over some minibatches.
 #[derive(Clone, Debug)]
 pub struct Summary {
     /// Ψ(Δtot, −∇tot), degrees.
     pub total_degrees: Spread,
-    /// The same for each matrix, by name.
+    /// Ψ of each matrix, by name, degrees.
     pub per_matrix_degrees: Vec<(String, Spread)>,
     /// The share of synapses that agree in sign.
     pub sign_match: Spread,
-    /// The same for each matrix, by name.
+    /// The share for each matrix, by name.
     pub per_matrix_sign_match: Vec<(String, Spread)>,
 }
 

@@ -1,4 +1,4 @@
-//! Δ_θ(t), the normalised Hebbian update of one step, and what it makes of σ′.
+//! Δ_θ(t), the normalised Hebbian update of one step, and its treatment of σ′.
 
 use super::Form;
 use crate::model::dynamics::{Beta, Dynamics, PreActivation};
@@ -7,7 +7,8 @@ use candle_core::{D, Result, Tensor, bail};
 use serde::{Deserialize, Serialize};
 use std::rc::Rc;
 
-/// How ∂F/∂W of the vector-field rules treats σ′ (discrete time; in real time ∂F/∂W has none).
+/// Treatment of σ′ in ∂F/∂W of the vector-field rules (discrete time; in real time ∂F/∂W has none). With h_fⁿ =
+/// W_nn+1·sⁿ⁺¹ + b_n and h_bⁿ = W_nn−1·sⁿ⁻¹ at the old state s_t and the weights θ_t of the step:
 ///
 /// With h_fⁿ = W_nn+1·sⁿ⁺¹ + b_n and h_bⁿ = W_nn−1·sⁿ⁻¹ at the old state s_t and the weights θ_t of the step:
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -15,9 +16,9 @@ use std::rc::Rc;
 pub enum SigmaPrime {
     /// Left out, as Eq. 12 prints the rule.
     Ignored,
-    /// Every connection into layer n is gated by σ′ of what it alone delivers: forward.n and the bias by
-    /// σ′(h_fⁿ), feedback.(n−1) by σ′(h_bⁿ). Not in the paper's text; the published rows of Table 3 were very
-    /// probably made with it.
+    /// Every connection into layer n is gated by σ′ of its own contribution: forward.n and the bias by σ′(h_fⁿ),
+    /// feedback.(n−1) by σ′(h_bⁿ). This is not in the paper's text; the published rows of Table 3 were very probably
+    /// made with it.
     Partial,
     /// Every connection into layer n, its bias too, is gated by σ′(h_fⁿ + h_bⁿ): ∂F/∂W of Eq. 67.
     Full,
@@ -33,8 +34,8 @@ impl SigmaPrime {
         }
     }
 
-    /// Δs of each layer, (B, d_n), as the forward and as the feedback connections into it learn from it. `h` is not
-    /// looked at where σ′ is ignored.
+    /// Δs of each layer, (B, d_n), gated for the forward and for the feedback connections into it. `h` is not read
+    /// where σ′ is ignored.
     fn gate(
         self,
         dynamics: &Dynamics,
@@ -48,8 +49,9 @@ impl SigmaPrime {
             bail!("σ′ {} gates single steps, and not a whole phase", self.name());
         }
         let gated = |delta: &Tensor, h: &Tensor| delta * dynamics.activation.derivative(h)?;
-        let layers = delta.iter().zip(h).map(|(delta, h)| {
-            // A layer that the step has left alone: Δs is 0.
+        let layers = delta.iter().zip(h).enumerate().map(|(n, (delta, h))| {
+            // A layer that the step does not update, whose Δs is 0; and a readout, which has no σ.
+            let h = h.as_ref().filter(|_| n >= dynamics.readout.nearest());
             let Some(h) = h else { return Ok((delta.clone(), delta.clone())) };
             if let (SigmaPrime::Partial, Some(feedback)) = (self, &h.feedback) {
                 return Ok((gated(delta, &h.forward)?, gated(delta, feedback)?));
@@ -68,7 +70,7 @@ pub struct Step<'a> {
     pub t: usize,
     /// s_t.
     pub s: &'a [Tensor],
-    /// hⁿ at s_t and θ_t of the layers that it updates.
+    /// hⁿ at s_t and θ_t of the layers that the step updates.
     pub h: &'a [Option<PreActivation>],
     /// s_{t+1}.
     pub s_next: &'a [Tensor],
@@ -76,26 +78,26 @@ pub struct Step<'a> {
     pub beta: Beta<'a>,
 }
 
-/// The outer products of which an update is made, image by image: Σ_b Σ_p sign_p·rows_p(b)·columns_p(b)ᵀ, which times
-/// 1/(βB) is Δ_θ. Of a convolution they are what [`Connection::outer`] makes of rows and columns.
+/// The outer products that make up an update, image by image: Δ_θ = 1/(βB)·Σ_b Σ_p sign_p·rows_p(b)·columns_p(b)ᵀ.
+/// Of a convolution [`Connection::outer`] takes the place of the outer product.
 #[derive(Clone, Debug)]
 pub struct Products {
-    /// Of each weight. None where it does not learn.
+    /// Products of each weight. None where it does not learn.
     pub weights: Vec<Vec<Product>>,
-    /// Of each bias, (B, d_n), whose other factor is 1. None where it does not learn.
+    /// Factor of each bias, (B, d_n); the other factor is 1. None where it does not learn.
     pub biases: Vec<Option<Tensor>>,
 }
 
-/// An outer product of each image.
+/// An outer product for each image.
 #[derive(Clone, Debug)]
 pub struct Product {
     /// Where the windows of convolutions have their largest values.
     pub largest: Rc<Largest>,
     /// 1 or −1.
     pub sign: f64,
-    /// What the destination neurons have of it, (B, d_n).
+    /// The factor at the destination neurons, (B, d_n).
     pub rows: Tensor,
-    /// What the source neurons have of it, (B, d_m).
+    /// The factor at the source neurons, (B, d_m).
     pub columns: Tensor,
 }
 
@@ -120,8 +122,8 @@ pub fn hebbian_products(
     step: &Step,
 ) -> Result<Products> {
     let &Step { s, h, s_next, .. } = step;
-    let rho = |s: &[Tensor]| -> Result<Vec<Tensor>> { s.iter().map(|s| dynamics.rho(s)).collect() };
-    let (rho_s, rho_next, rho_x) = (rho(s)?, rho(s_next)?, dynamics.rho(x)?);
+    let (rho_s, rho_next, rho_x) =
+        (dynamics.rho_of_all(s)?, dynamics.rho_of_all(s_next)?, dynamics.rho_of_input(x)?);
     let (before, after) = match form {
         Form::Correlation => (&rho_s[..], &rho_next[..]),
         Form::VectorField => (s, s_next),

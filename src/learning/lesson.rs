@@ -1,4 +1,4 @@
-//! One minibatch to learn: the second (nudged) phase, and what the rules make of it.
+//! One minibatch to learn: the second (nudged) phase, and how each rule learns from it.
 
 use super::own::{Kept, count_of, count_tensor};
 use super::{Alignment, Learning, Product, Products, Schedule, Step, Update};
@@ -14,26 +14,26 @@ use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::HashMap;
 
-/// Sees the steps of the second phases; t begins at 0 in each of them.
+/// A callback for the steps of the second phases; t begins at 0 in each of them.
 pub type Observe<'a> = &'a mut dyn FnMut(&Step) -> Result<()>;
 
-/// What lasts from one minibatch to the next beside the weights. Synapses remember, for each of their
-/// [numbers](crate::model::synapse::SynapseLaw::memory), one for every weight and bias, and how often their arrays have been
-/// asked, where that matters; a rule of one's own [keeps](super::OwnUpdate::memory) what it likes.
+/// The state that lasts from one minibatch to the next beside the weights. Synapses remember their
+/// [numbers](crate::model::synapse::SynapseLaw::memory), one for every weight and bias, and how often arrays have
+/// been updated, where that matters. A rule of one's own has its [memory](super::OwnUpdate::memory).
 #[derive(Clone, Debug)]
 pub struct Memory {
     pub(crate) values: Vec<(&'static str, Parameters)>,
-    /// Moments so far; absent where synapses are not [arrays](Wants::Arrays).
+    /// Updates of arrays so far; absent where synapses are not [arrays](Wants::Arrays) and there is no noise.
     pub(crate) clock: Option<u64>,
-    /// Of a rule of one's own.
+    /// The memory of a rule of one's own.
     pub(crate) own: Kept,
 }
 
-/// The name of [`Memory::clock`] where it is saved.
+/// The name of [`Memory::clock`] in checkpoints.
 pub(crate) const CLOCK: &str = "synapse.clock";
 
 impl Memory {
-    /// What synapses remember that have never changed.
+    /// The memory of synapses that have never changed.
     ///
     /// # Errors
     /// Only those of candle.
@@ -41,9 +41,10 @@ impl Memory {
         let law = &model.synapse;
         let zeros = |&name: &&'static str| Ok((name, theta.map(Tensor::zeros_like)?));
         let values = law.memory().iter().map(zeros).collect::<Result<_>>()?;
-        let counts = !law.adds_up() && law.wants() != Wants::Changes;
+        let are_arrays = !law.adds_up() && law.wants() != Wants::Changes;
+        let counts = are_arrays || model.noise.is_random();
         let mut memory = Self { values, clock: counts.then_some(0), own: Kept::default() };
-        if counts {
+        if are_arrays {
             let mut theta = theta.clone();
             memory.each_array(&mut theta, |place, weights, memory| law.start(place, weights, memory))?;
         }
@@ -55,19 +56,19 @@ impl Memory {
         self.clock.unwrap_or_default()
     }
 
-    /// One moment later.
+    /// Advances the clock by one.
     pub(crate) fn tick(&mut self) {
         if let Some(clock) = &mut self.clock {
             *clock += 1;
         }
     }
 
-    /// What the tensor of this number remembers.
+    /// The memory of tensor `number`.
     fn own(&mut self, number: usize) -> Vec<&mut Tensor> {
         self.values.iter_mut().filter_map(|(_, values)| values.tensors_mut().nth(number)).collect()
     }
 
-    /// Lets `work` change each array of θ, and what it remembers.
+    /// Lets `work` change each array of θ and its memory.
     pub(crate) fn each_array(
         &mut self,
         theta: &mut Parameters,
@@ -81,7 +82,7 @@ impl Memory {
         Ok(())
     }
 
-    /// Writes θ into arrays that have never learnt: what it becomes.
+    /// Writes θ into arrays that have never learnt; θ becomes what they hold.
     ///
     /// # Errors
     /// Only those of candle.
@@ -92,7 +93,7 @@ impl Memory {
         }
     }
 
-    /// Lets arrays rest after a minibatch: what becomes of θ.
+    /// Lets arrays rest after a minibatch, which may change θ.
     ///
     /// # Errors
     /// Only those of candle.
@@ -104,12 +105,12 @@ impl Memory {
         Ok(())
     }
 
-    /// What is called so that the synapses of a weight or bias remember.
+    /// The name in checkpoints of a memory of the synapses of a weight or bias.
     pub(crate) fn name(memory: &str, weight: &str) -> String {
         format!("synapse.{memory}.{weight}")
     }
 
-    /// What is saved of it, by name.
+    /// The tensors that a checkpoint saves of it, by name.
     pub fn named(&self) -> Vec<(String, Tensor)> {
         let of = |(name, values): &(&str, Parameters)| -> Vec<(String, Tensor)> {
             let named = values.named().into_iter();
@@ -121,7 +122,7 @@ impl Memory {
         self.values.iter().flat_map(of).chain(clock).chain(self.own.named()).collect()
     }
 
-    /// Takes what these tensors have of it, for weights like those of `theta`.
+    /// Restores the memory from tensors, for weights like those of `theta`.
     ///
     /// # Errors
     /// Names the tensor that is missing or of another shape.
@@ -133,7 +134,7 @@ impl Memory {
         if self.clock.is_some() {
             let Some(saved) = tensors.get(CLOCK) else {
                 bail!(
-                    "{CLOCK} is missing: how often the arrays of devices have been asked, which their pulses depend on"
+                    "{CLOCK} is missing: how often arrays have been asked, which their pulses and noise depend on"
                 )
             };
             self.clock = Some(count_of(CLOCK, saved)?);
@@ -147,25 +148,25 @@ impl Memory {
 pub struct Lesson<'a> {
     /// The model.
     pub model: &'a Model,
-    /// How to learn.
+    /// The rule and its settings.
     pub learning: &'a Learning,
     /// θ.
     pub theta: &'a Parameters,
     /// The images, (B, d_in).
     pub x: &'a Tensor,
-    /// What pulls at the output in the second phase.
+    /// The pull on the output in the second phase.
     pub nudge: Nudge<'a>,
     /// s_*, where the second phase begins.
     pub settled: &'a Settled,
-    /// What part of η this second phase learns with: all of it or what synapses
-    /// [leave](crate::model::synapse::SynapseLaw::rate) of it, or of two [`Lesson::branches`] each half.
+    /// The share of η that this second phase learns with: what synapses
+    /// [leave](crate::model::synapse::SynapseLaw::rate) of it, or half of that in each of two [`Lesson::branches`].
     share: f64,
-    /// What the rule keeps, where it is one of one's own and in training.
+    /// The memory of a rule of one's own, in training.
     pub(super) own: Option<&'a RefCell<Kept>>,
 }
 
 impl<'a> Lesson<'a> {
-    /// A minibatch `x` (B, d_in) that has settled, to be learnt with the whole learning rate.
+    /// Makes a lesson of a minibatch `x` (B, d_in) that has settled, with the whole learning rate.
     pub fn new(
         model: &'a Model,
         learning: &'a Learning,
@@ -177,14 +178,15 @@ impl<'a> Lesson<'a> {
         Self { model, learning, theta, x, nudge, settled, share: 1.0, own: None }
     }
 
-    /// The same after so many epochs, when learning rates may have fallen.
+    /// Returns this lesson after `epochs` epochs, when learning rates may have fallen.
     pub fn after(self, epochs: f64) -> Self {
         Self { share: self.model.synapse.rate(epochs), ..self }
     }
 
-    /// The second phases of the minibatch, each from s_* with a β of its own: one, or two where the nudging is
-    /// [`Nudging::Centered`](super::Nudging::Centered), each with half of η. EP, VF and Algorithm 5 run both at θ; C-EP
-    /// and C-VF one after the other, the second with the weights that the first has left (`docs/equilibrium.md` says why).
+    /// The second phases of the minibatch, each from s_* with a β of its own: one, or two for
+    /// [`Nudging::Centered`](super::Nudging::Centered), each with half of η. EP, VF and Algorithm 5 run both at θ;
+    /// C-EP and C-VF run one after the other, the second with the weights that the first has left
+    /// (`docs/equilibrium.md` says why).
     pub fn branches(&self) -> impl Iterator<Item = Lesson<'a>> + use<'a> {
         let lesson = *self;
         let signs = lesson.learning.nudging.signs();
@@ -198,15 +200,15 @@ impl<'a> Lesson<'a> {
         })
     }
 
-    /// What part of η_n this second phase learns with.
+    /// The share of η_n that this second phase learns with.
     pub fn rate(&self, n: usize) -> f64 {
         self.share * self.learning.rate(n)
     }
 
-    /// The second (nudged) phase: K steps of F with the nudge, from s_* (Eq. 94 and 99), of the layers that
-    /// [`Order::layers`](crate::model::Order::layers) says. Where the rule [corrects](super::Rule::corrects) the asymmetry of
-    /// F, a step goes to F(s) − (J − Jᵀ)(s − s_*), J = ∂F/∂s at s_* and the weights that the phase begins with. `learn` sees every step, after `observe`; what it returns
-    /// is θ from the next step on. Returns s_K.
+    /// Runs the second (nudged) phase: K steps of F with the nudge, from s_* (Eq. 94 and 99), of the layers that
+    /// [`Order::layers`](crate::model::Order::layers) gives. Where the rule [corrects](super::Rule::corrects) the
+    /// asymmetry of F, a step goes to F(s) − (J − Jᵀ)(s − s_*), with J = ∂F/∂s at s_* and at the weights that the
+    /// phase begins with. `learn` sees every step, after `observe`, and returns θ for the next step. Returns s_K.
     ///
     /// # Errors
     /// Those of candle, of `observe` and of `learn`.
@@ -215,22 +217,24 @@ impl<'a> Lesson<'a> {
         observe: Observe,
         mut learn: impl FnMut(&Step) -> Result<Option<Parameters>>,
     ) -> Result<Vec<Tensor>> {
-        let Model { dynamics, settle, .. } = self.model;
+        let dynamics = &self.model.dynamics;
         let mut theta_t = self.theta.clone();
-        let mut drive = dynamics.drive(&theta_t, self.x)?;
+        let mut drive = self.model.drive(&theta_t, self.x)?;
         let s_star = self.settled.state();
         let at_rest =
             |of| Ok::<_, candle_core::Error>((of, Transition::at(self.model, self.theta, self.x, s_star)?));
         let corrected = self.learning.rule.corrects.map(at_rest).transpose()?;
-        let mut s = s_star.to_vec();
+        let mut s = self.begun()?;
         for t in 0..self.learning.K {
-            let h = dynamics.pre_activations(&theta_t, &drive, &s, settle.order.layers(t))?;
-            let mut s_next = self.model.advance(&theta_t, &h, &s, Some(self.nudge))?;
+            let layers = self.model.layers(t);
+            let (h, mut s_next) = self.model.noisy_step(&theta_t, &drive, &s, layers, Some(self.nudge))?;
             if let Some((of, transition)) = &corrected {
-                let changes: Vec<Tensor> =
+                let nearest = dynamics.readout.nearest();
+                let mut changes: Vec<Tensor> =
                     s.iter().zip(s_star).map(|(s, rest)| s - rest).collect::<Result<_>>()?;
+                changes[..nearest].clone_from_slice(&s_next[..nearest]);
                 let asymmetry = transition.asymmetry(*of, &changes)?;
-                for n in (0..s.len()).filter(|&n| h[n].is_some()) {
+                for n in (nearest..s.len()).filter(|&n| h[n].is_some()) {
                     s_next[n] = (&s_next[n] - &asymmetry[n])?;
                 }
             }
@@ -238,15 +242,24 @@ impl<'a> Lesson<'a> {
             observe(&step)?;
             if let Some(theta_next) = learn(&step)? {
                 theta_t = theta_next;
-                drive = dynamics.drive(&theta_t, self.x)?;
+                drive = self.model.drive(&theta_t, self.x)?;
             }
             s = s_next;
         }
         Ok(s)
     }
 
-    /// Learns the minibatch as its [rule](super::Rule) says: the new θ. `observe` sees every step of the second phases
-    /// before weights change.
+    /// The start of the second phase: s_*, and for a readout the error that it has sent so far, which is none.
+    fn begun(&self) -> Result<Vec<Tensor>> {
+        let mut s = self.settled.state().to_vec();
+        for s in &mut s[..self.model.dynamics.readout.nearest()] {
+            *s = s.zeros_like()?;
+        }
+        Ok(s)
+    }
+
+    /// Learns the minibatch as its [rule](super::Rule) says and returns the new θ. `observe` sees every step of the
+    /// second phases before weights change.
     ///
     /// # Errors
     /// Those of candle and of `observe`.
@@ -290,22 +303,23 @@ impl<'a> Lesson<'a> {
         Ok(theta)
     }
 
-    /// What the second phases make of θ on this schedule.
+    /// Runs the second phases with updates on this schedule and returns the new θ.
     fn nudged(&self, schedule: Schedule, memory: &mut Memory, observe: Observe) -> Result<Parameters> {
         let mut theta = self.theta.clone();
-        let by_factors = !self.model.synapse.adds_up() && self.model.synapse.wants() == Wants::Factors;
+        let law = &self.model.synapse;
+        let by_factors = !law.adds_up() && law.wants() == Wants::Factors && self.learning.has_products();
         for branch in self.branches() {
             let mut total: Option<Parameters> = None;
-            // What is to be multiplied after the phase, where synapses multiply.
+            // Products to be applied after the phase, by synapses that multiply.
             let mut products: Vec<Products> = Vec::new();
             match schedule {
                 // θ + η·Δ(s_* → s_K): the updates of the steps telescope (Eq. 5).
                 Schedule::Whole => {
                     let s_end = branch.second_phase(observe, |_| Ok(None))?;
-                    let (s, beta) = (self.settled.state(), branch.nudge.beta);
-                    let whole = Step { t: 0, s, h: &[], s_next: &s_end, beta };
+                    let (s, beta) = (self.begun()?, branch.nudge.beta);
+                    let whole = Step { t: 0, s: &s, h: &[], s_next: &s_end, beta };
                     match by_factors {
-                        true => products.push(branch.products(&whole)?),
+                        true => products.push(branch.offset(branch.products(&whole)?)?),
                         false => total = Some(branch.update(&whole)?),
                     }
                 }
@@ -313,7 +327,7 @@ impl<'a> Lesson<'a> {
                 Schedule::Sum => {
                     branch.second_phase(observe, |step| {
                         match by_factors {
-                            true => products.push(branch.products(step)?),
+                            true => products.push(branch.products_to_add(step)?),
                             false => total = Some(branch.added(total.as_ref(), step)?),
                         }
                         Ok(None)
@@ -325,22 +339,27 @@ impl<'a> Lesson<'a> {
                     Lesson { theta: &begun, ..branch }.second_phase(observe, |step| {
                         let lesson = Lesson { theta: &theta, ..branch };
                         let changed = match by_factors {
-                            true => branch.pulsed(&theta, &lesson.products(step)?, memory)?,
+                            true => branch.pulsed(&theta, &branch.offset(lesson.products(step)?)?, memory)?,
                             false => branch.applied(&theta, &lesson.update(step)?, memory)?,
                         };
                         theta = changed;
                         Ok(Some(theta.clone()))
                     })?;
                 }
-                // θ_{t+1} = θ_0 + η_tiny·Σ Δ_θ during the phase, θ_0 + η·Σ Δ_θ after it. The updates add up beside θ, where
-                // rounding does not swallow them; what it may swallow is only their influence on the next state.
+                // θ_{t+1} = θ_0 + η_tiny·Σ Δ_θ during the phase, θ_0 + η·Σ Δ_θ after it. The sum is kept beside θ,
+                // where rounding does not swallow it; only its effect on the next state may be lost to rounding.
                 Schedule::Rescaled => {
+                    let mut sum: Option<Parameters> = None;
                     branch.second_phase(observe, |step| {
-                        let sum = branch.added(total.as_ref(), step)?;
-                        let theta_t = self.theta.plus(&sum, |n| self.learning.tiny * branch.rate(n))?;
-                        total = Some(sum);
+                        let so_far = branch.added(sum.as_ref(), step)?;
+                        if by_factors {
+                            products.push(branch.products_to_add(step)?);
+                        }
+                        let theta_t = self.theta.plus(&so_far, |n| self.learning.tiny * branch.rate(n))?;
+                        sum = Some(so_far);
                         Ok(Some(theta_t))
                     })?;
+                    total = sum.filter(|_| !by_factors);
                 }
             }
             if let Some(total) = total {
@@ -353,7 +372,7 @@ impl<'a> Lesson<'a> {
         Ok(theta)
     }
 
-    /// Δ_θ(t) of a step, as the rule has it, less what [`Learning::authors_code`] leaves out.
+    /// Δ_θ(t) of a step by the rule, without what [`Learning::authors_code`] leaves out.
     ///
     /// # Errors
     /// Only those of candle (shapes that differ).
@@ -387,7 +406,7 @@ impl<'a> Lesson<'a> {
         }
     }
 
-    /// The products of Δ_θ(t), as [`Lesson::update`] has their sums.
+    /// The products whose sums are Δ_θ(t), see [`Lesson::update`].
     ///
     /// # Errors
     /// Where the rule has none, and those of candle (shapes that differ).
@@ -407,7 +426,7 @@ impl<'a> Lesson<'a> {
         Ok(products)
     }
 
-    /// What synapses make of θ where η·update is wished, η by layer.
+    /// Applies a wished change η·update through the synapses, η by layer, and returns the new θ.
     ///
     /// # Errors
     /// Only those of candle (shapes that differ).
@@ -418,6 +437,7 @@ impl<'a> Lesson<'a> {
         memory: &mut Memory,
     ) -> Result<Parameters> {
         let law = &self.model.synapse;
+        let update = &self.offset_update(update)?;
         if law.adds_up() {
             return theta.plus(update, |n| self.rate(n));
         }
@@ -432,7 +452,46 @@ impl<'a> Lesson<'a> {
         Ok(changed)
     }
 
-    /// What synapses make of θ where η times the sum of these products is wished, and they multiply themselves.
+    /// An update with the constant that [`noise`](crate::model::Noise::updates) adds to it, where weights learn.
+    fn offset_update(&self, update: &Parameters) -> Result<Parameters> {
+        let offset = self.model.noise.updates;
+        if offset == 0.0 {
+            return Ok(update.clone());
+        }
+        let mut update = update.clone();
+        for c in update.network.clone().weights().filter(|c| self.learning.learns(c.from, c.to)) {
+            update.weights[c.weight] = (&update.weights[c.weight] + offset)?;
+        }
+        let learning = update.biases.len() - usize::from(self.learning.last_bias_frozen());
+        for bias in &mut update.biases[..learning] {
+            *bias = (&*bias + offset)?;
+        }
+        Ok(update)
+    }
+
+    /// The same of an update as products: one more, β times the constant, of each image.
+    fn offset(&self, mut products: Products) -> Result<Products> {
+        let offset = self.model.noise.updates * self.nudge.beta.value();
+        if offset == 0.0 {
+            return Ok(products);
+        }
+        for own in products.weights.iter_mut().filter(|own| !own.is_empty()) {
+            let (rows, columns) = ((own[0].rows.ones_like()? * offset)?, own[0].columns.ones_like()?);
+            own.push(Product { largest: own[0].largest.clone(), sign: 1.0, rows, columns });
+        }
+        for bias in products.biases.iter_mut().flatten() {
+            *bias = (&*bias + offset)?;
+        }
+        Ok(products)
+    }
+
+    /// The products of a step, of which all are one update.
+    fn products_to_add(&self, step: &Step) -> Result<Products> {
+        let products = self.products(step)?;
+        if step.t == 0 { self.offset(products) } else { Ok(products) }
+    }
+
+    /// Applies η times the sum of these products through synapses that multiply, and returns the new θ.
     ///
     /// # Errors
     /// Only those of candle (shapes that differ).
@@ -469,7 +528,7 @@ impl<'a> Lesson<'a> {
         Ok(changed)
     }
 
-    /// What synapses make of θ where −η·∇θ(tot) is wished.
+    /// Applies the wished change −η·∇θ(tot) through the synapses, and returns the new θ.
     fn descended(&self, gradients: &Gradients, memory: &mut Memory) -> Result<Parameters> {
         self.applied(self.theta, &gradients.total()?.map(Tensor::neg)?, memory)
     }

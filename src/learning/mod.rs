@@ -1,7 +1,7 @@
-//! Learning: what a nudged trajectory does to the weights.
+//! Learning: how a nudged trajectory changes the weights.
 //!
-//! Rules are values, listed in [`rule`]; [`Lesson::learn`] runs the second (nudged) phase as they say, with the updates of
-//! [`hebbian`]. [`angle`] compares what comes of it with the gradients of [`crate::reference`].
+//! Rules are values, listed in [`rule`]; [`Lesson::learn`] runs the second (nudged) phase as they say, with the
+//! updates of [`hebbian`]. [`angle`] compares what comes of it with the gradients of [`crate::reference`].
 
 mod alignment;
 pub mod angle;
@@ -25,11 +25,11 @@ use crate::model::{Model, Network};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// From which side the second phase pulls at the output.
+/// The direction in which the second phase pulls the output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Nudging {
-    /// One phase with β as it is given.
+    /// One phase with β as given.
     Positive,
     /// One phase with ±β, the sign drawn anew for every minibatch.
     Random,
@@ -49,7 +49,7 @@ impl Nudging {
         }
     }
 
-    /// What stands before β in print where it takes both signs.
+    /// The mark before β in print where it takes both signs.
     pub fn mark(self) -> &'static str {
         match self {
             Nudging::Positive => "",
@@ -57,7 +57,7 @@ impl Nudging {
         }
     }
 
-    /// What the β of each second phase of a minibatch is multiplied with.
+    /// The factors of β in the second phases of a minibatch.
     pub fn signs(self) -> &'static [f64] {
         match self {
             Nudging::Positive | Nudging::Random => &[1.0],
@@ -75,25 +75,25 @@ pub struct Learning {
     pub rule: Rule,
     /// K, steps of the second phase.
     pub K: usize,
-    /// β, or its size where both signs are used.
+    /// β, or |β| where both signs are used.
     pub beta: f64,
-    /// From which side the second phase pulls. Where that is drawn, whoever asks for a minibatch draws it.
+    /// The direction of the nudge. Where it is drawn, the caller draws it for each minibatch.
     pub nudging: Nudging,
     /// η, input side first as in Table 2; one for each layer. [`Learning::rate`] has η_n.
     pub learning_rates: Vec<f64>,
-    /// What the updates of VF and C-VF make of σ′; `Ignored` with all other rules.
+    /// Treatment of σ′ in the updates of VF and C-VF; `Ignored` with all other rules.
     pub sigma_prime: SigmaPrime,
     /// η_tiny/η of Algorithm 5.
     pub tiny: f64,
-    /// Reproduce a quirk of the authors' code: with C-VF the bias of layer N never learns.
+    /// Reproduces a quirk of the authors' code: with C-VF the bias of layer N never learns.
     pub authors_code: bool,
-    /// What aligns the feedback weights with the forward ones, where they are of their own.
+    /// Alignment of the feedback weights with the forward weights, where weights are untied.
     #[serde(default, skip_serializing_if = "Alignment::is_none")]
     pub alignment: Alignment,
-    /// λ, the share of each weight of a pair, θf and θb, that is lost in a minibatch, after all its updates.
+    /// λ, the share that every weight of a pair, θf and θb, loses after all updates of a minibatch.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub decay: f64,
-    /// κ, the step that [`Alignment::Homeostasis`] takes after each minibatch.
+    /// κ, the step of [`Alignment::Homeostasis`] after each minibatch.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub strength: f64,
     /// Parameters of a rule of one's own, by [name](OwnUpdate::parameters).
@@ -109,7 +109,7 @@ fn is_zero(number: &f64) -> bool {
 }
 
 impl Learning {
-    /// A rule with one sign of β, and without what only some rules have.
+    /// Makes a rule with one sign of β and the defaults of everything else.
     #[allow(non_snake_case)]
     pub fn new(rule: Rule, K: usize, beta: f64, learning_rates: impl Into<Vec<f64>>) -> Self {
         Self {
@@ -129,8 +129,8 @@ impl Learning {
         }
     }
 
-    /// The form of the rule's updates, if it has one of the paper's: with [`Alignment::KolenPollack`] both weights of a
-    /// pair learn the same product.
+    /// The form of the rule's updates, where it is one of the paper's. With [`Alignment::KolenPollack`] both weights
+    /// of a pair learn one product.
     pub fn form(&self) -> Option<Form> {
         match (self.rule.update, self.alignment) {
             (Update::Nudged(..), Alignment::KolenPollack) => Some(Form::Correlation),
@@ -139,17 +139,17 @@ impl Learning {
         }
     }
 
-    /// Whether a connection learns: all do, but for the way back where that is [fixed](Alignment::Fixed).
+    /// True where a connection learns: always, except for [fixed](Alignment::Fixed) feedback weights.
     pub fn learns(&self, from: usize, to: usize) -> bool {
         self.alignment != Alignment::Fixed || from > to
     }
 
-    /// Whether weights change by nothing but the updates of the rule.
+    /// True where weights change by the updates of the rule alone.
     pub fn only_learns(&self) -> bool {
         self.decay == 0.0 && self.alignment != Alignment::Homeostasis
     }
 
-    /// What is left of each weight of a pair after a minibatch, as a factor.
+    /// The factor that decay leaves of each weight of a pair after a minibatch.
     pub fn left(&self) -> f64 {
         1.0 - self.decay
     }
@@ -159,7 +159,7 @@ impl Learning {
         self.learning_rates[self.learning_rates.len() - 1 - n]
     }
 
-    /// Checks how it goes with a network: a learning rate for each layer, weights that are tied as the rule needs it, and σ′
+    /// Checks that this fits a network: a learning rate for each layer, weights tied as the rule needs them, and σ′
     /// and alignment only where updates have them.
     ///
     /// # Errors
@@ -191,6 +191,17 @@ impl Learning {
         }
         let needed = if tied { "feedback weights of their own" } else { "tied weights" };
         need(self.rule.fits(network), "learning.rule", format!("\"{rule}\" needs {needed}"))?;
+        need(
+            model.dynamics.readout.is_none()
+                || (self.rule.corrects.is_none() && !matches!(self.rule.update, Update::Dyadic)),
+            "network.readout",
+            format!(
+                "\"{}\" sends its error into the network through σ of the last hidden layer, but rule = \"{rule}\" is \
+                 exact only where the force of the loss stands outside σ, on neurons of the state: leave the readout out, \
+                 or choose \"ep\", \"cep\", \"cep-rescaled\", \"vf\", \"cvf\", \"bptt\" or \"rbp\"",
+                model.dynamics.readout.name()
+            ),
+        )?;
         let ignored = self.sigma_prime == SigmaPrime::Ignored;
         let in_real_time = if real { " in real time" } else { "" };
         need(
@@ -205,7 +216,8 @@ impl Learning {
             self.alignment.is_none() || (!tied && matches!(self.rule.update, Update::Nudged(..))),
             "learning.alignment",
             format!(
-                "aligns feedback weights of their own, which rule = \"{rule}\" has not: choose rule = \"cvf\" or \"vf\""
+                "aligns untied feedback weights, which rule = \"{rule}\" does not have: choose rule = \
+                 \"cvf\" or \"vf\""
             ),
         )?;
         let kolen_pollack = self.alignment == Alignment::KolenPollack;
@@ -246,18 +258,10 @@ impl Learning {
         )?;
         let wants = if model.synapse.adds_up() { Wants::Changes } else { model.synapse.wants() };
         need(
-            wants == Wants::Changes || self.rule.schedule() != Some(Schedule::Rescaled),
-            "learning.rule",
-            format!(
-                "\"{rule}\" changes weights by steps that no device makes: choose another rule, or synapse.law \
-                 = \"ideal\""
-            ),
-        )?;
-        need(
             wants != Wants::Factors || self.has_products(),
             "learning.rule",
             format!(
-                "\"{rule}\" has updates that are no products of two sides, which trains of pulses multiply: \
+                "\"{rule}\" has updates that are not products of two sides, as trains of pulses need: \
                  choose \"ep\", \
                  \"cep\", \"vf\" or \"cvf\", or synapse.pulses = \"deterministic\" or \"exact\""
             ),
@@ -271,18 +275,17 @@ impl Learning {
         need(
             wants == Wants::Changes || self.only_learns(),
             "learning.alignment",
-            "changes weights otherwise than by pulses, with \"homeostasis\" and with learning.decay, which \
-             devices do not: \
+            "with \"homeostasis\" or learning.decay changes weights without pulses, which devices cannot: \
              leave these out",
         )
     }
 
-    /// Whether its updates are sums of products of two sides, [`hebbian_products`].
-    fn has_products(&self) -> bool {
+    /// True where updates are sums of products of two sides, see [`hebbian_products`].
+    pub(crate) fn has_products(&self) -> bool {
         self.form().is_some() && matches!(self.rule.update, Update::Nudged(..))
     }
 
-    /// Whether the bias of the last hidden layer never learns (see [`Learning::authors_code`]).
+    /// True where the bias of the last hidden layer never learns (see [`Learning::authors_code`]).
     pub fn last_bias_frozen(&self) -> bool {
         self.authors_code && self.rule.is_continual_vector_field()
     }

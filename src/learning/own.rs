@@ -1,4 +1,4 @@
-//! A rule of one's own: its update, and the parameters, the memory and the random numbers that this may need.
+//! A rule of one's own: its update, and the parameters, memory and random numbers that it may need.
 
 use super::{Lesson, Step, Update};
 use crate::model::Parameters;
@@ -20,14 +20,14 @@ pub trait OwnUpdate: Send + Sync {
         &[]
     }
 
-    /// Names of what it keeps from one update to the next: for each, a number of every weight and bias, 0 in the beginning.
-    /// [`Lesson::kept`] and [`Lesson::keep`] read and write them; checkpoints save them.
+    /// Names of the rule's memory from one update to the next: for each name, one number for every weight and bias, 0
+    /// in the beginning. [`Lesson::kept`] and [`Lesson::keep`] read and write it; checkpoints save it.
     fn memory(&self) -> &'static [&'static str] {
         &[]
     }
 }
 
-/// What the rule of a run keeps, and how often it has been asked.
+/// The memory of the rule of a run, and the count of its updates.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Kept {
     values: BTreeMap<String, Parameters>,
@@ -37,28 +37,28 @@ pub(crate) struct Kept {
 
 /// The name of [`Kept::updates`] in checkpoints.
 pub(crate) const UPDATES: &str = "rule.updates";
-/// The lower part of a count that is saved as two numbers counts up to this, which even 32-bit floats keep.
+/// The bound of the lower part of a count that is saved as two numbers; even 32-bit floats hold it exactly.
 const PART: u64 = 1 << 24;
 
-/// A count as a tensor that keeps it in any floating-point type.
+/// A count as a tensor that holds it exactly in any floating-point type.
 pub(crate) fn count_tensor(count: u64) -> Result<Tensor> {
     Tensor::new(&[(count / PART) as f64, (count % PART) as f64], &Device::Cpu)
 }
 
-/// The count that `tensor`, called `name`, was saved for.
+/// The count that was saved as `tensor`, called `name`.
 pub(crate) fn count_of(name: &str, tensor: &Tensor) -> Result<u64> {
     let parts = tensor.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>()?;
     let [high, low] = parts[..] else { bail!("{name} has {} numbers instead of 2", parts.len()) };
     Ok(high as u64 * PART + low as u64)
 }
 
-/// The name in checkpoints of what a rule keeps of a weight or bias.
+/// The name in checkpoints of a rule's memory `name` of a weight or bias.
 pub(crate) fn kept_name(name: &str, weight: &str) -> String {
     format!("rule.{name}.{weight}")
 }
 
 impl Kept {
-    /// What is saved of it, by name.
+    /// The tensors that a checkpoint saves of it, by name.
     pub fn named(&self) -> Vec<(String, Tensor)> {
         let of = |(name, values): (&String, &Parameters)| -> Vec<(String, Tensor)> {
             let named = values.named().into_iter();
@@ -69,7 +69,7 @@ impl Kept {
         self.values.iter().flat_map(of).chain(updates).collect()
     }
 
-    /// Takes what these tensors have of it, for weights like those of `theta`.
+    /// Restores the memory from tensors, for weights like those of `theta`.
     pub fn recall(&mut self, tensors: &HashMap<String, Tensor>, theta: &Parameters) -> Result<()> {
         self.updates = tensors.get(UPDATES).map_or(Ok(0), |tensor| count_of(UPDATES, tensor))?;
         let names = tensors.keys().filter(|key| *key != UPDATES);
@@ -98,8 +98,7 @@ impl Lesson<'_> {
         }
     }
 
-    /// What the rule has kept under a name of its [memory](OwnUpdate::memory): zeros in the beginning, and outside of
-    /// training.
+    /// The values of a rule's [memory](OwnUpdate::memory) `name`: zeros in the beginning, and outside training.
     ///
     /// # Errors
     /// Where it keeps nothing of this name.
@@ -128,14 +127,14 @@ impl Lesson<'_> {
         }
     }
 
-    /// Random numbers for this update: a stream of the run's seed and of how many updates there have been, so that a
-    /// resumed run draws what one never stopped would.
+    /// Random numbers for this update: a stream that depends on the run's seed and on the number of updates so far,
+    /// so that a resumed run draws the same numbers.
     pub fn draws(&self) -> ChaCha8Rng {
         let updates = self.own.map_or(0, |kept| kept.borrow().updates);
         rng::stream(self.learning.seed, Purpose::OwnRule, updates)
     }
 
-    /// The update of the rule, which is one of its own.
+    /// The update of a rule of one's own.
     pub(super) fn own_update(&self, own: &dyn OwnUpdate, step: &Step) -> Result<Parameters> {
         let update = own.update(self, step)?;
         if let Some(kept) = self.own {

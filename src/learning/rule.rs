@@ -28,33 +28,33 @@ pub struct Rule {
     pub name: &'static str,
     /// The name in print.
     pub title: &'static str,
-    /// Whether the way back through the network is the transposed way there (`Some(true)`) or has weights of its own
+    /// Tied weights (`Some(true)`), where the feedback weights are the transposed forward weights, or untied ones
     /// (`Some(false)`); `None` where either will do.
     pub tied: Option<bool>,
-    /// What it does to the weights.
+    /// Its effect on the weights.
     pub update: Update,
-    /// The asymmetry that its second phase is rid of, if it is of any: a reference, since that is not local.
+    /// The asymmetry that its second phase corrects, if any: a reference, since the correction is not local.
     pub corrects: Option<Asymmetry>,
-    /// The rule whose row of Table 2 it takes.
+    /// The rule whose row of Table 2 this one uses.
     pub preset: &'static str,
 }
 
-/// What a rule does to the weights.
+/// The effect of a rule on the weights.
 #[derive(Clone, Copy)]
 pub enum Update {
-    /// It runs the second (nudged) phase, and applies updates of this form on this schedule.
+    /// Runs the second (nudged) phase, and applies updates of this form on this schedule.
     Nudged(Schedule, Form),
-    /// The same with updates that the paper does not have.
+    /// Runs the second phase, and applies updates that the paper does not have on this schedule.
     Own(Schedule, &'static dyn OwnUpdate),
-    /// It goes down the gradient of backpropagation through the last K steps of the first phase (Alg. 3).
+    /// Descends the gradient of backpropagation through the last K steps of the first phase (Alg. 3).
     Bptt,
-    /// It goes down that of K steps of recurrent backpropagation from the settled state (Alg. 4).
+    /// Descends the gradient of K steps of recurrent backpropagation from the settled state (Alg. 4).
     Rbp,
-    /// It goes down what K steps of Dyadic EP find to be the gradient.
+    /// Descends the gradient that K steps of Dyadic EP estimate.
     Dyadic,
 }
 
-/// When updates are applied.
+/// The times at which updates are applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Schedule {
     /// Once after the second phase: the update from s_* to s_K, which is the sum of those of all steps (Eq. 5).
@@ -63,12 +63,12 @@ pub enum Schedule {
     Sum,
     /// At every step (Eq. 94, 99).
     Continual,
-    /// At every step, but [`Learning::tiny`](super::Learning::tiny) times as much of it; once after the second phase the
-    /// sum in full (F.2).
+    /// At every step, scaled by [`Learning::tiny`](super::Learning::tiny); after the second phase the whole sum once
+    /// (F.2).
     Rescaled,
 }
 
-/// What the [Hebbian update](super::hebbian_update) of a step is.
+/// The form of the [Hebbian update](super::hebbian_update) of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
     /// The change of the product of the states on both sides (Eq. 89, 95).
@@ -98,7 +98,8 @@ impl Rule {
         corrects: None,
         preset: "cep",
     };
-    /// Algorithm 5 (F.2): C-EP with tiny learning rates, its total update rescaled afterwards. The paper takes EP's rows.
+    /// Algorithm 5 (F.2): C-EP with tiny learning rates, and its total update rescaled afterwards. The paper takes
+    /// EP's rows.
     pub const CEP_RESCALED: Rule = Rule {
         name: "cep-rescaled",
         title: "C-EP rescaled",
@@ -107,8 +108,7 @@ impl Rule {
         corrects: None,
         preset: "ep",
     };
-    /// Vector field: feedback weights of their own, the sum of the updates of Eq. 12 applied after the second phase, as
-    /// EP's are.
+    /// Vector field: untied weights; the sum of the updates of Eq. 12 is applied after the second phase, as in EP.
     pub const VF: Rule = Rule {
         name: "vf",
         title: "VF",
@@ -117,7 +117,7 @@ impl Rule {
         corrects: None,
         preset: "ep",
     };
-    /// Continual vector field (Eq. 12, E.4): feedback weights of their own, an update at every step of the second phase.
+    /// Continual vector field (Eq. 12, E.4): untied weights, an update at every step of the second phase.
     pub const CVF: Rule = Rule {
         name: "cvf",
         title: "C-VF",
@@ -130,8 +130,9 @@ impl Rule {
     pub const BPTT: Rule = Rule { name: "bptt", title: "BPTT", tied: None, update: Update::Bptt, ..Rule::EP };
     /// Recurrent backpropagation (Alg. 4), a baseline.
     pub const RBP: Rule = Rule { name: "rbp", title: "RBP", update: Update::Rbp, ..Rule::BPTT };
-    /// AsymEP (Scurria et al. 2026): VF whose second phase is rid of the asymmetry of J, −2A(s − s_*) with A = (J − Jᵀ)/2, so
-    /// that Δs(t) = −∇s(t) to O(β) whatever the feedback weights; with σ′ `full` its updates are the gradient. Not local.
+    /// AsymEP (Scurria et al. 2026): VF whose second phase corrects the asymmetry of J by −2A(s − s_*), A = (J −
+    /// Jᵀ)/2, so that Δs(t) = −∇s(t) to O(β) whatever the feedback weights. With σ′ `full` its updates are the
+    /// gradient. Not local.
     pub const ASYM_EP: Rule =
         Rule { name: "asym-ep", title: "AsymEP", corrects: Some(Asymmetry::Jacobian), ..Rule::VF };
     /// Dyadic EP (Scurria et al. 2026), see [`dyadic`](crate::reference::dyadic): the gradient to O(β²). Not local.
@@ -143,7 +144,7 @@ impl Rule {
         self.name
     }
 
-    /// When it applies updates of the second phase, if it has one.
+    /// The schedule of its updates, if it has a second phase.
     pub fn schedule(&self) -> Option<Schedule> {
         match self.update {
             Update::Nudged(schedule, _) | Update::Own(schedule, _) => Some(schedule),
@@ -151,27 +152,27 @@ impl Rule {
         }
     }
 
-    /// Whether it has a second phase, whose updates can be compared with gradients.
+    /// True for rules with a second phase, whose updates can be compared with gradients.
     pub fn is_nudged(&self) -> bool {
         self.schedule().is_some()
     }
 
-    /// Whether weights change during the second phase.
+    /// True where weights change during the second phase.
     pub fn is_continual(&self) -> bool {
         matches!(self.schedule(), Some(Schedule::Continual | Schedule::Rescaled))
     }
 
-    /// Whether it applies the updates of the vector field at every step, as C-VF does.
+    /// True for rules that apply the updates of the vector field at every step, as C-VF does.
     pub fn is_continual_vector_field(&self) -> bool {
         matches!(self.update, Update::Nudged(Schedule::Continual, Form::VectorField))
     }
 
-    /// Whether it can teach this network: whether that is tied as the rule needs it.
+    /// True where the network is tied as the rule needs it.
     pub fn fits(&self, network: &Network) -> bool {
         self.tied.is_none_or(|tied| tied == network.is_tied())
     }
 
-    /// Names of what an update of one's own keeps of every weight and bias.
+    /// Names of the memory of a rule of one's own, one number for every weight and bias each.
     pub fn own_memory(&self) -> &'static [&'static str] {
         match self.update {
             Update::Own(_, own) => own.memory(),
@@ -179,7 +180,7 @@ impl Rule {
         }
     }
 
-    /// Names and defaults of the parameters of an update of one's own.
+    /// Names and defaults of the parameters of a rule of one's own.
     pub fn own_parameters(&self) -> &'static [(&'static str, f64)] {
         match self.update {
             Update::Own(_, own) => own.parameters(),

@@ -100,10 +100,11 @@ impl Convolution {
         if !maps.device().is_cpu() {
             return maps.conv2d(w, self.padding, 1, 1, 1);
         }
-        let images = maps.dim(0)?;
-        let convolved = self.filters(w)?.matmul(&patches(*self, &maps)?)?;
         let [height, width] = self.convolved_sides();
-        convolved.reshape((self.channels, images, height, width))?.transpose(0, 1)?.contiguous()
+        in_groups(&maps, |maps| {
+            let convolved = self.filters(w)?.matmul(&patches(*self, maps)?)?;
+            convolved.reshape((self.channels, maps.dim(0)?, height, width))?.transpose(0, 1)?.contiguous()
+        })
     }
 
     /// The weights as a matrix, (C', C·k²).
@@ -188,7 +189,9 @@ impl Convolution {
     pub fn convolve_back(&self, w: &Tensor, maps: &Tensor) -> Result<Tensor> {
         let images = maps.dim(0)?;
         let read = match maps.device().is_cpu() {
-            true => assembled(*self, &self.filters(w)?.t()?.matmul(&self.of_places(maps)?)?)?,
+            true => in_groups(maps, |maps| {
+                assembled(*self, &self.filters(w)?.t()?.matmul(&self.of_places(maps)?)?)
+            })?,
             false => maps.conv_transpose2d(w, self.padding, 0, 1, 1)?,
         };
         let read = match self.reads_images && self.source.channels > 1 {
@@ -220,6 +223,19 @@ impl Convolution {
     }
 }
 
+/// How many images have their patches made at once: so many stay in the cache.
+const TOGETHER: usize = 32;
+
+/// What `work` makes of images, (B, …), a group at a time.
+fn in_groups(images: &Tensor, work: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
+    let count = images.dim(0)?;
+    if count <= TOGETHER {
+        return work(images);
+    }
+    let group = |from: usize| work(&images.narrow(0, from, TOGETHER.min(count - from))?);
+    Tensor::cat(&(0..count).step_by(TOGETHER).map(group).collect::<Result<Vec<_>>>()?, 0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -241,8 +257,9 @@ mod tests {
             let source = Maps { channels: 3, height: 7, width: 5 };
             let convolution = Convolution { source, reads_images: false, channels: 4, kernel, padding, pool };
             let made = convolution.convolved().unwrap();
-            let (s, w) = (some(&[2, source.neurons()], 0.1)?, some(&convolution.shape(), 0.5)?);
-            let maps = some(&[2, 4, made.height, made.width], 0.9)?;
+            let images = TOGETHER + 3;
+            let (s, w) = (some(&[images, source.neurons()], 0.1)?, some(&convolution.shape(), 0.5)?);
+            let maps = some(&[images, 4, made.height, made.width], 0.9)?;
             let near = |found: &Tensor, expected: &Tensor| -> Result<()> {
                 assert_eq!(found.dims(), expected.dims());
                 let off = (found - expected)?.abs()?.max_all()?.to_scalar::<f64>()?;

@@ -40,9 +40,12 @@ impl Parameters {
         Ok(largest)
     }
 
-    /// The same of the convolution that leads to layer n, if one does from a layer that is known.
+    /// The same of the convolution that leads to layer n, if one does from a layer that is known and it is not there yet.
     pub(super) fn find_largest(&self, n: usize, rho: &[Tensor], largest: &mut Largest) -> Result<()> {
-        if let (Some(convolution), Some(above)) = (self.network.convolution_into(n), rho.get(n + 1)) {
+        if let (Some(convolution), Some(above)) = (self.network.convolution_into(n), rho.get(n + 1))
+            && convolution.pool > 1
+            && largest.0.get(n).is_none_or(Option::is_none)
+        {
             largest.set(n, convolution.largest(&convolution.convolve(&self.weights[n], above)?)?);
         }
         Ok(())

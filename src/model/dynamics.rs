@@ -8,6 +8,8 @@ use super::activation::Activation;
 use super::delivery::Largest;
 use super::loss::Loss;
 use super::network::Parameters;
+use super::normal::Normal;
+use super::readout::Readout;
 use candle_core::{DType, Device, Result, Tensor, bail};
 use serde::{Deserialize, Serialize};
 
@@ -141,12 +143,23 @@ pub struct Dynamics {
     pub epsilon: f64,
     /// Whether states are kept in [0, 1] in real time.
     pub clamp: bool,
+    /// What the output layer is.
+    pub readout: Readout,
+    /// How the input is normalised, if it is.
+    pub normal: Option<Normal>,
 }
 
 impl Dynamics {
     /// Discrete time, as in most of the paper.
     pub fn discrete(activation: Activation) -> Self {
-        Self { activation, time: Time::Discrete, epsilon: 1.0, clamp: false }
+        Self {
+            activation,
+            time: Time::Discrete,
+            epsilon: 1.0,
+            clamp: false,
+            readout: Readout::None,
+            normal: None,
+        }
     }
 
     /// s_0 = 0 for every layer and every image of `x`.
@@ -174,26 +187,51 @@ impl Dynamics {
         }
     }
 
-    /// W_x·ρ(x) + b_n (a convolution: P(w ⋆ ρ(x)) + b_n), what the input x (B, d_in) contributes to each layer that it is connected with, (B, d_n): in a
+    /// ρ(x), or ρ of x normalised.
+    ///
+    /// # Errors
+    /// Only those of candle.
+    pub fn rho_of_input(&self, x: &Tensor) -> Result<Tensor> {
+        match self.normal {
+            Some(normal) => self.rho(&normal.apply(x)?),
+            None => self.rho(x),
+        }
+    }
+
+    /// [ρ](Dynamics::rho) of each layer, output first; layer 0 of a readout as it is, which is no neuron's state.
+    ///
+    /// # Errors
+    /// Only those of candle.
+    pub fn rho_of_all(&self, s: &[Tensor]) -> Result<Vec<Tensor>> {
+        let nearest = self.readout.nearest();
+        s.iter().enumerate().map(|(n, s)| if n < nearest { Ok(s.clone()) } else { self.rho(s) }).collect()
+    }
+
+    /// W_x·ρ(x) + b_n, or P(w ⋆ ρ(x)) + b_n of a convolution, what the input x (B, d_in) contributes to each layer that it is connected with, (B, d_n): in a
     /// layered network to the last hidden one.
     ///
     /// # Errors
     /// Only those of candle (shapes that differ).
     pub fn drive(&self, theta: &Parameters, x: &Tensor) -> Result<Vec<Option<Tensor>>> {
+        self.drive_of(theta, &self.rho_of_input(x)?)
+    }
+
+    /// The same where the input sends `rho_x`.
+    fn drive_of(&self, theta: &Parameters, rho_x: &Tensor) -> Result<Vec<Option<Tensor>>> {
         let input = theta.depth() + 1;
-        let rho_x = self.rho(x)?;
         let drive = |n: usize| {
             let connection = theta.network.into_layer(n).find(|c| c.from == input);
             let drive =
-                |c| theta.delivered(c, &rho_x, &mut Largest::default())?.broadcast_add(&theta.bias(n)?);
+                |c| theta.delivered(c, rho_x, &mut Largest::default())?.broadcast_add(&theta.bias(n)?);
             connection.map(drive).transpose()
         };
         (0..input).map(drive).collect()
     }
 
     /// hⁿ = Σ W_nm·ρ(sᵐ) + b_n over the layers m that are connected with n, of each of these layers, in its two parts;
-    /// `None` for the others. What the input contributes is `drive`, that is [`Dynamics::drive`]. Of a convolution W_nm·ρ is
-    /// P(w ⋆ ρ) from above and w̃ ⋆ P⁻¹(ρ) from below.
+    /// `None` for the others. What the input contributes is `drive`, that is [`Dynamics::drive`]. Of a readout h⁰ is z at s,
+    /// whatever `layers` are, and nothing in any hⁿ comes from it.
+    /// Of a convolution W_nm·ρ is P(w ⋆ ρ) from above and w̃ ⋆ P⁻¹(ρ) from below.
     ///
     /// # Errors
     /// Only those of candle (shapes that differ).
@@ -204,30 +242,79 @@ impl Dynamics {
         s: &[Tensor],
         layers: Layers,
     ) -> Result<Vec<Option<PreActivation>>> {
-        let rho_s: Vec<Tensor> = s.iter().map(|s| self.rho(s)).collect::<Result<_>>()?;
+        self.delivered(theta, drive, &self.rho_of_all(s)?, layers)
+    }
+
+    /// The same where the layers pass on `rho_s`.
+    fn delivered(
+        &self,
+        theta: &Parameters,
+        drive: &[Option<Tensor>],
+        rho_s: &[Tensor],
+        layers: Layers,
+    ) -> Result<Vec<Option<PreActivation>>> {
         let mut largest = Largest::default();
-        let mut of_layer = |n: usize| {
-            let (mut forward, mut feedback) = (drive[n].clone(), None);
-            for connection in theta.network.into_layer(n).filter(|c| c.from < s.len()) {
-                let from = connection.from;
-                // Layers come output first, so that a step of all of them has looked already.
-                if from < n && !layers.contains(from) {
-                    theta.find_largest(from, &rho_s, &mut largest)?;
-                }
-                let mut delivered = theta.delivered(connection, &rho_s[from], &mut largest)?;
-                let part = if connection.is_forward() { &mut forward } else { &mut feedback };
-                if connection.is_forward() && part.is_none() {
-                    delivered = delivered.broadcast_add(&theta.bias(n)?)?;
-                }
-                *part = Some(match part.take() {
-                    Some(before) => (before + delivered)?,
-                    None => delivered,
-                });
+        let mut of_layer = |n: usize| self.pre_activation(theta, drive, rho_s, n, &mut largest);
+        let asked = |n: usize| layers.contains(n) || n < self.readout.nearest();
+        (0..rho_s.len()).map(|n| asked(n).then(|| of_layer(n)).transpose()).collect()
+    }
+
+    /// hⁿ where the layers pass on `rho_s`, whose windows have their `largest` values as far as they are known.
+    fn pre_activation(
+        &self,
+        theta: &Parameters,
+        drive: &[Option<Tensor>],
+        rho_s: &[Tensor],
+        n: usize,
+        largest: &mut Largest,
+    ) -> Result<PreActivation> {
+        let (mut forward, mut feedback) = (drive[n].clone(), None);
+        let sends = |from: usize| (self.readout.nearest()..rho_s.len()).contains(&from);
+        for connection in theta.network.into_layer(n).filter(|c| sends(c.from)) {
+            if !connection.is_forward() {
+                theta.find_largest(connection.from, rho_s, largest)?;
             }
-            let Some(forward) = forward else { bail!("nothing leads into layer {n} from above") };
-            Ok(PreActivation { forward, feedback })
-        };
-        (0..s.len()).map(|n| layers.contains(n).then(|| of_layer(n)).transpose()).collect()
+            let mut delivered = theta.delivered(connection, &rho_s[connection.from], largest)?;
+            let part = if connection.is_forward() { &mut forward } else { &mut feedback };
+            if connection.is_forward() && part.is_none() {
+                delivered = delivered.broadcast_add(&theta.bias(n)?)?;
+            }
+            *part = Some(match part.take() {
+                Some(before) => (before + delivered)?,
+                None => delivered,
+            });
+        }
+        let Some(forward) = forward else { bail!("nothing leads into layer {n} from above") };
+        Ok(PreActivation { forward, feedback })
+    }
+
+    /// s with layer 0 as the readout of the others, z = W_out·ρ(s¹) + b; s itself where there is no readout.
+    ///
+    /// # Errors
+    /// Only those of candle (shapes that differ).
+    pub fn read_out(
+        &self,
+        theta: &Parameters,
+        drive: &[Option<Tensor>],
+        mut s: Vec<Tensor>,
+    ) -> Result<Vec<Tensor>> {
+        if !self.readout.is_none() {
+            s[0] = self
+                .pre_activation(theta, drive, &self.rho_of_all(&s)?, 0, &mut Largest::default())?
+                .total()?;
+        }
+        Ok(s)
+    }
+
+    /// e = −β ∂ℓ/∂z of each image, (B, d_0), what a readout sends back where it is nudged, from z as `h` has it; `None`
+    /// where nothing is sent.
+    fn sent_back(&self, h: &[Option<PreActivation>], nudge: Option<Nudge>) -> Result<Option<Tensor>> {
+        match (self.readout, &h[0], nudge) {
+            (Readout::Softmax, Some(z), Some(Nudge { loss, target, beta })) => {
+                Ok(Some(beta.scale(&loss.descent(target, &z.total()?)?, |beta| beta)?))
+            }
+            _ => Ok(None),
+        }
     }
 
     /// Whether hⁿ is multiplied by σ′(sⁿ): in real time with tied weights, where F derives from Φ
@@ -253,7 +340,8 @@ impl Model {
     /// - real time, E.3 and E.5: sⁿ ← (1 − ε)sⁿ + ε·hⁿ, with tied weights ε·σ′(sⁿ)⊙hⁿ on the hidden layers
     ///
     /// and with a nudge (Eq. 86, 97, 99, 101), added to the new s⁰: −β ∂ℓ/∂s⁰, or −εβ ∂ℓ/∂s⁰ in real time. A damped step
-    /// is d·s + (1 − d)·F(s), the nudge inside F, with d = [`Settle::damping`](super::Settle::damping).
+    /// is d·s + (1 − d)·F(s), the nudge inside F, with d = [`Settle::damping`](super::Settle::damping). A
+    /// [readout](super::readout) is z of the new state, and with a nudge what it has sent, which is part of hⁿ.
     ///
     /// # Errors
     /// Only those of candle (shapes that differ).
@@ -265,11 +353,52 @@ impl Model {
         layers: Layers,
         nudge: Option<Nudge>,
     ) -> Result<Vec<Tensor>> {
-        self.advance(theta, &self.dynamics.pre_activations(theta, drive, s, layers)?, s, nudge)
+        let h = self.dynamics.pre_activations(theta, drive, s, layers)?;
+        let s_next = self.advance(theta, &h, s, nudge)?;
+        if nudge.is_some() { Ok(s_next) } else { self.dynamics.read_out(theta, drive, s_next) }
+    }
+
+    /// [`Dynamics::drive`] as a circuit with this [`noise`](Model::noise) has it.
+    ///
+    /// # Errors
+    /// Only those of candle (shapes that differ).
+    pub fn drive(&self, theta: &Parameters, x: &Tensor) -> Result<Vec<Option<Tensor>>> {
+        self.dynamics.drive_of(theta, &self.noise.sent(&self.dynamics.rho_of_input(x)?)?)
+    }
+
+    /// [`Model::step`] as a circuit with this [`noise`](Model::noise) takes it: the inputs that it delivers to the layers,
+    /// and the new states. `drive` is [`Model::drive`].
+    ///
+    /// # Errors
+    /// Only those of candle (shapes that differ).
+    pub fn noisy_step(
+        &self,
+        theta: &Parameters,
+        drive: &[Option<Tensor>],
+        s: &[Tensor],
+        layers: Layers,
+        nudge: Option<Nudge>,
+    ) -> Result<(Vec<Option<PreActivation>>, Vec<Tensor>)> {
+        let Self { dynamics, noise, .. } = self;
+        let rho_s = dynamics.rho_of_all(s)?;
+        let rho_s = rho_s.iter().map(|rho| noise.sent(rho)).collect::<Result<Vec<_>>>()?;
+        let mut h = dynamics.delivered(theta, drive, &rho_s, layers)?;
+        for PreActivation { forward, feedback } in h.iter_mut().flatten() {
+            *forward = noise.read(forward)?;
+            *feedback = feedback.as_ref().map(|feedback| noise.read(feedback)).transpose()?;
+        }
+        let mut s_next = self.advance(theta, &h, s, nudge)?;
+        if nudge.is_none() {
+            s_next = dynamics.read_out(theta, drive, s_next)?;
+        }
+        for (s_next, _) in s_next.iter_mut().zip(&h).filter(|(_, h)| h.is_some()) {
+            *s_next = noise.moved(s_next)?;
+        }
+        Ok((h, s_next))
     }
 
     /// The same from the inputs of the layers, `h`, that [`Dynamics::pre_activations`] gives for s and θ; a layer
-    /// without one stays as it is.
+    /// without one stays as it is, and so does a readout without a nudge.
     ///
     /// # Errors
     /// Only those of candle (shapes that differ).
@@ -281,9 +410,18 @@ impl Model {
         nudge: Option<Nudge>,
     ) -> Result<Vec<Tensor>> {
         let Self { dynamics, settle, .. } = self;
+        let sent = dynamics.sent_back(h, nudge)?;
         let next = |n: usize| -> Result<Tensor> {
+            if n < dynamics.readout.nearest() {
+                return Ok(sent.as_ref().unwrap_or(&s[n]).clone());
+            }
             let Some(h) = &h[n] else { return Ok(s[n].clone()) };
-            let h = h.total()?;
+            let mut h = h.total()?;
+            if let Some(sent) = &sent {
+                for connection in theta.network.into_layer(n).filter(|c| c.from == 0) {
+                    h = (h + sent.matmul(&theta.transposed(connection)?)?)?;
+                }
+            }
             let mut next = match dynamics.time {
                 Time::Discrete => dynamics.activation.apply(&h)?,
                 Time::Real => {

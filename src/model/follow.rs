@@ -34,7 +34,8 @@ impl Model {
             Solver::Iterate => Vec::new(),
             Solver::Anderson => vec![Anderson::new(self.settle.window, epsilon(x.dtype())); images],
         };
-        let drive = self.dynamics.drive(theta, x)?;
+        let drive = self.drive(theta, x)?;
+        let s_0 = self.dynamics.read_out(theta, &drive, s_0)?;
         let recent = [s_0.clone(), s_0.clone(), s_0.clone()];
         Ok(Follower { model: self, theta, drive, mixers, images, steps: 0, recent, before: s_0 })
     }
@@ -52,13 +53,13 @@ impl Follower<'_> {
             let sweeps = self.steps / settle.order.sweep();
             if sweeps > 0 && settle.mixes_after(sweeps - 1) {
                 let [_, s, s_next] = &mut self.recent;
-                mix(&mut self.mixers, settle.read_first(), s, s_next)?;
+                mix(&mut self.mixers, |n| self.model.reads_first(n), s, s_next)?;
             }
             self.recent.rotate_left(1);
             self.recent[2] = self.recent[1].clone();
         }
-        let s_next =
-            self.model.step(self.theta, &self.drive, &self.recent[2], settle.order.layers(t), None)?;
+        let layers = self.model.layers(t);
+        let (_, s_next) = self.model.noisy_step(self.theta, &self.drive, &self.recent[2], layers, None)?;
         self.before = std::mem::replace(&mut self.recent[2], s_next);
         self.steps += 1;
         Ok(())
@@ -74,7 +75,8 @@ impl Follower<'_> {
     /// # Errors
     /// Only those of candle.
     pub fn residuals(&self) -> Result<Vec<f64>> {
-        largest_changes(self.state(), &self.before)
+        let nearest = self.model.dynamics.readout.nearest();
+        largest_changes(&self.state()[nearest..], &self.before[nearest..])
     }
 
     /// The largest |F(s_t) − s_t| of any neuron, for each image: a step of all layers from here.
@@ -83,12 +85,14 @@ impl Follower<'_> {
     /// Only those of candle.
     pub fn distances(&self) -> Result<Vec<f64>> {
         let s_next = self.model.step(self.theta, &self.drive, self.state(), Layers::All, None)?;
-        largest_changes(&s_next, self.state())
+        let nearest = self.model.dynamics.readout.nearest();
+        largest_changes(&s_next[nearest..], &self.state()[nearest..])
     }
 
     /// Where the phase ends if it ends here.
     pub fn end(self) -> Settled {
-        let Self { recent, images, steps, .. } = self;
-        Settled { recent, steps: vec![steps; images], converged: vec![false; images] }
+        let Self { recent, images, steps, model, .. } = self;
+        let nearest = model.dynamics.readout.nearest();
+        Settled { recent, steps: vec![steps; images], converged: vec![false; images], nearest }
     }
 }

@@ -1,9 +1,9 @@
 //! The model: a layered network, its neural dynamics, and the equilibrium it settles in.
 //!
-//! [`network`] has the layers and their parameters θ, [`convolution`] the connections that share weights, [`delivery`] what
-//! connections deliver, [`activation`] σ, [`dynamics`] one step
-//! s_{t+1} = F(x, s_t, θ), [`settle`] the first (free) phase, [`loss`] what the output is judged by, [`synapse`] how
-//! weights change.
+//! [`network`] has the layers and their parameters θ, [`convolution`] connections that share weights, [`delivery`] what
+//! connections deliver, [`activation`] σ, [`dynamics`] one step s_{t+1} = F(x, s_t, θ), [`readout`] an output that is no
+//! part of them, [`settle`] the first (free) phase, [`loss`] what the output is judged by, [`synapse`] how weights change,
+//! [`noise`] what a circuit adds to all that.
 
 pub mod activation;
 pub mod anderson;
@@ -13,7 +13,10 @@ pub mod dynamics;
 pub mod follow;
 pub mod loss;
 pub mod network;
+pub mod noise;
+pub mod normal;
 mod patches;
+pub mod readout;
 pub mod settle;
 pub mod synapse;
 
@@ -23,6 +26,9 @@ pub use delivery::Largest;
 pub use dynamics::Dynamics;
 pub use loss::Loss;
 pub use network::{Connection, Dims, Network, Parameters};
+pub use noise::Noise;
+pub use normal::Normal;
+pub use readout::Readout;
 pub use settle::{Order, Settle, Settled, Solver};
 pub use synapse::Synapse;
 
@@ -41,6 +47,8 @@ pub struct Model {
     pub loss: Loss,
     /// What makes changes of weights of those that are wished.
     pub synapse: Synapse,
+    /// What a circuit adds to states, reads and updates.
+    pub noise: Noise,
 }
 
 impl Model {
@@ -56,6 +64,7 @@ impl Model {
             settle,
             loss: Loss::default(),
             synapse: Synapse::ideal(),
+            noise: Noise::default(),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Arrays: numpy's, and what others make of theirs for numpy.
+//! Arrays: numpy's, and others that numpy can read.
 
 use super::{OrRaise, wrong};
 use crate::config::Config;
@@ -11,7 +11,7 @@ use pyo3::types::PyDict;
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-/// A tensor as an array of its shape and type, which is Python's from then on.
+/// A tensor as an array of its shape and type, owned by Python from then on.
 pub fn array<'py>(py: Python<'py>, tensor: &Tensor) -> PyResult<Bound<'py, PyAny>> {
     fn of<'py, T: WithDType + Element>(py: Python<'py>, tensor: &Tensor) -> PyResult<Bound<'py, PyAny>> {
         let values = tensor.flatten_all().and_then(|flat| flat.to_vec1::<T>()).or_raise()?;
@@ -23,7 +23,7 @@ pub fn array<'py>(py: Python<'py>, tensor: &Tensor) -> PyResult<Bound<'py, PyAny
     }
 }
 
-/// Weights or anything of their shapes, by name.
+/// Weights, or other tensors of their shapes, by name.
 pub fn named<'py>(py: Python<'py>, parameters: &Parameters) -> PyResult<Bound<'py, PyDict>> {
     let dict = PyDict::new(py);
     for (name, tensor) in parameters.named() {
@@ -32,7 +32,7 @@ pub fn named<'py>(py: Python<'py>, parameters: &Parameters) -> PyResult<Bound<'p
     Ok(dict)
 }
 
-/// What numpy makes of an object: anything with `__array__`, or DLPack on the CPU, or numbers in lists.
+/// The numpy array of an object: anything with `__array__`, or DLPack on the CPU, or numbers in lists.
 fn numpy_of<'py>(object: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyUntypedArray>> {
     let numpy = object.py().import("numpy")?;
     let only_dlpack = object.hasattr("__dlpack__")? && !object.hasattr("__array__")?;
@@ -40,13 +40,13 @@ fn numpy_of<'py>(object: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyUntypedArr
     Ok(array.cast_into::<PyUntypedArray>()?)
 }
 
-/// Does `look` with the values of an array in row-major order, without a copy where they lie so.
+/// Calls `look` with the values of an array in row-major order, without a copy where they lie so.
 fn values<T: Element + Copy, R>(
     array: &Bound<PyArrayDyn<T>>,
     look: impl FnOnce(Cow<[T]>) -> R,
 ) -> PyResult<R> {
     let array = array.try_readonly()?;
-    // A slice is there for columns that lie one after another, too, in their order.
+    // An array in column-major order also has a slice, in its own order.
     Ok(match array.as_slice() {
         Ok(slice) if array.is_c_contiguous() => look(slice.into()),
         _ => look(array.as_array().iter().copied().collect::<Vec<_>>().into()),
@@ -67,15 +67,15 @@ fn floats(array: &Bound<PyUntypedArray>) -> PyResult<Option<Tensor>> {
 
 /// Some images.
 pub enum Images {
-    /// As they lie in a data set, x = byte/255.
+    /// As they are in a data set, x = byte/255.
     Bytes(Vec<u8>),
     /// x, (B, d_in).
     Floats(Tensor),
 }
 
-/// Some images, and how many.
+/// Some images, and their number.
 pub struct Given {
-    /// They themselves.
+    /// The images.
     pub images: Images,
     /// B.
     pub count: usize,
@@ -103,14 +103,11 @@ impl Given {
         let x = x.reshape((count, pixels)).or_raise()?;
         let extreme = |of: candle_core::Result<Tensor>| of?.to_dtype(DType::F64)?.to_scalar::<f64>();
         let flat = x.flatten_all().or_raise()?;
-        // A sum is no number where a value is none, which extremes pass over.
+        // A sum is NaN where a value is; a minimum and a maximum may not be.
         let sum = extreme(flat.sum(0)).or_raise()?;
         let (least, most) = (extreme(flat.min(0)).or_raise()?, extreme(flat.max(0)).or_raise()?);
         if !sum.is_finite() || least < 0.0 || most > 1.0 {
-            wrong!(
-                "x has values from {least} to {most} or some that are no numbers: floats are from 0 to 1; those of bytes \
-                 are to be divided by 255"
-            );
+            wrong!("x has values from {least} to {most} or NaN: floats are from 0 to 1; divide bytes by 255");
         }
         let x = x.to_dtype(config.training.dtype.dtype()).or_raise()?;
         Ok(Self { images: Images::Floats(x), count })
@@ -160,14 +157,14 @@ pub fn labels(y: &Bound<PyAny>, count: usize, classes: usize) -> PyResult<Vec<u8
     let label = |(i, class): (usize, Option<usize>)| match class.and_then(|class| u8::try_from(class).ok()) {
         Some(class) if usize::from(class) < classes => Ok(class),
         _ => wrong!(
-            "y of image {i} is no class: whole numbers from 0 to {}, or a single 1 in a row of 0",
+            "y of image {i} is not a class: give whole numbers from 0 to {}, or a single 1 in a row of 0",
             classes - 1
         ),
     };
     found.into_iter().enumerate().map(label).collect()
 }
 
-/// `theta` with those of its tensors replaced that a mapping from names has. A name may leave out `.weight`.
+/// `theta` with the tensors replaced that are given by name. A name may leave out `.weight`.
 pub fn replaced(theta: &Parameters, given: &Bound<PyAny>, what: &str) -> PyResult<Parameters> {
     let mut tensors: HashMap<String, Tensor> =
         theta.named().into_iter().map(|(name, tensor)| (name, tensor.clone())).collect();
@@ -187,7 +184,7 @@ pub fn replaced(theta: &Parameters, given: &Bound<PyAny>, what: &str) -> PyResul
     Parameters::from_named(&tensors, theta.network.clone(), theta.dtype(), theta.device()).or_raise()
 }
 
-/// As many numbers in double precision as there are in `like`, of any shape.
+/// Reads as many numbers in double precision as there are in `like`, of any shape.
 pub fn numbers(given: &Bound<PyAny>, like: usize, what: &str) -> PyResult<Vec<f64>> {
     let array = numpy_of(given)?.call_method1("astype", ("float64",))?;
     let numbers = values(array.cast::<PyArrayDyn<f64>>()?, |values| values.into_owned())?;

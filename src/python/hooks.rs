@@ -1,4 +1,4 @@
-//! Functions of Python in the place of a rule or a synapse, on the plain engine.
+//! Python functions in the place of a rule or a synapse, on the plain engine.
 
 use super::arrays::{numbers, replaced};
 use super::steps::PyStep;
@@ -11,25 +11,25 @@ use numpy::{PyArray1, PyArrayMethods};
 use pyo3::prelude::*;
 use std::sync::{Arc, Mutex};
 
-/// What a function has raised, until it can be raised again.
+/// The exception that a function has raised, until it can be raised again.
 type Raised = Arc<Mutex<Option<PyErr>>>;
 
-/// Functions of Python that take part in learning.
+/// Python functions that take part in learning.
 #[derive(Default)]
 pub struct Hooks {
-    /// What is asked for the update of every step.
+    /// The function called for the update of every step.
     pub rule: Option<Py<PyAny>>,
-    /// What is asked for every change of weights.
+    /// The function called for every change of weights.
     pub synapse: Option<Py<PyAny>>,
 }
 
 impl Hooks {
-    /// Whether there are none.
+    /// True where there are none.
     pub fn are_none(&self) -> bool {
         self.rule.is_none() && self.synapse.is_none()
     }
 
-    /// Does `learn` with the model and the way to learn that these functions make of others. `theta` has the names.
+    /// Calls `learn` with the model and the rule in which these functions take part. `theta` has the names.
     ///
     /// # Errors
     /// What a function has raised, and those of `learn`.
@@ -69,7 +69,7 @@ impl Hooks {
 /// A rule whose updates a function may replace.
 struct Hooked {
     function: Py<PyAny>,
-    /// How to learn without it.
+    /// The rule without it.
     learning: Learning,
     raised: Raised,
 }
@@ -92,12 +92,13 @@ impl Hooked {
     }
 }
 
-/// A place for a hooked rule that lasts for ever, as a [`Rule`] asks for; there are as many as have been in use at once.
+/// A place for a hooked rule that lives for ever, as a [`Rule`] requires; there are as many as have been in use at
+/// once.
 struct Slot(&'static Place);
 
 struct Place(Mutex<Option<Hooked>>);
 
-/// Those that are free.
+/// Free places.
 static FREE: Mutex<Vec<&'static Place>> = Mutex::new(Vec::new());
 
 impl Slot {
@@ -125,10 +126,10 @@ impl OwnUpdate for Place {
     }
 }
 
-/// A function that stands for all synapses.
+/// A function in the place of all synapses.
 struct Device {
     function: Py<PyAny>,
-    /// The law in whose place it is: what weights lose after a minibatch, and how rates fall, stay as that has them.
+    /// The law that it replaces: decay after a minibatch, and the fall of learning rates, stay as there.
     before: Synapse,
     /// Name and shape of each tensor, weights first and then biases.
     tensors: Vec<(String, Vec<usize>)>,

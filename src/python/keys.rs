@@ -6,7 +6,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyString};
 use toml::Value;
 
-/// What keyword arguments set: (keyword, key, value), as flags of the command line are.
+/// The settings of keyword arguments: (keyword, key, value), as for flags of the command line.
 pub fn flags(keywords: Option<&Bound<PyDict>>) -> PyResult<Vec<(String, String, Value)>> {
     let mut flags = Vec::new();
     for (word, value) in keywords.into_iter().flatten() {
@@ -20,7 +20,7 @@ pub fn flags(keywords: Option<&Bound<PyDict>>) -> PyResult<Vec<(String, String, 
 
 /// A value of a configuration.
 pub fn value_of(word: &str, value: &Bound<PyAny>) -> PyResult<Value> {
-    // A bool of Python is an int, too.
+    // A Python bool is also an int.
     if let Ok(value) = value.cast::<PyBool>() {
         return Ok(value.is_true().into());
     }

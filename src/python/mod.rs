@@ -1,8 +1,9 @@
-//! The Python module `eqprop` (feature `python`): numpy arrays in and out of the rooms below, and the program itself.
+//! The Python module `eqprop` (feature `python`): numpy arrays in and out of the modules below, and the program
+//! itself.
 //!
-//! It computes nothing. [`network`] holds a network and its engine, [`steps`] what it shows, [`runs`] trains and reads
-//! records, [`hooks`] lets a function of Python be a rule or a synapse, [`arrays`] and [`keys`] convert, and [`work`] waits
-//! for what is computed without holding Python up.
+//! It computes nothing. [`network`] holds a network and its engine, [`steps`] what it shows, [`runs`] trains and
+//! reads records, [`hooks`] lets a function of Python be a rule or a synapse, [`arrays`] and [`keys`] convert, and
+//! [`work`] waits for what is computed without holding Python up.
 
 mod arrays;
 mod hooks;
@@ -20,22 +21,22 @@ use pyo3::exceptions::{PyKeyboardInterrupt, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use std::ffi::OsString;
 
-create_exception!(eqprop, Error, PyRuntimeError, "What cannot be done; the message says what to do.");
 create_exception!(
     eqprop,
-    UsageError,
-    PyValueError,
-    "What was asked for is wrong: a setting, a shape, a name."
+    Error,
+    PyRuntimeError,
+    "An operation that cannot be done; the message says what to do."
 );
-create_exception!(eqprop, Diverged, Error, "A run whose numbers have run away. `run` is its `Run`.");
+create_exception!(eqprop, UsageError, PyValueError, "A wrong request: a setting, a shape, a name.");
+create_exception!(eqprop, Diverged, Error, "A run that has diverged. `run` is its `Run`.");
 create_exception!(
     eqprop,
     Interrupted,
     PyKeyboardInterrupt,
-    "A run that Ctrl-C has stopped. It has been saved: `run` is its `Run`, and `run.resume()` goes on."
+    "A run that Ctrl-C has stopped. It has been saved: `run` is its `Run`, and `run.resume()` resumes it."
 );
 
-/// An error of any room as an exception of Python.
+/// An error of any module as a Python exception.
 fn raised(error: anyhow::Error) -> PyErr {
     let of_python = match error.downcast_ref() {
         Some(run::Error::Other(error)) => error.downcast_ref::<PyErr>(),
@@ -48,7 +49,7 @@ fn raised(error: anyhow::Error) -> PyErr {
     if cli::is_usage(&error) { UsageError::new_err(text) } else { Error::new_err(text) }
 }
 
-/// Raises an error of any room.
+/// Raises an error of any module.
 trait OrRaise<T> {
     /// The value, or the exception.
     fn or_raise(self) -> PyResult<T>;
@@ -72,12 +73,12 @@ fn framed(page: &str) -> String {
     format!("<iframe srcdoc=\"{page}\" style=\"width: 100%; height: 36em; border: 0\"></iframe>")
 }
 
-/// What some JSON says, as values of Python.
+/// JSON as Python values.
 fn from_json<'py>(py: Python<'py>, value: &serde_json::Value) -> PyResult<Bound<'py, PyAny>> {
     py.import("json")?.call_method1("loads", (value.to_string(),))
 }
 
-/// Does what a command line asks for, its first word the path of the script; returns the exit status.
+/// Runs a command line, its first word the path of the script; returns the exit status.
 #[pyfunction]
 fn main(py: Python, words: Vec<String>) -> u8 {
     program::started_as(words.clone());

@@ -1,4 +1,4 @@
-//! A network: its configuration, its weights in an engine, and what it makes of images.
+//! A network: its configuration, its weights in an engine, and its answers to images.
 
 use super::arrays::{Given, Images, labels, named, replaced};
 use super::hooks::Hooks;
@@ -25,19 +25,19 @@ use rayon::prelude::*;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
-/// Images that settle together on the plain engine: so few that their states stay in the cache.
+/// The number of images that settle together on the plain engine: so few that their states stay in the cache.
 const TOGETHER: usize = 50;
 
-/// What a network is and remembers.
+/// The state of a network.
 pub struct State {
     /// Its configuration.
     pub config: Config,
     engine: Box<dyn Engine>,
-    /// Its weights, where they have been asked for since they have changed.
+    /// Its weights, if they have been read since they last changed.
     theta: Option<Parameters>,
-    /// How many minibatches it has learnt: the next of them decides the sign of β where that is drawn.
+    /// The number of minibatches it has learnt: the next one's number decides the sign of β where that is drawn.
     minibatches: u64,
-    /// Whether the weights are those that the seed has drawn.
+    /// True where the weights are still those drawn from the seed.
     pub fresh: bool,
 }
 
@@ -47,7 +47,7 @@ impl State {
         Ok(Self { config, engine, theta: Some(theta), minibatches, fresh })
     }
 
-    /// That of a checkpoint, which `what` names in a message.
+    /// The state of a checkpoint, which `what` names in messages.
     pub fn saved(checkpoint: &Checkpoint, progress: &Progress, what: &str) -> Result<Self> {
         let config = progress.config.clone();
         let (dtype, tensors) = (config.training.dtype.dtype(), &checkpoint.tensors);
@@ -66,7 +66,7 @@ impl State {
         self.theta.clone().context("a network without weights")
     }
 
-    /// An engine with its weights and what its synapses remember, for a run of this configuration.
+    /// An engine with its weights and the memory of its synapses, for a run of this configuration.
     pub fn engine(&mut self, config: &Config, device: &Device) -> Result<Box<dyn Engine>> {
         let theta = self.theta()?;
         let tensors = theta.named().into_iter().map(|(name, tensor)| (name, tensor.clone())).collect();
@@ -79,7 +79,7 @@ impl State {
         Ok(engine)
     }
 
-    /// The same with other weights.
+    /// Sets new weights and memory of synapses.
     fn replace(&mut self, theta: Parameters, memory: &Memory) -> Result<()> {
         let job = self.config.job(&Device::Cpu);
         self.engine = engine::build(self.config.training.engine, job, theta.clone())?;
@@ -88,7 +88,7 @@ impl State {
         Ok(())
     }
 
-    /// What its synapses remember.
+    /// The memory of its synapses.
     fn memory(&mut self) -> Result<Memory> {
         let theta = self.theta()?;
         let mut memory = Memory::new(&self.config.model(), &theta)?;
@@ -96,7 +96,7 @@ impl State {
         Ok(memory)
     }
 
-    /// Learns a minibatch: on its engine, or where there are hooks or the images are floats, on the plain one.
+    /// Learns a minibatch: on its engine, or with hooks or images of floats on the plain one.
     fn learn(
         &mut self,
         images: &Given,
@@ -122,7 +122,7 @@ impl State {
                         let report = plain::report(model.loss, &settled, labels)?;
                         let nudge = model.nudge(&target, beta);
                         let lesson = Lesson::new(model, learning, &theta, &x, nudge, &settled).after(epochs);
-                        // A device of Python remembers for itself what it remembers.
+                        // A Python device keeps its own memory.
                         Ok((report, lesson.learn(&mut memory, &mut |_| Ok(()))?))
                     })?;
                 self.replace(changed, &memory)?;
@@ -141,7 +141,7 @@ fn minibatch(x: &Bound<PyAny>, y: &Bound<PyAny>, config: &Config) -> PyResult<(G
     Ok((images, labels))
 }
 
-/// Sees that a rule has updates of its own.
+/// Checks that a rule has updates of its own.
 fn check_comparable(config: &Config) -> PyResult<()> {
     if !config.learning.rule.is_nudged() {
         wrong!("{} has no updates of its own to compare with BPTT", config.learning.rule.title);
@@ -158,24 +158,25 @@ fn one_hot(labels: &[u8], theta: &Parameters) -> candle_core::Result<candle_core
 ///
 /// Network(dims=None, rule=None, *, config=None, **settings)
 ///
-/// `dims` are layer sizes, input first, for example [784, 512, 10]; `rule` is "ep", "cep", "cep-rescaled", "vf", "cvf",
-/// "bptt", "rbp", "asym-ep" or "dyadic-ep", and with the number of hidden layers picks the preset, as `eqprop train --algo` does. `config` is a
-/// configuration file or the name of a preset instead. Any key of the configuration is a keyword: `beta=0.1`, `psi=45`,
-/// `seed=1`, `learning_decay=1e-4` where two sections have a `decay`. Weights are those of `eqprop train`, bit for bit.
+/// `dims` are layer sizes, input first, for example [784, 512, 10]; `rule` is "ep", "cep", "cep-rescaled", "vf",
+/// "cvf", "bptt", "rbp", "asym-ep" or "dyadic-ep", and with the number of hidden layers picks the preset, as `eqprop
+/// train --algo` does. `config` is a configuration file or the name of a preset instead. Any key of the configuration
+/// is a keyword: `beta=0.1`, `psi=45`, `seed=1`, `learning_decay=1e-4` where two sections have a `decay`. Weights are
+/// those of `eqprop train`, bit for bit.
 #[pyclass(name = "Network", module = "eqprop", frozen)]
 pub struct PyNetwork(Mutex<State>);
 
 impl PyNetwork {
-    /// One in this state.
+    /// A network in this state.
     pub fn of(state: State) -> Self {
         Self(Mutex::new(state))
     }
 
-    /// The network for one who changes or reads it.
+    /// Locks the network to change or read it.
     pub fn state(&self) -> PyResult<MutexGuard<'_, State>> {
         match self.0.try_lock() {
             Ok(state) => Ok(state),
-            // Work that panicked has changed nothing but the engine's scratch.
+            // Work that panicked has changed nothing but scratch space of the engine.
             Err(TryLockError::Poisoned(state)) => Ok(PoisonError::into_inner(state)),
             Err(TryLockError::WouldBlock) => Err(super::Error::new_err(
                 "the network is at work: a hook has its weights in step.weights, and another thread takes net.copy()",
@@ -197,7 +198,7 @@ impl PyNetwork {
         let names = || RULES.map(|rule| rule.name()).join(", ");
         let algo = match rule {
             None if config.is_none() => {
-                wrong!("nothing says how to learn: give rule= ({}) or config=", names())
+                wrong!("no rule is named: give rule= ({}) or config=", names())
             }
             None => None,
             Some(name) => match Rule::named(name) {
@@ -246,8 +247,8 @@ impl PyNetwork {
         done?.or_raise()
     }
 
-    /// Runs both phases on a minibatch and returns the steps of the second, a list of `Step`: with nudging "centered" those
-    /// of both of its phases. Weights change during them as the rule has it, and are as before afterwards.
+    /// Runs both phases on a minibatch and returns the steps of the second, a list of `Step`; with nudging "centered"
+    /// those of both second phases. Weights change during them by the rule, and are restored afterwards.
     #[pyo3(signature = (x, y, *, beta=None))]
     fn second_phase(
         &self,
@@ -281,11 +282,12 @@ impl PyNetwork {
 
     /// Learns a minibatch: both phases, and the weights change. Returns the `Report` of the first phase.
     ///
-    /// `beta` is that of the configuration where it is left out, its sign drawn as a run draws it; `epochs` is how many are
-    /// done, where learning rates fall. `rule(step)` is asked at every step of the second phase (of EP, which learns from
-    /// the whole of it, once) and returns None, for the update that the rule has, or a dict with other updates by name.
-    /// `synapse(name, weights, wished)` is asked at every change, once for each weight and bias, and returns what the
-    /// weights become where η·Δ is wished; float64, whatever the network has. Both run on the plain engine.
+    /// `beta` defaults to that of the configuration, its sign drawn as in a run; `epochs` is the number of epochs
+    /// done, where learning rates fall. `rule(step)` is called at every step of the second phase (with EP, which
+    /// learns from the whole phase, once). It returns None, for the rule's own update, or a dict with other updates
+    /// by name. `synapse(name, weights, wished)` is called at every change, once for each weight and bias, and
+    /// returns the new weights where the change η·Δ is wished; float64, whatever the network has. Both run on the
+    /// plain engine.
     #[pyo3(signature = (x, y, *, beta=None, epochs=0.0, rule=None, synapse=None))]
     #[allow(clippy::too_many_arguments)] // They are keywords.
     fn learn(
@@ -308,8 +310,9 @@ impl PyNetwork {
         work(py, None, |_| state.learn(&images, &labels, beta, epochs, hooks))?.or_raise().map(PyReport)
     }
 
-    /// The angle Ψ(Δtot, −∇BPTT tot) between what the rule does to the weights in a minibatch and the descent direction of
-    /// BPTT, as an `Angle`. `rule` and `synapse` are as in `learn`. Weights do not change.
+    /// The angle Ψ(Δtot, −∇BPTT tot) between the rule's change of the weights in a minibatch and the descent
+    /// direction of BPTT, as an `Angle`. `rule` and `synapse` are as in `learn`. The weights of the network do not
+    /// change.
     #[pyo3(signature = (x, y, *, beta=None, rule=None, synapse=None))]
     fn angle(
         &self,
@@ -344,8 +347,8 @@ impl PyNetwork {
         done?.or_raise().map(PyAngle)
     }
 
-    /// What the angle of a minibatch is made of: finite β, finite K, unsettled T, continual η, σ′, untied weights. The images
-    /// are bytes. Returns an `Explanation`; weights do not change.
+    /// The causes of the angle of a minibatch: devices and noise, finite β, finite K, unsettled T, continual η, σ′,
+    /// untied weights. The images are bytes. Returns an `Explanation`; weights do not change.
     fn explain(&self, py: Python, x: &Bound<PyAny>, y: &Bound<PyAny>) -> PyResult<PyExplanation> {
         let mut state = self.state()?;
         let theta = state.theta().or_raise()?;
@@ -386,8 +389,8 @@ impl PyNetwork {
         done?.or_raise().map(PyReport)
     }
 
-    /// A copy of all weights and biases, by name: `weights["forward.0.weight"]`, (d_0, d_1). To change some, assign a dict
-    /// with these.
+    /// A copy of all weights and biases, by name: `weights["forward.0.weight"]`, (d_0, d_1). To change some, assign a
+    /// dict with these.
     #[getter]
     fn weights<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let theta = self.state()?.theta().or_raise()?;
@@ -415,7 +418,7 @@ impl PyNetwork {
         from_json(py, &value)
     }
 
-    /// Another network that is as this one is now.
+    /// Copies the network in its present state.
     fn copy(&self) -> PyResult<Self> {
         let mut state = self.state()?;
         let (config, theta) = (state.config.clone(), state.theta().or_raise()?);

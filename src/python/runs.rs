@@ -1,4 +1,4 @@
-//! Runs: training, and what it has left.
+//! Runs: training, and its results.
 
 use super::keys::flags;
 use super::network::{PyNetwork, State};
@@ -26,15 +26,15 @@ fn table<'py>(py: Python<'py>, rows: Vec<Value>) -> PyResult<Bound<'py, PyAny>> 
     py.import("eqprop._table")?.call_method1("table", (from_json(py, &Value::from(rows))?,))
 }
 
-/// What a run has told, and what it has come to.
+/// The records and the result of a run.
 fn read(folder: &Path) -> Result<(Record, Finished)> {
-    let record = Record::read(folder)?;
+    let record = Record::read(folder, 0)?;
     let held_out = record.config.as_ref().is_some_and(|config| config.training.validation > 0);
     let finished = Finished::recorded(folder, &record.name, record.data(), record.epochs(), held_out)?;
     Ok((record, finished))
 }
 
-/// What a run has come to, and its settings by key.
+/// The result of a run, and its settings by key.
 fn row(folder: &Path) -> Result<Map<String, Value>> {
     let (record, finished) = read(folder)?;
     let Value::Object(mut row) = serde_json::to_value(finished)? else { return Ok(Map::new()) };
@@ -49,8 +49,8 @@ fn row(folder: &Path) -> Result<Map<String, Value>> {
     Ok(row)
 }
 
-/// All runs in a folder, with their results and settings: a DataFrame of pandas or polars where one is installed, else a
-/// list of dicts. Errors are in percent. What is no run, or not readable as one, is left out.
+/// All runs in a folder, with their results and settings: a DataFrame of pandas or polars where one is installed,
+/// else a list of dicts. Errors are in percent. Folders that are no runs, or cannot be read, are left out.
 #[pyfunction]
 #[pyo3(signature = (runs_dir=PathBuf::from("runs")))]
 pub fn runs(py: Python<'_>, runs_dir: PathBuf) -> PyResult<Bound<'_, PyAny>> {
@@ -66,7 +66,7 @@ pub fn runs(py: Python<'_>, runs_dir: PathBuf) -> PyResult<Bound<'_, PyAny>> {
     table(py, rows)
 }
 
-/// Where runs are.
+/// The folders of runs.
 #[derive(Clone)]
 struct Places {
     runs: PathBuf,
@@ -74,7 +74,7 @@ struct Places {
     data: Option<PathBuf>,
 }
 
-/// A run: what it has told, and its checkpoints.
+/// A run: its records and its checkpoints.
 ///
 /// Run(what, *, runs_dir="runs", checkpoints_dir="checkpoints"), by its name, its folder or a checkpoint.
 #[pyclass(name = "Run", module = "eqprop", frozen)]
@@ -108,13 +108,13 @@ impl PyRun {
         Ok(Self { name: found.name, places })
     }
 
-    /// Its folder, with config.toml, metrics.jsonl and what TensorBoard reads.
+    /// Its folder, with config.toml, metrics.jsonl and the files of TensorBoard.
     #[getter]
     fn folder(&self) -> PathBuf {
         self.records()
     }
 
-    /// Its last checkpoint, a safetensors file, from which `eqprop train --resume` goes on.
+    /// Its last checkpoint, a safetensors file, from which `eqprop train --resume` resumes.
     #[getter]
     fn checkpoint(&self) -> PathBuf {
         self.saved().last()
@@ -126,15 +126,15 @@ impl PyRun {
         self.saved().best()
     }
 
-    /// The numbers of each epoch, 0 before training: a DataFrame of pandas or polars where one is installed, else a list of
-    /// dicts.
+    /// The numbers of each epoch, 0 before training: a DataFrame of pandas or polars where one is installed, else a
+    /// list of dicts.
     #[getter]
     fn metrics<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        let record = Record::read(&self.records()).or_raise()?;
+        let record = Record::read(&self.records(), 0).or_raise()?;
         table(py, record.lines.into_iter().map(Value::from).collect())
     }
 
-    /// What it has come to: errors in percent, the best epoch, and its settings by key.
+    /// Its result: errors in percent, the best epoch, and its settings by key.
     #[getter]
     fn result<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         from_json(py, &row(&self.records()).or_raise()?.into())
@@ -148,8 +148,8 @@ impl PyRun {
             .map(PyNetwork::of)
     }
 
-    /// Goes on from its last checkpoint, to so many epochs in all where `epochs` is given. Settings may be others that
-    /// change nothing of what is computed. Returns the `Run`.
+    /// Resumes from its last checkpoint, up to `epochs` epochs in all where that is given. Only settings that do not
+    /// change the science may differ. Returns the `Run`.
     #[pyo3(signature = (epochs=None, *, data_dir=None, threads=None, progress=None, **settings))]
     fn resume(
         &self,
@@ -200,7 +200,8 @@ pub fn load(what: PathBuf, runs_dir: PathBuf, checkpoints_dir: PathBuf) -> PyRes
     read_network(&path).or_raise().map(PyNetwork::of)
 }
 
-/// A data set as the program has it: (x_train, y_train), (x_test, y_test); images are bytes (N, pixels), classes (N,).
+/// A data set as the program reads it: (x_train, y_train), (x_test, y_test); images are bytes (N, pixels), classes
+/// (N,).
 #[pyfunction]
 #[pyo3(signature = (data="auto", *, data_dir=None))]
 pub fn load_data<'py>(
@@ -221,7 +222,7 @@ pub fn load_data<'py>(
     (arrays(&dataset.train)?, arrays(&dataset.test)?).into_pyobject(py)
 }
 
-/// What is to be trained, and how that is shown.
+/// A request to train, and the way to show progress.
 struct Asked {
     choices: Choices,
     options: Options,
@@ -243,13 +244,13 @@ fn options(places: Places, name: Option<String>, overwrite: bool) -> Options {
     }
 }
 
-/// Trains a network as `eqprop train` does: the same folders, the same checkpoints, the same bits. Afterwards the network
-/// has the weights of the end. Returns the `Run`.
+/// Trains a network as `eqprop train` does: the same folders, the same checkpoints, the same bits. Afterwards the
+/// network has the weights of the end. Returns the `Run`.
 ///
-/// `data` is "mnist", "fashion-mnist", "cifar10", "glyphs" or "auto"; `data_dir` a file or folder with a set. `resume=True`
-/// goes on with the run where it is there already; `overwrite=True` moves it aside. `progress` is True for a line an epoch
-/// (a bar on a terminal), False for none, or a function that is given the numbers of each epoch as a dict. Any key of the
-/// configuration is a keyword, as in `Network`. Ctrl-C saves the run and raises `Interrupted`.
+/// `data` is "mnist", "fashion-mnist", "cifar10", "glyphs" or "auto"; `data_dir` a file or folder with a set.
+/// `resume=True` resumes the run where it already exists; `overwrite=True` moves it aside. `progress` is True for a
+/// line per epoch (a bar on a terminal), False for none, or a function that gets the numbers of each epoch as a dict.
+/// Any key of the configuration is a keyword, as in `Network`. Ctrl-C saves the run and raises `Interrupted`.
 #[pyfunction]
 #[pyo3(signature = (net, data=None, epochs=None, *, data_dir=None, name=None, runs_dir=PathBuf::from("runs"), checkpoints_dir=PathBuf::from("checkpoints"), resume=false, overwrite=false, threads=None, progress=None, **settings))]
 #[allow(clippy::too_many_arguments)] // They are keywords.
@@ -288,7 +289,7 @@ pub fn train(
     trained(py, Asked { choices, options, places, threads, progress }, Some(net.get()))
 }
 
-/// Trains, and leaves the weights of the end in `net`.
+/// Trains, and leaves the final weights in `net`.
 fn trained(py: Python, asked: Asked, net: Option<&PyNetwork>) -> PyResult<PyRun> {
     let Asked { choices, options, places, threads, progress } = asked;
     Resolved::new(&choices)
@@ -321,7 +322,7 @@ fn trained(py: Python, asked: Asked, net: Option<&PyNetwork>) -> PyResult<PyRun>
     };
     let run = PyRun { name, places };
     if let Some(state) = state {
-        // The last checkpoint is where the network is now.
+        // The last checkpoint holds the network's present state.
         if run.saved().last().is_file() {
             *state = read_network(&run.saved().last()).or_raise()?;
         }
@@ -344,7 +345,7 @@ fn trained(py: Python, asked: Asked, net: Option<&PyNetwork>) -> PyResult<PyRun>
         }
         Outcome::Interrupted(_) => {
             let text = format!(
-                "{} is saved; run.resume() goes on, and `eqprop train --resume {}`",
+                "{} is saved; resume it with run.resume() or `eqprop train --resume {}`",
                 run.name,
                 run.saved().last().display()
             );
@@ -353,15 +354,15 @@ fn trained(py: Python, asked: Asked, net: Option<&PyNetwork>) -> PyResult<PyRun>
     }
 }
 
-/// Shows how far a run is.
+/// The ways to show progress.
 enum Shown {
     /// Not at all.
     Nothing,
     /// As the program does, on a terminal.
     Terminal(Option<Display>),
-    /// A line an epoch, by `print`.
+    /// One line per epoch, by `print`.
     Lines(Option<Display>),
-    /// By a function.
+    /// A call of a function.
     Function(Py<PyAny>),
 }
 

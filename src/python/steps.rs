@@ -1,4 +1,4 @@
-//! What a network shows: states, steps, errors, angles.
+//! The observable results of a network: states, steps, errors, angles.
 
 use super::arrays::array;
 use super::{OrRaise, framed, from_json};
@@ -18,7 +18,7 @@ fn arrays<'py>(py: Python<'py>, tensors: &[Tensor]) -> PyResult<Bound<'py, PyLis
     PyList::new(py, tensors.iter().map(|tensor| array(py, tensor)).collect::<PyResult<Vec<_>>>()?)
 }
 
-/// Where the first (free) phase has ended.
+/// The end of the first (free) phase.
 #[pyclass(name = "Settled", module = "eqprop", frozen)]
 pub struct PySettled {
     states: Vec<Tensor>,
@@ -29,7 +29,7 @@ pub struct PySettled {
 }
 
 impl PySettled {
-    /// Of some parts of a batch, in order.
+    /// Joins some parts of a batch, in order.
     pub fn of(parts: Vec<Settled>) -> candle_core::Result<Self> {
         let layers = parts.first().map_or(0, |part| part.state().len());
         let layer = |n: usize| Tensor::cat(&parts.iter().map(|part| &part.state()[n]).collect::<Vec<_>>(), 0);
@@ -51,12 +51,13 @@ impl PySettled {
 #[pymethods]
 impl PySettled {
     /// s_*, a list of (B, d_n): `states[0]` is the output, `states[n]` layer n, the last the layer next to the input.
+    /// Of a softmax readout `states[0]` is z, whose softmax are the probabilities of the classes.
     #[getter]
     fn states<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         arrays(py, &self.states)
     }
 
-    /// s⁰, (B, d_0).
+    /// s⁰, (B, d_0); of a softmax readout z.
     #[getter]
     fn output<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         array(py, &self.states[0])
@@ -80,7 +81,7 @@ impl PySettled {
         PyArray1::from_slice(py, &self.steps)
     }
 
-    /// Whether each image has settled within `settle.tolerance`, (B,).
+    /// True for each image that has settled within `settle.tolerance`, (B,).
     #[getter]
     fn converged<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray1<bool>> {
         PyArray1::from_slice(py, &self.converged)
@@ -134,8 +135,8 @@ impl PyStep {
         arrays(py, &self.s)
     }
 
-    /// Δ_θ(t), the normalised update of the step, a mean over the batch, without η: `delta["forward.0"]` (d_0, d_1), and
-    /// `delta["forward.0.bias"]` (d_0,).
+    /// Δ_θ(t), the normalised update of the step, a mean over the batch, without η: `delta["forward.0"]` (d_0, d_1),
+    /// and `delta["forward.0.bias"]` (d_0,).
     #[getter]
     fn delta<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let dict = PyDict::new(py);
@@ -157,25 +158,25 @@ impl PyStep {
     }
 }
 
-/// What the first phase of some images has shown.
+/// The results of the first phase for some images.
 #[pyclass(name = "Report", module = "eqprop", frozen)]
 pub struct PyReport(pub Report);
 
 #[pymethods]
 impl PyReport {
-    /// How many images.
+    /// The number of images.
     #[getter]
     fn images(&self) -> usize {
         self.0.images
     }
 
-    /// How many were classified wrongly.
+    /// The number of wrongly classified images.
     #[getter]
     fn errors(&self) -> usize {
         self.0.errors
     }
 
-    /// The same in percent.
+    /// The share of wrongly classified images, percent.
     #[getter]
     fn error_percent(&self) -> f64 {
         self.0.error_percent()
@@ -199,7 +200,7 @@ impl PyReport {
         self.0.mean_steps()
     }
 
-    /// How many images have not settled.
+    /// The number of images that have not settled.
     #[getter]
     fn unsettled(&self) -> usize {
         self.0.unsettled
@@ -216,7 +217,7 @@ impl PyReport {
     }
 }
 
-/// Ψ(Δtot, −∇BPTT tot), the angle between what a rule does to the weights and the descent direction of BPTT.
+/// Ψ(Δtot, −∇BPTT tot), the angle between a rule's change of the weights and the descent direction of BPTT.
 #[pyclass(name = "Angle", module = "eqprop", frozen)]
 pub struct PyAngle(pub Comparison);
 
@@ -234,7 +235,7 @@ impl PyAngle {
         self.0.total_degrees
     }
 
-    /// The same of each matrix, by name.
+    /// The angle of each matrix, by name, degrees.
     #[getter]
     fn by_matrix<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         by_name(py, &self.0.per_matrix_degrees)
@@ -246,7 +247,7 @@ impl PyAngle {
         self.0.sign_match
     }
 
-    /// The same of each matrix, by name.
+    /// The share for each matrix, by name.
     #[getter]
     fn sign_match_by_matrix<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         by_name(py, &self.0.per_matrix_sign_match)
@@ -268,18 +269,18 @@ impl PyAngle {
     }
 }
 
-/// What the angle of a minibatch is made of.
+/// The causes of the angle of a minibatch.
 #[pyclass(name = "Explanation", module = "eqprop", frozen)]
 pub struct PyExplanation {
     explanation: Explanation,
     config: Config,
 }
 
-/// What the data are called here.
+/// The name of the data in messages.
 const DATA: &str = "the minibatch given";
 
 impl PyExplanation {
-    /// Of a network of this configuration.
+    /// The explanation for a network of this configuration.
     pub fn of(explanation: Explanation, config: Config) -> Self {
         Self { explanation, config }
     }

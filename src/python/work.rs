@@ -1,4 +1,4 @@
-//! Computing while Python goes on: threads, Ctrl-C, and what is logged.
+//! Computation while Python goes on: threads, Ctrl-C, and the log.
 
 use super::OrRaise;
 use crate::base::panic::guard;
@@ -14,13 +14,13 @@ use std::time::Duration;
 use tracing::{Level, Metadata};
 use tracing_subscriber::fmt::MakeWriter;
 
-/// How often Python is asked whether Ctrl-C has been pressed.
+/// The interval at which Python is asked whether Ctrl-C has been pressed.
 const HEARS: Duration = Duration::from_millis(50);
 
 /// The number of SIGINT.
 const SIGINT: i32 = 2;
 
-/// The threads that all share who do not ask for a number of them.
+/// The threads shared by all who do not ask for a number of their own.
 static SHARED: Mutex<Option<Arc<ThreadPool>>> = Mutex::new(None);
 
 fn threads_for(threads: Option<usize>) -> Result<Arc<ThreadPool>> {
@@ -36,16 +36,16 @@ fn threads_for(threads: Option<usize>) -> Result<Arc<ThreadPool>> {
     Ok(pool)
 }
 
-/// What came of some work, and what Python raised meanwhile.
+/// The outcome of some work, and a Python exception raised in the meantime.
 pub struct Done<R> {
-    /// What came of it.
+    /// The outcome of the work.
     pub outcome: Result<R>,
-    /// A `KeyboardInterrupt`, or what a handler of signals raised instead.
+    /// A `KeyboardInterrupt`, or an exception of another signal handler.
     pub raised: Option<PyErr>,
 }
 
 impl<R> Done<R> {
-    /// What came of it, unless Python raised something.
+    /// The outcome, unless Python raised something.
     pub fn or_raise(self) -> PyResult<R> {
         match self.raised {
             Some(raised) => Err(raised),
@@ -54,8 +54,8 @@ impl<R> Done<R> {
     }
 }
 
-/// Does some work on threads of its own, by default those that all share, while other threads of Python run. Ctrl-C is
-/// told to it by its [`Interrupt`], and it is waited for until it ends.
+/// Runs some work on threads of its own, by default the shared ones, while other Python threads run. Ctrl-C reaches
+/// it through its [`Interrupt`]; the call returns when the work has ended.
 pub fn work<R: Send>(
     py: Python,
     threads: Option<usize>,
@@ -91,7 +91,7 @@ pub fn work<R: Send>(
     Ok(Done { outcome, raised })
 }
 
-/// Lets Python's logger `eqprop` have what is logged.
+/// Sends the log to Python's logger `eqprop`.
 fn log_to_python() -> PyResult<()> {
     static ONCE: Once = Once::new();
     let filter = log_filter("warn,hf_hub=off,eqprop=info").or_raise()?;
@@ -103,7 +103,7 @@ fn log_to_python() -> PyResult<()> {
             .with_level(false)
             .with_target(false)
             .without_time();
-        // Where another one listens already, it stays.
+        // Where another subscriber exists already, it stays.
         let _ = subscriber.try_init();
     });
     Ok(())
@@ -135,7 +135,7 @@ impl<'a> MakeWriter<'a> for Logger {
 impl Write for Line {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let text = String::from_utf8_lossy(bytes);
-        // What Python cannot log, or not any more, is no reason to fail.
+        // A line that Python cannot log, or no longer, is no reason to fail.
         let _ = Python::try_attach(|py| -> PyResult<()> {
             let logger = py.import("logging")?.call_method1("getLogger", ("eqprop",))?;
             logger.call_method1(self.0, ("%s", text.trim_end()))?;

@@ -7,9 +7,9 @@
 //! m ← F(m) + β(e_x − e_z)/4        d ← J(m)ᵀ·d + β(e_x + e_z)/2        e = −∂ℓ/∂s at each copy, J = ∂F/∂s
 //! ```
 //!
-//! from m = s_* and d = 0. To first order in β, m stays at s_* and Δd(t)/β = (Jᵀ)ᵗe = −∇s(t), whatever J: no symmetry is
-//! asked for. With −β the copies change places, so that the error is of order β². Not local: d travels through Jᵀ, for
-//! which each synapse must work backwards with the weight that it has forwards.
+//! from m = s_* and d = 0. To first order in β, m stays at s_* and Δd(t)/β = (Jᵀ)ᵗe = −∇s(t), whatever J: no symmetry
+//! is asked for. With −β the copies change places, so that the error is of order β². Not local: d travels through Jᵀ,
+//! for which each synapse must work backwards with the weight that it has forwards.
 
 use super::Gradients;
 use super::transition::Transition;
@@ -17,8 +17,8 @@ use crate::model::dynamics::{Layers, Nudge};
 use crate::model::{Model, Parameters};
 use candle_core::{Result, Tensor};
 
-/// What `steps` synchronous steps of Dyadic EP from the state `s_star` find ∇s(t) and ∇θ(t) to be, in the time convention
-/// of [`super`].
+/// ∇s(t) and ∇θ(t) as estimated by `steps` synchronous steps of Dyadic EP from the state `s_star`, in the time
+/// convention of [`super`].
 ///
 /// # Errors
 /// Only those of candle.

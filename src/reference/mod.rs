@@ -1,4 +1,4 @@
-//! What the updates are measured against: the gradients of the loss.
+//! References for the updates: the gradients of the loss.
 //!
 //! Time runs backwards here: ∇s(t) = ∂L/∂s_{T−t} and ∇θ(t) = ∂L/∂θ_{T−t}, t = 0…K−1, where θ_{T−t} is what
 //! the step that made s_{T−t} used (Eq. 28, 52). Eq. 31 and Definition 6 shift ∇θ by one step against that.

@@ -27,8 +27,8 @@ pub fn rbp(
     Ok(found)
 }
 
-/// ∇θ(tot) = Σ ∇θ(t) at the state `s_star`, until a step adds less than `tolerance` of what there is or there were
-/// `most` steps, and how many there were: what BPTT comes to where T and K are large enough. Keeps no step.
+/// ∇θ(tot) = Σ ∇θ(t) at the state `s_star`, and the number of steps. Stops once a step adds less than `tolerance` of
+/// the sum, or after `most` steps. This is the limit of BPTT for large T and K. Keeps no step.
 ///
 /// # Errors
 /// Only those of candle.
@@ -69,6 +69,7 @@ pub fn each(
     let transition = Transition::at(model, theta, x, s_star)?;
     let mut grad_s: Vec<Tensor> = s_star.iter().map(|s| s.zeros_like()).collect::<Result<_>>()?;
     grad_s[0] = model.loss.descent(target, &s_star[0])?.neg()?;
+    let mut grad_s = transition.read_out(grad_s)?;
     loop {
         let (earlier, grad_theta) = transition.vjp(&grad_s)?;
         if !visit(std::mem::replace(&mut grad_s, earlier), grad_theta)? {

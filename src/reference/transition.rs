@@ -4,21 +4,21 @@ use crate::model::dynamics::{Dynamics, Layers, PreActivation, Time};
 use crate::model::{Connection, Largest, Model, Parameters};
 use candle_core::{Result, Tensor};
 
-/// Which asymmetry a second phase is [rid](Transition::asymmetry) of.
+/// The asymmetry that a second phase [corrects](Transition::asymmetry).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Asymmetry {
-    /// That of J = ∂F/∂s, σ′ and all: 2A = J − Jᵀ.
+    /// The asymmetry of J = ∂F/∂s, including σ′: 2A = J − Jᵀ.
     Jacobian,
-    /// That of the weights alone, in discrete time, where J = DW with D = diag σ′(h_*): D(W − Wᵀ).
+    /// The asymmetry of the weights alone, in discrete time, where J = DW with D = diag σ′(h_*): D(W − Wᵀ).
     Weights,
 }
 
-/// F near a state: what its Jacobians are made of.
+/// F near a state: the factors of its Jacobians.
 pub(crate) struct Transition<'a> {
     model: &'a Model,
     theta: &'a Parameters,
     s: &'a [Tensor],
-    /// ρ(sⁿ), and ρ(x) as that of layer N + 1.
+    /// ρ(sⁿ), and ρ(x) as that of layer N + 1; 0 of a readout, of which no layer hears.
     rho: Vec<Tensor>,
     /// hⁿ.
     h: Vec<Tensor>,
@@ -42,7 +42,11 @@ impl<'a> Transition<'a> {
             }
             _ => None,
         };
-        let rho: Vec<Tensor> = s.iter().chain([x]).map(|s| dynamics.rho(s)).collect::<Result<_>>()?;
+        let mut rho = dynamics.rho_of_all(s)?;
+        if !dynamics.readout.is_none() {
+            rho[0] = rho[0].zeros_like()?;
+        }
+        rho.push(dynamics.rho_of_input(x)?);
         let largest = theta.largest(&rho)?;
         Ok(Self {
             model,
@@ -57,7 +61,8 @@ impl<'a> Transition<'a> {
         })
     }
 
-    /// What these `changes` of the states make (J − Jᵀ)·changes of, J = ∂F/∂s, or what it is of the weights alone.
+    /// (J − Jᵀ)·`changes` for changes of the states, J = ∂F/∂s, or the same product with the asymmetry of the weights
+    /// alone.
     pub(crate) fn asymmetry(&self, of: Asymmetry, changes: &[Tensor]) -> Result<Vec<Tensor>> {
         let (there, back) = match of {
             Asymmetry::Jacobian => (self.jvp(changes)?, self.back(changes)?.0),
@@ -73,7 +78,7 @@ impl<'a> Transition<'a> {
         there.iter().zip(&back).map(|(there, back)| there - back).collect()
     }
 
-    /// W·v: what v brings about in the layers that it leads to.
+    /// W·v: the input that v delivers to the layers above and below.
     fn delivered(&self, v: &[Tensor]) -> Result<Vec<Tensor>> {
         self.sums(v, |c| Ok((c.to, self.theta.through(c, &v[c.from], &self.largest)?)))
     }
@@ -97,6 +102,29 @@ impl<'a> Transition<'a> {
         Ok(sums)
     }
 
+    /// v of the layers that are states, and 0 of a readout, on whose z no step depends.
+    fn of_states(&self, mut v: Vec<Tensor>) -> Result<Vec<Tensor>> {
+        for v in &mut v[..self.model.dynamics.readout.nearest()] {
+            *v = v.zeros_like()?;
+        }
+        Ok(v)
+    }
+
+    /// ∂ℓ/∂sⁿ of all layers where v⁰ is ∂ℓ/∂z of a readout and nothing else of v depends on ℓ; v itself without one.
+    pub(crate) fn read_out(&self, mut v: Vec<Tensor>) -> Result<Vec<Tensor>> {
+        if self.model.dynamics.readout.is_none() {
+            return Ok(v);
+        }
+        let mut of_rho: Vec<Tensor> = v.iter().map(Tensor::zeros_like).collect::<Result<_>>()?;
+        for c in self.theta.network.into_layer(0).filter(|c| c.from < v.len()) {
+            of_rho[c.from] = v[0].matmul(&self.theta.transposed(c)?.t()?)?;
+        }
+        for (v, through) in v.iter_mut().zip(self.through_rho(of_rho)?) {
+            *v = (&*v + through)?;
+        }
+        Ok(v)
+    }
+
     /// ρ′(sⁿ)·v, layer by layer.
     fn through_rho(&self, v: Vec<Tensor>) -> Result<Vec<Tensor>> {
         let Dynamics { activation, time, .. } = self.model.dynamics;
@@ -110,8 +138,11 @@ impl<'a> Transition<'a> {
     fn jvp(&self, u: &[Tensor]) -> Result<Vec<Tensor>> {
         let Model { dynamics, settle, .. } = self.model;
         let Dynamics { activation, time, epsilon, .. } = *dynamics;
-        let arriving = self.delivered(&self.through_rho(u.to_vec())?)?;
+        let arriving = self.delivered(&self.through_rho(self.of_states(u.to_vec())?)?)?;
         let next = |n: usize| -> Result<Tensor> {
+            if n < dynamics.readout.nearest() {
+                return u[n].zeros_like();
+            }
             let mut next = match time {
                 Time::Discrete => (&arriving[n] * activation.derivative(&self.h[n])?)?,
                 Time::Real => {
@@ -146,6 +177,10 @@ impl<'a> Transition<'a> {
         let mut grad_h = Vec::with_capacity(v.len());
         for n in 0..v.len() {
             let mut v = v[n].clone();
+            if n < dynamics.readout.nearest() {
+                grad_h.push(v);
+                continue;
+            }
             if settle.damping > 0.0 {
                 grad_s[n] = (&v * settle.damping)?;
                 v = (v * (1.0 - settle.damping))?;
@@ -169,7 +204,7 @@ impl<'a> Transition<'a> {
             });
         }
         // Through hⁿ to the ρ(s) that made it.
-        let grad_rho = self.delivered_back(&grad_h)?;
+        let grad_rho = self.of_states(self.delivered_back(&self.of_states(grad_h.clone())?)?)?;
         for (grad_s, through) in grad_s.iter_mut().zip(self.through_rho(grad_rho)?) {
             *grad_s = (&*grad_s + through)?;
         }

@@ -1,4 +1,4 @@
-//! What one run has left.
+//! The results of one run.
 
 use crate::base::files;
 use crate::config::{Config, Resolved};
@@ -7,7 +7,7 @@ use crate::telemetry::records::{METRICS, Told};
 use anyhow::{Context, Result};
 use serde_json::{Map, Value};
 
-/// A number with so many decimals at the most.
+/// A number rounded to so many decimals.
 pub fn rounded(value: f64, decimals: i32) -> f64 {
     let scale = 10f64.powi(decimals);
     (value * scale).round() / scale
@@ -18,7 +18,7 @@ pub fn rounded(value: f64, decimals: i32) -> f64 {
 pub struct Epoch {
     pub number: usize,
     pub train: Option<f64>,
-    /// Where images are held out for it.
+    /// The error on images held out, if any.
     pub validation: Option<f64>,
     pub test: f64,
     /// Training images that have not settled.
@@ -34,18 +34,18 @@ impl Epoch {
     }
 }
 
-/// What of a run's environment is kept: what its numbers and its time may depend on.
+/// The part of a run's environment that its numbers and its duration may depend on.
 const SURROUNDINGS: [&str; 6] = ["version", "commit", "device", "engine", "threads", "vector_instructions"];
 
-/// One run: what it was, and what it left. Numbers are rounded as [`super::records`] has them, so that a report made of
-/// records is the one made of the runs.
+/// One run: its settings and its results. Numbers are rounded as in [`super::records`], so that a report made from
+/// records equals the one made from the runs.
 #[derive(Debug)]
 pub struct Measured {
     pub name: String,
-    /// Titles of the sweeps that it may be of: those of its folder.
+    /// Titles of the sweeps it may belong to: those of its folder.
     pub titles: Vec<String>,
     pub config: Config,
-    /// The data set it really had; empty where it has not begun.
+    /// The data set that was really used; empty where it has not begun.
     pub data: String,
     pub failed: Option<String>,
     pub epochs: Vec<Epoch>,
@@ -54,12 +54,12 @@ pub struct Measured {
     pub collapsed: Option<usize>,
     /// Seconds of training, without tests and checkpoints.
     pub seconds: f64,
-    /// What `environment.json` says of [`SURROUNDINGS`].
+    /// The values of [`SURROUNDINGS`] in `environment.json`.
     pub environment: Map<String, Value>,
 }
 
 impl Measured {
-    /// Reads what the run `name` of the sweep has left so far.
+    /// Reads the results so far of the run `name` of the sweep.
     pub fn read(folder: &SweepFolder, name: &str, titles: &[String]) -> Result<Self> {
         let config = Resolved::new(&folder.choices(name))?.config;
         let place = folder.runs().join(name);
@@ -86,8 +86,8 @@ impl Measured {
             seconds: 0.0,
             environment,
         };
-        // None where the run has not begun.
-        for line in Told::lines(&place)? {
+        // Empty where the run has not begun.
+        for line in Told::lines(&place, 0)? {
             let complaint = || format!("{}: not what a run writes", place.join(METRICS).display());
             run.take(&line.into()).with_context(complaint)?;
         }
@@ -125,12 +125,12 @@ impl Measured {
         self.epochs.iter().copied().min_by(|a, b| a.judged().total_cmp(&b.judged()))
     }
 
-    /// Which images its best epoch is chosen on.
+    /// The images by which its best epoch is chosen.
     pub fn judged_by(&self) -> &'static str {
         if self.config.training.validation > 0 { "validation" } else { "test" }
     }
 
-    /// The last epoch that is done.
+    /// The last completed epoch.
     pub fn last(&self) -> Option<Epoch> {
         self.epochs.last().copied().filter(|epoch| epoch.number > 0)
     }

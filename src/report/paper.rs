@@ -1,4 +1,4 @@
-//! What the paper published.
+//! The published results of the paper.
 
 use crate::learning::Rule;
 
@@ -23,9 +23,9 @@ pub struct Row {
     pub rule: Rule,
     /// Hidden layers.
     pub depth: usize,
-    /// Initial Ψ(θf, θb) in degrees, where there are feedback weights.
+    /// Initial Ψ(θf, θb) in degrees, where weights are untied.
     pub psi: Option<f64>,
-    /// Whether the sign of β is drawn for every minibatch.
+    /// True where the sign of β is drawn for every minibatch.
     pub random_beta: bool,
     /// Epochs.
     pub epochs: usize,

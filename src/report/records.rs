@@ -1,4 +1,4 @@
-//! `records.jsonl`: the runs of a report, a line each, from which it can be made again when their folders are gone.
+//! `records.jsonl`: the runs of a report, one per line, from which it can be made again when their folders are gone.
 //!
 //! Errors have three decimals, which tell single images apart. Configurations are whole, so that they mean the same
 //! when presets have changed.
@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-/// What the file is called.
+/// The name of the file.
 pub const FILE: &str = "records.jsonl";
 
 /// A line.
@@ -34,13 +34,13 @@ struct Record {
     angle: Option<f64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     collapsed_in_epoch: Option<usize>,
-    /// Absent where they are not known.
+    /// Absent where unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     seconds: Option<f64>,
     epochs: Columns,
 }
 
-/// The numbers of all epochs, 0 first; a column of which no epoch has a number is left out.
+/// The numbers of all epochs, 0 first; a column without numbers is left out.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Columns {
@@ -121,9 +121,9 @@ impl Record {
     }
 
     fn measured(self) -> Result<Measured> {
-        // What stands in a file is no wrong usage.
+        // An error in a file is not an error of usage.
         name::check(&self.run, "run").map_err(|wrong| anyhow!("{wrong}"))?;
-        // A number of layers without hidden ones has no depth.
+        // A network without hidden layers has no depth.
         ensure!(self.config.network.dims.0.len() > 2, "network.dims has no hidden layer");
         Ok(Measured {
             name: self.run,
@@ -156,7 +156,7 @@ pub fn read(path: &Path) -> Result<Option<Vec<Measured>>> {
     })
 }
 
-/// The text of the records of some runs. One that has not begun leaves nothing to keep.
+/// The text of the records of some runs, without those that have not begun.
 ///
 /// # Errors
 /// None but what serde cannot write.
@@ -169,8 +169,8 @@ pub fn text<'a>(runs: impl IntoIterator<Item = &'a Measured>) -> Result<Vec<u8>>
     Ok(text)
 }
 
-/// Checks that writing records into the folder `out` loses none: those that are there and not among `names` may be all
-/// that is left of a run. A sweep's folder has its runs.
+/// Checks that writing records into the folder `out` loses none: existing records that are not among `names` may be
+/// all that is left of a run. In a sweep's folder nothing is lost, since the runs are there.
 ///
 /// # Errors
 /// Says which runs would be lost, and what to do.

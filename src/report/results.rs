@@ -1,4 +1,4 @@
-//! What the runs of a sweep have left, sorted into what can be compared.
+//! The results of a sweep's runs, sorted into groups that can be compared.
 
 use super::measured::{Epoch, Measured};
 use super::paper::{ROWS, Row};
@@ -15,22 +15,22 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use tracing::warn;
 
-/// How a row of the paper, with the settings it has here, comes to equilibrium.
+/// The way in which a row of the paper finds the equilibrium here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
-    /// By synchronous steps, as in the paper.
+    /// Synchronous steps, as in the paper.
     Synchronous,
-    /// As the presets with two hidden layers do: by alternating steps with Anderson's acceleration.
+    /// Alternating steps with Anderson's acceleration, as in the presets with two hidden layers.
     Alternating,
 }
 
 impl Way {
-    /// The ways in which a row is trained: with one hidden layer the preset's is the paper's.
+    /// The ways in which a row is trained; with one hidden layer the preset's way is the paper's.
     pub fn of(row: &Row) -> &'static [Self] {
         if row.depth == 1 { &[Way::Synchronous] } else { &[Way::Synchronous, Way::Alternating] }
     }
 
-    /// In what it is not the paper's, as in [`Group::variant`].
+    /// The difference from the paper's way, as in [`Group::variant`].
     pub fn variant(self) -> &'static str {
         match self {
             Way::Synchronous => "",
@@ -39,16 +39,17 @@ impl Way {
     }
 }
 
-/// What runs have to do with the paper.
+/// The relation of runs to the paper.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Kind {
-    /// A row of it, with the preset's settings but for the way to equilibrium: only Ψ and the seed differ.
+    /// A row of it, with the preset's settings except for the way to equilibrium: only Ψ and the seed differ.
     Row(&'static Row, Way),
-    /// A row of it as its text prints it: Glorot weights, no σ′, biases that all learn, where the preset has other.
+    /// A row of it as its text prints it: Glorot weights, no σ′, all biases learn, where the preset differs from
+    /// that.
     Printed(&'static Row),
-    /// One of these, but the equilibrium is found in another way: other settings of `[settle]`.
+    /// One of these, but with another way to equilibrium: other settings of `[settle]`.
     Settled(&'static Row),
-    /// Nothing that it has measured.
+    /// Not in the paper.
     Other,
 }
 
@@ -56,9 +57,9 @@ pub enum Kind {
 #[derive(Debug)]
 pub struct Group {
     pub kind: Kind,
-    /// Keys in which it is not the preset it comes from, that with synchronous steps.
+    /// Keys that differ from the preset with synchronous steps.
     pub changed: Vec<String>,
-    /// The same with values, for people; and the data, where it is not MNIST.
+    /// These keys with their values, for people; and the data, where it is not MNIST.
     pub variant: String,
     pub runs: Vec<Measured>,
 }
@@ -72,13 +73,13 @@ impl Group {
         }
     }
 
-    /// Runs that have all the epochs they need. Only these make means, verdicts and lines in figures.
+    /// Runs with all the epochs they need. Only these count in means, verdicts and lines of figures.
     pub fn finished(&self) -> impl Iterator<Item = &Measured> {
         let wanted = self.epochs_wanted();
         self.runs.iter().filter(move |run| run.last().is_some_and(|last| last.number >= wanted))
     }
 
-    /// Runs that have begun and lack epochs: the last they have.
+    /// Runs that have begun and lack epochs, each with its last epoch.
     pub fn unfinished(&self) -> impl Iterator<Item = (&Measured, Epoch)> {
         let wanted = self.epochs_wanted();
         let lasts = self.runs.iter().filter_map(|run| Some((run, run.last()?)));
@@ -105,7 +106,7 @@ impl Group {
         Spread::of(self.runs.iter().filter_map(|run| run.angle))
     }
 
-    /// What its mean test error says beside the published one.
+    /// The verdict on its mean test error, beside the published one.
     pub fn verdict(&self) -> Verdict {
         match (self.test(), self.row()) {
             (Some(test), Some(row)) => Verdict::on(test, row.test),
@@ -114,12 +115,12 @@ impl Group {
         }
     }
 
-    /// How far its mean test error lies above the published one, in points of percent.
+    /// Its mean test error less the published one, in percentage points.
     pub fn difference(&self) -> Option<f64> {
         Some(self.test()?.mean - self.row()?.test.mean)
     }
 
-    /// Whether the published mean lies within the spread here, mean ± 2 s; not known of a single run.
+    /// True where the published mean lies within the spread here, mean ± 2 s; unknown for a single run.
     pub fn published_within_spread(&self) -> Option<bool> {
         self.test()?.holds(self.row()?.test.mean)
     }
@@ -133,7 +134,7 @@ impl Group {
         }
     }
 
-    /// That, and what it has of its own.
+    /// The name of its network, and its differences.
     pub fn name(&self) -> String {
         match &self.variant[..] {
             "" => self.network(),
@@ -141,30 +142,30 @@ impl Group {
         }
     }
 
-    /// Ψ(θf, θb) before training, degrees, where there are feedback weights.
+    /// Ψ(θf, θb) before training, degrees, where weights are untied.
     pub fn psi(&self) -> Option<f64> {
         self.runs[0].config.psi_degrees()
     }
 }
 
-/// All of some sweeps, sorted.
+/// The runs of some sweeps, sorted.
 pub struct Results {
     /// Titles of the sweep files.
     pub titles: Vec<String>,
-    /// The paper's rows in its order, these as printed, these with another way to equilibrium, and what is not in the
-    /// paper as planned; all as planned where the sweep is not the paper's.
+    /// The paper's rows in its order, these as printed, these with another way to equilibrium, and others as planned;
+    /// all as planned where the sweep is not the paper's.
     pub groups: Vec<Group>,
-    /// Whether more of it are rows of the paper than not, so that those that are missing count.
+    /// True where more than half of it are rows of the paper, so that missing rows count.
     pub is_papers: bool,
-    /// The names of all runs that were read, those that count for nothing because others repeat them among them.
+    /// The names of all runs that were read, including those not counted because others repeat them.
     pub names: BTreeSet<String>,
-    /// The names of runs whose files cannot be read: they are left out, or as an earlier report has them.
+    /// The names of runs whose files cannot be read: they are left out, or taken from an earlier report.
     pub damaged: Vec<String>,
 }
 
 impl Results {
-    /// Reads the runs whose names match one of `only`, or all where there is none: a choice of runs is a sweep of
-    /// its own, from which nothing of the paper is missing.
+    /// Reads the runs whose names match one of `only`, or all where that is empty. A choice of runs is a sweep of its
+    /// own, which lacks nothing of the paper.
     pub fn read(sources: &[PathBuf], only: &[Pattern]) -> Result<Self> {
         let mut titles: Vec<String> = Vec::new();
         let mut groups: Vec<Group> = Vec::new();
@@ -204,7 +205,7 @@ impl Results {
         Ok(Self { titles, groups, is_papers, names, damaged })
     }
 
-    /// The group that has the settings of a row of the paper, and comes to equilibrium in this way.
+    /// The group that has the settings of a row of the paper, with this way to equilibrium.
     pub fn of_row(&self, row: &Row, way: Way) -> Option<&Group> {
         self.groups
             .iter()
@@ -216,12 +217,12 @@ impl Results {
         self.groups.iter().filter(|group| matches!(group.kind, Kind::Printed(_)))
     }
 
-    /// The groups that are rows of the paper whose equilibrium is found in another way.
+    /// The groups that are rows of the paper with another way to equilibrium.
     pub fn settled(&self) -> impl Iterator<Item = &Group> {
         self.groups.iter().filter(|group| matches!(group.kind, Kind::Settled(_)))
     }
 
-    /// The groups that the paper does not have.
+    /// The groups that are not in the paper.
     pub fn others(&self) -> impl Iterator<Item = &Group> {
         self.groups.iter().filter(|group| group.kind == Kind::Other)
     }
@@ -232,7 +233,8 @@ impl Results {
     }
 }
 
-/// The chosen runs of a sweep's folder, or of the records of an earlier report. Those that cannot be read are `damaged`.
+/// Reads the chosen runs of a sweep's folder, or of the records of an earlier report. Those that cannot be read go to
+/// `damaged`.
 fn measured_in(
     source: &Path,
     chosen: &dyn Fn(&str) -> bool,
@@ -255,7 +257,7 @@ fn measured_in(
     for name in entries.iter().map(|entry| &entry.name[..]).filter(|name| chosen(name)) {
         match Measured::read(&folder, name, &titles) {
             Ok(run) => runs.push(run),
-            // What is wrong with one run is not the end of a report.
+            // An error in one run does not end a report.
             Err(problem) => {
                 let kept = records::read(&records::file_of(source))?.unwrap_or_default();
                 let kept = kept.into_iter().find(|run| run.name == name);
@@ -280,9 +282,9 @@ fn sweep_titles(folder: &SweepFolder) -> Result<Vec<String>> {
     files.iter().map(|file| Ok(SweepFile::read(file)?.title)).collect()
 }
 
-/// Puts a run beside those that differ in nothing but their seed. Runs of a row of the paper need its epochs, so
-/// that they may ask for other numbers of them. Of two with one seed the longer stays, and the first where they are
-/// as long.
+/// Puts a run into the group of those that differ in nothing but their seed. For a row of the paper the wanted epochs
+/// are the paper's, so the configured number may differ. Of two runs with one seed the longer stays, and the first
+/// where they are equally long.
 fn place(run: Measured, groups: &mut Vec<Group>) -> Result<()> {
     let (kind, changed, variant) = classify(&run)?;
     let same = |group: &&mut Group| {
@@ -306,8 +308,7 @@ fn place(run: Measured, groups: &mut Vec<Group>) -> Result<()> {
     Ok(())
 }
 
-/// What a run has to do with the paper, and what it has other than the preset it comes from, that with synchronous
-/// steps.
+/// The relation of a run to the paper, and its differences from its preset with synchronous steps.
 fn classify(run: &Measured) -> Result<(Kind, Vec<String>, String)> {
     let config = &run.config;
     let (rule, depth) = (config.learning.rule, config.network.dims.depth());

@@ -1,4 +1,4 @@
-//! The CSV files of a report. Errors in percent, angles in degrees, as the page has them.
+//! The CSV files of a report. Errors in percent, angles in degrees, as on the page.
 
 use super::measured::{Measured, rounded};
 use super::paper::{ROWS, Row};
@@ -39,11 +39,11 @@ struct TableLine {
     angle_std: Option<f64>,
     /// The measured mean less the published one.
     difference: Option<f64>,
-    /// Whether the published mean is within the measured mean ± 2 standard deviations; empty where n = 1.
+    /// True where the published mean is within the measured mean ± 2 standard deviations; empty where n = 1.
     published_within_spread: Option<bool>,
 }
 
-/// The line of a row; `variant` says what it is where there is no run of it.
+/// The line of a row; `variant` describes it where it has no run.
 fn table_line(row: &Row, variant: &str, group: Option<&Group>) -> TableLine {
     let (test, train) = (group.and_then(Group::test), group.and_then(Group::train));
     let angle = group.and_then(Group::angle);
@@ -130,7 +130,7 @@ fn csv<T: Serialize>(lines: impl IntoIterator<Item = T>) -> Result<Vec<u8>> {
     Ok(writer.into_inner()?)
 }
 
-/// `sweep.csv`: what each group varies, and its errors.
+/// `sweep.csv`: the varied values of each group, and its errors.
 fn sweep(groups: &[&Group]) -> Result<Vec<u8>> {
     let keys = varied::keys(groups)?;
     let mut writer = csv::Writer::from_writer(Vec::new());

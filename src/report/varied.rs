@@ -1,11 +1,11 @@
-//! In what the groups of a sweep differ.
+//! Differences between the groups of a sweep.
 
 use super::results::Group;
 use anyhow::Result;
 use std::collections::BTreeSet;
 use toml::{Table, Value};
 
-/// Keys in which groups differ, of those that the sweep has set, and Ψ.
+/// Keys in which groups differ, among those that the sweep has set, and Ψ.
 pub fn keys(groups: &[&Group]) -> Result<Vec<String>> {
     let candidates: BTreeSet<&str> =
         groups.iter().flat_map(|group| &group.changed).map(String::as_str).chain(["network.psi"]).collect();
@@ -19,7 +19,7 @@ pub fn keys(groups: &[&Group]) -> Result<Vec<String>> {
     Ok(varied)
 }
 
-/// Keys in which some group is not its preset and all have the same value: with that.
+/// Keys that differ from the preset in some group and have one value in all, with that value.
 pub fn shared(groups: &[&Group]) -> Result<Vec<(String, String)>> {
     let varied = keys(groups)?;
     let candidates: BTreeSet<&String> = groups.iter().flat_map(|group| &group.changed).collect();
@@ -27,7 +27,7 @@ pub fn shared(groups: &[&Group]) -> Result<Vec<(String, String)>> {
     shared.map(|key| Ok((key.clone(), value(groups[0], key)?))).collect()
 }
 
-/// What a group has for a key, as text; "–" where it has none.
+/// The value of a key in a group, as text; "–" where it has none.
 pub fn value(group: &Group, key: &str) -> Result<String> {
     let config = &group.runs[0].config;
     if key == "network.psi" {
@@ -53,13 +53,13 @@ pub fn heading(key: &str) -> &str {
     }
 }
 
-/// A short name for each group, unlike the others': the network where they differ in it, and as few of the varied
-/// keys as tell them apart.
+/// A short, unique name for each group: the network where they differ in it, and as few of the varied keys as
+/// distinguish them.
 pub fn labels(groups: &[&Group]) -> Result<Vec<String>> {
     labels_by(groups, keys(groups)?)
 }
 
-/// The same where only these keys may tell them apart.
+/// Short names for groups, from these keys only.
 pub fn labels_by(groups: &[&Group], mut keys: Vec<String>) -> Result<Vec<String>> {
     let texts =
         |keys: &[String]| -> Result<Vec<String>> { groups.iter().map(|group| label(group, keys)).collect() };
@@ -68,7 +68,7 @@ pub fn labels_by(groups: &[&Group], mut keys: Vec<String>) -> Result<Vec<String>
         Ok(names.zip(texts(keys)?).collect::<BTreeSet<_>>().len())
     };
     let all = distinct(&keys)?;
-    // From the last on: what a name tells apart needs no number.
+    // Drops keys that the others make unnecessary, from the last on.
     for key in keys.clone().into_iter().rev() {
         let fewer: Vec<String> = keys.iter().filter(|known| **known != key).cloned().collect();
         if distinct(&fewer)? == all {
@@ -85,7 +85,7 @@ pub fn labels_by(groups: &[&Group], mut keys: Vec<String>) -> Result<Vec<String>
             };
         }
     }
-    // What still looks the same differs in its epochs.
+    // Names that are still equal differ in their epochs.
     let seen = labels.clone();
     for (label, group) in labels.iter_mut().zip(groups) {
         if seen.iter().filter(|other| *other == label).count() > 1 {

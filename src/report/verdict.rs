@@ -1,13 +1,14 @@
-//! What a comparison with a published number says.
+//! Verdicts on comparisons with a published number.
 
 use super::paper::{Published, TRIALS};
 use crate::base::spread::Spread;
 use serde::Serialize;
 
-/// What a measured mean test error m, with standard deviation s over n ≥ 2 runs, says beside the published p ± s_p (over 5).
+/// The verdict on a measured mean test error m, with standard deviation s over n ≥ 2 runs, beside the published p ±
+/// s_p (over 5).
 ///
-/// 1. *better*: m < p − s_p and p > m + 2 s. However wide the published spread is, a mean below all of it does not agree
-///    with it.
+/// 1. *better*: m < p − s_p and p > m + 2 s. However wide the published spread is, a mean below all of it does not
+///    agree with it.
 /// 2. *agrees*: else, |m − p| ≤ 2 √(s²/n + s_p²/5), two standard errors of the difference.
 /// 3. *disagrees*: else.
 ///
@@ -15,22 +16,22 @@ use serde::Serialize;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
-    /// Below what was published, by more than either spread.
+    /// Below the published value, by more than either spread.
     Better,
     /// Within two standard errors of the difference.
     Agrees,
-    /// Outside of them.
+    /// More than two standard errors from it.
     Disagrees,
-    /// One run is done, which is too few.
+    /// A single finished run, which is too few.
     SingleRun,
-    /// Some runs have begun, and none is done.
+    /// Some runs have begun, and none is finished.
     Unfinished,
     /// No run has begun.
     NotRun,
 }
 
 impl Verdict {
-    /// The rule above.
+    /// Applies the rule above.
     pub fn on(test: Spread, published: Published) -> Self {
         let Spread { mean, std, count, .. } = test;
         let Some(std) = std else { return Verdict::SingleRun };
@@ -45,7 +46,7 @@ impl Verdict {
         }
     }
 
-    /// The same for people.
+    /// The verdict in words.
     pub fn word(self) -> &'static str {
         match self {
             Verdict::Better => "better",
@@ -76,9 +77,9 @@ mod tests {
     fn a_mean_far_below_is_better_however_wide_the_published_spread() {
         let published = Published { mean: 3.78, std: 0.78 };
         let on = |mean, std, count| Verdict::on(Spread { mean, std, count, quartiles: None }, published);
-        // Far below, as published, far above: of one run nothing is known.
+        // Far below, as published, far above: a single run decides nothing.
         assert_eq!([0.5, 3.78, 90.0].map(|mean| on(mean, None, 1)), [Verdict::SingleRun; 3]);
-        // p − s_p is 3.00; m + 2 s is 2.70, and 3.92: the published mean is above the one and not the other.
+        // p − s_p is 3.00; m + 2 s is 2.70, and 3.92: the published mean is above the first and not above the second.
         assert_eq!(on(2.50, Some(0.10), 3), Verdict::Better);
         assert_eq!(on(2.90, Some(0.51), 3), Verdict::Agrees);
         assert_eq!(on(6.00, Some(0.10), 3), Verdict::Disagrees);

@@ -1,4 +1,4 @@
-//! Ψ(Δtot, −∇BPTT tot) of a network as it is, on random minibatches; of one that is trained, whenever that is due.
+//! Ψ(Δtot, −∇BPTT tot) of a network on random minibatches; during training, whenever a measurement is due.
 
 use crate::base::spread::Spread;
 use crate::base::waiting::Waiting;
@@ -14,9 +14,9 @@ use rand::Rng;
 use std::sync::Arc;
 use tracing::info;
 
-/// Compares the rule's updates with BPTT on `minibatches` random minibatches, drawn for `epoch`. `theta` is
-/// not changed. `None` for rules that have no updates of their own to compare (the baselines), where K
-/// is larger than T, so that BPTT cannot go back K steps, and where `stop` says so meanwhile.
+/// Compares the rule's updates with BPTT on `minibatches` random minibatches, drawn for `epoch`. `theta` is not
+/// changed. `None` for rules that have no updates of their own to compare (the baselines), where K is larger than T,
+/// so that BPTT cannot go back K steps, and where `stop` turns true meanwhile.
 ///
 /// # Errors
 /// Only those of candle.
@@ -49,7 +49,7 @@ pub fn minibatches(config: &Config, split: &Split, epoch: usize) -> impl Iterato
     std::iter::repeat_with(move || (0..size).map(|_| rng.random_range(0..count)).collect())
 }
 
-/// Both phases and BPTT on the images with these numbers, at β as configured. `theta` is not changed.
+/// Runs both phases and BPTT on the images with these numbers, at β as configured. `theta` is not changed.
 ///
 /// # Errors
 /// Where K > T, and those of candle.
@@ -59,7 +59,7 @@ pub fn record(config: &Config, theta: &Parameters, split: &Split, indices: &[u32
     Ok((batch, trace))
 }
 
-/// The same on a minibatch that is there already.
+/// Runs both phases and BPTT on this minibatch.
 ///
 /// # Errors
 /// As [`record`].
@@ -70,19 +70,19 @@ pub fn record_batch(config: &Config, theta: &Parameters, batch: &Batch) -> Resul
     Ok(Trace::record(&model, &config.learning, theta, &x, nudge)?)
 }
 
-/// On how many minibatches quartiles can be told.
+/// The count of minibatches from which quartiles are stated.
 const ENOUGH: usize = 8;
 
-/// The share of the time of training that measuring angles may take.
+/// The share of the training time that measuring angles may take.
 const SHARE: f64 = 0.03;
 
-/// On how many minibatches the angle is measured while a run trains on so many images: on a quarter of those before
-/// training, and up to 8 as long as that takes less than 3 % of the time until the next measurement. This is an estimate
-/// and no measurement, so that a run that was stopped and gone on with has the same numbers.
+/// The count of minibatches on which the angle is measured while a run trains on `images` images: a quarter of those
+/// before training, and up to 8 as long as that takes less than 3 % of the time until the next measurement. The time
+/// is estimated and not measured, so that a resumed run has the same numbers.
 fn while_training(config: &Config, images: usize) -> usize {
     let training = &config.training;
-    // Both phases and BPTT step by step take as long as so many minibatches of training in the fused engine: on two cores
-    // 0.10 s for EP-1h of 0.4 ms each, and 0.55 s for EP-2h of 5 ms. Convolutions train in the engine that measures.
+    // Both phases and BPTT step by step take as long as this many minibatches of training in the fused engine: on two
+    // cores 0.10 s for EP-1h (0.4 ms each) and 0.55 s for EP-2h (5 ms each). Convolutions train in the engine that measures.
     let takes = match config.network.dims.depth() {
         _ if config.network.dims.has_convolutions() => 4.0,
         1 => 250.0,
@@ -102,7 +102,7 @@ pub struct Angles {
     pub config: Config,
     /// Its data.
     pub dataset: Arc<Dataset>,
-    /// What has been measured last, until it is told.
+    /// The last measurement, until it is reported.
     pub found: Option<Summary>,
 }
 
@@ -146,11 +146,11 @@ mod tests {
     fn angles_are_measured_on_as_many_minibatches_as_their_share_of_the_time_allows() {
         let ep = Config::preset(Rule::EP, [784, 512, 10]).unwrap();
         let of = |key: &str, value: i64| ep.with(key, value).unwrap();
-        // 3 % of 5 epochs of 3,000 minibatches are 450, of which a measured one takes 250.
+        // 3 % of 5 epochs of 3,000 minibatches are 450, and one measured minibatch takes 250.
         assert_eq!(while_training(&ep, 60_000), 1);
         assert_eq!(while_training(&of("training.angle_every", 20), 60_000), 7);
         assert_eq!(while_training(&of("training.angle_every", 30), 60_000), 8);
-        // A quarter of what was asked for, whatever it takes; and none where none was.
+        // A quarter of the number asked for, whatever it takes; none where it is 0.
         assert_eq!(while_training(&of("training.angle_minibatches", 40), 60_000), 10);
         assert_eq!(while_training(&of("training.angle_minibatches", 0), 60_000), 0);
         assert_eq!(while_training(&ep, 40), 1);

@@ -1,4 +1,4 @@
-//! Checkpoints: one safetensors file with the weights, and in its metadata all that resuming needs.
+//! Checkpoints: one safetensors file with the weights, and everything else that resuming needs in its metadata.
 
 use super::progress::FORMAT;
 pub use super::progress::Progress;
@@ -18,19 +18,19 @@ use std::path::{Path, PathBuf};
 /// The metadata key. One key only: with several, their order in the file would change from run to run.
 const KEY: &str = "eqprop";
 
-/// How the checksum begins, which is the first thing under that key: as it stands in the file, a text in a text.
+/// Beginning of the checksum, which comes first under that key: as it stands in the file, a text within a text.
 const CHECKSUM: &[u8] = br#"{\"checksum\":\""#;
 
-/// Its digits before they are known, and while they are computed. A SHA-256 has so many.
+/// Its digits before they are known, and while they are computed: a SHA-256 in hexadecimal.
 const NO_CHECKSUM: [u8; 64] = [b'0'; 64];
 
-/// What another library says.
+/// The error of another library.
 type Cause = Box<dyn std::error::Error + Send + Sync>;
 
-/// Why a checkpoint cannot be read or written.
+/// The reason why a checkpoint cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The system does not let its file or folder be read or written.
+    /// The system refuses to read or write its file or folder.
     #[error(transparent)]
     File(#[from] files::Error),
     /// Its file has more bytes than a checkpoint can have.
@@ -39,26 +39,26 @@ pub enum Error {
     /// Its file is not whole.
     #[error("{}: not a whole safetensors file; use another checkpoint of the run", .0.display())]
     Damaged(PathBuf, #[source] Cause),
-    /// Its file holds weights, and nothing else that a run could go on from.
+    /// Its file holds weights, and nothing else that a run could resume from.
     #[error(
         "{}: holds weights but not the metadata of a checkpoint of eqprop; to start a new run from these weights use \
          `train --init`",
         .0.display()
     )]
     WeightsOnly(PathBuf),
-    /// Its metadata are of another version, or have been altered.
+    /// Its metadata were written by another version, or have been altered.
     #[error(
         "{}: its metadata is not what this eqprop writes: use another checkpoint of the run or the version that wrote \
          it, or start from its weights with --init",
         .0.display()
     )]
     Foreign(PathBuf, #[source] Cause),
-    /// The weights cannot be had from their device, or not be written down.
+    /// The weights cannot be read from their device, or not be written.
     #[error(transparent)]
     Unwritable(Cause),
 }
 
-/// What reading or writing a checkpoint gives.
+/// The result of reading or writing a checkpoint.
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// The most bytes a checkpoint can have: its header, and as many weights as a network may have, in 64 bits each.
@@ -89,11 +89,11 @@ pub fn to_bytes(theta: &Parameters, memory: &[(String, Tensor)], progress: &Prog
 
 /// A checkpoint read from a file.
 pub struct Checkpoint {
-    /// Its tensors. Those that were not asked for, or have another shape, are not read: zeros stand for them.
+    /// Its tensors. Those that were not asked for, or have another shape, are not read; zeros stand in for them.
     pub tensors: HashMap<String, Tensor>,
 }
 
-/// A safetensors file whose header is read and its tensors are not yet.
+/// A safetensors file whose header has been read, and whose tensors have not.
 struct Opened {
     path: PathBuf,
     file: File,
@@ -113,13 +113,13 @@ impl Opened {
             rest.and_then(|_| sha256(begin.as_slice().chain(&self.file))).map_err(damaged(&self.path))?;
         match sum.as_bytes() == &self.begin[place] {
             true => Ok(()),
-            false => Err(damaged(&self.path)(
-                "its bytes are not those that were written: their checksum is another",
-            )),
+            false => {
+                Err(damaged(&self.path)("its bytes have changed since it was written: the checksum differs"))
+            }
         }
     }
 
-    /// Reads those tensors that are `needed`, and have the shape that is.
+    /// Reads the tensors that are `needed`, where they have the needed shape.
     fn tensors(&self, needed: &Shapes) -> Result<HashMap<String, Tensor>> {
         let tensors = self.header.tensors().into_iter().map(|(name, info)| {
             let is_needed = needed.iter().any(|(other, shape)| *other == name && *shape == info.shape);
@@ -146,14 +146,15 @@ fn stand_in(info: &TensorInfo) -> candle_core::Result<Tensor> {
     Tensor::zeros((), dtype, &Device::Cpu)?.broadcast_as(info.shape.clone())
 }
 
-/// Where the checksum is in a file that begins with these bytes; nowhere in one of before there were any.
+/// The place of the checksum in a file that begins with these bytes; `None` in files written before there were
+/// checksums.
 fn checksum_in(header: &[u8]) -> Option<Range<usize>> {
     let begin = header.windows(CHECKSUM.len()).position(|bytes| bytes == CHECKSUM)? + CHECKSUM.len();
     let there = begin..begin + NO_CHECKSUM.len();
     header.get(there.clone()).is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit)).then_some(there)
 }
 
-/// Makes of a cause that the file is not whole.
+/// Turns a cause into the error that the file is not whole.
 fn damaged<E: Into<Cause>>(path: &Path) -> impl Fn(E) -> Error {
     |cause| Error::Damaged(path.to_path_buf(), cause.into())
 }
@@ -168,7 +169,7 @@ fn open(path: &Path) -> Result<Opened> {
     file.by_ref().take(8).read_to_end(&mut begin).map_err(damaged(path))?;
     let length = begin.as_slice().try_into().map_or(u64::MAX, u64::from_le_bytes);
     if length > MOST_HEADER.min(size.saturating_sub(8)) {
-        let cause = format!("it has {size} bytes, its header says that it has {length} alone");
+        let cause = format!("it has {size} bytes, its header alone says {length}");
         return Err(damaged(path)(cause));
     }
     file.by_ref().take(length).read_to_end(&mut begin).map_err(damaged(path))?;
@@ -181,7 +182,7 @@ fn open(path: &Path) -> Result<Opened> {
     Ok(Opened { path: path.to_path_buf(), file, begin, header })
 }
 
-/// Our metadata as it stands in a file's header; absent in a file of weights made elsewhere.
+/// Our metadata in a file's header, as a text; `None` in a file of weights made elsewhere.
 fn metadata(header: &Metadata) -> Option<String> {
     header.metadata().as_ref().and_then(|metadata| metadata.get(KEY)).cloned()
 }
@@ -196,13 +197,13 @@ pub fn read(path: &Path, needed: &Shapes) -> Result<Checkpoint> {
     Ok(Checkpoint { tensors: opened.tensors(needed)? })
 }
 
-/// What a checkpoint knows, read from its header alone; `None` where the file is not there or is no whole checkpoint
-/// of this version.
+/// The position of a run, read from the header of its checkpoint alone; `None` where there is no file, or no whole
+/// checkpoint of this version.
 pub fn progress_in_header(path: &Path) -> Option<Progress> {
     parse(&metadata(&open(path).ok()?.header)?).ok()
 }
 
-/// Whether a file is a whole checkpoint, as far as its checksum knows.
+/// True where a file is a whole checkpoint, judged by its checksum if it has one.
 pub fn is_whole(path: &Path) -> bool {
     open(path).and_then(|mut opened| opened.check()).is_ok()
 }
@@ -219,7 +220,7 @@ pub fn read_progress(path: &Path) -> Result<(Checkpoint, Progress)> {
     Ok((Checkpoint { tensors: opened.tensors(&progress.config.saved())? }, progress))
 }
 
-/// What the metadata of a checkpoint say.
+/// Parses the metadata of a checkpoint.
 fn parse(text: &str) -> std::result::Result<Progress, Cause> {
     let value: serde_json::Value = serde_json::from_str(text)?;
     let format = value["format"].as_u64();
@@ -231,7 +232,7 @@ fn parse(text: &str) -> std::result::Result<Progress, Cause> {
     Ok(progress)
 }
 
-/// The name of the checkpoint that a run goes on from.
+/// The name of the checkpoint that a run resumes from.
 pub const LAST: &str = "last.safetensors";
 
 /// The checkpoint folder of a run, `checkpoints/NAME`.
@@ -248,9 +249,9 @@ impl CheckpointFolder {
         self.0.join("best.safetensors")
     }
 
-    /// Writes `step-NNNNNNNN.safetensors`, makes `last.safetensors` the same, and `best.safetensors`
-    /// too where `best`. Of the numbered files of the run, which is and was called by these `names`, the newest `keep` stay
-    /// (0: all).
+    /// Writes `step-NNNNNNNN.safetensors`, makes `last.safetensors` the same, and `best.safetensors` too where
+    /// `best`. Keeps the newest `keep` of the run's numbered files (0: all); the run is or was called by these
+    /// `names`.
     ///
     /// # Errors
     /// Names the file that could not be written; earlier checkpoints stay.
@@ -262,7 +263,7 @@ impl CheckpointFolder {
         files::write_atomically(&numbered, bytes)?;
         self.make_last(&numbered)?;
         for superfluous in superfluous(self.numbered()?, keep) {
-            // What is not ours stays, whatever its name.
+            // Other files stay, whatever their names.
             if progress_in_header(&superfluous).is_none_or(|progress| !names.contains(&progress.run)) {
                 continue;
             }
@@ -271,7 +272,7 @@ impl CheckpointFolder {
         Ok(())
     }
 
-    /// Makes `last.safetensors` the file `numbered`: the same file, or a copy where links are not to be had.
+    /// Makes `last.safetensors` the file `numbered`: the same file, or a copy where the file system has no links.
     ///
     /// # Errors
     /// Names the file that could not be written.
@@ -284,7 +285,7 @@ impl CheckpointFolder {
         let entries = fs::read_dir(&self.0).map_err(failed(&self.0, "cannot be listed"))?;
         let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
         let mut found: Vec<PathBuf> = paths.filter(|path| step_of(path).is_some()).collect();
-        // More than eight digits come after fewer.
+        // Names with more than eight digits come after those with fewer.
         found.sort_by_key(|path| (path.as_os_str().len(), path.clone()));
         Ok(found)
     }
@@ -302,7 +303,7 @@ pub fn step_of(path: &Path) -> Option<u64> {
     is_number.then(|| step.parse().ok()).flatten()
 }
 
-/// Which of the numbered checkpoints, oldest first, are too many.
+/// The superfluous ones of the numbered checkpoints, given oldest first.
 fn superfluous(mut numbered: Vec<PathBuf>, keep: usize) -> Vec<PathBuf> {
     let excess = if keep == 0 { 0 } else { numbered.len().saturating_sub(keep) };
     numbered.truncate(excess);

@@ -1,4 +1,4 @@
-//! What a run has come to at its end, and which commands may follow.
+//! The result of a run at its end, and the commands that may follow.
 
 use super::error::Result;
 use super::progress::Progress;
@@ -6,25 +6,25 @@ use crate::telemetry::records::Told;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
-/// Where a run ends, known before it is trained.
+/// The end of a run, known before it is trained.
 #[derive(Clone, Debug)]
 pub struct Ending {
     /// Its folder `runs/NAME`.
     pub(super) records: PathBuf,
-    /// What is known without that.
+    /// The part of the result that is known before training.
     pub(super) known: Finished,
-    /// Commands that may follow: what for, and how.
+    /// Commands that may follow: purpose and command.
     pub next: Vec<(&'static str, String)>,
 }
 
-/// The result of a run. Errors in percent; `None` where its folder does not say.
+/// The result of a run. Errors in percent; `None` where its folder does not have them.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Finished {
     /// Its name.
     pub run: String,
-    /// What it was trained on.
+    /// Its data set.
     pub data: String,
-    /// Epochs that are done.
+    /// Completed epochs.
     pub epochs: usize,
     /// Test error after the last epoch.
     pub test_error_percent: Option<f64>,
@@ -32,16 +32,16 @@ pub struct Finished {
     pub best_test_error_percent: Option<f64>,
     /// The best epoch: the first with the lowest error of those that judge it; 0 is before training.
     pub best_epoch: Option<usize>,
-    /// On which images it is the best: `validation` or `test`.
+    /// The images by which it is the best: `validation` or `test`.
     pub best_by: &'static str,
     /// Train error of the last epoch.
     pub train_error_percent: Option<f64>,
-    /// Whether there was nothing left to train.
+    /// True where nothing was left to train.
     pub already_done: bool,
 }
 
 impl Finished {
-    /// What a checkpoint knows of it.
+    /// The part of the result that a checkpoint has.
     pub(super) fn known(progress: &Progress, run: &str, already_done: bool) -> Self {
         let held_out = progress.config.training.validation > 0;
         Self {
@@ -57,7 +57,8 @@ impl Finished {
         }
     }
 
-    /// What the folder of a run says that has done so many epochs. It has `held_out` images to choose the best on, or none.
+    /// The result of a run that has completed `epochs` epochs, from its folder. `held_out`: images were held out to
+    /// choose the best epoch on.
     ///
     /// # Errors
     /// Where its `metrics.jsonl` cannot be read, or is not what a run writes.
@@ -76,9 +77,9 @@ impl Finished {
         finished.with_records(folder)
     }
 
-    /// The same with what the folder of a run says up to its last epoch.
+    /// Adds what the folder of the run has recorded up to its last epoch.
     fn with_records(self, folder: &Path) -> Result<Self> {
-        let lines = Told::lines(folder)?;
+        let lines = Told::lines(folder, self.epochs + 1)?;
         let judge = format!("error/{}", self.best_by);
         let (mut finished, mut lowest) = (self, f64::INFINITY);
         for line in &lines {
@@ -101,7 +102,7 @@ impl Finished {
         Ok(finished)
     }
 
-    /// As one line for people.
+    /// The result as one line for people.
     pub fn line(&self) -> String {
         let percent = |error: Option<f64>| error.map_or("unknown".into(), |error| format!("{error:.2} %"));
         let mut text = format!("{}: ", self.run);
@@ -129,7 +130,7 @@ impl Finished {
 }
 
 impl Ending {
-    /// The result, once the run has come to its end.
+    /// The result, once the run has ended.
     ///
     /// # Errors
     /// Where its `metrics.jsonl` cannot be read, or is not what a run writes.

@@ -1,35 +1,35 @@
-//! Why a run cannot be prepared, gone on with, trained or saved.
+//! Errors of preparing, resuming, training and saving a run.
 
 use super::checkpoint;
 use crate::base::output::Usage;
 use crate::base::{files, lock};
 use crate::{config, data};
 
-/// Why a run cannot be prepared, gone on with, trained or saved.
+/// The reason why a run cannot be prepared, resumed, trained or saved.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// What was asked for is wrong.
+    /// A wrong request of the user's.
     #[error(transparent)]
     Usage(#[from] Usage),
-    /// Its configuration cannot be had.
+    /// There is no valid configuration.
     #[error(transparent)]
     Config(#[from] config::Error),
-    /// Its data cannot be had.
+    /// Its data cannot be loaded.
     #[error(transparent)]
     Data(#[from] data::Error),
     /// A checkpoint cannot be read or written.
     #[error(transparent)]
     Checkpoint(#[from] checkpoint::Error),
-    /// Another process has it, or its folders cannot be locked.
+    /// Another process works on it, or its folders cannot be locked.
     #[error(transparent)]
     Lock(#[from] lock::Error),
-    /// A file or folder of it cannot be read or written.
+    /// One of its files or folders cannot be read or written.
     #[error(transparent)]
     File(#[from] files::Error),
-    /// What is there does not allow what was asked for; says what to do.
+    /// The existing files do not allow the request; says what to do.
     #[error("{0}")]
     Refused(String),
-    /// What its network computes cannot be computed.
+    /// The tensor library has failed.
     #[error(transparent)]
     Model(#[from] candle_core::Error),
     /// The engine or the telemetry has failed.
@@ -37,11 +37,11 @@ pub enum Error {
     Other(#[from] anyhow::Error),
 }
 
-/// What comes of a run, or why nothing does.
+/// The result of an operation on a run.
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
-    /// Whether what was asked for is wrong: other words are needed, not other files.
+    /// True where the request is wrong: the user must change the command, not the files.
     pub fn is_usage(&self) -> bool {
         match self {
             Error::Usage(_) | Error::Config(config::Error::Usage(_)) | Error::Data(data::Error::Usage(_)) => {

@@ -1,4 +1,4 @@
-//! The folders of a run, and whose they are.
+//! The folders of a run, and their locks.
 
 use super::checkpoint::CheckpointFolder;
 use super::error::{Result, refuse};
@@ -8,19 +8,19 @@ use crate::base::lock::Lock;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// The two folders of a run. An error names the folder that another process has, that holds another run, or that cannot be
-/// created or moved.
+/// The two folders of a run. An error names the folder that another process has, that holds another run, or that
+/// cannot be created or moved.
 pub struct Folders {
     /// `runs/NAME`.
     pub records: PathBuf,
     /// `checkpoints/NAME`.
     pub checkpoints: CheckpointFolder,
-    /// Which of them are ours.
+    /// Locks on those that this process holds.
     locks: BTreeMap<PathBuf, Lock>,
 }
 
 impl Folders {
-    /// Those of the run of this name.
+    /// The folders of the run of this name.
     pub fn of(run: &str, options: &Options) -> Self {
         Self {
             records: options.runs_dir.join(run),
@@ -33,7 +33,7 @@ impl Folders {
         [self.records.clone(), self.checkpoints.0.clone()]
     }
 
-    /// Makes those that are there this process's.
+    /// Locks those that exist.
     pub fn lock(&mut self) -> Result<()> {
         for path in self.both().into_iter().filter(|path| path.is_dir()) {
             let lock = Lock::take(&path)?;
@@ -47,8 +47,7 @@ impl Folders {
         self.both().iter().try_for_each(|path| check_free(path))
     }
 
-    /// Creates those that are not there, and makes both this process's. What is left over where a run begins anew is moved
-    /// aside.
+    /// Creates those that do not exist, and locks both. Moves left-over files aside where a run begins anew.
     pub fn create(&mut self, resumed: bool) -> Result<()> {
         let begins_anew = |path: &PathBuf| !resumed && self.locks.contains_key(path);
         let old: Vec<PathBuf> =
@@ -61,11 +60,11 @@ impl Folders {
             if !self.locks.contains_key(&path) {
                 files::create_folder(&path)?;
                 self.locks.insert(path.clone(), Lock::take(&path)?);
-                // Another process may have been there since this one looked.
+                // Another process may have created something since the last check.
                 check_free(&path)?;
             }
             files::remove_temporaries(&path)?;
-            // Its lock may be there where no other file can be.
+            // The lock file may exist where no other file can be created.
             tempfile::tempfile_in(&path).map_err(files::failed(
                 &path,
                 "takes no new file. May this user write there, and is there space?",

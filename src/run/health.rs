@@ -1,24 +1,24 @@
-//! Watching for first phases that no longer settle, and for the collapse that follows.
+//! Warnings about first phases that no longer settle, and about the collapse that follows.
 
 use super::error::Result;
 use crate::engine::{self, Engine, Report};
 use crate::model::network::Parameters;
 use tracing::warn;
 
-/// Minibatches looked at together.
+/// Minibatches in a window.
 const WINDOW: usize = 250;
 
-/// Share of unsettled images, percent, from which it is said.
+/// Share of unsettled images, percent, from which there is a warning.
 const NOTEWORTHY: f64 = 1.0;
 
-/// A change in the last step from which it is not just slow settling.
+/// A change in the last step that slow settling alone does not explain.
 const FAR: f64 = 0.1;
 
-/// A norm that no network which has learnt anything comes near: those of the paper's stay below a hundred.
+/// A norm far beyond that of any network which has learnt anything: those of the paper's stay below a hundred.
 const RUN_AWAY: f64 = 1e6;
 
-/// What is wrong with weights that no training comes back from, in words: a weight or bias that is not a
-/// finite number, or a norm beyond [`RUN_AWAY`]. `None` where nothing is.
+/// The reason why weights are lost for good, in words: a weight or bias that is not a finite number, or a norm beyond
+/// [`RUN_AWAY`]. `None` where they are sound.
 ///
 /// # Errors
 /// Only those of candle.
@@ -26,17 +26,17 @@ pub fn diverged(theta: &Parameters) -> Result<Option<String>> {
     let ill = theta.norms()?.into_iter().find(|(_, norm)| norm.is_nan() || *norm > RUN_AWAY);
     Ok(ill.map(|(name, norm)| match norm.is_finite() {
         true => format!("weights have run away, ‖{name}‖ = {norm:.2e}"),
-        false => format!("{name} holds what is no longer a number"),
+        false => format!("{name} holds a value that is no longer a number"),
     }))
 }
 
-/// Whether a train error (percent) means that the network has lost what it knew: at least 20 %, and
-/// five times the best there was.
+/// True where a train error (percent) means that the network has lost what it had learnt: at least 20 %, and five
+/// times the best so far.
 pub fn collapsed(train_error: f64, best: Option<f64>) -> bool {
     best.is_some_and(|best| train_error >= 20.0 && train_error >= 5.0 * best)
 }
 
-/// Looks at windows of minibatches and says, at once and not too often, what goes wrong.
+/// Watches windows of minibatches and warns, at once but not too often.
 #[derive(Default)]
 pub struct Health {
     window: Report,
@@ -46,7 +46,7 @@ pub struct Health {
 }
 
 impl Health {
-    /// One minibatch more, in epoch `epoch` (from 1) of a run whose best so far had the train error `best`, percent.
+    /// Adds a minibatch, in epoch `epoch` (from 1) of a run with the lowest train error `best` so far, percent.
     ///
     /// # Errors
     /// What the engine reports when its weights are read for a warning.

@@ -1,17 +1,17 @@
-//! Ctrl-C, SIGTERM, SIGHUP, and what batch systems send before they end a job, SIGUSR1 and SIGXCPU: asked for once,
-//! the run saves and stops; asked for twice, it stops at once. A warning is not counted: the signal that it warns of comes
-//! after it.
+//! Ctrl-C, SIGTERM, SIGHUP, and the signals that batch systems send before they end a job, SIGUSR1 and SIGXCPU. On
+//! the first signal the run saves and stops; on the second it stops at once. SIGUSR1 and SIGXCPU do not count as a
+//! first signal: the one that they announce comes after them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 
-/// Remembers the signal that asked the run to stop. The default listens for none.
+/// The signal that has asked the run to stop, if any. The default listens to none.
 #[derive(Default)]
 pub struct Interrupt(Arc<AtomicI32>);
 
 impl Interrupt {
-    /// Starts listening, on a thread of its own, which ends the process with status 1 when asked a second time. A signal
-    /// that is ignored already, as SIGHUP is by nohup, stays so, but for Ctrl-C and SIGTERM.
+    /// Starts listening, on a thread of its own, which ends the process with status 1 on a second signal. A signal
+    /// that is already ignored, as SIGHUP is under nohup, stays ignored, except for Ctrl-C and SIGTERM.
     ///
     /// # Errors
     /// Where the operating system refuses.
@@ -32,7 +32,7 @@ impl Interrupt {
                 if before == 0 || (is_warning(before) && !is_warning(signal)) {
                     remembered.store(signal, Ordering::Relaxed);
                 } else if !is_warning(signal) {
-                    // Not through the log, which the main thread may be holding.
+                    // Bypasses the log, which the main thread may be holding.
                     let word = "eqprop: stopped at once by a second signal; what was saved before stays\n";
                     let _ = std::io::Write::write_all(&mut std::io::stderr(), word.as_bytes());
                     signal_hook::low_level::exit(1);
@@ -51,13 +51,13 @@ impl Interrupt {
         self.0.store(signal, Ordering::Relaxed);
     }
 
-    /// The signal that has come, if any.
+    /// The signal that has arrived, if any.
     pub fn signal(&self) -> Option<i32> {
         Some(self.0.load(Ordering::Relaxed)).filter(|signal| *signal != 0)
     }
 }
 
-/// Whether this process was started with a signal ignored.
+/// True where this process was started with a signal ignored.
 #[cfg(feature = "cli")]
 fn is_ignored(signal: i32) -> bool {
     // SAFETY: nothing is changed, and zeroes are a valid `sigaction` to be written over.

@@ -1,26 +1,26 @@
-//! Finding a run by its name, its folder, or a file of it.
+//! Finds a run by its name, its folder, or one of its files.
 
 use super::checkpoint::{self, LAST};
 use crate::base::near::did_you_mean;
 use crate::base::output::usage;
-use crate::telemetry::records::{first_name, holds_metrics};
+use crate::telemetry::records::{first_name, is_of_run};
 use anyhow::{Result, bail};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Where a run is; it need not have both.
+/// The places of a run; it need not have both.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Located {
     /// Its name.
     pub name: String,
-    /// `runs/NAME`, with what it told.
+    /// `runs/NAME`, with its records.
     pub folder: Option<PathBuf>,
-    /// The checkpoint that is meant: the file that was named, else its last.
+    /// The checkpoint: the file that was named, else the run's last.
     pub checkpoint: Option<PathBuf>,
 }
 
 impl Located {
-    /// Its checkpoint.
+    /// Returns its checkpoint.
     ///
     /// # Errors
     /// Where there is none in `checkpoints`; says so where it is there under the name that the run had before.
@@ -32,14 +32,14 @@ impl Located {
         let before = self.folder.as_deref().and_then(|folder| Some((folder, first_name(folder)?)));
         match before {
             Some((folder, first)) if first != self.name && checkpoints.join(&first).is_dir() => bail!(
-                "{}: the run was called {first} when it began, and its checkpoints are still in {}: a run is called as \
-                 its two folders are, so rename that one to {} as well",
+                "{}: the run was called {first} when it began, and its checkpoints are still in {}: both \
+                 folders of a run have its name, so rename that one to {} as well",
                 folder.display(),
                 checkpoints.join(&first).display(),
                 place.display()
             ),
             _ => bail!(
-                "{}: there is no checkpoint of the run in {}: say where with --checkpoints-dir",
+                "{}: there is no checkpoint of the run in {}: give its folder with --checkpoints-dir",
                 self.name,
                 place.display()
             ),
@@ -47,17 +47,17 @@ impl Located {
     }
 }
 
-/// Finds the run that `what` names: the name of one in `runs` or `checkpoints`, its folder in either, or a checkpoint.
+/// Finds the run that `what` names: the name of one in `runs` or `checkpoints`, its folder in either, or a
+/// checkpoint.
 ///
 /// # Errors
 /// Where there is none, with the name most alike.
 pub fn locate(what: &Path, runs: &Path, checkpoints: &Path) -> Result<Located> {
-    // What is neither a file nor a folder is refused by whoever opens it.
+    // A path to neither a file nor a folder is refused when it is opened.
     if what.exists() && !what.is_dir() {
         let (_, progress) = checkpoint::read_progress(what)?;
         let beside = what.canonicalize()?.parent().and_then(|parent| sibling(parent, "runs"));
-        let folder =
-            beside.into_iter().chain([runs.join(&progress.run)]).find(|folder| holds_metrics(folder));
+        let folder = beside.into_iter().chain([runs.join(&progress.run)]).find(|folder| is_of_run(folder));
         return Ok(Located { name: progress.run, folder, checkpoint: Some(what.to_path_buf()) });
     }
     let named = |place: &Path| Some(place.join(what)).filter(|_| what.components().count() == 1);
@@ -68,10 +68,10 @@ pub fn locate(what: &Path, runs: &Path, checkpoints: &Path) -> Result<Located> {
         let last = |folder: &Path| Some(folder.join(LAST)).filter(|path| path.is_file());
         if let Some(checkpoint) = last(&folder) {
             let beside = sibling(&whole, "runs").into_iter().chain([runs.join(&name)]);
-            let folder = beside.into_iter().find(|folder| holds_metrics(folder));
+            let folder = beside.into_iter().find(|folder| is_of_run(folder));
             return Ok(Located { name, folder, checkpoint: Some(checkpoint) });
         }
-        if holds_metrics(&folder) {
+        if is_of_run(&folder) {
             let beside = [checkpoints.join(&name)].into_iter().chain(sibling(&whole, "checkpoints"));
             let checkpoint = beside.into_iter().find_map(|folder| last(&folder));
             return Ok(Located { name, folder: Some(folder), checkpoint });
@@ -82,7 +82,7 @@ pub fn locate(what: &Path, runs: &Path, checkpoints: &Path) -> Result<Located> {
     names.dedup();
     let meant = did_you_mean(&what.to_string_lossy(), names.iter().map(String::as_str));
     usage!(
-        "{}: is no checkpoint, no folder of a run, and no run in {} or {}{meant}",
+        "{}: is neither a checkpoint, nor a folder of a run, nor a run in {} or {}{meant}",
         what.display(),
         runs.display(),
         checkpoints.display()

@@ -1,19 +1,20 @@
-//! How much memory a process can have here: what is free, and what its limits leave.
+//! The memory that a process can have here: free memory, and limits.
 
 use super::error::{Result, refuse};
 use crate::base::files;
 use crate::config::Config;
 use std::path::{Path, PathBuf};
 
-/// Checks the least that a run of this configuration needs against the memory that is free, before its network is made:
-/// the system would end the process without a word.
+/// Checks that enough memory is free for the least that a run of this configuration needs, before its network is
+/// made: the system would end the process without a message.
 ///
 /// # Errors
 /// Says how much is needed and how much there is, and by what that is limited.
 pub fn check(config: &Config) -> Result<()> {
     let (dims, training) = (&config.network.dims, &config.training);
     let neurons: usize = dims.0.iter().sum();
-    // θ and what synapses remember, the engine's copy and a checkpoint; the states of two steps, their sums and x.
+    // θ and the memory of the synapses, the engine's copy and a checkpoint; the states of two steps, their sums and
+    // x.
     let numbers = 3 * config.remembered() + 4 * training.batch_size * neurons;
     let devices = config.network().parameter_count() * config.synapse.synapse().bytes();
     let needed = (numbers * training.dtype.dtype().size_in_bytes() + devices) as u64;
@@ -31,21 +32,21 @@ pub fn check(config: &Config) -> Result<()> {
     Ok(())
 }
 
-/// Bytes of memory that this process can still have without swapping, and what leaves no more; `None` where the system
-/// does not say.
+/// Bytes of memory that this process can still have without swapping, and the limit that binds; `None` where the
+/// system does not say.
 fn available() -> Option<(u64, String)> {
     let machine = field("/proc/meminfo", "MemAvailable:").map(|free| (free, "of this machine".to_string()));
     machine.into_iter().chain(of_process()).chain(of_group()).min_by_key(|(free, _)| *free)
 }
 
-/// The bytes that a file of /proc gives in kB.
+/// The value of a field of a /proc file, given there in kB, in bytes.
 fn field(file: &str, name: &str) -> Option<u64> {
     let text = files::read_text(Path::new(file)).ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     Some(1024 * line.trim().trim_end_matches("kB").trim().parse::<u64>().ok()?)
 }
 
-/// What `ulimit` leaves.
+/// The rest within `ulimit`.
 #[cfg(unix)]
 fn of_process() -> Vec<(u64, String)> {
     let left = |resource, used: &str, name: &str| {
@@ -62,20 +63,21 @@ fn of_process() -> Vec<(u64, String)> {
     limits.into_iter().flatten().collect()
 }
 
-/// What `ulimit` leaves.
+/// The rest within `ulimit`.
 #[cfg(not(unix))]
 fn of_process() -> Vec<(u64, String)> {
     Vec::new()
 }
 
-/// What the control groups of this process leave, and those above them, as a container or a batch system sets them.
+/// The rest within the control groups of this process and those above them, as a container or a batch system sets
+/// them.
 fn of_group() -> Vec<(u64, String)> {
     let groups = files::read_text(Path::new("/proc/self/cgroup")).unwrap_or_default();
     groups.lines().filter_map(|line| left_by(Path::new("/sys/fs/cgroup"), line)).collect()
 }
 
-/// What the group of a line of /proc/self/cgroup leaves, `0::/path` in version 2, `4:memory:/path` in version 1, or one
-/// above it.
+/// The rest within the group of a line of /proc/self/cgroup, `0::/path` in version 2, `4:memory:/path` in version 1,
+/// or within one above it.
 fn left_by(root: &Path, line: &str) -> Option<(u64, String)> {
     let mut parts = line.splitn(3, ':').skip(1);
     let (controllers, path) = (parts.next()?, parts.next()?);
@@ -89,7 +91,7 @@ fn left_by(root: &Path, line: &str) -> Option<(u64, String)> {
     let group = root.join(path.trim_start_matches('/'));
     let number = |file: PathBuf| files::read_text(&file).ok()?.trim().parse::<u64>().ok();
     let left = |folder: &Path| {
-        // Without a limit it is `max`, or in version 1 more than any machine has.
+        // Without a limit the value is `max`, or in version 1 more than any machine has.
         let left_of = number(folder.join(limit)).filter(|limit| *limit < 1 << 60)?;
         let statistics = files::read_text(&folder.join("memory.stat")).unwrap_or_default();
         let cached = statistics.lines().find_map(|line| line.strip_prefix(cached)?.parse::<u64>().ok());
@@ -128,7 +130,7 @@ mod tests {
         assert_eq!(left("4:cpu,memory:/old"), Some(400));
         assert_eq!(left("4:memory:/"), None);
         assert_eq!(left("3:cpu:/old"), None);
-        // Whatever is there, something is available to the process that runs this.
+        // Some memory is available to the process that runs this test.
         assert!(available().is_none_or(|(free, _)| free > 1 << 20));
     }
 }

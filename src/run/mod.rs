@@ -1,4 +1,4 @@
-//! A run: prepared from a configuration, trained, saved, interrupted and gone on with.
+//! A run: prepared from a configuration, trained, saved, interrupted and resumed.
 
 pub mod angles;
 pub mod checkpoint;

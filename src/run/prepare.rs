@@ -1,4 +1,4 @@
-//! Setting up a run: from what the user asked for to something that can train.
+//! Preparation of a run: from the user's request to a run that is ready to train.
 
 use super::ending::{Ending, Finished};
 use super::error::{Result, refuse};
@@ -20,43 +20,42 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tracing::{info, warn};
 
-/// What `train` is told beside the configuration.
+/// The options of `train` beside the configuration.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Start from these weights.
+    /// The file of weights to start from.
     pub init: Option<PathBuf>,
-    /// Continue a run.
+    /// The run to resume.
     pub resume: Option<Resume>,
     /// The run's name.
     pub name: Option<String>,
-    /// Where runs leave what they tell.
+    /// The folder of all runs' records.
     pub runs_dir: PathBuf,
-    /// Where runs leave their checkpoints.
+    /// The folder of all runs' checkpoints.
     pub checkpoints_dir: PathBuf,
-    /// Check everything, say what would be done, and touch nothing.
+    /// Checks everything, prints the plan, and changes nothing.
     pub dry_run: bool,
-    /// Begin anew where a run of this name is, whose folders are moved aside.
+    /// Begins anew where a run of this name exists, and moves its folders aside.
     pub overwrite: bool,
-    /// A run that goes on keeps the number of its epochs, unless a flag or a variable gives another.
+    /// Lets a resumed run keep its number of epochs, unless a flag or a variable gives another.
     pub keep_epochs: bool,
 }
 
-/// What has been prepared.
+/// The outcome of preparing a run.
 pub enum Prepared {
     /// A run that is ready to train.
     Ready(Box<Run>),
-    /// A run that is to be resumed automatically and has no epoch left to train.
+    /// A run that was to be resumed automatically and has no epoch left to train.
     Complete(Ending),
 }
 
 impl Options {
-    /// Whether a checkpoint is to begin another run: so says who names one with --name and a file.
+    /// True where a checkpoint begins another run: where it is given as a file together with --name.
     pub(super) fn makes_another_run(&self) -> bool {
         self.name.is_some() && matches!(self.resume, Some(Resume::File(_)))
     }
 
-    /// A run of this name that goes on from where it stands, one of many in a folder that holds their `runs/` and
-    /// `checkpoints/`.
+    /// Options that resume the run of this name, in a folder that holds `runs/` and `checkpoints/`.
     pub fn going_on(name: &str, folder: &Path) -> Self {
         Self {
             init: None,
@@ -70,18 +69,19 @@ impl Options {
         }
     }
 
-    /// Checks that they go together.
+    /// Checks that the options fit together.
     fn check(&self) -> Result<()> {
         if self.init.is_some() && self.resume.is_some() {
             usage!("--init starts a new run and --resume continues one: leave out one of them");
         }
         if self.overwrite && self.resume.is_some() {
-            usage!("--overwrite begins a run anew and --resume goes on with it: leave out one of them");
+            usage!("--overwrite begins a run anew and --resume continues it: leave out one of them");
         }
         let whole = |path: &Path| path.canonicalize().or_else(|_| std::path::absolute(path)).ok();
         if whole(&self.runs_dir) == whole(&self.checkpoints_dir) {
             usage!(
-                "--runs-dir and --checkpoints-dir are one folder, {}, and each run needs a folder of its own in either: \
+                "--runs-dir and --checkpoints-dir are one folder, {}, and each run needs a folder of its \
+                 own in both: \
                  give two, and move the checkpoints (*.safetensors) of a run that is there to its folder in the other",
                 self.runs_dir.display()
             );
@@ -89,12 +89,12 @@ impl Options {
         Ok(())
     }
 
-    /// The command that goes on from a checkpoint, to be pasted where this one was typed.
+    /// The command that resumes from a checkpoint, for the folder in which this one was typed.
     fn go_on(&self, data_dir: Option<&Path>, last: &Path) -> String {
         self.command(&format!("train --resume {}", shell_word(last.display())), data_dir)
     }
 
-    /// What may follow when a run has come to the end of its epochs: what for, and the command.
+    /// The commands that may follow at the end of a run: purpose and command.
     fn next(&self, run: &str, epochs: usize, data_dir: Option<&Path>) -> Vec<(&'static str, String)> {
         let run = shell_word(run);
         let more = format!("train --resume {run} --epochs {}", 2 * epochs);
@@ -104,7 +104,7 @@ impl Options {
         ]
     }
 
-    /// A command of this program with the folders that this one was given.
+    /// A command of this program, with the folders that this one was given.
     fn command(&self, what: &str, data_dir: Option<&Path>) -> String {
         let mut command = format!("{} {what}", shell_word(program::name()));
         let folders = [
@@ -122,14 +122,13 @@ impl Options {
 }
 
 impl Run {
-    /// Resolves, loads and checks everything. Creates nothing but, in the folders of a run that is there, the
-    /// file that locks them.
+    /// Resolves, loads and checks everything. Creates only lock files, in the folders of an existing run.
     ///
     /// # Errors
     /// Whatever cannot work, named with its remedy.
     pub fn prepare(choices: &Choices, options: &Options, resources: &Resources) -> Result<Prepared> {
         options.check()?;
-        // First which run it is and where it goes on from, then what that says, and then the data.
+        // In order: which run it is and where it resumes, its configuration, its data.
         let named = match &options.resume {
             Some(Resume::File(path)) => Some(From::file(path)?),
             _ => None,
@@ -224,6 +223,7 @@ fn with_data(
     };
     let resolved = resolved.sized_for(&dataset)?;
     dataset.check(&resolved.config.network.dims)?;
+    resolved.config.training.augment().check(&dataset.train)?;
     info!(
         "data: {} ({}), {} training{} and {} test images",
         dataset.name,
@@ -238,14 +238,14 @@ fn with_data(
     Ok((resolved, dataset))
 }
 
-/// What the classes are called. A run keeps the names it began with, and is told where the data have others now.
+/// The names of the classes. A run keeps the names it began with; differing names in the data are reported.
 fn named_classes(from: Option<&From>, dataset: &Dataset) -> Vec<String> {
     let now = &dataset.class_names;
     let before = from.map(|from| &from.progress.class_names).filter(|before| !before.is_empty());
     let names = before.unwrap_or(now);
     if !now.is_empty() && names != now {
         warn!(
-            "the classes of {} are called otherwise than when the run began, whose names stay: {} now",
+            "the classes of {} have other names than when the run began, which stay: {} now",
             dataset.source,
             data::class_list(now)
         );
@@ -256,10 +256,10 @@ fn named_classes(from: Option<&From>, dataset: &Dataset) -> Vec<String> {
     names.clone()
 }
 
-/// The name of the run that is asked for, which is that of its data set too.
+/// The name of the requested run, which includes that of its data set.
 ///
 /// # Errors
-/// Where the data cannot be had, or would have to be asked of the network for a name that is taken. Glyphs are no
+/// Where the data cannot be loaded, or would have to be downloaded for a name that is taken. Glyphs are no
 /// substitute for MNIST where a run on MNIST is to be resumed.
 fn name_of_new(config: &Config, options: &Options, resources: &Resources) -> Result<String> {
     let on = |data: &str| match &options.name {
@@ -290,7 +290,8 @@ fn name_of_new(config: &Config, options: &Options, resources: &Resources) -> Res
         let there = [&options.runs_dir, &options.checkpoints_dir];
         if other != run && there.iter().any(|folder| files::holds_anything(&folder.join(&other))) {
             refuse!(
-                "{other} is on MNIST, which cannot be had now, and does not go on with other data: give a folder \
+                "{other} is on MNIST, which is not available now, and cannot be resumed on other data: give \
+                 a folder \
                  with MNIST's files by --data-dir or EQPROP_DATA, or ask for a run on glyphs with --data glyphs"
             );
         }

@@ -1,4 +1,4 @@
-//! Where a run stands: all that resuming needs beside the weights.
+//! The position of a run: all that resuming needs beside the weights.
 
 use crate::base::name;
 use crate::config::Config;
@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 /// Format written and read by this version.
 pub const FORMAT: u32 = 1;
 
-/// What a checkpoint knows beside the weights.
+/// The contents of a checkpoint beside the weights.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Progress {
     /// Format of this metadata.
@@ -26,7 +26,7 @@ pub struct Progress {
     pub data: String,
     /// Its checksums.
     pub checksums: BTreeMap<String, String>,
-    /// What each of its classes is called, by label; none where the labels are all there is.
+    /// The name of each class, by label; empty where there are only labels.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub class_names: Vec<String>,
     /// Threads, on which the last bits may depend.
@@ -35,9 +35,9 @@ pub struct Progress {
     pub epoch: usize,
     /// Completed minibatches of the epoch under way.
     pub minibatch: u64,
-    /// Where the random streams stand.
+    /// The positions of the random streams.
     pub rng: RngPosition,
-    /// What the epoch under way has shown so far.
+    /// The results of the current epoch so far.
     pub running: Report,
     /// Best test error so far, percent.
     pub best_test_error: Option<f64>,
@@ -49,7 +49,7 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Of a run that is about to begin.
+    /// The position of a run that is about to begin.
     pub fn start(run: String, config: &Config, dataset: &Dataset, threads: usize) -> Self {
         Self {
             format: FORMAT,
@@ -69,7 +69,7 @@ impl Progress {
         }
     }
 
-    /// What the error on the images that judge an epoch says of it: those held out, where there are any.
+    /// The error by which an epoch is judged: on the images held out, where there are any, else on the test images.
     pub fn judge(&self, validation: Option<&Report>, test: &Report) -> Judged {
         let (set, report, best) = match validation {
             Some(validation) => ("validation", validation, self.best_validation_error),
@@ -80,7 +80,7 @@ impl Progress {
         Judged { set, error, best: best.map_or(error, |best| best.min(error)), improved }
     }
 
-    /// An epoch is complete.
+    /// Records that an epoch is complete.
     pub fn close(&mut self, epoch: &Epoch) {
         if let Some(trained) = &epoch.trained {
             let best = self.best_train_error.unwrap_or(f64::INFINITY);
@@ -96,7 +96,7 @@ impl Progress {
         *best = Some(epoch.judged.best);
     }
 
-    /// Whether the network has been tested before training, which is the first thing a run does.
+    /// True where the network has been tested before training, which is the first thing a run does.
     pub fn begun(&self) -> bool {
         self.best_test_error.is_some() || self.best_validation_error.is_some()
     }
@@ -106,7 +106,7 @@ impl Progress {
         if self.begun() { self.epoch + 1 } else { 0 }
     }
 
-    /// Checks what can be checked without the data: a checkpoint may have been altered, or made by anyone.
+    /// Checks all that can be checked without the data: a checkpoint may have been altered, or made by anyone.
     ///
     /// # Errors
     /// The first thing that cannot be.
@@ -115,7 +115,7 @@ impl Progress {
         name::on_data(&self.run, &self.data)?;
         (self.config.validate()).map_err(|problem| anyhow!("{}: {}", problem.key, problem.message))?;
         let epochs = self.config.training.epochs;
-        ensure!(self.epoch <= epochs, "{} epochs are done of training.epochs = {epochs}", self.epoch);
+        ensure!(self.epoch <= epochs, "{} epochs are done, and training.epochs = {epochs}", self.epoch);
         let percent = |error: Option<f64>| error.is_none_or(|error| (0.0..=100.0).contains(&error));
         let best = [self.best_test_error, self.best_validation_error, self.best_train_error];
         ensure!(best.into_iter().all(percent), "its best errors are not from 0 to 100 %");
@@ -131,10 +131,10 @@ impl Progress {
         let per_epoch = images.div_ceil(training.batch_size) as u64;
         ensure!(
             self.minibatch <= per_epoch,
-            "it stands at minibatch {} of {per_epoch} an epoch",
+            "it is at minibatch {}, and an epoch has {per_epoch}",
             self.minibatch
         );
-        // No more than images, so that this cannot overflow.
+        // At most the number of images, so that this cannot overflow.
         let seen = (self.minibatch as usize).saturating_mul(training.batch_size).min(images);
         let counted = running.images == seen && running.errors <= seen && running.unsettled <= seen;
         let most_steps = seen.saturating_mul(self.config.settle.steps);
@@ -152,7 +152,7 @@ impl Progress {
         let expected = global.map(|global| RngPosition::new(training.seed, self.epoch, global));
         ensure!(
             expected.as_ref() == Some(&self.rng),
-            "its random streams stand at {:?}, not where epoch {} and minibatch {} of seed {} have them",
+            "its random streams are at {:?}, which is not epoch {}, minibatch {} of seed {}",
             self.rng,
             self.epoch,
             self.minibatch,

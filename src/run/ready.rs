@@ -1,4 +1,4 @@
-//! A run that is ready to train: how long it is, what it writes before it begins, and what it would be.
+//! A run that is ready to train: its length, the files it writes before it begins, and its outline.
 
 use super::ending::{Ending, Finished};
 use super::error::Result;
@@ -22,23 +22,23 @@ pub struct Run {
     pub dataset: Arc<Dataset>,
     /// The engine with the weights.
     pub engine: Box<dyn Engine>,
-    /// Where it stands.
+    /// Its position.
     pub progress: Progress,
-    /// Whether it continues an earlier process.
+    /// True where it continues an earlier process.
     pub resumed: bool,
-    /// What it is called, and what it has been called before its folders were renamed.
+    /// Its name, and its earlier names if its folders were renamed.
     pub(super) names: Vec<String>,
     /// Its folders.
     pub(super) folders: Folders,
-    /// What it computes with.
+    /// The machine, program and threads that compute it.
     pub(super) surroundings: Surroundings,
-    /// The command that goes on from its last checkpoint.
+    /// The command that resumes from its last checkpoint.
     pub go_on: String,
-    /// What may follow when it has come to its end: what for, and the command.
+    /// The commands that may follow at its end: purpose and command.
     pub(super) next: Vec<(&'static str, String)>,
 }
 
-/// The whole path of a source that is a file or folder; what it is in words otherwise.
+/// The whole path of a source that is a file or folder; otherwise its description.
 fn whole_path(source: &str) -> String {
     match Path::new(source).exists().then(|| std::path::absolute(source)) {
         Some(Ok(whole)) => whole.display().to_string(),
@@ -47,7 +47,7 @@ fn whole_path(source: &str) -> String {
 }
 
 impl Run {
-    /// How long it is, and how far it has come.
+    /// The length of the run, and the part that is done.
     pub fn extent(&self) -> Extent {
         let epochs = self.resolved.config.training.epochs;
         let per_epoch = self.minibatches_per_epoch();
@@ -59,7 +59,7 @@ impl Run {
         }
     }
 
-    /// Where it ends.
+    /// The end of the run.
     pub fn ending(&self) -> Ending {
         Ending {
             records: self.folders.records.clone(),
@@ -96,7 +96,7 @@ impl Run {
             fields["best_by"] = if dataset.validation.is_empty() { "test" } else { "validation" }.into();
             fields["data"] = serde_json::json!({
                 "name": dataset.name,
-                // Whoever goes on with the run may be in another folder.
+                // The process that resumes the run may be in another folder.
                 "source": whole_path(&dataset.source),
                 "sha256": dataset.checksums,
             });
@@ -108,7 +108,7 @@ impl Run {
         Ok(Session::begin(&folders.records, surroundings.clone(), progress.rng.beta_sign)?)
     }
 
-    /// What the run would be, for `--dry-run`: shapes, parameters, steps and disk.
+    /// The outline for `--dry-run`: shapes, parameters, steps and disk.
     pub fn outline(&self) -> String {
         let config = &self.resolved.config;
         let dims = &config.network.dims;
@@ -143,7 +143,7 @@ impl Run {
         let memory = self.resolved.config.synapse.synapse().memory().join(" and ");
         let memory = if memory.is_empty() { memory } else { format!(" with a {memory} each") };
         text += &format!(
-            "{parameters} parameters{memory}, {:.1} MB a checkpoint, {:.0} MB for {files} of them\n\
+            "{parameters} parameters{memory}, {:.1} MB per checkpoint, {:.0} MB for {files} of them\n\
              {minibatches} minibatches of {} images in {} epochs, {} + {} steps each\n",
             bytes as f64 / 1e6,
             (bytes * files) as f64 / 1e6,

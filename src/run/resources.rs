@@ -1,4 +1,4 @@
-//! What the runs of one process share: data sets, devices, and the hubs where replicas meet.
+//! Resources that the runs of one process share: data sets, devices, and the hubs where replicas meet.
 
 use super::error::{Result, refuse};
 use super::progress::Progress;
@@ -37,34 +37,34 @@ const MOST_TOGETHER: usize = 256;
 #[derive(Default)]
 pub struct Resources {
     data_dir: Option<PathBuf>,
-    /// Whole sets.
+    /// Complete sets.
     data: Mutex<HashMap<String, Arc<Dataset>>>,
-    /// Parts of them, as long as a run has them.
+    /// Parts of them, for as long as a run uses them.
     limited: Mutex<HashMap<String, Weak<Dataset>>>,
     no_network: bool,
     device: Mutex<Option<Device>>,
-    /// By what replicas must have in common; `None` where every run computes for itself.
+    /// Hubs by the properties that replicas must share; `None` where every run computes by itself.
     hubs: Option<Mutex<HashMap<String, Hub>>>,
 }
 
 impl Resources {
-    /// For runs that compute each for itself, with the user's data folder, if any.
+    /// Resources for runs that compute by themselves, with the user's data folder, if any.
     pub fn new(data_dir: Option<PathBuf>) -> Self {
         Self { data_dir, ..Self::default() }
     }
 
-    /// The same for what is not done but only looked at: data that would have to be downloaded are stood in for by others of
-    /// their sizes, which is said.
+    /// Never downloads: data that would have to be downloaded are replaced by others of their sizes, with a message.
+    /// For plans and outlines.
     pub fn without_network(self) -> Self {
         Self { no_network: true, ..self }
     }
 
-    /// The same, where runs of one shape compute together as replicas; each needs a thread of its own.
+    /// Lets runs of one shape compute together as replicas; each needs a thread of its own.
     pub fn computing_together(self) -> Self {
         Self { hubs: Some(Mutex::default()), ..self }
     }
 
-    /// The engine that [`Resources::engine`] makes, in a word.
+    /// The name of the engine that [`Resources::engine`] makes.
     pub fn engine_name(&self, config: &Config, device: &Device) -> &'static str {
         let (job, kind) = (config.job(device), config.training.engine);
         match kind.chosen(&config.network(), &job, config.training.dtype.dtype()).unwrap_or(kind) {
@@ -75,7 +75,8 @@ impl Resources {
         }
     }
 
-    /// A sentence about that engine; about the plain one, why the fast one does not compute, and what that costs.
+    /// A sentence about that engine; for the plain one it says why the fast one does not compute, and what that
+    /// costs.
     pub fn engine_in_words(&self, config: &Config, device: &Device) -> String {
         let name = self.engine_name(config, device);
         if name != "plain" || !device.is_cpu() {
@@ -125,8 +126,8 @@ impl Resources {
         Ok(self.limited(&key, dataset, training))
     }
 
-    /// The first images of a set that is known by `key`, where the configuration wants no more. Runs that use them at once
-    /// share them; none keeps them in memory when it is over.
+    /// The first images of the set `key`, where the configuration limits them. Runs that use them at the same time
+    /// share them; they are freed afterwards.
     fn limited(&self, key: &str, whole: Arc<Dataset>, training: &TrainingConfig) -> Arc<Dataset> {
         let (train, test) = (training.limit_train, training.limit_test);
         let all = |limit: Option<usize>, split: &Split| limit.is_none_or(|limit| limit >= split.len());
@@ -144,14 +145,14 @@ impl Resources {
         dataset
     }
 
-    /// What stands for a set that would have to be downloaded, where the network is not to be asked.
+    /// The replacement for a set that would have to be downloaded, where the network may not be used.
     fn stand_in(&self, choice: DataChoice) -> Option<Dataset> {
         if !self.no_network {
             return None;
         }
         let dataset = data::stand_in(choice, self.data_dir.as_deref())?;
         let otherwise = match choice {
-            DataChoice::Auto => "; where it cannot be had, a run trains on glyphs instead",
+            DataChoice::Auto => "; where it is not available, a run trains on glyphs instead",
             _ => "",
         };
         warn!(
@@ -161,8 +162,8 @@ impl Resources {
         Some(dataset)
     }
 
-    /// The same for a run that goes on and was trained on the set of this name, where the configuration leaves
-    /// it open.
+    /// The data set of a resumed run that was trained on the set of this name, where the configuration leaves it
+    /// open.
     ///
     /// # Errors
     /// As [`data::load`].
@@ -170,8 +171,8 @@ impl Resources {
         self.dataset(&TrainingConfig { data: training.data.again(name), ..training.clone() })
     }
 
-    /// The data of a run that goes on or is looked at: where the user names no folder, those that its `records` say it had,
-    /// as long as they are there, and else as [`Resources::dataset_again`].
+    /// The data of a run that is resumed or looked at: where the user names no folder, the data that its `records`
+    /// name, as long as they exist, and else as [`Resources::dataset_again`].
     ///
     /// # Errors
     /// As [`data::load`].
@@ -199,7 +200,7 @@ impl Resources {
         hold_out(self.limited(&key, whole, training), training)
     }
 
-    /// The device that was asked for; a GPU is opened once.
+    /// Opens the requested device; a GPU is opened once.
     ///
     /// # Errors
     /// As [`open_device`].
@@ -218,7 +219,7 @@ impl Resources {
         Ok(device)
     }
 
-    /// How many runs of this configuration fit into the memory of the GPU it computes on; `None` on a CPU.
+    /// The number of runs of this configuration that fit into the memory of its GPU; `None` on a CPU.
     ///
     /// # Errors
     /// As [`open_device`].
@@ -226,7 +227,7 @@ impl Resources {
         let device = self.device(config.training.device)?;
         let Some(free) = free_memory(&device) else { return Ok(None) };
         let dims = &config.network.dims;
-        // θ with what synapses remember, an update and what they are made from; and the states of some steps while testing,
+        // θ with the memory of the synapses, an update and its factors; and the states of some steps while testing,
         // with x.
         let weights = 5 * config.network().parameter_count() + config.remembered();
         let states = TEST_BATCH * (3 * dims.input() + 8 * dims.0[1..].iter().sum::<usize>());
@@ -234,8 +235,8 @@ impl Resources {
         Ok(Some((free / 10 * 9 / bytes).clamp(1, MOST_TOGETHER)))
     }
 
-    /// An engine for a run, holding `theta`: a replica where runs compute together and the plain engine would
-    /// be the one to do it, else as [`engine::build`].
+    /// Makes an engine for a run, holding `theta`: a replica where runs compute together on the plain engine, else as
+    /// [`engine::build`].
     ///
     /// # Errors
     /// As [`engine::build`].
@@ -246,7 +247,7 @@ impl Resources {
             Some(hubs) if matches!(self.engine_name(config, device), "replicas" | "kernel") => {
                 kind.chosen(&theta.network, &job, theta.dtype())
                     .map_err(|why| engine::refused(kind, &why))?;
-                // A synapse shows its name alone, and not what it is set to.
+                // The debug text of a synapse has its name only, and not its settings.
                 let key = format!("{job:?} {:?} {:?} {kind:?}", config.synapse, config.training.dtype);
                 let hub = || Hub::new(job).with_kernel(kernel);
                 Ok(Box::new(guard(hubs).entry(key).or_insert_with(hub).join(theta)))
@@ -256,16 +257,16 @@ impl Resources {
     }
 }
 
-/// The same with as many training images held out as the configuration says.
+/// Holds out as many training images as the configuration says.
 fn hold_out(whole: Arc<Dataset>, training: &TrainingConfig) -> Result<Arc<Dataset>> {
     match training.validation {
         0 => Ok(whole),
-        // Another for every seed, so kept no longer than its run.
+        // Each seed has its own, so it is kept only as long as its run.
         count => Ok(Arc::new(whole.hold_out(count, training.seed)?)),
     }
 }
 
-/// Opens the device that was asked for.
+/// Opens the requested device.
 ///
 /// # Errors
 /// Where CUDA is asked for and this binary has none, or no GPU answers.

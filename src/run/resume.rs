@@ -1,4 +1,4 @@
-//! Going on: which checkpoint, and whether what is asked for goes together with it.
+//! Resuming: the choice of the checkpoint, and the checks that the request fits it.
 
 use super::checkpoint::{self, Checkpoint, CheckpointFolder, LAST};
 use super::error::{Result, refuse};
@@ -14,7 +14,7 @@ use anyhow::Context;
 use std::path::{Path, PathBuf};
 use tracing::{info, warn};
 
-/// Which checkpoint to continue from.
+/// The checkpoint to resume from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Resume {
     /// The last one of the run of this name, if there is one; a new run otherwise.
@@ -23,19 +23,19 @@ pub enum Resume {
     File(PathBuf),
 }
 
-/// A checkpoint, and where it was found.
+/// A checkpoint and its path.
 pub struct From {
     /// Its file.
     pub path: PathBuf,
     /// Its tensors.
     pub checkpoint: Checkpoint,
-    /// What it knows.
+    /// Its position and metadata.
     pub progress: Progress,
 }
 
 impl From {
-    /// The checkpoint in a file. In the place of a `last.safetensors` that is not whole, or older than the newest checkpoint
-    /// beside it, that one, which is said.
+    /// The checkpoint in a file. Where a `last.safetensors` is not whole, or older than the newest checkpoint beside
+    /// it, takes that one and says so.
     ///
     /// # Errors
     /// As [`checkpoint::read_progress`].
@@ -57,9 +57,9 @@ impl From {
         Ok(Self { path: path.to_path_buf(), checkpoint, progress })
     }
 
-    /// The checkpoint to go on from: `last.safetensors`, or, where that is not whole, not there, or older, the newest
-    /// numbered one that is whole, and says so. `None` where there is neither, or only what a run saves before
-    /// its first minibatch and that not whole.
+    /// The checkpoint to resume from: `last.safetensors`, or, where that is missing, not whole or older, the newest
+    /// whole numbered one, with a message. `None` where there is neither, or only the save before the first
+    /// minibatch, and that not whole.
     ///
     /// # Errors
     /// As [`checkpoint::read_progress`], and where files are there of which none is whole.
@@ -74,7 +74,7 @@ impl From {
         if last.is_file() {
             candidates.push(last.clone());
         } else if !candidates.is_empty() {
-            warn!("{} is not there", last.display());
+            warn!("{} is {}", last.display(), if last.exists() { "no regular file" } else { "not there" });
         }
         candidates.extend(missed);
         let at_start = candidates.iter().all(|path| path.ends_with(checkpoint::numbered_name(0)));
@@ -83,7 +83,7 @@ impl From {
             match Self::at(&path) {
                 Ok(found) => {
                     if path != last {
-                        warn!("going on from {}, the newest whole checkpoint of the run", path.display());
+                        warn!("resuming from {}, the newest whole checkpoint of the run", path.display());
                     }
                     return Ok(Some(found));
                 }
@@ -97,8 +97,8 @@ impl From {
         complaint.filter(|_| !at_start).map_or(Ok(None), Err)
     }
 
-    /// Says what of a run that goes on as itself is gone: its metrics, or, in its own folder, the best checkpoint, which may
-    /// also be not whole.
+    /// Warns about missing files of a resumed run: its metrics, or, in its own folder, the best checkpoint, which may
+    /// also not be whole.
     pub fn say_what_is_gone(&self, folders: &Folders, options: &Options) {
         if !self.progress.begun() || options.makes_another_run() {
             return;
@@ -116,13 +116,13 @@ impl From {
         }
         let how = if best.exists() { "is not whole" } else { "is gone" };
         warn!(
-            "{}: {how}, and with it the best weights so far; it is written again after an epoch that is better",
+            "{}: {how}, and with it the best weights so far; a better epoch writes it again",
             best.display()
         );
     }
 
-    /// What the run is called: as its folder in `checkpoints`, which may have been renamed; where the checkpoint lies
-    /// elsewhere, as it says itself.
+    /// The name of the run: that of its folder in `checkpoints`, which may have been renamed; where the checkpoint
+    /// lies elsewhere, the name stored in it.
     ///
     /// # Errors
     /// Where the folder has a name that no run can have, or that hides on which data this one is.
@@ -155,8 +155,8 @@ impl From {
         Ok(full)
     }
 
-    /// Checks that what `run` has told is where it will go on: a run is called as its two folders are, and one of them
-    /// alone may have been renamed.
+    /// Checks that the records of `run` are where it will resume: both folders of a run have its name, and perhaps
+    /// only one was renamed.
     ///
     /// # Errors
     /// Says which other folder to rename.
@@ -180,13 +180,14 @@ impl From {
                 return Ok(());
             }
             refuse!(
-                "{path}: is of the run {other}, which has other checkpoints in {}: say --name {other} to go on with that \
-                 run from here, or --name {run} to make another run of it",
+                "{path}: is of the run {other}, which has other checkpoints in {}: give --name {other} to \
+                 resume that run from here, or --name {run} to make another run of it",
                 there.display()
             );
         }
         refuse!(
-            "{path}: what its run has told is in {}, and a run is called as its two folders are: rename {} to {}, or {} \
+            "{path}: the records of its run are in {}, and both folders of a run have its name: rename {} \
+             to {}, or {} \
              to {}",
             runs.join(&other).display(),
             runs.join(&other).display(),
@@ -196,10 +197,11 @@ impl From {
         )
     }
 
-    /// Whether all epochs are done, where the run is resumed automatically: then this is made its last checkpoint again.
+    /// True where all epochs are done and the run is resumed automatically; then makes this its last checkpoint
+    /// again.
     ///
     /// # Errors
-    /// Where they are done and this checkpoint is named to go on from, and where it cannot be made the last.
+    /// Where they are done and this checkpoint is named to resume from, and where it cannot be made the last.
     pub fn is_complete(&self, epochs: usize, folder: &CheckpointFolder, options: &Options) -> Result<bool> {
         if self.progress.epoch < epochs {
             return Ok(false);
@@ -208,17 +210,17 @@ impl From {
         let done =
             format!("{path}: the run has already completed {} of {epochs} epochs", self.progress.epoch);
         if options.resume != Some(Resume::Auto) {
-            refuse!("{done}; raise --epochs, the total, to go on");
+            refuse!("{done}; raise --epochs, the total, to train further");
         }
         info!("{done}");
         if !options.dry_run && self.path != folder.last() {
             folder.make_last(&self.path)?;
-            info!("{} is that one again", folder.last().display());
+            info!("{} is that one now", folder.last().display());
         }
         Ok(true)
     }
 
-    /// Where the run stands that goes on from here, under the name `run` and with this configuration.
+    /// The position of the run that resumes here, under the name `run` and with this configuration.
     pub fn going_on(self, run: String, config: &Config) -> Progress {
         let Self { path, progress, .. } = self;
         info!(
@@ -228,13 +230,13 @@ impl From {
             path.display()
         );
         if progress.run != run {
-            info!("the run was called {} until now, and goes on as {run}", progress.run);
+            info!("the run was called {} until now, and resumes as {run}", progress.run);
         }
         Progress { config: config.clone(), run, ..progress }
     }
 
-    /// Checks that the run can go on with this configuration and data, into this folder of checkpoints and that of its
-    /// `records`.
+    /// Checks that the run can resume with this configuration and data, into this folder of checkpoints and that of
+    /// its `records`.
     ///
     /// # Errors
     /// Where the science, the data or the position differ, or a folder holds another run; shows how.
@@ -247,7 +249,7 @@ impl From {
     ) -> Result<()> {
         let path = self.path.display();
         let mut changes = resolved.changed_science(&self.progress.config)?;
-        // A set that is not here has none.
+        // A stand-in has no checksums.
         if !dataset.checksums.is_empty() && dataset.checksums != self.progress.checksums {
             changes.push(format!(
                 "the data: {} then, {} from {} now, with other checksums",
@@ -268,7 +270,7 @@ impl From {
         self.check_records(resolved, records)
     }
 
-    /// A checkpoint from elsewhere must not go on over another run.
+    /// Checks that a checkpoint from elsewhere does not overwrite another run.
     fn check_folder(&self, folder: &CheckpointFolder) -> Result<()> {
         let from = self.path.parent().and_then(|parent| parent.canonicalize().ok());
         let is_there = from.is_some() && from == folder.0.canonicalize().ok();
@@ -281,7 +283,8 @@ impl From {
         };
         let Some(theirs) = newest.or_else(|| checkpoint::progress_in_header(&folder.best())) else {
             refuse!(
-                "{} holds no whole checkpoint that says whether it is of the run of {}: move it away, or give this one \
+                "{} holds no whole checkpoint that shows whether it belongs to the run of {}: move it away, \
+                 or give this one \
                  another name with --name",
                 folder.0.display(),
                 self.path.display()
@@ -290,7 +293,7 @@ impl From {
         let ours = &self.progress;
         if ours.checksums != theirs.checksums || !ours.config.changes_from(&theirs.config)?.is_empty() {
             refuse!(
-                "{} holds another run than {} is of: give this one another name with --name",
+                "{} holds another run than that of {}: give this one another name with --name",
                 folder.0.display(),
                 self.path.display()
             );
@@ -298,13 +301,14 @@ impl From {
         Ok(())
     }
 
-    /// What a run has told must be told by this one: going on cuts its metrics and writes its configuration anew.
+    /// Checks that the records in the folder are of this run: resuming cuts its metrics and writes its configuration
+    /// anew.
     fn check_records(&self, resolved: &Resolved, folder: &Path) -> Result<()> {
         let config = files::read_if_there(&folder.join(CONFIG))?;
         let environment = records::environment(folder)?;
         let foreign = |why: &str| {
             refuse!(
-                "{} holds other things than what the run of {} has told ({why}): give this one another name with \
+                "{} holds other records than those of the run of {} ({why}): give this one another name with \
                  --name, or move the folder away",
                 folder.display(),
                 self.path.display()
@@ -321,7 +325,7 @@ impl From {
                     return foreign(&why);
                 }
             };
-            // Under which name the data was asked for says nothing of what it was.
+            // The name under which the data was asked for may differ, even if the data do not.
             let changes = resolved.config.changes_from(&theirs)?;
             if let Some((key, value)) = changes.iter().find(|(key, _)| key != "training.data") {
                 return foreign(&format!("{key} of its {CONFIG} is not {value}"));
@@ -337,8 +341,8 @@ impl From {
     }
 }
 
-/// Which of the numbered checkpoints, oldest first, came after `last`, though each becomes it. What is further and older lies
-/// on a way that was left when the run went back.
+/// The numbered checkpoints, given oldest first, that were written after `last`, though each becomes it. Those
+/// further on but older belong to a branch that the run left when it went back.
 fn missed_by_last(last: &Path, numbered: &[PathBuf]) -> Vec<PathBuf> {
     let saved = |path: &Path| path.metadata().and_then(|there| there.modified()).ok();
     let Some((there, when)) = checkpoint::progress_in_header(last).zip(saved(last)) else {
@@ -354,8 +358,8 @@ fn missed_by_last(last: &Path, numbered: &[PathBuf]) -> Vec<PathBuf> {
     numbered.iter().filter(is_missed).cloned().collect()
 }
 
-/// Checks that what a run has left in its folders, which hold no checkpoint to go on from, is of one that was stopped
-/// before its first.
+/// Checks that the files in the folders of a run without a checkpoint are those of a run stopped before its first
+/// checkpoint.
 ///
 /// # Errors
 /// Where it has come further than that.
@@ -364,8 +368,8 @@ pub fn check_left_over(folders: &Folders) -> Result<()> {
     let best = checkpoints.best();
     if checkpoint::progress_in_header(&best).is_some_and(|progress| progress.epoch > 0) {
         refuse!(
-            "{}: holds the best checkpoint of a run but neither its last nor any numbered one: go on from that \
-             with --resume {}, or give a new run another name with --name",
+            "{}: holds the best checkpoint of a run but neither the last nor a numbered one: resume from \
+             that with --resume {}, or give a new run another name with --name",
             checkpoints.0.display(),
             best.display()
         );
@@ -373,8 +377,9 @@ pub fn check_left_over(folders: &Folders) -> Result<()> {
     let epochs = Told::read(records)?.epochs.last_key_value().map_or(0, |(last, _)| *last);
     if epochs > 0 {
         refuse!(
-            "{} has recorded {epochs} epochs, but {} holds no checkpoint to go on from: is --checkpoints-dir \
-             where they are? To begin anew, give the run another name with --name, or move the folder away",
+            "{} has recorded {epochs} epochs, but {} holds no checkpoint to resume from: is \
+             --checkpoints-dir the right folder? To begin anew, give the run another name with --name, or \
+             move the folder away",
             records.display(),
             checkpoints.0.display()
         );

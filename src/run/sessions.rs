@@ -1,9 +1,9 @@
-//! `sessions.jsonl`: a line for each process that has worked on a run, and how far it came.
+//! `sessions.jsonl`: a line for each process that has worked on a run, with the part it did.
 //!
 //! It is written when a process begins and when it ends. How far one came that was killed is filled in by the next,
-//! which goes on from there.
+//! which resumes from there.
 //!
-//! A version, CPU or GPU that rounds differently gives other bits, so a run that goes on elsewhere says so.
+//! A version, CPU or GPU that rounds differently gives other bits, so a run that is resumed elsewhere says so.
 
 use crate::base::files;
 use crate::base::{lock, program};
@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use tracing::warn;
 
-/// What a process computes with.
+/// The surroundings of a process: program, machine and threads.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Surroundings {
     /// The command line.
@@ -27,14 +27,14 @@ pub struct Surroundings {
     pub vector_instructions: String,
     /// Threads to compute with.
     pub threads: usize,
-    /// Where it computes.
+    /// The device.
     pub device: String,
     /// The engine that really computes: fused, plain, replicas or kernel.
     pub engine: String,
 }
 
 impl Surroundings {
-    /// Of this process, which computes with this.
+    /// The surroundings of this process.
     pub fn here(device: &str, engine: &str, threads: usize) -> Self {
         Self {
             command: program::command(),
@@ -47,9 +47,9 @@ impl Surroundings {
         }
     }
 
-    /// What differs from `before` and may change the last bits of what is computed.
+    /// The differences from `before` that may change the last bits of results.
     fn changes_from(&self, before: &Self) -> Vec<String> {
-        // The fused engine computes a number the same way whichever thread does it.
+        // The fused engine computes a number the same way on any thread.
         let threads = |of: &Self| if of.engine == "fused" { String::new() } else { of.threads.to_string() };
         let matters = |of: &Self| {
             [
@@ -75,21 +75,20 @@ struct Line {
     surroundings: Surroundings,
     /// Minibatches of the whole run that were done when it began,
     from_step: u64,
-    /// and when it last saved; not known of one that is at work, or was killed.
+    /// and when it last saved; unknown for a process that is at work, or was killed.
     to_step: Option<u64>,
 }
 
 /// The line of this process.
 pub struct Session {
     path: PathBuf,
-    /// The lines of those before, as they stand there.
+    /// The lines of earlier processes, unchanged.
     earlier: Vec<u8>,
     line: Line,
 }
 
 impl Session {
-    /// Begins a line in the run's folder, and warns where the run goes on in other surroundings than its last
-    /// process had.
+    /// Begins a line in the run's folder, and warns where the surroundings differ from those of the last process.
     ///
     /// # Errors
     /// Names the file where it cannot be read or written.
@@ -106,7 +105,7 @@ impl Session {
         let changes = before.map_or(Vec::new(), |before| surroundings.changes_from(&before.surroundings));
         if !changes.is_empty() {
             warn!(
-                "the run goes on in other surroundings ({}): its numbers may differ in the last bits from \
+                "the run resumes in other surroundings ({}): its numbers may differ in the last bits from \
                  those of a run never stopped",
                 changes.join("; ")
             );
@@ -119,7 +118,7 @@ impl Session {
         Ok(session)
     }
 
-    /// The run has been saved after so many minibatches.
+    /// Records that the run has been saved after so many minibatches.
     pub fn reached(&mut self, step: u64) {
         self.line.to_step = Some(step);
     }

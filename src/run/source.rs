@@ -1,4 +1,4 @@
-//! Where a run had its data, as its folder says, and the same data from there again.
+//! The source of a run's data, as recorded in its folder, and the same data loaded from there again.
 
 use super::locate;
 use crate::config::{Config, TrainingConfig};
@@ -7,43 +7,51 @@ use crate::run::checkpoint::CheckpointFolder;
 use crate::telemetry::records;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use tracing::info;
+use tracing::{info, warn};
 
-/// What a run's folder says of its data.
+/// The record of a run's data.
 pub struct Recorded {
     /// The name of the set.
     pub name: String,
-    /// The file or folder; what was generated or downloaded has none.
+    /// The file or folder; generated and downloaded data have none.
     place: PathBuf,
     checksums: BTreeMap<String, String>,
 }
 
 impl Recorded {
-    /// What the folder `runs/NAME` says; `None` where it names no file or folder.
+    /// Reads the record in the folder `runs/NAME`; `None` where it names no file or folder, and, with a warning,
+    /// where it cannot be read.
     pub fn read(records: &Path) -> Option<Self> {
-        let environment = records::environment(records).ok()??;
+        let environment = match records::environment(records) {
+            Ok(environment) => environment?,
+            Err(error) => {
+                let error = anyhow::Error::from(error);
+                warn!("{error:#}, so that the data are looked for in the usual places");
+                return None;
+            }
+        };
         let data = &environment["data"];
         let place = PathBuf::from(data["source"].as_str()?);
-        // Earlier versions wrote it as it was typed.
+        // Earlier versions wrote the path as it was typed.
         (place.is_absolute() || place.exists()).then_some(())?;
         let checksums = serde_json::from_value(data["sha256"].clone()).ok()?;
         Some(Self { name: data["name"].as_str()?.into(), place, checksums })
     }
 
-    /// Whether something is where the data were.
+    /// True where something is at the recorded place.
     pub fn is_there(&self) -> bool {
         self.place.exists()
     }
 
-    /// The data of a run with these checksums and this configuration, whole; `None`, and why is said, where they are not
-    /// there any more.
+    /// Loads the data of a run with these checksums and this configuration, complete; `None`, with a message, where
+    /// they are no longer there.
     pub fn load(&self, training: &TrainingConfig, checksums: &BTreeMap<String, String>) -> Option<Dataset> {
         if self.checksums != *checksums {
             return None;
         }
         let place = self.place.display();
         if !self.is_there() {
-            info!("{place}, where the run had its data, is not there any more: looking in the usual places");
+            info!("{place}, where the run had its data, no longer exists: looking in the usual places");
             return None;
         }
         match data::load(training.data.again(&self.name), Some(&self.place)) {
@@ -52,12 +60,12 @@ impl Recorded {
                 Some(Dataset { name: self.name.clone(), ..dataset })
             }
             Ok(_) => {
-                info!("{place} holds other data than the run had from there: looking in the usual places");
+                info!("{place} holds other data than the run used: looking in the usual places");
                 None
             }
             Err(error) => {
                 info!(
-                    "the data of the run cannot be had from {place} ({error}): looking in the usual places"
+                    "the data of the run cannot be loaded from {place} ({error}): looking in the usual places"
                 );
                 None
             }
@@ -65,8 +73,8 @@ impl Recorded {
     }
 }
 
-/// The run that this configuration would be on data that are not named: the only one in `runs` that is called as it would
-/// be on its own data, has a checkpoint, and whose data are still there.
+/// The run that a configuration without named data stands for: the only one in `runs` that is called as it would be
+/// on its own data, has a checkpoint, and whose data still exist.
 pub fn run_on_its_own_data(
     config: &Config,
     runs: &Path,
@@ -75,13 +83,13 @@ pub fn run_on_its_own_data(
 ) -> Option<String> {
     let choice = config.training.data;
     let stem = called(DataChoice::MNIST)?;
-    // A run on MNIST that was downloaded has no place of its own, and is the one that is meant.
+    // A run on downloaded MNIST has no place of its own, and is then the run in question.
     let is_on_mnist = || CheckpointFolder(checkpoints.join(&stem)).last().is_file();
     if choice == DataChoice::Auto && Recorded::read(&runs.join(&stem)).is_none() && is_on_mnist() {
         return None;
     }
     let begins = stem.split('-').next().unwrap_or_default();
-    // Cheap conditions first: a sweep has a thousand runs beside it.
+    // Cheap conditions first: a sweep has a thousand runs.
     let mut found = locate::names(runs).into_iter().filter(|name| {
         let checkpoint = CheckpointFolder(checkpoints.join(name)).last();
         name.starts_with(begins) && checkpoint.is_file() && {

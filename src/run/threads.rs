@@ -1,4 +1,4 @@
-//! The threads that a run computes with.
+//! The threads of a run.
 
 use crate::base::output::usage;
 use crate::base::panic;
@@ -6,8 +6,7 @@ use anyhow::{Result, anyhow};
 use rayon::ThreadPool;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// Runs `work` in a pool of so many threads, by default one a core. Work that panics has failed, which harms
-/// nothing beside it.
+/// Runs `work` in a pool of so many threads, by default one per core. A panic of the work becomes an error.
 ///
 /// # Errors
 /// Where there can be no such pool, those of `work`, and where it panics.
@@ -16,7 +15,7 @@ pub fn with_threads<R: Send>(threads: Option<usize>, work: impl FnOnce() -> Resu
     guarded(|| pool.install(work))
 }
 
-/// A pool of so many threads, by default one a core.
+/// A pool of so many threads, by default one per core.
 ///
 /// # Errors
 /// Where there can be none.
@@ -37,7 +36,7 @@ pub fn pool(threads: Option<usize>) -> Result<ThreadPool> {
         })
 }
 
-/// What comes of `work`, which has failed where it panics.
+/// Runs `work`, and turns a panic into an error.
 ///
 /// # Errors
 /// Those of `work`, and where it panics.

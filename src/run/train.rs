@@ -10,7 +10,7 @@ use super::{Interrupt, Run};
 use crate::base::waiting::Waiting;
 use crate::data::{Batch, Split};
 use crate::engine::{Engine, Report, Turn};
-use crate::rng;
+use crate::rng::{self, Purpose};
 use crate::telemetry::metrics::{Metrics, MetricsFile};
 use crate::telemetry::observer::{Epoch, Observer};
 #[cfg(feature = "cli")]
@@ -18,17 +18,17 @@ use crate::telemetry::showing::TensorBoard;
 use std::time::Instant;
 use tracing::{error, info};
 
-/// Images classified at a time when testing.
+/// Images classified at a time in a test.
 pub const TEST_BATCH: usize = 1000;
 
-/// How a run ended.
+/// The ways a run can end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// All epochs are done.
     Done,
-    /// A state or weight was no longer a number, or the weights had run away.
+    /// A state or weight was not a finite number, or the weights had run away.
     Diverged,
-    /// This signal asked it to stop; it has been saved.
+    /// This signal stopped it; it has been saved.
     Interrupted(i32),
 }
 
@@ -43,7 +43,7 @@ pub fn train(mut run: Run, observer: &mut dyn Observer, interrupt: &Interrupt) -
     let folder = &run.folders.records;
     #[cfg(feature = "cli")]
     let names = &progress.class_names;
-    // What one of these adds to the metrics of an epoch those after it write.
+    // An observer's additions to the metrics of an epoch are written by those after it.
     let observers: &mut [&mut dyn Observer] = &mut [
         &mut Angles { config: resolved.config.clone(), dataset: dataset.clone(), found: None },
         #[cfg(feature = "cli")]
@@ -57,7 +57,7 @@ pub fn train(mut run: Run, observer: &mut dyn Observer, interrupt: &Interrupt) -
     Ok(outcome)
 }
 
-/// A run in training, and all who have to do with that.
+/// A run in training, with everything that takes part.
 struct Training<'a, 'b> {
     run: &'a mut Run,
     session: &'a mut Session,
@@ -66,10 +66,10 @@ struct Training<'a, 'b> {
 }
 
 impl Training<'_, '_> {
-    /// From where the run stands.
+    /// Trains all epochs from the run's position.
     fn all_epochs(&mut self) -> Result<Outcome> {
         if !self.run.progress.begun() {
-            // From here on there is something to go on from.
+            // From here on there is a checkpoint to resume from.
             if let Some(outcome) = self.save(false)? {
                 return Ok(outcome);
             }
@@ -93,7 +93,7 @@ impl Training<'_, '_> {
         Ok(Outcome::Done)
     }
 
-    /// What is left of the epoch under way.
+    /// Trains the rest of the current epoch.
     fn epoch(&mut self, health: &mut Health) -> Result<Option<Outcome>> {
         let per_epoch = self.run.minibatches_per_epoch();
         let (epoch, first) = (self.run.progress.epoch, self.run.progress.minibatch);
@@ -109,6 +109,10 @@ impl Training<'_, '_> {
             let global = epoch as u64 * per_epoch + run.progress.minibatch;
             self.observers.iter_mut().for_each(|observer| observer.begin());
             run.dataset.train.gather(indices, &mut batch);
+            if let Some(shape) = run.dataset.train.shape {
+                let mut rng = rng::stream(training.seed, Purpose::Augment, global);
+                training.augment().apply(&mut batch, shape, &mut rng);
+            }
             let turn = Turn { beta: config.beta(global), epochs: global as f64 / per_epoch as f64 };
             let report = run.engine.train_at(&batch, turn)?;
             run.progress.running.add(&report);
@@ -129,13 +133,13 @@ impl Training<'_, '_> {
                 }
             }
         }
-        // Stopped while it was tested, an epoch has nothing left to time.
+        // An epoch stopped during its test has nothing left to time.
         let speed = (first < per_epoch).then(|| (per_epoch - first) as f64 / started.elapsed().as_secs_f64());
         self.close_epoch(speed)
     }
 
-    /// Tests, lets all see what the epoch has shown, and saves; before the first epoch and after each. `speed` in
-    /// minibatches a second. A signal puts that off until the run goes on.
+    /// Tests, shows the epoch to all observers, and saves; before the first epoch and after each. `speed` in
+    /// minibatches a second. A signal postpones that until the run is resumed.
     fn close_epoch(&mut self, speed: Option<f64>) -> Result<Option<Outcome>> {
         let stop = || self.interrupt.signal().is_some();
         let mut epoch = test(self.run, speed, &stop)?;
@@ -149,7 +153,7 @@ impl Training<'_, '_> {
         self.save(epoch.judged.improved)
     }
 
-    /// Writes a checkpoint, unless the weights have diverged, which is said.
+    /// Writes a checkpoint, unless the weights have diverged, which is reported.
     fn save(&mut self, best: bool) -> Result<Option<Outcome>> {
         let Run { engine, progress, folders, names, resolved, .. } = &*self.run;
         let theta = engine.parameters()?;
@@ -184,16 +188,16 @@ impl Training<'_, '_> {
     fn interrupted(&self, signal: i32) -> Outcome {
         let Run { progress, go_on, .. } = &*self.run;
         info!(
-            "stopped by signal {signal} after {} epochs and {} minibatches; to go on: {go_on}",
+            "stopped by signal {signal} after {} epochs and {} minibatches; to resume: {go_on}",
             progress.epoch, progress.minibatch
         );
         Outcome::Interrupted(signal)
     }
 }
 
-/// Tests the network as it is, and gathers what the epoch has shown, of which some is missing where `stop` says so.
+/// Tests the network, and collects the results of the epoch; some are missing where `stop` turns true.
 fn test(run: &mut Run, speed: Option<f64>, stop: &dyn Fn() -> bool) -> Result<Epoch> {
-    // Of the tests after an epoch the line of the epoch tells.
+    // A test after an epoch is covered by the line of the epoch.
     let _waiting = (run.progress.minibatch == 0)
         .then(|| Waiting::on(format!("testing on {} images before training", run.dataset.test.len())));
     let test = evaluate(run.engine.as_mut(), &run.dataset.test, stop)?;
@@ -208,10 +212,10 @@ fn test(run: &mut Run, speed: Option<f64>, stop: &dyn Fn() -> bool) -> Result<Ep
     let mut metrics = Metrics::default();
     metrics.push_reports(trained.as_ref(), validation.as_ref(), &test);
     metrics.push_weights(&theta)?;
-    if let Some(ledger) = run.engine.ledger().filter(|_| trained.is_some()) {
-        metrics.push_ledger(&ledger, &theta);
+    if let Some((ledger, trained)) = run.engine.ledger().zip(trained.as_ref()) {
+        metrics.push_ledger(&run.resolved.config, &theta, &ledger, trained);
     }
-    // Not finite where the clock has stood still: `Instant` never runs backwards, but stops where it would.
+    // Not finite where no time has passed: `Instant` never runs backwards, but may stand still.
     if let Some(speed) = speed.filter(|speed| speed.is_finite()) {
         metrics.push("speed/minibatches_per_second", speed);
         metrics.push("speed/epoch_seconds", run.minibatches_per_epoch() as f64 / speed);
@@ -231,7 +235,7 @@ fn test(run: &mut Run, speed: Option<f64>, stop: &dyn Fn() -> bool) -> Result<Ep
     })
 }
 
-/// Classifies a split, some images at a time, or as many of them as it can before `stop` says so.
+/// Classifies a split, some images at a time, until `stop` turns true.
 ///
 /// # Errors
 /// What the engine reports.

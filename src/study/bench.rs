@@ -1,4 +1,4 @@
-//! How fast a configuration trains on this machine.
+//! The training speed of a configuration on this machine.
 
 use crate::base::files;
 use crate::config::Config;
@@ -11,7 +11,7 @@ use serde::Serialize;
 use std::path::Path;
 use std::time::Instant;
 
-/// What was measured.
+/// The measurement.
 #[derive(Clone, Debug, Serialize)]
 pub struct Speed {
     /// Milliseconds a training minibatch, everything included.
@@ -26,11 +26,11 @@ pub struct Speed {
     pub gflops: f64,
     /// Milliseconds to classify 1,000 images of the test set, the first phase alone.
     pub ms_per_1000_tested: f64,
-    /// What [`Speed::gflops`] is there.
+    /// [`Speed::gflops`] of that test.
     pub gflops_testing: f64,
-    /// The most that a large float32 matrix product reaches here, with the same threads.
+    /// The peak of a large float32 matrix product here, with the same threads.
     pub peak_gflops: f64,
-    /// Threads computed with.
+    /// Threads used.
     pub threads: usize,
     /// Peak resident memory of the process, MiB; 0 where the system does not say.
     pub peak_rss_mib: f64,
@@ -39,13 +39,13 @@ pub struct Speed {
 /// Minibatches run before the clock starts.
 const WARM_UP: usize = 5;
 
-/// How long minibatches took.
+/// Durations of minibatches.
 pub struct Timing {
     /// Seconds a training minibatch, everything included.
     pub whole: f64,
     /// Of these, the first phase.
     pub first_phase: f64,
-    /// What the first phases of all minibatches showed.
+    /// The first phases of all minibatches.
     pub report: Report,
     /// Multiply-adds of all minibatches.
     pub multiply_adds: f64,
@@ -137,7 +137,7 @@ pub fn peak_gflops() -> Result<f64> {
     Ok(best)
 }
 
-/// Peak resident memory of this process so far, MiB, where /proc tells.
+/// Peak resident memory of this process so far, MiB, from /proc.
 fn peak_rss_mib() -> f64 {
     let read = || -> Result<f64> {
         let status = files::read_text(Path::new("/proc/self/status"))?;

@@ -11,12 +11,13 @@ use maud::{Markup, html};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-/// The whole page about the runs in these folders.
+/// The whole page about the runs in these folders, each with its `next` for [`Record::read`].
 ///
 /// # Errors
 /// Names what cannot be read.
-pub fn write(folders: &[PathBuf]) -> Result<Illustrated> {
-    let runs = folders.iter().map(|folder| Record::read(folder)).collect::<Result<Vec<_>>>()?;
+pub fn write(folders: &[(PathBuf, usize)]) -> Result<Illustrated> {
+    let runs =
+        folders.iter().map(|(folder, next)| Record::read(folder, *next)).collect::<Result<Vec<_>>>()?;
     let chart = |name, title, y, tag: &str| {
         let lines = runs.iter().enumerate();
         let lines = lines.map(|(i, run)| Series::line(&run.name, Look::cycle(i), run.curve(tag)));

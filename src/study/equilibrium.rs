@@ -1,4 +1,4 @@
-//! How far from equilibrium the first phase is after how much arithmetic, in each of the ways there are to find it.
+//! The distance from equilibrium after a given amount of arithmetic, for each way to find it.
 
 use crate::charts::axis::Scale;
 use crate::charts::page;
@@ -8,7 +8,7 @@ use crate::model::{Model, Order, Parameters, Settle, Solver};
 use candle_core::{Result, Tensor};
 use maud::html;
 
-/// A way to find the equilibrium, and how near it comes.
+/// A way to find the equilibrium, and its course.
 pub struct Way {
     /// Its name.
     pub name: String,
@@ -19,13 +19,13 @@ pub struct Way {
 /// The largest |F(s) − s| of any neuron of an image, over some images.
 #[derive(Clone, Copy, Debug)]
 pub struct Distance {
-    /// The arithmetic so far, in synchronous steps; that of acceleration itself, some percent of a sweep, not counted.
+    /// The arithmetic so far, in synchronous steps; without that of acceleration itself, a few percent of a sweep.
     pub work: f64,
-    /// Of half of the images it is at most this.
+    /// The median over the images (nearest rank).
     pub median: f64,
-    /// Of 99 % of them.
+    /// The 99th percentile (nearest rank).
     pub percentile_99: f64,
-    /// Of all of them.
+    /// The largest of all images.
     pub largest: f64,
 }
 
@@ -71,8 +71,8 @@ fn follow(
 }
 
 impl Way {
-    /// The arithmetic after which 99 % of the images stay within `tolerance`, in synchronous steps; `None` where they do
-    /// not.
+    /// The arithmetic after which 99 % of the images stay within `tolerance`, in synchronous steps; `None` where they
+    /// do not.
     pub fn work_until(&self, tolerance: f64) -> Option<f64> {
         let beyond =
             self.course.iter().rposition(|d| d.percentile_99.is_nan() || d.percentile_99 > tolerance);
@@ -92,7 +92,7 @@ pub fn csv(ways: &[Way]) -> String {
     text
 }
 
-/// Within this, the largest |F(s) − s| of any neuron, an image is called at rest.
+/// The bound on |F(s) − s| of every neuron for an image at rest.
 pub const AT_REST: f64 = 5e-7;
 
 /// Each way, and the arithmetic until 99 % of the images are at rest, in words.
@@ -131,7 +131,7 @@ pub fn page(title: &str, about: &str, ways: &[Way], chart: Chart) -> String {
                     thead {
                         tr {
                             th { "Way" }
-                            th .number { "Synchronous steps' worth of arithmetic" }
+                            th .number { "Arithmetic, in synchronous steps" }
                         }
                     }
                     tbody { @for (way, work) in until_rest(ways) { tr { td { (way) } td .number { (work) } } } }

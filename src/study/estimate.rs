@@ -1,4 +1,4 @@
-//! How long runs take, from a short measurement.
+//! Estimates of the duration of runs, from a short measurement.
 
 use super::bench::{self, Timing};
 use crate::config::Config;
@@ -16,7 +16,7 @@ const MINIBATCHES: usize = 10;
 pub struct Estimator(HashMap<String, Timing>);
 
 impl Estimator {
-    /// Seconds of the whole run, on the threads it is called with.
+    /// Seconds of the whole run, on the threads of the caller.
     ///
     /// # Errors
     /// What the engine reports.

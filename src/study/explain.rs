@@ -1,6 +1,6 @@
-//! What an angle between update and gradient is made of: `eqprop angle --explain`.
+//! The causes of an angle between update and gradient: `eqprop angle --explain`.
 
-use super::referee::{CAUSES, Case, Cause, as_trained};
+use super::referee::{CAUSES, Case, Cause};
 use crate::base::spread::Spread;
 use crate::config::Config;
 use crate::data::{Batch, Split};
@@ -10,7 +10,11 @@ use crate::run::angles;
 use anyhow::Result;
 use serde_json::{Map, Value, json};
 
-/// The angles of a minibatch, degrees: of all matrices together first, then of each.
+/// Ψ of an update that is 0, as of devices whose steps are larger than the wished change: it follows the gradient no more
+/// than chance does.
+const UNRELATED: f64 = 90.0;
+
+/// The angles of a minibatch, degrees: first of all matrices together, then of each.
 type Angles = Vec<f64>;
 
 /// An angle taken apart: over some minibatches, of all matrices together and of each.
@@ -19,20 +23,20 @@ pub struct Explanation {
     pub columns: Vec<String>,
     /// Ψ(Δtot, −∇) as trained, by column.
     pub start: Vec<Spread>,
-    /// By how much the angle falls when each cause that applies is switched off after those before it, by column.
+    /// The fall of the angle when each applicable cause is switched off after those before it, by column.
     pub in_order: Vec<(Cause, Vec<Spread>)>,
-    /// The same where it is the only one that is switched off. Where it acts on nothing but float32, as in order.
+    /// The fall of the angle when it alone is switched off. For causes that act in float32 only, as in order.
     pub alone: Vec<(Cause, Vec<Spread>)>,
-    /// What is left when all are off, by column.
+    /// The angle with all causes off, by column.
     pub rest: Vec<Spread>,
-    /// Ψ(Δtot, −∇BPTT) with BPTT through the same K of T steps, as `eqprop angle` has it; `None` where K > T.
+    /// Ψ(Δtot, −∇BPTT) with BPTT through the same K of T steps, as in `eqprop angle`; `None` where K > T.
     pub matched: Option<Spread>,
-    /// How many minibatches.
+    /// The count of minibatches.
     pub minibatches: usize,
 }
 
 impl Explanation {
-    /// Takes the angle apart on `minibatches` random minibatches, those that `eqprop angle` measures on. `theta` is not
+    /// Decomposes the angle on `minibatches` random minibatches, the same as in `eqprop angle`. `theta` is not
     /// changed.
     ///
     /// # Errors
@@ -48,7 +52,7 @@ impl Explanation {
         Self::of_batches(config, theta, drawn.map(|indices| split.batch(&indices)), done)
     }
 
-    /// The same on these minibatches, of which there is one at least.
+    /// Decomposes the angle on these minibatches; there must be at least one.
     ///
     /// # Errors
     /// As [`Explanation::of`].
@@ -64,7 +68,7 @@ impl Explanation {
         let mut columns = Vec::new();
         let (mut ladders, mut singles, mut matched) = (Vec::new(), Vec::new(), Vec::new());
         for (i, batch) in batches.into_iter().enumerate() {
-            let (ladder, alone) = take_apart(config, theta, &batch, &causes, &mut columns)?;
+            let (ladder, alone) = take_apart(config, theta, &batch, i, &causes, &mut columns)?;
             ladders.push(ladder);
             singles.push(alone);
             if config.learning.K <= config.settle.steps {
@@ -109,7 +113,8 @@ impl Explanation {
             format!("{name:<24}{cells}\n")
         };
         let mut text = format!(
-            "Ψ(Δtot, −∇) on {data} in degrees, ∇ that of BPTT with T and K so large that nothing changes; mean ± standard \
+            "Ψ(Δtot, −∇) on {data} in degrees, ∇ by BPTT with T and K so large that nothing changes; mean ± \
+             standard \
              deviation of {} minibatches\n{:<24}{}\n",
             self.minibatches,
             "",
@@ -134,7 +139,8 @@ impl Explanation {
         text
     }
 
-    /// As JSON: `start`, `in_order`, `alone` and `rest`, each by matrix (`all` together) as mean and standard deviation.
+    /// As JSON: `start`, `in_order`, `alone` and `rest`, each by matrix (`all` together) as mean and standard
+    /// deviation.
     pub fn json(&self, data: &str) -> Value {
         let cells = |cells: &[Spread]| -> Map<String, Value> {
             self.columns.iter().zip(cells).map(|(column, cell)| (column.clone(), json!(cell))).collect()
@@ -170,8 +176,8 @@ fn rounded(degrees: f64) -> f64 {
 pub fn page(explanation: &Explanation, config: &Config, data: &str) -> Result<String> {
     use crate::charts::bars::{self, Bar};
     use maud::{PreEscaped, html};
-    let title = format!("What the angle of {} is made of", config.learning.rule.title);
-    // From the whole angle down to what remains, each step where the one before has led.
+    let title = format!("Causes of the angle of {}", config.learning.rule.title);
+    // From the whole angle down to the rest, each bar from where the one before ends.
     let bars = |column: usize| -> Vec<Bar> {
         let whole = |name: &str, Spread { mean, std, .. }: Spread, color| Bar {
             name: name.into(),
@@ -194,8 +200,10 @@ pub fn page(explanation: &Explanation, config: &Config, data: &str) -> Result<St
     let body = html! {
         h1 { (title) }
         p {
-            "Ψ(Δtot, −∇) on " (data) ", over " (explanation.minibatches) " minibatches: the angle between the update of a minibatch \
-             and the descent direction of BPTT with T and K so large that nothing changes. Each bar is what the angle falls by when that cause is switched off after those above it; the line is one standard deviation."
+            "Ψ(Δtot, −∇) on " (data) ", over " (explanation.minibatches) (if explanation.minibatches == 1 { " minibatch" } else { " minibatches" }) ": the angle between the update of a minibatch \
+             and the descent direction of BPTT with T and K so large that nothing changes. Each bar is the \
+             fall of the angle when that cause is switched off after those above it; the line is one \
+             standard deviation."
         }
         div .panels {
             @for (i, column) in explanation.columns.iter().enumerate() {
@@ -208,8 +216,7 @@ pub fn page(explanation: &Explanation, config: &Config, data: &str) -> Result<St
         h2 { "In numbers" }
         pre { (explanation.table(data)) }
         p .dim {
-            "In another order the causes would share the angle otherwise: docs/angles.md says what each switch does, and \
-             why they come in this order."
+            "In another order the shares would differ: docs/angles.md explains each switch, and the order."
         }
         h2 { "Configuration" }
         pre { (toml::to_string(config)?) }
@@ -217,38 +224,42 @@ pub fn page(explanation: &Explanation, config: &Config, data: &str) -> Result<St
     Ok(crate::charts::page::page(&format!("eqprop: {title}"), &body))
 }
 
-/// The angles of a minibatch as trained and after each cause is switched off in order; and in float64 with none off,
+/// The angles of a minibatch: as trained, after each cause is switched off in order; and in float64 with none off,
 /// and each alone.
 fn take_apart(
     config: &Config,
     theta: &Parameters,
     batch: &Batch,
+    number: usize,
     causes: &[Cause],
     columns: &mut Vec<String>,
 ) -> Result<(Vec<Angles>, Vec<Angles>)> {
     let (model, learning) = (config.model(), &config.learning);
     let beta = learning.beta;
-    let case = Case::new(&model, theta, batch)?;
+    // As many changes as a second phase may have lie between two minibatches.
+    let case = Case::new(&model, theta, batch)?.at_moment((number as u64 + 1) << 20);
     let mut angles = |update: &Parameters, gradient: &Parameters| -> Result<Angles> {
         let Comparison { total_degrees, per_matrix_degrees, .. } = Comparison::new(update, gradient)?;
         *columns = [vec!["all".into()], per_matrix_degrees.iter().map(|of| of.0.clone()).collect()].concat();
-        Ok([vec![total_degrees], per_matrix_degrees.iter().map(|of| of.1).collect()].concat())
+        let norms = update.norms()?.into_iter().filter(|(name, _)| name.ends_with(".weight"));
+        let still: Vec<bool> = norms.map(|(_, norm)| norm == 0.0).collect();
+        let all_still = still.iter().all(|still| *still);
+        let degrees = [(total_degrees, all_still)]
+            .into_iter()
+            .chain(per_matrix_degrees.iter().map(|of| of.1).zip(still));
+        Ok(degrees.map(|(degrees, still)| if still { UNRELATED } else { degrees }).collect())
     };
     let mut with_off =
         |off: &[Cause]| -> Result<Angles> { angles(&case.update(learning, beta, off)?, &case.gradient) };
-    let float64 = with_off(&[])?;
-    let mut ladder = Vec::new();
-    let mut alone = vec![float64.clone()];
+    let exact = |off: &[Cause]| [&[Cause::Rounding][..], off].concat();
+    let as_trained = with_off(&[])?;
+    let float64 = with_off(&exact(&[]))?;
+    let (mut ladder, mut alone) = (vec![as_trained], vec![float64.clone()]);
     for (i, &cause) in causes.iter().enumerate() {
         let off = &causes[..=i];
-        // What is off in float64 alone has been measured already.
+        // The angle without rounding alone has already been measured.
         ladder.push(if off == [Cause::Rounding] { float64.clone() } else { with_off(off)? });
-        alone.push(if cause == Cause::Rounding { float64.clone() } else { with_off(&[cause])? });
+        alone.push(if cause == Cause::Rounding { float64.clone() } else { with_off(&exact(&[cause]))? });
     }
-    let start = match causes.first() {
-        Some(Cause::Rounding) => angles(&as_trained(&model, learning, theta, batch, beta)?, &case.gradient)?,
-        _ => float64,
-    };
-    ladder.insert(0, start);
     Ok((ladder, alone))
 }

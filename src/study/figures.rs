@@ -9,7 +9,7 @@ use anyhow::Result;
 use candle_core::{DType, Tensor};
 use rand::seq::SliceRandom;
 
-/// How many neurons or synapses a panel shows.
+/// The number of neurons or synapses in a panel.
 const LINES: usize = 5;
 
 /// Δ_s(t) and −∇_s(t) of a few neurons of each layer, output first, of the batch's first sample. `scale` is ε in real
@@ -72,8 +72,8 @@ fn values(tensor: &Tensor) -> Result<Vec<f64>> {
     Ok(tensor.to_dtype(DType::F64)?.flatten_all()?.to_vec1()?)
 }
 
-/// −∇ and Δ of a few, picked at random, the same for the same layer, among those whose gradient is not among the
-/// smaller half (most input synapses see a black pixel and have none).
+/// −∇ and Δ of a few, picked at random, always the same for a layer, among those whose gradient is not in the smaller
+/// half (most input synapses see a black pixel and have none).
 fn lines(delta: &[Vec<f64>], gradient: &[Vec<f64>], scale: f64, salt: usize) -> Vec<[Vec<f64>; 2]> {
     let count = gradient.first().map_or(0, Vec::len);
     let size = |i: usize| gradient.iter().map(|g| g[i].abs()).fold(0.0, f64::max);

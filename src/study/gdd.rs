@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::path::Path;
 
-/// Both phases and BPTT on the `count` training images from number `index`, in file order.
+/// Runs both phases and BPTT on the `count` training images from number `index`, in file order.
 ///
 /// # Errors
 /// Where there are not so many images, the rule has no Hebbian updates, or K > T.
@@ -59,8 +59,8 @@ pub fn summary(theta: &Parameters, trace: &Trace) -> Result<Value> {
     }))
 }
 
-/// Writes `summary.json`, the figures of neurons and synapses, and the same pictures for TensorBoard, into `folder`; and
-/// `trace.safetensors`, every state, update and gradient, step by step, where the `batch` is given that it is of.
+/// Writes `summary.json`, the figures of neurons and synapses, and the same pictures for TensorBoard, into `folder`;
+/// and, given the trace's `batch`, `trace.safetensors` with every state, update and gradient, step by step.
 ///
 /// # Errors
 /// Names what cannot be written, and what is there and somebody else's.

@@ -15,15 +15,17 @@ use crate::model::Solver;
 use crate::run::checkpoint::Progress;
 use crate::telemetry::look;
 use crate::telemetry::metrics::ANGLE_MINIBATCHES;
+use crate::telemetry::records;
 use anyhow::{Result, bail};
 use candle_core::DType;
 use maud::{Markup, html};
 use std::path::Path;
+use tracing::warn;
 
-/// How many neurons' receptive fields are shown, and how many wrong images.
+/// Numbers of receptive fields and of wrong images shown.
 const SHOWN: (usize, usize) = (100, 49);
 
-/// Among how many test images the least settled one is looked for.
+/// The number of test images among which the least settled one is chosen.
 const SOUGHT: usize = 500;
 
 /// The most letters of a class in a legend.
@@ -32,19 +34,19 @@ const LEGEND: usize = 20;
 /// Rows of a heat map.
 const ROWS: usize = 128;
 
-/// What is inspected.
+/// The subject of the page.
 pub struct Subject<'a> {
-    /// Where the checkpoint stands.
+    /// The position and metadata of the checkpoint.
     pub progress: &'a Progress,
     /// Its weights.
     pub theta: &'a Parameters,
-    /// The data it is tested on: what it was trained on, or other images.
+    /// The data it is tested on: that of its training, or other images.
     pub dataset: &'a Dataset,
     /// The run's folder, where there is one.
     pub folder: Option<&'a Path>,
     /// The checkpoint's file, in words.
     pub checkpoint: String,
-    /// The test image whose settling is shown; the least settled where it is left out.
+    /// The test image whose settling is shown; the least settled by default.
     pub image: Option<usize>,
 }
 
@@ -61,7 +63,7 @@ pub fn write(subject: &Subject) -> Result<Illustrated> {
     let Some(looked) = looked.filter(|look| !look.outputs.is_empty()) else {
         bail!("there are no test images")
     };
-    let record = subject.folder.map(Record::read).transpose()?;
+    let record = subject.folder.map(|folder| recorded(folder, progress.next_epoch())).transpose()?.flatten();
     let (number, why) = match subject.image {
         Some(number) if number >= test.len() => {
             bail!("--image {number}: there are {} test images, from 0 on", test.len())
@@ -92,9 +94,10 @@ pub fn write(subject: &Subject) -> Result<Illustrated> {
         (summary(config))
         @if let Some(record) = &record {
             @if let Some(epoch) = record.collapsed() {
-                p .warning { "The run collapsed in epoch " (epoch) ": it lost what it knew." }
+                p .warning { "The run collapsed in epoch " (epoch) ": it lost what it had learnt." }
             }
             @if let Some(angle) = starting_angle(record) { p { (angle) } }
+            @if let Some(asked) = asked_of_devices(record) { p { (asked) } }
             h2 { "Over training" }
             (panels(&curves))
         }
@@ -109,12 +112,23 @@ pub fn write(subject: &Subject) -> Result<Illustrated> {
     Ok(Illustrated { page: page(&format!("eqprop: {}", progress.run), &body), charts })
 }
 
-/// A page of what a run has told so far: what it is, and its curves.
+/// The records of a run whose epochs before `next` are done; `None`, with a warning, where they are gone.
+fn recorded(folder: &Path, next: usize) -> Result<Option<Record>> {
+    if records::holds_metrics(folder) {
+        return Record::read(folder, next).map(Some);
+    }
+    if next > 0 {
+        warn!("{}: is gone, and with it the curves", folder.join(records::METRICS).display());
+    }
+    Ok(None)
+}
+
+/// A page of a run's records so far: its configuration and its curves.
 ///
 /// # Errors
 /// Where its record cannot be read.
 pub fn glance(folder: &Path) -> Result<String> {
-    let record = Record::read(folder)?;
+    let record = Record::read(folder, 0)?;
     let body = html! {
         h1 { (record.name) }
         @if let Some(config) = &record.config { (summary(config)) }
@@ -123,7 +137,7 @@ pub fn glance(folder: &Path) -> Result<String> {
     Ok(page(&format!("eqprop: {}", record.name), &body))
 }
 
-/// What a configuration is, in a paragraph.
+/// A configuration in a paragraph.
 pub fn summary(config: &Config) -> Markup {
     let Config { network, settle, learning, training, .. } = config;
     let rates: Vec<String> = learning.learning_rates.iter().map(f64::to_string).collect();
@@ -152,7 +166,20 @@ fn starting_angle(record: &Record) -> Option<String> {
     ))
 }
 
-/// A line for each tag that begins so.
+/// What devices were asked to do for an image of the last epoch, in words; `None` where there are none.
+fn asked_of_devices(record: &Record) -> Option<String> {
+    let (steps, slots) = (record.last("settle/both_phases")?, record.last("pulses/slots")?);
+    let cost =
+        |tag: &str, what: &str| record.last(tag).map_or(String::new(), |cost| format!("; {what} {cost:.2e}"));
+    Some(format!(
+        "Of an image of the last epoch devices were asked for {steps:.1} steps of both phases and {slots:.1} slots of \
+         trains, one after the other{}{}.",
+        cost("cost/energy", "energy, J:"),
+        cost("cost/latency", "latency, s:")
+    ))
+}
+
+/// A line for each tag with this beginning.
 fn lines_of(record: &Record, prefix: &str) -> Vec<Series> {
     // Runs of version 0.1 have the spread of an angle beside it.
     (record
@@ -162,14 +189,21 @@ fn lines_of(record: &Record, prefix: &str) -> Vec<Series> {
         .enumerate())
     .map(|(i, name)| {
         let points = record.curve(&format!("{prefix}{name}"));
-        // Of Ψ there is one for each pair.
+        // Ψ has a value for each pair.
         let name = if prefix == "psi/" { format!("forward.{name}, feedback.{name}ᵀ") } else { name };
         Series::line(name, Look::cycle(i), points)
     })
     .collect()
 }
 
-/// The most measurements that are drawn as markers, each with a bar from quartile to quartile where that is known.
+/// The same where what does not end in the name of an array is left out.
+fn by_array(record: &Record, prefix: &str) -> Vec<Series> {
+    let mut lines = lines_of(record, prefix);
+    lines.retain(|line| line.name.contains('.'));
+    lines
+}
+
+/// The most measurements that are drawn as markers, each with a bar from quartile to quartile where these are known.
 const FEW: usize = 40;
 
 /// The angles between updates and gradients: markers, or a line where there are many.
@@ -188,7 +222,7 @@ fn angles(record: &Record) -> Vec<Series> {
     series
 }
 
-/// What changes over the epochs.
+/// Charts over the epochs.
 fn curves(record: &Record) -> Vec<Chart> {
     let lines = |tags: &[(&str, &str)]| -> Vec<Series> {
         let all = tags.iter().enumerate();
@@ -222,14 +256,22 @@ fn curves(record: &Record) -> Vec<Chart> {
              period 2",
         ),
         chart("norms", "Norms of the weights", ("‖W‖", Scale::Linear), lines_of(record, "weights/norm/")),
+        chart("pulses", "Pulses a synapse", ("pulses in the epoch", Scale::Log), by_array(record, "pulses/"))
+            .noted("mean of the devices of an array"),
+        chart("wasted", "Steps by net change", ("Σ|Δw|/Σ|w − w'|", Scale::Log), by_array(record, "wasted/"))
+            .noted("1 where no pulse of a minibatch has undone another"),
+        chart("reads", "Reads a synapse", ("reads in the epoch", Scale::Log), by_array(record, "reads/"))
+            .noted("one in each step of an image that updates a layer that the array leads into"),
+        chart("energy", "Energy of an image", ("J", Scale::Log), lines(&[("cost/energy", "")])),
+        chart("latency", "Latency of an image", ("s", Scale::Log), lines(&[("cost/latency", "")])),
         chart("angle-of-feedback", "Angle Ψ(θf, θb)", degrees, lines_of(record, "psi/"))
             .noted("between forward.n and the transpose of feedback.n"),
     ]
 }
 
-/// What still moves as an image settles, and its output.
+/// Charts of the residuals as an image settles, and of its output.
 fn settling_charts(trajectory: &Trajectory, names: &[String]) -> Vec<Chart> {
-    let Trajectory { first, sweep, states, truth, .. } = trajectory;
+    let Trajectory { first, sweep, states, truth, output, .. } = trajectory;
     let mut moves = vec![
         Series::line("change over a sweep", Look::cycle(0), trajectory.residuals(*sweep)),
         Series::line("change over two sweeps", Look::cycle(1), trajectory.residuals(2 * sweep)),
@@ -255,7 +297,7 @@ fn settling_charts(trajectory: &Trajectory, names: &[String]) -> Vec<Chart> {
     vec![
         chart("settling", "What still moves", ("change in a state", Scale::Log), moves)
             .noted("the largest of all neurons"),
-        chart("output", "The output", ("s⁰", Scale::Linear), outputs).noted("one line a class"),
+        chart("output", "The output", (output, Scale::Linear), outputs).noted("one line a class"),
     ]
 }
 
@@ -269,14 +311,15 @@ fn settling_of(
 ) -> Result<Markup> {
     let Trajectory { first, states, truth, .. } = trajectory;
     let truth = class_name(names, *truth);
-    // What still moves in the last two steps of the first phase: over two steps much less than over one is a cycle.
+    // Changes in the last two steps of the first phase: much smaller over two steps than over one means a cycle.
     let at_end = |lag: usize| {
         trajectory.residuals(lag).into_iter().find(|(t, _)| *t as usize == *first).map_or(0.0, |p| p.1)
     };
     let (one, two) = (at_end(trajectory.sweep), at_end(2 * trajectory.sweep));
     let mut maps = Vec::new();
     for n in (0..states[0].len()).rev() {
-        let title = if n == 0 { "output, s⁰".to_string() } else { format!("hidden layer {n}") };
+        let title =
+            if n == 0 { format!("output, {}", trajectory.output) } else { format!("hidden layer {n}") };
         let rows = rows(trajectory, n);
         let shown = rows.len();
         let cell = (10, (256 / shown.max(1)).clamp(2, 16));
@@ -305,8 +348,10 @@ fn settling_of(
                     figcaption {
                         (title)
                         small {
-                            "a row a neuron" @if shown < all { " (" (shown) " of " (all) ", those that move most in the last sweep of the first phase)" }
-                            ", a column a step; white 0, dark blue 1; the red line is T. A cycle shows as stripes."
+                            "one row per neuron" @if shown < all { " (" (shown) " of " (all) ", those that \
+                             move most in the last sweep of the first phase)" }
+                            ", one column per step; white 0, dark blue 1; the red line is T. A cycle shows \
+                             as stripes."
                         }
                     }
                     (picture(map, &format!("states of the {title} over the steps"), true)?)
@@ -355,7 +400,7 @@ fn learnt(theta: &Parameters, test: &Split, names: &[String], looked: &look::Loo
                 }
             }
         }
-        h2 { "What it takes for what" }
+        h2 { "Confusion matrix" }
         div .scroll {
             table {
                 thead { tr { th { "truth ↓ answer →" } @for class in 0..counts.len() { th .number { (called(class)) } } th .number { "error" } } }
@@ -390,14 +435,14 @@ fn error_of(row: &[usize], class: usize) -> String {
     if all == 0 { String::new() } else { format!("{:.1} %", 100.0 * (all - row[class]) as f64 / all as f64) }
 }
 
-/// How a cell is coloured: the more of its row, the more.
+/// The colour of a cell: darker for larger counts within its row.
 fn shade(count: usize, row: &[usize], right: bool) -> String {
     let share = (count as f64 / row.iter().sum::<usize>().max(1) as f64).sqrt();
     let color = if right { "33 102 172" } else { "200 60 0" };
     format!("background: rgb({color} / {:.2})", if right { 0.45 * share } else { share.min(0.8) })
 }
 
-/// How the weights of each matrix are spread.
+/// Charts of the distribution of each matrix's weights.
 fn histograms(theta: &Parameters) -> Result<Vec<Chart>> {
     let mut charts = Vec::new();
     for (name, tensor) in theta.named() {
@@ -424,7 +469,7 @@ fn histogram(values: &[f64]) -> Vec<(f64, f64)> {
         counts[(((value - low) / width) as usize).min(BUCKETS - 1)] += 1.0;
     }
     let edge = |i: usize| low + width * i as f64;
-    // What an axis of logarithms cannot show lies at its foot.
+    // Values that a logarithmic axis cannot show lie at its foot.
     counts
         .into_iter()
         .enumerate()
@@ -439,12 +484,15 @@ mod tests {
     #[test]
     fn the_neurons_shown_are_those_that_move_most_in_a_sweep() {
         let count = ROWS + 1;
-        // Layer 0 moves in even half-steps, of two in a sweep: neuron 0 alone stays as it is in the last of them.
+        // Layer 0 moves in even half-steps, two to a sweep: neuron 0 alone stays in the last of them.
         let states = [0.0, 0.5, 0.5].map(|moved| {
             let state = |i: usize| if i == 0 { 0.25 } else { moved };
             vec![(0..count).map(state).collect::<Vec<f64>>()]
         });
-        let trajectory = Trajectory { first: 2, sweep: 2, states: states.to_vec(), truth: 0, strength: 0.5 };
+        let trajectory =
+            Trajectory {
+                first: 2, sweep: 2, states: states.to_vec(), output: "s⁰", truth: 0, strength: 0.5
+            };
         let shown = rows(&trajectory, 0);
         assert_eq!(shown.len(), ROWS);
         assert!(shown.iter().all(|states| states[2] == 0.5), "neuron 0 has not moved");

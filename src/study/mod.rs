@@ -1,4 +1,4 @@
-//! What is looked at beside training: gradient-descending dynamics, the toy model, runs, speed.
+//! Studies beside training: gradient-descending dynamics, the toy model, runs, speed.
 
 pub mod bench;
 #[cfg(feature = "cli")]

@@ -1,13 +1,14 @@
-//! What a run has told so far: its configuration and its numbers, read from its folder.
+//! The records of a run so far: its configuration and its numbers, read from its folder.
 
 use crate::config::{Choices, Config, Resolved};
 use crate::telemetry::records::{self, Told};
 use anyhow::{Context, Result, ensure};
 use serde_json::{Map, Value};
 use std::path::Path;
+use tracing::warn;
 
-/// What charts of signs that agree have for a note.
-pub const CHANCE: &str = "½ is chance, but where both are 0, as at black pixels";
+/// The note of charts of sign agreement.
+pub const CHANCE: &str = "½ is chance, except where both are 0, as at black pixels";
 
 /// A run's own record.
 pub struct Record {
@@ -20,18 +21,26 @@ pub struct Record {
 }
 
 impl Record {
-    /// Reads `config.toml` and `metrics.jsonl`.
+    /// Reads `config.toml` and `metrics.jsonl`, and reports what is missing; `next` as in [`Told::lines`].
     ///
     /// # Errors
-    /// Names the file that is not what a run writes.
-    pub fn read(folder: &Path) -> Result<Self> {
+    /// Where there are no metrics, or they are not what a run writes.
+    pub fn read(folder: &Path, next: usize) -> Result<Self> {
         let whole = folder.canonicalize().with_context(|| format!("{}: cannot be read", folder.display()))?;
         let name = whole.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let choices = Choices { config: Some(folder.join(records::CONFIG)), ..Choices::default() };
-        let config = Resolved::new(&choices).ok().map(|resolved| resolved.config);
+        let path = folder.join(records::CONFIG);
+        let config = match Resolved::new(&Choices { config: Some(path.clone()), ..Choices::default() }) {
+            Ok(resolved) => Some(resolved.config),
+            Err(error) => {
+                if path.exists() {
+                    warn!("{:#}", anyhow::Error::from(error));
+                }
+                None
+            }
+        };
         let told = folder.join(records::METRICS);
         ensure!(told.exists(), "{}: is not there", told.display());
-        Ok(Self { name, config, lines: Told::lines(folder)? })
+        Ok(Self { name, config, lines: Told::lines(folder, next)? })
     }
 
     /// The curve of a tag over the epochs.
@@ -41,7 +50,7 @@ impl Record {
         self.lines.iter().filter_map(point).collect()
     }
 
-    /// The tags that begin so, in the order of their first appearance, without that beginning.
+    /// The tags with this prefix, in the order of their first appearance, without it.
     pub fn tags(&self, prefix: &str) -> Vec<String> {
         let mut tags: Vec<String> = Vec::new();
         for tag in self.lines.iter().flat_map(|line| line.keys()) {
@@ -63,7 +72,7 @@ impl Record {
         self.curve(tag).first().map(|point| point.1)
     }
 
-    /// Epochs that are complete.
+    /// Completed epochs.
     pub fn epochs(&self) -> usize {
         self.lines.last().and_then(|line| line.get("epoch")?.as_u64()).unwrap_or(0) as usize
     }

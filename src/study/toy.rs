@@ -17,7 +17,7 @@ pub struct Toy {
     pub second_steps: usize,
 }
 
-/// What one algorithm does at one step: ∇ or Δ of s and of θ, each iterated and by its closed form.
+/// One step of an algorithm: ∇ or Δ of s and of θ, each iterated and by its closed form.
 #[derive(Clone, Copy, Debug)]
 pub struct Step {
     /// ∇s(t) or Δs(t).
@@ -140,7 +140,7 @@ mod tests {
             let toy = Toy { theta: 1.7, beta, eta, first_steps: 60, second_steps: 12 };
             for (name, steps) in toy.algorithms() {
                 for (t, step) in steps.iter().enumerate() {
-                    // Differences of states near 1, divided by β, are rounded so much.
+                    // The rounding of differences of states near 1, divided by β.
                     let rounding = 1e-14 / beta.abs();
                     for (of, [iterated, closed]) in [("s", step.s), ("θ", step.theta)] {
                         assert!((iterated - closed).abs() < rounding, "{name} {of} at {t}");

@@ -4,6 +4,7 @@ use crate::config::Config;
 use crate::data::Split;
 use crate::learning::{Lesson, Memory};
 use crate::model::Parameters;
+use crate::model::loss::softmax;
 use anyhow::Result;
 use candle_core::{DType, Tensor};
 
@@ -13,17 +14,20 @@ pub struct Trajectory {
     pub first: usize,
     /// The steps of a sweep, in which every layer moves once.
     pub sweep: usize,
-    /// `states[t][n]` is sⁿ_t, t = 0…T (+ K where the rule has a second phase); output first.
+    /// `states[t][n]` is sⁿ_t, t = 0…T (+ K where the rule has a second phase); output first. Of a readout layer 0 is
+    /// ŷ.
     pub states: Vec<Vec<Vec<f64>>>,
+    /// The name of layer 0: s⁰, or ŷ.
+    pub output: &'static str,
     /// Its class.
     pub truth: usize,
-    /// What y − s⁰ adds to s⁰ in a step of the second phase, for each unit of it: β in discrete time without damping.
+    /// The factor of y − s⁰ in a step of the second phase: β in discrete time without damping.
     pub strength: f64,
 }
 
 impl Trajectory {
-    /// All T steps of the first phase of image `number`, whatever the tolerance, and the K of the second, in which
-    /// weights change as the rule has it. `theta` is not changed.
+    /// All T steps of the first phase of image `number`, whatever the tolerance, and the K steps of the second, in
+    /// which weights change by the rule. `theta` is not changed.
     ///
     /// # Errors
     /// Only those of candle.
@@ -38,17 +42,25 @@ impl Trajectory {
             phase.step()?;
             all.push(phase.state().to_vec());
         }
+        let (target, readout) = (batch.y_for(theta)?, model.dynamics.readout);
         if learning.rule.is_nudged() {
-            let (target, settled) = (batch.y_for(theta)?, phase.end());
+            let settled = phase.end();
             let nudge = model.nudge(&target, learning.beta);
             let lesson = Lesson::new(&model, learning, theta, &x, nudge, &settled);
             lesson.learn(&mut Memory::new(&model, theta)?, &mut |step| {
-                // Of two phases, the first.
+                // Of two second phases, the first.
                 if all.len() == first + 1 + step.t {
                     all.push(step.s_next.to_vec());
                 }
                 Ok(())
             })?;
+        }
+        for (t, layers) in all.iter_mut().enumerate().filter(|_| !readout.is_none()) {
+            // z, and then β(y − ŷ).
+            layers[0] = match t <= first {
+                true => softmax(&layers[0])?,
+                false => (&target - (&layers[0] / learning.beta)?)?,
+            };
         }
         let values = |s: &Tensor| s.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>();
         let states =
@@ -57,6 +69,7 @@ impl Trajectory {
             first,
             sweep: model.settle.order.sweep(),
             states,
+            output: if readout.is_none() { "s⁰" } else { "ŷ" },
             truth: usize::from(batch.labels[0]),
             strength: model.dynamics.nudge_strength(learning.beta) * (1.0 - model.settle.damping),
         })
@@ -71,8 +84,8 @@ impl Trajectory {
         (lag..self.states.len()).map(|t| (t as f64, change(t))).collect()
     }
 
-    /// By how much the nudge moves an output at most in the step from t, |β(y − s⁰_t)| in discrete time without
-    /// damping, by t.
+    /// The most that the nudge moves an output in the step from t, |β(y − s⁰_t)| in discrete time without damping, by
+    /// t.
     pub fn nudge(&self) -> Vec<(f64, f64)> {
         let size = |t: usize| {
             let outputs = self.states[t][0].iter().enumerate();

@@ -27,7 +27,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// How long to wait for another process that is planning in the same folder, which takes it much less.
+/// The longest wait for another process that is planning in the folder; planning takes it much less.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A run of a sweep, in `plan.json`.
@@ -36,11 +36,11 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub struct Entry {
     /// Its name.
     pub name: String,
-    /// How long it should take on one core of the machine that planned it.
+    /// The estimated duration on one core of the machine that planned it, seconds.
     pub seconds: f64,
 }
 
-/// How a run of a sweep stands.
+/// The state of a run of a sweep.
 #[derive(Clone, Debug, PartialEq)]
 pub enum State {
     /// This share of its epochs is done, from 0 to below 1.
@@ -52,12 +52,12 @@ pub enum State {
 }
 
 impl State {
-    /// Whether there is more of it to be done.
+    /// True where work is left.
     pub fn is_open(&self) -> bool {
         matches!(self, State::Open(_))
     }
 
-    /// The share of the work that needs no more doing.
+    /// The share of the work that is done, or needs no more doing.
     pub fn share(&self) -> f64 {
         if let State::Open(share) = self { *share } else { 1.0 }
     }
@@ -66,23 +66,23 @@ impl State {
 /// A sweep's folder.
 #[derive(Clone, Debug)]
 pub struct SweepFolder {
-    /// Where it is; it need not exist yet.
+    /// Its path; it need not exist yet.
     pub path: PathBuf,
 }
 
-/// What planning changes of a run.
+/// The effect of planning on a run.
 #[derive(Clone, Copy, PartialEq)]
 enum Planning {
-    /// It is not there, or has fewer epochs.
+    /// It does not exist, or has fewer epochs.
     New,
-    /// It is there with other settings that are not science.
+    /// It exists with other settings that do not change the science.
     Other,
     /// Nothing.
     Same,
 }
 
 impl SweepFolder {
-    /// Its runs in the order in which they were planned; none where nothing is planned yet.
+    /// Its runs in the order in which they were planned; empty where nothing is planned yet.
     ///
     /// # Errors
     /// Where the plan is there but cannot be read.
@@ -91,8 +91,8 @@ impl SweepFolder {
         let Some(text) = files::read_if_there(&path)? else { return Ok(Vec::new()) };
         let entries: Vec<Entry> = serde_json::from_slice(&text).with_context(|| {
             format!(
-                "{}: cannot be read: move it away, and say `eqprop sweep --config` with the folder again, which plans \
-                 the runs of that file anew and goes on with those that are there",
+                "{}: cannot be read: move it away, and say `eqprop sweep --config` with the folder again, \
+                 which plans the runs of that file anew and resumes those that exist",
                 path.display()
             )
         })?;
@@ -102,7 +102,7 @@ impl SweepFolder {
         Ok(entries)
     }
 
-    /// How a run stands, as its checkpoint, its configuration and `failed/` say.
+    /// The state of a run, from its checkpoint, its configuration and `failed/`.
     ///
     /// # Errors
     /// Where it has failed for a reason that cannot be read.
@@ -111,7 +111,7 @@ impl SweepFolder {
             return Ok(State::Failed(String::from_utf8_lossy(&reason).trim().to_string()));
         }
         let last = self.path.join("checkpoints").join(name).join("last.safetensors");
-        // What is wrong with a configuration, or a checkpoint of another run, is said when the run is to be trained.
+        // Errors in a configuration, or a checkpoint of another run, are reported when the run is to be trained.
         let (Ok(wanted), Some(progress)) =
             (Resolved::new(&self.choices(name)), checkpoint::progress_in_header(&last))
         else {
@@ -125,7 +125,7 @@ impl SweepFolder {
         })
     }
 
-    /// What a run is made from.
+    /// The choices that a run is made from.
     pub fn choices(&self, name: &str) -> Choices {
         Choices { config: Some(self.config(name)), ..Choices::default() }
     }
@@ -140,13 +140,13 @@ impl SweepFolder {
         self.path.join("runs")
     }
 
-    /// The file that says why a run has failed, if it has.
+    /// The file with the reason why a run has failed, if it has.
     fn failed(&self, name: &str) -> PathBuf {
         self.path.join("failed").join(name)
     }
 
-    /// Adds runs to the plan, whose earlier runs keep their places. Runs that are there already keep their science and
-    /// their epochs, unless they now have more of these; `retry` asks for failed ones once more.
+    /// Adds runs to the plan, whose earlier runs keep their places. Existing runs keep their science and their
+    /// epochs, unless they now have more epochs; `retry` asks for failed ones once more.
     ///
     /// # Errors
     /// Where a run is there with other science, another process is planning here, or something cannot be written.
@@ -155,7 +155,7 @@ impl SweepFolder {
         self.check_folders()?;
         let _planning = Lock::wait(&self.path, PATIENCE)?;
         let _turn = cleared(&self.path)?;
-        // All are looked at before anything is written.
+        // All are checked before anything is written.
         let planning = |(run, resolved): &(Entry, Resolved)| self.planning(&run.name, resolved);
         let planning = planned.iter().map(planning).collect::<Result<Vec<_>>>()?;
         let text = SweepFile::text(sweep)?.into_bytes();
@@ -172,7 +172,7 @@ impl SweepFolder {
             }
         }
         files::create_folder(&self.path.join("failed"))?;
-        // Elsewhere in the folder files are written without the lock that is held here.
+        // These folders are written without the lock that is held here.
         for folder in ["configs", "sweeps"].map(|name| self.path.join(name)) {
             files::create_folder(&folder)?;
             files::remove_temporaries(&folder)?;
@@ -192,11 +192,11 @@ impl SweepFolder {
                 fs::remove_file(&failed).map_err(files::failed(&failed, "cannot be removed"))?;
             }
         }
-        // Last, so that what is in the plan has its configuration.
+        // Last, so that a run in the plan has its configuration.
         Ok(files::write_atomically(&self.path.join("plan.json"), &serde_json::to_vec_pretty(&entries)?)?)
     }
 
-    /// Checks that what a sweep writes stays in its folder.
+    /// Checks that everything a sweep writes stays in its folder.
     ///
     /// # Errors
     /// Names the folder that is a link.
@@ -206,8 +206,7 @@ impl SweepFolder {
             .try_for_each(|name| check_no_link(&self.path.join(name)))
     }
 
-    /// The same for a run: neither its folders nor what is in them leads elsewhere, and what is there has been written by a
-    /// run.
+    /// Checks that a run's folders, and the files in them, are no links, and that a run has written them.
     ///
     /// # Errors
     /// Names what does not.
@@ -219,12 +218,12 @@ impl SweepFolder {
             entries.into_iter().try_for_each(|entry| check_no_link(&entry.path()))?;
         }
         if files::holds_anything(&records) && !records::FILES.iter().any(|name| records.join(name).exists()) {
-            bail!("{}: holds nothing that a run writes: move it away", records.display());
+            bail!("{}: is not written by a run: move it away", records.display());
         }
         Ok(())
     }
 
-    /// What planning a run changes; what is there must have its science.
+    /// The effect of planning on a run, which must keep its science.
     fn planning(&self, name: &str, resolved: &Resolved) -> Result<Planning> {
         if !self.config(name).exists() {
             return Ok(Planning::New);
@@ -233,7 +232,7 @@ impl SweepFolder {
         let changes = resolved.changed_science(&there)?;
         if !changes.is_empty() {
             bail!(
-                "{}: run {name} is there with other settings ({}): give the row a label, or choose another \
+                "{}: run {name} exists with other settings ({}): give the row a label, or choose another \
                  folder with --out",
                 self.path.display(),
                 changes.join("; ")
@@ -248,7 +247,7 @@ impl SweepFolder {
     }
 }
 
-/// Checks that a file of which no plan knows is what would be written there.
+/// Checks that a file unknown to any plan is the one that would be written there.
 fn check_not_foreign(path: &Path, contents: &[u8]) -> Result<()> {
     let is_same = |path: &Path| -> std::io::Result<bool> {
         let (file, size) = files::open(path)?;
@@ -258,7 +257,8 @@ fn check_not_foreign(path: &Path, contents: &[u8]) -> Result<()> {
     };
     if path.symlink_metadata().is_ok() && !is_same(path).unwrap_or(false) {
         usage!(
-            "{}: is there already, and no sweep is planned in this folder: move it away, or choose another folder with \
+            "{}: already exists, and no sweep is planned in this folder: move it away, or choose another \
+             folder with \
              --out",
             path.display()
         );

@@ -1,4 +1,4 @@
-//! What a sweep runs: rows × grid, each combination a configuration with a name.
+//! The plan of a sweep: rows × grid, each combination a configuration with a name.
 
 use crate::base::name;
 use crate::base::output::{Usage, quoted_lines, usage};
@@ -17,22 +17,22 @@ use tracing::info;
 /// Keys, as `section.key`, and their values.
 type Settings = Vec<(String, Value)>;
 
-/// Keys and the values that each of them takes in turn.
+/// Keys, each with the values that it takes in turn.
 type Grid = Vec<(String, Vec<Value>)>;
 
 /// A sweep file.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SweepFile {
-    /// What it is, for people.
+    /// A title for people.
     pub title: String,
-    /// Keys that are set in every run.
+    /// Keys set in every run.
     #[serde(default, deserialize_with = "by_key")]
     pub set: Settings,
     /// Keys with a list of values each: every combination, for every row.
     #[serde(default, deserialize_with = "by_key")]
     pub grid: Grid,
-    /// What is run.
+    /// The rows.
     pub rows: Vec<SweepRow>,
 }
 
@@ -44,11 +44,11 @@ pub struct SweepRow {
     pub config: Option<PathBuf>,
     /// Instead of `config`: the preset of this rule,
     pub algo: Option<Rule>,
-    /// and of so many hidden layers.
+    /// and with this many hidden layers.
     pub depth: Option<usize>,
-    /// Put into the names of the row's runs, to tell them from those of other rows.
+    /// Part of the names of the row's runs, to distinguish them from those of other rows.
     pub label: Option<String>,
-    /// Keys that are set in every run of the row.
+    /// Keys set in every run of the row.
     #[serde(default, deserialize_with = "by_key")]
     pub set: Settings,
     /// Keys with a list of values each: every combination.
@@ -56,13 +56,20 @@ pub struct SweepRow {
     pub grid: Grid,
 }
 
-/// The sweeps of the paper and of the manual, as the files in `configs/reproduce/`.
-pub const SWEEPS: [Preset; 12] = [
+/// The sweeps of the paper and of the manual, as the files in `configs/reproduce/` and `configs/devices/`.
+pub const SWEEPS: [Preset; 19] = [
     ("alignment", include_str!("../../configs/reproduce/alignment.toml")),
     ("collapse", include_str!("../../configs/reproduce/collapse.toml")),
+    ("device-asymmetry", include_str!("../../configs/devices/device-asymmetry.toml")),
+    ("device-levels", include_str!("../../configs/devices/device-levels.toml")),
+    ("device-presets", include_str!("../../configs/devices/device-presets.toml")),
+    ("device-pulses", include_str!("../../configs/devices/device-pulses.toml")),
+    ("device-spread", include_str!("../../configs/devices/device-spread.toml")),
+    ("device-stuck", include_str!("../../configs/devices/device-stuck.toml")),
     ("ep-2h", include_str!("../../configs/reproduce/ep-2h.toml")),
     ("f2", include_str!("../../configs/reproduce/f2.toml")),
     ("f2-synchronous", include_str!("../../configs/reproduce/f2-synchronous.toml")),
+    ("fashion", include_str!("../../configs/reproduce/fashion.toml")),
     ("fig4", include_str!("../../configs/reproduce/fig4.toml")),
     ("fig5a", include_str!("../../configs/reproduce/fig5a.toml")),
     ("printed", include_str!("../../configs/reproduce/printed.toml")),
@@ -72,16 +79,16 @@ pub const SWEEPS: [Preset; 12] = [
     ("table3-synchronous", include_str!("../../configs/reproduce/table3-synchronous.toml")),
 ];
 
-/// The most runs of a sweep.
+/// The most runs in a sweep.
 const MOST_RUNS: f64 = 1e5;
 
 impl SweepFile {
-    /// The text of a sweep file, or, where there is no such file, of the one in [`SWEEPS`] with this name.
+    /// The text of a sweep file, or, where there is no such file, of the built-in one in [`SWEEPS`] with this name.
     ///
     /// # Errors
     /// Names the file, and the names that are known.
     pub fn text(path: &Path) -> Result<String> {
-        let cannot = "cannot be read as a sweep, and is not one of the paper's:";
+        let cannot = "cannot be read as a sweep, and is not one of the built-in ones:";
         Ok(file_or_built_in(path, SWEEPS.iter(), cannot, &SWEEPS)?)
     }
 
@@ -100,8 +107,8 @@ impl SweepFile {
         Ok(sweep)
     }
 
-    /// Checks that a key has one value in a run: what varies is not set as well, here or from outside, and does not vary in
-    /// two ways. A row's own setting beats that of all rows.
+    /// Checks that a key has one value in a run: a key that varies is not set as well, here or from outside, and does
+    /// not vary in two ways. A row's own setting beats that of all rows.
     fn check_keys(&self, path: &Path, overrides: &Choices) -> Result<()> {
         fn keys<'a, T>(place: &'a str, of: &'a [(String, T)]) -> impl Iterator<Item = (&'a str, &'a str)> {
             of.iter().map(move |(key, _)| (place, &key[..]))
@@ -141,9 +148,9 @@ impl SweepFile {
         Ok(())
     }
 
-    /// All runs, each with a name of its own: for each combination of the sweep's grid, every row, and for each row
-    /// every combination of its own grid. `overrides` brings what is set from outside; `data` tells the name of a run's
-    /// data set.
+    /// Expands all runs, each with its own name: for each combination of the sweep's grid, every row, and for each
+    /// row every combination of its own grid. `overrides` holds the settings from outside; `data` returns the name of
+    /// a run's data set.
     ///
     /// # Errors
     /// Names the row and the key that is unknown or impossible, and runs that would share a name.
@@ -158,7 +165,7 @@ impl SweepFile {
         if let Some((key, _)) = grids.flatten().find(|(_, values)| values.is_empty()) {
             usage!("{file}: grid key {key} has no values");
         }
-        // It may be beyond all integers.
+        // The product may be beyond all integers.
         let size = |grid: &Grid| grid.iter().map(|(_, values)| values.len() as f64).product::<f64>();
         let runs = size(&self.grid) * self.rows.iter().map(|row| size(&row.grid)).sum::<f64>();
         if runs > MOST_RUNS {
@@ -179,7 +186,7 @@ impl SweepFile {
                 }
             }
         }
-        // Data are looked for once all keys are known to be right.
+        // Data are loaded once all keys are known to be right.
         let mut names = BTreeSet::new();
         let notes = resolved.iter().flat_map(|(_, resolved, _)| &resolved.notes);
         notes.unique().for_each(|note| info!("{note}"));
@@ -195,12 +202,12 @@ impl SweepFile {
     }
 }
 
-/// Checks that what varies plays a part.
+/// Checks that every key that varies has an effect.
 fn check_parts(place: &str, config: &Config, varied: &[(String, Value)]) -> Result<()> {
     for (key, why) in config.idle() {
         if varied.iter().any(|(varied, _)| current_name(varied) == key) {
             usage!(
-                "{place}: {key} plays no part here, so its runs would all be the same: {why}: leave it out"
+                "{place}: {key} has no effect here, so its runs would all be the same: {why}: leave it out"
             );
         }
     }
@@ -208,7 +215,7 @@ fn check_parts(place: &str, config: &Config, varied: &[(String, Value)]) -> Resu
 }
 
 impl SweepRow {
-    /// The configuration with these keys set. `place` says where the row stands.
+    /// The configuration with these keys set. `place` names the row in messages.
     fn resolve(&self, path: &Path, place: &str, set: Settings, overrides: &Choices) -> Result<Resolved> {
         let sets = set.into_iter().map(|(key, value)| (place.to_string(), key, value)).collect();
         let beside = self.config.as_ref().map(|config| path.with_file_name(config));
@@ -222,7 +229,7 @@ impl SweepRow {
         Resolved::new(&choices).with_context(|| place.to_string())
     }
 
-    /// What the name of a run has beside what every run's has: the row's label, and what varies.
+    /// The part of a run's name that distinguishes it within the sweep: the row's label, and the values that vary.
     fn marks(&self, config: &Config, varied: &[(String, Value)]) -> String {
         let varied = varied.iter().filter(|(key, _)| !config.is_in_name(key)).map(|(key, value)| {
             let key = key.split('.').next_back().unwrap_or(key);

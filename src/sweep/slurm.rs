@@ -1,4 +1,4 @@
-//! A Slurm job array, one task for each run that is to be trained.
+//! A Slurm job array, one task for each run to be trained.
 
 use super::SweepFolder;
 use crate::base::made::Made;
@@ -30,14 +30,14 @@ impl SweepFolder {
             }
         }
         let data = data.map_or(String::new(), |data| format!(" --data-dir {}", shell_word(data.display())));
-        // In an `#SBATCH` line `%` begins a pattern, which those of the folder's own name do not.
+        // In an `#SBATCH` line `%` begins a pattern; one in the folder's own name must not.
         let logs = folder.display().to_string().replace('%', "%%").replace('\\', r"\\").replace('"', "\\\"");
         // Twice the estimate, and an hour: nodes differ.
         let minutes = (2.0 * longest / 60.0).ceil() as u64 + 60;
         let text = format!(
             "#!/bin/bash\n\
              # Written by `eqprop sweep --slurm`; submit with: sbatch {script}\n\
-             # Task n trains the n-th run of plan.json. A task that is requeued goes on from the run's last\n\
+             # Task n trains the n-th run of plan.json. A requeued task resumes from the run's last\n\
              # checkpoint, and so do all that have not ended when this script is submitted again.\n\
              #SBATCH --job-name=eqprop\n\
              #SBATCH --array={array}\n\
@@ -46,7 +46,7 @@ impl SweepFolder {
              #SBATCH --mem=1G\n\
              #SBATCH --time={minutes}\n\
              #SBATCH --requeue\n\
-             # What an attempt that was requeued has said stays.\n\
+             # Keeps the messages of attempts that were requeued.\n\
              #SBATCH --open-mode=append\n\
              # Without B: only steps that srun starts would get the signal, and there are none.\n\
              #SBATCH --signal=B:TERM@60\n\

@@ -1,4 +1,4 @@
-//! Training the runs of a sweep: each worker takes the next run that nobody has, and trains it on one thread.
+//! Training of a sweep's runs: each worker takes the next run that no process has, and trains it on one thread.
 
 use super::SweepFolder;
 use crate::base::files;
@@ -12,21 +12,21 @@ use std::sync::Mutex;
 use std::thread;
 use tracing::{info_span, warn};
 
-/// What the workers of a process share.
+/// The state shared by the workers of a process.
 pub struct Workers<'a> {
     /// The sweep.
     pub folder: &'a SweepFolder,
-    /// Its data, and where it computes.
+    /// Data and devices.
     pub resources: &'a Resources,
-    /// What a person sees of it.
+    /// The progress display.
     pub board: &'a Board,
-    /// What stops it.
+    /// The signal that stops it.
     pub interrupt: &'a Interrupt,
 }
 
 impl Workers<'_> {
-    /// Trains these runs, `count` at a time, until none is left to take or a signal comes. Runs that another process
-    /// has are tried again when all others are over. Returns those that it still has.
+    /// Trains these runs, `count` at a time, until none is left or a signal arrives. Tries runs of other processes
+    /// again after all others. Returns those that another process still has.
     ///
     /// # Errors
     /// Where the folder itself cannot be read or written. What goes wrong in a run is written down, and said.
@@ -56,7 +56,7 @@ impl Workers<'_> {
         }
     }
 
-    /// Trains a run, unless that has been done meanwhile. Returns false where another process has it.
+    /// Trains a run, unless that has been done in the meantime. Returns false where another process has it.
     ///
     /// # Errors
     /// Where the sweep's folder cannot be read or written.
@@ -69,7 +69,7 @@ impl Workers<'_> {
         if let Err(error) = sweep.check_run(name) {
             return self.failed(name, &error);
         }
-        // Folders that are there are locked before anything is read from them.
+        // Existing folders are locked before anything is read from them.
         let options = Options::going_on(name, &sweep.path);
         for folder in [&options.runs_dir, &options.checkpoints_dir] {
             files::create_folder(&folder.join(name))?;
@@ -86,14 +86,14 @@ impl Workers<'_> {
         Ok(true)
     }
 
-    /// Writes down and says why a run has failed, which is its end.
+    /// Records and reports why a run has failed, which ends it.
     fn failed(&self, name: &str, error: &anyhow::Error) -> Result<bool> {
         files::write_atomically(&self.folder.failed(name), format!("{error:#}").as_bytes())?;
         self.board.finish(name, &format!("failed: {error:#}"));
         Ok(true)
     }
 
-    /// Trains a run from where it stands, and says in words how it ended; `None` where a signal stopped it.
+    /// Trains a run from its position, and returns in words how it ended; `None` where a signal stopped it.
     ///
     /// # Errors
     /// Why it cannot be trained to its end.

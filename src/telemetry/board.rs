@@ -1,4 +1,4 @@
-//! What a person sees of many runs: a bar a run and one for all on a terminal, a line a run elsewhere.
+//! Progress of many runs for people: one bar per run and one for all on a terminal, one line per run elsewhere.
 
 use super::observer::{Epoch, Extent, Observer};
 use super::progress::{bar, say, screen};
@@ -19,11 +19,11 @@ pub struct Board {
     estimates: Mutex<Estimates>,
 }
 
-/// How much there is to do, in estimated seconds.
+/// The amount of work, in estimated seconds.
 struct Estimates {
-    /// By run: all of it, and the share of it that is done.
+    /// By run: the whole, and the share of it that is done.
     runs: BTreeMap<String, (f64, f64)>,
-    /// What was done before this process began.
+    /// The work done before this process began.
     before: f64,
     finished: usize,
 }
@@ -39,7 +39,7 @@ impl Estimates {
 }
 
 impl Board {
-    /// For these runs (name, estimated seconds, and the share of them that is done), so many at a time.
+    /// A board for these runs (name, estimated seconds, share done), `workers` at a time.
     pub fn new(runs: impl IntoIterator<Item = (String, f64, f64)>, workers: usize) -> Self {
         let runs: BTreeMap<_, _> =
             runs.into_iter().map(|(name, seconds, done)| (name, (seconds, done))).collect();
@@ -58,7 +58,7 @@ impl Board {
         look(&mut guard(&self.estimates))
     }
 
-    /// The time left: at the pace so far, once there is one, and at the estimated pace before.
+    /// The time left: at the pace so far, once there is one; before that as estimated.
     fn left(&self) -> f64 {
         let elapsed = self.begun.elapsed().as_secs_f64();
         let (left, done) = self
@@ -76,7 +76,7 @@ impl Board {
         overall.set_message(format!("{finished} of {count} runs done  {} left", duration(self.left())));
     }
 
-    /// A run begins or goes on: what follows it.
+    /// Follows a run that begins or resumes.
     pub fn follow(&self, run: &Extent) -> Line<'_> {
         let bar = self.screen.as_ref().map(|screen| {
             let bar = bar("{prefix}  {bar:24.cyan/dim} {msg}", run.total);
@@ -86,7 +86,7 @@ impl Board {
         Line { board: self, run: run.clone(), bar, first, begun: now, shown: now, errors: String::new() }
     }
 
-    /// A run has come to its end, well or not: one line.
+    /// Reports in one line that a run has ended, well or not.
     pub fn finish(&self, name: &str, how: &str) {
         let (finished, count) = self.with(|estimates| {
             if let Some(run) = estimates.runs.get_mut(name) {
@@ -112,7 +112,7 @@ pub struct Line<'a> {
 }
 
 impl Line<'_> {
-    /// The last error it is judged by, in words, and how long the run took here.
+    /// The last error by which it is judged, in words, and how long the run took here.
     pub fn summary(&self) -> String {
         format!("{}{}", self.errors, duration(self.begun.elapsed().as_secs_f64()))
     }

@@ -1,4 +1,4 @@
-//! A closer look at what a network makes of images than its error: every answer, and the states of hidden layers.
+//! A closer look at a network's answers than its error: every answer, and the states of hidden layers.
 
 use crate::config::Config;
 use crate::data::Split;
@@ -6,10 +6,10 @@ use crate::model::{Loss, Parameters};
 use anyhow::Result;
 use candle_core::DType;
 
-/// Images looked at together: so few that their states stay in the cache.
+/// Images settled together: so few that their states stay in the cache.
 const BATCH: usize = 50;
 
-/// Of how many images the states of the hidden layers are kept.
+/// The number of images whose hidden states are kept.
 pub const WITH_STATES: usize = 100;
 
 /// An image that was classified wrongly.
@@ -20,22 +20,22 @@ pub struct Wrong<'a> {
     pub pixels: &'a [u8],
     /// Its class.
     pub truth: usize,
-    /// The class it was given.
+    /// The class that the network gave it.
     pub answer: usize,
     /// s⁰ of the answer less that of the truth.
     pub margin: f64,
 }
 
 impl<'a> Wrong<'a> {
-    /// The pixels, the class and the one it was given.
+    /// The pixels, the true class and the given one.
     pub fn answered(&self) -> (&'a [u8], [usize; 2]) {
         (self.pixels, [self.truth, self.answer])
     }
 }
 
-/// What a network makes of some images.
+/// The outputs and states of a network for some images.
 pub struct Look {
-    /// What the output is judged by.
+    /// The loss by which the output is judged.
     loss: Loss,
     /// s⁰ of each image at the end of the first phase.
     pub outputs: Vec<Vec<f64>>,
@@ -43,7 +43,7 @@ pub struct Look {
     pub hidden: Vec<Vec<f32>>,
 }
 
-/// Settles the first `count` images of `split`, or `None` where `stop` says so meanwhile.
+/// Settles the first `count` images of `split`; `None` where `stop` turns true meanwhile.
 ///
 /// # Errors
 /// Only those of candle.
@@ -72,7 +72,7 @@ pub fn look(
 }
 
 impl Look {
-    /// The class that each image is given.
+    /// The class given to each image.
     pub fn answers(&self) -> Vec<usize> {
         self.outputs.iter().map(|output| self.loss.answer(output)).collect()
     }
@@ -87,7 +87,7 @@ impl Look {
         counts
     }
 
-    /// The images that are classified wrongly, the farthest from the truth first, at most `most` of them.
+    /// The wrongly classified images, the farthest from the truth first, at most `most`.
     pub fn most_wrong<'a>(&self, split: &'a Split, most: usize) -> Vec<Wrong<'a>> {
         let mut wrong: Vec<Wrong> = (self.answers().into_iter().zip(&split.labels).enumerate())
             .map(|(number, (answer, &label))| {

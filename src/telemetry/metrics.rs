@@ -1,4 +1,4 @@
-//! The numbers of an epoch, and `metrics.jsonl`, a line an epoch of them.
+//! The numbers of an epoch, and `metrics.jsonl`, which has them as one line for each epoch.
 
 use super::observer::{Epoch, Observer};
 use super::records::{self, Told};
@@ -6,16 +6,15 @@ use crate::base::files;
 use crate::engine::Report;
 use crate::learning::angle::Summary;
 use crate::model::network::Parameters;
-use crate::model::synapse::Ledger;
 use anyhow::{Context, Result};
 use serde_json::{Map, json};
 use std::path::{Path, PathBuf};
 use tracing::warn;
 
-/// The tag of how many minibatches the angles of an epoch were measured on.
+/// The tag of the number of minibatches behind the angles of an epoch.
 pub const ANGLE_MINIBATCHES: &str = "angle/minibatches";
 
-/// The tag of the total angle before training, degrees, which epoch 0 alone has.
+/// The tag of the total angle before training, degrees; epoch 0 alone has it.
 pub const START_ANGLE: &str = "start/angle";
 
 /// The numbers of one epoch, by TensorBoard tag, in the order they were added.
@@ -28,7 +27,7 @@ impl Metrics {
         self.0.push((tag.into(), value));
     }
 
-    /// What training, the images held out and testing showed. Errors in percent.
+    /// Adds the results of training, validation and testing. Errors in percent.
     pub fn push_reports(&mut self, train: Option<&Report>, validation: Option<&Report>, test: &Report) {
         if let Some(train) = train {
             self.push("error/train", train.error_percent());
@@ -46,8 +45,8 @@ impl Metrics {
         self.push("loss/test", test.mean_loss());
     }
 
-    /// Ψ(Δtot, −∇BPTT tot) in degrees, and shares of synapses that agree in sign: means, what is known of their spread, and
-    /// over how many minibatches.
+    /// Adds Ψ(Δtot, −∇BPTT tot) in degrees, and shares of synapses that agree in sign: means, their known spread, and
+    /// the number of minibatches.
     pub fn push_angles(&mut self, summary: &Summary) {
         let groups = [
             ("angle", summary.total_degrees, &summary.per_matrix_degrees),
@@ -68,20 +67,7 @@ impl Metrics {
         self.push(ANGLE_MINIBATCHES, summary.total_degrees.count as f64);
     }
 
-    /// Pulses a synapse, and Σ|Δw| over them by Σ|w − w'| over the minibatches: of each array of `theta` in an epoch.
-    pub fn push_ledger(&mut self, ledger: &[Ledger], theta: &Parameters) {
-        let names = theta.network.weights().map(|c| c.name());
-        let names = names.chain((0..theta.biases.len()).map(|n| format!("forward.{n}.bias")));
-        let tensors = theta.weights.iter().chain(&theta.biases);
-        for ((name, tensor), own) in names.zip(tensors).zip(ledger) {
-            self.push(format!("pulses/{name}"), own.pulses as f64 / tensor.elem_count() as f64);
-            if own.net > 0.0 {
-                self.push(format!("wasted/{name}"), own.moved / own.net);
-            }
-        }
-    }
-
-    /// Norms of all weights, and Ψ(θf, θb) in degrees.
+    /// Adds norms of all weights, and Ψ(θf, θb) in degrees.
     ///
     /// # Errors
     /// Only those of candle.
@@ -103,9 +89,9 @@ pub struct MetricsFile {
 }
 
 impl MetricsFile {
-    /// That in the run's folder. Lines of epochs from `next` on, which a resumed run will write again, are dropped, and of
-    /// several lines of an epoch all but the last. Where others are no lines of a run, or differ, all of them stay in a file
-    /// beside it. Epochs that are missing are named.
+    /// Opens the file in the run's folder. Drops lines of epochs from `next` on, which a resumed run will write
+    /// again, and all but the last of several lines of an epoch. Where some lines are no lines of a run, or differ,
+    /// all of them stay in a file beside it. Missing epochs are reported.
     ///
     /// # Errors
     /// Names the file that cannot be read or written.

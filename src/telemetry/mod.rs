@@ -1,7 +1,8 @@
-//! What a run says while it trains: numbers for TensorBoard and metrics.jsonl, and progress for people.
+//! Output of a run while it trains: numbers for TensorBoard and metrics.jsonl, and progress for people.
 
 #[cfg(feature = "cli")]
 pub mod board;
+mod ledger;
 pub mod look;
 pub mod metrics;
 pub mod observer;

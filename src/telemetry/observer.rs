@@ -1,31 +1,31 @@
-//! Who follows a run while it trains, and what they are told.
+//! Observers of a run while it trains, and the data they get.
 
 use super::metrics::Metrics;
 use crate::engine::Report;
 use crate::model::network::Parameters;
 use anyhow::Result;
 
-/// Follows a run while it trains, and does what there is to do after an epoch beside testing and saving. A new one is a
-/// file of its own and a line in `run::train`. Fails where a file cannot be written, which the error names, or candle fails.
+/// An observer of a run in training, with its work after an epoch beside testing and saving. A new one is a file of
+/// its own and a line in `run::train`. Fails where a file cannot be written, which the error names, or candle fails.
 pub trait Observer {
-    /// A minibatch begins.
+    /// Called when a minibatch begins.
     fn begin(&mut self) {}
 
-    /// One minibatch more; `train_error` in percent, of the epoch (from 1) so far.
+    /// Called after each minibatch; `train_error` in percent, of the epoch (from 1) so far.
     fn minibatch(&mut self, _epoch: usize, _train_error: f64) {}
 
-    /// Looks closer at the network after an epoch. What that shows is dropped where `stop` comes to say so, since the run
-    /// then ends, and closes the epoch when it goes on.
+    /// Looks closer at the network after an epoch. The outcome is dropped where `stop` turns true, since the run then
+    /// ends, and closes the epoch when it is resumed.
     fn measure(&mut self, _epoch: &Epoch, _stop: &dyn Fn() -> bool) -> Result<()> {
         Ok(())
     }
 
-    /// An epoch is complete. Adds to its metrics what others are to write, or shows it.
+    /// Called when an epoch is complete. Adds to its metrics, or shows them.
     fn epoch(&mut self, _epoch: &mut Epoch) -> Result<()> {
         Ok(())
     }
 
-    /// The run is complete, after so many epochs.
+    /// Called when the run is complete, after so many epochs.
     fn done(&mut self, _epochs: usize) -> Result<()> {
         Ok(())
     }
@@ -35,28 +35,29 @@ pub trait Observer {
 pub struct Epoch {
     /// Its number; 0 is before training.
     pub number: usize,
-    /// Whether it is the last of the run.
+    /// True for the last epoch of the run.
     pub last: bool,
-    /// Whether the network is to be looked at closer: before training, and then every `training.angle_every` epochs.
+    /// True where the network is to be looked at closer: before training, and then every `training.angle_every`
+    /// epochs.
     pub due: bool,
     /// The weights after it.
     pub theta: Parameters,
-    /// What training has shown, but before training.
+    /// The results of training; `None` before training.
     pub trained: Option<Report>,
-    /// What the images held out have shown, where there are any.
+    /// The results on the images held out, where there are any.
     pub validation: Option<Report>,
-    /// What the test images have shown.
+    /// The results on the test images.
     pub test: Report,
-    /// What it is judged by.
+    /// The error that judges it.
     pub judged: Judged,
-    /// Whether the network has lost what it knew.
+    /// True where the network has lost what it had learnt.
     pub collapsed: bool,
     /// Its numbers.
     pub metrics: Metrics,
 }
 
-/// What a run is judged by while it trains: the error on the validation images where some are held out, else on
-/// the test images. Percent.
+/// The error that judges a run while it trains: on the validation images where some are held out, else on the test
+/// images. Percent.
 #[derive(Clone, Copy, Debug)]
 pub struct Judged {
     /// `validation` or `test`.
@@ -65,11 +66,11 @@ pub struct Judged {
     pub error: f64,
     /// The lowest so far, this one included.
     pub best: f64,
-    /// Whether none was as low before.
+    /// True where it is lower than all before.
     pub improved: bool,
 }
 
-/// How long a run is, and how far it has come.
+/// The length of a run, and the part that is done.
 #[derive(Clone, Debug)]
 pub struct Extent {
     /// Its name.

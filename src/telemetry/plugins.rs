@@ -1,5 +1,5 @@
-//! What TensorBoard's tabs for custom scalars and hyperparameters want to know, of their `layout.proto`, `api.proto`
-//! and `plugin_data.proto`.
+//! Data for TensorBoard's custom-scalars and hyperparameter tabs, in terms of their `layout.proto`, `api.proto` and
+//! `plugin_data.proto`.
 
 use crate::base::time;
 use crate::config::Config;
@@ -11,7 +11,7 @@ use tensorboard_proto::plugin_hparams::{SessionEndInfo, SessionStartInfo};
 
 /// The plugin that draws several curves in one chart.
 pub const LAYOUT_PLUGIN: &str = "custom_scalars";
-/// Where its layout stands.
+/// The tag of its layout.
 pub const LAYOUT_TAG: &str = "custom_scalars__config__";
 /// The plugin with a table of runs.
 pub const HPARAMS_PLUGIN: &str = "hparams";
@@ -28,10 +28,10 @@ const CHARTS: [(&str, &str, &str); 9] = [
     (MORE, "loss (train, validation, test)", "loss/"),
     (MORE, "norms of the weights", "weights/norm/"),
 ];
-/// The category of what is not looked at first, closed until somebody opens it.
+/// The category of less important charts, which is closed at first.
 const MORE: &str = "more";
 
-/// Which curves are drawn together.
+/// The layout: which curves are drawn together.
 pub fn layout() -> Layout {
     let mut layout = Layout::new();
     for (category, title, tags) in CHARTS {
@@ -52,14 +52,14 @@ pub fn layout() -> Layout {
     layout
 }
 
-/// What the table shows of a run: its angle before training, where that is known, which is a setting to TensorBoard, for it
-/// shows those before results; and the settings it was given. There is nothing that says which columns there are, so that
-/// TensorBoard finds out itself which of them differ, and shows those, by name.
+/// The settings of a run in the table: its angle before training, where known, which counts as a setting because
+/// TensorBoard shows settings before results; and its configuration. No columns are declared, so that TensorBoard
+/// itself finds which settings differ, and shows those, by name.
 fn settings(config: &Config, data: &str, angle: Option<f64>) -> Vec<(&'static str, Kind)> {
     use Kind::{number_value as Number, string_value as Text};
     let Config { network, settle, learning, training, .. } = config;
     let rates: Vec<String> = learning.learning_rates.iter().map(f64::to_string).collect();
-    // As it is written in a configuration.
+    // The word as it is written in a configuration.
     let word = |value: Result<serde_json::Value, serde_json::Error>| {
         Text(value.ok().and_then(|value| value.as_str().map(String::from)).unwrap_or_default())
     };
@@ -92,7 +92,7 @@ fn told(content: Content) -> HParamsPluginData {
     HParamsPluginData { data: Some(content), ..Default::default() }
 }
 
-/// The row of a run, on this data: its angle before training, degrees, and what it was set to.
+/// The row of a run on this data: its angle before training, degrees, and its settings.
 pub fn row(run: &str, config: &Config, data: &str, angle: Option<f64>) -> HParamsPluginData {
     let setting = |(heading, value): (&str, Kind)| {
         (heading.to_string(), Value { kind: Some(value), ..Default::default() })
@@ -105,7 +105,7 @@ pub fn row(run: &str, config: &Config, data: &str, angle: Option<f64>) -> HParam
     }))
 }
 
-/// The run is complete.
+/// The mark of a complete run.
 pub fn done() -> HParamsPluginData {
     told(Content::session_end_info(SessionEndInfo {
         status: Status::STATUS_SUCCESS,
@@ -114,7 +114,7 @@ pub fn done() -> HParamsPluginData {
     }))
 }
 
-/// Where it stands.
+/// The tag of this content.
 pub fn tag(content: &HParamsPluginData) -> &'static str {
     match content.data {
         Some(Content::session_end_info(_)) => "_hparams_/session_end_info",

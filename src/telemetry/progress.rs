@@ -1,4 +1,4 @@
-//! What a person sees of a run: a bar on a terminal, a line an epoch elsewhere; all on stderr.
+//! Progress of one run for people: a bar on a terminal, a line per epoch elsewhere; all on stderr.
 
 use super::observer::{Epoch, Extent, Judged, Observer};
 use crate::base::output::undirected;
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 /// The bars that are on the screen, if any, so that log lines can be printed above them.
 static BARS: Mutex<Option<MultiProgress>> = Mutex::new(None);
 
-/// Where bars can be put; `None` where stderr is no terminal.
+/// The place for bars; `None` where stderr is no terminal.
 pub fn screen() -> Option<MultiProgress> {
     let bars = io::stderr().is_terminal().then(MultiProgress::new);
     if let Ok(mut shown) = BARS.lock() {
@@ -21,7 +21,7 @@ pub fn screen() -> Option<MultiProgress> {
     bars
 }
 
-/// A bar of this look and length, which is gone from the screen when it is dropped.
+/// A bar of this look and length, which leaves the screen when it is dropped.
 pub fn bar(template: &str, total: u64) -> ProgressBar {
     let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
     ProgressBar::new(total).with_style(style).with_finish(ProgressFinish::AndClear)
@@ -47,17 +47,17 @@ impl Write for Stderr {
     }
 }
 
-/// Says a line of progress on stderr.
+/// Prints a line of progress on stderr.
 pub fn say(line: &str) {
     // Stderr drops what cannot be written.
     let _ = Stderr.write_all(format!("{line}\n").as_bytes());
 }
 
-/// Shows on stderr how far a run is.
+/// Shows the progress of a run on stderr.
 pub struct Display {
     run: Extent,
     bar: Option<ProgressBar>,
-    /// When the first minibatch began.
+    /// The time when the first minibatch began.
     started: Option<Instant>,
     done_at_start: u64,
     last_shown: Instant,
@@ -65,19 +65,19 @@ pub struct Display {
 }
 
 impl Display {
-    /// For a run that is about to begin or go on.
+    /// A display for a run that is about to begin or resume.
     pub fn new(run: &Extent) -> Self {
         let template = "{msg}\n{wide_bar:.cyan/dim} {pos}/{len}";
         Self::on(run, screen().map(|screen| screen.add(bar(template, run.total).with_position(run.done))))
     }
 
-    /// The same without a bar.
+    /// A display that prints lines and has no bar.
     pub fn of_lines(run: &Extent) -> Self {
         Self::on(run, None)
     }
 
     fn on(run: &Extent, bar: Option<ProgressBar>) -> Self {
-        // Until the first minibatch: the epoch that is about to be trained.
+        // Until the first minibatch it shows the epoch that is about to be trained.
         if let Some(bar) = &bar {
             let per_epoch = (run.total / run.epochs.max(1) as u64).max(1);
             let epoch = (run.done / per_epoch + 1).min(run.epochs as u64);
@@ -87,7 +87,7 @@ impl Display {
         Self { run: run.clone(), bar, started: None, done_at_start, last_shown, errors: String::new() }
     }
 
-    /// What there is to say of an epoch.
+    /// The line about an epoch.
     pub fn line(&self, epoch: &Epoch) -> String {
         let Judged { set, error, best, .. } = epoch.judged;
         let train = epoch.trained.map(|report| format!("  train error {:6.2} %", report.error_percent()));
@@ -97,7 +97,7 @@ impl Display {
     }
 
     /// Minibatches a second since the first, testing and saving included, and the time left at that speed, in words;
-    /// nothing where no time has passed.
+    /// empty where no time has passed.
     fn pace(&self) -> String {
         let elapsed = self.started.map_or(0.0, |started| started.elapsed().as_secs_f64());
         let speed = (self.run.done - self.done_at_start) as f64 / elapsed;

@@ -1,4 +1,4 @@
-//! What a run leaves in its folder `runs/NAME`, and how it is read again.
+//! Records of a run in its folder `runs/NAME`, and how they are read again.
 
 use crate::base::files::{self, Line};
 use crate::base::name;
@@ -10,7 +10,7 @@ use tracing::warn;
 
 /// Its resolved configuration.
 pub const CONFIG: &str = "config.toml";
-/// On what, and with what, it began.
+/// Its data, machine and program when it began.
 pub const ENVIRONMENT: &str = "environment.json";
 /// A line of numbers for each epoch; 0 is before training.
 pub const METRICS: &str = "metrics.jsonl";
@@ -19,7 +19,7 @@ pub const SESSIONS: &str = "sessions.jsonl";
 /// All of them.
 pub const FILES: [&str; 4] = [CONFIG, ENVIRONMENT, METRICS, SESSIONS];
 
-/// What its folder says of how it began: null where that cannot be understood, `None` where it says nothing.
+/// The record of the run's beginning: null where it cannot be understood, `None` where there is none.
 ///
 /// # Errors
 /// Names the file that cannot be read.
@@ -28,45 +28,50 @@ pub fn environment(folder: &Path) -> files::Result<Option<Value>> {
     Ok(text.map(|text| serde_json::from_slice(&text).unwrap_or_default()))
 }
 
-/// What a run was called when it began, as its folder says.
+/// The name of a run when it began, from its folder.
 pub fn first_name(folder: &Path) -> Option<String> {
     let environment = environment(folder).ok()??;
     let first = environment["run"].as_str()?;
     name::check(first, ENVIRONMENT).is_ok().then(|| first.to_string())
 }
 
-/// Whether a run has told something in a folder.
+/// True where a folder holds metrics of a run, readable or not.
 pub fn holds_metrics(folder: &Path) -> bool {
-    folder.join(METRICS).is_file()
+    folder.join(METRICS).exists()
 }
 
-/// Whether the folder says that its run began there, and did not go on from a checkpoint of another.
+/// True where a folder is that of a run, with metrics or without.
+pub fn is_of_run(folder: &Path) -> bool {
+    holds_metrics(folder) || folder.join(SESSIONS).exists()
+}
+
+/// True where the run of a folder began there, and was not resumed from a checkpoint of another.
 fn began_here(folder: &Path) -> bool {
     let first = files::lines(&folder.join(SESSIONS)).ok().flatten().and_then(|mut lines| lines.next()?.ok());
     let first = first.and_then(|line| serde_json::from_slice::<Value>(&line.bytes).ok());
     first.is_some_and(|line| line["from_step"] == 0)
 }
 
-/// What a `metrics.jsonl` tells: a line for each epoch that it has, once and in order.
+/// The contents of a `metrics.jsonl`: one line for each epoch it has, in order.
 #[derive(Debug, Default)]
 pub struct Told {
     path: PathBuf,
-    /// Whether the file is there.
+    /// True where the file exists.
     is_there: bool,
-    /// Whether epoch 0 must be among them.
+    /// True where epoch 0 must be among them.
     from_start: bool,
-    /// The lines without their ends. Of several lines of an epoch the last.
+    /// The lines without their ends; of several lines of an epoch the last.
     pub epochs: BTreeMap<usize, Vec<u8>>,
     /// The epochs that had several lines.
     doubled: BTreeSet<usize>,
-    /// The first line that no run has written, by its number, and what is wrong with it.
+    /// The first line that no run has written, by its number, and its error.
     foreign: Option<(usize, String)>,
-    /// Whether something is on its lines that stands in none of `epochs`, but for a last line that was cut short.
+    /// True where the file has lines that are not in `epochs`, apart from a last line that was cut short.
     pub holds_more: bool,
 }
 
 impl Told {
-    /// What the folder of a run tells.
+    /// Reads the metrics in the folder of a run.
     ///
     /// # Errors
     /// Names the file that is there and cannot be read.
@@ -99,25 +104,26 @@ impl Told {
         Ok(told)
     }
 
-    /// The same for those who only read it: says which epochs are missing, and which are there twice.
+    /// Reads the metrics for those who do not write them: reports doubled epochs, and missing ones up to the last
+    /// that is there and before `next`, the first epoch that the caller does not know to be done.
     ///
     /// # Errors
     /// Names the file that cannot be read, and the line that is not what a run writes.
-    pub fn lines(folder: &Path) -> Result<Vec<Map<String, Value>>> {
+    pub fn lines(folder: &Path, next: usize) -> Result<Vec<Map<String, Value>>> {
         let told = Self::read(folder)?;
         if let Some((number, why)) = &told.foreign {
             bail!(
-                "{}: line {number} is not what a run writes ({why}): take it out, or go on with the run, which keeps the \
-                 lines that are right and puts all of them beside",
+                "{}: line {number} is not what a run writes ({why}): take it out, or resume the run, which \
+                 keeps the valid lines and moves the whole file aside",
                 told.path.display()
             );
         }
-        let next = told.epochs.last_key_value().map_or(1, |(last, _)| last + 1);
-        told.say(next);
+        let beyond = told.epochs.last_key_value().map_or(1, |(last, _)| last + 1);
+        told.say(next.max(beyond));
         Ok(told.epochs.values().map(|line| serde_json::from_slice(line)).collect::<Result<_, _>>()?)
     }
 
-    /// Warns of epochs before `next` that have no line, and of those that had several.
+    /// Warns of epochs before `next` that have no line, and of those that have several.
     pub fn say(&self, next: usize) {
         let path = self.path.display();
         let first = self.epochs.keys().next().copied().filter(|_| !self.from_start);
@@ -158,15 +164,15 @@ fn epochs_in_words(numbers: impl IntoIterator<Item = usize>) -> String {
 /// The most epochs that a run has, as `training.epochs` allows.
 const MOST_EPOCHS: u64 = 1_000_000;
 
-/// How many gaps are named.
+/// The most gaps that a message names.
 const MOST_RANGES: usize = 10;
 
-/// What is wrong with a line of JSON, without the number that the line has by itself, 1.
+/// The error of a line of JSON, without the line number 1 that the parser adds.
 pub fn in_line(error: &serde_json::Error) -> String {
     error.to_string().replace(" at line 1 column", " at column")
 }
 
-/// Reads a file of JSON, an item a line; `None` where it is not there.
+/// Reads a file of JSON, one item per line; `None` where it does not exist.
 ///
 /// # Errors
 /// Names the file, and the line that is not what `writer` writes.
@@ -180,7 +186,8 @@ pub fn read_lines<T>(
         let Line { number, bytes, .. } = line?;
         item(&bytes).map_err(|why| {
             anyhow!(
-                "{}: line {number} is not what {writer} writes: {why}. Take the file from where it is whole, or that line out",
+                "{}: line {number} is not what {writer} writes: {why}. Restore the file from a copy, or \
+                 take that line out",
                 path.display()
             )
         })

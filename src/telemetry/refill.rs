@@ -1,4 +1,4 @@
-//! Epochs that TensorBoard does not show any more, as after a power cut, though `metrics.jsonl` has them.
+//! Epochs that TensorBoard no longer shows, as after a power cut, though `metrics.jsonl` has them.
 
 use super::records::Told;
 use super::tags;
@@ -13,19 +13,19 @@ use std::path::Path;
 use tensorboard_proto::event::{Event, Event_oneof_what as What, SessionLog_SessionStatus};
 use tensorboard_rs::record_writer::RecordWriter;
 
-/// How the names of event files begin.
+/// Beginning of the names of event files.
 pub const NAME: &str = "events.out.tfevents.";
 
 /// A tag that every epoch has.
 const TAG: &str = "error/test";
 
-/// The most bytes of a record that is looked into; those of numbers have a hundredth.
+/// The most bytes of a record that is read; records of numbers have a hundredth of that.
 const MOST_LOOKED_INTO: u64 = 64 << 10;
 
-/// Numbers by epoch and tag, to be told again.
+/// Numbers by epoch and tag, to be written again.
 pub type Numbers = BTreeMap<usize, Vec<(String, f64)>>;
 
-/// The numbers of all epochs before `next` from the first on that `metrics.jsonl` has and the event files have not.
+/// The numbers of the epochs before `next`, from the first one on that `metrics.jsonl` has and the event files lack.
 ///
 /// # Errors
 /// Names the file or folder that cannot be read.
@@ -43,7 +43,7 @@ pub fn lost(folder: &Path, next: usize) -> Result<Numbers> {
     Ok(told.epochs.range(first..next).map(|(epoch, line)| (*epoch, numbers(line))).collect())
 }
 
-/// The epochs of which the event files of a folder have numbers, one file after the other as TensorBoard reads them.
+/// The epochs whose numbers are in the event files of a folder, one file after the other as TensorBoard reads them.
 fn shown(folder: &Path) -> Result<BTreeSet<usize>> {
     let entries = fs::read_dir(folder).map_err(failed(folder, "cannot be listed"))?;
     let mut names: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.file_name())).collect();
@@ -58,7 +58,7 @@ fn shown(folder: &Path) -> Result<BTreeSet<usize>> {
     Ok(shown)
 }
 
-/// Takes note of what an event file shows and hides, up to its end or where it is damaged.
+/// Collects what an event file shows and hides, up to its end or to where it is damaged.
 fn look_into(mut file: impl Read, shown: &mut BTreeSet<usize>) -> io::Result<()> {
     let mut start = Vec::new();
     loop {
@@ -68,7 +68,7 @@ fn look_into(mut file: impl Read, shown: &mut BTreeSet<usize>) -> io::Result<()>
         else {
             return Ok(());
         };
-        // With its checksum.
+        // The length of the record with its checksum.
         let Some(rest) = length.checked_add(4) else { return Ok(()) };
         if length > MOST_LOOKED_INTO {
             if io::copy(&mut file.by_ref().take(rest), &mut io::sink())? < rest {

@@ -1,4 +1,4 @@
-//! What TensorBoard shows of a run: its numbers, and beside them layout, settings, histograms, pictures.
+//! The TensorBoard view of a run: its numbers, and beside them layout, settings, histograms and pictures.
 
 use super::look::{self, Look};
 use super::metrics::START_ANGLE;
@@ -18,28 +18,28 @@ use std::path::Path;
 use std::sync::Arc;
 use tracing::info;
 
-/// How many receptive fields a picture shows.
+/// The number of receptive fields in a picture.
 const FIELDS: usize = 100;
-/// How many wrong images a picture shows.
+/// The number of wrong images in a picture.
 const WRONG: usize = 36;
 
-/// Tells TensorBoard of a run.
+/// Writes a run's data for TensorBoard.
 pub struct TensorBoard {
     events: EventFile,
     run: String,
     config: Config,
     dataset: Arc<Dataset>,
-    /// What the classes are called, where they have names.
+    /// The names of the classes, if any.
     class_names: Vec<String>,
     looked: Option<Look>,
-    /// Whether the table of runs has this one.
+    /// True once the table of runs has this one.
     has_row: bool,
 }
 
 impl TensorBoard {
-    /// Begins an event file in the folder of the run of this name, which goes on with the epoch `next`, or begins, and tells
-    /// what the run is: which curves belong together, its settings, its configuration and command. Numbers of epochs that
-    /// earlier event files have lost are told again.
+    /// Begins an event file in the folder of the run of this name, which begins, or resumes with the epoch `next`.
+    /// Writes which curves belong together, the run's settings, configuration and command. Writes the numbers again
+    /// that earlier event files have lost.
     ///
     /// # Errors
     /// Names the file that cannot be read or written.
@@ -53,7 +53,7 @@ impl TensorBoard {
         surroundings: &impl Serialize,
     ) -> Result<Self> {
         let lost = next.map_or_else(|| Ok(Numbers::new()), |next| refill::lost(folder, next))?;
-        // What earlier files show of later epochs is shown by this one.
+        // This file shows the later epochs of earlier files again.
         let from = lost.keys().next().copied().or(next);
         let (mut events, step) = (EventFile::create(folder, from)?, from.unwrap_or(0));
         events.layout(&plugins::layout(), step)?;
@@ -91,7 +91,7 @@ impl TensorBoard {
         Ok(Self { events, run: run.into(), config, dataset, class_names, looked: None, has_row })
     }
 
-    /// Shows how the weights are spread.
+    /// Shows the distribution of the weights.
     fn weights(&mut self, epoch: &Epoch) -> Result<()> {
         for (name, tensor) in epoch.theta.named() {
             if let Some(matrix) = name.strip_suffix(".weight") {
@@ -102,7 +102,7 @@ impl TensorBoard {
         Ok(())
     }
 
-    /// Shows what a closer look at test images has shown; where it was at all of them, with what is taken for what.
+    /// Shows pictures of a closer look at test images; with the confusion matrix where it was at all of them.
     fn pictures(&mut self, epoch: &Epoch, look: &Look) -> Result<()> {
         for (n, states) in look.hidden.iter().enumerate() {
             self.events.histogram(&format!("states/hidden_layer_{}", n + 1), states, epoch.number)?;
@@ -124,7 +124,7 @@ impl TensorBoard {
     }
 }
 
-/// The angle before training, where it is among these numbers.
+/// The angle before training, if it is among these numbers.
 fn start_angle(numbers: &[(String, f64)]) -> Option<f64> {
     numbers.iter().find(|(tag, _)| tag == START_ANGLE).map(|(_, angle)| *angle)
 }
@@ -142,7 +142,7 @@ impl Observer for TensorBoard {
 
     fn epoch(&mut self, epoch: &mut Epoch) -> Result<()> {
         if !self.has_row {
-            // Of a run that goes on, TensorBoard takes the first row there is.
+            // For a resumed run, TensorBoard takes the first row.
             let row =
                 plugins::row(&self.run, &self.config, &self.dataset.name, start_angle(&epoch.metrics.0));
             self.events.hparams(&row, epoch.number)?;

@@ -1,28 +1,34 @@
-//! What each tag is, in words and with its unit, as TensorBoard shows it.
+//! Names, units and descriptions of tags for TensorBoard.
 
 use std::borrow::Cow;
 
-/// The group of what is known of angles beside the total. TensorBoard sorts groups by name, and its first two are to be the
-/// total angle, alone, and the errors.
+/// The group of all angles but the total. TensorBoard sorts groups by name, and the first two are to be the total
+/// angle, alone, and the errors.
 const MORE_ANGLES: &str = "more_angles";
 
-/// What a tag of `metrics.jsonl` is called in TensorBoard.
+/// The group of what devices do, array by array.
+const MORE_DEVICES: &str = "more_devices";
+
+/// The name in TensorBoard of a tag of `metrics.jsonl`.
 pub fn shown(tag: &str) -> Cow<'_, str> {
     match tag.split_once('/') {
         Some(("angle", name)) if name != "total" => format!("{MORE_ANGLES}/{name}").into(),
+        Some(("pulses" | "reads" | "wasted" | "cost", _)) => format!("{MORE_DEVICES}/{tag}").into(),
         _ => tag.into(),
     }
 }
 
-/// The name of a tag with its unit, and what it is. A tag that is not known is its own name.
+/// The name of a tag with its unit, and its description. An unknown tag is its own name.
 pub fn describe(tag: &str) -> (String, String) {
-    let (group, name) = tag.split_once('/').unwrap_or(("", tag));
+    let of_devices = tag.strip_prefix(MORE_DEVICES).and_then(|tag| tag.strip_prefix('/'));
+    let (group, name) = of_devices.unwrap_or(tag).split_once('/').unwrap_or(("", tag));
     let (title, description): (String, &str) = match (group, name) {
         ("error", "train") => (
             "train error, %".into(),
-            "Share of training images classified wrongly, counted during the epoch, before each minibatch is learnt.",
+            "Share of wrongly classified training images, counted during the epoch, before each minibatch \
+             is learnt.",
         ),
-        ("error", set) => (format!("{set} error, %"), "Share of images classified wrongly after the epoch."),
+        ("error", set) => (format!("{set} error, %"), "Share of wrongly classified images after the epoch."),
         ("loss", set) => (format!("{set} loss"), "Mean of ½‖y − s⁰‖² over the images."),
         ("settle", "residual") => (
             "last step of the first phase, largest".into(),
@@ -36,13 +42,17 @@ pub fn describe(tag: &str) -> (String, String) {
         ("settle", "steps") => {
             ("steps of the first phase, mean".into(), "Steps until an image has settled, at most T.")
         }
+        ("settle", "both_phases") => (
+            "steps of both phases, mean".into(),
+            "Of an image: until it has settled, and K of each second phase.",
+        ),
         ("settle", "unsettled_percent") => (
             "images that have not settled, %".into(),
             "Images with a neuron that still moved by more than 0.01 in step T.",
         ),
         (MORE_ANGLES, "minibatches") => (
             "minibatches the angle was measured on".into(),
-            "Drawn at random from the training images. Of one alone there is no spread.",
+            "Drawn at random from the training images. A single one has no spread.",
         ),
         ("angle", "total") => (
             "angle Ψ(Δtot, −∇BPTT tot), degrees".into(),
@@ -60,7 +70,8 @@ pub fn describe(tag: &str) -> (String, String) {
         ),
         ("sign_match", matrix) => (
             format!("signs that agree, {matrix}, share"),
-            "The share of synapses whose total update has the sign of −∇BPTT. ½ is chance, but where both are 0, as at black pixels.",
+            "The share of synapses whose total update has the sign of −∇BPTT. ½ is chance, except where \
+             both are 0, as at black pixels.",
         ),
         ("spread", of) => {
             (format!("standard deviation of {of}"), "Over the minibatches that it was measured on.")
@@ -68,6 +79,22 @@ pub fn describe(tag: &str) -> (String, String) {
         ("quartiles", of) => {
             (format!("quartile of {of}"), "Over the minibatches that it was measured on, of 8 and more.")
         }
+        ("pulses", "slots") => (
+            "slots of trains, mean".into(),
+            "Of an image: slots that its trains of pulses take one after the other, in the array that has most.",
+        ),
+        ("reads", array) => (
+            format!("reads a synapse, {array}"),
+            "How often a synapse of the array has been read in the epoch: once in each step of an image that updates a \
+             layer that it leads into.",
+        ),
+        ("cost", "energy") => {
+            ("energy of an image, J".into(), "Of training: pulses and reads times what [cost] says of them.")
+        }
+        ("cost", "latency") => (
+            "latency of an image, s".into(),
+            "Of training: slots of trains and steps of both phases times what [cost] says of them.",
+        ),
         ("pulses", array) => (
             format!("pulses a synapse, {array}"),
             "Pulses that a device of the array has taken in the epoch, mean; of exact changes, changes.",
@@ -78,10 +105,9 @@ pub fn describe(tag: &str) -> (String, String) {
              no step was undone \
              within one.",
         ),
-        ("psi", n) => (
-            format!("angle Ψ(forward.{n}, feedback.{n}ᵀ), degrees"),
-            "Between the weights that lead forward and those that lead back.",
-        ),
+        ("psi", n) => {
+            (format!("angle Ψ(forward.{n}, feedback.{n}ᵀ), degrees"), "Between forward and feedback weights.")
+        }
         ("speed", "minibatches_per_second") => {
             ("minibatches a second".into(), "Training alone, without tests, angles and pictures.")
         }
@@ -103,7 +129,7 @@ pub fn describe(tag: &str) -> (String, String) {
         ),
         ("pictures", "confusion") => (
             "confusion matrix".into(),
-            "A row for each true class, a column for each answer, with numbers of test images, after the last epoch.",
+            "Numbers of test images, by true class (rows) and answer (columns), after the last epoch.",
         ),
         ("pictures", "most_wrong") => (
             "most wrong".into(),
@@ -111,7 +137,7 @@ pub fn describe(tag: &str) -> (String, String) {
              class. Below each: the truth (green) and the answer (red).",
         ),
         ("run", "configuration") => ("configuration".into(), "As resolved; each value with its origin."),
-        ("run", "command") => ("command".into(), "What was typed, and what computes."),
+        ("run", "command") => ("command".into(), "The command, and the engine that computes."),
         _ => (tag.to_string(), ""),
     };
     (title, description.to_string())

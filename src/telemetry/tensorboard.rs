@@ -1,6 +1,6 @@
-//! TensorBoard event files. `tensorboard-rs` states numbers, pictures and histograms and frames the records, over a file
-//! of our own: the thread of its own writer ends the whole program where the disk is full, and two of its writers within
-//! a second write one file.
+//! TensorBoard event files. `tensorboard-rs` encodes numbers, pictures and histograms and frames the records, over a
+//! file of our own: its own writer ends the whole program where the disk is full, and two of its writers within a
+//! second write one file.
 
 use super::{plugins, refill, tags};
 use crate::base::files;
@@ -21,7 +21,7 @@ use tensorboard_proto::tensor::TensorProto;
 use tensorboard_proto::types::DataType;
 use tensorboard_rs::{record_writer::RecordWriter, summary};
 
-/// TensorFlow's `DataClass`: readers take metadata as they are only where this is set.
+/// TensorFlow's `DataClass`; readers leave metadata as they are only where this is set.
 #[derive(Clone, Copy)]
 enum DataClass {
     Scalar = 1,
@@ -29,7 +29,7 @@ enum DataClass {
     BlobSequence = 3,
 }
 
-/// For the plugin of this name, which is told `content`.
+/// Metadata for the plugin of this name, with `content`.
 fn metadata(plugin: &str, content: Vec<u8>, data_class: DataClass) -> SummaryMetadata {
     let mut metadata = SummaryMetadata::new();
     let plugin = SummaryMetadata_PluginData { plugin_name: plugin.into(), content, ..Default::default() };
@@ -39,7 +39,7 @@ fn metadata(plugin: &str, content: Vec<u8>, data_class: DataClass) -> SummaryMet
     metadata
 }
 
-/// What TensorBoard shows of this tag.
+/// The description that TensorBoard shows for this tag.
 fn description(tag: &str, plugin: &str, data_class: DataClass) -> SummaryMetadata {
     let (display_name, summary_description) = tags::describe(tag);
     SummaryMetadata { display_name, summary_description, ..metadata(plugin, Vec::new(), data_class) }
@@ -59,15 +59,15 @@ fn string(bytes: Vec<u8>) -> TensorProto {
     TensorProto { dtype: DataType::DT_STRING, string_val, ..Default::default() }
 }
 
-/// The number 0, where only the metadata say something.
+/// The number 0, where only the metadata matter.
 fn nothing() -> TensorProto {
     TensorProto { dtype: DataType::DT_FLOAT, float_val: vec![0.0], ..Default::default() }
 }
 
-/// How many buckets a histogram has, of one width.
+/// The number of buckets of a histogram, all of one width.
 const BUCKETS: usize = 50;
 
-/// Of those of `values` that are finite; `None` where there are none.
+/// A histogram of the finite `values`; `None` where there are none.
 fn histogram(tag: &str, values: &[f32]) -> Option<Summary> {
     let finite = || values.iter().map(|&value| f64::from(value)).filter(|value| value.is_finite());
     let min = finite().reduce(f64::min)?;
@@ -84,7 +84,7 @@ fn histogram(tag: &str, values: &[f32]) -> Option<Summary> {
     Some(summary::histogram_raw(tag, min, max, count, sum, sum_of_squares, &limits, &counts))
 }
 
-/// A picture. `summary::image` panics where there are not as many pixels as it is told, or none.
+/// A picture. `summary::image` panics where the number of pixels is wrong or 0.
 fn image(tag: &str, picture: &Picture) -> Result<Summary> {
     let (width, height) = (picture.width as usize, picture.height as usize);
     ensure!(
@@ -99,20 +99,20 @@ fn image(tag: &str, picture: &Picture) -> Result<Summary> {
     Ok(summary)
 }
 
-/// A new event file in a run's folder. What cannot be written is an error that names the file, and a picture without pixels
-/// one as well.
+/// A new event file in a run's folder. A file that cannot be written is an error that names it; a picture without
+/// pixels is an error too.
 pub struct EventFile {
     path: PathBuf,
     records: RecordWriter<BufWriter<File>>,
-    /// The same file, to wait for the disk.
+    /// The file, to wait for the disk.
     file: File,
-    /// The tags that this file has named.
+    /// The tags that this file has described.
     named: HashSet<String>,
 }
 
 impl EventFile {
-    /// Begins an event file. TensorBoard forgets what earlier files of the folder say about the step `resumed_at`, or
-    /// 0, and later ones.
+    /// Begins an event file. TensorBoard forgets the values of earlier files of the folder for the step `resumed_at`,
+    /// or 0, and later ones.
     pub fn create(folder: &Path, resumed_at: Option<usize>) -> Result<Self> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let host = gethostname::gethostname();
@@ -170,25 +170,25 @@ impl EventFile {
         self.described(tag, ("text", DataClass::Tensor), tensor(tag, string(markdown.into())), step)
     }
 
-    /// Says which curves the custom scalars tab draws together.
+    /// Sets which curves the custom-scalars tab draws together.
     pub fn layout(&mut self, layout: &Layout, step: usize) -> Result<()> {
         let metadata = metadata(plugins::LAYOUT_PLUGIN, Vec::new(), DataClass::Tensor);
         let layout = string(layout.write_to_bytes()?);
         self.summary(tensor(plugins::LAYOUT_TAG, layout), Some(metadata), step)
     }
 
-    /// Tells the hparams tab something.
+    /// Adds content for the hparams tab.
     pub fn hparams(&mut self, content: &HParamsPluginData, step: usize) -> Result<()> {
         let metadata = metadata(plugins::HPARAMS_PLUGIN, content.write_to_bytes()?, DataClass::Tensor);
         self.summary(tensor(plugins::tag(content), nothing()), Some(metadata), step)
     }
 
-    /// Hands everything to the disk, and waits until it would survive a power cut.
+    /// Flushes everything, and waits until it would survive a power cut.
     pub fn flush(&mut self) -> Result<()> {
         self.records.flush().and_then(|()| self.file.sync_data()).with_context(|| self.complaint())
     }
 
-    /// With its metadata, which are needed the first time only that a file names the tag.
+    /// Adds a value with its metadata, which a file needs only once for each tag.
     fn described(
         &mut self,
         tag: &str,
@@ -238,7 +238,8 @@ mod tests {
         !bytes.iter().fold(!0, |crc, &byte| (0..8).fold(crc ^ u32::from(byte), bit))
     }
 
-    /// As the format has it: turned and shifted, so that the checksum of a record that holds checksums is one too.
+    /// The masked checksum of the format: rotated and shifted, so that data with checksums in them still have good
+    /// checksums.
     fn masked(bytes: &[u8]) -> [u8; 4] {
         checksum(bytes).rotate_right(15).wrapping_add(0xa282_ead8).to_le_bytes()
     }
@@ -310,7 +311,7 @@ mod tests {
         let info = reader.next_frame(&mut pixels).unwrap();
         assert_eq!((info.width, info.height, info.color_type), (3, 2, png::ColorType::Rgb));
         assert_eq!(pixels, picture.pixels);
-        // What tensorboard-rs would panic at.
+        // Sizes at which tensorboard-rs would panic.
         for (width, height) in [(2, 2), (0, 0)] {
             assert!(image("t", &Picture { pixels: Vec::new(), width, height }).is_err());
         }

@@ -1,4 +1,4 @@
-//! How much a tuning may take: a time, which becomes an amount of arithmetic, or such an amount at once.
+//! The budget of a tuning: a time, which becomes an amount of arithmetic, or such an amount at once.
 //!
 //! What is chosen must not depend on how busy the machine is, so probes are planned in multiply-adds. A time is turned
 //! into them once, by a short measurement that is written down; a tuning on another machine that is to choose the same
@@ -9,7 +9,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// What `--budget` says.
+/// The value of `--budget`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Budget {
@@ -19,11 +19,12 @@ pub enum Budget {
     MultiplyAdds(f64),
 }
 
-/// The part of a time that is planned; the rest is for a machine that becomes slower.
+/// The planned part of a time; the rest is for a machine that becomes slower.
 const PLANNED: f64 = 0.8;
 
 impl Budget {
-    /// The multiply-adds that probes may take, where this has passed and the machine does `speed` of them a second.
+    /// The multiply-adds that probes may take, where `elapsed` has passed and the machine does `speed` of them a
+    /// second.
     pub fn work(self, elapsed: Duration, speed: f64) -> f64 {
         match self {
             Budget::Seconds(seconds) => PLANNED * speed * (seconds - elapsed.as_secs_f64()).max(0.0),
@@ -31,7 +32,7 @@ impl Budget {
         }
     }
 
-    /// How much time there is left; `None` where time does not matter.
+    /// The time left; `None` where time does not matter.
     pub fn left(self, elapsed: Duration) -> Option<Duration> {
         match self {
             Budget::Seconds(seconds) => {

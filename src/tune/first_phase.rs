@@ -1,8 +1,8 @@
 //! The first phase from settling: when an image is at rest, and how long it takes until almost all are.
 //!
-//! Each image settles by itself, until a tolerance that follows from β; T is only the bound that hardly one reaches. A T that
-//! all images take alike, as in the paper, is too long for most of them and, in a trained network, too short for some,
-//! whose updates then are wrong.
+//! Each image settles by itself, until a tolerance that follows from β; T is only the bound that hardly one reaches.
+//! A T that all images take alike, as in the paper, is too long for most of them and, in a trained network, too short
+//! for some, whose updates then are wrong.
 
 use super::Stop;
 use super::rates::tidy;
@@ -15,24 +15,25 @@ use crate::run::angles;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
-/// How many images, in minibatches as large as the configured.
+/// The number of images, in minibatches of the configured size.
 const IMAGES: usize = 1000;
 /// The share of images that must have settled.
 pub const SHARE: f64 = 0.999;
 /// The most steps looked at, and the largest T.
 pub const MOST_STEPS: usize = 500;
-/// T is so many times what those images need: trained networks settle more slowly, and the others take no more steps for it.
+/// The factor from the steps that those images need to T: trained networks settle more slowly, and the others take no
+/// more steps for it.
 pub const MARGIN: usize = 4;
-/// Where nothing moves by more, there is nothing left to see: float32 has no smaller steps between states near 1.
+/// The bound on movement below which nothing can be seen: float32 has no smaller steps between states near 1.
 const LEAST: f64 = 2e-7;
-/// An image is at rest where F moves it by no more than this part of β: what is left of the first phase adds 1/β times
-/// its movement to Δs, so that this is a thousandth of the nudge.
+/// An image is at rest where F moves it by at most this part of β: the rest of the first phase adds 1/β times its
+/// movement to Δs, so this is a thousandth of the nudge.
 pub const FINE: f64 = 1e-3;
-/// A hundredth of the nudge, where it is enough.
+/// A hundredth of the nudge, where that is enough.
 pub const COARSE: f64 = 1e-2;
 
-/// `settle.tolerance` where F may move an image by so large a `part` of β. Damped steps, and those of real time, go only a
-/// part of the way.
+/// `settle.tolerance` where F may move an image by `part` of β. Damped steps, and those of real time, go only a part
+/// of the way.
 pub fn tolerance(config: &Config, part: f64) -> f64 {
     let time = match config.network.time {
         Time::Discrete => 1.0,
@@ -41,23 +42,23 @@ pub fn tolerance(config: &Config, part: f64) -> f64 {
     tidy(part * config.learning.beta * time * (1.0 - config.settle.damping)).max(LEAST)
 }
 
-/// The first phase of this configuration on a network that settles so.
+/// The first phase of this configuration for a network that settles as measured.
 pub fn settle(config: &Config, settling: &Settling) -> Settle {
     let tolerance = tolerance(config, FINE);
     Settle { tolerance, steps: settling.bound(tolerance), ..config.settle }
 }
 
-/// How images settle.
+/// The course of settling.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Settling {
-    /// max|s_{t+1} − s_t| of an image, by t: the value that 99.9 % of the images do not exceed.
+    /// max|s_{t+1} − s_t| of an image, by t: the 99.9th percentile of the images (nearest rank).
     pub residuals: Vec<f64>,
-    /// The same for half of them.
+    /// The median of the images (nearest rank).
     pub median: Vec<f64>,
 }
 
 impl Settling {
-    /// Steps of F without a nudge from s = 0 on random images, until all but 0.1 % are at rest.
+    /// Runs steps of F without a nudge from s = 0 on random images, until all but 0.1 % are at rest.
     ///
     /// # Errors
     /// Only those of candle, and where `stop` says so.
@@ -86,7 +87,7 @@ impl Settling {
         Ok(settling)
     }
 
-    /// The first step from which on 99.9 % of the images move by no more than `tolerance`; `None` where that has not come.
+    /// The first step from which on 99.9 % of the images move by at most `tolerance`; `None` where there is none.
     pub fn steps(&self, tolerance: f64) -> Option<usize> {
         first_within(&self.residuals, tolerance)
     }
@@ -96,8 +97,8 @@ impl Settling {
         self.steps(tolerance).map_or(MOST_STEPS, |steps| (MARGIN * steps).min(MOST_STEPS))
     }
 
-    /// The first step from which on nothing moves by more than a millionth; all that were looked at where that has not
-    /// come.
+    /// The first step from which on nothing moves by more than a millionth; the last one measured where there is
+    /// none.
     pub fn motionless(&self) -> usize {
         first_within(&self.residuals, 1e-6).unwrap_or(self.residuals.len())
     }

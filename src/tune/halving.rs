@@ -1,10 +1,10 @@
-//! Successive halving: of a few candidates the better half is trained about twice as long, until one is left.
+//! Successive halving: the better half of a few candidates is trained about twice as long, until one is left.
 //!
-//! Candidates lie around what the measurements found: steps from a quarter of s to twice s, and β and its half. Longer
-//! steps are not tried: they lead after a few epochs, whatever they cost after many. The sign of β is drawn for all: what
-//! is linear in β then cancels in the mean, which with one sign ends long runs and does not show in short ones. What leads
-//! after a short time need not be what is best after a long one: the last rounds are as long as the budget allows, up to the
-//! epochs that are to be trained.
+//! Candidates lie around what the measurements found: steps from a quarter of s to twice s, and β and its half.
+//! Longer steps are not tried: they lead after a few epochs, whatever they cost after many. The sign of β is drawn
+//! for all: what is linear in β then cancels in the mean, which with one sign ends long runs and does not show in
+//! short ones. What leads after a short time need not be what is best after a long one: the last rounds are as long
+//! as the budget allows, up to the epochs that are to be trained.
 
 use super::first_phase::{FINE, tolerance};
 use super::probe::{Candidate, Probed};
@@ -14,16 +14,16 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use std::cmp::Ordering;
 
-/// Factors of s that are tried, in the order in which they are left out where the budget is small.
+/// Factors of s that are tried, in the order in which a small budget leaves them out.
 const STEPS: [f64; 4] = [1.0, 2.0, 0.5, 0.25];
 /// Factors of β.
 const BETAS: [f64; 2] = [1.0, 0.5];
-/// A share of images that have not settled, percent, from which a run says that it no longer settles.
+/// The share of unsettled images, percent, from which a run no longer counts as settling.
 const UNSETTLED: f64 = 1.0;
-/// A difference of two counts is certain from so many standard deviations.
+/// The number of standard deviations from which a difference of two counts is certain.
 pub const CERTAIN: f64 = 2.0;
 
-/// How many candidates, and how long each round is.
+/// The number of candidates, and the length of each round.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Rounds {
     /// Candidates of the first round, a power of two.
@@ -33,14 +33,14 @@ pub struct Rounds {
 }
 
 impl Rounds {
-    /// The rounds that so many epochs in all are enough for, the last of no more than `most`. Rather fewer candidates
-    /// than rounds of less than an epoch, but four at least.
+    /// The rounds that a budget of `epochs` epochs allows, the last of at most `most`. Prefers fewer candidates to
+    /// rounds of less than an epoch, but has at least four.
     pub fn within(epochs: f64, most: usize) -> Self {
         let rounds = |candidates: usize| candidates.ilog2() as usize;
         // n·e in the first round, n/2ⁱ·(2ⁱ − 2ⁱ⁻¹)e = n·e/2 in each other.
         let cost = |candidates: usize| candidates as f64 * (1.0 + 0.5 * (rounds(candidates) - 1) as f64);
         let candidates = if epochs >= cost(8) { 8 } else { 4 };
-        // No longer than it must be for the last to be as long as it may.
+        // As short as the longest possible last round allows.
         let enough = most as f64 / f64::from(1 << (rounds(candidates) - 1));
         let first = (epochs / cost(candidates)).max(1.0).min(enough);
         let longest =
@@ -53,7 +53,7 @@ impl Tuner<'_> {
     /// The candidates, the likeliest first.
     fn candidates(&self, step: f64, forward_norms: &[f64], count: usize) -> Vec<Candidate> {
         let mut all = Vec::new();
-        // So that four are all steps at the β that was found.
+        // So that four candidates are all steps at the β that was found.
         for beta in BETAS {
             for factor in STEPS {
                 let mut config = self.config.clone();
@@ -67,7 +67,7 @@ impl Tuner<'_> {
         all
     }
 
-    /// The best candidate, and what it showed; the best so far where the clock has cut the rounds short.
+    /// The best candidate and its results; the best so far where the clock has cut the rounds short.
     ///
     /// # Errors
     /// Those of the probes, and where all candidates are lost.
@@ -89,7 +89,7 @@ impl Tuner<'_> {
                 say(&format!("{}  {}", describe(candidate, &now), self.time_left()));
                 shown.push(now);
             }
-            // A round that the clock has cut short decides nothing, unless there is none before it.
+            // A round that the clock has cut short decides nothing, unless it is the first.
             if shown.len() < left.len() && round > 0 {
                 break;
             }
@@ -102,24 +102,24 @@ impl Tuner<'_> {
         match left.into_iter().next() {
             Some((candidate, Some(probed))) if probed.error().is_finite() => Ok((candidate, probed)),
             _ => anyhow::bail!(
-                "every probe has diverged or collapsed, or the budget was over before the first was done: {} has what was \
-                 tried. A larger --budget, or --set settle.damping=0.5, may help",
+                "every probe has diverged or collapsed, or the budget was used up before the first ended: \
+                 {} has the attempts. A larger --budget, or --set settle.damping=0.5, may help",
                 self.folder.join(super::log::FILE).display()
             ),
         }
     }
 }
 
-/// A candidate, and what it has shown, if anything.
+/// A candidate and its results, if any.
 type Tried = (Candidate, Option<Probed>);
 
-/// The error of what has been trained; beyond all others where it has not.
+/// The error of a trained candidate; infinite for an untrained one.
 fn error(probed: &Option<Probed>) -> f64 {
     probed.as_ref().map_or(f64::INFINITY, Probed::error)
 }
 
-/// The lower error first; behind them those whose first phase no longer settles, which is how a collapse begins
-/// (docs/collapse.md), and last those that are lost.
+/// Orders the lower error first; then those whose first phase no longer settles, which is how a collapse begins
+/// (docs/collapse.md), and lost ones last.
 fn by_error(a: &Option<Probed>, b: &Option<Probed>) -> Ordering {
     let lost = |probed: &Option<Probed>| error(probed).is_infinite();
     let unsettled =
@@ -127,7 +127,7 @@ fn by_error(a: &Option<Probed>, b: &Option<Probed>) -> Ordering {
     (lost(a).cmp(&lost(b))).then(unsettled(a).cmp(&unsettled(b))).then(error(a).total_cmp(&error(b)))
 }
 
-/// One standard deviation of an error that was counted on so many images; both in percent.
+/// One standard deviation of an error counted on so many images; both in percent.
 pub fn counted(error: f64, images: usize) -> f64 {
     let share = error / 100.0;
     100.0 * (share * (1.0 - share) / images.max(1) as f64).max(0.0).sqrt()

@@ -1,4 +1,5 @@
-//! What was tried: a line of JSON a step, in the order of the procedure. A tuning that was stopped goes on from it.
+//! The log of a tuning: a line of JSON for each step, in the order of the procedure. A stopped tuning resumes from
+//! it.
 
 use crate::base::files;
 use crate::base::output::usage;
@@ -17,14 +18,14 @@ pub const FILE: &str = "tune.jsonl";
 pub struct Log {
     path: PathBuf,
     lines: Vec<Map<String, Value>>,
-    /// When this process began, or when its last step ended.
+    /// The time when this process began, or its last step ended.
     since: Instant,
-    /// How long all steps took that are written down.
+    /// The time that all logged steps took.
     spent: Duration,
 }
 
 impl Log {
-    /// Reads the log in `folder`, or begins one with what the tuning is about.
+    /// Reads the log in `folder`, or begins one that records `about`.
     ///
     /// # Errors
     /// Names the file that is no log of a tuning, and what differs where it is one of another.
@@ -38,7 +39,8 @@ impl Log {
                 let made = [super::TUNED, super::PAGE].map(|name| folder.join(name));
                 if let Some(there) = made.iter().find(|path| path.exists()) {
                     usage!(
-                        "{}: is there, but not the {FILE} of its tuning: move it away, or give another folder with --out",
+                        "{}: exists, but without the {FILE} of its tuning: move it away, or give another \
+                         folder with --out",
                         there.display()
                     );
                 }
@@ -52,7 +54,8 @@ impl Log {
                     .find(|(key, value)| there.get(*key) != Some(*value));
                 if let Some((key, value)) = differs {
                     usage!(
-                        "{}: is the log of a tuning with other {key} ({}, and now {value}): say again what was said then, \
+                        "{}: is the log of a tuning with other {key} ({}, and now {value}): repeat the \
+                         former settings, \
                          or give another folder with --out",
                         log.path.display(),
                         there.get(key).unwrap_or(&Value::Null)
@@ -66,7 +69,7 @@ impl Log {
         Ok(log)
     }
 
-    /// How long the tuning has taken, in all its processes.
+    /// The time that the tuning has taken, in all its processes.
     pub fn elapsed(&self) -> Duration {
         self.spent + self.since.elapsed()
     }
@@ -75,24 +78,24 @@ impl Log {
         self.lines.iter().find(|line| line.get("step").and_then(Value::as_str) == Some(step))
     }
 
-    /// What the step of this name gave, if it has been done.
+    /// The result of the step of this name, if it has been done.
     pub fn find(&self, step: &str) -> Option<&Value> {
         self.line(step)?.get("result")
     }
 
-    /// How many seconds the step of this name took, in the process that ended it; 0 where it has not been done.
+    /// The seconds that the step of this name took, in the process that completed it; 0 where it has not been done.
     pub fn seconds(&self, step: &str) -> f64 {
         self.line(step).and_then(|line| line.get("seconds")?.as_f64()).unwrap_or(0.0)
     }
 
-    /// The names of all steps that begin so, with what they gave.
+    /// The names of all steps with this prefix, with their results.
     pub fn all<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = (&'a str, &'a Value)> {
         (self.lines.iter())
             .filter_map(|line| Some((line.get("step")?.as_str()?, line.get("result")?)))
             .filter(move |(step, _)| step.starts_with(prefix))
     }
 
-    /// What the step of this name gives: as written down, or else as `take` finds, which is written down.
+    /// The result of the step of this name: from the log, or else from `take`, which is then logged.
     ///
     /// # Errors
     /// Those of `take`; and names the file where it cannot be written, or holds another result than such a step has.
@@ -102,9 +105,8 @@ impl Log {
         take: impl FnOnce() -> Result<R>,
     ) -> Result<R> {
         if let Some(known) = self.find(step) {
-            return serde_json::from_value(known.clone()).with_context(|| {
-                format!("{}: step {step} is not what such a step gives", self.path.display())
-            });
+            return serde_json::from_value(known.clone())
+                .with_context(|| format!("{}: step {step} does not fit such a step", self.path.display()));
         }
         let result = take()?;
         self.write(step, serde_json::to_value(&result)?)?;

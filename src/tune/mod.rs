@@ -1,10 +1,10 @@
 //! The paper's search for hyperparameters (F.1), done by the machine: `eqprop tune`.
 //!
 //! [`tune`] reads as the procedure: when images are at rest ([`first_phase`]), K from the gradients that arrive
-//! ([`second_phase`]), β from the angle between update and gradient ([`nudge`]), η from their norms and from how far a step
-//! may go ([`rates`]), two probes and T and K once more on their networks, a few candidates halved in rounds
-//! ([`halving`]), and both phases shortened while the train error holds ([`trim`]). Every step is written down ([`log`]), and a
-//! tuning that was stopped goes on from there. `docs/tuning.md` gives the reasons.
+//! ([`second_phase`]), β from the angle between update and gradient ([`nudge`]), η from their norms and from how far
+//! a step may go ([`rates`]), two probes and T and K once more on their networks, a few candidates halved in rounds
+//! ([`halving`]), and both phases shortened while the train error holds ([`trim`]). Every step is written down
+//! ([`log`]), and a stopped tuning resumes from there. `docs/tuning.md` gives the reasons.
 
 pub mod budget;
 pub mod first_phase;
@@ -59,48 +59,48 @@ const PILOT_IMAGES: usize = 20_000;
 /// The parts of the arithmetic for a second, longer probe and for the rounds; the rest shortens both phases.
 const LONGER: f64 = 0.1;
 const ROUNDS: f64 = 0.65;
-/// How many probes shorten the phases, about.
+/// The approximate number of probes that shorten the phases.
 const TRIMS: f64 = 6.0;
-/// One of so many training images is held out, and at most so many.
+/// The share of training images held out (one of so many), and their largest number.
 const HELD_OUT: (usize, usize) = (6, 10_000);
-/// The epochs that rounds of eight candidates need at least: where there is no time for them, epochs are made of fewer
-/// images, but not of fewer than so many.
+/// The least number of epochs that rounds of eight candidates need. Where there is no time for them, epochs are made
+/// of fewer images, down to a bound.
 const EPOCHS: f64 = 16.0;
 const FEWEST_IMAGES: usize = 6000;
-/// How often the step is halved where the first probe is lost.
+/// The number of times that the step is halved where the first probe is lost.
 const MOST_PILOTS: usize = 6;
 /// Minibatches that the speed is measured on.
 const TIMED: usize = 30;
 /// Minibatches that the work is counted on.
 const COUNTED: usize = 10;
 
-/// Which procedure a log is of: another one cannot go on from it.
+/// The version of the procedure: a log of another one cannot be resumed.
 const PROCEDURE: usize = 2;
 /// The configuration that was found, in the folder of a tuning.
 pub const TUNED: &str = "tuned.toml";
 /// The page that shows how.
 const PAGE: &str = "tune.html";
 
-/// What is to be tuned, and with what.
+/// A request to tune, with its resources.
 pub struct Request<'a> {
-    /// Where it starts: the tolerance, T, K, β and η are found, the sign of β is drawn, all else stays.
+    /// The starting point: the tolerance, T, K, β and η are found, the sign of β is drawn, everything else stays.
     pub config: Config,
-    /// How much it may take.
+    /// The budget.
     pub budget: Budget,
-    /// Where everything goes.
+    /// The folder for all results.
     pub folder: PathBuf,
     /// Data sets and devices.
     pub resources: &'a Resources,
-    /// Who may stop it.
+    /// The signals that may stop it.
     pub interrupt: &'a Interrupt,
 }
 
-/// A signal has come.
+/// The signal that stopped a tuning.
 #[derive(Debug, thiserror::Error)]
 #[error("stopped by signal {0}")]
 pub struct Stopped(i32);
 
-/// Ends what takes long when a signal has come.
+/// A check that ends long work when a signal has arrived.
 pub struct Stop<'a>(&'a Interrupt);
 
 impl Stop<'_> {
@@ -114,7 +114,7 @@ impl Stop<'_> {
     }
 }
 
-/// How much arithmetic there is for probes.
+/// The arithmetic available for probes.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Plan {
     /// Multiply-adds a second, as measured.
@@ -128,7 +128,7 @@ pub struct Tuner<'a> {
     request: &'a Request<'a>,
     folder: PathBuf,
     log: Log,
-    /// The settings so far, with what makes a run a probe.
+    /// The settings so far, as for a probe.
     config: Config,
     /// The data, as probes see it.
     dataset: Arc<Dataset>,
@@ -139,14 +139,14 @@ pub struct Tuner<'a> {
     /// Multiply-adds of the probes so far, in all and by name.
     spent: f64,
     done: BTreeMap<String, f64>,
-    /// A trained network, on which what a minibatch costs is counted; none yet.
+    /// A trained network, on which the cost of a minibatch is counted; none at first.
     typical: Option<Parameters>,
-    /// Multiply-adds of an image with such a first phase and such a K.
+    /// Multiply-adds of an image for a first phase and a K.
     image: Vec<(Settle, usize, MultiplyAdds)>,
     _lock: Lock,
 }
 
-/// Tunes, or goes on tuning, until `tuned.toml` and `tune.html` are there.
+/// Tunes, or resumes a tuning, until `tuned.toml` and `tune.html` are written.
 ///
 /// # Errors
 /// Names what cannot be read or written; and where the network does not settle, or no probe learns.
@@ -155,7 +155,7 @@ pub fn tune(request: &Request) -> Result<Outcome> {
         Ok(()) => Ok(Outcome::Done),
         Err(error) => match error.downcast_ref::<Stopped>() {
             Some(Stopped(signal)) => {
-                say(&format!("stopped by signal {signal}; the same command goes on from there"));
+                say(&format!("stopped by signal {signal}; the same command resumes from there"));
                 Ok(Outcome::Interrupted(*signal))
             }
             None => Err(error),
@@ -176,10 +176,7 @@ impl<'a> Tuner<'a> {
         whole.check(&base.network.dims)?;
         let images = whole.train.len();
         if images < 2 * HELD_OUT.0 {
-            usage!(
-                "{} has {images} training images, of which none can be held out to judge probes by",
-                whole.name
-            );
+            usage!("{} has {images} training images, too few to hold some out for probes", whole.name);
         }
         let folder = request.folder.clone();
         files::create_folder(&folder)?;
@@ -229,14 +226,15 @@ impl<'a> Tuner<'a> {
             self.request.budget,
             self.folder.display()
         ));
-        // On weights as they start.
+        // On initial weights.
         let theta = initial_parameters(&self.config, None, &self.device)?;
         let settling = self.settling("untrained", &theta)?;
         self.config.settle = first_phase::settle(&self.config, &settling);
         if settling.steps(self.config.settle.tolerance).is_none() {
             anyhow::bail!(
-                "the untrained network does not settle within {} steps: its weights are too large for the first phase, or \
-                 its steps too small. Smaller initial weights (network.init) may help, in discrete time damped steps \
+                "the untrained network does not settle within {} steps: its weights are too large, or its \
+                 steps too small. Smaller initial weights (network.init) may help, in discrete time damped \
+                 steps \
                  (--set settle.damping=0.5), in real time longer ones (network.epsilon)",
                 first_phase::MOST_STEPS
             )
@@ -249,7 +247,7 @@ impl<'a> Tuner<'a> {
         let steps = self.rates(&theta, &arrival.forward_norms)?;
         self.say_settings("on untrained weights");
 
-        // Two probes, and T and K once more after each: trained networks settle otherwise.
+        // Two probes, and T and K once more after each: trained networks settle differently.
         let whole = self.request_images()?;
         self.probe_on(whole.min(PILOT_IMAGES))?;
         let (pilot, step) = self.pilot(steps.step, &arrival.forward_norms)?;
@@ -323,7 +321,7 @@ impl<'a> Tuner<'a> {
         })
     }
 
-    /// With T and K so large that they play no part.
+    /// Measures β, with T and K so large that they do not matter.
     fn nudge(&mut self, theta: &Parameters, first_steps: usize, second_steps: usize) -> Result<Vec<AtBeta>> {
         let (mut config, dataset, stop) = (self.config.clone(), &self.dataset, self.stop());
         (config.settle.steps, config.settle.tolerance, config.learning.K) = (first_steps, 0.0, second_steps);
@@ -334,7 +332,7 @@ impl<'a> Tuner<'a> {
         })
     }
 
-    /// With a T so large that it plays no part.
+    /// Measures rates, with T so large that it does not matter.
     fn rates(&mut self, theta: &Parameters, forward_norms: &[f64]) -> Result<Steps> {
         let (mut config, dataset, stop) = (self.config.clone(), &self.dataset, self.stop());
         config.settle.tolerance = 0.0;
@@ -347,8 +345,7 @@ impl<'a> Tuner<'a> {
         Ok(steps)
     }
 
-    /// T and K as the network of a probe asks for, where that is more than there are. What probes cost is counted on it from
-    /// now on.
+    /// Raises T and K to the needs of the network of a probe. From now on the cost of probes is counted on it.
     fn raise_steps(&mut self, network: &str, probe: &Candidate) -> Result<()> {
         let theta = self.trained(probe)?;
         let settling = self.settling(network, &theta)?;
@@ -362,7 +359,8 @@ impl<'a> Tuner<'a> {
         Ok(())
     }
 
-    /// A short run with half of the step; with ever smaller ones where it is lost. Its name, and the step that works.
+    /// Runs a short probe with half of the step; with ever smaller ones where it is lost. Returns its name, and the
+    /// step that works.
     fn pilot(&mut self, step: f64, forward_norms: &[f64]) -> Result<(Candidate, f64)> {
         let mut step = step;
         for number in 1..=MOST_PILOTS {
@@ -383,8 +381,8 @@ impl<'a> Tuner<'a> {
         )
     }
 
-    /// The same settings for as many epochs as its part of the arithmetic is enough for, a quarter of all at most; the
-    /// pilot itself where that is none, or where that one is lost.
+    /// Runs the pilot's settings for as many epochs as its part of the arithmetic allows, at most a quarter of all.
+    /// Returns the pilot itself where that is none, or where the longer one is lost.
     fn longer_pilot(&mut self, pilot: Candidate) -> Result<Candidate> {
         let mut config = self.config.clone();
         config.learning.learning_rates = pilot.config.learning.learning_rates.clone();
@@ -404,7 +402,7 @@ impl<'a> Tuner<'a> {
         Ok(initial_parameters(&candidate.config, Some(&self.weights_of(&candidate.name)?), &self.device)?)
     }
 
-    /// Makes runs of this configuration probes on the first so many training images, some of them held out.
+    /// Makes runs of this configuration probes on the first `images` training images, some of them held out.
     fn probe_on(&mut self, images: usize) -> Result<()> {
         let training = &mut self.config.training;
         training.limit_train = Some(images);
@@ -418,12 +416,13 @@ impl<'a> Tuner<'a> {
         Ok(())
     }
 
-    /// How many training images the configuration has to train on.
+    /// The number of training images of the configuration.
     fn request_images(&self) -> Result<usize> {
         Ok(self.request.resources.dataset(&self.request.config.training)?.train.len())
     }
 
-    /// How fast minibatches are, or the first probe where that was slower, what a run does beside them included.
+    /// Measures the speed of minibatches, or of the first probe where that was slower, with all that a run does
+    /// beside them.
     fn measure_speed(&mut self, pilot: &Candidate, theta: &Parameters) -> Result<Plan> {
         let work = self.work_of(&pilot.config, 1)?;
         let Self { log, config, dataset, device, request, .. } = self;
@@ -455,7 +454,7 @@ impl<'a> Tuner<'a> {
         Ok(epochs as f64 * (learnt * (image.first + image.second) + judged * image.first))
     }
 
-    /// The multiply-adds that an image takes, mean of some, of the engine and on a network as it is about then.
+    /// The mean multiply-adds of an image, in the engine and on a network in about that state.
     fn work_of_an_image(&self, config: &Config) -> Result<MultiplyAdds> {
         let theta = match &self.typical {
             Some(theta) => theta.clone(),
@@ -477,7 +476,7 @@ impl<'a> Tuner<'a> {
         Ok(mean)
     }
 
-    /// Whether there is room for a candidate to be trained up to so many epochs.
+    /// True where the budget allows training a candidate up to so many epochs.
     fn may(&mut self, candidate: &Candidate, epochs: usize) -> Result<bool> {
         self.stop().check()?;
         let done = self.done.get(&candidate.name).copied().unwrap_or(0.0);
@@ -496,12 +495,12 @@ impl<'a> Tuner<'a> {
         if late {
             let name = candidate.name.clone();
             self.log.step("cut", || Ok(json!({ "before": name, "epochs": epochs })))?;
-            say("the budget is over: probes took longer than was planned");
+            say("the budget is used up: probes took longer than planned");
         }
         Ok(!late)
     }
 
-    /// How much time is left, in words; nothing where that is not known yet.
+    /// The time left, in words; empty where that is not known yet.
     fn time_left(&self) -> String {
         let planned = (self.plan.work - self.spent).max(0.0) / self.plan.speed;
         let planned = planned.is_finite().then(|| Duration::from_secs_f64(planned.min(1e9)));
@@ -509,7 +508,7 @@ impl<'a> Tuner<'a> {
         left.map_or(String::new(), |left| format!("at most {} left", duration(left.as_secs_f64())))
     }
 
-    /// The command that trains with what was found.
+    /// The command that trains with the result.
     fn command(&self) -> String {
         format!("eqprop train --config {}", shell_word(self.folder.join(TUNED).display()))
     }
@@ -524,7 +523,7 @@ impl<'a> Tuner<'a> {
     }
 }
 
-/// What is tuned, in words; `bound` stands before the rates.
+/// The tuned settings, in words; `bound` stands before the rates.
 fn settings(config: &Config, bound: &str) -> String {
     let Config { settle, learning, .. } = config;
     format!(
@@ -538,7 +537,7 @@ fn settings(config: &Config, bound: &str) -> String {
     )
 }
 
-/// What the page and the file tell of a probe.
+/// The results of a probe for the page and the file.
 fn probes(log: &Log) -> Vec<(String, Probed)> {
     (log.all("probe/"))
         .filter_map(|(step, result)| {

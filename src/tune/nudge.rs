@@ -1,4 +1,5 @@
-//! β from the angle between update and gradient: between float noise, where it is small, and truncation, where it is large.
+//! β from the angle between update and gradient: between float noise, where it is small, and truncation, where it is
+//! large.
 
 use super::Stop;
 use super::sample::{Sample, with_fixed_weights};
@@ -6,11 +7,11 @@ use crate::config::Config;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
-/// The β that are tried, with both signs: the range of F.1, and a decade below it.
+/// The β that are tried, with both signs: the range of F.1, and one decade below it.
 const TRIED: [f64; 10] = [0.001, 0.003, 0.01, 0.03, 0.1, 0.2, 0.35, 0.5, 0.7, 1.0];
-/// By how much an angle may exceed the smallest, degrees: where it does by more, truncation has set in.
+/// The bound on the excess of an angle over the smallest, degrees; beyond it truncation has set in.
 pub const BEND: f64 = 2.0;
-/// β where no angle is a number.
+/// β where no angle is finite.
 const FALLBACK: f64 = 0.1;
 
 /// The angle at one β.
@@ -18,7 +19,7 @@ const FALLBACK: f64 = 0.1;
 pub struct AtBeta {
     /// |β|.
     pub beta: f64,
-    /// Ψ(Δtot, −∇) with β > 0 and with β < 0, η = 0, degrees; `None` where it is no number.
+    /// Ψ(Δtot, −∇) with β > 0 and with β < 0, η = 0, degrees; `None` where it is not finite.
     pub degrees: [Option<f64>; 2],
     /// The share of synapses that agree in sign, likewise.
     pub sign_match: [f64; 2],

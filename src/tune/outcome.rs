@@ -1,4 +1,4 @@
-//! `tuned.toml`: the configuration that was found, with a word on each value.
+//! `tuned.toml`: the configuration that was found, with a remark on each value.
 
 use super::Tuner;
 use super::first_phase::{COARSE, FINE, SHARE, Settling};
@@ -47,7 +47,7 @@ fn text(tuner: &Tuner, tuned: &Config, probed: &Probed) -> Result<String> {
     Ok(text)
 }
 
-/// Where a tuned value is from.
+/// The origin of a tuned value.
 fn reason(tuner: &Tuner, tuned: &Config, key: &str) -> Option<String> {
     let settling = |network: &str| -> Option<Settling> {
         serde_json::from_value(tuner.log.find(&format!("settling/{network}"))?.clone()).ok()
@@ -58,7 +58,8 @@ fn reason(tuner: &Tuner, tuned: &Config, key: &str) -> Option<String> {
     };
     Some(match key {
         "steps" => format!(
-            "T, which hardly an image needs: {} % settle in {} steps untrained, {} after a probe, {} after the longest",
+            "T, which hardly any image needs: {} % settle in {} steps untrained, {} after a probe, {} after \
+             the longest",
             100.0 * SHARE,
             steps("untrained"),
             steps("longer"),

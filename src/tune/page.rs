@@ -17,10 +17,10 @@ use maud::{Markup, html};
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 
-/// How many curves one chart holds before they can no longer be told apart.
+/// The most curves of one chart that can be told apart.
 const CURVES: usize = 8;
 
-/// The whole page. `kept` names the probes of what was found: the winner of the rounds, and the last that was shortened.
+/// The whole page. `kept` names the probes of the result: the winner of the rounds, and the last that was shortened.
 ///
 /// # Errors
 /// Where the configuration cannot be written as TOML.
@@ -48,13 +48,13 @@ pub fn page(tuner: &Tuner, tuned: &Config, kept: &[&str; 2]) -> Result<String> {
     Ok(whole(&format!("eqprop: {title}"), &body))
 }
 
-/// The probe that shows most of what was found.
+/// The probe that shows most of the result.
 fn last(tuner: &Tuner, kept: &[&str; 2]) -> Option<Probed> {
     let all: BTreeMap<String, Probed> = probes(&tuner.log).into_iter().collect();
     kept.iter().rev().find_map(|name| all.get(*name)).cloned()
 }
 
-/// What was found, and below it what it started from, as the preset has it; which no probe has trained.
+/// The result, and below it the starting point, as in the preset; no probe has trained that.
 fn beside(preset: &Config, tuned: &Config, probed: Option<&Probed>) -> Markup {
     let error = |errors: fn(&Probed) -> &[f64]| probed.map_or("–".into(), |probed| percent(errors(probed)));
     let row = |name: &str, config: &Config, errors: [String; 2]| {
@@ -113,7 +113,7 @@ fn found(tuned: &Config) -> String {
     )
 }
 
-/// What a step has given, if it was taken.
+/// The result of a step, if it was done.
 fn result<R: DeserializeOwned>(tuner: &Tuner, step: &str) -> Option<R> {
     serde_json::from_value(tuner.log.find(step)?.clone()).ok()
 }
@@ -148,7 +148,7 @@ fn dashed(name: impl Into<String>, color: usize, points: Vec<(f64, f64)>) -> Ser
     Series::line(name, Look::line(color, 1), points)
 }
 
-/// The networks that were looked at, and what they are called.
+/// The networks that were measured, and their names on the page.
 const NETWORKS: [(&str, &str); 4] = [
     ("untrained", "untrained"),
     ("pilot", "after the first probe"),
@@ -168,7 +168,8 @@ fn first_phase(tuner: &Tuner) -> Markup {
     html! {
         h2 { "How images settle" }
         p {
-            "An image settles until F would move it by no more than β/" (1.0 / FINE) ", or β/" (1.0 / COARSE) " where the "
+            "An image settles until F would move it by at most β/" (1.0 / FINE) ", or β/" (1.0 / COARSE) " \
+             where the "
             "train error holds. T is " (MARGIN) " times what " (100.0 * SHARE) " % of the images need for it, at most "
             (MOST_STEPS) "."
         }
@@ -188,7 +189,7 @@ fn second_phase(tuner: &Tuner) -> Markup {
             norms(&arrival),
         ));
         charts.push(chart(
-            &format!("What is missing, {title}"),
+            &format!("Missing part, {title}"),
             "‖Σ∇ − ∇tot‖/‖∇tot‖ of the input weights after K steps",
             &plot("part of the gradient", Scale::Log),
             vec![solid("input weights", 0, numbered(arrival.missing, 1))],
@@ -196,7 +197,8 @@ fn second_phase(tuner: &Tuner) -> Markup {
     }
     html! {
         h2 { "K: how gradients arrive" }
-        p { "K is where no more than " (100.0 * MISSING) " % of the gradient of the weights from the input is missing." }
+        p { "K is the first step after which at most " (100.0 * MISSING) " % of the gradient of the input \
+            weights is missing." }
         (panels(&charts))
     }
 }
@@ -261,7 +263,8 @@ fn rates(tuner: &Tuner) -> Markup {
             @if steps.continual {
                 "s is the longest step that turns continual updates by no more than " (LOSS) "° from those of η = 0."
             } @else {
-                "s is the longest step for each unit of which the loss still falls by " (GAIN) " of what it falls by for the "
+                "s is the longest step for each unit of which the loss still falls by " (GAIN) " of its \
+                 fall for the "
                 "shortest."
             }
         }
@@ -269,7 +272,7 @@ fn rates(tuner: &Tuner) -> Markup {
     }
 }
 
-/// The longest that each probe with such a name showed.
+/// The longest results of each probe whose name begins so.
 fn longest(tuner: &Tuner, begins: &str) -> BTreeMap<String, Probed> {
     probes(&tuner.log).into_iter().filter(|(name, _)| name.starts_with(begins)).collect()
 }
@@ -285,16 +288,17 @@ fn rounds(tuner: &Tuner, kept: &str) -> Markup {
             .collect()
     };
     html! {
-        h2 { "Probes: the better half goes on" }
+        h2 { "Probes: the better half continues" }
         (panels(&[
-            chart("Error on the images held out", "those that came farthest", &plot("error, %"), lines(&|p| p.validation.clone())),
+            chart("Error on the images held out", "the probes trained longest", &plot("error, \
+                %"), lines(&|p| p.validation.clone())),
             chart("Train error", "", &plot("error, %"), lines(&|p| p.train.clone())),
         ]))
         (table(&best, kept))
     }
 }
 
-/// A name, and whether its settings were kept.
+/// A name, marked if its settings were kept.
 fn marked(name: &str, kept: &str) -> String {
     if name == kept { format!("{name}, kept") } else { name.into() }
 }

@@ -1,4 +1,4 @@
-//! A probe: a short run like any other, judged on images that are held out. Test images are none of its business.
+//! A probe: a short run like any other, judged on images that are held out. It never sees test images.
 
 use super::Tuner;
 use crate::base::files;
@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
-/// Settings to try, and what to call them.
+/// Settings to try, and their name.
 #[derive(Clone, Debug)]
 pub struct Candidate {
     /// The name of its run.
@@ -19,10 +19,10 @@ pub struct Candidate {
     pub config: Config,
 }
 
-/// What a probe showed.
+/// The results of a probe.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Probed {
-    /// How far an image settles.
+    /// The tolerance to which an image settles.
     pub tolerance: f64,
     /// K.
     #[serde(rename = "K")]
@@ -37,14 +37,14 @@ pub struct Probed {
     pub validation: Vec<f64>,
     /// Steps of the first phase that an image took in the last epoch, mean.
     pub steps: f64,
-    /// How many images had not settled in the last epoch, percent.
+    /// The share of images that had not settled in the last epoch, percent.
     pub unsettled_percent: f64,
-    /// Whether it diverged or collapsed.
+    /// True where it diverged or collapsed.
     pub lost: bool,
 }
 
 impl Probed {
-    /// What it is judged by: the error on the images held out after the last epoch, percent; beyond all where it is lost.
+    /// The error that judges it: on the images held out after the last epoch, percent; infinite where it is lost.
     pub fn error(&self) -> f64 {
         match self.validation.last() {
             Some(error) if !self.lost => *error,
@@ -58,13 +58,13 @@ impl Probed {
     }
 }
 
-/// Probes say a line when they are done, and nothing meanwhile.
+/// An observer that says nothing: a probe has one line, when it is done.
 struct Quiet;
 
 impl Observer for Quiet {}
 
 impl Tuner<'_> {
-    /// Trains a candidate up to so many epochs, going on from where it stands.
+    /// Trains a candidate up to so many epochs, resuming where it stands.
     ///
     /// # Errors
     /// What a run reports that cannot be read or written, and where a signal has come.
@@ -91,7 +91,7 @@ impl Tuner<'_> {
                     Outcome::Interrupted(signal) => return Err(super::Stopped(signal).into()),
                 }
             }
-            let record = Record::read(&probes.join("runs").join(run_name))?;
+            let record = Record::read(&probes.join("runs").join(run_name), 0)?;
             let of =
                 |tag: &str| record.curve(tag).into_iter().filter(|point| point.0 >= 1.0).map(|point| point.1);
             Ok(Probed {
@@ -115,7 +115,7 @@ impl Tuner<'_> {
     pub fn weights_of(&self, name: &str) -> Result<PathBuf> {
         let path = self.folder.join("probes/checkpoints").join(self.run_name(name)?).join("last.safetensors");
         path.is_file().then_some(path.clone()).with_context(|| {
-            format!("{}: is not there any more: begin again in another folder with --out", path.display())
+            format!("{}: no longer exists: begin again in another folder with --out", path.display())
         })
     }
 }

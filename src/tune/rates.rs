@@ -1,8 +1,8 @@
 //! η of each layer: their ratios from the norms of the gradients, their size from how far a step may go.
 //!
-//! The rates are η_n = s/‖∇_n‖, so that a minibatch moves every matrix by about s; F.1 raises rates towards the input for
-//! the same reason. What limits s is, for a continual rule, that the weights move while the nudge travels, and turn the
-//! update; and for the others that the loss bends under a step.
+//! The rates are η_n = s/‖∇_n‖, so that a minibatch moves every matrix by about s; F.1 raises rates towards the input
+//! for the same reason. What limits s is, for a continual rule, that the weights move while the nudge travels, and
+//! turn the update; and for the others that the loss bends under a step.
 
 use super::Stop;
 use super::sample::{Sample, with_fixed_weights};
@@ -12,19 +12,19 @@ use anyhow::{Result, bail};
 use candle_core::DType;
 use serde::{Deserialize, Serialize};
 
-/// By how much continual updates may be turned away from those of η → 0, degrees, the mean of both signs of β.
+/// The bound on the turn of continual updates away from those of η → 0, degrees, mean of both signs of β.
 pub const LOSS: f64 = 5.0;
-/// What must be left of the fall of the loss by the smallest step, for each unit of its length.
+/// The least fall of the loss per unit of step, as a part of that of the smallest step.
 pub const GAIN: f64 = 0.5;
-/// Where the steps that are tried begin, as a part of the smallest ‖W_n‖, and by what they grow.
+/// The first step that is tried, as a part of the smallest ‖W_n‖, and the factor of growth.
 const FIRST: f64 = 1e-4;
 const GROWTH: f64 = 2.0;
 /// The most steps tried: the last moves a matrix by more than all of itself.
 const TRIED: usize = 15;
-/// Once so far beyond what is allowed, it is not worth going on.
+/// The factor beyond the bound at which the search ends.
 const FAR: f64 = 4.0;
 
-/// What a step of one length does.
+/// The effect of a step of one length.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct AtStep {
     /// s, by how much a minibatch moves each matrix.
@@ -34,17 +34,17 @@ pub struct AtStep {
     pub shows: Option<f64>,
 }
 
-/// What steps do, and how far they may go.
+/// The effects of steps, and the longest allowed.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Steps {
-    /// Whether the angle is what limits them, or else the loss.
+    /// True where the angle limits the steps; otherwise the loss does.
     pub continual: bool,
     /// Of continual rules the angle at η = 0, degrees; 1 of the others.
     #[serde(rename = "still")]
     pub first: f64,
     /// In order of s.
     pub tried: Vec<AtStep>,
-    /// The s that was found.
+    /// The s found.
     pub step: f64,
 }
 
@@ -109,7 +109,7 @@ pub fn measure(config: &Config, sample: &Sample, forward_norms: &[f64], stop: &S
 }
 
 impl Steps {
-    /// The longest step up to which none goes too far; the shortest where that one does already.
+    /// The longest step up to which none goes too far; the shortest where even that one does.
     fn longest(&self) -> f64 {
         let allowed = |at: &&AtStep| {
             at.shows.is_some_and(|shows| match self.continual {
@@ -122,7 +122,7 @@ impl Steps {
     }
 }
 
-/// By how much the loss of a minibatch falls when it is learnt, mean over the minibatches.
+/// The mean fall of the loss of a minibatch when it is learnt.
 fn fall(sample: &Sample, learning: &Learning, beta: f64) -> Result<f64> {
     let Sample { model, theta, points } = sample;
     let mut fall = 0.0;

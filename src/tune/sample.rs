@@ -11,11 +11,11 @@ use crate::study::referee;
 use anyhow::{Context, Result};
 use candle_core::Tensor;
 
-/// How many minibatches.
+/// The number of minibatches.
 const MINIBATCHES: usize = 4;
-/// A gradient is complete when a step adds no more than this part of it.
+/// The bound on a step's part of a complete gradient.
 const COMPLETE: f64 = 1e-3;
-/// The most steps that are waited for gradients.
+/// The most steps of a gradient.
 pub const MOST_STEPS: usize = 300;
 
 /// A network and some minibatches, settled.
@@ -67,7 +67,7 @@ impl<'a> Sample<'a> {
         Ok(referee::total(&self.model, learning, self.theta, &point.x, nudge, &point.settled)?)
     }
 
-    /// How Δtot at β follows −∇, over the minibatches.
+    /// The agreement of Δtot at β with −∇, over the minibatches.
     ///
     /// # Errors
     /// Only those of candle.
@@ -80,7 +80,7 @@ impl<'a> Sample<'a> {
     }
 }
 
-/// The same with weights that do not move during the second phase, η = 0.
+/// Returns the rule with weights that stay during the second phase, η = 0.
 pub fn with_fixed_weights(learning: &Learning) -> Learning {
     let mut fixed = learning.clone();
     fixed.learning_rates.fill(0.0);

@@ -1,4 +1,4 @@
-//! K from the gradients: how many steps it takes until those of the layer next to the input have come.
+//! K from the gradients: the number of steps until those of the layer next to the input have arrived.
 
 use super::sample::{MOST_STEPS, Sample, with_fixed_weights};
 use crate::config::Config;
@@ -10,12 +10,12 @@ use serde::{Deserialize, Serialize};
 
 /// The part of the whole gradient of the layer next to the input that may be missing after K steps.
 pub const MISSING: f64 = 0.05;
-/// The part of it without which K is too small, whatever short probes show.
+/// The missing part with which K is too small, whatever short probes show.
 pub const TOO_MUCH: f64 = 0.2;
-/// How many steps are shown beyond K.
+/// The number of steps shown beyond K.
 const SHOWN: usize = 2;
 
-/// How gradients come, and how updates follow, on one minibatch.
+/// The arrival of gradients, and of updates, on one minibatch.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Arrival {
     /// The weight matrices.
@@ -70,13 +70,13 @@ impl Arrival {
         Ok(Self { matrices, gradients, updates, missing, forward_norms })
     }
 
-    /// K: the first step after which no more than 5 % of the gradient of the input weights is missing; as many as were
-    /// looked at where it does not come.
+    /// K: the first step after which at most 5 % of the gradient of the input weights is missing; the last one
+    /// measured where there is none.
     pub fn steps(&self) -> usize {
         self.first_with(MISSING)
     }
 
-    /// The least K: the first step after which no more than 20 % is missing.
+    /// The least K: the first step after which at most 20 % is missing.
     pub fn least(&self) -> usize {
         self.first_with(TOO_MUCH)
     }

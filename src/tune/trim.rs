@@ -1,4 +1,4 @@
-//! What a minibatch costs, lowered while the train error of a probe holds, as F.1 ends.
+//! The cost of a minibatch, lowered while the train error of a probe holds, as at the end of F.1.
 
 use super::Tuner;
 use super::first_phase::{COARSE, tolerance};
@@ -8,13 +8,12 @@ use crate::config::Config;
 use crate::telemetry::progress::say;
 use anyhow::Result;
 
-/// What a try leaves of K.
+/// The factor by which an attempt shortens K.
 const SHORTER: f64 = 0.75;
-/// The train error holds where it rises by no more than this part of itself, or than the images it is counted on make
-/// certain.
+/// The train error holds where it rises by at most this part of itself, or within the uncertainty of its count.
 const HOLDS: f64 = 0.05;
 
-/// Which of the two phases is shortened.
+/// The phase to shorten.
 #[derive(Clone, Copy)]
 enum Phase {
     First,
@@ -22,8 +21,8 @@ enum Phase {
 }
 
 impl Phase {
-    /// The next shorter phase: the first where images settle less far, the second by a quarter, but of no fewer than
-    /// `least` steps. `None` where there is none.
+    /// The next shorter phase: the first with a larger tolerance, the second by a quarter, down to `least` steps.
+    /// `None` where there is none.
     fn shortened(self, config: &Config, least: usize) -> Option<Config> {
         let mut shorter = config.clone();
         match self {

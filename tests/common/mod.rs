@@ -1,4 +1,4 @@
-//! What the tests of the program share: the binary, small data sets, and runs of them.
+//! Shared parts of the tests of the program: the binary, small data sets, and runs of them.
 #![allow(dead_code)]
 
 use assert_cmd::Command;
@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process;
 use tempfile::TempDir;
 
-/// A folder of its own, with a small data set in IDX form.
+/// A folder for a test, with a small data set in IDX form.
 pub struct Place {
     pub dir: TempDir,
 }
@@ -42,7 +42,7 @@ impl Place {
         fs::read_to_string(self.path(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
     }
 
-    /// All files below it with their bytes, but for the locks, which say who was there last.
+    /// All files below it with their bytes, except locks, which say who was there last.
     pub fn everything(&self) -> Vec<(PathBuf, Vec<u8>)> {
         let (mut files, mut folders) = (Vec::new(), vec![self.dir.path().to_path_buf()]);
         while let Some(folder) = folders.pop() {
@@ -51,7 +51,7 @@ impl Place {
                 match path.is_dir() {
                     true => folders.push(path),
                     false if path.ends_with("lock") => {}
-                    // A link that leads nowhere.
+                    // A link to a missing file.
                     false if !path.exists() => {}
                     false => files.push((path.clone(), fs::read(&path).unwrap())),
                 }
@@ -66,7 +66,8 @@ impl Place {
         Command::from_std(self.process())
     }
 
-    /// The same, for a process that is to be interrupted. It hears a hangup also where the tests run under `nohup`.
+    /// The program as a process that is to be interrupted. It receives a hangup even where the tests run under
+    /// `nohup`.
     pub fn process(&self) -> process::Command {
         let mut command = process::Command::new(assert_cmd::cargo::cargo_bin!("eqprop"));
         command.current_dir(self.dir.path()).env_clear().env("PATH", std::env::var_os("PATH").unwrap());
@@ -133,7 +134,7 @@ fn small_set(count: usize, salt: u64) -> (Vec<u8>, Vec<u8>) {
     (images, labels)
 }
 
-/// The lines of a run's metrics without what depends on the clock.
+/// The lines of a run's metrics without anything that depends on the clock.
 pub fn metrics(path: &Path) -> Vec<serde_json::Value> {
     let text = fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     text.lines()
@@ -167,8 +168,8 @@ pub fn skip(want: &str) {
     eprintln!("SKIPPED: {want}");
 }
 
-/// The same cases every time, so that what a change breaks, it breaks at once; others where PROPTEST_RNG_SEED says which
-/// (`make torture` draws it).
+/// A seed that gives the same cases every time, so that a defect shows at once; PROPTEST_RNG_SEED sets another (`make
+/// torture` draws it).
 pub fn seed() -> proptest::test_runner::RngSeed {
     let given = std::env::var("PROPTEST_RNG_SEED").ok().and_then(|seed| seed.parse().ok());
     proptest::test_runner::RngSeed::Fixed(given.unwrap_or(1))

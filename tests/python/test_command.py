@@ -49,5 +49,5 @@ def test_ctrl_c_saves_and_tells_how_to_go_on(tmp_path):
     said = run.communicate(timeout=60)[1]
     assert run.returncode == 130, said
     assert "KeyboardInterrupt" not in said
-    assert f"to go on: {SCRIPT} train --resume" in said
+    assert f"to resume: {SCRIPT} train --resume" in said
     assert list(tmp_path.glob("checkpoints/*/last.safetensors"))

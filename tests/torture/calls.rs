@@ -1,4 +1,4 @@
-//! What a process asks of the file system, as strace records it, and strace's faults.
+//! Calls of a process to the file system, as strace records them, and strace's faults.
 
 use super::common::Place;
 use std::collections::HashMap;
@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The calls that change files or folders, or wait for the disk. Those that a system does not know are no trouble.
+/// The calls that change files or folders, or wait for the disk. Calls that a system does not have are ignored.
 const CALLS: &str = "?open,openat,write,pwrite64,fsync,fdatasync,?rename,?renameat,?renameat2,?link,?linkat,?unlink,\
                      ?unlinkat,?mkdir,?mkdirat,ftruncate,lseek,close";
 
@@ -26,24 +26,24 @@ pub const FAULTS: [(&str, &[&str]); 8] = [
 pub struct Call {
     /// Its name.
     pub name: String,
-    /// The paths that it names, of files that are open or not; relative ones from the folder of the process.
+    /// The paths that it names, of open files or others; relative ones from the folder of the process.
     pub paths: Vec<PathBuf>,
-    /// What it writes.
+    /// The bytes that it writes.
     pub bytes: Vec<u8>,
     /// Its arguments, with texts in them left out.
     pub rest: String,
-    /// What it returned.
+    /// Its return value.
     pub returned: i64,
-    /// How many calls of this name there were before.
+    /// The number of earlier calls of this name.
     pub earlier: usize,
 }
 
-/// Whether strace is here and may trace.
+/// True where strace is installed and may trace.
 pub fn can_trace() -> bool {
     Command::new("strace").args(["-o", "/dev/null", "true"]).status().is_ok_and(|status| status.success())
 }
 
-/// The same process under strace, with these flags.
+/// The process under strace, with these flags.
 pub fn traced(command: &Command, place: &Place, flags: &[&str]) -> Command {
     let mut traced = place.process();
     traced.args(["-f", "-o"]).arg(place.path("calls")).args(flags).arg("--");
@@ -54,7 +54,7 @@ pub fn traced(command: &Command, place: &Place, flags: &[&str]) -> Command {
     strace
 }
 
-/// Runs a process and returns the calls that it makes on what is in the place.
+/// Runs a process and returns its calls on files in the place.
 pub fn record(command: &Command, place: &Place) -> Vec<Call> {
     let status = traced(command, place, &["-y", "-xx", "-s", "100000000", "-e", &format!("trace={CALLS}")])
         .stderr(std::process::Stdio::null())
@@ -68,7 +68,7 @@ pub fn record(command: &Command, place: &Place) -> Vec<Call> {
     for line in text.lines() {
         let (process, line) = line.split_once(' ').unwrap_or_default();
         let line = line.trim_start();
-        // What another thread has interrupted is told in two lines.
+        // A call that another thread has interrupted takes two lines.
         let line = match (line.strip_suffix(" <unfinished ...>"), line.strip_prefix("<... ")) {
             (Some(begin), _) => {
                 begun.insert(process.to_string(), begin.to_string());

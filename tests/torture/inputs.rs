@@ -1,4 +1,4 @@
-//! Good inputs, and what becomes of them: bits turned, pieces lost, doubled or moved, numbers made absurd.
+//! Good inputs, and mutations of them: bits flipped, pieces lost, doubled or moved, numbers made absurd.
 
 use crate::common::Place;
 use flate2::{Compression, write::GzEncoder};
@@ -10,7 +10,7 @@ use std::process::Command;
 use zip::CompressionMethod::{Deflated, Stored};
 use zip::write::{SimpleFileOptions, ZipWriter};
 
-/// Random numbers of its own, so that an input is known by its number whatever the libraries do.
+/// Random numbers that do not depend on a library, so that an input is known by its number.
 pub struct Dice(u64);
 
 impl Dice {
@@ -60,7 +60,7 @@ const ABSURD: [&str; 24] = [
 fn mutate_bytes(bytes: &mut Vec<u8>, dice: &mut Dice) {
     for _ in 0..=dice.below(4) {
         let length = bytes.len() as u64;
-        // Headers are near the beginning, and most of what can go wrong.
+        // Headers are near the beginning, with most of what can go wrong.
         let reach = if dice.below(2) == 0 { length.min(64) } else { length };
         let at = dice.below(reach) as usize;
         let some = dice.below(64) as usize;
@@ -123,7 +123,7 @@ const DATA: [&str; 4] = [
     "t10k-labels-idx1-ubyte",
 ];
 
-/// What the same four are called in an .npz.
+/// The names of the four arrays in an .npz.
 const ARRAYS: [&str; 4] = ["x_train", "y_train", "x_test", "y_test"];
 
 const SWEEP: &str = "title = 't'\nset.training.epochs = 2\ngrid.training.seed = [0, 1]\n[[rows]]\nconfig = 'cvf-1h'\n\
@@ -147,7 +147,7 @@ const FLAGS: [&str; 14] = [
     "sweep --config nosuch.toml --workers",
 ];
 
-/// What is whole before it is spoilt.
+/// The inputs before they are spoilt.
 pub struct Good {
     data: Vec<Vec<u8>>,
     checkpoint: Vec<u8>,
@@ -176,7 +176,7 @@ impl Good {
         }
     }
 
-    /// Spoils one input and readies the command that is to take it. Returns what was done, in words.
+    /// Spoils one input and prepares the command that reads it. Returns a description of the damage.
     pub fn spoil(&self, number: usize, dice: &mut Dice, place: &Place, command: &mut Command) -> String {
         let write = |name: &str, bytes: &[u8]| fs::write(place.path(name), bytes).unwrap();
         let which = dice.below(4) as usize;
@@ -223,7 +223,7 @@ impl Good {
             }
             3 => {
                 write("bad.toml", &mutate_text(&self.config, dice));
-                // The sizes of a network may be anything that fits into memory, which is not what is tried here.
+                // Any sizes of a network that fit into memory would be valid, and are not tried here.
                 command.args(["config", "--config", "bad.toml"]);
                 "bad.toml".into()
             }
@@ -289,7 +289,8 @@ impl Good {
         }
     }
 
-    /// In the header or anywhere in one of its arrays, so that what the archive says of it stays right, or anywhere.
+    /// Damage in the header or anywhere in one of its arrays, so that the archive's directory stays right, or
+    /// anywhere.
     fn spoilt_archive(&self, which: usize, dice: &mut Dice) -> Vec<u8> {
         let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
         let packing = if dice.below(2) == 0 { Stored } else { Deflated };
@@ -320,7 +321,7 @@ impl Good {
         bytes
     }
 
-    /// Anywhere in its bytes, or in the metadata so that its JSON and lengths stay right.
+    /// Damage anywhere in its bytes, or in the metadata so that its JSON and lengths stay right.
     fn spoilt_checkpoint(&self, dice: &mut Dice) -> Vec<u8> {
         let mut bytes = self.checkpoint.clone();
         if dice.below(2) == 0 {

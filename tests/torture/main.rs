@@ -1,9 +1,9 @@
-//! Broken input, sudden deaths, power cuts and failing disks, through the real program: no panic, no hang, no more than
-//! 1 GiB, and afterwards the same end as without.
+//! Broken input, sudden deaths, power cuts and failing disks, through the real program: no panic, no hang, no more
+//! than 1 GiB, and afterwards the same end as without them.
 //!
-//! `cargo test --release --test torture -- INPUTS KILLS CUTS FAULTS`, by default a few of each; `make torture` says how many a
-//! release wants, and draws a seed, PROPTEST_RNG_SEED, by which all can be had again. A mutation harness of its own: cargo-fuzz
-//! wants a nightly compiler, which this project does not. Power cuts and faults want strace.
+//! `cargo test --release --test torture -- INPUTS KILLS CUTS FAULTS`, by default a few of each; `make torture` says
+//! how many a release wants, and draws a seed, PROPTEST_RNG_SEED, by which all can be had again. A mutation harness
+//! of its own: cargo-fuzz wants a nightly compiler, which this project does not. Power cuts and faults want strace.
 
 mod calls;
 #[path = "../common/mod.rs"]
@@ -20,7 +20,7 @@ use std::fs;
 use std::process::ExitCode;
 use std::time::Duration;
 
-/// What no input may make the program take.
+/// The most memory that any input may make the program use.
 const MOST_MEMORY: u64 = 1 << 30;
 
 #[derive(Default)]
@@ -29,7 +29,7 @@ struct Tally {
     panics: usize,
     hangs: usize,
     beyond: usize,
-    /// Exit statuses that mean nothing, and ends that differ.
+    /// Exit statuses without a meaning, and ends that differ.
     wrong: usize,
 }
 
@@ -81,7 +81,7 @@ fn dice(seed: u64, kind: u64, number: usize) -> Dice {
     Dice::new(seed.wrapping_mul(1_000_000_007) + 1_000_000 * kind + number as u64)
 }
 
-/// Gives the program so many mutated inputs of each kind in turn. The seed of each is its number.
+/// Gives the program so many mutated inputs, of each kind in turn. The seed of each is its number.
 fn feed(count: usize, seed: u64, tally: &mut Tally) {
     let place = Place::new();
     let arguments = place.small_run("cvf", &["--epochs", "1", "--name", "r-data"]);
@@ -96,7 +96,7 @@ fn feed(count: usize, seed: u64, tally: &mut Tally) {
     }
 }
 
-/// Kills a run so many times, each time goes on, and compares the end with that of one never stopped.
+/// Kills a run so many times, resumes it each time, and compares the end with that of one never stopped.
 fn kill(count: usize, seed: u64, tally: &mut Tally) {
     let more = ["--epochs", "150", "--name", "k-data", "--resume", "auto"];
     let undisturbed = Place::new();
@@ -115,7 +115,7 @@ fn kill(count: usize, seed: u64, tally: &mut Tally) {
         child.wait().unwrap();
         tally.tried += 1;
     }
-    // Where the last process killed had finished, there is nothing to go on with.
+    // Where the last killed process had finished, there is nothing to resume.
     let ended = run(command(), Duration::from_secs(120));
     let last =
         |place: &Place| fs::read(place.path("checkpoints/k-data/last.safetensors")).unwrap_or_default();
@@ -125,7 +125,7 @@ fn kill(count: usize, seed: u64, tally: &mut Tally) {
     }
 }
 
-/// A run that goes on by itself, however it was stopped.
+/// A run that resumes by itself, however it was stopped.
 fn going_on(place: &Place) -> std::process::Command {
     let more =
         ["--epochs", "3", "--name", "p-data", "--resume", "auto", "--set", "training.angle_minibatches=0"];
@@ -134,8 +134,8 @@ fn going_on(place: &Place) -> std::process::Command {
     command
 }
 
-/// Cuts the power of a run so many times, at any call, and makes so many calls fail, each in a run of its own; goes on, and
-/// compares the end with that of a run never stopped.
+/// Cuts the power of a run so many times, at any call, and makes so many calls fail, each in a run of its own;
+/// resumes it, and compares the end with that of a run never stopped.
 fn on_bad_disks(cuts: usize, faults: usize, seed: u64, tally: &mut Tally) {
     let undisturbed = Place::new();
     let calls = calls::record(&going_on(&undisturbed), &undisturbed);
@@ -175,7 +175,7 @@ fn on_bad_disks(cuts: usize, faults: usize, seed: u64, tally: &mut Tally) {
     }
 }
 
-/// What a run leaves at its end.
+/// The final files of a run.
 #[derive(PartialEq)]
 struct End {
     weights: Vec<u8>,
@@ -186,13 +186,13 @@ impl End {
     fn of(place: &Place) -> Self {
         let weights = fs::read(place.path("checkpoints/p-data/last.safetensors")).unwrap_or_default();
         let told = place.path("runs/p-data/metrics.jsonl");
-        // Wrong where a line is none.
+        // Invalid lines count as wrong.
         let epochs = std::panic::catch_unwind(|| metrics(&told)).unwrap_or_default();
         Self { weights, epochs }
     }
 }
 
-/// Goes on with a run, which must end as it was to.
+/// Resumes a run, which must end as expected.
 fn goes_on(place: &Place, expected: &End, what: &str, tally: &mut Tally) {
     let ended = run(going_on(place), Duration::from_secs(120));
     tally.count(&ended, what);

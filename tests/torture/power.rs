@@ -1,7 +1,8 @@
-//! A disk on which only that is sure to survive a power cut for which a process has waited.
+//! A disk that keeps through a power cut only the data for which a process has waited.
 //!
-//! Of a file survives what it held when it was last synced, and of what was written since then anything: nothing, a part,
-//! zeros in its place. Of a folder survive the names that it had when it was last synced, and the first so many changes since.
+//! Of a file survives what it held when it was last synced, and of what was written since then anything: nothing, a
+//! part, zeros in its place. Of a folder survive the names that it had when it was last synced, and the first so many
+//! changes since.
 
 use super::calls::Call;
 use super::inputs::Dice;
@@ -16,7 +17,7 @@ struct Contents {
     synced: Vec<u8>,
 }
 
-/// What a name stands for: a folder, or one of the files.
+/// The target of a name: a folder, or one of the files.
 #[derive(Clone, Copy, PartialEq)]
 enum Node {
     Folder,
@@ -37,14 +38,14 @@ pub struct Disk {
     files: Vec<Contents>,
     now: BTreeMap<PathBuf, Node>,
     synced: BTreeMap<PathBuf, Node>,
-    /// Those that are not synced yet, in order.
+    /// Changes that are not synced yet, in order.
     changes: Vec<Change>,
-    /// Where each open file is written next, by its number.
+    /// The position at which each open file is written next, by its number.
     places: HashMap<i64, usize>,
 }
 
 impl Disk {
-    /// One with nothing but this folder.
+    /// A disk with nothing but this folder.
     pub fn of(root: &Path) -> Self {
         let root = root.canonicalize().unwrap();
         let names: BTreeMap<PathBuf, Node> = [(root, Node::Folder)].into();
@@ -66,7 +67,7 @@ impl Disk {
         }
     }
 
-    /// Does what a call does.
+    /// Applies a call.
     pub fn take(&mut self, call: &Call) {
         let Some(path) = call.paths.first() else { return };
         let descriptor =
@@ -150,7 +151,7 @@ impl Disk {
         }
     }
 
-    /// What may be there after a power cut now, written into the folder `place`.
+    /// A possible state after a power cut now, written into the folder `place`.
     pub fn after_a_cut(&self, root: &Path, place: &Path, dice: &mut Dice) {
         let mut names = self.synced.clone();
         let mut folders: Vec<&PathBuf> = self.changes.iter().map(|change| &change.folder).collect();
@@ -171,7 +172,7 @@ impl Disk {
         let mut written: HashMap<usize, PathBuf> = HashMap::new();
         for (path, node) in &names {
             let to = place.join(path.strip_prefix(&root).unwrap());
-            // What lies in a folder whose name is lost is lost.
+            // Files in a folder whose name is lost are lost.
             if !to.parent().is_some_and(Path::is_dir) {
                 continue;
             }

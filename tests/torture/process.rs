@@ -1,14 +1,14 @@
-//! A process that is watched: how it ended, what it said, how much memory it took.
+//! A watched process: how it ended, its output, and how much memory it took.
 
 use std::io::Read;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// How a process ended.
+/// The end of a process.
 pub struct Ended {
     /// Its exit status; `None` where a signal ended it.
     pub status: Option<i32>,
-    /// Whether it was killed here because it did not end.
+    /// True where it was killed here because it did not end.
     pub hung: bool,
     /// The most memory it held, bytes.
     pub memory: u64,

@@ -10,7 +10,8 @@ use crate::model::anderson::{Anderson, epsilon};
 use crate::model::dynamics::Layers;
 use crate::model::{Model, Settle, Solver};
 
-/// The first phase of a block. Leaves its `settled` states, its `drive` and its `steps`.
+/// The first phase of a block. Leaves the states in `settled`, the input's contribution in `drive`, the count in
+/// `steps`.
 pub struct FirstPhase<'a, T> {
     /// The block.
     pub block: &'a mut Block<T>,
@@ -24,7 +25,7 @@ pub struct FirstPhase<'a, T> {
     pub sigma: Sigma,
     /// Pixels, (rows, d_in).
     pub images: &'a [u8],
-    /// Which of them to look at: [`Block::active_pixels`].
+    /// The pixels that are not black: [`Block::active_pixels`].
     pub active_pixels: &'a [u32],
 }
 
@@ -46,7 +47,8 @@ impl<T: Real> Vectorized<T> for FirstPhase<'_, T> {
             for t in 0..settle.order.sweep() {
                 let layers = settle.order.layers(t);
                 let [_, s, s_next] = &mut unsettled.recent;
-                // The first step of a sweep reads what the last sweep left, the second what the first has made of it.
+                // In order: the first step of a sweep reads the states that the last sweep left, the second those
+                // that the first has written.
                 let (read, mut s_next) = read_and_write(weights, (t == 0).then_some(s), s_next, layers);
                 let arriving = Arriving { drive: &unsettled.drive, more: &[], s: &read };
                 step::<L>(weights, sigma, arriving, layers, &mut s_next, Gates::Ignored);
@@ -70,7 +72,7 @@ impl<T: Real> Vectorized<T> for FirstPhase<'_, T> {
     }
 }
 
-/// u = W_x·x + b_N, what the input contributes to layer N.
+/// u = W_x·x + b_N, the input's contribution to layer N.
 #[inline(always)]
 pub fn drive_last_layer<L: Lanes>(
     weights: &Weights<L::Elem>,
@@ -92,7 +94,7 @@ pub struct Unsettled<T> {
     drive: Vec<T>,
     /// s before the last two sweeps, before the last, and after it.
     recent: [States<T>; 3],
-    /// Of each image of the block, settled or not; none where sweeps are not accelerated.
+    /// The mixer of each image of the block, settled or not; empty where sweeps are not accelerated.
     mixers: Vec<Anderson<T>>,
 }
 
@@ -113,7 +115,7 @@ impl<T: Real> Unsettled<T> {
         }
     }
 
-    /// Makes of the states of these layers after a sweep what each image's mixer makes of them.
+    /// Replaces the states of these layers after a sweep by those that each image's mixer gives.
     #[inline(always)]
     fn mix<L: Lanes<Elem = T>>(&mut self, weights: &Weights<T>, layers: Layers) {
         let [_, s, s_next] = &mut self.recent;
@@ -135,7 +137,7 @@ impl<T: Real> Unsettled<T> {
         let [_, s, s_next] = &self.recent;
         let mut largest = L::number(0.0);
         for (n, (next, s)) in s_next.iter().zip(s).enumerate() {
-            // Lanes past the last neuron settle on their own, damped ones later than those that are accelerated.
+            // Lanes past the last neuron settle on their own; with damping later than accelerated ones.
             let row = row * weights.stride(n)..row * weights.stride(n) + weights.widths[n];
             let (next, next_rest) = next[row.clone()].as_chunks::<WIDTH>();
             let (s, s_rest) = s[row].as_chunks::<WIDTH>();
@@ -156,7 +158,7 @@ impl<T: Real> Unsettled<T> {
         lanes.into_iter().fold(T::default(), |a, b| if b > a { b } else { a })
     }
 
-    /// Takes out an image that has settled: its states go to `settled`, and the last row takes its place.
+    /// Takes out an image that has settled: its states move to `settled`, and the last row takes its place.
     fn leave(&mut self, weights: &Weights<T>, row: usize, settled: &mut [States<T>; 3]) {
         let image = self.images.swap_remove(row);
         for (recent, settled) in self.recent.iter_mut().zip(settled) {

@@ -21,14 +21,14 @@ pub struct Term<'a, T> {
     pub b_panel: usize,
     /// Distance between successive k of `b`.
     pub b_k: usize,
-    /// Which k of `b` goes with each k of `a`, ascending; all of them in order where `None`.
+    /// The indices k of `b` for each k of `a`, ascending; all of them in order where `None`.
     pub b_only: Option<&'a [u32]>,
-    /// How many k there are.
+    /// The number of indices k.
     pub depth: usize,
 }
 
 impl<T> Term<'_, T> {
-    /// Panics where it does not reach to the ends of so many rows and panels.
+    /// Panics where the term does not reach to the ends of so many rows and panels.
     fn check(&self, rows: usize, panels: usize) {
         if self.depth == 0 {
             return;
@@ -46,8 +46,8 @@ impl<T> Term<'_, T> {
     }
 }
 
-/// Where results go. Implementations are `#[inline(always)]`, which closures cannot be: a function
-/// between a computation and its intrinsics that is not inlined is compiled without vectors.
+/// The destination of results. Implementations are `#[inline(always)]`, which closures cannot be: a function between
+/// a computation and its intrinsics that is not inlined is compiled without vectors.
 ///
 /// Bounds are checked once for a product: checked for every result they took a quarter of the time.
 ///
@@ -56,7 +56,7 @@ impl<T> Term<'_, T> {
 pub unsafe trait Output<L: Lanes> {
     /// Panics unless all rows below `rows` and all these panels are there.
     fn check(&self, rows: usize, panels: &Range<usize>);
-    /// What the output begins with.
+    /// The value that the sum begins with.
     ///
     /// # Safety
     /// The row and the panel must be among those checked.
@@ -89,7 +89,7 @@ pub fn product<L: Lanes>(
         if whole == rows {
             return;
         }
-        // The tiles of what is left share their panels while those are in the cache.
+        // The tiles of the remaining rows share their panels while those are in the cache.
         for panels in chunks(8) {
             let row = sum.tiles::<L, 5, 4>(whole..rows, panels.clone(), output);
             let row = sum.tiles::<L, 2, 8>(row..rows, panels.clone(), output);
@@ -119,8 +119,8 @@ impl<'t, 'a, T: Real> Sum<'t, 'a, T> {
         Self { terms, rows, panels }
     }
 
-    /// As many tiles of `M` × `P` as there are rows for, and narrower ones where no `P` panels are left.
-    /// Returns the first row that is left.
+    /// Computes as many tiles of `M` × `P` as there are rows for, and narrower ones where fewer than `P` panels are
+    /// left. Returns the first remaining row.
     #[inline(always)]
     fn tiles<L: Lanes<Elem = T>, const M: usize, const P: usize>(
         &self,
@@ -144,7 +144,7 @@ impl<'t, 'a, T: Real> Sum<'t, 'a, T> {
         end
     }
 
-    /// `M` rows × `P` panels, accumulated in registers.
+    /// Computes `M` rows × `P` panels, accumulated in registers.
     #[inline(always)]
     fn tile<L: Lanes<Elem = T>, const M: usize, const P: usize>(
         &self,
@@ -157,7 +157,7 @@ impl<'t, 'a, T: Real> Sum<'t, 'a, T> {
         let mut sums = [[L::splat(T::default()); P]; M];
         for (i, sums) in sums.iter_mut().enumerate() {
             for (j, sum) in sums.iter_mut().enumerate() {
-                // SAFETY: the tile lies within the rows and panels that `product` has had checked.
+                // SAFETY: the tile lies within the rows and panels that `product` has checked.
                 *sum = unsafe { output.start(row + i, panel + j) };
             }
         }
@@ -200,13 +200,13 @@ mod tests {
     use super::super::simd::{Isa, Simd, Vectorized};
     use super::*;
 
-    /// Into `out`, row-major (rows, panels), beginning with what is there.
+    /// An output `out`, row-major (rows, panels), added to.
     struct Into<'a> {
         out: &'a mut [[f32; WIDTH]],
         panels: usize,
     }
 
-    // SAFETY: both look for themselves whether what they reach is there.
+    // SAFETY: both methods check their bounds themselves.
     unsafe impl<L: Lanes<Elem = f32>> Output<L> for Into<'_> {
         fn check(&self, _: usize, _: &Range<usize>) {}
 

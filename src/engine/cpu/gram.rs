@@ -1,19 +1,19 @@
-//! Weights that stay as they are during the second phase, and (B, B) matrices of inner products that stand for what
-//! they would have learnt.
+//! Weights that stay fixed during the second phase, and (B, B) matrices of inner products in place of what they would
+//! have learnt.
 
 use super::packing::{Connection, PackedMatrix, Weights};
 use super::simd::{Lanes, Real, Simd, Vectorized, WIDTH};
 use super::state::Block;
 use crate::learning::Schedule;
 
-/// A (B, B) matrix of inner products that stands for changes of weights: products·factor is added to what
-/// arrives at layer `to`.
+/// A (B, B) matrix of inner products in place of changes of weights: products·factor is added to the input of layer
+/// `to`.
 pub struct Gram<T> {
     /// The layer.
     pub to: usize,
     /// (B, B), row-major.
     pub products: Vec<T>,
-    /// What it is multiplied with.
+    /// The factor of the products.
     pub factor: Factor,
 }
 
@@ -38,16 +38,16 @@ impl Factor {
     }
 }
 
-/// Whether the updates of a matrix are left to [`change_grams`] until the phase is over: under C-EP and Algorithm 5, where
-/// that is less work.
+/// True where the updates of a matrix are left to [`change_grams`] until the phase is over: under C-EP and Algorithm
+/// 5, where that is less work.
 pub fn telescopes<T>(correlation: bool, schedule: Schedule, matrix: &PackedMatrix<T>, images: usize) -> bool {
     let (from, to) = (matrix.from, matrix.to);
     let at_every_step = matches!(schedule, Schedule::Continual | Schedule::Rescaled);
     correlation && at_every_step && from * to > images * (from + to)
 }
 
-/// What the input weights would have added to the drive: c·(x·xᵀ + 1)·[drift of layer N](Block::drift); `one` is 0
-/// where the bias does not learn.
+/// The changes of the input weights as a contribution to the drive: c·(x·xᵀ + 1)·[drift of layer N](Block::drift);
+/// `one` is 0 where the bias does not learn.
 pub fn input_gram<T: Real>(simd: Simd, weights: &Weights<T>, blocks: &[Block<T>], c: T, one: T) -> Gram<T> {
     let x: Vec<&[T]> = blocks.iter().map(|b| &b.x[..]).collect();
     let pixels = blocks[0].active_pixels.len();
@@ -55,8 +55,8 @@ pub fn input_gram<T: Real>(simd: Simd, weights: &Weights<T>, blocks: &[Block<T>]
     Gram { to: weights.last(), products, factor: Factor::Drift }
 }
 
-/// What the changes of a telescoping matrix add to its destination: c·(s_t·s_tᵀ)·s_t, less
-/// c·(s_t·s_0ᵀ)·s_0, the inner products over the source layer and the factors of the destination.
+/// The changes of a telescoping matrix as contributions to its destination: c·(s_t·s_tᵀ)·s_t, less c·(s_t·s_0ᵀ)·s_0,
+/// with inner products over the source layer and factors of the destination.
 pub fn change_grams<T: Real>(
     simd: Simd,
     weights: &Weights<T>,
@@ -104,7 +104,7 @@ struct InnerProducts<'a, T> {
     b: &'a [T],
     /// Distance between rows of either.
     stride: usize,
-    /// How much of a row counts.
+    /// The length of a row that counts.
     width: usize,
     scale: T,
     one: T,
@@ -137,7 +137,7 @@ impl<T: Real> Vectorized<T> for InnerProducts<'_, T> {
     }
 }
 
-/// A row in whole vectors, and what is left of it.
+/// A row as whole vectors and a remainder.
 type InLanes<'a, T> = (&'a [[T; WIDTH]], &'a [T]);
 
 /// a·b_j for `M` rows b_j, side by side, so that no sum waits for another.

@@ -1,4 +1,4 @@
-//! What [`crate::learning::homeostasis`] does to packed weights.
+//! [`crate::learning::homeostasis`] on packed weights.
 
 use super::packing::{Connection, PackedMatrix, Weights};
 use super::sigma::Sigma;
@@ -6,7 +6,7 @@ use super::simd::{Real, Simd, WIDTH};
 use super::state::Block;
 use super::update::{accumulate, outer};
 
-/// One step of κ down the asymmetry of the Jacobian at the states that the blocks have settled in.
+/// Takes one step of κ down the asymmetry of the Jacobian at the states that the blocks have settled in.
 pub fn homeostasis<T: Real>(
     simd: Simd,
     sigma: Sigma,
@@ -46,7 +46,7 @@ pub fn homeostasis<T: Real>(
     }
 }
 
-/// Both weights of each pair at once: w −= κ⟨σ′_i²⟩w − κ⟨σ′_iσ′_j⟩b, and b the other way round.
+/// Changes both weights of each pair at once: w −= κ⟨σ′_i²⟩w − κ⟨σ′_iσ′_j⟩b, and b the other way round.
 fn step_down<T: Real>(
     there: &mut Connection<T>,
     back: &mut Connection<T>,

@@ -15,8 +15,8 @@
 //!   image as it settles ([`first_phase`]). A number is computed the same way whichever thread does it, and
 //!   whatever images share its block.
 //!
-//! Modules, each of which knows only those before it: [`simd`], [`sigma`], [`gemm`] and [`panels`], [`packing`], [`state`],
-//! [`step`], [`first_phase`], [`gram`] and [`update`], [`homeostasis`], [`pulses`], [`second_phase`].
+//! Modules, each of which knows only those before it: [`simd`], [`sigma`], [`gemm`] and [`panels`], [`packing`],
+//! [`state`], [`step`], [`first_phase`], [`gram`] and [`update`], [`homeostasis`], [`pulses`], [`second_phase`].
 
 mod first_phase;
 mod gemm;
@@ -49,7 +49,7 @@ pub use simd::{Isa, Real, Simd};
 use state::{BLOCK, Block, Move};
 use std::collections::HashMap;
 
-/// Whether the rule is one that fast engines state in their own way: the updates of the paper in discrete time.
+/// True where fast engines have the rule: the updates of the paper in discrete time.
 pub(super) fn runs(network: &Network, Job { model, learning, .. }: &Job) -> bool {
     let rule = match (learning.rule.schedule(), learning.form()) {
         (Some(Schedule::Whole), Some(Form::VectorField)) | (_, None) => false,
@@ -58,7 +58,7 @@ pub(super) fn runs(network: &Network, Job { model, learning, .. }: &Job) -> bool
     rule && learning.rule.corrects.is_none() && model.dynamics.time == Time::Discrete
 }
 
-/// Whether the fused engine can run this.
+/// Checks that the fused engine can run this.
 ///
 /// # Errors
 /// Why not.
@@ -69,7 +69,10 @@ pub fn supports(network: &Network, job: &Job) -> Result<(), Why> {
         (!network.has_convolutions(), "has no convolutions, which run on the plain engine"),
         (network.is_layered(), "runs chains of layers"),
         (Sigma::of(model.dynamics.activation).is_some(), "has the sigmoid, tanh and the hard sigmoid only"),
+        (model.dynamics.readout.is_none(), "has no softmax readout, only output neurons with states"),
+        (model.dynamics.normal.is_none(), "takes pixels as they are, from 0 to 1, and normalises none"),
         (model.loss == Loss::SQUARED_ERROR, "has the squared error only"),
+        (model.noise.is_none(), "computes without the noise and converters of [noise]"),
         (
             model.synapse.adds_up() || model.synapse.wants() != Wants::Arrays,
             "has no devices that are asked array by array, as with synapse.pulses = \"deterministic\" and \"exact\"",
@@ -100,7 +103,7 @@ pub struct Fused<T: Real> {
     sigma: Sigma,
     simd: Simd,
     weights: Weights<T>,
-    /// What synapses remember, by name.
+    /// The memory of the synapses, by name.
     memory: Vec<(&'static str, Weights<T>)>,
     /// As [`SecondPhase::wished`].
     wished: Option<Weights<T>>,
@@ -109,13 +112,13 @@ pub struct Fused<T: Real> {
     /// Σ pixels looked at over the images of the last batch.
     pixels_seen: usize,
     blocks: Vec<Block<T>>,
-    /// Of each block, as [`Fused::moves`].
+    /// Room for the unsettled images of each block.
     unsettled: Vec<Unsettled<T>>,
     moves: Vec<Move<T>>,
 }
 
 impl<T: Real> Fused<T> {
-    /// An engine holding a packed copy of `theta`, which computes with the best vectors there are.
+    /// An engine that holds a packed copy of `theta` and computes with the best vectors there are.
     ///
     /// # Errors
     /// Where it cannot run the job, and those of candle.
@@ -123,7 +126,7 @@ impl<T: Real> Fused<T> {
         Self::with(Simd::detect(), job, theta)
     }
 
-    /// The same with these vectors.
+    /// An engine that computes with these vectors.
     ///
     /// # Errors
     /// As [`Fused::new`].
@@ -154,7 +157,7 @@ impl<T: Real> Fused<T> {
         })
     }
 
-    /// What synapses remember, as tensors.
+    /// The memory of the synapses, as tensors.
     fn unpacked_memory(&self) -> Result<Memory> {
         let unpacked = self.memory.iter().map(|(name, packed)| Ok((*name, packed.unpack()?)));
         Ok(Memory { values: unpacked.collect::<Result<_>>()?, clock: self.clock, own: Default::default() })
@@ -171,7 +174,7 @@ impl<T: Real> Fused<T> {
         self.remember(&memory)
     }
 
-    /// Packs what synapses remember.
+    /// Packs the memory of the synapses.
     fn remember(&mut self, memory: &Memory) -> Result<()> {
         for ((_, packed), (_, remembered)) in self.memory.iter_mut().zip(&memory.values) {
             *packed = Weights::pack(remembered)?;
@@ -180,7 +183,7 @@ impl<T: Real> Fused<T> {
         Ok(())
     }
 
-    /// Makes so many blocks.
+    /// Makes `blocks` blocks.
     fn resize(&mut self, blocks: usize) {
         self.blocks.resize_with(blocks, Block::default);
         self.unsettled.resize_with(blocks, Unsettled::default);
@@ -216,7 +219,7 @@ impl<T: Real> Fused<T> {
     }
 }
 
-/// How many of so many images make a block.
+/// The number of images in a block, for so many images in all.
 fn block_rows(images: usize) -> usize {
     images.div_ceil(rayon::current_num_threads()).clamp(*BLOCK.start(), *BLOCK.end())
 }
@@ -288,8 +291,8 @@ impl<T: Real> Engine for Fused<T> {
     fn evaluate(&mut self, batch: &Batch) -> Result<Report> {
         self.job.check(&self.weights.network, batch)?;
         let (pixels, rows) = (self.weights.input.from, *BLOCK.end());
-        // Each thread takes its share with one block, which stays in the cache. However many they are, losses
-        // add up in the same order.
+        // Each thread takes its share of the images with one block, which stays in the cache. Losses add up in one
+        // order, whatever the number of threads.
         let threads = rayon::current_num_threads();
         let share = batch.labels.len().div_ceil(threads).next_multiple_of(rows);
         self.resize(threads.max(self.blocks.len()));
@@ -332,7 +335,7 @@ impl<T: Real> Engine for Fused<T> {
         let hidden = self.weights.widths[last] as f64;
         let pixels_seen = self.pixels_seen as f64;
         let (mut first, mut second) = (pixels_seen * hidden, pixels_seen * hidden);
-        // Of the second phase, what two branches do together.
+        // The work of the second phase that two branches share.
         let mut once = second;
         if matches!(self.schedule, Schedule::Continual | Schedule::Rescaled) {
             // The Gram matrix of the input, and its product with the drift.
@@ -360,7 +363,8 @@ impl<T: Real> Engine for Fused<T> {
                 once += update;
             }
         }
-        // Of two branches, each takes its steps; C-EP and C-VF drive the second anew, the others learn once from both.
+        // Each of two branches takes its steps; C-EP and C-VF compute the drive of the second anew, the others learn
+        // once from both.
         let again = match self.schedule {
             Schedule::Continual => second + pixels_seen * hidden,
             Schedule::Whole | Schedule::Sum | Schedule::Rescaled => second - once,

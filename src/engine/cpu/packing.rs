@@ -11,21 +11,21 @@ use std::sync::Arc;
 /// of [`WIDTH`] weights for each source neuron. Lanes past the last destination neuron hold zeros.
 #[derive(Clone)]
 pub struct PackedMatrix<T> {
-    /// How many source neurons.
+    /// The number of source neurons.
     pub from: usize,
-    /// How many destination neurons.
+    /// The number of destination neurons.
     pub to: usize,
     /// `[panel][source][lane]`.
     pub panels: Vec<T>,
 }
 
-/// How many panels hold `width` numbers.
+/// The number of panels that hold `width` numbers.
 fn panel_count(width: usize) -> usize {
     width.div_ceil(WIDTH)
 }
 
 impl<T: Real> PackedMatrix<T> {
-    /// No connection at all.
+    /// A matrix of zeros.
     pub fn zeros(from: usize, to: usize) -> Self {
         let panels = vec![T::default(); panel_count(to) * from * WIDTH];
         Self { from, to, panels }
@@ -61,7 +61,8 @@ impl<T: Real> PackedMatrix<T> {
         Tensor::from_vec(rows, (self.to, self.from), &Device::Cpu)
     }
 
-    /// W·s: what states of the source layer, row-major with `stride` between rows, deliver to the destination.
+    /// W·s: the contributions of states of the source layer, row-major with `stride` between rows, to the
+    /// destination.
     pub fn times<'a>(&'a self, states: &'a [T], stride: usize) -> Term<'a, T> {
         Term {
             a: states,
@@ -75,7 +76,7 @@ impl<T: Real> PackedMatrix<T> {
         }
     }
 
-    /// The same where only the `active` source neurons are not 0, and `states` holds no others.
+    /// W·s where only the `active` source neurons are not 0, and `states` holds no others.
     pub fn times_active<'a>(&'a self, active: &'a [u32], states: &'a [T]) -> Term<'a, T> {
         Term { b_only: Some(active), depth: active.len(), ..self.times(states, active.len()) }
     }
@@ -100,7 +101,7 @@ impl<T> Connection<T> {
 
 /// All weights and biases, packed.
 pub struct Weights<T> {
-    /// What they are the weights of.
+    /// The network that the weights belong to.
     pub network: Arc<Network>,
     /// d_n, output first, without the input.
     pub widths: Vec<usize>,
@@ -152,7 +153,7 @@ impl<T: Real> Weights<T> {
         })
     }
 
-    /// The same network without any weights.
+    /// Weights of the network that are all zero.
     pub fn zeros(&self) -> Self {
         let zeros = |matrix: &PackedMatrix<T>| PackedMatrix::zeros(matrix.from, matrix.to);
         let between = self.between.iter().map(|c| Connection { matrix: zeros(&c.matrix), ..*c });
@@ -182,7 +183,7 @@ impl<T: Real> Weights<T> {
         panel_count(self.widths[n]) * WIDTH
     }
 
-    /// The panels of every layer, in so many parts, each for a thread.
+    /// The panels of every layer in `parts` parts, one for each thread.
     pub fn panels(&self, parts: usize) -> Vec<Vec<Range<usize>>> {
         let part = |i: usize| {
             let some = |n: usize| {

@@ -48,19 +48,19 @@ impl<'a, T> PanelsMut<'a, T> {
         Self { layer, rows: len / stride, stride, panels, states: PhantomData }
     }
 
-    /// How many rows there are.
+    /// The number of rows.
     #[inline(always)]
     pub fn rows(&self) -> usize {
         self.rows
     }
 
-    /// Which panels of the layer these are.
+    /// The range of these panels in the layer.
     #[inline(always)]
     pub fn panels(&self) -> Range<usize> {
         self.panels.clone()
     }
 
-    /// Where these panels begin in a row of the layer.
+    /// The index of these panels' first number within a row of the layer.
     #[inline(always)]
     fn start(&self, row: usize) -> usize {
         assert!(row < self.rows);
@@ -70,8 +70,8 @@ impl<'a, T> PanelsMut<'a, T> {
     /// These panels of a row.
     #[inline(always)]
     pub fn row(&self, row: usize) -> &[[T; WIDTH]] {
-        // SAFETY: `checked` has seen that all panels of all rows lie within the layer, which is borrowed for 'a; they are
-        // this one's alone.
+        // SAFETY: `checked` has seen that all panels of all rows lie within the layer, which is borrowed for 'a; they
+        // are this one's alone.
         unsafe {
             std::slice::from_raw_parts(
                 self.layer.add(self.start(row)).cast::<[T; WIDTH]>(),
@@ -103,7 +103,7 @@ impl<'a, T> PanelsMut<'a, T> {
         unsafe { &mut *self.layer.add(row * self.stride + panel * WIDTH).cast::<[T; WIDTH]>() }
     }
 
-    /// What lies in the place of these panels in a row of `other` states of this layer.
+    /// The numbers in a row of `other` states of this layer at the place of these panels.
     #[inline(always)]
     pub fn row_of<'s>(&self, other: &'s [T], row: usize) -> &'s [[T; WIDTH]] {
         other[self.start(row)..][..self.panels.len() * WIDTH].as_chunks().0

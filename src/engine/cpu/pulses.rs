@@ -1,4 +1,4 @@
-//! Devices that multiply: their pulses on packed weights, and what these add to the drive.
+//! Devices that multiply: their pulses on packed weights, and the resulting changes of the drive.
 
 use super::packing::{PackedMatrix, Weights};
 use super::simd::{Real, WIDTH};
@@ -12,39 +12,39 @@ use std::borrow::Cow;
 pub struct Moment<'a> {
     /// The law of all arrays.
     pub law: &'a Synapse,
-    /// What the products are.
+    /// The form of the products.
     pub form: Form,
     /// η_n/(βB), by layer.
     pub rates: &'a [f64],
-    /// How often arrays have been asked.
+    /// The number of updates of arrays so far.
     pub clock: u64,
-    /// Whether the bias of the last hidden layer stays.
+    /// True where the bias of the last hidden layer stays.
     pub frozen: bool,
 }
 
-/// What stays the same from step to step, and what the last step has done to the drive.
+/// The data that stay the same from step to step, and the last step's changes of weights into the last hidden layer.
 pub struct Pulsing {
     /// x, (B, d_in), all pixels.
     x: Vec<f64>,
-    /// Where each pixel is among the active ones.
+    /// The index of each pixel among the active ones.
     active: Vec<usize>,
-    /// Of the weights from the input: destination, source, change.
+    /// Changes of the weights from the input: destination, source, change.
     changes: Vec<(usize, usize, f64)>,
-    /// Of the bias of the last hidden layer: neuron, 0, change.
+    /// Changes of the bias of the last hidden layer: neuron, 0, change.
     bias: Vec<(usize, usize, f64)>,
 }
 
-/// Packed numbers of an array: weights first, then what they remember, and the transposed copy of tied weights.
+/// Packed numbers of an array: weights first, then their memory, and the transposed copy of tied weights.
 struct Cells<'a, T> {
-    /// How many source neurons.
+    /// The number of source neurons.
     from: usize,
     parts: Vec<&'a mut [T]>,
     mirror: Option<(usize, &'a mut [T])>,
-    /// What has changed, where that is asked for.
+    /// The list of changes, where it is wanted.
     changes: Option<&'a mut Vec<(usize, usize, f64)>>,
 }
 
-/// Where the weight of a packed matrix is; of a bias too, whose source is one neuron.
+/// The index of a weight in a packed matrix; also of a bias, whose source is one neuron.
 fn place_of(from: usize, row: usize, column: usize) -> usize {
     (row / WIDTH * from + column) * WIDTH + row % WIDTH
 }
@@ -83,7 +83,7 @@ fn gathered<'a, T: Real + 'a>(rows: impl Iterator<Item = (usize, &'a [T])>, widt
 }
 
 impl Pulsing {
-    /// Before the first step of a phase.
+    /// Prepares the pulses of a phase, before its first step.
     pub fn new<T: Real>(weights: &Weights<T>, blocks: &[Block<T>]) -> Self {
         let pixels = weights.input.from;
         let mut active = vec![usize::MAX; pixels];
@@ -188,8 +188,8 @@ impl Pulsing {
         }
     }
 
-    /// Adds to the drive of every block what the last step has changed of the input's weights; false where that is
-    /// more work than the drive anew.
+    /// Adds the last step's changes of the input weights to the drive of every block; returns false where computing
+    /// the drive anew is less work.
     pub fn drive<T: Real>(&self, blocks: &mut [Block<T>], weights: &Weights<T>) -> bool {
         let active = blocks[0].active_pixels.len();
         // A scattered change costs about as much as this many multiply-adds of a product.
@@ -201,7 +201,7 @@ impl Pulsing {
             let Block { drive, x, active_pixels, .. } = block;
             for (drive, x) in drive.chunks_exact_mut(stride).zip(x.chunks_exact(active_pixels.len())) {
                 for &(row, column, change) in &self.changes {
-                    // A pixel that no image of the minibatch has took no pulse.
+                    // A pixel that is black in all images of the minibatch took no pulse.
                     if let Some(&x) = x.get(self.active[column]) {
                         drive[row] += T::from_f64(change) * x;
                     }
@@ -240,12 +240,12 @@ fn matrices<T: Real>(
 pub struct Before<T>(Vec<Vec<T>>);
 
 impl<T: Real> Before<T> {
-    /// As they are.
+    /// Copies the weights.
     pub fn of(weights: &mut Weights<T>) -> Self {
         Self(arrays(weights).into_iter().map(|array| array.to_vec()).collect())
     }
 
-    /// Writes in the ledgers of a law by how much each array has changed.
+    /// Adds the change of each array to the ledgers of a law.
     pub fn book(self, law: &Synapse, weights: &mut Weights<T>) {
         let Some(mut book) = law.ledger() else { return };
         for (i, (before, after)) in self.0.into_iter().zip(arrays(weights)).enumerate() {

@@ -1,4 +1,4 @@
-//! The second (nudged) phase of all blocks, and what the rule makes of it.
+//! The second (nudged) phase of all blocks, and how the rule learns from it.
 
 use super::first_phase::drive_last_layer;
 use super::gemm::Term;
@@ -21,7 +21,7 @@ use std::ops::Range;
 
 /// The second phase of a minibatch, from the states its blocks have settled in.
 pub struct SecondPhase<'a, T> {
-    /// What to compute with.
+    /// The vectors to compute with.
     pub simd: Simd,
     /// F.
     pub model: &'a Model,
@@ -29,23 +29,23 @@ pub struct SecondPhase<'a, T> {
     pub sigma: Sigma,
     /// The rule, K and η.
     pub learning: &'a Learning,
-    /// When the rule applies updates.
+    /// The schedule of the rule's updates.
     pub schedule: Schedule,
     /// θ.
     pub weights: &'a mut Weights<T>,
-    /// What synapses remember.
+    /// The memory of the synapses.
     pub memory: &'a mut [(&'static str, Weights<T>)],
-    /// How often arrays of devices have been asked.
+    /// The number of updates of arrays of devices so far.
     pub clock: &'a mut Option<u64>,
-    /// Room for what is wished of synapses whose changes do not add up.
+    /// Room for the wished change of synapses whose changes do not add up.
     pub wished: &'a mut Option<Weights<T>>,
     /// The images.
     pub blocks: &'a mut [Block<T>],
-    /// What a step writes of each block.
+    /// The output of a step, for each block.
     pub moves: &'a mut [Move<T>],
     /// Class of each image.
     pub labels: &'a [u8],
-    /// How many images a block has; the last may have fewer.
+    /// The number of images in a block; the last may have fewer.
     pub rows: usize,
     /// β.
     pub beta: f64,
@@ -58,7 +58,7 @@ impl<T: Real> SecondPhase<'_, T> {
     pub fn run(mut self) {
         let signs = self.learning.nudging.signs();
         let size = self.beta;
-        // What the weights between layers will have learnt when the phase is over, and where its first branch led.
+        // Sums of the updates of the weights between layers, and the end of the first branch.
         let zeros = |c: &Connection<T>| PackedMatrix::zeros(c.matrix.from, c.matrix.to);
         let mut total: Vec<PackedMatrix<T>> = match self.schedule {
             Schedule::Sum => self.weights.between.iter().map(zeros).collect(),
@@ -118,12 +118,12 @@ impl<T: Real> SecondPhase<'_, T> {
         }
     }
 
-    /// Whether it does not matter when weights change as long as all changes come.
+    /// True where changes of weights may come in any order.
     fn adds_up(&self) -> bool {
         self.model.synapse.adds_up()
     }
 
-    /// Lets the synapses make of what `learn` would add to the weights what they can.
+    /// Applies the changes that `learn` would add to the weights through the synapses.
     fn change(&mut self, learn: impl FnOnce(&mut Self)) {
         let mut wished = self.wished.take().unwrap_or_else(|| self.weights.zeros());
         wished.parts_mut().into_iter().for_each(|part| part.fill(T::default()));
@@ -139,7 +139,8 @@ impl<T: Real> SecondPhase<'_, T> {
         *self.wished = Some(wished);
     }
 
-    /// C-EP and C-VF with synapses whose changes do not add up: all steps, each of which changes all weights and biases.
+    /// C-EP and C-VF with synapses whose changes do not add up: runs all steps, each of which changes all weights and
+    /// biases.
     fn steps_that_change(&mut self, c: &[T]) {
         let parts = self.parts();
         let all = vec![true; self.weights.between.len()];
@@ -154,7 +155,7 @@ impl<T: Real> SecondPhase<'_, T> {
         }
     }
 
-    /// C-EP and C-VF with devices that multiply: all steps, each of which pulses all arrays.
+    /// C-EP and C-VF with devices that multiply: runs all steps, each of which pulses all arrays.
     fn steps_that_pulse(&mut self) {
         let parts = self.parts();
         let mut pulsing = Pulsing::new(self.weights, self.blocks);
@@ -189,14 +190,15 @@ impl<T: Real> SecondPhase<'_, T> {
             .collect()
     }
 
-    /// Makes the whole phase of each block one step; of two branches, from the end of the second to that of the first.
+    /// Makes the whole phase of each block one step; with two branches, the step from the end of the second to that
+    /// of the first.
     fn take_the_whole_phase(&mut self, first: Option<&[End<T>]>) {
         for (i, (block, step)) in self.blocks.iter_mut().zip(self.moves.iter_mut()).enumerate() {
             block.whole_phase(step, self.learning.sigma_prime, first.map(|ends| &ends[i]));
         }
     }
 
-    /// The drive of every block with the weights as they are now.
+    /// Computes the drive of every block with the weights as they are now.
     fn drive_anew(&mut self) {
         let (simd, weights) = (self.simd, &*self.weights);
         let run = |block: &mut Block<T>| T::run(simd, Drive { block, weights });
@@ -212,12 +214,12 @@ impl<T: Real> SecondPhase<'_, T> {
         T::from_f64(if self.learning.last_bias_frozen() { 0.0 } else { 1.0 })
     }
 
-    /// What the updates are.
+    /// The form of the updates.
     fn form(&self) -> Form {
         self.learning.form().unwrap_or(Form::Correlation)
     }
 
-    /// Whether the updates of a matrix are left to [`change_grams`] until the phase is over.
+    /// True where the updates of a matrix are left to [`change_grams`] until the phase is over.
     fn telescopes(&self, connection: &Connection<T>) -> bool {
         self.adds_up()
             && telescopes(
@@ -228,7 +230,7 @@ impl<T: Real> SecondPhase<'_, T> {
             )
     }
 
-    /// Whether a step is worth waking threads for.
+    /// True where a step is worth sharing among threads.
     fn shared(&self) -> bool {
         let weights: usize = self.weights.between.iter().map(|c| c.matrix.panels.len()).sum();
         worth_sharing(weights * self.labels.len())
@@ -239,7 +241,7 @@ impl<T: Real> SecondPhase<'_, T> {
         self.weights.panels(if self.shared() { rayon::current_num_threads() } else { 1 })
     }
 
-    /// EP: all steps, where no weight changes between them, each block for itself.
+    /// EP: runs all steps, between which no weight changes, each block by itself.
     fn steps_with_fixed_weights(&mut self) {
         let Self { simd, beta, learning, model, sigma, rows, labels, .. } = *self;
         let (weights, order) = (&*self.weights, model.settle.order);
@@ -263,7 +265,7 @@ impl<T: Real> SecondPhase<'_, T> {
         }
     }
 
-    /// VF: all steps, and the sum of their updates of the weights between layers.
+    /// VF: runs all steps, and sums their updates of the weights between layers.
     fn steps_that_add_up(&mut self, c: &[T], total: &mut [PackedMatrix<T>]) {
         let parts = self.parts();
         for t in 0..self.learning.K {
@@ -278,7 +280,7 @@ impl<T: Real> SecondPhase<'_, T> {
         }
     }
 
-    /// Algorithm 5: all steps as those of C-EP with tiny learning rates. What they change is put back, for
+    /// Algorithm 5: runs all steps as those of C-EP with tiny learning rates. Then it undoes their changes, for
     /// [`SecondPhase::learn_once`] to learn in full: their updates add up to that of the whole phase.
     fn steps_that_learn_a_little(&mut self, c: &[T]) {
         let tiny = T::from_f64(self.learning.tiny);
@@ -293,7 +295,7 @@ impl<T: Real> SecondPhase<'_, T> {
         }
     }
 
-    /// C-EP and C-VF: all steps, each of which changes weights and biases, or what stands for them ([`Gram`]).
+    /// C-EP and C-VF: runs all steps, each of which changes weights and biases, or the [`Gram`] in place of them.
     fn steps_that_learn(&mut self, c: &[T]) {
         let (parts, last) = (self.parts(), self.weights.last());
         let mut grams = vec![input_gram(self.simd, self.weights, self.blocks, c[last], self.last_bias())];
@@ -326,8 +328,8 @@ impl<T: Real> SecondPhase<'_, T> {
         }
     }
 
-    /// What is applied once, after the phase: everything for EP, for VF the `total` of all steps and the biases, what
-    /// telescopes, and all that comes from the input. The moves are those of the whole phase.
+    /// Applies the updates that wait for the end of the phase: everything for EP, for VF the `total` of all steps and
+    /// the biases, telescoping matrices, and all that comes from the input. The moves are those of the whole phase.
     fn learn_once(&mut self, c: &[T], total: &[PackedMatrix<T>]) {
         let last = self.weights.last();
         let once = matches!(self.schedule, Schedule::Whole | Schedule::Rescaled);
@@ -369,7 +371,7 @@ impl<T: Real> SecondPhase<'_, T> {
         accumulate(self.simd, &mut self.weights.input, Some(&blocks[0].active_pixels), &change, c[last]);
     }
 
-    /// Step `t` on every block: each thread some panels of all layers, the same as in [`accumulate`], so that
+    /// Runs step `t` on every block. Each thread takes some panels of all layers, as in [`accumulate`], so that
     /// weights stay in its cache.
     fn nudged_step(&mut self, t: usize, grams: &[Gram<T>], parts: &[Vec<Range<usize>>]) {
         let layers = self.model.settle.order.layers(t);
@@ -398,7 +400,7 @@ impl<T: Real> SecondPhase<'_, T> {
     }
 }
 
-/// What `grams` add to the layers of the block that begins with image `first`, by layer.
+/// The contributions of `grams` to the layers of the block that begins with image `first`, by layer.
 fn gram_terms<'a, T: Real>(
     grams: &'a [Gram<T>],
     weights: &Weights<T>,
@@ -443,24 +445,24 @@ struct Nudged<'a, T> {
     block: &'a Block<T>,
     /// Class of each image.
     labels: &'a [u8],
-    /// What weights left as they began would have added since, by layer.
+    /// Contributions in place of the changes of weights that stay fixed, by layer.
     more: &'a [Vec<Term<'a, T>>],
-    /// What the step writes.
+    /// The output of the step.
     step: MoveMut<'a, T>,
 }
 
 /// One step of the second phase of some panels of some blocks, from s_t.
 struct NudgedStep<'n, 'a, T> {
     blocks: &'n mut [Nudged<'a, T>],
-    /// θ_t, but for what the second phase leaves as it began.
+    /// θ_t, except for weights that stay fixed during the second phase.
     weights: &'n Weights<T>,
     /// F.
     model: &'n Model,
     /// σ.
     sigma: Sigma,
-    /// Which layers it updates.
+    /// The layers that it updates.
     layers: Layers,
-    /// How Δs is gated.
+    /// The gating of Δs.
     sigma_prime: SigmaPrime,
     /// β.
     beta: T,
@@ -497,7 +499,7 @@ impl<T: Real> Vectorized<T> for NudgedStep<'_, '_, T> {
     }
 }
 
-/// s⁰_{t+1} += β(y − s⁰_t), in these panels of the output layer, which has so many classes.
+/// s⁰_{t+1} += β(y − s⁰_t), in these panels of the output layer of `classes` neurons.
 #[inline(always)]
 fn nudge<T: Real>(next: &mut PanelsMut<T>, s: &[T], labels: &[u8], classes: usize, beta: T) {
     let first = next.panels().start * WIDTH;

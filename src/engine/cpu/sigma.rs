@@ -1,9 +1,9 @@
-//! σ and its derivatives in vectors: the activations that the fused engine has. Others run on the plain engine.
+//! σ and its derivatives in vectors: the activations of the fused engine. Others run on the plain engine.
 
 use super::simd::{Lanes, Real};
 use crate::model::Activation;
 
-/// An [`Activation`] that is stated here.
+/// An [`Activation`] that has a form in vectors.
 #[derive(Clone, Copy)]
 pub enum Sigma {
     Sigmoid,

@@ -1,4 +1,4 @@
-//! What a block of images keeps: its input, its states, and what a step of the second phase makes of them.
+//! The data of a block of images: its input, its states, and the output of a step of the second phase.
 
 use super::packing::Weights;
 use super::panels::PanelsMut;
@@ -9,13 +9,13 @@ use crate::model::Loss;
 use crate::model::dynamics::Layers;
 use std::ops::{Range, RangeInclusive};
 
-/// How many images make a block, at the least and at the most. Fewer would wait for the weights to stream by.
+/// The smallest and the largest number of images in a block. Smaller blocks would wait for the weights from memory.
 pub const BLOCK: RangeInclusive<usize> = 5..=10;
 
 /// States of all layers of a block: layer n is row-major (images, stride(n)).
 pub type States<T> = Vec<Vec<T>>;
 
-/// Makes the states of so many images s_0 = 0.
+/// Makes `states` s_0 = 0 for so many images.
 pub fn initial_state<T: Real>(weights: &Weights<T>, rows: usize, states: &mut States<T>) {
     states.resize_with(weights.widths.len(), Vec::new);
     for (n, layer) in states.iter_mut().enumerate() {
@@ -24,8 +24,8 @@ pub fn initial_state<T: Real>(weights: &Weights<T>, rows: usize, states: &mut St
     }
 }
 
-/// All panels of these layers of `s_next`, to be written, and what is to be read for that: `s`, or where there is none the
-/// other layers of `s_next` themselves. Layers that are not to be read or written are empty.
+/// All panels of these layers of `s_next`, to be written, and the states to be read for that: `s`, or the other
+/// layers of `s_next` itself where `s` is `None`. Layers that are not to be read or written are empty.
 pub fn read_and_write<'a, T: Real>(
     weights: &Weights<T>,
     s: Option<&'a States<T>>,
@@ -50,7 +50,7 @@ pub fn all<T>(states: &States<T>) -> Vec<&[T]> {
     states.iter().map(|layer| &layer[..]).collect()
 }
 
-/// The panels of all layers for each part, which has a range of panels of every layer; nothing for states of no layers.
+/// The panels of all layers for each part, given its range of panels in every layer; empty for states of no layers.
 fn split_panels<'a, T: Real>(
     weights: &Weights<T>,
     states: &'a mut States<T>,
@@ -66,10 +66,10 @@ fn split_panels<'a, T: Real>(
     split
 }
 
-/// A block of images: what a step reads.
+/// A block of images: the input of a step.
 #[derive(Default)]
 pub struct Block<T> {
-    /// How many images.
+    /// The number of images.
     pub rows: usize,
     /// The numbers of the pixels that are not black in all images of the block, and perhaps others.
     pub active_pixels: Vec<u32>,
@@ -83,18 +83,18 @@ pub struct Block<T> {
     pub steps: usize,
     /// s_t of the second phase.
     pub s: States<T>,
-    /// Σ over the steps so far of what the forward connections into each layer learn from: s_t − s_* where σ′
-    /// is ignored (of layer N only, which is all that is asked for), Σ σ′⊙Δs where it gates Δs (of all layers).
+    /// The sum over the steps so far of what the forward connections into each layer learn from: s_t − s_* where σ′
+    /// is ignored (of layer N only, the only one needed), Σ σ′⊙Δs where it gates Δs (of all layers).
     pub drift: States<T>,
 }
 
 impl<T: Real> Block<T> {
-    /// Where the second phase has led.
+    /// The end of the second phase.
     pub fn end(&self) -> End<T> {
         End { s: self.s.clone(), drift: self.drift.clone() }
     }
 
-    /// Takes in images that have no other than these pixels, and sizes everything for so many.
+    /// Loads images that have no other pixels than these, and sizes everything for them.
     pub fn load(&mut self, weights: &Weights<T>, images: &[u8], active_pixels: &[u32]) {
         let width = weights.input.from;
         self.rows = images.len() / width;
@@ -114,7 +114,7 @@ impl<T: Real> Block<T> {
         }
     }
 
-    /// Adds what the first phase showed of each image to `report`.
+    /// Adds the outcome of the first phase to `report`.
     ///
     /// # Errors
     /// Those of the loss.
@@ -166,9 +166,8 @@ impl<T: Real> Block<T> {
         }
     }
 
-    /// Makes the whole second phase, from s_* to s_K, one step; its gates are those of all its steps. Of two phases,
-    /// the second of which began with what `other`, the first, has led to, it is the step from s_K of the second to
-    /// s_K of the first.
+    /// Makes the whole second phase, from s_* to s_K, one step; its gates are those of all its steps. Given `other`,
+    /// the end of a first phase, it is the step from s_K of this second one to s_K of the first.
     pub fn whole_phase(&mut self, step: &mut Move<T>, sigma_prime: SigmaPrime, other: Option<&End<T>>) {
         step.layers = Layers::All;
         match other {
@@ -193,7 +192,7 @@ impl<T: Real> Block<T> {
     }
 }
 
-/// Where a second phase has led a block.
+/// The end of a second phase of a block.
 #[derive(Default)]
 pub struct End<T> {
     /// s_K.
@@ -214,7 +213,7 @@ fn largest_change<T: Real>(weights: &Weights<T>, s: &States<T>, before: &States<
             layer = if change > layer { change } else { layer };
             sum += change;
         }
-        // A comparison passes over a NaN, a sum does not.
+        // A comparison ignores a NaN; a sum does not.
         let layer = layer.to_f64();
         largest = larger(largest, if sum.to_f64().is_nan() { f64::NAN } else { layer });
     }
@@ -229,16 +228,15 @@ fn subtract<T: Real>(out: &mut [T], a: &[T], b: &[T]) {
     }
 }
 
-/// What a step of the second phase writes.
+/// The output of a step of the second phase.
 pub struct Move<T> {
-    /// The layers that it moves. Of others nothing below means anything.
+    /// The layers that it moves. The fields below mean nothing for other layers.
     pub layers: Layers,
     /// s_{t+1}.
     pub s_next: States<T>,
-    /// Δs = s_{t+1} − s_t as the forward connections into each layer learn from it, gated as
-    /// [`SigmaPrime`] says.
+    /// Δs = s_{t+1} − s_t for the forward connections into each layer, gated as [`SigmaPrime`] says.
     pub delta: States<T>,
-    /// The same for the feedback connections into each layer; empty where it is `delta`.
+    /// Δs for the feedback connections into each layer; empty where it is `delta`.
     pub delta_feedback: States<T>,
 }
 
@@ -260,7 +258,7 @@ pub struct MoveMut<'a, T> {
 }
 
 impl<T: Real> Move<T> {
-    /// Δs of layer `to` as the connections from layer `from` learn from it.
+    /// Δs of layer `to`, as gated for the connections from layer `from`.
     pub fn delta(&self, from: usize, to: usize) -> &[T] {
         match from > to || self.delta_feedback.is_empty() {
             true => &self.delta[to],
@@ -268,7 +266,7 @@ impl<T: Real> Move<T> {
         }
     }
 
-    /// Shares the move out in parts of [`Weights::panels`].
+    /// Splits the move into parts of [`Weights::panels`].
     pub fn split<'a>(
         &'a mut self,
         weights: &Weights<T>,

@@ -1,4 +1,4 @@
-//! One step s_{t+1} = F(x, s_t, θ) of a block, which both phases take.
+//! One step s_{t+1} = F(x, s_t, θ) of a block, for both phases.
 
 use super::gemm::{Output, Term, product};
 use super::packing::Weights;
@@ -9,7 +9,7 @@ use super::state::States;
 use crate::model::dynamics::Layers;
 use std::ops::Range;
 
-/// What the rows of a sum begin with.
+/// Initial values of the rows of a sum.
 #[derive(Clone, Copy)]
 pub enum Start<'a, T> {
     /// Zeros.
@@ -26,7 +26,7 @@ struct Layer<'s, 'p, 'a, T> {
     out: &'p mut PanelsMut<'a, T>,
 }
 
-// SAFETY: `check` sees that `out` has these rows and panels, and `start` the places they begin with.
+// SAFETY: `check` sees that `out` has these rows and panels, and `start` their initial values.
 unsafe impl<L: Lanes> Output<L> for Layer<'_, '_, '_, L::Elem> {
     fn check(&self, rows: usize, panels: &Range<usize>) {
         let ours = self.out.panels();
@@ -63,20 +63,19 @@ pub fn sum<L: Lanes>(start: Start<L::Elem>, terms: &[Term<L::Elem>], out: &mut P
     product::<L>(out.rows(), out.panels(), terms, &mut Layer { start, out });
 }
 
-/// Where a step leaves σ′ of what arrives, by layer: see [`crate::learning::SigmaPrime`].
+/// The places for σ′ of the summed inputs, by layer: see [`crate::learning::SigmaPrime`].
 pub enum Gates<'p, 'a, T> {
     /// Nowhere.
     Ignored,
     /// σ′(hⁿ).
     Full(&'p mut [PanelsMut<'a, T>]),
-    /// σ′ of what the forward, and of what the feedback connections deliver. The latter is left as it is at the
-    /// output, which has none.
+    /// σ′ of the forward, and of the feedback contribution. The latter stays unwritten at the output, which has none.
     Partial(&'p mut [PanelsMut<'a, T>], &'p mut [PanelsMut<'a, T>]),
 }
 
-/// What a step computes with, beside the weights.
+/// The inputs of a step, beside the weights.
 pub struct Arriving<'a, T> {
-    /// What the input contributes to layer N.
+    /// The input's contribution to layer N.
     pub drive: &'a [T],
     /// Further terms, by layer, which count as forward.
     pub more: &'a [Vec<Term<'a, T>>],
@@ -84,8 +83,8 @@ pub struct Arriving<'a, T> {
     pub s: &'a [&'a [T]],
 }
 
-/// F(x, s, θ) for a block: these layers, all at once; of each layer the panels of `s_next`, which are those of the
-/// gates. What the panels of other layers hold stays.
+/// Computes F(x, s, θ) for a block: these layers, all at once, in the panels of `s_next`, which are also those of the
+/// gates. The panels of other layers stay.
 #[inline(always)]
 pub fn step<L: Lanes>(
     weights: &Weights<L::Elem>,

@@ -1,4 +1,4 @@
-//! What a step does to packed weights: βB·Δ_θ(t), the Hebbian update, added in place.
+//! Updates of packed weights: βB·Δ_θ(t), the Hebbian update of a step, added in place.
 
 use super::gemm::{Output, Term, product};
 use super::packing::PackedMatrix;
@@ -9,7 +9,7 @@ use crate::model::Synapse;
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// Whether so many multiply-adds, of a step of the second phase or of an update, are worth waking threads for.
+/// True where so many multiply-adds, of a step of the second phase or of an update, are worth sharing among threads.
 pub fn worth_sharing(multiply_adds: usize) -> bool {
     multiply_adds > 2_000_000 && rayon::current_num_threads() > 1
 }
@@ -56,7 +56,7 @@ pub fn change_terms<'a, T: Real>(
             }
             continue;
         }
-        // Δ of the layer towards the output goes with s' of the other, and that of the other with s.
+        // Δ of the layer towards the output is multiplied with s' of the other, and Δ of the other with s.
         let (of_to, source, of_from, destination) = match from > to {
             true => (&mut terms, s_next(from), &mut more, &block.s[to]),
             false => (&mut more, &block.s[from], &mut terms, s_next(to)),
@@ -72,7 +72,7 @@ pub fn change_terms<'a, T: Real>(
     terms
 }
 
-/// w += scale·Σ terms, whose sources are all or `only` these.
+/// w += scale·Σ terms, from all source neurons or `only` these.
 pub fn accumulate<T: Real>(
     simd: Simd,
     matrix: &mut PackedMatrix<T>,
@@ -105,9 +105,9 @@ pub fn accumulate<T: Real>(
 struct Accumulate<'a, T> {
     /// `[panel][source]`.
     panels: &'a mut [[T; WIDTH]],
-    /// How many source neurons.
+    /// The number of source neurons.
     from: usize,
-    /// Which of them the terms have; all in order where `None`.
+    /// The source neurons of the terms; all in order where `None`.
     only: Option<&'a [u32]>,
     /// a: source neurons × images, b: images × destination neurons.
     terms: &'a [Term<'a, T>],
@@ -174,7 +174,7 @@ pub fn add_to_bias<T: Real>(bias: &mut [T], moves: &[Move<T>], n: usize, scale: 
     }
 }
 
-/// Numbers that a thread hands to a synapse at a time.
+/// The count of numbers that a thread hands to a synapse at a time.
 const HANDFUL: usize = 1 << 12;
 
 /// Lets a synapse change some weights of one kind, in double precision, handful by handful.

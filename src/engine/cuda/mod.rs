@@ -1,4 +1,4 @@
-//! Both phases in one CUDA kernel, a block a replica, for networks with one hidden layer ([`phases.cu`]).
+//! Both phases in one CUDA kernel, one block for each replica, for networks with one hidden layer ([`phases.cu`]).
 //!
 //! It has never run on a GPU, so it is taken only where it is asked for: `training.engine = "kernel"`.
 //!
@@ -28,7 +28,7 @@ pub struct Kernel {
     second_steps: usize,
     tied: bool,
     schedule: Schedule,
-    /// What the kernel calls σ.
+    /// The kernel's name for σ.
     activation: &'static str,
     /// The bits of the damping in f32, which can be compared.
     damping: u32,
@@ -37,7 +37,7 @@ pub struct Kernel {
 /// Most memory that the threads of a block can share, bytes (compute capability 9.0).
 const SHARED_MEMORY: usize = 227 << 10;
 
-/// Whether the kernel can run this, whatever the sizes.
+/// Checks that the kernel can run this, whatever the sizes.
 ///
 /// # Errors
 /// Why not.
@@ -74,7 +74,7 @@ pub fn supports(network: &Network, job: &Job, dtype: DType) -> std::result::Resu
     }
 }
 
-/// What the kernel calls an activation that it has.
+/// The kernel's name for an activation, if it has it.
 fn definition(activation: Activation) -> Option<&'static str> {
     match activation {
         Activation::Sigmoid => Some("SIGMOID"),
@@ -123,30 +123,30 @@ impl Kernel {
         Ok(kernel)
     }
 
-    /// Threads of a block.
+    /// Threads in a block.
     pub fn threads(&self) -> usize {
         self.hidden.div_ceil(32) * 32
     }
 
-    /// Bytes of `Shared`.
+    /// Size of `Shared`, bytes.
     fn shared_bytes(&self) -> usize {
         let (b, d, c) = (self.images, self.hidden, self.classes);
         4 * (b * d + c * d + b * b + 3 * b * c + c)
     }
 
-    /// Sizes of what the kernel is given for a replica, in its order.
+    /// Sizes of the kernel's inputs for a replica, in order.
     fn given(&self) -> [usize; 7] {
         let (b, d, c) = (self.images, self.hidden, self.classes);
         [b * d, b * b, c * d, if self.tied { 0 } else { d * c }, c, b * c, 2]
     }
 
-    /// Sizes of what it returns for a replica, in its order.
+    /// Sizes of its outputs for a replica, in order.
     fn returned(&self) -> [usize; 6] {
         let (b, d, c) = (self.images, self.hidden, self.classes);
         [3 * b * d, 3 * b * c, b * d, c * d, if self.tied { 0 } else { d * c }, c]
     }
 
-    /// What the compiler is told.
+    /// Definitions for the compiler.
     pub fn definitions(&self) -> Vec<String> {
         let rule = match (self.tied, self.schedule) {
             (true, Schedule::Continual) => "CEP",
@@ -166,13 +166,13 @@ impl Kernel {
         ]
     }
 
-    /// How many numbers the kernel returns for a replica.
+    /// The count of numbers that the kernel returns for a replica.
     pub fn returned_size(&self) -> usize {
         self.returned().iter().sum()
     }
 
-    /// Both phases: s_{T−2}, s_{T−1}, s_T, and the new θ. `launch` runs the kernel on what it is given, (R, numbers
-    /// in), and returns (R, numbers out).
+    /// Runs both phases and returns s_{T−2}, s_{T−1}, s_T, and the new θ. `launch` runs the kernel on its input, (R,
+    /// numbers in), and returns its output, (R, numbers out).
     ///
     /// # Errors
     /// Those of candle and of `launch`.
@@ -270,7 +270,7 @@ mod launch {
     use std::collections::HashMap;
     use std::sync::Mutex;
 
-    /// What NVRTC has compiled, by kernel.
+    /// Code that NVRTC has compiled, by kernel.
     static COMPILED: Mutex<Option<HashMap<Kernel, String>>> = Mutex::new(None);
 
     fn compiled(kernel: &Kernel) -> Result<String> {
@@ -298,7 +298,7 @@ mod launch {
         let attribute = CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
         function.set_attribute(attribute, shared as i32).w()?;
         let size = kernel.returned_size();
-        // Zeros, as states before the first step are.
+        // Zeros, as the states before the first step are.
         let returned = device.alloc_zeros::<f32>(replicas * size)?;
         let config = LaunchConfig {
             grid_dim: (replicas as u32, 1, 1),

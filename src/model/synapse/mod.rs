@@ -220,6 +220,11 @@ pub trait SynapseLaw: Send + Sync {
         let _ = (place, weights, memory);
     }
 
+    /// The law as that of devices, where it is.
+    fn devices(&self) -> Option<&Devices> {
+        None
+    }
+
     /// What has been done to arrays, by the number of the tensor, where that is counted.
     fn ledger(&self) -> Option<Book<'_>> {
         None
@@ -247,6 +252,9 @@ pub trait SynapseLaw: Send + Sync {
 pub struct Ledger {
     /// Pulses that devices have taken; of exact changes, changes.
     pub pulses: u64,
+    /// Slots of the trains that brought them, one train after the other, each for all devices at once; of deterministic
+    /// changes the pulses of the device that took most, of exact ones 1.
+    pub slots: u64,
     /// Σ |Δw| over all of them.
     pub moved: f64,
     /// Σ |w − w'| over the minibatches, from beginning to end of each.
@@ -257,6 +265,7 @@ impl Ledger {
     /// Adds what else has been done.
     pub fn add(&mut self, other: &Ledger) {
         self.pulses += other.pulses;
+        self.slots += other.slots;
         self.moved += other.moved;
         self.net += other.net;
     }
@@ -265,8 +274,12 @@ impl Ledger {
 /// The ledgers of all arrays, open to be written in.
 pub type Book<'a> = MutexGuard<'a, Vec<Ledger>>;
 
-/// The name under which ledgers are saved, (arrays, 3): pulses, moved, net.
+/// The name under which ledgers are saved, (arrays, 4): pulses, moved, net, slots; without slots in runs from before
+/// these were counted.
 pub(crate) const LEDGER: &str = "synapse.ledger";
+
+/// How many numbers a ledger is saved as, and was.
+pub(crate) const LEDGER_NUMBERS: [usize; 2] = [4, 3];
 
 /// The ledgers of a law as they are saved; nothing where it has none.
 ///
@@ -274,8 +287,9 @@ pub(crate) const LEDGER: &str = "synapse.ledger";
 /// Only those of candle.
 pub fn saved_ledger(law: &Synapse) -> Result<Option<(String, Tensor)>> {
     let Some(book) = law.ledger() else { return Ok(None) };
-    let numbers: Vec<f64> = book.iter().flat_map(|own| [own.pulses as f64, own.moved, own.net]).collect();
-    let tensor = Tensor::from_vec(numbers, (book.len(), 3), &Device::Cpu)?;
+    let numbers: Vec<f64> =
+        book.iter().flat_map(|own| [own.pulses as f64, own.moved, own.net, own.slots as f64]).collect();
+    let tensor = Tensor::from_vec(numbers, (book.len(), LEDGER_NUMBERS[0]), &Device::Cpu)?;
     Ok((!book.is_empty()).then(|| (LEDGER.to_string(), tensor)))
 }
 
@@ -288,8 +302,11 @@ pub fn recall_ledger(law: &Synapse, tensors: &HashMap<String, Tensor>) -> Result
     book.clear();
     if let Some(saved) = tensors.get(LEDGER) {
         let numbers = doubles(saved)?;
-        let own = |row: &[f64]| Ledger { pulses: row[0] as u64, moved: row[1], net: row[2] };
-        book.extend(numbers.chunks_exact(3).map(own));
+        let own = |row: &[f64]| {
+            let slots = row.get(3).copied().unwrap_or_default() as u64;
+            Ledger { pulses: row[0] as u64, slots, moved: row[1], net: row[2] }
+        };
+        book.extend(numbers.chunks_exact(saved.dim(1)?).map(own));
     }
     Ok(())
 }

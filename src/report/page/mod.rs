@@ -2,6 +2,7 @@
 
 mod published;
 mod sweep;
+mod threshold;
 
 use super::measured::{Epoch, Measured};
 use super::paper::{HOURS, Row};
@@ -40,10 +41,12 @@ pub fn page(results: &Results) -> Result<String> {
         }
         @if !results.damaged.is_empty() {
             p .warning {
-                "Left out, or as in the last report, because their files cannot be read: " (results.damaged.join(", ")) "."
+                "Left out, or taken from the last report, because their files cannot be read: \
+                 " (results.damaged.join(", ")) "."
             }
         }
         @if results.is_papers { (published::sections(results)) }
+        @for threshold in threshold::thresholds(results)? { (threshold.section()) }
         (sweep::sections(results)?)
         (times(results))
         (settings(results))
@@ -57,6 +60,10 @@ pub fn figures(results: &Results) -> Result<Vec<(String, Vec<Chart>)>> {
     for chart in sweep::by_psi(results)?.into_iter().chain(sweep::overlaid(results)?) {
         figures.push((chart.name.clone(), vec![chart]));
     }
+    figures.extend(threshold::thresholds(results)?.iter().map(|threshold| {
+        let chart = threshold.chart();
+        (chart.name.clone(), vec![chart])
+    }));
     figures.retain(|(_, charts)| !charts.iter().all(Chart::is_empty));
     Ok(figures)
 }
@@ -85,7 +92,8 @@ fn published(row: &Row) -> String {
     format!("{:.2}\u{a0}±\u{a0}{:.2} ({:.2})", row.test.mean, row.test.std, row.train)
 }
 
-/// The verdict on a group, how far its mean is from the published one, and whether that lies within the spread here.
+/// The verdict on a group, the difference of its mean from the published one, and whether that lies within the spread
+/// here.
 fn judgement(group: &Group) -> Markup {
     let verdict = group.verdict();
     let within = match group.published_within_spread() {
@@ -106,7 +114,7 @@ fn points(difference: f64) -> String {
     format!("{difference:+.2}").replace('-', "−")
 }
 
-/// What else there is to say of a group.
+/// Further remarks on a group.
 fn notes(group: &Group) -> Vec<String> {
     let mut notes = Vec::new();
     let wanted = group.epochs_wanted();
@@ -132,8 +140,8 @@ fn notes(group: &Group) -> Vec<String> {
     notes
 }
 
-/// A number of a group's finished runs over the epochs, a line a run of one look and with one name in the legend: a mean of
-/// few would lie where no run is.
+/// A number of a group's finished runs over the epochs, one line per run, all with one look and one entry in the
+/// legend: a mean of few would lie where no run is.
 fn curves(name: &str, look: Look, group: &Group, pick: fn(&Epoch) -> Option<f64>) -> Vec<Series> {
     let line = |(i, run): (usize, &Measured)| {
         let points = run.epochs.iter().filter_map(|epoch| Some((epoch.number as f64, pick(epoch)?)));
@@ -148,7 +156,7 @@ fn labelled(name: String, variant: &str) -> String {
 
 fn times(results: &Results) -> Markup {
     let groups = || results.groups.iter().filter(|group| group.test().is_some());
-    // Runs of which only the errors are known have no time.
+    // Runs known by their errors alone have no time.
     let mean = |group: &Group| {
         let timed = group.finished().map(|run| run.seconds).filter(|seconds| *seconds > 0.0);
         Spread::of(timed).map(|spread| spread.mean)
@@ -166,7 +174,7 @@ fn times(results: &Results) -> Markup {
             p {
                 "Training time of one finished run, mean over the seeds, without tests and checkpoints"
                 @if results.is_papers {
-                    ", on a machine that other work shared. The paper's authors give (Discussion) "
+                    ", on a shared machine. The paper's authors give (Discussion) "
                     "2 h 39 min for C-VF-1h and 10 h 49 min for C-VF-2h on a Titan RTX, all epochs"
                 }
                 "."
@@ -180,7 +188,7 @@ fn times(results: &Results) -> Markup {
                             th .number { "Epochs" }
                             th .number { "Here" }
                             th .number { "Here, an epoch" }
-                            @if results.is_papers { th .number { "Titan RTX, an epoch" } }
+                            @if results.is_papers { th .number { "Titan RTX, per epoch" } }
                         }
                     }
                     tbody {
@@ -201,7 +209,7 @@ fn times(results: &Results) -> Markup {
     }
 }
 
-/// One text for all runs, or those there are.
+/// One text for all runs, or the several texts there are.
 fn common(runs: &[&Measured], pick: impl Fn(&Measured) -> String) -> String {
     let all: BTreeSet<String> = runs.iter().map(|run| pick(run)).filter(|text| !text.is_empty()).collect();
     all.into_iter().collect::<Vec<_>>().join(", ")

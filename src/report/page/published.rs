@@ -1,4 +1,4 @@
-//! What the report of the paper's runs shows: the verdict, Table 3, and the paper's figures.
+//! The part of the report on the paper's runs: the verdict, Table 3, and the paper's figures.
 
 use super::{curves, degrees, judgement, labelled, measured, notes, published};
 use crate::charts::axis::{Axis, Scale};
@@ -18,7 +18,7 @@ const KINDS: [(Rule, usize); 6] =
 /// Degrees between two Ψ of the paper's rows.
 pub(super) const STEP: f64 = 22.5;
 
-/// How many rows of the paper agree, and which do not: with the paper's steps, and as the presets take them.
+/// The number of the paper's rows that agree, and those that do not: with the paper's steps, and with the presets'.
 pub fn verdict(results: &Results) -> Markup {
     let rows = |way: Way| ROWS.iter().filter(move |row| Way::of(row).contains(&way));
     let names = |rows: &[&Row]| {
@@ -50,13 +50,13 @@ pub fn verdict(results: &Results) -> Markup {
                 (what) ": " b .agrees { (agree.len()) " in agreement" }
                 " (within two standard errors), " b .better { (better.len()) " better than published" } ", "
                 b .disagrees { (disagree.len()) " in disagreement" } ", "
-                b { (single.len()) " with one run and no verdict" } ", "
+                b { (single.len()) " with a single run and no verdict" } ", "
                 b { (unfinished.len()) " unfinished" } ", " b { (not_run.len()) " not run" } "."
             }
             @for (word, rows) in [
                 ("Better", &better),
                 ("In disagreement", &disagree),
-                ("One run, no verdict", &single),
+                ("Single run, no verdict", &single),
                 ("Unfinished", &unfinished),
             ] {
                 @if !rows.is_empty() { p { (word) ": " (names(rows)) "." } }
@@ -71,8 +71,8 @@ pub fn verdict(results: &Results) -> Markup {
         }))
         @if otherwise > 0 {
             p {
-                (otherwise) " rows have been trained with yet another way to equilibrium, too; "
-                (settled(&[Verdict::Agrees]).len()) " of them agree in one way at least."
+                (otherwise) " rows have also been trained with another way to equilibrium; "
+                (settled(&[Verdict::Agrees]).len()) " of them agree in at least one way."
             }
         }
     }
@@ -84,13 +84,15 @@ pub fn sections(results: &Results) -> Markup {
         (table(results))
         (other_ways(
             "As printed",
-            "The same rows as the paper's text has them, where that is not what the published numbers come from: Glorot \
+            "The rows as printed in the paper's text, where the published numbers do not come from that: \
+             Glorot \
              weights, updates of C-VF without σ′, biases that all learn. Each row says which of these it has.",
             results.printed(),
         ))
         (other_ways(
             "Another way to equilibrium",
-            "The same rows with other steps than those of the first table: layers updated in turn, acceleration, damping, images \
+            "These rows with other steps than those of the first table: layers updated in turn, \
+             acceleration, damping, images \
              that end the first phase when they are at rest. Each row says how; rules and rates are as above.",
             results.settled(),
         ))
@@ -125,13 +127,16 @@ fn table(results: &Results) -> Markup {
         p {
             "A row is " b .better { "better" } " if its mean test error is below the published one by more than the published "
             "standard deviation and the published mean is more than 2 s above it. Else it "
-            b .agrees { "agrees" } " if the means differ by at most two standard errors, √(s²/n + s²/5). Of one run there is "
+            b .agrees { "agrees" } " if the means differ by at most two standard errors, √(s²/n + s²/5). \
+                For a single run there is "
             "no verdict, since nothing is known of its spread. Beside it: "
             "measured less published mean, and whether the published mean lies inside the measured one ± 2 s."
         }
         p {
-            "Only runs that have all of the paper's epochs count; others are " b { "unfinished" } ", without verdict or line in a "
-            "figure. No epoch is chosen in this table. Where best epochs are named, here and in runs.csv, it is said whether by "
+            "Only runs with all of the paper's epochs count; others are " b { "unfinished" } ", without \
+             verdict or line in a "
+            "figure. No epoch is chosen in this table. Where best epochs are named, here and in runs.csv, \
+             they were chosen either by "
             "test error, which flatters, or by the error on images held out of the training set (training.validation)."
         }
         div .scroll {
@@ -166,7 +171,7 @@ fn table(results: &Results) -> Markup {
     }
 }
 
-/// What a row has given in one way.
+/// The results of a row in one way.
 fn cell(group: Option<&Group>) -> Markup {
     let Some(group) = group else {
         return html! { span .not-run { (Verdict::NotRun.word()) } };
@@ -180,7 +185,7 @@ fn cell(group: Option<&Group>) -> Markup {
     }
 }
 
-/// How far seeds are apart with two hidden layers, here and in the paper; nothing where no row has several runs.
+/// The spread between seeds with two hidden layers, here and in the paper; empty where no row has several runs.
 fn spreads(results: &Results) -> Markup {
     let groups = results.groups.iter().filter_map(|group| match group.kind {
         Kind::Row(row, way) if row.depth > 1 => Some((row, way, group.test()?)),
@@ -199,14 +204,15 @@ fn spreads(results: &Results) -> Markup {
     html! {
         @if !texts.is_empty() {
             p {
-                "How far seeds are apart with two hidden layers, the standard deviation of the test error here and in the paper: "
+                "Spread between seeds with two hidden layers, as the standard deviation of the test error \
+                 here and in the paper: "
                 (texts.join("; ")) "."
             }
         }
     }
 }
 
-/// Rows with settings that are not the preset's; nothing where there are none.
+/// Rows with settings that are not the preset's; empty where there are none.
 fn other_ways<'a>(title: &str, what: &str, groups: impl Iterator<Item = &'a Group>) -> Markup {
     let lines: Vec<Markup> = groups.filter_map(|group| Some(line(group, group.row()?))).collect();
     if lines.is_empty() {
@@ -240,7 +246,7 @@ fn line(group: &Group, row: &Row) -> Markup {
     }
 }
 
-/// A rule with one way of updating: what points of one colour share.
+/// The legend's text for a rule and its treatment of σ′: the points of one colour.
 fn treatment(group: &Group) -> &'static str {
     match group.kind {
         Kind::Printed(row) if row.rule == Rule::CVF => ", as printed",
@@ -255,7 +261,7 @@ fn of_kind(results: &Results, rule: Rule, depth: usize) -> impl Iterator<Item = 
     })
 }
 
-/// The test errors of a group's finished runs against something that is known of them.
+/// The test errors of a group's finished runs against another of their numbers.
 pub(super) fn runs<'a>(
     group: &'a Group,
     x: impl Fn(&Measured) -> Option<f64> + 'a,
@@ -267,7 +273,7 @@ pub(super) fn shape(depth: usize) -> Shape {
     if depth == 1 { Shape::Circle } else { Shape::Square }
 }
 
-/// The angle that feedback weights begin at, as an axis.
+/// The label of the axis of initial angles.
 pub(super) const INITIAL_PSI: &str = "initial Ψ(θf, θb), degrees";
 
 /// Fig. 4, right.
@@ -303,7 +309,7 @@ pub(super) fn published_by_psi(depth: usize) -> Vec<Point> {
     rows.filter_map(point).collect()
 }
 
-/// Test error against an angle from and to these degrees.
+/// Test error against an angle in this range, degrees.
 pub(super) fn by_angle(what: (&str, &str), x_label: &str, range: (f64, f64), series: Vec<Series>) -> Chart {
     let mut chart = Chart::new(what, x_label, ("test error, %", Scale::Percent), series);
     chart.x.range = range;
@@ -354,7 +360,7 @@ fn error_by_angle(results: &Results) -> Option<Chart> {
     Some(chart)
 }
 
-/// Figs. 16 to 18, and those of what the paper shows no curves of: the panels of a figure share their axes.
+/// Figs. 16 to 18, and those of rows that the paper shows no curves of: the panels of a figure share their axes.
 fn training_curves(results: &Results) -> Vec<(&'static str, &'static str, Vec<Chart>)> {
     let figures = [
         ("figure-16", "Figure 16: training of C-EP", Rule::CEP, &[1, 2][..]),
@@ -433,7 +439,7 @@ pub fn figures(results: &Results) -> Vec<(String, Vec<Chart>)> {
     by_angle.chain(curves).chain([(UNSETTLED.0.to_string(), unsettled(results))]).collect()
 }
 
-/// The same in the page.
+/// The charts within the page.
 fn charts(results: &Results) -> Markup {
     let by_psi = error_by_psi(results);
     html! {
@@ -442,7 +448,8 @@ fn charts(results: &Results) -> Markup {
             (legend(&by_psi))
             (by_psi.svg())
             figcaption {
-                "Test error on MNIST after the last epoch. Circles: one hidden layer, squares: two; filled: a marker a run here; "
+                "Test error on MNIST after the last epoch. Circles: one hidden layer, squares: two; filled: \
+                 one marker per run here; "
                 "hollow: published, mean and one standard deviation. The axis is " (by_psi.y.name()) "."
             }
         }
@@ -479,7 +486,8 @@ fn charts(results: &Results) -> Markup {
             }
             p .dim {
                 "Share of the training images with a neuron that still moves by more than 0.01 when the first phase ends, in each "
-                "epoch. The axis is " (unsettled[0].y.name()) "; what is below it lies at its foot. Runs of which it was not kept "
+                "epoch. The axis is " (unsettled[0].y.name()) "; values below it lie at its foot. Runs \
+                 without these numbers "
                 "have no line."
             }
         }

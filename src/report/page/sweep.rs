@@ -1,9 +1,9 @@
-//! What the report shows of a sweep that is not the paper's, or of the paper's beyond what is in the paper.
+//! The part of the report on a sweep that is not the paper's, or on runs that are not in the paper.
 
 use super::published::{INITIAL_PSI, by_angle, published_by_psi, runs, shape};
 use super::{curves as lines_of, judgement, measured, notes, published};
 use crate::charts::axis::Scale;
-use crate::charts::plot::{Chart, Look, Series, legend};
+use crate::charts::plot::{Chart, Look, Point, Series, legend};
 use crate::report::paper::{Row, TRIALS};
 use crate::report::results::{Group, Kind, Results};
 use crate::report::varied;
@@ -16,7 +16,7 @@ use std::collections::BTreeSet;
 /// The most lines that can be told apart in one chart.
 const LINES: usize = 8;
 
-/// How far the sweep is, and what it says of the paper where it repeats rows of it.
+/// The progress of the sweep, and verdicts where it repeats rows of the paper.
 pub fn verdict(results: &Results) -> Markup {
     let runs: usize = results.groups.iter().map(|group| group.runs.len()).sum();
     let finished: usize = results.groups.iter().map(|group| group.finished().count()).sum();
@@ -31,13 +31,13 @@ pub fn verdict(results: &Results) -> Markup {
                 " Rows of the paper among them: " b .agrees { (with(Verdict::Agrees)) " in agreement" }
                 " (within two standard errors), " b .better { (with(Verdict::Better)) " better than published" } ", "
                 b .disagrees { (with(Verdict::Disagrees)) " in disagreement" } ", "
-                b { (with(Verdict::SingleRun)) " with one run and no verdict" } "."
+                b { (with(Verdict::SingleRun)) " with a single run and no verdict" } "."
             }
         }
     }
 }
 
-/// What the sweep is of: networks, data, what varies, and what is not the preset's in all of it.
+/// The caption: networks, data, varied keys, and settings that differ from the preset in all of it.
 pub fn caption(results: &Results) -> Result<Markup> {
     let groups: Vec<&Group> = results.groups.iter().collect();
     let runs = || results.groups.iter().flat_map(|group| &group.runs);
@@ -61,7 +61,7 @@ pub fn caption(results: &Results) -> Result<Markup> {
     })
 }
 
-/// The row of the paper that a group repeats, in whatever way it comes to equilibrium.
+/// The row of the paper that a group repeats, whatever its way to equilibrium.
 fn compared(group: &Group) -> Option<&'static Row> {
     match group.kind {
         Kind::Row(row, _) | Kind::Settled(row) => Some(row),
@@ -69,7 +69,7 @@ fn compared(group: &Group) -> Option<&'static Row> {
     }
 }
 
-/// The groups to show: all, or those that the paper does not have.
+/// The groups to show: all, or those that are not in the paper.
 fn shown(results: &Results) -> Vec<&Group> {
     match results.is_papers {
         true => results.others().collect(),
@@ -150,7 +150,7 @@ fn line(group: &Group, values: &[String], with_paper: bool) -> Markup {
     }
 }
 
-/// Groups with finished runs, and what to call them.
+/// Groups with finished runs, and their names.
 fn drawn<'a>(groups: &[&'a Group]) -> Result<Vec<(&'a Group, String)>> {
     let groups: Vec<&Group> = groups.iter().copied().filter(|group| group.test().is_some()).collect();
     let labels = varied::labels(&groups)?;
@@ -158,7 +158,7 @@ fn drawn<'a>(groups: &[&'a Group]) -> Result<Vec<(&'a Group, String)>> {
     Ok(all.map(|(group, label)| (group, format!("{label} (n = {})", group.finished().count()))).collect())
 }
 
-/// The curves of all groups, laid over each other; in as many charts, of the same axes, as keep them apart.
+/// The curves of all groups, laid over each other; in as many charts, of equal axes, as keep them legible.
 pub fn overlaid(results: &Results) -> Result<Vec<Chart>> {
     let drawn = drawn(&shown(results))?;
     let lines = |(i, (group, label)): (usize, &(&Group, String))| {
@@ -181,8 +181,9 @@ pub fn overlaid(results: &Results) -> Result<Vec<Chart>> {
     Ok(parts.collect())
 }
 
-/// Test error against Ψ(θf, θb) before training, where that varies: a line for all groups that differ in nothing else, and
-/// the paper's rows of their depths. `None` where Ψ does not vary, or the paper's own figure has it.
+/// Test error against Ψ(θf, θb) before training, where that varies: one line, through medians, for all groups that
+/// differ in nothing else, and the paper's rows of their depths. `None` where Ψ does not vary, or the paper's own
+/// figure shows it.
 pub fn by_psi(results: &Results) -> Result<Option<Chart>> {
     let groups: Vec<&Group> = shown(results).into_iter().filter(|group| group.test().is_some()).collect();
     let alike = |a: &Group, b: &Group| {
@@ -205,12 +206,14 @@ pub fn by_psi(results: &Results) -> Result<Option<Chart>> {
     for (i, (kind, label)) in kinds.iter().zip(varied::labels_by(&firsts, keys)?).enumerate() {
         let points = kind.iter().flat_map(|group| runs(group, |_| group.psi()));
         let mut points: Vec<_> = points.collect();
-        points.sort_by(|a, b| a.x.total_cmp(&b.x));
+        points.sort_by(|a, b| a.x.total_cmp(&b.x).then(a.y.total_cmp(&b.y)));
+        let medians = points.chunk_by(|a, b| a.x == b.x).map(|runs| (runs[0].x, median(runs)));
+        series.push(Series::line("", Look::line(i, 0), medians.collect::<Vec<_>>()));
         let runs = kind.iter().map(|group| group.finished().count()).minmax();
         let (least, most) = runs.into_option().unwrap_or_default();
         let n = if least == most { least.to_string() } else { format!("{least} to {most}") };
         let look = Look { marker: Some((shape(depth_of(kind[0])), false)), ..Look::line(i, 0) };
-        series.push(Series { name: format!("{label} (n = {n})"), look, joined: f64::INFINITY, points });
+        series.push(Series { name: format!("{label} (n = {n})"), look, joined: -1.0, points });
     }
     let depths: BTreeSet<usize> = firsts.iter().map(|group| depth_of(group)).collect();
     for depth in depths.into_iter().filter(|depth| !published_by_psi(*depth).is_empty()) {
@@ -222,6 +225,12 @@ pub fn by_psi(results: &Results) -> Result<Option<Chart>> {
     Ok(Some(by_angle(("error-by-psi", title), INITIAL_PSI, (-5.0, 185.0), series)))
 }
 
+/// The median ordinate of points that ascend in it.
+fn median(points: &[Point]) -> f64 {
+    let middle = points.len() / 2;
+    if points.len() % 2 == 1 { points[middle].y } else { (points[middle - 1].y + points[middle].y) / 2.0 }
+}
+
 fn psi_figure(chart: Option<&Chart>) -> Markup {
     let Some(chart) = chart else { return html! {} };
     html! {
@@ -230,7 +239,8 @@ fn psi_figure(chart: Option<&Chart>) -> Markup {
             (legend(chart))
             (chart.svg())
             figcaption {
-                "Test error after the last epoch. Circles: one hidden layer, squares: two; filled: a marker a finished run here; "
+                "Test error after the last epoch. Circles: one hidden layer, squares: two; filled: one \
+                 marker per finished run here, lines through their medians; "
                 "hollow: published, mean and one standard deviation. The axis is " (chart.y.name()) "."
             }
         }
@@ -245,7 +255,7 @@ fn curves(charts: &[Chart]) -> Markup {
             figure { (legend(chart)) (chart.svg()) }
         }
         p .dim {
-            "Each line is a run; those that differ in nothing but the seed look alike. The axis is " (first.y.name())
+            "Each line is a run; those that differ only in the seed look alike. The axis is " (first.y.name())
             ". Unfinished runs have no line."
         }
     }

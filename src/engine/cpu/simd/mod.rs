@@ -15,7 +15,7 @@ mod x86;
 use candle_core::WithDType;
 use portable::Portable;
 
-/// How many numbers a [`Lanes`] holds.
+/// The count of numbers in a [`Lanes`].
 pub const WIDTH: usize = 16;
 
 /// An element type the engine computes in: f32 or f64.
@@ -34,7 +34,7 @@ pub trait Vectorized<T> {
 pub trait Lanes: Copy {
     /// Their type.
     type Elem: Real;
-    /// Whether there are registers for 20 accumulators, or for 10 of half the width.
+    /// True where there are registers for 20 accumulators; otherwise there are some for 10 of half the width.
     const MANY_REGISTERS: bool;
     /// x in every lane.
     fn splat(x: Self::Elem) -> Self;
@@ -76,7 +76,7 @@ trait ExpParts: Lanes<Elem = f32> {
 /// exp(x) = 2ⁿ·exp(r), n = round(x·log₂e), |r| ≤ ½ ln 2, exp(r) by the polynomial of Cephes' expf.
 #[inline(always)]
 fn exp_f32<L: ExpParts>(x: L) -> L {
-    // NaN must stay NaN: of two operands, min and max return the second where one is NaN.
+    // NaN must stay NaN: min and max return the second operand where one is NaN.
     let x = L::splat(88.0).min(L::splat(-87.0).max(x));
     let zero = L::splat(0.0);
     let n = x.mul_add(L::splat(std::f32::consts::LOG2_E), zero).round();

@@ -17,7 +17,7 @@ impl Devices {
         need(
             (1..=MOST_SLOTS).contains(&self.train_length),
             "synapse.train_length",
-            format!("is how many slots a train of pulses has at most and must be from 1 to {MOST_SLOTS}"),
+            format!("is the most slots of a train of pulses and must be from 1 to {MOST_SLOTS}"),
         )?;
         need(
             self.dw_min > 0.0 && self.dw_min.is_finite(),
@@ -114,7 +114,8 @@ impl Devices {
         need(
             self.granularity() > 0.0 || self.is_ideal(),
             "synapse.device",
-            "makes no step in the middle of its range, which is what trains of pulses count with: see docs/devices.md",
+            "makes no step in the middle of its range, by which trains of pulses are computed: see \
+             docs/devices.md",
         )?;
         need(
             !self.pair || !self.shows_noise(),
@@ -129,13 +130,18 @@ impl Devices {
         need(
             !self.refresh || self.pair,
             "synapse.refresh",
-            "writes pairs anew that have run out of range: set synapse.pair = true, or leave it out",
+            "rewrites pairs that have run out of range: set synapse.pair = true, or leave it out",
         )?;
         need(
-            !self.refresh || self.pulses != Pulses::Exact,
+            !self.refresh || self.has_trains(),
             "synapse.refresh",
-            "writes with pulses, of which synapse.pulses = \"exact\" has none: set synapse.refresh = false",
+            "writes with pulses, of which synapse.pulses = \"exact\" and \"mean\" have none: set synapse.refresh = false",
         )
+    }
+
+    /// Whether devices take single pulses.
+    fn has_trains(&self) -> bool {
+        matches!(self.pulses, Pulses::Stochastic | Pulses::Deterministic)
     }
 
     /// Keys that play no part, each with why.
@@ -200,7 +206,11 @@ impl Devices {
             &["synapse.management"],
             "it adapts the trains of pulses = \"stochastic\"",
         );
-        without(self.pulses != Pulses::Exact, &["synapse.train_length"], "pulses = \"exact\" has no trains");
+        without(
+            self.has_trains(),
+            &["synapse.train_length"],
+            "pulses = \"exact\" and \"mean\" have no trains",
+        );
         without(self.lifetime > 0.0, &["synapse.lifetime_dtod"], "nothing leaks with synapse.lifetime = 0");
         without(self.diffusion > 0.0, &["synapse.diffusion_dtod"], "nothing diffuses with synapse.diffusion = 0");
         without(

@@ -2,9 +2,9 @@
 //!
 //! The header names the columns: `pulse`, `up [unit]` and `down [unit]`, and where there are several devices `device`
 //! before them. `up` is the conductance after so many pulses up from the lowest state, `down` that after so many
-//! pulses down from the highest. Units are S, mS, uS (or µS), nS and pS.
+//! pulses down from the highest. Units are S, mS, uS (or µS), nS, pS and fS.
 
-use crate::base::files;
+use crate::base::{files, quantity};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::path::Path;
 use std::sync::Arc;
@@ -25,10 +25,6 @@ pub struct Curve {
     /// After pulses down, from the last to the first; never falls.
     down: Vec<f64>,
 }
-
-/// Units, and how many siemens one of them is.
-const UNITS: [(&str, f64); 6] =
-    [("S", 1.0), ("mS", 1e-3), ("uS", 1e-6), ("µS", 1e-6), ("nS", 1e-9), ("pS", 1e-12)];
 
 /// The most siemens that a device between two wires of a chip can have.
 const MOST_SIEMENS: f64 = 1.0;
@@ -172,12 +168,12 @@ impl Columns {
         let conductance = |name: &str| {
             let column = needed(name)?;
             let unit = header[column].trim_start_matches(name).trim_matches(['[', ']', '(', ')', ' ']);
-            match UNITS.iter().find(|(known, _)| *known == unit) {
-                Some(&(_, siemens)) => Ok((column, siemens)),
+            match quantity::factor(unit, 'S') {
+                Some(siemens) => Ok((column, siemens)),
                 None => Err(format!(
                     "line 1: column {:?} has no unit of conductance: write one of {}, as in `{name} [uS]`",
                     &header[column],
-                    UNITS.map(|(unit, _)| unit).join(", ")
+                    quantity::units('S')
                 )),
             }
         };
@@ -209,8 +205,7 @@ impl Raw {
             if let Some((name, _, turns)) = turns.into_iter().find(|(_, turns, _)| *turns) {
                 return Err(format!(
                     "line {line}: the response {name}{of} turns back: it {turns}; average over cycles, or \
-                     smooth it, and \
-                     say the noise with synapse.dw_min_std"
+                     smooth it, and give the noise as synapse.dw_min_std"
                 ));
             }
         }

@@ -6,6 +6,7 @@
 //! where they are from.
 
 mod check;
+mod faults;
 mod laws;
 mod made;
 mod measured;
@@ -14,6 +15,7 @@ mod pulses;
 mod response;
 mod state;
 
+pub use faults::Fault;
 pub use laws::Kind;
 pub use made::{Cell, Tile};
 pub use measured::{Curve, Measured};
@@ -39,6 +41,8 @@ pub enum Pulses {
     /// As many whole pulses as the wished change has steps; what is left over waits beside the weight. Not local: a
     /// product of rows and columns is formed, and a number of full precision is kept for each weight.
     Deterministic,
+    /// What pulses do on average, where trains carry all that is wished: m(v)/g of the wished change, image by image.
+    Mean,
     /// The wished change itself, clipped at the bounds, whatever law the device has.
     Exact,
 }
@@ -266,6 +270,11 @@ impl Devices {
         self.device == Kind::Ideal
     }
 
+    /// How many devices a weight is made of.
+    pub fn devices_per_weight(&self) -> usize {
+        if self.pair { 2 } else { 1 }
+    }
+
     /// Whether what a device shows is not its state.
     fn shows_noise(&self) -> bool {
         self.write_noise > 0.0
@@ -285,7 +294,7 @@ impl Devices {
 
     /// The devices of the array at `place`.
     fn tile(&self, place: &Place) -> Arc<Tile> {
-        let count = place.rows * place.columns * if self.pair { 2 } else { 1 };
+        let count = place.rows * place.columns * self.devices_per_weight();
         self.state.tile(place.number, count, || Tile::made(self, self.state.seed(), place.number, count))
     }
 
@@ -298,28 +307,89 @@ impl Devices {
         clip(v + shift + step.mean + noise, lo, hi) - shift
     }
 
+    /// The state v of a device after so many pulses, not all of them whole, that each make the mean step.
+    fn pulsed_on_average(&self, cell: &Cell, mut v: f64, up: bool, mut pulses: f64) -> f64 {
+        let shift = self.reference_of(cell);
+        let (lo, hi) = (f64::from(cell.lo), f64::from(cell.hi));
+        while pulses > 0.0 {
+            let share = pulses.min(1.0);
+            v = clip(v + shift + share * self.step(cell, v, up).mean, lo, hi) - shift;
+            pulses -= share;
+        }
+        v
+    }
+
     /// What a device in state v shows.
     fn shown(&self, v: f64, rng: &mut impl Rng) -> f64 {
         v + self.write_noise * self.nominal_step() * rng.sample::<f64, _>(StandardNormal)
     }
 
     /// One pulse of the device of a weight at `at`, or of the one of a pair that this direction is for.
-    fn pulse_weight(&self, tile: &Tile, at: usize, kept: &mut Kept, up: bool, rng: &mut impl Rng) {
+    fn pulse_weight(&self, tile: &Tile, at: usize, kept: &mut Kept, up: bool, rng: &mut ChaCha8Rng) {
+        self.drive_weight(tile, at, kept, up, rng, |cell, v, up, rng| self.pulsed(cell, v, up, rng));
+    }
+
+    /// The same of so many pulses as their mean.
+    fn drive_on_average(&self, tile: &Tile, at: usize, kept: &mut Kept, pulses: f64, rng: &mut ChaCha8Rng) {
+        self.drive_weight(tile, at, kept, pulses > 0.0, rng, |cell, v, up, _| {
+            self.pulsed_on_average(cell, v, up, pulses.abs())
+        });
+    }
+
+    /// Lets `change` make a new state of that of the device of a weight at `at`, or of the one of a pair that this
+    /// direction is for.
+    fn drive_weight(
+        &self,
+        tile: &Tile,
+        at: usize,
+        kept: &mut Kept,
+        up: bool,
+        rng: &mut ChaCha8Rng,
+        change: impl FnOnce(&Cell, f64, bool, &mut ChaCha8Rng) -> f64,
+    ) {
         if self.pair {
             let side = usize::from(!up);
-            kept[1 + side] = self.pulsed(&tile.cells[2 * at + side], kept[1 + side], true, rng);
+            kept[1 + side] = change(&tile.cells[2 * at + side], kept[1 + side], true, rng);
             kept[0] = kept[1] - kept[2];
         } else if self.shows_noise() {
-            kept[1] = self.pulsed(&tile.cells[at], kept[1], up, rng);
+            kept[1] = change(&tile.cells[at], kept[1], up, rng);
             kept[0] = self.shown(kept[1], rng);
         } else {
-            kept[0] = self.pulsed(&tile.cells[at], kept[0], up, rng);
+            kept[0] = change(&tile.cells[at], kept[0], up, rng);
         }
+    }
+
+    /// The wished change of an array as the mean of pulses, image by image and product by product.
+    fn pulse_on_average(&self, place: &Place, array: &mut dyn Array, wished: &Factors) {
+        let (tile, mut rng, size) = (self.tile(place), self.draws(place, 0), 1 + self.memory().len());
+        let mut ledger = Ledger::default();
+        for image in 0..wished.images {
+            for product in &wished.products {
+                let of = |all: &[f64], width: usize| -> Vec<(usize, f64)> {
+                    let line = all[image * width..][..width].iter().copied().enumerate();
+                    line.filter(|(_, number)| *number != 0.0).collect()
+                };
+                let rate = product.sign * wished.rate / self.granularity();
+                let (rows, columns) = (of(&product.rows, place.rows), of(&product.columns, place.columns));
+                for &(row, d) in &rows {
+                    for &(column, x) in &columns {
+                        let mut kept = Kept::default();
+                        array.read(row, column, &mut kept[..size]);
+                        let before = kept[0];
+                        let at = row * place.columns + column;
+                        self.drive_on_average(&tile, at, &mut kept, rate * d * x, &mut rng);
+                        ledger.moved += (kept[0] - before).abs();
+                        array.write(row, column, &kept[..size]);
+                    }
+                }
+            }
+        }
+        self.state.count(place.number, ledger);
     }
 
     /// Writes a pair anew that has run out of range: both devices are reset, and the one that the reading asks for
     /// takes a train of pulses, which is not checked. Returns whether it has.
-    fn refreshed(&self, tile: &Tile, at: usize, kept: &mut Kept, rng: &mut impl Rng) -> bool {
+    fn refreshed(&self, tile: &Tile, at: usize, kept: &mut Kept, rng: &mut ChaCha8Rng) -> bool {
         let [larger, smaller] = [kept[1].max(kept[2]), kept[1].min(kept[2])].map(|g| g / self.w_max);
         if larger <= OUT_OF_RANGE[0] || smaller <= OUT_OF_RANGE[1] {
             return false;
@@ -405,7 +475,7 @@ impl SynapseLaw for Devices {
     fn wants(&self) -> Wants {
         match (self.is_ideal(), self.pulses) {
             (true, _) => Wants::Changes,
-            (_, Pulses::Stochastic) => Wants::Factors,
+            (_, Pulses::Stochastic | Pulses::Mean) => Wants::Factors,
             (_, Pulses::Deterministic | Pulses::Exact) => Wants::Arrays,
         }
     }
@@ -431,6 +501,7 @@ impl SynapseLaw for Devices {
                     let most = self.train_length as f64;
                     let count = (kept[waits] / step).trunc().clamp(-most, most);
                     kept[waits] -= count * step;
+                    ledger.slots = ledger.slots.max(count.abs() as u64);
                     for _ in 0..count.abs() as usize {
                         self.pulse_weight(&tile, at, kept, count > 0.0, &mut rng);
                         ledger.pulses += 1;
@@ -439,6 +510,10 @@ impl SynapseLaw for Devices {
                         self.refreshed(&tile, at, kept, &mut rng);
                     }
                 }
+                Pulses::Mean if wished[at] != 0.0 => {
+                    self.drive_on_average(&tile, at, kept, wished[at] / step, &mut rng);
+                }
+                Pulses::Mean => {}
                 Pulses::Stochastic | Pulses::Exact => {
                     // A wished change down of a pair is one up of its other device.
                     let up = wished[at] > 0.0;
@@ -454,6 +529,7 @@ impl SynapseLaw for Devices {
                         kept[0] = self.shown(kept[1], &mut rng);
                     }
                     ledger.pulses += u64::from(wished[at] != 0.0);
+                    ledger.slots = ledger.slots.max(u64::from(wished[at] != 0.0));
                 }
             }
             ledger.moved += (kept[0] - before).abs();
@@ -472,6 +548,9 @@ impl SynapseLaw for Devices {
             }
             return;
         }
+        if self.pulses == Pulses::Mean {
+            return self.pulse_on_average(place, array, wished);
+        }
         let (tile, mut rng) = (self.tile(place), self.draws(place, 0));
         let (mut ledger, mut touched) = (Ledger::default(), Vec::new());
         let mut slots = pulses::Slots::default();
@@ -489,6 +568,7 @@ impl SynapseLaw for Devices {
                     self.train_length,
                     self.management,
                 );
+                ledger.slots += train.length as u64;
                 for _ in 0..train.length {
                     slots.draw(&train, &rows, &columns, &mut rng);
                     for &(row, positive) in &slots.rows {
@@ -571,13 +651,16 @@ impl SynapseLaw for Devices {
         });
     }
 
+    fn devices(&self) -> Option<&Devices> {
+        Some(self)
+    }
+
     fn ledger(&self) -> Option<Book<'_>> {
         (!self.is_ideal()).then(|| self.state.book())
     }
 
     fn bytes(&self) -> usize {
-        let devices = if self.pair { 2 } else { 1 };
         let leak = if self.lifetime > 0.0 && self.lifetime_dtod > 0.0 { size_of::<f32>() } else { 0 };
-        if self.is_ideal() { 0 } else { devices * (size_of::<Cell>() + leak) }
+        if self.is_ideal() { 0 } else { self.devices_per_weight() * (size_of::<Cell>() + leak) }
     }
 }
