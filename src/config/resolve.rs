@@ -2,8 +2,8 @@
 
 use super::check::MOST_HIDDEN_LAYERS;
 use super::error::Result;
+use super::layers;
 use super::older::{self, FORMER};
-use super::open;
 use super::{Config, presets};
 use crate::base::near::did_you_mean;
 use crate::base::output::{Usage, is_control, quoted, quoted_lines, usage, visible};
@@ -236,7 +236,7 @@ impl Resolved {
         })?;
         // Checks what can be checked before the data is known.
         let mut checked = config.clone();
-        checked.network.dims = open::filled(&config.network.dims, 1, 2);
+        checked.network.dims = config.network.dims.filled(1, 2);
         checked
             .validate()
             .map_err(|problem| Usage(format!("{}: {}", described(problem.key), problem.message)))?;
@@ -325,10 +325,10 @@ impl Resolved {
     pub fn sized_for(self, dataset: &Dataset) -> Result<Self> {
         let Self { config, notes, mut values } = self;
         let dims = &config.network.dims;
-        if !open::is_open(dims) {
+        if !dims.is_open() {
             return Ok(Self { config, notes, values });
         }
-        let sizes = open::filled(dims, dataset.train.pixels, dataset.classes).0;
+        let sizes = dims.filled(dataset.train.pixels, dataset.classes);
         if let Some((value, origin)) = values.get_mut("network.dims") {
             *origin = Origin::Found(format!("{value} ({origin}) in {}", dataset.source));
             *value = Value::try_from(sizes)?;
@@ -454,7 +454,11 @@ fn fit_preset(values: &mut Layers) {
         name.starts_with(PRESET) || (presets::text(name).is_some() && !Path::new(name).is_file())
     };
     let Some(sizes) = value.as_array().filter(|sizes| sizes.len() > 1) else { return };
-    let [inputs, outputs] = [known.pixels(), known.classes].map(|size| Value::from(size as i64));
+    let inputs = match &sizes[0] {
+        Value::String(_) => Value::from(layers::images(known.shape)),
+        _ => Value::from(known.pixels() as i64),
+    };
+    let outputs = Value::from(known.classes as i64);
     let hidden = sizes[1..sizes.len() - 1].iter().cloned();
     let fitted: Vec<Value> = [inputs].into_iter().chain(hidden).chain([outputs]).collect();
     if matches!(origin, Origin::File(name) if is_preset(name)) && fitted != *sizes {
@@ -758,7 +762,7 @@ mod tests {
     fn a_preset_takes_the_sizes_of_a_set_that_is_asked_for_by_name() {
         let dims = |flags: &[&str]| {
             let flags = flags.iter().map(|text| flag(text)).collect();
-            Resolved::new(&Choices { flags, ..choices(Rule::CVF, 2) }).unwrap().config.network.dims.0
+            Resolved::new(&Choices { flags, ..choices(Rule::CVF, 2) }).unwrap().config.network.dims.0.clone()
         };
         assert_eq!(dims(&["training.data=cifar10"]), [3072, 512, 512, 10]);
         assert_eq!(dims(&["training.data=mnist"]), [784, 512, 512, 10]);
