@@ -853,7 +853,7 @@ mod tests {
             ("training.dtype=f16", "training.dtype"),
             ("training.seed=-1", "training.seed = -1"),
             ("training.batch_size=2147483648", "training.batch_size = 2147483648"),
-            ("training.replicas=3", "training.replicas is no key any more"),
+            ("training.replicas=3", "training.replicas is no longer a key"),
             ("learning.T=9223372036854775807", "at most 100000 steps"),
             ("network.dims=[784, 9223372036854775807, 10]", "at most 1000000 neurons"),
             ("network.dims=[1000000, 1000000, 10]", "weights and biases"),

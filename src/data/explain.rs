@@ -167,7 +167,7 @@ mod tests {
             (&["mnist_test.CSV"], "holds mnist_test.CSV, and CSV is not read: save"),
             (&["a.npz", "b.npz"], "several .npz files, a.npz, b.npz: give one of them"),
             (&["3/a.png"], "folders of PNGs by class (3), but no train/ and test/"),
-            (&["a.png"], "PNGs of no class"),
+            (&["a.png"], "PNGs without a class"),
             (&["train/3/a.png"], "has train/, but no test/"),
             (&["train/3/a.png", "Training/3/a.png", "test/3/a.png"], "has Training/ and train/"),
             (

@@ -336,7 +336,7 @@ mod tests {
             (npy("|S3", &[1], b"cat"), "classes: holds 1 names, but there is a label 1: it should hold 2"),
             (npy("|S3", &[1, 2], b"catdog"), "classes: has shape [1, 2]"),
             (npy("|S3", &[2], b"cat\0\0\0"), "classes: name 1 is empty"),
-            (npy("|S3", &[2], b"cat\x1b[m"), "classes: name 1 is empty, no text, or"),
+            (npy("|S3", &[2], b"cat\x1b[m"), "classes: name 1 is empty, is not text, or"),
             (npy("|u1", &[2], &[0, 1]), "classes: holds numbers (dtype \"|u1\")"),
             (npy("|O", &[2], &[0]), "classes: holds Python objects"),
             (npy("<U99999999", &[2], &[0]), "classes: takes more than"),
