@@ -782,7 +782,7 @@ fn a_cost_that_is_none_is_refused() {
         assert!(said.contains("cost.pulse_energy") && said.contains("1 pJ"), "{wrong}: {said}");
     }
     let said = says(&["--set", "cost.pulse_energy=1 pJ"]);
-    assert!(said.contains("plays no part") && said.contains("synapse.law"), "{said}");
+    assert!(said.contains("has no effect") && said.contains("synapse.law"), "{said}");
 }
 
 /// Keys of `[noise]` with which everything is noisy.
@@ -945,7 +945,7 @@ fn the_fused_engine_refuses_noise_and_the_plain_one_is_taken() {
     for (key, what) in [
         ("noise.states=-1", "0 or above"),
         ("noise.adc_bits=1", "2 to 24"),
-        ("noise.dac_range=2", "plays no part"),
+        ("noise.dac_range=2", "has no effect"),
     ] {
         let refused = run(&["--set", key]);
         let said = String::from_utf8_lossy(&refused.stderr).into_owned();
