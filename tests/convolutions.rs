@@ -29,7 +29,7 @@ fn train(place: &Place, rule: &str, name: &str, settings: &[&str]) -> assert_cmd
     command.assert()
 }
 
-/// What a command says, on both streams.
+/// The output of a command, on both streams.
 fn said(assert: &assert_cmd::assert::Assert) -> String {
     let output = assert.get_output();
     String::from_utf8_lossy(&output.stdout).to_string() + &String::from_utf8_lossy(&output.stderr)
@@ -94,8 +94,8 @@ fn other_engines_and_what_a_shared_weight_cannot_have_are_refused_with_a_reason(
     }
 }
 
-/// A minibatch of the presets with fewer steps, by this and by a plain program of PyTorch. `EQPROP_TORCH` names the Python
-/// that has it.
+/// A minibatch of the presets with fewer steps, by this and by a plain program of PyTorch. `EQPROP_TORCH` names the
+/// Python that has it.
 #[test]
 fn a_minibatch_is_that_of_a_plain_program_of_pytorch() {
     let Some(python) = python_in("EQPROP_TORCH", "torch, safetensors") else { return };

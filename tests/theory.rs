@@ -693,7 +693,8 @@ fn connections_that_skip_layers_are_connections_like_others() {
     }
 }
 
-/// Three convolutions and a layer of classes: from images of two channels, with pooling; with pooling; with a margin of zeros.
+/// Three convolutions and a layer of classes: from images of two channels, with pooling; with pooling; with a margin
+/// of zeros.
 fn convolutions() -> [Convolution; 3] {
     let maps = |channels, height, width| Maps { channels, height, width };
     let of = |source, channels, padding, pool| Convolution {
@@ -729,8 +730,9 @@ fn convolutional(rule: Rule, activation: Activation) -> Problem {
     problem
 }
 
-/// Φ = Σ sⁿ·(P(w ⋆ sⁿ⁺¹) + b) + s⁰·(W·s¹ + b), layer by layer from x. Its windows are those of candle's `max`, since the
-/// gradient of candle's `max_pool2d` is a quarter of what it should be where windows of four have one largest value.
+/// Φ = Σ sⁿ·(P(w ⋆ sⁿ⁺¹) + b) + s⁰·(W·s¹ + b), layer by layer from x. Its windows are those of candle's `max`, since
+/// the gradient of candle's `max_pool2d` is a quarter of what it should be where windows of four have one largest
+/// value.
 fn primitive(theta: &Parameters, x: &Tensor, s: &[Tensor]) -> Result<Tensor> {
     let batch = x.dim(0)?;
     let mut sum = Tensor::zeros((), DType::F64, &Device::Cpu)?;

@@ -8,12 +8,13 @@ use std::fmt;
 use std::num::NonZeroUsize;
 use std::ops::Deref;
 
-/// Layers, input first, and how many neurons each has; input and output are 0 until the data is known that they are left to.
+/// Layers, input first, with their numbers of neurons; input and output are 0 until the data is known that decides
+/// them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Layers {
     written: Vec<Layer>,
     dims: Dims,
-    /// What leads to each layer from the one before it, where that is a convolution; to the first hidden layer first.
+    /// The convolution from each layer to the next, if it is one; that to the first hidden layer first.
     convolutions: Vec<Option<Convolution>>,
 }
 
@@ -33,7 +34,7 @@ enum Layer {
 /// The largest side of images, filters and windows, and the most maps: no product of them is too large for a number.
 const MOST: usize = 1024;
 
-/// What a layer may be.
+/// The kinds of layer.
 const EXPECTED: &str = "a size is a number of neurons above 0, or \"auto\"; or images as in \"28x28\" and \"32x32x3\", and a \
                         convolution as in \"conv 32 5 pool 2\" and \"conv 64 3 pad 1\"";
 
@@ -153,22 +154,23 @@ impl Layers {
         })
     }
 
-    /// What stands for them in the name of a run: `-2h` of two hidden layers, `-2conv` where there are convolutions.
+    /// The mark of the layers in the name of a run: `-2h` for two hidden layers, `-2conv` where there are
+    /// convolutions.
     pub fn kind(&self) -> String {
         format!("-{}{}", self.depth(), if self.has_convolutions() { "conv" } else { "h" })
     }
 
-    /// Whether a layer has maps.
+    /// True where a layer has maps.
     pub fn has_convolutions(&self) -> bool {
         self.convolutions.iter().any(Option::is_some)
     }
 
-    /// Whether input or output is left to the data.
+    /// True where the size of input or output is left to the data.
     pub fn is_open(&self) -> bool {
         [self.written.first(), self.written.last()].contains(&Some(&Layer::Open))
     }
 
-    /// The same with so many inputs and outputs where these are left to the data.
+    /// Returns the layers with the sizes of the data where they are left to it.
     pub fn filled(&self, inputs: usize, outputs: usize) -> Self {
         let mut filled = self.clone();
         let ends = [(0, inputs), (self.written.len().saturating_sub(1), outputs)];
@@ -240,7 +242,7 @@ enum Word {
     Other(String),
 }
 
-/// The same as it is read.
+/// A layer in the form in which it is read.
 #[derive(Deserialize)]
 #[serde(
     untagged,

@@ -14,8 +14,8 @@ use toml::{Table, Value};
 /// A preset: its name and its configuration file.
 pub type Preset = (&'static str, &'static str);
 
-/// All rows of Table 2, C-VF with feedback weights that align themselves, and networks with convolutions, as the files in
-/// `configs/`.
+/// All rows of Table 2, C-VF with feedback weights that align themselves, and networks with convolutions, as the
+/// files in `configs/`.
 pub const PRESETS: [Preset; 14] = [
     ("ep-1h", include_str!("../../configs/ep-1h.toml")),
     ("ep-2h", include_str!("../../configs/ep-2h.toml")),

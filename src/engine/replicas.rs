@@ -48,7 +48,8 @@ struct State {
     next_id: usize,
 }
 
-/// Checks that runs of this kind can be replicas. Synapses with memory, rules that may have one, and convolutions cannot.
+/// Checks that runs of this kind can be replicas. Synapses with memory, rules that may have one, and convolutions
+/// cannot.
 ///
 /// # Errors
 /// Why not.

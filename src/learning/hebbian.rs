@@ -91,7 +91,7 @@ pub struct Products {
 /// An outer product for each image.
 #[derive(Clone, Debug)]
 pub struct Product {
-    /// Where the windows of convolutions have their largest values.
+    /// The places of the largest values in the windows of convolutions.
     pub largest: Rc<Largest>,
     /// 1 or −1.
     pub sign: f64,
@@ -108,8 +108,8 @@ pub struct Product {
 /// - vector field (E.4, E.5): Δ = (s'ⁿ − sⁿ)·ρ(sᵐ)ᵀ/β, with s'ⁿ − sⁿ gated as [`SigmaPrime`] says, one product
 /// - weights from the input as the others, with ρ(x) on both sides, one product; biases as if their input were 1.
 ///
-/// A convolution pools each product where the states of that product, s or s', have it: Δ = (∂Φ/∂w(s') − ∂Φ/∂w(s))/β with
-/// ∂Φ/∂w = P⁻¹(ρ(sⁿ)) ⋆ ρ(sⁿ⁺¹), both at the weights of the step; and P⁻¹(s'ⁿ − sⁿ) ⋆ ρ(sⁿ⁺¹)/β at s.
+/// A convolution pools each product where the states of that product, s or s', have it: Δ = (∂Φ/∂w(s') − ∂Φ/∂w(s))/β
+/// with ∂Φ/∂w = P⁻¹(ρ(sⁿ)) ⋆ ρ(sⁿ⁺¹), both at the weights of the step; and P⁻¹(s'ⁿ − sⁿ) ⋆ ρ(sⁿ⁺¹)/β at s.
 ///
 /// # Errors
 /// Only those of candle (shapes that differ).

@@ -1,28 +1,28 @@
 //! A convolution with max pooling: what leads from the maps of one layer to those of the next, P(w ⋆ s).
 //!
-//! After Ernoult et al. (2019), where Φ = Σ sⁿ·P(w ⋆ sⁿ⁺¹) + …: from above a layer receives ∂Φ/∂sⁿ = P(w ⋆ sⁿ⁺¹), and from
-//! below ∂Φ/∂sⁿ⁺¹ = w̃ ⋆ P⁻¹(sⁿ). P takes the largest value of each window, and P⁻¹ puts a value back where that was: both
-//! are linear once the [largest](Convolution::largest) are known. w̃ ⋆ is the transposed convolution.
+//! After Ernoult et al. (2019), where Φ = Σ sⁿ·P(w ⋆ sⁿ⁺¹) + …: from above a layer receives ∂Φ/∂sⁿ = P(w ⋆ sⁿ⁺¹), and
+//! from below ∂Φ/∂sⁿ⁺¹ = w̃ ⋆ P⁻¹(sⁿ). P takes the largest value of each window, and P⁻¹ puts a value back where that
+//! was: both are linear once the [largest](Convolution::largest) are known. w̃ ⋆ is the transposed convolution.
 //!
-//! States stay flat, (B, d_n), map after map and row after row. Windows do not overlap, and convolutions go in steps of 1. On
-//! a CPU the products are made of [patches](super::patches), elsewhere by candle.
+//! States stay flat, (B, d_n), map after map and row after row. Windows do not overlap, and convolutions go in steps
+//! of 1. On a CPU the products are made of [patches](super::patches), elsewhere by candle.
 
 use super::patches::{assembled, first_largest, patches};
 use candle_core::{DType, Result, Tensor};
 
-/// The shape of a convolution and its pooling. Weights are (C', C, k, k), as PyTorch's `Conv2d` has them; those of the way
-/// back have the same shape, as `ConvTranspose2d` has them.
+/// The shape of a convolution and its pooling. Weights are (C', C, k, k), as PyTorch's `Conv2d` has them; those of
+/// the way back have the same shape, as `ConvTranspose2d` has them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Convolution {
-    /// Where it reads.
+    /// The maps that it reads.
     pub source: Maps,
-    /// Whether it reads images, whose values are row after row and pixel after pixel, and not maps.
+    /// True where it reads images, whose values come row after row and pixel after pixel, instead of maps.
     pub reads_images: bool,
-    /// C', how many maps it makes.
+    /// C', the number of its maps.
     pub channels: usize,
     /// k, the side of its filters.
     pub kernel: usize,
-    /// How many zeros are put around each map.
+    /// The number of zeros around each map.
     pub padding: usize,
     /// The side of the windows of which the largest value is taken; 1 takes all.
     pub pool: usize,
@@ -31,7 +31,7 @@ pub struct Convolution {
 /// The size of a layer of maps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Maps {
-    /// How many.
+    /// The number of maps.
     pub channels: usize,
     /// Rows of a map.
     pub height: usize,
@@ -40,12 +40,12 @@ pub struct Maps {
 }
 
 impl Maps {
-    /// How many neurons that are.
+    /// The number of neurons.
     pub fn neurons(&self) -> usize {
         self.channels * self.positions()
     }
 
-    /// How many neurons a map has.
+    /// The number of neurons in a map.
     pub fn positions(&self) -> usize {
         self.height * self.width
     }
@@ -77,7 +77,7 @@ impl Convolution {
         [self.channels, self.source.channels, self.kernel, self.kernel]
     }
 
-    /// How many multiply-adds it takes for an image.
+    /// The number of multiply-adds per image.
     pub fn multiply_adds(&self) -> usize {
         self.convolved().map_or(0, |maps| maps.positions()) * self.shape().iter().product::<usize>()
     }
@@ -117,8 +117,8 @@ impl Convolution {
         [self.source.height, self.source.width].map(|side| side + 2 * self.padding + 1 - self.kernel)
     }
 
-    /// 1 where `convolved` is the largest of its window, and 0 elsewhere, in the shape of [`Convolution::windows`]. Of equals
-    /// it is the first, row after row. `None` where there are no windows. No gradient flows through it.
+    /// 1 where `convolved` is the largest of its window, and 0 elsewhere, in the shape of [`Convolution::windows`].
+    /// Of equals it is the first, row after row. `None` where there are no windows. No gradient flows through it.
     ///
     /// # Errors
     /// Only those of candle.
@@ -133,7 +133,7 @@ impl Convolution {
         }
     }
 
-    /// The same by candle's operations.
+    /// Finds the largest values by operations of candle.
     fn first_of_equals(&self, convolved: &Tensor) -> Result<Tensor> {
         let windows = self.windows(convolved)?;
         let max = |tensor: &Tensor| tensor.max_keepdim(4)?.max_keepdim(2);
@@ -223,10 +223,10 @@ impl Convolution {
     }
 }
 
-/// How many images have their patches made at once: so many stay in the cache.
+/// The number of images whose patches are made at once, so that they stay in the cache.
 const TOGETHER: usize = 32;
 
-/// What `work` makes of images, (B, …), a group at a time.
+/// Applies `work` to images, (B, …), one group at a time.
 fn in_groups(images: &Tensor, work: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
     let count = images.dim(0)?;
     if count <= TOGETHER {
@@ -250,7 +250,7 @@ mod tests {
         )
     }
 
-    /// What a GPU computes with, too.
+    /// The form of a GPU, too.
     #[test]
     fn products_of_patches_are_candles_convolutions() -> Result<()> {
         for (kernel, padding, pool) in [(1, 0, 1), (3, 0, 1), (2, 1, 1), (3, 2, 3), (5, 4, 1), (2, 0, 2)] {

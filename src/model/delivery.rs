@@ -1,19 +1,20 @@
-//! What connections deliver: W·s of a connection, its transpose, and its derivative with respect to W.
+//! Signals through connections: W·s of a connection, its transpose, and its derivative with respect to W.
 //!
-//! A connection of every neuron with every other delivers s·Wᵀ. A [convolution](super::convolution) delivers P(w ⋆ s) from
-//! above and w̃ ⋆ P⁻¹(s) from below, where the windows have their [`Largest`] at the states of the layer above. These are
-//! linear in s and in W as long as the largest stay where they are, which is how the rules and references see them.
+//! A connection of every neuron with every other delivers s·Wᵀ. A [convolution](super::convolution) delivers P(w ⋆ s)
+//! from above and w̃ ⋆ P⁻¹(s) from below, where the windows have their [`Largest`] at the states of the layer above.
+//! These are linear in s and in W as long as the largest stay where they are, which is how the rules and references
+//! see them.
 
 use super::convolution::Convolution;
 use super::{Connection, Parameters};
 use candle_core::{D, Result, Tensor};
 
-/// Where the windows of convolutions have their largest values, by the layer that a convolution leads to.
+/// The places of the largest values in the windows of convolutions, by the layer that a convolution leads to.
 #[derive(Clone, Debug, Default)]
 pub struct Largest(Vec<Option<Tensor>>);
 
 impl Largest {
-    /// Of the convolution that a connection is, or of which it is the way back.
+    /// Those of the convolution that a connection is, or of which it is the way back.
     fn of(&self, connection: &Connection) -> Option<&Tensor> {
         self.0.get(connection.rate())?.as_ref()
     }
@@ -27,8 +28,8 @@ impl Largest {
 }
 
 impl Parameters {
-    /// Where the windows of all convolutions have their largest values, whose layers pass on `rho`, ρ(s) of each layer and
-    /// where it is known ρ(x).
+    /// The places of the largest values in the windows of all convolutions, given `rho`: ρ(s) of each layer and, if
+    /// known, ρ(x).
     ///
     /// # Errors
     /// Only those of candle.
@@ -40,7 +41,8 @@ impl Parameters {
         Ok(largest)
     }
 
-    /// The same of the convolution that leads to layer n, if one does from a layer that is known and it is not there yet.
+    /// Finds the largest values of the convolution that leads to layer n, if there is one from a known layer and they
+    /// are not there yet.
     pub(super) fn find_largest(&self, n: usize, rho: &[Tensor], largest: &mut Largest) -> Result<()> {
         if let (Some(convolution), Some(above)) = (self.network.convolution_into(n), rho.get(n + 1))
             && convolution.pool > 1
@@ -51,7 +53,8 @@ impl Parameters {
         Ok(())
     }
 
-    /// What a convolution delivers from above, ρ(s) (B, d_from), and where its windows have their largest values.
+    /// The input that a convolution delivers from above, given ρ(s) (B, d_from), and the places of the largest values
+    /// in its windows.
     fn pooled(
         &self,
         convolution: &Convolution,
@@ -63,8 +66,8 @@ impl Parameters {
         Ok((convolution.pool(&convolved, largest.as_ref())?, largest))
     }
 
-    /// W·ρ of a connection, (…, B, d_to), from `rho`, ρ(s) of the layer that it leads from. One that leads downwards finds
-    /// the largest of its windows and leaves them in `largest`; for one that leads upwards they are there.
+    /// W·ρ of a connection, (…, B, d_to), from `rho`, ρ(s) of the layer that it leads from. One that leads downwards
+    /// finds the largest of its windows and leaves them in `largest`; for one that leads upwards they are there.
     ///
     /// # Errors
     /// Only those of candle (shapes that differ).
@@ -135,8 +138,9 @@ impl Parameters {
 }
 
 impl Connection {
-    /// ∂(Σ rows·(W·columns))/∂W summed over the images: what these `rows` at its destination (B, d_to) and `columns` at its
-    /// source (B, d_from) are as a change of its weight, rowsᵀ·columns where every neuron is connected with every other.
+    /// ∂(Σ rows·(W·columns))/∂W summed over the images: what these `rows` at its destination (B, d_to) and `columns`
+    /// at its source (B, d_from) are as a change of its weight, rowsᵀ·columns where every neuron is connected with
+    /// every other.
     ///
     /// # Errors
     /// Only those of candle (shapes that differ).

@@ -1,9 +1,9 @@
 //! The model: a layered network, its neural dynamics, and the equilibrium it settles in.
 //!
-//! [`network`] has the layers and their parameters θ, [`convolution`] connections that share weights, [`delivery`] the
-//! deliveries of connections, [`activation`] σ, [`dynamics`] one step s_{t+1} = F(x, s_t, θ), [`readout`] an output that
-//! is no part of them, [`settle`] the first (free) phase, [`loss`] what the output is judged by, [`synapse`] how weights
-//! change, [`noise`] what a circuit adds to all that.
+//! [`network`] has the layers and their parameters θ, [`convolution`] connections that share weights, [`delivery`]
+//! the deliveries of connections, [`activation`] σ, [`dynamics`] one step s_{t+1} = F(x, s_t, θ), [`readout`] an
+//! output that is no part of them, [`settle`] the first (free) phase, [`loss`] what the output is judged by,
+//! [`synapse`] how weights change, [`noise`] what a circuit adds to all that.
 
 pub mod activation;
 pub mod anderson;

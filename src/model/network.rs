@@ -3,8 +3,8 @@
 //! Layers are numbered as in the paper: 0 is the output, N the last hidden layer, and N + 1 the input x. In a layered
 //! network `forward.n` is the weight (d_n, d_{n+1}) from layer n+1 into layer n, and `feedback.n` the weight
 //! (d_{n+1}, d_n) from layer n into layer n+1; where weights are tied, that is the transpose of `forward.n` and no
-//! weight of its own. Every layer has a bias (d_n,), called `forward.n.bias`. A [convolution](super::convolution) has weights
-//! (C_n, C_{n+1}, k, k) in both directions, and the layer that it leads to one bias a map, (C_n,).
+//! weight of its own. Every layer has a bias (d_n,), called `forward.n.bias`. A [convolution](super::convolution) has
+//! weights (C_n, C_{n+1}, k, k) in both directions, and the layer that it leads to one bias a map, (C_n,).
 
 use super::convolution::Convolution;
 use crate::rng::{self, Purpose};
@@ -52,12 +52,13 @@ pub struct Connection {
     pub weight: usize,
     /// True where it uses the transpose of another connection's weight.
     pub transposed: bool,
-    /// The convolution that it is, or of which it is the way back; `None` where every neuron is connected with every other.
+    /// The convolution that it is, or of which it is the way back; `None` where every neuron is connected with every
+    /// other.
     pub convolution: Option<Convolution>,
 }
 
 impl Connection {
-    /// Whether it leads from above: towards the output.
+    /// True where it leads from above, towards the output.
     pub fn is_forward(&self) -> bool {
         self.from > self.to
     }
@@ -136,7 +137,7 @@ impl Network {
         self
     }
 
-    /// The same with layer n + 1 connected with layer n by a convolution, and the other way round by its transpose.
+    /// Connects layer n + 1 with layer n by a convolution, and the other way round by its transpose.
     ///
     /// # Panics
     /// Where the convolution does not lead from so many neurons to so many.
@@ -157,7 +158,7 @@ impl Network {
         self.into_layer(n).find(|c| c.from == n + 1)?.convolution.as_ref()
     }
 
-    /// Whether it has convolutions.
+    /// True where it has convolutions.
     pub fn has_convolutions(&self) -> bool {
         self.connections.iter().any(|c| c.convolution.is_some())
     }
@@ -218,7 +219,7 @@ impl Network {
         shapes
     }
 
-    /// How many biases layer `n` has: one a neuron, or one a map.
+    /// The number of biases of layer `n`: one per neuron, or one per map.
     fn biases(&self, n: usize) -> usize {
         self.convolution_into(n).map_or(self.dims.width(n), |convolution| convolution.channels)
     }
@@ -323,7 +324,8 @@ impl Parameters {
         self.biases[0].device()
     }
 
-    /// Wᵀ of a connection of every neuron with every other, (d_from, d_to): `s_from · Wᵀ` is its input into its destination.
+    /// Wᵀ of a connection of every neuron with every other, (d_from, d_to): `s_from · Wᵀ` is its input into its
+    /// destination.
     ///
     /// # Errors
     /// Only those of candle.

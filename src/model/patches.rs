@@ -1,17 +1,18 @@
-//! What the filters of a convolution see, as a matrix, on the CPU: candle's `conv2d` and `conv_transpose2d` take several times
-//! as long as the products that they come down to.
+//! The patches that the filters of a convolution see, as a matrix, on the CPU: candle's `conv2d` and
+//! `conv_transpose2d` take several times as long as the products that they come down to.
 
 use super::Convolution;
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, WithDType, bail};
 use std::ops::AddAssign;
 
-/// Maps (B, C, H, W) as patches (C·k², B·H'·W'): a row for each place in a filter, a column for each place of the filter.
+/// Maps (B, C, H, W) as patches (C·k², B·H'·W'): a row for each place in a filter, a column for each place of the
+/// filter.
 struct Patches(Convolution);
 
 /// The transpose: patches (C·k², B·H'·W') added up where they were taken, to maps (B, C, H, W).
 struct Assembled(Convolution);
 
-/// Whether a window of (…, H', W') has its first largest value here: 1 or 0, in the same shape.
+/// Marks the first largest value of each window of (…, H', W'): 1 there and 0 elsewhere, in the same shape.
 struct FirstLargest(usize);
 
 /// See [`Patches`].
@@ -39,8 +40,8 @@ pub(super) fn first_largest(pool: usize, maps: &Tensor) -> Result<Tensor> {
 }
 
 impl Convolution {
-    /// Calls `visit` for every stretch of a row that filters see side by side: where it begins in the maps, where in the
-    /// patches, and how long it is.
+    /// Calls `visit` for every stretch of a row that filters see side by side: where it begins in the maps, where in
+    /// the patches, and how long it is.
     fn stretches(&self, images: usize, mut visit: impl FnMut(usize, usize, usize)) {
         let (source, kernel, padding) = (self.source, self.kernel, self.padding);
         let Some(made) = self.convolved() else { return };
@@ -86,7 +87,7 @@ impl Convolution {
     }
 }
 
-/// What `work` makes of the numbers of a contiguous tensor, of either type.
+/// Applies `work` to the numbers of a contiguous tensor, of either type.
 macro_rules! of_either_type {
     ($storage:expr, $layout:expr, $work:expr) => {{
         let Some((begin, end)) = $layout.contiguous_offsets() else {

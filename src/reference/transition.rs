@@ -22,7 +22,7 @@ pub(crate) struct Transition<'a> {
     rho: Vec<Tensor>,
     /// hⁿ.
     h: Vec<Tensor>,
-    /// Where the windows of convolutions have their largest values at s.
+    /// The places of the largest values in the windows of convolutions at s.
     largest: Largest,
     /// 1 where a state is free to move, 0 where a clamp holds it; `None` without clamp.
     free: Option<Vec<Tensor>>,

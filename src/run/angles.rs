@@ -82,7 +82,8 @@ const SHARE: f64 = 0.03;
 fn while_training(config: &Config, images: usize) -> usize {
     let training = &config.training;
     // Both phases and BPTT step by step take as long as this many minibatches of training in the fused engine: on two
-    // cores 0.10 s for EP-1h (0.4 ms each) and 0.55 s for EP-2h (5 ms each). Convolutions train in the engine that measures.
+    // cores 0.10 s for EP-1h (0.4 ms each) and 0.55 s for EP-2h (5 ms each). Convolutions train in the engine that
+    // measures.
     let takes = match config.network.dims.depth() {
         _ if config.network.dims.has_convolutions() => 4.0,
         1 => 250.0,

@@ -366,7 +366,8 @@ fn doubles(tensor: &Tensor) -> Result<Vec<f64>> {
 }
 
 impl Place {
-    /// The array of the tensor of this number, (rows, columns), or (rows,) for a bias; a filter of a convolution is a row.
+    /// The array of the tensor of this number, (rows, columns), or (rows,) for a bias; a filter of a convolution is a
+    /// row.
     ///
     /// # Errors
     /// Only those of candle (no dimension).

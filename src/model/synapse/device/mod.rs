@@ -186,7 +186,7 @@ pub struct Devices {
     pub refresh: bool,
     /// Noise of the reading before that.
     pub refresh_noise: f64,
-    /// Whether the mean of pulses is that of the summed change of a minibatch, as of deterministic pulses.
+    /// True where the mean of pulses is that of the summed change of a minibatch, as with deterministic pulses.
     #[serde(skip)]
     summed: bool,
     #[serde(skip)]
