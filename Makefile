@@ -1,4 +1,4 @@
-# A bare `make` says what there is.
+# A bare `make` lists the targets.
 
 ALGO ?= cvf
 DEPTH ?= 1
@@ -37,23 +37,23 @@ SWEEP ?= table3 fig4 fig5a f2
 WORKERS ?=
 
 CARGO ?= cargo
-# Without the hub there are 188 crates less to compile.
+# Without the hub there are 188 fewer crates to compile.
 WITHOUT_HUB = $(if $(filter no,$(HUB)),--no-default-features --features cli)
 FEATURES = $(WITHOUT_HUB) $(if $(filter cuda,$(DEVICE)),--features cuda)
-# Compiling takes minutes the first time: cargo is quiet once there is a program.
+# The first build takes minutes, so cargo is quiet only once there is a program.
 BUILT := $(wildcard $(or $(CARGO_TARGET_DIR),target)/release/eqprop)
 EQPROP = $(CARGO) run --release $(if $(BUILT),--quiet) $(FEATURES) --
-# What a variable holds as one word of the shell, whatever signs are in it; a ~/ before it is the home folder.
+# The value of a variable as one word of the shell, whatever characters are in it; a leading ~/ is the home folder.
 quoted = '$(subst ','\'',$(subst @@,,$(subst @@~/,$(HOME)/,@@$(value $(1)))))'
-# The words that it holds, each as one of the shell.
+# The words of its value, each as one word of the shell.
 all_quoted = $(foreach each,$(value $(1)),$(call quoted,each))
-# A flag with what a variable holds, where it holds something.
+# A flag with the value of a variable, if it has one.
 flag = $(if $(value $(2)),$(1) $(call quoted,$(2)))
 CHOICES = $(call flag,--psi,PSI) $(call flag,--epochs,EPOCHS) $(call flag,--seed,SEED) $(call flag,--data,DATA) \
           $(call flag,--device,DEVICE) $(if $(SYNC),--synchronous)
 FOLDER = $(call flag,--data-dir,DATA_DIR)
 
-# A variable that a target does not know does nothing, which is worth a word.
+# Warns about variables that no target knows.
 KNOWN = ALGO DEPTH PSI EPOCHS SEED DATA DATA_DIR DEVICE SYNC HUB RESUME CHECKPOINT ARGS BUDGET FIG OUT SWEEP WORKERS INPUTS KILLS CUTS FAULTS WORDS CHECKS \
         CARGO PREFIX MAKEFLAGS MAKEOVERRIDES MAKE SHELL
 GIVEN = $(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),$(name)))
@@ -72,11 +72,11 @@ help: ## Show this help
 	@echo 'DEPTH=hidden layers  PSI=degrees  EPOCHS=n  SEED=n'
 	@echo 'DATA=auto|mnist|fashion-mnist|cifar10|glyphs  DATA_DIR=folder or .npz file  DEVICE=auto|cpu|cuda'
 	@echo 'DEPTH=1 takes the synchronous steps of the paper, DEPTH=2 and more alternating ones with acceleration; SYNC=1: those of the paper'
-	@echo 'HUB=no leaves out the Hugging Face hub, for those with data of their own, and 188 of 439 crates'
+	@echo 'HUB=no leaves out the Hugging Face hub, and 188 of 439 crates: for data of your own'
 	@echo 'RESUME=auto|run|checkpoint  CHECKPOINT=run|file  ARGS="any other flags"'
 	@echo
 	@echo 'A plain make train is ALGO=cvf DEPTH=1: C-VF with one hidden layer from symmetric weights, Ψ = 0°'
-	@echo 'Example: make train ALGO=cvf DEPTH=2 PSI=45, and after a stop the same with RESUME=auto'
+	@echo 'Example: make train ALGO=cvf DEPTH=2 PSI=45, and to resume it, the same with RESUME=auto'
 
 install: ## Compile and put eqprop on the PATH: ARGS, for example ARGS="--root DIR"
 	$(CARGO) install --path . --locked $(FEATURES) $(ARGS)
@@ -112,7 +112,7 @@ gdd: ## Make a figure of Appendix E.6, left and right panels: FIG=5 or 8 to 15, 
 	@echo 'look at '$(FIGURES)'/*/$(PICTURE).svg' >&2
 
 # Sweeps of the paper share a folder, so that a run which is in several of them is trained once.
-reproduce: ## Run the paper's experiments, or go on, and write the report: SWEEP=quick, or any of configs/reproduce/; WORKERS DATA_DIR DEVICE OUT ARGS
+reproduce: ## Run or resume the paper's experiments, and write the report: SWEEP=quick, or any of configs/reproduce/; WORKERS DATA_DIR DEVICE OUT ARGS
 	@for sweep in $(call all_quoted,SWEEP); do \
 	  $(EQPROP) sweep --config "configs/reproduce/$$sweep.toml" --out $(SWEEPS) $(FOLDER) $(call flag,--workers,WORKERS) $(call flag,--device,DEVICE) $(ARGS) || { status=$$?; test $$status = 4 || exit $$status; }; \
 	done

@@ -41,24 +41,24 @@
 //! # }
 //! ```
 //!
-//! # The rooms
+//! # Modules
 //!
-//! Each knows those above it only.
+//! Each knows only those above it.
 //!
-//! | room | what is in it |
+//! | module | contents |
 //! |---|---|
 //! | [`base`], [`rng`] | files that are whole or absent, locks, names; the random streams |
 //! | [`model`] | layers and connections, σ, the loss, the synapses, one step F, the first phase |
 //! | [`reference`](mod@reference) | the gradients the updates are held against: BPTT, RBP |
 //! | [`learning`] | the rules, which are values, and the second phase, which runs them |
-//! | [`data`] | labelled images, minibatches, and the ways to have them: one file each |
-//! | [`engine`] | what runs the two phases on minibatches: plain (candle, step by step), and fast ones |
+//! | [`data`] | labelled images, minibatches, and the ways to load them: one file each |
+//! | [`engine`] | engines that run the two phases on minibatches: plain (candle, step by step), and fast ones |
 //! | [`config`] | a run's configuration, resolved from defaults, files, environment and flags |
 //! | `charts` | charts, pictures, and the pages they stand in (feature `cli`) |
 //! | [`telemetry`] | output of a run: metrics, and with `cli` TensorBoard and progress bars |
 //! | [`run`] | a run: prepared, trained, saved, interrupted and resumed |
-//! | [`study`] | what is looked at beside training: the toy model, speed, and with `cli` runs |
-//! | `tune`, `sweep`, `report`, `cli` | the search for hyperparameters, many runs, what they measured beside the paper, the command line (feature `cli`) |
+//! | [`study`] | studies beside training: the toy model, speed, and with `cli` runs |
+//! | `tune`, `sweep`, `report`, `cli` | hyperparameter search, many runs, reports, the command line (feature `cli`) |
 //!
 //! # Features
 //!
@@ -72,7 +72,7 @@
 //! [`model`], [`learning`] and [`reference`](mod@reference) return candle's; [`data::Error`], [`config::Error`],
 //! [`run::checkpoint::Error`], [`base::files::Error`] and [`base::lock::Error`] say what is wrong with data, a
 //! configuration, a checkpoint, a file or a folder, and [`run::Error`] which of these keeps a run from being prepared,
-//! resumed or trained. Engines and what stands above [`run`] return `anyhow::Error`.
+//! resumed or trained. Engines and the modules above [`run`] return `anyhow::Error`.
 #![deny(clippy::print_stdout, clippy::print_stderr)] // They panic where nobody listens.
 #![cfg_attr(not(test), warn(clippy::disallowed_methods))] // Files are opened in `base::files`.
 

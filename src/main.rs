@@ -1,5 +1,5 @@
-//! `eqprop`: what the command line says, with the exit status that comes of it.
-#![deny(clippy::print_stdout, clippy::print_stderr)] // They panic where nobody listens.
+//! The program `eqprop`: runs the command line and returns its exit status.
+#![deny(clippy::print_stdout, clippy::print_stderr)] // They panic where nobody reads.
 #![warn(clippy::disallowed_methods)] // Files are opened in `base::files`.
 
 mod memory;

@@ -1,4 +1,4 @@
-//! The memory of the process: the system's, and a sentence where there is no more.
+//! The memory of the process: the system's, and a message where there is no more.
 //!
 //! The standard library aborts there, with a signal and perhaps a trace.
 

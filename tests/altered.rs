@@ -201,7 +201,7 @@ fn what_another_run_has_told_is_not_written_over() {
     // Files that no run has written.
     fs::create_dir_all(place.path("runs/s-data")).unwrap();
     fs::write(place.path("runs/s-data/metrics.jsonl"), "{\"epoch\":9,\"mine\":1}\n").unwrap();
-    refuses(&place, &OVER, "runs/s-data holds other things");
+    refuses(&place, &OVER, "runs/s-data holds other records");
     fs::write(place.path("runs/s-data/config.toml"), "mine").unwrap();
     refuses(&place, &OVER, "not the configuration of a run");
     // The same run under another name.

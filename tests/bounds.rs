@@ -462,13 +462,13 @@ fn a_dry_run_counts_what_synapses_remember() {
     let momentum = ["--set", "synapse.law=momentum"];
     // 2400 · (64 + 1) + 4 · (2400 + 1) = 165,604 numbers of 8 bytes are 1.3 MB.
     assert!(
-        outline(&wide).contains("165604 parameters, 1.3 MB a checkpoint, 7 MB for 5"),
+        outline(&wide).contains("165604 parameters, 1.3 MB per checkpoint, 7 MB for 5"),
         "{}",
         outline(&wide)
     );
     let both = outline(&[&wide[..], &momentum].concat());
     assert!(
-        both.contains("165604 parameters with a velocity each, 2.6 MB a checkpoint, 13 MB for 5"),
+        both.contains("165604 parameters with a velocity each, 2.6 MB per checkpoint, 13 MB for 5"),
         "{both}"
     );
 }

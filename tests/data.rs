@@ -249,14 +249,14 @@ fn every_mistake_is_told_apart() {
         ("csv/mnist_train.csv", &["CSV is not read", "numpy.savez"]),
         ("zip", &["archive.zip", "unpack it"]),
         ("zip/archive.zip", &["is an archive", "unpack it"]),
-        ("parquet", &["holds train-00000-of-00001.parquet, and no data set that is read here", "IDX"]),
+        ("parquet", &["holds train-00000-of-00001.parquet, and no data set in a known form", "IDX"]),
         ("matlab", &["holds mnist-original.mat, mnist.pkl.gz, and no data set", "docs/data.md"]),
         ("mac", &["mac: is empty", "IDX"]),
         ("partial", &["MNIST/raw in it has train-images-idx3-ubyte, but no train-labels-idx1-ubyte"]),
         ("above", &["has train-images-idx3-ubyte, but no train-labels"]),
         ("/dev/zero", &["is a pipe or a device"]),
         ("classes", &["folders of PNGs by class (3), but no train/ and test/"]),
-        ("both", &["has train/ and training/: leave the one that is meant"]),
+        ("both", &["has train/ and training/: keep the right one"]),
     ] {
         let said = refused(&place, data);
         for word in words {

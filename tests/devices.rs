@@ -680,10 +680,357 @@ fn what_cannot_be_is_refused_with_a_reason() {
         format!("{:#}", ideal.with("synapse.law", "device").unwrap_err())
     };
     assert!(flags(Rule::BPTT).contains("not products of two sides"));
-    assert!(flags(Rule::CEP_RESCALED).contains("no device makes"));
     let bptt = config(Rule::BPTT, &[]);
     let deterministic =
         bptt.with_all([("synapse.law", "device".into()), ("synapse.pulses", "deterministic".into())]);
     assert!(deterministic.is_ok());
     assert_eq!(Management::Ublm, Devices::default().management);
+}
+
+/// A training of one epoch by the program: the last line of its metrics, and its folder.
+fn told(place: &common::Place, more: &[&str]) -> serde_json::Map<String, Value> {
+    let fixed = ["train", "--algo", "cvf", "--epochs", "1", "--data-dir", "data", "--name", "r-data"];
+    let law = ["--set", "network.dims=[64, 24, 4]", "--set", "synapse.law=device"];
+    let output = place.eqprop().args(fixed).args(law).args(more).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let metrics = place.read("runs/r-data/metrics.jsonl");
+    serde_json::from_str(metrics.lines().last().unwrap()).unwrap()
+}
+
+#[test]
+fn the_ledger_tells_what_was_asked_for_and_what_it_costs() {
+    let place = common::Place::new();
+    let costs =
+        ["cost.pulse_energy=1 pJ", "cost.read_energy=2 fJ", "cost.pulse_time=10 ns", "cost.step_time=3 ns"];
+    let costs: Vec<&str> = costs.iter().flat_map(|cost| ["--set", cost]).collect();
+    let preset =
+        ["--set", "synapse.preset=pcm", "--set", "learning.K=7", "--set", "learning.nudging=centered"];
+    let told = told(&place, &[&preset[..], &costs].concat());
+    let of = |tag: &str| told[tag].as_f64().unwrap_or_else(|| panic!("{tag}"));
+    let images = common::TRAIN as f64;
+    // Every layer moves in every step, of the first phase and of two second ones.
+    let steps = of("settle/steps") + 14.0;
+    assert!((of("settle/both_phases") - steps).abs() < 1e-9);
+    let arrays = [("forward.0", 24 * 4), ("forward.1", 64 * 24), ("feedback.0", 24 * 4)];
+    let arrays = arrays.into_iter().chain([("forward.0.bias", 4), ("forward.1.bias", 24)]);
+    let (mut pulses, mut reads) = (0.0, 0.0);
+    for (name, synapses) in arrays {
+        assert!((of(&format!("reads/{name}")) / (steps * images) - 1.0).abs() < 1e-9, "{name}");
+        pulses += of(&format!("pulses/{name}")) * f64::from(synapses);
+        // Pairs are two devices.
+        reads += of(&format!("reads/{name}")) * f64::from(2 * synapses);
+    }
+    assert!(pulses > 0.0 && of("pulses/slots") >= 1.0);
+    let energy = (1e-12 * pulses + 2e-15 * reads) / images;
+    assert!((of("cost/energy") / energy - 1.0).abs() < 1e-9);
+    let latency = 10e-9 * of("pulses/slots") + 3e-9 * steps;
+    assert!((of("cost/latency") / latency - 1.0).abs() < 1e-9);
+    let page = place
+        .eqprop()
+        .args(["inspect", "r-data", "--data-dir", "data", "--out", "page.html"])
+        .output()
+        .unwrap();
+    assert!(page.status.success(), "{}", String::from_utf8_lossy(&page.stderr));
+    for said in ["Pulses a synapse", "Reads a synapse", "Energy of an image", "slots of trains"] {
+        assert!(place.read("page.html").contains(said), "{said}");
+    }
+}
+
+#[test]
+fn slots_are_those_of_trains() {
+    // A train of 31 slots for each of two images; whole steps of the device that takes most; one exact change.
+    let slots = |pulses: &str, management: &str| {
+        let keys = serde_json::json!({ "device": "constant", "dw_min": 1e-3, "pulses": pulses, "management": management,
+            "w_max": 10.0, "w_min": -10.0 });
+        let law = law(&keys, &[]);
+        let place = place(2, 1, 0);
+        let mut weights = vec![0.0; 2];
+        match pulses {
+            "stochastic" => {
+                let factor = Factor {
+                    sign: 1.0,
+                    rows: vec![1.0, 0.5, 1.0, 0.0].into(),
+                    columns: vec![1.0, 1.0].into(),
+                };
+                let wished = Factors { rate: 1e-3, images: 2, products: vec![factor] };
+                law.pulse(&place, &mut RowMajor::new(&place, &mut weights, &mut []), &wished);
+            }
+            _ => {
+                let mut waiting = vec![0.0; 2];
+                law.change_array(&place, &mut weights, &[2.5e-3, -4.5e-3], &mut [&mut waiting]);
+            }
+        }
+        law.ledger().unwrap()[0].slots
+    };
+    assert_eq!(slots("stochastic", "um"), 62);
+    assert_eq!(slots("stochastic", "ublm"), 2);
+    assert_eq!(slots("deterministic", "ublm"), 4);
+    assert_eq!(slots("exact", "ublm"), 1);
+}
+
+#[test]
+fn a_cost_that_is_none_is_refused() {
+    let place = common::Place::new();
+    let says = |more: &[&str]| {
+        let fixed = ["config", "--algo", "cvf"];
+        let output = place.eqprop().args(fixed).args(more).output().unwrap();
+        assert_eq!(output.status.code(), Some(2));
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    for wrong in ["1", "1 parsec", "-1 pJ", "1 ns", "1e-12"] {
+        let said = says(&["--set", "synapse.law=device", "--set", &format!("cost.pulse_energy={wrong}")]);
+        assert!(said.contains("cost.pulse_energy") && said.contains("1 pJ"), "{wrong}: {said}");
+    }
+    let said = says(&["--set", "cost.pulse_energy=1 pJ"]);
+    assert!(said.contains("plays no part") && said.contains("synapse.law"), "{said}");
+}
+
+/// Keys of `[noise]` with which everything is noisy.
+const NOISY: [(&str, f64); 4] =
+    [("noise.states", 0.02), ("noise.reads", 0.03), ("noise.dac_bits", 5.0), ("noise.adc_bits", 6.0)];
+
+fn noisy(rule: Rule, more: &[(&str, toml::Value)]) -> Config {
+    let number = |(key, value): (&'static str, f64)| match key.ends_with("bits") {
+        true => (key, toml::Value::from(value as i64)),
+        false => (key, value.into()),
+    };
+    config(rule, more).with_all(NOISY.map(number)).unwrap()
+}
+
+#[test]
+fn noise_goes_on_elsewhere_to_the_bit_and_tests_do_not_disturb_it() {
+    for law in ["ideal", "device"] {
+        let config = noisy(Rule::CVF, &[("synapse.law", law.into())]);
+        let start = |theta| engine::build(EngineKind::Auto, config.job(&Device::Cpu), theta).unwrap();
+        let mut whole = start(config.parameters(&Device::Cpu).unwrap());
+        let mut first = start(config.parameters(&Device::Cpu).unwrap());
+        whole.train(&batch(0), 0.3).unwrap();
+        let tested = [whole.evaluate(&batch(2)).unwrap(), whole.evaluate(&batch(2)).unwrap()];
+        assert_eq!(tested[0].loss, tested[1].loss, "{law}");
+        first.train(&batch(0), 0.3).unwrap();
+        let saved: HashMap<String, Tensor> = first.memory().unwrap().into_iter().collect();
+        let mut second = start(first.parameters().unwrap());
+        second.recall(&saved).unwrap();
+        for engine in [&mut whole, &mut second] {
+            engine.train(&batch(1), 0.3).unwrap();
+        }
+        let (whole, second) = (whole.parameters().unwrap(), second.parameters().unwrap());
+        assert_eq!(distance(&whole, &second), 0.0, "{law}");
+        let other = config.with("training.seed", 77).unwrap();
+        let mut other = engine::build(
+            EngineKind::Auto,
+            other.job(&Device::Cpu),
+            config.parameters(&Device::Cpu).unwrap(),
+        )
+        .unwrap();
+        other.train(&batch(0), 0.3).unwrap();
+        assert!(distance(&other.parameters().unwrap(), &first.parameters().unwrap()) > 0.0, "{law}");
+    }
+}
+
+#[test]
+fn every_minibatch_has_noise_of_its_own() {
+    let config = noisy(Rule::EP, &[("learning.learning_rates", vec![0.0; 2].into())]);
+    let mut engine =
+        engine::build(EngineKind::Auto, config.job(&Device::Cpu), config.parameters(&Device::Cpu).unwrap())
+            .unwrap();
+    let losses = [0, 1].map(|_| engine.train(&batch(0), 0.3).unwrap().loss);
+    assert_ne!(losses[0], losses[1]);
+}
+
+/// η·b is what a constant adds to each weight, at each change: once where learning is once a minibatch, K times where
+/// it is at every step. Weights that learn nothing else show it.
+#[test]
+fn a_constant_is_added_to_every_update() {
+    for rule in [Rule::EP, Rule::CEP, Rule::VF, Rule::CVF] {
+        for law in ["ideal", "device"] {
+            let fine = [
+                ("synapse.law", law.into()),
+                ("learning.beta", 0.5.into()),
+                ("learning.learning_rates", vec![1e-6; 2].into()),
+            ];
+            let mut without = config(rule, &fine);
+            if rule == Rule::CVF {
+                without = without.with("learning.authors_code", false).unwrap();
+            }
+            if law == "device" {
+                let exact = [
+                    ("synapse.pulses", "exact".into()),
+                    ("synapse.w_max", 1e3.into()),
+                    ("synapse.w_min", (-1e3).into()),
+                ];
+                without = without.with_all(exact).unwrap();
+            }
+            let with = without.with("noise.updates", 0.25).unwrap();
+            let learnt = |config: &Config| {
+                let mut engine = engine::build(
+                    EngineKind::Plain,
+                    config.job(&Device::Cpu),
+                    config.parameters(&Device::Cpu).unwrap(),
+                )
+                .unwrap();
+                engine.train(&batch(0), 0.5).unwrap();
+                engine.parameters().unwrap()
+            };
+            let (plain, shifted) = (learnt(&without), learnt(&with));
+            let changes = if [Rule::CEP, Rule::CVF].contains(&rule) { with.learning.K as f64 } else { 1.0 };
+            for (plain, shifted) in
+                plain.weights.iter().chain(&plain.biases).zip(shifted.weights.iter().chain(&shifted.biases))
+            {
+                let shift = ((shifted - plain).unwrap() / (changes * 0.25e-6)).unwrap();
+                let [low, high] = [
+                    shift.flatten_all().unwrap().min(0).unwrap(),
+                    shift.flatten_all().unwrap().max(0).unwrap(),
+                ]
+                .map(|end| end.to_scalar::<f64>().unwrap());
+                assert!(low > 0.99 && high < 1.01, "{rule:?} {law}: {low} to {high}");
+            }
+        }
+    }
+}
+
+/// Trains of pulses get the same share of such a constant on average.
+#[test]
+fn trains_carry_a_constant_of_every_update_too() {
+    let fine = [
+        ("synapse.device", "constant".into()),
+        ("synapse.dw_min", 1e-7.into()),
+        ("synapse.dw_min_dtod", 0.0.into()),
+        ("synapse.dw_min_std", 0.0.into()),
+        ("synapse.up_down_dtod", 0.0.into()),
+        ("synapse.train_length", 1000.into()),
+        ("synapse.w_max", 1e3.into()),
+        ("synapse.w_min", (-1e3).into()),
+        ("noise.updates", 2.0.into()),
+    ];
+    for (rule, changes) in [(Rule::EP, 1.0), (Rule::CEP, 0.0), (Rule::VF, 1.0), (Rule::CVF, 0.0)] {
+        let law = device(rule, &fine).with("learning.learning_rates", vec![1e-4; 2]).unwrap();
+        let changes = if changes > 0.0 { changes } else { law.learning.K as f64 };
+        let start = law.parameters(&Device::Cpu).unwrap();
+        let mut engine = engine::build(EngineKind::Plain, law.job(&Device::Cpu), start.clone()).unwrap();
+        engine.train(&batch(0), 0.3).unwrap();
+        for (before, after) in start.weights.iter().zip(&engine.parameters().unwrap().weights) {
+            let mean = (after - before).unwrap().mean_all().unwrap().to_scalar::<f64>().unwrap();
+            // Of Δ itself little is left in the mean of all weights.
+            let mean = mean / (changes * 1e-4 * 2.0);
+            assert!((mean - 1.0).abs() < 0.2, "{rule:?}: {mean}");
+        }
+    }
+}
+
+#[test]
+fn the_fused_engine_refuses_noise_and_the_plain_one_is_taken() {
+    let place = common::Place::new();
+    let run = |more: &[&str]| {
+        let fixed = [
+            "train",
+            "--algo",
+            "cvf",
+            "--epochs",
+            "1",
+            "--data-dir",
+            "data",
+            "--set",
+            "network.dims=[64, 24, 4]",
+        ];
+        place.eqprop().args(fixed).args(["--set", "noise.reads=0.1"]).args(more).output().unwrap()
+    };
+    let refused = run(&["--set", "training.engine=fused"]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(2), "{said}");
+    assert!(said.contains("[noise]") && said.contains("auto"), "{said}");
+    let dry = run(&["--dry-run"]);
+    let said = String::from_utf8_lossy(&dry.stderr).into_owned() + &String::from_utf8_lossy(&dry.stdout);
+    assert!(dry.status.success() && said.contains("plain"), "{said}");
+    for (key, what) in [
+        ("noise.states=-1", "0 or above"),
+        ("noise.adc_bits=1", "2 to 24"),
+        ("noise.dac_range=2", "plays no part"),
+    ] {
+        let refused = run(&["--set", key]);
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(refused.status.code() == Some(2) && said.contains(what), "{key}: {said}");
+    }
+}
+
+#[test]
+fn the_sweeps_of_devices_are_inside_the_program_and_can_be_run() {
+    use eqprop::sweep::SweepFile;
+    let one = [
+        ("device-levels", 84),
+        ("device-asymmetry", 84),
+        ("device-spread", 84),
+        ("device-stuck", 84),
+        ("device-presets", 990),
+        ("device-pulses", 45),
+    ];
+    for (name, count) in one {
+        let path = std::path::Path::new(name);
+        let sweep = SweepFile::read(path).unwrap();
+        let runs = sweep.expand(path, &Default::default(), |_| Ok("mnist".into())).unwrap();
+        assert_eq!(runs.len(), count, "{name}");
+        for (run, resolved) in &runs {
+            let job = resolved.config.job(&Device::Cpu);
+            assert!(job.learning.check(&job.model, &resolved.config.network()).is_ok(), "{run}");
+        }
+    }
+}
+
+/// Algorithm 5 pulses what the whole phase wishes, after it: fine devices learn what ideal synapses do.
+#[test]
+fn algorithm_5_learns_with_devices_too() {
+    let fine = [
+        ("synapse.preset", "idealized".into()),
+        ("synapse.dw_min", 1e-6.into()),
+        ("synapse.dw_min_dtod", 0.0.into()),
+        ("synapse.train_length", 10_000.into()),
+        ("synapse.w_max", 10.0.into()),
+        ("synapse.w_min", (-10.0).into()),
+    ];
+    for pulses in ["stochastic", "mean", "exact"] {
+        let law = device(Rule::CEP_RESCALED, &fine).with("synapse.pulses", pulses);
+        // Exact changes have no trains.
+        let law = law.unwrap_or_else(|_| {
+            let rest: Vec<_> = fine.iter().filter(|(key, _)| !key.ends_with("length")).cloned().collect();
+            device(Rule::CEP_RESCALED, &[&rest[..], &[("synapse.pulses", pulses.into())]].concat())
+        });
+        let ideal = config(Rule::CEP_RESCALED, &[]);
+        let start = ideal.parameters(&Device::Cpu).unwrap();
+        let once = |config: &Config| {
+            let mut engine =
+                engine::build(EngineKind::Plain, config.job(&Device::Cpu), start.clone()).unwrap();
+            engine.train(&batch(0), 0.3).unwrap();
+            engine.parameters().unwrap()
+        };
+        let (ideal, fine) = (once(&ideal), once(&law));
+        let off = distance(&ideal, &fine) / distance(&ideal, &start);
+        assert!(off < if pulses == "stochastic" { 0.5 } else { 1e-5 }, "{pulses}: {off}");
+    }
+}
+
+/// The mean of many trains is what `pulses = "mean"` does, of every kind of device.
+#[test]
+fn the_mean_of_pulses_is_that_of_many_trains() {
+    for preset in ["gokmen-vlasov", "ecram", "reram-es", "reram-sb"] {
+        let of = |pulses: &str| {
+            let mut settings = alike();
+            settings.push(("pulses", pulses.into()));
+            law(&serde_json::json!({ "preset": preset }), &settings)
+        };
+        let request = 0.2 * of("mean").granularity();
+        let change = |law: &Devices, clock: u64| {
+            let place = place(1, 1, clock);
+            let mut weights = [0.1];
+            let factor = Factor { sign: 1.0, rows: vec![-0.5].into(), columns: vec![2.0].into() };
+            let wished = Factors { rate: request, images: 1, products: vec![factor] };
+            law.pulse(&place, &mut RowMajor::new(&place, &mut weights, &mut []), &wished);
+            weights[0] - 0.1
+        };
+        let expected = change(&of("mean"), 0);
+        let step = of("mean").step(&Tile::made(&of("mean"), 7, 0, 1).cells[0], 0.1, false).mean;
+        assert!((expected / (0.2 * step) - 1.0).abs() < 1e-9, "{preset}: {expected} {step}");
+        let trains = of("stochastic");
+        let own = moments(&(0..40_000).map(|clock| change(&trains, clock)).collect::<Vec<_>>());
+        assert!((own[0] - expected).abs() < 4.0 * own[2], "{preset}: {own:?} {expected}");
+    }
 }

@@ -260,7 +260,7 @@ fn it_replaces_its_own_files_and_no_others_and_takes_the_type_that_is_asked_for(
         let before = place.everything();
         let (status, said) = gdd(&[], None);
         assert_eq!(status, 2, "{name}: {said}");
-        assert!(said.contains(&format!("{name}: is there already")), "{name}: {said}");
+        assert!(said.contains(&format!("{name}: already exists")), "{name}: {said}");
         assert!(place.everything() == before, "{name}");
         fs::remove_file(place.path(&name)).unwrap();
     }

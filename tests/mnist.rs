@@ -112,3 +112,33 @@ fn a_few_digits_are_not_fashion_mnist() {
     let words = "data/train-images-idx3-ubyte has 230 training images of 64 pixels, where Fashion-MNIST has 60000 of 784";
     assert!(said.contains(words), "{said}");
 }
+
+#[test]
+fn mnist_in_another_split_is_no_mnist_and_called_what_it_is() {
+    let Some(folder) = mnist() else { return };
+    let place = Place::new();
+    fs::create_dir(place.path("mine")).unwrap();
+    let whole = |name: &str| {
+        let mut bytes = Vec::new();
+        GzDecoder::new(fs::File::open(folder.join(name)).unwrap()).read_to_end(&mut bytes).unwrap();
+        bytes
+    };
+    // The last training image changes places with the last to test on.
+    for (train, test, header, size) in [(FILES[0], FILES[2], 16, 784), (FILES[1], FILES[3], 8, 1)] {
+        let (mut train_bytes, mut test_bytes) = (whole(train), whole(test));
+        let (a, b) = (train_bytes.len() - size, test_bytes.len() - size);
+        assert!(a > header && train_bytes[a..] != test_bytes[b..]);
+        train_bytes[a..].swap_with_slice(&mut test_bytes[b..]);
+        for (name, bytes) in [(train, train_bytes), (test, test_bytes)] {
+            fs::write(place.path(&format!("mine/{}", name.trim_end_matches(".gz"))), bytes).unwrap();
+        }
+    }
+    let (status, said) = dry(&place, "mnist", "mine");
+    assert!(status == 1 && said.contains("this is not MNIST"), "{said}");
+    let (status, said) = dry(&place, "auto", "mine");
+    assert!(status == 0 && said.contains("data: mnist-own-split"), "{said}");
+    assert!(
+        said.contains("not to be compared") && said.contains("run ep-1h-mnist-own-split-seed0"),
+        "{said}"
+    );
+}

@@ -1,8 +1,10 @@
-//! The documentation agrees with other files: links to a line of the program lead to what they name, the tests that hold
-//! a promise exist, and tables of results have the numbers of `table3.csv`.
+//! The documentation agrees with other files: links to a line of the program lead to what they name, the tests that
+//! hold a promise exist, and tables of results have the numbers of the reports. Comments and pages keep to the style
+//! of CONTRIBUTING.md.
 
+use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The links [`text`](path#Ln) of a text: text, path, n.
 fn links(text: &str) -> Vec<(&str, &str, usize)> {
@@ -37,7 +39,8 @@ fn links_to_lines_lead_to_what_they_name() {
     assert!(astray.is_empty(), "{}", astray.join("\n"));
 }
 
-/// True where `file::test` is a test in `tests/`, or `module::tests::test` one in `src/`; `file::*` is any test of a file.
+/// True where `file::test` is a test in `tests/`, or `module::tests::test` one in `src/`; `file::*` is any test of a
+/// file.
 fn is_test(root: &Path, name: &str) -> bool {
     let Some((place, test)) = name.rsplit_once("::") else { return false };
     let path = match place.strip_suffix("::tests") {
@@ -104,8 +107,25 @@ impl Row {
         };
         format!("| {} | {} | {verdict}, {}, {within} ", self.here, self.n, self.difference)
     }
+
+    /// The command that trains the row: `make train`, with the variables that differ from the Makefile's.
+    fn command(&self) -> String {
+        let (rule, _) = self.network.rsplit_once('-').unwrap();
+        let mut command = "make train".to_string();
+        if rule != "C-VF" {
+            command += &format!(" ALGO={}", rule.replace('-', "").to_lowercase());
+        }
+        if self.network.ends_with("2h") {
+            command += " DEPTH=2";
+        }
+        if !self.psi.is_empty() {
+            command += &format!(" PSI={}", self.psi.trim_end_matches('°'));
+        }
+        command
+    }
 }
 
+/// The rows of `table3.csv`.
 fn table3(docs: &Path) -> Vec<Row> {
     let mut table = csv::Reader::from_path(docs.join("reproduction/table3.csv")).unwrap();
     let heads = table.headers().unwrap().clone();
@@ -159,7 +179,8 @@ fn tables_of_results_are_those_of_the_report() {
             let psi = if row.psi.is_empty() { String::new() } else { format!(", Ψ = {}", row.psi) };
             let steps = if row.is_preset { "" } else { ", synchronous" };
             let Row { network, epochs, here, n, paper, .. } = row;
-            format!("| {network}{psi}{steps} | {epochs} | {here} | {n} | {paper} |")
+            let command = row.command();
+            format!("| {network}{psi}{steps} | {epochs} | {here} | {n} | {paper} | `{command}` |")
         })
         .collect();
     let readme = fs::read_to_string(root.join("README.md")).unwrap();
@@ -167,9 +188,186 @@ fn tables_of_results_are_those_of_the_report() {
     let shown: Vec<&str> = shown.lines().take_while(|line| line.starts_with('|')).collect();
     assert!(shown.len() >= 5);
     for line in shown {
-        assert!(
-            rows.iter().any(|row| line.starts_with(row)),
-            "README.md has a row that the report has not: {line}"
-        );
+        assert!(rows.iter().any(|row| line == row), "README.md has a row that the report has not: {line}");
     }
+}
+
+/// Test errors with their spread, and the mean train error in parentheses, of every group of runs in the reports, each
+/// with its n; those of the paper have n = 5.
+fn reported(folder: &Path, found: &mut BTreeSet<(String, usize)>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            reported(&path, found);
+        }
+        let name = path.file_name().unwrap().to_str().unwrap();
+        if !["table3.csv", "as-printed.csv", "equilibrium.csv", "sweep.csv"].contains(&name) {
+            continue;
+        }
+        let mut table = csv::Reader::from_path(&path).unwrap();
+        let heads = table.headers().unwrap().clone();
+        for record in table.records() {
+            let record = record.unwrap();
+            let number = |name: &str| {
+                let at = heads.iter().position(|head| head == name)?;
+                record[at].parse::<f64>().ok()
+            };
+            for (of, n) in [("", number("n").map(|n| n as usize)), ("_paper", Some(5))] {
+                let [test, std, train] =
+                    ["test", "test_std", "train"].map(|head| number(&format!("{head}{of}")));
+                if let (Some(test), Some(std), Some(train), Some(n)) = (test, std, train, n) {
+                    found.insert((format!("{test:.2} ± {std:.2} ({train:.2})"), n));
+                }
+            }
+        }
+    }
+}
+
+/// A mean with its spread and train error at the beginning of some words, `2.46 ± 0.07 (0.73)`, and the n behind it:
+/// `, *n* = 5`, or ` | 5` in a table.
+fn mean(words: &[&str]) -> Option<(String, Option<usize>)> {
+    let &[test, "±", std, train, ref rest @ ..] = words else { return None };
+    let test = test.trim_start_matches(|c: char| !c.is_ascii_digit());
+    let (train, _) = train.strip_prefix('(')?.split_once(')')?;
+    let is_error = |text: &str| text.split_once('.').is_some_and(|(_, digits)| digits.len() == 2);
+    if ![test, std, train].into_iter().all(|text| is_error(text) && text.parse::<f64>().is_ok()) {
+        return None;
+    }
+    let n = match rest {
+        ["|", n, ..] | ["*n*", "=", n, ..] => n.trim_matches(|c: char| !c.is_ascii_digit()).parse().ok(),
+        _ => None,
+    };
+    // The next column of a table may also count epochs, of which there are more.
+    Some((format!("{test} ± {std} ({train})"), n.filter(|n| *n < 20)))
+}
+
+/// A mean over four of five seeds, which no report has: the row without the seed that breaks down.
+const FOUR_OF_FIVE: &str = "2.40 ± 0.15 (0.65)";
+
+#[test]
+fn means_of_results_are_those_of_the_reports() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut found = BTreeSet::new();
+    reported(&root.join("docs/reproduction"), &mut found);
+    let pages = ["README.md", "docs/reproduction/README.md", "docs/equilibrium.md", "docs/collapse.md"];
+    let (mut seen, mut wrong) = (0, Vec::new());
+    for page in
+        pages.map(|page| root.join(page)).into_iter().chain(with_ending(&root.join("docs/rules"), "md"))
+    {
+        let text = fs::read_to_string(&page).unwrap();
+        let words: Vec<&str> = text.split_whitespace().collect();
+        for (errors, n) in words.windows(8).filter_map(mean).filter(|(errors, _)| errors != FOUR_OF_FIVE) {
+            seen += 1;
+            let mut reported = found.iter().filter(|(reported, _)| *reported == errors).map(|(_, n)| *n);
+            if !reported.any(|reported| n.is_none_or(|n| n == reported)) {
+                wrong.push(format!("{}: no report has {errors}, n = {n:?}", page.display()));
+            }
+        }
+    }
+    assert!(seen > 100, "{seen}");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+
+    // Two sentences of the README have errors of single groups and runs.
+    let sweep = fs::read_to_string(root.join("docs/reproduction/alignment/sweep.csv")).unwrap();
+    let aligned = sweep.lines().find(|line| line.starts_with("C-VF-1h,180,iterate,")).unwrap();
+    let [n, test] = [3, 4].map(|at| aligned.split(',').nth(at).unwrap().parse::<f64>().unwrap());
+    let rows = table3(&root.join("docs"));
+    let published = &rows.iter().find(|row| row.network == "C-VF-1h" && row.psi == "180°").unwrap().paper;
+    let (published, _) = published.split_once(' ').unwrap();
+    let angle = format!("from Ψ = 180° ends at {test:.2} % ({n} runs); plain (paper): {published} %.");
+    let runs = fs::read_to_string(root.join("docs/reproduction/runs.csv")).unwrap();
+    let seeds = runs.lines().filter(|line| line.starts_with("cep-1h-seed"));
+    let mut seeds: Vec<f64> = seeds.map(|line| line.split(',').nth(6).unwrap().parse().unwrap()).collect();
+    seeds.sort_by(f64::total_cmp);
+    let &[least, .., most, last] = &seeds[..] else { panic!("{seeds:?}") };
+    let late = format!("One seed of C-EP-1h ends at {last:.2}, the others at {least:.2} to {most:.2}.");
+    let readme = fs::read_to_string(root.join("README.md")).unwrap();
+    let readme = readme.split_whitespace().collect::<Vec<_>>().join(" ");
+    for said in [angle, late] {
+        assert!(readme.contains(&said), "README.md lacks: {said}");
+    }
+}
+
+/// The files below a folder whose names end so, in order.
+fn with_ending(folder: &Path, ending: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(with_ending(&path, ending));
+        } else if path.extension().is_some_and(|extension| extension == ending) {
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}
+
+/// The most characters of a line of a comment or a page.
+const WIDTH: usize = 120;
+
+/// True where the first words of a doc comment do not say what its item is or does.
+fn is_clause(comment: &str) -> bool {
+    let mut words = comment.split(|c: char| !c.is_alphabetic()).filter(|word| !word.is_empty());
+    match words.next().unwrap_or_default() {
+        "The" => words.next() == Some("same"),
+        word => ["What", "Whether", "Where", "How", "Which", "Who", "When"].contains(&word),
+    }
+}
+
+#[test]
+fn comments_are_narrow_and_begin_with_what_an_item_is_or_does() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let folders = ["src", "tests", "benches", "examples"].map(|folder| root.join(folder));
+    let files = folders.iter().flat_map(|folder| with_ending(folder, "rs")).chain([root.join("build.rs")]);
+    let (mut seen, mut wrong) = (0, Vec::new());
+    for file in files {
+        let text = fs::read_to_string(&file).unwrap();
+        let (mut in_text, mut before) = (false, "");
+        for (number, line) in text.lines().enumerate() {
+            let comment = line.trim_start();
+            // Of a text between r#" and "# nothing is a comment.
+            in_text = (in_text || line.contains("r#\"")) && !line.ends_with("\"#;");
+            if in_text || !comment.starts_with("//") {
+                before = "";
+                continue;
+            }
+            seen += 1;
+            let place = || format!("{}:{}", file.display(), number + 1);
+            if line.chars().count() > WIDTH {
+                wrong.push(format!("{} has {} characters", place(), line.chars().count()));
+            }
+            let kind = ["///", "//!"].into_iter().find(|kind| comment.starts_with(kind));
+            if let Some(kind) = kind.filter(|kind| *kind != before)
+                && is_clause(&comment[kind.len()..])
+            {
+                wrong.push(format!("{} begins with a clause: {comment}", place()));
+            }
+            before = kind.unwrap_or_default();
+        }
+    }
+    assert!(seen > 5000, "{seen}");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn lines_of_pages_are_narrow() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let pages =
+        ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "tests/README.md"].map(|page| root.join(page));
+    let mut wrong = Vec::new();
+    for page in with_ending(&root.join("docs"), "md").iter().chain(&pages) {
+        let mut in_program = false;
+        let most = if page == &pages[0] { 100 } else { WIDTH };
+        for (number, line) in fs::read_to_string(page).unwrap().lines().enumerate() {
+            in_program ^= line.starts_with("```");
+            // Tables have a line for each row, and programs their own width.
+            if line.chars().count() > most && !in_program && !line.starts_with('|') {
+                wrong.push(format!("{}:{}", page.display(), number + 1));
+            }
+        }
+    }
+    let readme = fs::read_to_string(&pages[0]).unwrap();
+    assert!(readme.lines().count() <= 80, "README.md has {} lines", readme.lines().count());
+    assert!(wrong.is_empty(), "too wide:\n{}", wrong.join("\n"));
 }

@@ -149,7 +149,7 @@ fn a_cut_last_checkpoint_gives_way_to_the_newest_whole_one() {
             false => run(&place, &auto(&place, &["--epochs", "3"])),
         };
         assert_eq!(status, 0, "{said}");
-        assert!(said.contains("going on from checkpoints/r-data/step-00000021.safetensors"), "{said}");
+        assert!(said.contains("resuming from checkpoints/r-data/step-00000021.safetensors"), "{said}");
         assert!(fs::read(&last).unwrap() == expected, "other weights than those of a run never stopped");
         let epochs: Vec<u64> =
             metrics(&place.path(METRICS)).iter().map(|line| line["epoch"].as_u64().unwrap()).collect();
@@ -411,7 +411,7 @@ fn a_folder_that_takes_no_checkpoint_is_found_before_the_first_epoch() {
     use std::os::unix::process::CommandExt;
     let place = place();
     let before = place.read(METRICS);
-    // As root everything can be written: somebody else goes on with the run.
+    // As root everything can be written: somebody else resumes the run.
     let nobody = (fs::metadata(place.path("data")).unwrap(), 65534);
     let is_root = std::os::unix::fs::MetadataExt::uid(&nobody.0) == 0;
     if is_root {
@@ -572,7 +572,7 @@ fn a_last_checkpoint_that_missed_the_newest_gives_way_to_it_unless_the_run_went_
     let (status, said) = run(&place, &auto(&place, &["--epochs", "3"]));
     assert_eq!(status, 0, "{said}");
     assert!(said.contains("last.safetensors is older than"), "{said}");
-    assert!(said.contains("going on from checkpoints/r-data/step-00000024.safetensors"), "{said}");
+    assert!(said.contains("resuming from checkpoints/r-data/step-00000024.safetensors"), "{said}");
     assert!(fs::read(&last).unwrap() == fs::read(undisturbed.path(LAST)).unwrap());
     assert_eq!(metrics(&place.path(METRICS)), metrics(&undisturbed.path(METRICS)));
 

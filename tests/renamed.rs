@@ -66,7 +66,7 @@ fn a_renamed_run_goes_on_as_it_is_called_now() {
             resume => go_on(&place, &["--resume", resume]),
         };
         assert_eq!(status, 0, "{resume}: {said}");
-        assert!(said.contains("the run was called r-data until now, and goes on as s-data"), "{said}");
+        assert!(said.contains("the run was called r-data until now, and resumes as s-data"), "{said}");
         assert_eq!(
             (names(&place, "runs"), names(&place, "checkpoints")),
             (vec!["s-data".into()], vec!["s-data".into()])

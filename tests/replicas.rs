@@ -84,7 +84,7 @@ fn a_replica_gets_the_bits_it_would_get_alone() {
     ] {
         let config = config(rule, depth, settings);
         let job = config.job(&Device::Cpu);
-        // Of different lengths, so that some leave while others go on.
+        // Of different lengths, so that some leave while others continue.
         let lengths = [5, 3, 5, 4];
         let alone: Vec<_> = (lengths.iter().enumerate())
             .map(|(seed, &length)| {

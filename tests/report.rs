@@ -414,6 +414,43 @@ fn a_sweep_over_psi_shows_the_error_against_it_beside_the_papers() {
 }
 
 #[test]
+fn a_quantity_of_devices_shows_where_the_error_passes_twice_the_ideal_one() {
+    let place = Place::new();
+    let mut runs = Vec::new();
+    let errors = [
+        ("ep-1h", 2.0, [2.1, 3.9, 4.1]),
+        ("cep-1h", 3.0, [6.5, 9.0, 80.0]),
+        ("cvf-1h", 2.5, [2.6, 2.7, 4.9]),
+    ];
+    for (preset, ideal, devices) in errors {
+        for seed in [0, 1] {
+            runs.push(run(preset, &["learning.nudging=random"], seed, 10, ideal));
+        }
+        for (levels, error) in ["1001", "101", "11"].into_iter().zip(devices) {
+            let levels = format!("synapse.levels={levels}");
+            let set = ["learning.nudging=random", "synapse.law=device", &levels];
+            runs.push(run(preset, &set, 0, 10, error));
+        }
+    }
+    // What varies together with something else draws nothing.
+    runs.push(run("ep-1h", &["synapse.law=device", "synapse.stuck=0.1", "synapse.levels=50"], 0, 10, 9.0));
+    sweep_of(&place, &runs);
+    place.eqprop().args(["report", "s"]).assert().success();
+    let text = without_tags(&place.read("s/report.html"));
+    assert!(text.contains("Test error against levels"), "{text}");
+    for said in ["between 101 and 11", "at 1001 already", "not up to 11"] {
+        assert!(text.contains(said), "{said}: {text}");
+    }
+    assert!(!text.contains("Test error against stuck"));
+    let picture = place.read("s/threshold-levels.svg");
+    for name in ["EP-1h, once a batch (n = 1)", "C-EP-1h, at every step (n = 1)"] {
+        assert!(picture.contains(name), "{name}: {picture}");
+    }
+    // A marker for each of nine runs, and three in the legend.
+    assert_eq!(picture.matches("<circle").count(), 9 + 3);
+}
+
+#[test]
 fn rows_with_two_hidden_layers_are_compared_both_ways() {
     let place = Place::new();
     let psi = ["network.psi=45"];
@@ -452,7 +489,7 @@ fn rows_with_two_hidden_layers_are_compared_both_ways() {
     assert!(!place.path("r/equilibrium.csv").exists());
     let text = without_tags(&place.read("r/report.html"));
     for said in [
-        "25 rows: 1 in agreement (within two standard errors), 0 better than published, 0 in disagreement, 2 with one run",
+        "25 rows: 1 in agreement (within two standard errors), 0 better than published, 0 in disagreement, 2 with a single run",
         "12 rows with two hidden layers: 0 in agreement (within two standard errors), 1 better than published",
         "Better: C-VF-2h at Ψ = 45°.",
         "better−1.18 points; ± 2 s: outside",

@@ -256,7 +256,7 @@ fn listing_touches_nothing_and_going_on_adds_only_what_is_new() {
     let said = String::from_utf8(other.stderr).unwrap();
     assert_eq!(other.status.code(), Some(1));
     assert!(
-        said.contains("run ep-1h-data-seed0 is there with other settings (learning.beta: 0.1 → 0.3)"),
+        said.contains("run ep-1h-data-seed0 exists with other settings (learning.beta: 0.1 → 0.3)"),
         "{said}"
     );
 }
@@ -623,7 +623,7 @@ fn a_plan_replaces_nothing_that_it_has_not_made() {
     }
     fs::write(place.path("s/slurm.sh"), "#!/bin/bash\n# my own; it is\n").unwrap();
     let (status, said) = plan();
-    assert!(status == 2 && said.contains("s/slurm.sh: is there already"), "{said}");
+    assert!(status == 2 && said.contains("s/slurm.sh: already exists"), "{said}");
     fs::remove_file(place.path("s/slurm.sh")).unwrap();
     assert_eq!(plan().0, 0);
     // Files made by a plan may be replaced by the next; files that a killed one has left half written are removed.

@@ -6,7 +6,7 @@ mod common;
 use candle_core::{DType, Device, Tensor};
 use common::{distance, striped_batch as batch};
 use eqprop::engine::{self, EngineKind, Turn};
-use eqprop::learning::Nudging;
+use eqprop::learning::{Lesson, Nudging};
 use eqprop::model::Parameters;
 use eqprop::model::synapse::SynapseConfig;
 use eqprop::{Config, Rule};
@@ -77,6 +77,37 @@ fn with_momentum_a_minibatch_is_that_of_gradient_descent_with_momentum() {
     }
     let off = distance(&engine.parameters().unwrap(), &theta);
     assert!(off < 1e-12, "{off:.1e}");
+}
+
+#[test]
+fn with_continual_updates_momentum_decays_at_every_step_of_the_second_phase() {
+    // The definition, step by step: each step runs with the weights that v has left, and wishes η·Δ of them.
+    for rule in [Rule::CEP, Rule::CVF] {
+        let law = momentum(rule, 0.75, 0.0);
+        let (model, learning) = (config(rule, &[]).model(), law.learning.clone());
+        let mut theta = law.parameters(&Device::Cpu).unwrap();
+        let mut velocity = minus(&theta, &theta);
+        let mut engine = law.engine().unwrap();
+        for i in 0..2 {
+            let (x, y) = (batch(i).x_for(&theta).unwrap(), batch(i).y_for(&theta).unwrap());
+            let settled = model.settle(&theta, &x).unwrap();
+            let first = theta.clone();
+            let lesson = Lesson::new(&model, &learning, &first, &x, model.nudge(&y, 0.3), &settled);
+            lesson
+                .second_phase(&mut |_| Ok(()), |step| {
+                    let wished = Lesson::new(&model, &learning, &theta, &x, model.nudge(&y, 0.3), &settled);
+                    let wished = wished.update(step)?;
+                    let wished = wished.zip(&wished, |update, _, n| update * learning.rate(n))?;
+                    velocity = velocity.map(|v| v * 0.75)?.plus(&wished, |_| 1.0)?;
+                    theta = theta.plus(&velocity, |_| 1.0)?;
+                    Ok(Some(theta.clone()))
+                })
+                .unwrap();
+            engine.train(&batch(i), 0.3).unwrap();
+        }
+        let off = distance(&engine.parameters().unwrap(), &theta);
+        assert!(off < 1e-12, "{rule:?}: {off:.1e}");
+    }
 }
 
 #[test]

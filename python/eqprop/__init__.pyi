@@ -8,28 +8,28 @@ from numpy.typing import ArrayLike, NDArray
 __version__: str
 
 Path = Union[str, PathLike[str]]
-#: float32 or float64, as `training.dtype` has it.
+#: float32 or float64, depending on `training.dtype`.
 Floats = NDArray[Any]
 #: (B, d_in) or (B, …) with as many pixels: bytes (uint8), or floats from 0 to 1. Anything with `__array__` or DLPack.
 Images = ArrayLike
 #: (B,) whole numbers, or one-hot (B, d_0).
 Classes = ArrayLike
-#: Asked at every step of the second phase: None, or other updates by name.
+#: Called at every step of the second phase; returns None, or other updates by name.
 RuleHook = Callable[["Step"], Optional[Mapping[str, ArrayLike]]]
-#: Asked at every change: (name, weights, wished η·Δ) to what the weights become.
+#: Called at every change with name, weights and the wished change η·Δ; returns the new weights.
 SynapseHook = Callable[[str, NDArray[np.float64], NDArray[np.float64]], ArrayLike]
 Progress = Union[bool, Callable[[dict[str, Any]], object], None]
 #: A DataFrame of pandas or polars where one is installed, else a list of dicts.
 Table = Any
 
 class Error(RuntimeError):
-    """What cannot be done; the message says what to do."""
+    """An operation that cannot be done; the message says what to do."""
 
 class UsageError(ValueError):
-    """What was asked for is wrong: a setting, a shape, a name."""
+    """A wrong request: a setting, a shape, a name."""
 
 class Diverged(Error):
-    """A run whose numbers have run away."""
+    """A run that has diverged."""
 
     run: Run
 
@@ -70,8 +70,8 @@ class Network:
     def settle(self, x: Images) -> Settled:
         """Runs the first (free) phase."""
     def second_phase(self, x: Images, y: Classes, *, beta: Optional[float] = None) -> list[Step]:
-        """Runs both phases on a minibatch and returns the steps of the second. Weights change during them as the rule has
-        it, and are as before afterwards."""
+        """Runs both phases on a minibatch and returns the steps of the second. Weights change during them by the rule, and
+        are restored afterwards."""
     def learn(
         self,
         x: Images,
@@ -82,11 +82,11 @@ class Network:
         rule: Optional[RuleHook] = None,
         synapse: Optional[SynapseHook] = None,
     ) -> Report:
-        """Learns a minibatch: both phases, and the weights change. Returns what the first phase has shown.
+        """Learns a minibatch: runs both phases, and changes the weights. Returns the report of the first phase.
 
-        `beta` is that of the configuration where it is left out, its sign drawn as a run draws it; `epochs` is how many
-        are done, where learning rates fall. `rule` is asked at every step of the second phase (of EP, which learns from
-        the whole of it, once), `synapse` at every change of each weight and bias, in float64.
+        `beta` defaults to that of the configuration, its sign drawn as in a run; `epochs` is the number of epochs done,
+        where learning rates fall. `rule` is called at every step of the second phase (with EP, which learns from the
+        whole phase, once), `synapse` at every change of each weight and bias, in float64.
         """
     def angle(
         self,
@@ -97,23 +97,23 @@ class Network:
         rule: Optional[RuleHook] = None,
         synapse: Optional[SynapseHook] = None,
     ) -> Angle:
-        """The angle Ψ(Δtot, −∇BPTT tot) between what the rule does to the weights in a minibatch and the descent direction
-        of BPTT. Weights do not change."""
+        """The angle Ψ(Δtot, −∇BPTT tot) between the rule's change of the weights in a minibatch and the descent direction
+        of BPTT. The weights of the network do not change."""
     def explain(self, x: Images, y: Classes) -> Explanation:
-        """What the angle of a minibatch is made of. The images are bytes; weights do not change."""
+        """The causes of the angle of a minibatch. The images are bytes; weights do not change."""
     def evaluate(self, x: Images, y: Classes) -> Report:
         """Classifies images: the first phase alone."""
     def copy(self) -> Network:
-        """Another network that is as this one is now."""
+        """Copies the network in its present state."""
     def save(self, path: Path) -> None:
         """Writes the weights into a safetensors file, from which `eqprop train --init` starts."""
 
 class Settled:
-    """Where the first (free) phase has ended."""
+    """The end of the first (free) phase."""
 
     @property
     def states(self) -> list[Floats]:
-        """s_*, (B, d_n) each: `states[0]` is the output, the last the layer next to the input."""
+        """s_*, (B, d_n) each: `states[0]` is the output (z of a softmax readout), the last the layer next to the input."""
     @property
     def output(self) -> Floats:
         """s⁰, (B, d_0)."""
@@ -128,7 +128,7 @@ class Settled:
         """The steps that each image took, (B,)."""
     @property
     def converged(self) -> NDArray[np.bool_]:
-        """Whether each image has settled within `settle.tolerance`, (B,)."""
+        """True for each image that has settled within `settle.tolerance`, (B,)."""
 
 class Step:
     """One step of the second (nudged) phase, from s_t to s_{t+1}."""
@@ -151,13 +151,13 @@ class Step:
         """In a hook the weights at which the update is made, θ_t with a continual rule; elsewhere those before the phase."""
 
 class Report:
-    """What the first phase of some images has shown."""
+    """The results of the first phase for some images."""
 
     @property
     def images(self) -> int: ...
     @property
     def errors(self) -> int:
-        """How many were classified wrongly."""
+        """The number of wrongly classified images."""
     @property
     def error_percent(self) -> float: ...
     @property
@@ -171,10 +171,10 @@ class Report:
         """Mean steps of the first phase."""
     @property
     def unsettled(self) -> int:
-        """How many images have not settled."""
+        """The number of images that have not settled."""
 
 class Angle:
-    """Ψ(Δtot, −∇BPTT tot), the angle between what a rule does to the weights and the descent direction of BPTT."""
+    """Ψ(Δtot, −∇BPTT tot), the angle between a rule's change of the weights and the descent direction of BPTT."""
 
     @property
     def degrees(self) -> float:
@@ -189,24 +189,24 @@ class Angle:
     def __float__(self) -> float: ...
 
 class Explanation:
-    """What the angle of a minibatch is made of."""
+    """The causes of the angle of a minibatch."""
 
     def to_dict(self) -> dict[str, Any]:
         """`start_degrees`, `in_order`, `alone` and `rest_degrees`, as `eqprop angle --explain --json` has them."""
     def _repr_html_(self) -> str: ...
 
 class Run:
-    """A run: what it has told, and its checkpoints; by its name, its folder or a checkpoint."""
+    """A run: its records and its checkpoints; by its name, its folder or a checkpoint."""
 
     def __init__(self, what: Path, *, runs_dir: Path = "runs", checkpoints_dir: Path = "checkpoints") -> None: ...
     @property
     def name(self) -> str: ...
     @property
     def folder(self) -> PathLike[str]:
-        """Its folder, with config.toml, metrics.jsonl and what TensorBoard reads."""
+        """Its folder, with config.toml, metrics.jsonl and the files of TensorBoard."""
     @property
     def checkpoint(self) -> PathLike[str]:
-        """Its last checkpoint, a safetensors file, from which `eqprop train --resume` goes on."""
+        """Its last checkpoint, a safetensors file, from which `eqprop train --resume` resumes."""
     @property
     def best_checkpoint(self) -> PathLike[str]:
         """The checkpoint of its best epoch."""
@@ -215,7 +215,7 @@ class Run:
         """The numbers of each epoch, 0 before training."""
     @property
     def result(self) -> dict[str, Any]:
-        """What it has come to: errors in percent, the best epoch, and its settings by key."""
+        """Its result: errors in percent, the best epoch, and its settings by key."""
     def network(self, *, best: bool = False) -> Network:
         """The network of its last checkpoint, or of its best."""
     def resume(
@@ -227,7 +227,7 @@ class Run:
         progress: Progress = None,
         **settings: Any,
     ) -> Run:
-        """Goes on from its last checkpoint, to so many epochs in all where `epochs` is given."""
+        """Resumes from its last checkpoint, up to `epochs` epochs in all where that is given."""
     def _repr_html_(self) -> str: ...
 
 def train(
@@ -246,11 +246,11 @@ def train(
     **settings: Any,
 ) -> Run:
     """Trains a network as `eqprop train` does: the same folders, the same checkpoints, the same bits. Afterwards the
-    network has the weights of the end.
+    network has the final weights.
 
-    `data_dir` is a file or folder with a set. `resume=True` goes on with the run where it is there already;
-    `overwrite=True` moves it aside. `progress` is True for a line an epoch (a bar on a terminal), or a function that is
-    given the numbers of each epoch as a dict. Any key of [training] is a keyword. Ctrl-C saves the run and raises
+    `data_dir` is a file or folder with a set. `resume=True` resumes the run where it already exists; `overwrite=True`
+    moves it aside. `progress` is True for a line per epoch (a bar on a terminal), or a function that gets the numbers of
+    each epoch as a dict. Any key of [training] is a keyword. Ctrl-C saves the run and raises
     `Interrupted`.
     """
 
@@ -263,4 +263,4 @@ def load(what: Path, *, runs_dir: Path = "runs", checkpoints_dir: Path = "checkp
 def load_data(
     data: Literal["auto", "mnist", "fashion-mnist", "cifar10", "glyphs"] = "auto", *, data_dir: Optional[Path] = None
 ) -> tuple[tuple[NDArray[np.uint8], NDArray[np.uint8]], tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
-    """A data set as the program has it: (x_train, y_train), (x_test, y_test); images (N, pixels), classes (N,)."""
+    """A data set as the program reads it: (x_train, y_train), (x_test, y_test); images (N, pixels), classes (N,)."""

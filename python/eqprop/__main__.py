@@ -7,7 +7,7 @@ from . import _eqprop
 
 
 def main() -> int:
-    """Does what the command line asks for, as the program does. Returns the exit status."""
+    """Runs the command line, as the program does. Returns the exit status."""
     # Python's own handlers would wait for Python code to run, of which there is none before the command has ended.
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)

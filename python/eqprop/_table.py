@@ -1,8 +1,8 @@
-"""Tables, in what the user has for them."""
+"""Tables, as DataFrames of a library that the user has."""
 
 
 def table(rows):
-    """A DataFrame of pandas, or of polars, where one is installed; else the rows themselves, a list of dicts."""
+    """Returns a DataFrame of pandas, or of polars, where one is installed; else the rows, a list of dicts."""
     try:
         import pandas
     except ImportError:

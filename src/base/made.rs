@@ -95,7 +95,7 @@ fn check(path: &Path, contents: &[u8]) -> Result<()> {
         .map_err(failed(path, "cannot be read"))?;
     if size > 0 && there.get(mark.0..) != Some(mark.1) {
         usage!(
-            "{}: is there already and was not made by this command: move it away, or give another folder",
+            "{}: already exists and was not made by this command: move it away, or give another folder",
             path.display()
         );
     }

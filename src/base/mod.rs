@@ -1,5 +1,5 @@
 //! Foundations: files that are whole or absent, names that lead nowhere else, one process per folder, output that
-//! perhaps nobody reads, and times in words.
+//! perhaps nobody reads, quantities with units, and times in words.
 
 pub mod files;
 pub mod lock;
@@ -11,6 +11,7 @@ pub mod output;
 pub mod panic;
 pub mod problem;
 pub mod program;
+pub mod quantity;
 pub mod spread;
 pub mod time;
 pub mod waiting;

@@ -43,7 +43,7 @@ impl Saved {
     /// `data_dir`, or else that of the run, whose `records` may name its place.
     ///
     /// # Errors
-    /// Where it cannot be read, the device does not answer, or the data cannot be had or does not fit.
+    /// Where it cannot be read, the device does not answer, or the data cannot be loaded or does not fit.
     pub fn open(
         path: &Path,
         records: Option<&Path>,

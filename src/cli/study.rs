@@ -40,7 +40,8 @@ pub struct AngleArgs {
     /// Print the result as JSON.
     #[arg(long)]
     json: bool,
-    /// Decompose the angle into its causes: finite β, finite K, unsettled T, continual η, σ′, untied weights.
+    /// Decompose the angle into its causes: devices and noise, finite β, finite K, unsettled T, continual η, σ′, untied
+    /// weights.
     #[arg(long)]
     explain: bool,
     /// Page with the charts of the causes.

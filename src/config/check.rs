@@ -7,6 +7,7 @@ use crate::engine::EngineKind;
 use crate::learning::{Learning, Nudging, Schedule, Update};
 use crate::model::anderson::MOST_WINDOW;
 use crate::model::dynamics::Time;
+use crate::model::normal::MOST_CHANNELS;
 use crate::model::synapse::{Fall, SynapseConfig};
 use crate::model::{Order, Settle, Solver};
 use candle_core::Device;
@@ -49,6 +50,35 @@ impl NetworkConfig {
             self.time == Time::Real || !self.clamp,
             "network.clamp",
             "keeps real-time states in [0, 1]: set time = \"real\", or leave it out",
+        )?;
+        need(
+            self.readout.is_none() || self.loss.is_default(),
+            "network.loss",
+            format!(
+                "is that of output neurons with states: network.readout = \"{}\" has the cross-entropy as its loss: leave \
+                 out one of them",
+                self.readout.name()
+            ),
+        )?;
+        let (mean, std) = (&self.input_mean, &self.input_std);
+        need(
+            mean.len() <= MOST_CHANNELS && mean.iter().all(|mean| mean.is_finite()),
+            "network.input_mean",
+            format!("is the mean of each channel of the images: at most {MOST_CHANNELS} finite numbers"),
+        )?;
+        need(
+            mean.len() == std.len() && std.iter().all(|std| std.is_finite() && *std > 0.0),
+            "network.input_std",
+            format!(
+                "is what each channel is divided by, above 0: as many numbers as input_mean has, {}",
+                mean.len()
+            ),
+        )?;
+        need(
+            // A size that is left to the data is 1 here.
+            mean.is_empty() || dims[0] < mean.len() || dims[0].is_multiple_of(mean.len()),
+            "network.input_mean",
+            format!("has {} channels, which network.dims[0] = {} pixels do not have", mean.len(), dims[0]),
         )
     }
 }
@@ -170,7 +200,7 @@ impl TrainingConfig {
 impl Config {
     /// Keys that have no effect in this configuration, each with the reason.
     pub fn idle(&self) -> Vec<(&'static str, String)> {
-        let Config { network, settle, learning, synapse, training } = self;
+        let Config { network, settle, learning, synapse, noise, cost, training } = self;
         let unnudged = !learning.rule.is_nudged();
         let rule = learning.rule.name;
         let no_second_phase = || format!("rule = \"{rule}\" has no second phase");
@@ -207,10 +237,10 @@ impl Config {
         ];
         let of_devices = match synapse {
             SynapseConfig::Devices(law) => law.idle(),
-            SynapseConfig::Ideal(_) | SynapseConfig::Momentum(_) => Vec::new(),
+            SynapseConfig::Ideal(_) | SynapseConfig::Momentum(_) => cost.given(),
         };
         let idle = keys.into_iter().filter(|(_, idle, _)| *idle).map(|(key, _, why)| (key, why));
-        idle.chain(of_devices).collect()
+        idle.chain(of_devices).chain(noise.idle()).collect()
     }
 
     /// Checks the values and their combination.
@@ -218,7 +248,7 @@ impl Config {
     /// # Errors
     /// The first problem found.
     pub fn validate(&self) -> Result {
-        let Config { network, settle, learning, synapse, training } = self;
+        let Config { network, settle, learning, synapse, training, .. } = self;
         network.check()?;
         let (wiring, rule) = (self.network(), learning.rule.name);
         let parameters = wiring.parameter_count();
@@ -265,6 +295,12 @@ impl Config {
             ),
         )?;
         synapse.check()?;
+        self.noise.check()?;
+        need(
+            self.noise.is_none() || network.readout.is_none(),
+            "network.readout",
+            "is an output without neurons, which [noise] does not have: set network.readout = \"none\", or no noise",
+        )?;
         training.check()?;
         let (engine, job) = (training.engine, self.job(&Device::Cpu));
         let why = engine.supports(&wiring, &job, training.dtype.dtype()).err();

@@ -1,6 +1,7 @@
 //! The configuration of a run: its sections, and its checks.
 
 mod check;
+mod cost;
 mod error;
 mod keys;
 mod older;
@@ -9,6 +10,7 @@ mod presets;
 mod resolve;
 
 pub use crate::base::problem::Problem;
+pub use cost::{Asked, Cost};
 pub use error::{Error, Result};
 pub use keys::reference;
 pub use older::{current_name, of_any_version};
@@ -17,14 +19,14 @@ pub use resolve::{
     Choices, OTHER_VARIABLES, Origin, Resolved, by_key, given_value, key_named, parse_value, variable_of,
 };
 
-use crate::data::DataChoice;
+use crate::data::{Augment, DataChoice};
 use crate::engine::{self, Engine, EngineKind, Job};
 use crate::learning::{self, Learning, Memory, Nudging, SigmaPrime};
 use crate::model::activation::Activation;
 use crate::model::dynamics::{Dynamics, Time};
 use crate::model::network::{Dims, Init, Network, Shapes};
 use crate::model::synapse::{self, SynapseConfig};
-use crate::model::{Loss, Model, Order, Parameters, Settle, Solver};
+use crate::model::{Loss, Model, Noise, Normal, Order, Parameters, Readout, Settle, Solver};
 use crate::rng;
 use candle_core::{DType, Device};
 use serde::{Deserialize, Serialize};
@@ -42,6 +44,12 @@ pub struct Config {
     /// `[synapse]`
     #[serde(default, skip_serializing_if = "SynapseConfig::is_ideal")]
     pub synapse: SynapseConfig,
+    /// `[noise]`
+    #[serde(default, skip_serializing_if = "Noise::is_default")]
+    pub noise: Noise,
+    /// `[cost]`
+    #[serde(default, skip_serializing_if = "Cost::is_unknown")]
+    pub cost: Cost,
     /// `[training]`
     pub training: TrainingConfig,
 }
@@ -69,9 +77,18 @@ pub struct NetworkConfig {
     pub epsilon: f64,
     /// True where real-time states are kept in [0, 1].
     pub clamp: bool,
-    /// ℓ.
+    /// ℓ, where the output is a layer like the others.
     #[serde(default, skip_serializing_if = "Loss::is_default")]
     pub loss: Loss,
+    /// The kind of output layer.
+    #[serde(default, skip_serializing_if = "Readout::is_none")]
+    pub readout: Readout,
+    /// The mean of each channel of the input, which is taken off; nothing where input is not normalised.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub input_mean: Vec<f64>,
+    /// The divisor after that, the standard deviation of each channel.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub input_std: Vec<f64>,
 }
 
 /// `[training]`: duration, data and computation.
@@ -100,6 +117,12 @@ pub struct TrainingConfig {
     /// on the test images.
     #[serde(default, skip_serializing_if = "is_none_held_out")]
     pub validation: usize,
+    /// True where every second training image, drawn, is mirrored.
+    #[serde(default, skip_serializing_if = "is_not")]
+    pub flips: bool,
+    /// By how many pixels training images are shifted at most.
+    #[serde(default, skip_serializing_if = "is_none_held_out")]
+    pub crops: usize,
     /// Element type of states and weights.
     pub dtype: Precision,
     /// The device to compute on.
@@ -114,7 +137,18 @@ pub struct TrainingConfig {
     pub angle_every: usize,
 }
 
-/// True for none held out, as in the paper and in checkpoints written before the key existed.
+impl TrainingConfig {
+    /// The augmentation of training images before they are learnt.
+    pub fn augment(&self) -> Augment {
+        Augment { flips: self.flips, crops: self.crops }
+    }
+}
+
+fn is_not(said: &bool) -> bool {
+    !said
+}
+
+/// True for none held out or no shift, as in the paper and in checkpoints written before the keys existed.
 fn is_none_held_out(validation: &usize) -> bool {
     *validation == 0
 }
@@ -151,10 +185,17 @@ pub enum DeviceChoice {
     Cuda,
 }
 
-/// Keys that may differ between a run and its resumption: they change how long it trains and how often it saves, not
-/// what it computes.
-pub const NOT_SCIENCE: [&str; 3] =
-    ["training.epochs", "training.checkpoint_every", "training.keep_checkpoints"];
+/// Keys that may differ between a run and its resumption: they change how long it trains, how often it saves and what
+/// devices cost, not what it computes.
+pub const NOT_SCIENCE: [&str; 7] = [
+    "training.epochs",
+    "training.checkpoint_every",
+    "training.keep_checkpoints",
+    "cost.pulse_energy",
+    "cost.pulse_time",
+    "cost.read_energy",
+    "cost.step_time",
+];
 
 impl Config {
     /// Layers and connections.
@@ -165,12 +206,24 @@ impl Config {
 
     /// The model: dynamics, first phase, loss and synapses.
     pub fn model(&self) -> Model {
-        let NetworkConfig { activation, time, epsilon, clamp, loss, .. } = self.network;
-        Model {
-            dynamics: Dynamics { activation, time, epsilon, clamp },
-            settle: self.settle,
+        let NetworkConfig {
+            activation,
+            time,
+            epsilon,
+            clamp,
             loss,
+            readout,
+            ref input_mean,
+            ref input_std,
+            ..
+        } = self.network;
+        let normal = Normal::new(input_mean, input_std);
+        Model {
+            dynamics: Dynamics { activation, time, epsilon, clamp, readout, normal },
+            settle: self.settle,
+            loss: if readout.is_none() { loss } else { Loss::CROSS_ENTROPY },
             synapse: self.synapse.seeded(self.training.seed),
+            noise: self.noise.seeded(self.training.seed),
         }
     }
 
@@ -196,7 +249,10 @@ impl Config {
         let kept: Shapes = self.learning.rule.own_memory().iter().flat_map(kept).collect();
         let counts = [learning::CLOCK, learning::UPDATES].map(|name| (name.to_string(), vec![2]));
         // One row for each array that has taken pulses.
-        let ledgers = (1..=shapes.len()).map(|arrays| (synapse::LEDGER.to_string(), vec![arrays, 3]));
+        let ledger = |arrays| {
+            synapse::LEDGER_NUMBERS.map(|numbers| (synapse::LEDGER.to_string(), vec![arrays, numbers]))
+        };
+        let ledgers = (1..=shapes.len()).flat_map(ledger);
         [shapes.clone(), remembered, kept, counts.to_vec(), ledgers.collect()].concat()
     }
 
@@ -252,7 +308,7 @@ impl Config {
 
     /// The parts of a run's name, each with the key that it shows, if any. A name leaves out what most rows of Table
     /// 3 have: β > 0 with tied weights, a random sign without.
-    fn parts_of_name(&self, data: &str) -> [(&'static str, String); 15] {
+    fn parts_of_name(&self, data: &str) -> [(&'static str, String); 17] {
         let Config { network, settle, learning, training, .. } = self;
         let tied = self.network().is_tied();
         let nudging = match learning.nudging {
@@ -269,6 +325,7 @@ impl Config {
             ("", format!("-{}h", network.dims.depth())),
             ("learning.nudging", nudging.into()),
             ("network.psi", given(!tied, format!("-psi{}", network.psi))),
+            ("network.readout", given(!network.readout.is_none(), format!("-{}", network.readout.name()))),
             ("network.time", given(network.time == Time::Real, "-real".into())),
             (
                 "learning.sigma_prime",
@@ -282,6 +339,7 @@ impl Config {
             ("settle.order", given(settle.order == Order::Alternating, "-alternating".into())),
             ("settle.solver", given(settle.solver == Solver::Anderson, "-anderson".into())),
             ("synapse.law", given(!self.synapse.is_ideal(), format!("-{}", self.synapse.synapse().name()))),
+            ("", given(!self.noise.is_none(), "-noise".into())),
             ("", given(data != DataChoice::MNIST, format!("-{data}"))),
             ("training.limit_train", limit("train", training.limit_train)),
             ("training.limit_test", limit("test", training.limit_test)),

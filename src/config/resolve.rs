@@ -92,10 +92,18 @@ const REQUIRED: [&str; 6] = [
 ];
 
 /// Keys that may be left out altogether.
-const OPTIONAL: [&str; 6] = [
+const OPTIONAL: [&str; 14] = [
+    "cost.pulse_energy",
+    "cost.pulse_time",
+    "cost.read_energy",
+    "cost.step_time",
     "learning.own",
+    "network.input_mean",
+    "network.input_std",
     "network.loss",
     "network.tied",
+    "training.crops",
+    "training.flips",
     "training.limit_train",
     "training.limit_test",
     "training.validation",
@@ -268,9 +276,15 @@ impl Resolved {
     /// The resolved configuration as a TOML file, each value with its origin as a comment.
     pub fn annotated(&self) -> String {
         let mut text = String::new();
-        for section in ["network", "settle", "learning", "synapse", "training"] {
-            text += &format!("[{section}]\n");
+        for section in ["network", "settle", "learning", "synapse", "noise", "cost", "training"] {
             let prefix = format!("{section}.");
+            // Sections that may be left out are, where all in them is as it is by default.
+            let of_section = self.values.iter().filter(|(key, _)| key.starts_with(&prefix));
+            let given = of_section.into_iter().any(|(_, (_, origin))| *origin != Origin::Default);
+            if ["noise", "cost"].contains(&section) && !given {
+                continue;
+            }
+            text += &format!("[{section}]\n");
             for (key, (value, origin)) in &self.values {
                 if let Some(key) = key.strip_prefix(&prefix) {
                     let origin = visible(&origin.to_string());
@@ -600,7 +614,10 @@ pub(super) fn default_of(key: &str) -> Result<String> {
         "network.tied" => "the rule's",
         "network.loss" => "`\"squared-error\"`",
         "training.limit_train" | "training.limit_test" => "all",
-        "training.validation" => "`0`",
+        "training.validation" | "training.crops" => "`0`",
+        "training.flips" => "`false`",
+        "network.input_mean" | "network.input_std" => "`[]`",
+        _ if key.starts_with("cost.") => "not known",
         _ => "the preset's",
     };
     Ok(usual(key)?.map_or(without.to_string(), |value| format!("`{value}`")))
@@ -675,7 +692,7 @@ fn check_known(key: &str, place: &str) -> Result<()> {
     let mut near: Vec<&str> =
         known.iter().filter(|k| k.split('.').next() == Some(section)).map(String::as_str).collect();
     if near.is_empty() {
-        near = vec!["network.…", "settle.…", "learning.…", "synapse.…", "training.…"];
+        near = vec!["network.…", "settle.…", "learning.…", "synapse.…", "noise.…", "cost.…", "training.…"];
     }
     let name = |key: &str| key.split('.').next_back().unwrap_or_default().to_string();
     // A key that is right but for its section, or similar.
@@ -850,7 +867,7 @@ mod tests {
             ("training.dtype=f16", "training.dtype"),
             ("training.seed=-1", "training.seed = -1"),
             ("training.batch_size=2147483648", "training.batch_size = 2147483648"),
-            ("training.replicas=3", "training.replicas is no key any more"),
+            ("training.replicas=3", "training.replicas is no longer a key"),
             ("learning.T=9223372036854775807", "at most 100000 steps"),
             ("network.dims=[784, 9223372036854775807, 10]", "at most 1000000 neurons"),
             ("network.dims=[1000000, 1000000, 10]", "weights and biases"),

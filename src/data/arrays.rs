@@ -1,8 +1,8 @@
-//! Images, labels and names of classes out of arrays.
+//! Reads images, labels and names of classes from arrays.
 //!
-//! Images are (N, height, width), (N, height, width, 1 or 3) or (N, pixels): whole numbers from 0 to 255, floats from 0 to
-//! 1, or bool, black and white. Labels are whole numbers (N,) or (N, 1) from 0 to 255. Numbers may be of any size and in
-//! either order of bytes and of axes. What is kept is a byte for each, whatever it was before.
+//! Images are (N, height, width), (N, height, width, 1 or 3) or (N, pixels): whole numbers from 0 to 255, floats from
+//! 0 to 1, or bool, black and white. Labels are whole numbers (N,) or (N, 1) from 0 to 255. Numbers may be of any
+//! size and in either order of bytes and of axes. What is kept is a byte for each, whatever it was before.
 
 use super::MOST_PIXELS;
 use super::black::{self, Before};
@@ -15,18 +15,18 @@ const MOST_NAMES: usize = 1 << 20;
 
 /// Images of an array, a byte a pixel.
 pub(super) struct Images {
-    /// How many.
+    /// The number of images.
     pub count: usize,
-    /// Pixels an image.
+    /// Pixels per image.
     pub pixels: usize,
-    /// Height, width and channels, where the array's shape says so.
+    /// Height, width and channels, if the array's shape has them.
     pub shape: Option<[usize; 3]>,
     /// Row-major (count, pixels).
     pub bytes: Vec<u8>,
 }
 
 impl Images {
-    /// Reads them.
+    /// Reads the images.
     ///
     /// # Errors
     /// Says what they are and should be.
@@ -125,7 +125,7 @@ pub(super) fn names(header: &Header, reader: &mut dyn Read, classes: usize) -> P
     }
 }
 
-/// How many images an array holds, and of what size.
+/// The number and size of the images of an array.
 pub(super) struct Layout {
     pub count: usize,
     pub pixels: usize,
@@ -133,7 +133,7 @@ pub(super) struct Layout {
 }
 
 impl Layout {
-    /// What a header says.
+    /// The layout that a header describes.
     ///
     /// # Errors
     /// Where that is more than is read, nothing, or of another form.
@@ -171,7 +171,7 @@ fn number(header: &Header, remedy: &str) -> Parsed<Type> {
     item.ok_or_else(|| format!("{}; {remedy}", header.in_words()))
 }
 
-/// A pixel as a byte, or what is wrong with it; floats are rounded to 255ths.
+/// A pixel as a byte, or the problem with it; floats are rounded to 255ths.
 fn pixel(kind: Kind, value: f64) -> Parsed<u8> {
     match kind {
         Kind::Bool => Ok(if value == 0.0 { 0 } else { 255 }),

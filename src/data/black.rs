@@ -1,19 +1,20 @@
-//! Images that are all but black, or all the same: nothing can be learnt from them, and training does not show why.
+//! Images that are nearly all black, or all the same: nothing can be learnt from them, and training does not show
+//! why.
 
 use super::error::Parsed;
 
-/// What a reader knows of pixels from before they were bytes.
+/// The form of pixels before a reader turned them into bytes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Before {
-    /// They were floats, of which this was the largest.
+    /// Floats, of which this was the largest.
     Floats(f32),
-    /// They had sixteen bits, of which the lower eight are gone.
+    /// Sixteen bits, of which the lower eight are dropped.
     SixteenBits,
-    /// They had an alpha channel, which is gone, and it was not the same everywhere.
+    /// With an alpha channel, which is dropped and was not the same everywhere.
     Alpha,
 }
 
-/// Checks that some pixel of a set is brighter than 1 of 255, and that not all are the same.
+/// Checks that some pixel of a set is brighter than 1 of 255, and that not all pixels are equal.
 ///
 /// # Errors
 /// What the values are, and what to do about it.

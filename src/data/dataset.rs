@@ -1,4 +1,4 @@
-//! A data set: training and test images, what it is called, and where it is from.
+//! A data set: training and test images, its name and its source.
 
 use super::error::{Error, Result, refuse};
 use super::known::{KNOWN, Known, hex};
@@ -10,23 +10,24 @@ use crate::rng;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::path::Path;
+use tracing::info;
 
 /// Training and test images.
 #[derive(Clone, Debug)]
 pub struct Dataset {
     /// `mnist`, `fashion-mnist`, `cifar10`, `glyphs`, or the name of the folder of some other set.
     pub name: String,
-    /// Where it was found.
+    /// The place where it was found, or how it was made.
     pub source: String,
-    /// What to train on; nothing in a set to test on alone.
+    /// The training images; empty in a set for testing only.
     pub train: Split,
-    /// What was held out of it to choose the best epoch on; often nothing.
+    /// The images held out of them to choose the best epoch on; often empty.
     pub validation: Split,
-    /// What to test on.
+    /// The test images.
     pub test: Split,
     /// One more than the greatest label as read, before any limit.
     pub classes: usize,
-    /// What each class is called, by label; none where the labels are all there is.
+    /// The name of each class, by label; empty where there are only labels.
     pub class_names: Vec<String>,
     /// sha256 of pixels and labels as read, before any limit.
     pub checksums: BTreeMap<String, String>,
@@ -57,13 +58,13 @@ impl Dataset {
         }
     }
 
-    /// Keeps the first so many images of each split.
+    /// Keeps the first `train` and `test` images of the splits.
     pub fn limit(&mut self, train: Option<usize>, test: Option<usize>) {
         self.train.truncate(train);
         self.test.truncate(test);
     }
 
-    /// The first so many images of each split, copied.
+    /// Copies the set with the first `train` and `test` images of the splits.
     pub fn limited(&self, train: Option<usize>, test: Option<usize>) -> Self {
         let first = |split: &Split, limit: Option<usize>| {
             let mut part =
@@ -83,7 +84,7 @@ impl Dataset {
         }
     }
 
-    /// The same set with `count` of the training images, drawn by `seed`, held out for validation.
+    /// Holds out `count` of the training images, drawn by `seed`, for validation.
     ///
     /// # Errors
     /// Where that leaves nothing to train on.
@@ -118,8 +119,8 @@ impl Dataset {
         splits.into_iter().filter(|split| !split.is_empty()).try_for_each(|split| split.check(dims))
     }
 
-    /// Whether these are the data that have these checksums; of a set to test on alone, whether its images are their
-    /// test images.
+    /// True where the data have these checksums; for a set of test images only, where its images are the test images
+    /// of those data.
     pub fn is_that_of(&self, checksums: &BTreeMap<String, String>) -> bool {
         if self.train.is_empty() {
             let same = |key: &str| self.checksums.get(key) == checksums.get(key);
@@ -128,13 +129,13 @@ impl Dataset {
         self.checksums == *checksums
     }
 
-    /// The same with what its source calls its classes, by label; unchanged where that is nothing.
+    /// Sets the names of its classes, by label; unchanged where there are none.
     pub(super) fn called(self, class_names: Vec<String>) -> Self {
         if class_names.is_empty() { self } else { Self { class_names, ..self } }
     }
 
-    /// The same with the labels that its classes have in a network which was taught these names, by label. Unchanged
-    /// where either knows its classes by number only.
+    /// Relabels the set to match a network that was trained with these names of classes, by label. Unchanged where
+    /// either knows its classes by number only.
     ///
     /// # Errors
     /// Where a class is none of them.
@@ -162,7 +163,8 @@ impl Dataset {
         Ok(Self { class_names: names.to_vec(), classes: names.len(), ..self })
     }
 
-    /// What was found in a file or folder of the user's, named by what it holds, or else by the path.
+    /// Makes a set from a file or folder of the user's. Its name is that of a known set if it is one, or else that of
+    /// the path.
     ///
     /// # Errors
     /// Where it is not the set that was chosen, or the path can name nothing.
@@ -175,7 +177,7 @@ impl Dataset {
                 "training images are {height} × {width} pixels, test images {h} × {w}: make all of one size"
             );
         }
-        // Test images alone are nothing to train on, whatever was chosen.
+        // Test images alone cannot be trained on, whatever was chosen.
         let known = match Known::named_by(choice).filter(|_| !train.is_empty()) {
             Some(known) => {
                 let differences = known.differences(&train, &test);
@@ -193,14 +195,28 @@ impl Dataset {
             }
             None => KNOWN.iter().find(|known| known.differences(&train, &test).is_empty()),
         };
-        let name = known.map_or_else(|| own_name(path), |known| Ok(known.name.into()))?;
-        let class_names = known.map(Known::class_names).unwrap_or_default();
+        // All images of a set that everybody knows, but not in the split that everybody compares.
+        let divided = known.is_none().then(|| Known::divided_otherwise(&train, &test)).flatten();
+        if let Some(divided) = divided {
+            let (title, name) = (divided.title, divided.name_otherwise_divided());
+            info!(
+                "{}: these are all images of {title}, but otherwise divided into training and test images: results are \
+                 called {name}, and are not to be compared with those of {title}",
+                path.display()
+            );
+        }
+        let name = match (known, divided) {
+            (Some(known), _) => known.name.to_string(),
+            (None, Some(divided)) => divided.name_otherwise_divided(),
+            (None, None) => own_name(path)?,
+        };
+        let class_names = known.or(divided).map(Known::class_names).unwrap_or_default();
         let dataset = Self::new(name, path.display().to_string(), train, test);
         Ok(Self { class_names, ..dataset })
     }
 }
 
-/// What a class is called: its name where `names` has one, else its number.
+/// The name of a class: from `names` where that has one, else its number.
 pub fn class_name(names: &[String], class: usize) -> String {
     names.get(class).cloned().unwrap_or_else(|| class.to_string())
 }
@@ -211,15 +227,16 @@ pub fn class_list(names: &[String]) -> String {
     described.collect::<Vec<_>>().join(", ")
 }
 
-/// A set that is none we know is called like its file or folder.
+/// The name of a set that is none of the known ones: that of its file or folder.
 fn own_name(path: &Path) -> Result<String> {
     let path = path.canonicalize().map_err(|error| Error::files(path, error))?;
     let named = if path.is_dir() { path.file_name() } else { path.file_stem() };
     let name = named.map_or("idx".into(), |name| name.to_string_lossy().into_owned());
     // It becomes a part of the names of runs.
     name::check(&name, "the data folder")?;
-    // A folder of that name which holds something else.
-    let taken = name == DataChoice::GLYPHS || Known::named(&name).is_some();
+    // A folder of that name with other contents.
+    let divided = KNOWN.iter().any(|known| known.name_otherwise_divided() == name);
+    let taken = divided || name == DataChoice::GLYPHS || Known::named(&name).is_some();
     Ok(if taken { format!("idx-in-{name}") } else { name })
 }
 

@@ -1,44 +1,44 @@
-//! Why a data set cannot be had.
+//! Errors of data sets.
 
 use crate::base::output::Usage;
 use std::path::Path;
 
-/// Why a data set cannot be had.
+/// The reason why a data set cannot be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// What was asked for is wrong: other words are needed, not other files.
+    /// A wrong request: the user must change the command, not the files.
     #[error(transparent)]
     Usage(#[from] Usage),
-    /// A file or folder is missing, damaged, or not what was asked for.
+    /// A file or folder is missing, damaged, or not the one asked for.
     #[error("{place}: {problem}")]
     Files {
         /// The file or folder.
         place: String,
-        /// What is wrong with it, and what to do.
+        /// The problem, and the remedy.
         problem: String,
     },
-    /// The images or labels are not for a network of these sizes.
+    /// The images or labels do not fit a network of these sizes.
     #[error("{place}: {problem}")]
     Misfit {
-        /// Where the images came from.
+        /// The source of the images.
         place: String,
-        /// What does not fit, and what to change.
+        /// The size or label that does not fit, and the remedy.
         problem: String,
     },
     /// A place that is no folder, such as the hub, does not give the set.
     #[error("{problem}")]
     Unavailable {
-        /// Which place, and what to do.
+        /// The place, and the remedy.
         problem: String,
-        /// What it said.
+        /// Its own error.
         source: Option<Box<dyn std::error::Error + Send + Sync>>,
     },
 }
 
-/// What reading a data set gives.
+/// The result of reading a data set.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// What a part of a file says, or what is wrong with it; whoever knows the file names it.
+/// The result of reading a part of a file, or the problem with it; the caller, who knows the file, names it.
 pub(super) type Parsed<T> = std::result::Result<T, String>;
 
 impl Error {
@@ -54,13 +54,13 @@ impl Error {
         Error::Files { place: place.into(), problem: problem.into() }
     }
 
-    /// A file or folder with this problem, of which the library that reads it says this.
+    /// A file or folder with this problem, and the error of the library that reads it.
     pub fn unreadable(path: &Path, problem: &str, cause: &dyn std::error::Error) -> Self {
         Self::files(path, format!("{problem}: {}", with_causes(cause)))
     }
 }
 
-/// Ends with this problem of a file or folder, in the words of `format!`.
+/// Returns an error about a file or folder with a formatted message.
 macro_rules! refuse {
     ($path:expr, $($problem:tt)*) => {
         return Err($crate::data::Error::files($path, format!($($problem)*)))
@@ -68,7 +68,7 @@ macro_rules! refuse {
 }
 pub(super) use refuse;
 
-/// An error and what caused it, on one line.
+/// An error and its causes, on one line.
 pub(super) fn with_causes(error: &dyn std::error::Error) -> String {
     std::iter::successors(error.source(), |error| error.source())
         .fold(error.to_string(), |text, cause| format!("{text}: {cause}"))

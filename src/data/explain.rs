@@ -1,26 +1,26 @@
-//! Why no set is found in a place: what is there instead, and what to do with it.
+//! Explains why a place holds no data set: what is there instead, and what to do with it.
 
 use super::four::{Kind, Sets, is_one_of_four};
 use super::place::{Place, ends_in, list, name};
 use super::{Error, npz, pngs};
 use std::path::{Path, PathBuf};
 
-/// What is read, for those who have something else.
+/// The forms of data that are read, for users who have another.
 const READ: &str = "a data folder holds the four IDX files of MNIST or a set like it (train-images-idx3-ubyte, \
                     train-labels-idx1-ubyte, t10k-…), raw or .gz, or one .npz file, or folders of PNGs by class \
                     (train/3/*.png, test/3/*.png); docs/data.md has the rest";
 
-/// What to do with images and labels in another form.
+/// The remedy for images and labels in another form.
 const AS_NPZ: &str = "save its images and labels as one .npz file, with numpy: numpy.savez(\"set.npz\", x_train=x_train, \
                       y_train=y_train, x_test=x_test, y_test=y_test), images as uint8 (N, height, width)";
 
-/// How the names of archives end.
+/// The extensions of archives.
 const ARCHIVES: [&str; 7] = ["zip", "tar", "tgz", "7z", "rar", "xz", "bz2"];
 
-/// How many names are listed.
+/// The number of names that are listed.
 const LISTED: usize = 5;
 
-/// Why there is no one set in `place`, nor in one folder `below` it alone.
+/// The error for a `place` that holds no single set, nor does one folder `below` it.
 pub(super) fn no_set(place: &Place, below: &[Place]) -> Error {
     let problem = match place.is_folder() {
         false => of_file(place.path()),
@@ -55,7 +55,7 @@ fn several_below(place: &Place, below: &[Place]) -> String {
     format!("has several sets in folders below it, {}: give one of these folders", listed(paths))
 }
 
-/// The way from a place to one below it.
+/// The path from a place to one below it.
 fn within(place: &Place, below: &Place) -> String {
     below.path().strip_prefix(place.path()).unwrap_or(below.path()).display().to_string()
 }
@@ -65,7 +65,7 @@ fn of_folder(place: &Place) -> String {
     ways.iter().find_map(|way| way(place)).unwrap_or_else(|| nothing(place))
 }
 
-/// Why no set is read in a place where there are files of some: a file is missing, or there are several sets.
+/// The reason why no set is read from a place with files of some: a file is missing, or there are several sets.
 pub(super) fn unclear(place: &Place) -> Option<String> {
     let of_four = |kind| Sets::in_place(place, kind).trouble();
     of_four(Kind::Idx).or_else(|| of_four(Kind::Arrays)).or_else(|| several_npz(place))
@@ -131,7 +131,7 @@ fn files(place: &Place, is: fn(&Path) -> bool) -> Option<String> {
     (!names.is_empty()).then_some(names)
 }
 
-/// Some names, and how many more there are.
+/// Some names, and the number of further ones.
 pub(super) fn listed(names: impl Iterator<Item = String>) -> String {
     let names: Vec<String> = names.collect();
     let text = names.iter().take(LISTED).map(String::as_str).collect::<Vec<_>>().join(", ");

@@ -1,4 +1,4 @@
-//! Sets in four files, images and labels to train on and to test on, which are known by their names.
+//! Sets in four files, images and labels for training and for testing, which are recognised by their names.
 //!
 //! MNIST's are `train-images-idx3-ubyte`, `t10k-labels-idx1-ubyte` and so on; its kin put the set before it
 //! (`emnist-letters-test-images-idx3-ubyte.gz`, `kmnist-train-imgs.npz`), call the part `test`, or write dots and
@@ -10,16 +10,16 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use tracing::info;
 
-/// What the four files are.
+/// The format of the four files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     /// IDX, raw or gzipped.
     Idx,
-    /// One array a file: `.npz` or `.npy`.
+    /// One array per file: `.npz` or `.npy`.
     Arrays,
 }
 
-/// What the file of a set holds.
+/// The contents of a file of a set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum What {
     Images,
@@ -28,7 +28,7 @@ pub(super) enum What {
 
 const BOTH: [What; 2] = [What::Images, What::Labels];
 
-/// Which part of a set: MNIST calls its test images `t10k`, its kin `test`.
+/// The part of a set: MNIST calls its test images `t10k`, its kin `test`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Part {
     Train,
@@ -36,7 +36,7 @@ enum Part {
     Test,
 }
 
-/// What a file is by its name; the set MNIST has no name.
+/// The meaning of a file's name; MNIST's files do not name the set.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Role {
     set: String,
@@ -44,12 +44,12 @@ struct Role {
     what: What,
 }
 
-/// The files of one set, as far as they are there.
+/// The files of one set that exist.
 #[derive(Clone, Debug)]
 pub(super) struct Files {
-    /// What stands before their names; nothing in MNIST's.
+    /// The beginning of their names; empty for MNIST.
     set: String,
-    /// Images and labels to train on, neither where there are test images alone, and those to test on.
+    /// Images and labels for training, neither where there are test images alone, and those for testing.
     parts: [[Option<PathBuf>; 2]; 2],
 }
 
@@ -59,9 +59,9 @@ pub(super) struct Sets {
     sets: Vec<Files>,
 }
 
-/// A folder with the four files of a set, or with two to test on.
+/// A folder with the four files of a set, or with two for testing.
 pub(super) struct FourFiles {
-    /// What they are.
+    /// Their format.
     pub kind: Kind,
     /// Reads a file of images and one of their labels, of at most so many pixels.
     pub pair: fn(&Path, &Path, usize) -> Result<Split>,
@@ -90,7 +90,7 @@ impl Source for FourFiles {
 }
 
 impl Kind {
-    /// What the file of this name would be.
+    /// The role of a file with this name, if any.
     fn role(self, name: &str) -> Option<Role> {
         let name = name.to_lowercase();
         let stem = match self {
@@ -107,7 +107,7 @@ impl Kind {
         Some(Role { set: set.join("-"), part, what })
     }
 
-    /// How the file is called that would be this.
+    /// The name of a file in this role.
     fn name(self, set: &str, part: &str, what: What) -> String {
         let dash = if set.is_empty() { "" } else { "-" };
         match (self, what) {
@@ -136,13 +136,13 @@ fn what(word: &str) -> Option<What> {
     }
 }
 
-/// Whether a file is one of a set's four, by its name.
+/// True where a file is one of a set's four, by its name.
 pub(super) fn is_one_of_four(path: &Path) -> bool {
     [Kind::Idx, Kind::Arrays].iter().any(|kind| kind.role(&name(path)).is_some())
 }
 
 impl Files {
-    /// Images and labels of a part, where both are there.
+    /// Images and labels of a part, where both exist.
     fn pair(&self, part: usize) -> Option<(&Path, &Path)> {
         let [images, labels] = &self.parts[part];
         images.as_deref().zip(labels.as_deref())
@@ -156,7 +156,7 @@ impl Files {
         self.parts[0] == [None, None] && self.pair(1).is_some()
     }
 
-    /// Training and test images, each pair read by `read`; none to train on where there are no files of them.
+    /// Training and test images, each pair read by `read`; no training images where there are no files of them.
     ///
     /// # Errors
     /// Those of `read`.
@@ -173,12 +173,12 @@ impl Files {
         Ok([train, test])
     }
 
-    /// The names of the files that are there.
+    /// The names of the existing files.
     fn there(&self) -> Vec<String> {
         self.parts.iter().flatten().flatten().map(|path| name(path)).collect()
     }
 
-    /// What the others would be called.
+    /// The names of the missing files.
     fn missing(&self, kind: Kind) -> Vec<String> {
         let test = if self.set.is_empty() { "t10k" } else { "test" };
         let all = ["train", test].into_iter().flat_map(|part| BOTH.map(|what| (part, what)));
@@ -188,7 +188,7 @@ impl Files {
 }
 
 impl Sets {
-    /// The sets that lie in a place. Where a file is there twice, the raw one is taken.
+    /// The sets in a place. Where a file exists in two forms, the raw one is taken.
     pub fn in_place(place: &Place, kind: Kind) -> Self {
         let role = move |path: &PathBuf| Some((kind.role(&name(path))?, path.clone()));
         let (packed, raw): (Vec<_>, Vec<_>) = place
@@ -196,7 +196,7 @@ impl Sets {
             .iter()
             .filter_map(role)
             .partition(|(_, path)| name(path).to_lowercase().ends_with(".gz"));
-        // Unpackers make a folder of a file's name and put the file into it. It is not the file.
+        // Some programs unpack a file into a folder with the file's name. The folder is not the file.
         let within = place.folders.iter().filter_map(role).flat_map(|(wanted, folder)| {
             let files = list(&folder).map_or_else(|_| Vec::new(), |(files, _)| files);
             files.into_iter().filter_map(move |path| role(&path)).filter(move |(role, _)| *role == wanted)
@@ -223,14 +223,14 @@ impl Sets {
         Self { kind, sets: sets.collect() }
     }
 
-    /// Those that can be read: with all four files, or else to test on alone.
+    /// The readable ones: with all four files, or else with those for testing only.
     fn readable(&self) -> Vec<&Files> {
         let those = |is: fn(&Files) -> bool| self.sets.iter().filter(|set| is(set)).collect::<Vec<_>>();
         let whole = those(Files::is_whole);
         if whole.is_empty() { those(Files::is_to_test_on) } else { whole }
     }
 
-    /// The one to read: that without a name, or the only one.
+    /// The set to read: the one without a name, or the only one.
     pub fn chosen(&self) -> Option<&Files> {
         match self.readable()[..] {
             [only] => Some(only),
@@ -238,7 +238,7 @@ impl Sets {
         }
     }
 
-    /// Why none is chosen, where there are files of any.
+    /// The reason why none is chosen, where there are files of any.
     pub fn trouble(&self) -> Option<String> {
         let readable = self.readable();
         if readable.len() > 1 {
@@ -342,7 +342,7 @@ mod tests {
         }
         let other = ["train-images-idx3-ubyte/train-labels-idx1-ubyte"];
         assert!(chosen(&[&other[..], &rest].concat()).is_err(), "labels are no images");
-        // Neither is whole, but together they are.
+        // Neither is whole alone, but together they are.
         let mixed = ["train-images-idx3-ubyte", rest[0], "test-images-idx3-ubyte", rest[2]];
         assert_eq!(chosen(&mixed).unwrap(), mixed);
     }

@@ -1,4 +1,4 @@
-//! Glyphs: a procedural set of handwritten-like digits, for machines where MNIST cannot be had.
+//! Glyphs: a procedural set of handwritten-like digits, for machines without access to MNIST.
 //!
 //! Every image is drawn from strokes that a hand could make: a skeleton for its class (one of
 //! several), control points jittered, smoothed, slanted, turned, stretched, shifted and drawn with a

@@ -24,7 +24,7 @@ use tracing::info;
 /// The branch into which the hub itself converts data sets to Parquet.
 const REVISION: &str = "refs/convert/parquet";
 
-/// The parts of a set, as its files are called.
+/// The parts of a set, as in the names of its files.
 const PARTS: [&str; 2] = ["train", "test"];
 
 /// The most bytes of a file; those of CIFAR-10 have 119 million.
@@ -48,7 +48,7 @@ impl Source for Hub {
         PARTS.iter().all(|part| remote.file(&hub, part, None).is_ok())
     }
 
-    /// Loads the set from the cache, downloading it first where it is not there.
+    /// Loads the set from the cache, and downloads it first if necessary.
     fn read(&self, choice: DataChoice, _: Option<&Place>) -> Result<Dataset> {
         let known = wanted(choice);
         load(known).map_err(|cause| Error::Unavailable {
@@ -95,7 +95,7 @@ impl Remote {
         format!("{}/{part}/0000.parquet", self.folder)
     }
 
-    /// The file of a part in the cache. Only with a `bar` is it downloaded where it is not there.
+    /// The file of a part in the cache; downloaded if it is missing, and only if there is a `bar`.
     fn file(
         &self,
         hub: &HFClientSync,
@@ -110,7 +110,7 @@ impl Remote {
         }
     }
 
-    /// As the hub's addresses have it.
+    /// The name of the repository on the hub.
     fn id(&self) -> String {
         [self.owner, self.repository]
             .iter()
@@ -151,8 +151,8 @@ fn load(known: &Known) -> anyhow::Result<Dataset> {
     Ok(Dataset { class_names: known.class_names(), ..Dataset::new(known.name.into(), source, train, test) })
 }
 
-/// Checks a file before candle-datasets takes its word: that it is one, and of a size that can be, has no more rows than the
-/// part of the set, and, where the cache has named it by its checksum, as large files are, that it has that.
+/// Checks a file before candle-datasets reads it: that it exists, has a plausible size, has no more rows than the
+/// part of the set, and has the checksum by which the cache names large files.
 fn check(path: &Path, part: &Part, word: &str, known: &Known) -> anyhow::Result<()> {
     let open = || -> anyhow::Result<(File, u64)> {
         files::open(path).with_context(|| format!("{}: cannot be read", path.display()))
@@ -179,7 +179,7 @@ fn check(path: &Path, part: &Part, word: &str, known: &Known) -> anyhow::Result<
     Ok(())
 }
 
-/// Bytes and labels of what candle-datasets gives: pixels from 0 to 1 as (N, pixels) or (N, channels, height, width).
+/// Bytes and labels from candle-datasets' tensors: pixels from 0 to 1 as (N, pixels) or (N, channels, height, width).
 fn split(known: &Known, images: &Tensor, labels: &Tensor, origin: String) -> candle_core::Result<Split> {
     let mut bytes = Vec::new();
     for start in (0..images.dim(0)?).step_by(1000) {
@@ -202,7 +202,7 @@ fn split(known: &Known, images: &Tensor, labels: &Tensor, origin: String) -> can
     })
 }
 
-/// The training and the test file of a set in the cache, into which they are downloaded where they are not there.
+/// The training and the test file of a set in the cache; downloaded if they are missing.
 fn fetch(remote: &Remote) -> anyhow::Result<[PathBuf; 2]> {
     let hub = HFClientSync::new().context("no client for the hub")?;
     let fetch = |part: &str| -> anyhow::Result<PathBuf> {
@@ -250,12 +250,11 @@ impl Drop for Bar {
 }
 
 thread_local! {
-    /// Whether a panic of this thread is caught and becomes an error.
+    /// True where a panic of this thread is caught and becomes an error.
     static CAUGHT: Cell<bool> = const { Cell::new(false) };
 }
 
-/// What `work` returns, or what it said when it panicked, as candle-datasets does on an image that is none. That is
-/// not printed: it becomes an error.
+/// Runs `work` and turns a panic into an error that is not printed: candle-datasets panics on invalid images.
 fn without_panic<T>(work: impl FnOnce() -> T) -> std::result::Result<T, String> {
     static QUIET: Once = Once::new();
     QUIET.call_once(|| {

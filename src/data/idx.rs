@@ -12,10 +12,10 @@ use flate2::bufread::MultiGzDecoder;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
-/// How many columns a label of QMNIST has.
+/// The number of columns of a label of QMNIST.
 const QMNIST_COLUMNS: usize = 8;
 
-/// How what gzip has packed begins.
+/// The first bytes of a file compressed by gzip.
 const GZIP: [u8; 2] = [0x1f, 0x8b];
 
 /// Reads a file of images and one of their labels, of at most so many pixels.
@@ -25,7 +25,7 @@ const GZIP: [u8; 2] = [0x1f, 0x8b];
 pub(super) fn pair(images_path: &Path, labels_path: &Path, most: usize) -> Result<Split> {
     let mut images = Open::header_of(images_path, What::Images)?;
     let mut labels = Open::header_of(labels_path, What::Labels)?;
-    // Before either is read: what one of them claims need not be there.
+    // Before either is read: a claimed size need not be real.
     let (count, height, width) = (images.header.sizes[0], images.header.sizes[1], images.header.sizes[2]);
     if count != labels.header.sizes[0] {
         refuse!(
@@ -48,7 +48,7 @@ pub(super) fn pair(images_path: &Path, labels_path: &Path, most: usize) -> Resul
     Ok(Split { images_origin, origin, pixels, shape, images, labels })
 }
 
-/// An IDX file whose header is read and its values are not yet.
+/// An IDX file whose header has been read, and whose values have not.
 struct Open {
     path: PathBuf,
     reader: Box<dyn Read>,
@@ -59,7 +59,7 @@ impl Open {
     fn header_of(path: &Path, what: What) -> Result<Self> {
         let cannot = |error: std::io::Error| Error::files(path, format!("cannot be opened: {error}"));
         let mut file = BufReader::new(files::open(path).map_err(cannot)?.0);
-        // Not by its name: browsers unpack files and leave them their names.
+        // Not by its name: browsers decompress files without renaming them.
         let packed = file.fill_buf().map_err(cannot)?.starts_with(&GZIP);
         let mut reader: Box<dyn Read> =
             if packed { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) };
@@ -76,10 +76,10 @@ fn unreadable(path: &Path, problem: &str) -> Error {
     Error::files(path, format!("cannot be read as an IDX file: {problem}"))
 }
 
-/// The type of the numbers in a file: how many bytes they have, and what number some begin with.
+/// The type of the numbers in a file: their size in bytes, and a function that decodes one.
 type Element = (usize, fn(&[u8]) -> i32);
 
-/// That of the third byte of a file.
+/// The type for the third byte of a file.
 fn element(code: u8) -> Option<Element> {
     match code {
         0x08 => Some((1, |bytes| bytes[0].into())),
@@ -90,20 +90,20 @@ fn element(code: u8) -> Option<Element> {
     }
 }
 
-/// What a file says of itself.
+/// The header of a file.
 #[derive(Debug)]
 struct Header {
     element: Element,
-    /// Whether the values are bytes, which stay as they are.
+    /// True where the values are bytes, which stay as they are.
     bytes: bool,
-    /// How many images or labels, and then how many numbers each of them has.
+    /// The number of images or labels, and then the sizes of each.
     sizes: Vec<usize>,
-    /// Of how many numbers the first is the value.
+    /// The number of columns, of which the first is the value.
     columns: usize,
 }
 
 impl Header {
-    /// Reads the header of an IDX stream, whose sizes together are no more than [`MOST_PIXELS`].
+    /// Reads the header of an IDX stream, whose sizes together are at most [`MOST_PIXELS`].
     fn read(reader: &mut dyn Read, what: What) -> Parsed<Self> {
         let mut word = || -> Parsed<u32> {
             let mut bytes = [0; 4];
@@ -146,7 +146,7 @@ impl Header {
         Ok(Self { bytes: (code, columns) == (0x08, 1), element, sizes, columns })
     }
 
-    /// Reads what follows. Takes no more memory than there really are bytes.
+    /// Reads the values. Takes no more memory than there really are bytes.
     fn values(&self, reader: &mut dyn Read) -> Parsed<Vec<u8>> {
         let Self { element: (width, number), ref sizes, columns, .. } = *self;
         let expected = sizes.iter().product::<usize>() * width;

@@ -1,4 +1,4 @@
-//! The sets that everybody knows by name: what they hold, and how they are told from all others.
+//! Well-known data sets: their contents, and how they are recognised.
 
 use super::{DataChoice, Split};
 use rayon::prelude::*;
@@ -7,15 +7,15 @@ use std::io::{self, BufRead, BufReader, Read};
 
 /// A set with a name that no other set may have.
 pub struct Known {
-    /// What asks for it.
+    /// The choice that asks for it.
     pub choice: DataChoice,
     /// Its name.
     pub name: &'static str,
-    /// What a person calls it.
+    /// Its title for people.
     pub title: &'static str,
-    /// What its classes are called, by label, with commas between; nothing where they are the digits.
+    /// The names of its classes, by label, with commas between; empty where they are the digits.
     class_names: &'static str,
-    /// How many classes there are.
+    /// The number of classes.
     pub classes: usize,
     /// Height, width and channels of an image.
     pub shape: [usize; 3],
@@ -23,20 +23,22 @@ pub struct Known {
     pub train: Part,
     /// The test images.
     pub test: Part,
+    /// The [`Fingerprint`] of all images of both, each with its label, where it is known.
+    together: Option<&'static str>,
 }
 
-/// What is known of a part of a set. Neither fingerprint depends on the order of the images, which differs between the
-/// files and the hub's copy of CIFAR-10.
+/// The properties of a part of a set. Neither fingerprint depends on the order of the images, which differs between
+/// the files and the hub's copy of CIFAR-10.
 pub struct Part {
-    /// How many images.
+    /// The number of images.
     pub count: usize,
     /// The [`Fingerprint`] of the images.
     images: &'static str,
-    /// The same of the images, each with its label.
+    /// The fingerprint of the images, each with its label.
     labelled: &'static str,
 }
 
-/// All sets that are known by name.
+/// All well-known sets.
 pub const KNOWN: [Known; 3] = [
     Known {
         choice: DataChoice::Mnist,
@@ -55,6 +57,7 @@ pub const KNOWN: [Known; 3] = [
             images: "e2842441ab1468bab7eeaa886875a3a7662245f3768610c4b4ca84d7ac309c70",
             labelled: "7618f4aaa52089a8bf911a35b3effcd1cb544cef27554e01289b0f2207de7075",
         },
+        together: Some("50e7dbdd99636e09c627c8835256d0b88b8392a1a8a37efcdf6ff5fa3fdd31ec"),
     },
     Known {
         choice: DataChoice::FashionMnist,
@@ -73,6 +76,7 @@ pub const KNOWN: [Known; 3] = [
             images: "f966ad9a453e7d5ef297476fd4939780e707ce15a852b67597069832263d31bd",
             labelled: "3d95d1fce5882cd6de086c139161a5010dc540dbc3b29605c337694f9d415217",
         },
+        together: Some("bcc15e38dfd8b3246c61ec45c8992d3f22ac37ef11e8849965b0858a58b51690"),
     },
     Known {
         choice: DataChoice::Cifar10,
@@ -91,6 +95,7 @@ pub const KNOWN: [Known; 3] = [
             images: "eb97bdfceb97fec3832a6abdbbf9f16340a510375c77ce1b32c45de1e6d88318",
             labelled: "63ee2a7ddc9909f270aacf970c6b1fd78a81bb62739ca08c3af8eed50bae4b81",
         },
+        together: None,
     },
 ];
 
@@ -98,9 +103,34 @@ impl Known {
     /// The set of handwritten digits.
     pub const MNIST: &Self = &KNOWN[0];
 
-    /// The set that a choice names, if it names one.
+    /// The set that a choice names, if any.
     pub fn named_by(choice: DataChoice) -> Option<&'static Self> {
         KNOWN.iter().find(|known| known.choice == choice)
+    }
+
+    /// The set that these images and labels are all of, but otherwise divided into those to train and those to test on.
+    pub fn divided_otherwise(train: &Split, test: &Split) -> Option<&'static Self> {
+        let count = train.len() + test.len();
+        let of_size = |known: &&Self| {
+            let pixels = [train.pixels, test.pixels];
+            known.together.is_some() && known.count() == count && pixels == [known.pixels(); 2]
+        };
+        let candidates: Vec<&Self> = KNOWN.iter().filter(of_size).collect();
+        if candidates.is_empty() {
+            return None;
+        }
+        let found = Fingerprint::of_both(train, test);
+        candidates.into_iter().find(|known| known.together == Some(&*found.labelled))
+    }
+
+    /// The number of images in all.
+    fn count(&self) -> usize {
+        self.train.count + self.test.count
+    }
+
+    /// The name of all its images where they are divided otherwise than it is.
+    pub fn name_otherwise_divided(&self) -> String {
+        format!("{}-own-split", self.name)
     }
 
     /// The set of this name.
@@ -108,7 +138,7 @@ impl Known {
         KNOWN.iter().find(|known| known.name == name)
     }
 
-    /// Pixels an image, all channels together.
+    /// Pixels per image, all channels together.
     pub fn pixels(&self) -> usize {
         self.shape.iter().product()
     }
@@ -118,7 +148,7 @@ impl Known {
         self.class_names.split_terminator(", ").map(String::from).collect()
     }
 
-    /// What of these images and labels is not this set's, in words; nothing where all four parts are.
+    /// The parts in which these images and labels differ from this set, in words; empty where none does.
     pub fn differences(&self, train: &Split, test: &Split) -> Vec<String> {
         let parts = [("training", &self.train, train), ("test", &self.test, test)];
         parts.into_iter().filter_map(|(word, part, split)| self.difference(word, part, split)).collect()
@@ -145,22 +175,30 @@ impl Known {
     }
 }
 
-/// What tells images from all others, in whatever order they come: the SHA-256 of the sorted SHA-256s of each.
+/// The identity of images in any order: the SHA-256 of the sorted SHA-256s of each.
 struct Fingerprint {
     images: String,
-    /// Each image with its label.
+    /// The fingerprint of the images with their labels.
     labelled: String,
 }
 
 impl Fingerprint {
     fn of(split: &Split) -> Self {
-        let (mut images, mut labelled): (Vec<_>, Vec<_>) = (split.images.par_chunks(split.pixels))
-            .zip(&split.labels)
-            .map(|(image, &label)| {
+        Self::of_both(split, &Split { pixels: split.pixels, ..Split::default() })
+    }
+
+    /// Of the images of two splits, whose pixels are as many.
+    fn of_both(one: &Split, other: &Split) -> Self {
+        let images_of = |split: &Split| {
+            let images = split.images.par_chunks(split.pixels).zip(&split.labels);
+            let digests = images.map(|(image, &label)| {
                 let digest = Sha256::digest(image);
                 (digest, Sha256::new().chain_update(digest).chain_update([label]).finalize())
-            })
-            .unzip();
+            });
+            digests.collect::<Vec<_>>()
+        };
+        let all = [images_of(one), images_of(other)].concat();
+        let (mut images, mut labelled): (Vec<_>, Vec<_>) = all.into_iter().unzip();
         let of_all = |digests: &mut Vec<_>| {
             digests.par_sort_unstable();
             let whole = digests.iter().fold(Sha256::new(), |hash, digest| hash.chain_update(digest));
@@ -170,7 +208,7 @@ impl Fingerprint {
     }
 }
 
-/// The SHA-256 of all that a reader gives, a little of it in memory at a time.
+/// The SHA-256 of a reader's bytes, a little of them in memory at a time.
 ///
 /// # Errors
 /// Those of the reader.
@@ -211,8 +249,11 @@ mod tests {
         assert!(one.images == swapped.images && one.labelled != swapped.labelled);
         let other = of(&[1, 2, 3, 4, 5, 7], &[7, 8, 9]);
         assert!(one.images != other.images && one.labelled != other.labelled);
-        // What it is for a single image, from its definition.
+        // The fingerprint of a single image, from its definition.
         let digest = Sha256::digest(Sha256::digest([1, 2]));
+        // However they are divided.
+        let both = Fingerprint::of_both(&split(&[5, 6, 3, 4], &[9, 8]), &split(&[1, 2], &[7]));
+        assert_eq!((&one.images, &one.labelled), (&both.images, &both.labelled));
         assert_eq!(of(&[1, 2], &[7]).images, hex(&digest));
     }
 

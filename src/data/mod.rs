@@ -4,7 +4,9 @@
 //! line in [`SOURCES`].
 
 mod arrays;
+mod augment;
 mod black;
+mod cifar;
 mod dataset;
 mod error;
 mod explain;
@@ -22,6 +24,7 @@ mod place;
 mod pngs;
 mod split;
 
+pub use augment::Augment;
 pub use dataset::{Dataset, class_list, class_name};
 use error::with_causes;
 pub use error::{Error, Result};
@@ -37,13 +40,14 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use tracing::{info, warn};
 
-/// The most pixels that are read of a set, a byte each; MNIST's training images have 47 million.
+/// The most pixels read of a set, one byte each; MNIST's training images have 47 million.
 const MOST_PIXELS: usize = 768 << 20;
 
-/// All ways to have a data set. The first that [has](Source::has) what is asked for gives it; where data = "auto"
-/// and it fails to, the next one does.
-pub const SOURCES: [&dyn Source; 6] = [
+/// All ways to load a data set. The first that [has](Source::has) the requested set gives it; with data = "auto", the
+/// next one is tried if that fails.
+pub const SOURCES: [&dyn Source; 7] = [
     &npz::Npz,
+    &cifar::Binary,
     &FourFiles { kind: Kind::Arrays, pair: npz::pair },
     &pngs::Pngs,
     &FourFiles { kind: Kind::Idx, pair: idx::pair },
@@ -51,46 +55,46 @@ pub const SOURCES: [&dyn Source; 6] = [
     &glyphs::Glyphs,
 ];
 
-/// A way to have a data set.
+/// A way to load a data set.
 pub trait Source: Sync {
-    /// Whether this is the way to have the chosen set: from the user's file or folder, where there is a `place`.
+    /// True where this is the way to load the chosen set: from the user's file or folder, where there is a `place`.
     fn has(&self, choice: DataChoice, place: Option<&Place>) -> bool;
 
-    /// The name of what [`read`](Source::read) gives, where it may have to ask the network for it: such a name is
-    /// looked at first.
+    /// The name of the set that [`read`](Source::read) gives, where it may have to use the network: the name is then
+    /// checked first.
     fn remote_name(&self, _: DataChoice) -> Option<&'static str> {
         None
     }
 
-    /// What in a place is a set to train on, in words; `None` where there is none, or test images alone.
+    /// The training set in a place, in words; `None` where there is none, or test images only.
     fn to_train_on(&self, _: &Place) -> Option<String> {
         None
     }
 
-    /// Whether [`read`](Source::read) can give it without asking the network.
+    /// True where [`read`](Source::read) needs no network.
     fn is_here(&self, _: DataChoice) -> bool {
         true
     }
 
-    /// Reads, generates or downloads it; only asked for what it [has](Source::has). Files are best handed to
-    /// [`Dataset::of_files`]. Where there are test images alone, there are none to train on.
+    /// Reads, generates or downloads the set; called only where it [has](Source::has) that. Files are best passed to
+    /// [`Dataset::of_files`]. Where there are only test images, the training set is empty.
     ///
     /// # Errors
     /// Names the file or place, and says what to do.
     fn read(&self, choice: DataChoice, place: Option<&Place>) -> Result<Dataset>;
 }
 
-/// What a [`Source`] was asked to read.
+/// The file or folder that a [`Source`] was asked to read.
 fn there<T>(found: Option<T>) -> Result<T> {
     let none = || Error::Unavailable { problem: "there is no data set of this kind".into(), source: None };
     found.ok_or_else(none)
 }
 
-/// Which data set to train on.
+/// The data set to train on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum DataChoice {
-    /// A data folder, the Hugging Face hub, or, where neither can be had, glyphs.
+    /// A data folder, the Hugging Face hub, or, if both fail, glyphs.
     Auto,
     /// MNIST, from a folder or the hub; never anything else.
     Mnist,
@@ -113,8 +117,8 @@ impl DataChoice {
     /// The name of the built-in set, which no other has.
     pub const GLYPHS: &str = "glyphs";
 
-    /// What to load for a run that has been trained on the set of this name: where the choice leaves it open,
-    /// that set and no other.
+    /// The choice for a run that was trained on the set of this name: where the choice is open, that set and no
+    /// other.
     pub fn again(self, name: &str) -> Self {
         match (self, name) {
             (DataChoice::Auto, Self::GLYPHS) => DataChoice::Glyphs,
@@ -180,7 +184,7 @@ pub fn load_test(path: &Path) -> Result<Dataset> {
     read(*there(source)?, DataChoice::Auto, Some(&place))
 }
 
-/// What a source reads, and where exactly it was.
+/// Reads a source, and records the exact place.
 fn read(source: &dyn Source, choice: DataChoice, place: Option<&Place>) -> Result<Dataset> {
     let dataset = source.read(choice, place)?;
     Ok(match place {
@@ -208,7 +212,7 @@ fn place_of_set(path: &Path) -> Result<Place> {
             _ => Ok(place),
         };
     }
-    // Where there are files of a set, but not all, it is this one that is meant.
+    // An incomplete set in a folder is the set that is meant.
     let mut below = if explain::unclear(&place).is_some() { Vec::new() } else { place.below(&holds) };
     match below.pop() {
         Some(found) if below.is_empty() => {
@@ -224,8 +228,8 @@ pub fn remote_name(choice: DataChoice, folder: Option<&Path>) -> Option<&'static
     first_source(choice, folder)?.remote_name(choice)
 }
 
-/// Where [`load`] would have to download the set: another one of its name and sizes, but without its images or checksums,
-/// for those who only want to know what would be done. `None` where the set is here.
+/// A stand-in for a set that [`load`] would have to download: with its name and sizes, but without its images or
+/// checksums, for plans. `None` where the set is here.
 pub fn stand_in(choice: DataChoice, folder: Option<&Path>) -> Option<Dataset> {
     let source = first_source(choice, folder).filter(|source| !source.is_here(choice))?;
     let name = source.remote_name(choice)?;
@@ -244,7 +248,7 @@ pub fn stand_in(choice: DataChoice, folder: Option<&Path>) -> Option<Dataset> {
     })
 }
 
-/// The way to have the chosen set that is tried first.
+/// The first source to try for the chosen set.
 fn first_source(choice: DataChoice, folder: Option<&Path>) -> Option<&'static dyn Source> {
     if folder.is_some() || usual_folder(choice).is_some() {
         return None;
@@ -252,7 +256,7 @@ fn first_source(choice: DataChoice, folder: Option<&Path>) -> Option<&'static dy
     SOURCES.into_iter().find(|source| source.has(choice, None))
 }
 
-/// Where the set lies when the user says nothing, if it lies there.
+/// The folder where the set usually is if the user names none, if it is there.
 fn usual_folder(choice: DataChoice) -> Option<PathBuf> {
     let folder = match choice {
         DataChoice::Glyphs => return None,

@@ -1,4 +1,4 @@
-//! What stands for the hub in a build without it.
+//! The stand-in for the hub in a build without it.
 
 use super::{DataChoice, Dataset, Error, Place, Result, Source};
 

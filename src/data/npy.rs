@@ -1,4 +1,4 @@
-//! One array as numpy writes it, a `.npy`: a header in Python's words, then the values.
+//! One array as numpy writes it, a `.npy`: a header in Python syntax, then the values.
 //!
 //! Read by hand. The crate npyz reads the same, but takes what a header says on its word (it allocates the length that
 //! one claims, and sizes that multiply to more than 2⁶⁴ wrap around), needs half a minute for 22 brackets within each
@@ -8,29 +8,29 @@ use super::error::Parsed;
 use half::f16;
 use std::io::{self, ErrorKind, Read};
 
-/// How a `.npy` begins.
+/// The first bytes of a `.npy`.
 pub(super) const MAGIC: &[u8] = b"\x93NUMPY";
 
 /// The most bytes of a header, numpy's own limit.
 const MOST_HEADER: usize = 10_000;
 /// The most dimensions of an array, numpy's own limit.
 const MOST_DIMENSIONS: usize = 64;
-/// How many bytes are read at a time.
+/// The number of bytes read at a time.
 const CHUNK: usize = 64 << 10;
 
-/// What an array says of itself.
+/// The header of an array.
 pub(super) struct Header {
     /// The type of its values in numpy's words, as `<f4`.
     pub descr: String,
     /// Its sizes.
     pub shape: Vec<usize>,
-    /// Whether the first index runs fastest, and not the last.
+    /// True where the first index runs fastest, not the last.
     fortran: bool,
-    /// How many bytes follow.
+    /// The number of bytes that follow.
     follow: u64,
 }
 
-/// Of what kind a value is.
+/// The kind of a value.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Kind {
     Bool,
@@ -47,13 +47,13 @@ pub(super) enum Kind {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Type {
     pub kind: Kind,
-    /// In bytes.
+    /// Size in bytes.
     pub size: usize,
     big_endian: bool,
 }
 
 impl Header {
-    /// Reads the header of an array that takes `size` bytes with it.
+    /// Reads the header of an array that takes `size` bytes in all.
     ///
     /// # Errors
     /// Where it is none, or not one that numpy writes.
@@ -91,12 +91,12 @@ impl Header {
         Type::of(&self.descr)
     }
 
-    /// How many values there are; `None` where no memory holds as many.
+    /// The number of values; `None` where no memory holds that many.
     pub fn len(&self) -> Option<usize> {
         self.shape.iter().try_fold(1usize, |product, &size| product.checked_mul(size))
     }
 
-    /// What the array holds, in words, to refuse it by.
+    /// The contents of the array in words, for a refusal.
     pub fn in_words(&self) -> String {
         let what = match self.descr.trim_start_matches(['<', '>', '|', '=']).chars().next() {
             Some('U' | 'S' | 'a') => "strings",
@@ -110,8 +110,8 @@ impl Header {
         format!("holds {what} (dtype {shown:?})")
     }
 
-    /// Hands on each value, as its bytes and its place in C order, in the order of the file. Reads to the end, where
-    /// an archive tells whether what it holds is whole; that comes before what is wrong with a value.
+    /// Passes each value, as its bytes and its place in C order, to `each`, in the order of the file. Reads to the
+    /// end, where an archive checks its contents; that error comes before one of a value.
     ///
     /// # Errors
     /// Where there are fewer or more bytes than the header says, or others than were written, or `each` has one.
@@ -148,7 +148,7 @@ impl Header {
         }
     }
 
-    /// The places in C order of the values as they come.
+    /// The places in C order of the values, in the order of the file.
     fn places(&self) -> impl FnMut() -> usize {
         let shape = self.shape.clone();
         let mut strides = vec![1usize; shape.len()];
@@ -192,12 +192,12 @@ impl Type {
         Some(Self { kind, size, big_endian: descr.starts_with('>') })
     }
 
-    /// Whether a value is a number, or true or false.
+    /// True where a value is a number, or true or false.
     pub fn is_number(self) -> bool {
         !matches!(self.kind, Kind::Bytes | Kind::Unicode)
     }
 
-    /// The number that these bytes are; of whole numbers beyond 2⁵³ the nearest there is.
+    /// The number that these bytes encode; for whole numbers beyond 2⁵³ the nearest float.
     pub fn number(self, bytes: &[u8]) -> f64 {
         let mut eight = [0; 8];
         eight[..self.size].copy_from_slice(bytes);
@@ -215,7 +215,7 @@ impl Type {
         }
     }
 
-    /// The string that these bytes are, without the zeros that fill it up; `None` where they are no text.
+    /// The string that these bytes encode, without padding zeros; `None` where they are not text.
     pub fn text(self, bytes: &[u8]) -> Option<String> {
         let text = match self.kind {
             Kind::Unicode => (bytes.chunks_exact(4))
@@ -231,7 +231,7 @@ impl Type {
     }
 }
 
-/// Type, order and shape of `{'descr': '<f8', 'fortran_order': False, 'shape': (3, 4), }`.
+/// Parses type, order and shape of `{'descr': '<f8', 'fortran_order': False, 'shape': (3, 4), }`.
 fn parse(text: &str) -> Option<(String, bool, Vec<usize>)> {
     let (mut descr, mut fortran, mut shape) = (None, None, None);
     let mut rest = text.trim().strip_prefix('{')?.strip_suffix('}')?.trim();

@@ -1,8 +1,8 @@
-//! NumPy archives: one `.npz` file with `x_train`, `y_train`, `x_test` and `y_test`, as Keras' mnist.npz, and if it has
-//! them the names of the classes as `classes`.
+//! NumPy archives: one `.npz` file with `x_train`, `y_train`, `x_test` and `y_test`, as in Keras' mnist.npz, and
+//! optionally the names of the classes as `classes`.
 //!
-//! What the arrays may be, [`arrays`](super::arrays) says; they may be compressed or not. An entry is read to its end, where
-//! the archive has a checksum of it.
+//! What the arrays may be, [`arrays`](super::arrays) says; they may be compressed or not. An entry is read to its
+//! end, where the archive has a checksum of it.
 
 use super::MOST_PIXELS;
 use super::arrays::{self, Images, Layout};
@@ -43,13 +43,13 @@ impl Source for Npz {
     }
 }
 
-/// The archives in a place that may be a whole set each: those that are not called as one of a set's four files.
+/// The archives in a place that may be a whole set each: those that are not named like one of a set's four files.
 pub fn archives(place: &Place) -> Vec<PathBuf> {
     let is_set = |path: &&PathBuf| ends_in(path, "npz") && !is_one_of_four(path);
     place.files.iter().filter(is_set).cloned().collect()
 }
 
-/// Training and test images of an archive; none to train on where it has test images alone.
+/// Training and test images of an archive; no training images where it has test images only.
 ///
 /// # Errors
 /// Names the file and the array that is missing or not what it should be.
@@ -83,7 +83,7 @@ fn part(path: &Path, part: &str) -> Result<Split> {
     split((path, Some(&format!("x_{part}"))), (path, Some(&format!("y_{part}"))))
 }
 
-/// Images and labels of two arrays, each with its file as [`images_of`] has it.
+/// Images and labels of two arrays, each with its file as in [`images_of`].
 fn split(x: (&Path, Option<&str>), y: (&Path, Option<&str>)) -> Result<Split> {
     let Images { count, pixels, shape, bytes: images } = images_of(x.0, x.1)?;
     let labels = labels_of(y.0, y.1, count)?;
@@ -94,8 +94,8 @@ fn split(x: (&Path, Option<&str>), y: (&Path, Option<&str>)) -> Result<Split> {
     Ok(Split { images_origin, origin, pixels, shape, images, labels })
 }
 
-/// Reads the images of an array: of the one called `array` in an archive, or without a name of the only one that a
-/// `.npz` or `.npy` file holds.
+/// Reads the images of an array: of the one called `array` in an archive, or without a name of the only one in a
+/// `.npz` or `.npy` file.
 ///
 /// # Errors
 /// Names the file and the array that is missing or not what it should be.
@@ -111,7 +111,7 @@ pub(super) fn labels_of(path: &Path, array: Option<&str>, count: usize) -> Resul
     open(path, array, |header, reader| arrays::labels(header, reader, count))
 }
 
-/// What the archive calls its classes, of which it has so many; nothing where it has no array `classes`.
+/// The names of the archive's classes; empty where it has no array `classes`.
 fn class_names(path: &Path, classes: usize) -> Result<Vec<String>> {
     if index(&archive(path)?, "classes").is_none() {
         return Ok(Vec::new());
@@ -119,7 +119,7 @@ fn class_names(path: &Path, classes: usize) -> Result<Vec<String>> {
     open(path, Some("classes"), |header, reader| arrays::names(header, reader, classes))
 }
 
-/// Opens an array and hands its header and what follows to `read`; see [`images_of`] for which.
+/// Opens an array and passes its header and the values to `read`; see [`images_of`] for which array.
 fn open<T>(
     path: &Path,
     array: Option<&str>,
@@ -157,7 +157,7 @@ fn open<T>(
     whole(&mut entry, size).map_err(|problem| wrong(format!("{array}: {problem}")))
 }
 
-/// A file with its size, and whether it is one array alone.
+/// A file with its size, and true where it is one array alone.
 fn begin(path: &Path) -> Result<(BufReader<File>, u64, bool)> {
     let open = || {
         let (file, size) = files::open(path)?;
@@ -197,7 +197,7 @@ mod tests {
     use std::io::Write;
     use zip::write::{SimpleFileOptions, ZipWriter};
 
-    /// A `.npy` of this type and shape, whose header says the rest.
+    /// A `.npy` of this type and shape.
     fn npy(descr: &str, shape: &[usize], values: &[u8]) -> Vec<u8> {
         let sizes: String = shape.iter().map(|size| format!("{size}, ")).collect();
         let header = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': ({sizes}), }}\n");

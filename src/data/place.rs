@@ -1,4 +1,4 @@
-//! What lies in `--data-dir`: a place is listed once, and every [`Source`](super::Source) decides by that.
+//! The contents of `--data-dir`: a place is listed once, and every [`Source`](super::Source) uses that list.
 //!
 //! What Macs, Windows and network drives drop into folders is nowhere data.
 
@@ -7,15 +7,15 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-/// Names of what is dropped, beside all that begin with a dot; compared without case.
+/// Names of such files, beside all that begin with a dot; compared without case.
 const DROPPINGS: [&str; 6] = ["__macosx", "@eadir", "@recycle", "#recycle", "thumbs.db", "desktop.ini"];
 
-/// How deep below a folder a set is looked for: torchvision has its files in `MNIST/raw`.
+/// The depth to which a set is looked for below a folder: torchvision has its files in `MNIST/raw`.
 const DEEPEST: usize = 2;
-/// How many folders are listed for that at most.
+/// The most folders that are listed for that.
 const MOST_FOLDERS: usize = 1000;
 
-/// A file or folder of the user's, or a folder below it, and what it holds.
+/// A file or folder of the user's, or a folder below it, and its contents.
 #[derive(Clone, Debug)]
 pub struct Place {
     given: PathBuf,
@@ -51,22 +51,23 @@ impl Place {
         Ok(Self { given: path.into(), path: path.into(), is_folder, files, folders })
     }
 
-    /// What the user has given, which names the set.
+    /// The path that the user has given, which names the set.
     pub fn given(&self) -> &Path {
         &self.given
     }
 
-    /// Where the set lies: what the user has given, or a folder below it.
+    /// The path of the set: the given one, or a folder below it.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Whether it is a folder.
+    /// True for a folder.
     pub fn is_folder(&self) -> bool {
         self.is_folder
     }
 
-    /// The folders below this one that `holds` a set, each as the place to read; none where there are too many to look.
+    /// The folders below this one for which `holds` is true, each as a place to read; empty where there are too many
+    /// to look at.
     pub(super) fn below(&self, holds: &dyn Fn(&Place) -> bool) -> Vec<Place> {
         let (mut found, mut listed) = (Vec::new(), 0);
         let mut level = self.folders.clone();
@@ -77,7 +78,7 @@ impl Place {
                 if listed > MOST_FOLDERS {
                     return Vec::new();
                 }
-                // What may not be listed holds nothing for us.
+                // A folder that may not be listed is left out.
                 let Ok((files, folders)) = list(&path) else { continue };
                 let place = Self { given: self.given.clone(), path, is_folder: true, files, folders };
                 match holds(&place) {
@@ -91,8 +92,8 @@ impl Place {
     }
 }
 
-/// The files and folders in a folder, without droppings, in the order of their names. What is no folder counts as a
-/// file here; whoever opens it refuses pipes and devices.
+/// The files and folders in a folder, without system files, sorted by name. Anything but a folder counts as a file
+/// here; opening it refuses pipes and devices.
 ///
 /// # Errors
 /// Names the folder that cannot be listed.
@@ -105,12 +106,12 @@ pub(super) fn list(folder: &Path) -> Result<(Vec<PathBuf>, Vec<PathBuf>)> {
     Ok(paths.into_iter().partition(|path| !path.is_dir()))
 }
 
-/// The last part of a path, in words.
+/// The last part of a path, as text.
 pub(super) fn name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// Whether a file's name ends in `.ENDING`, in capitals or not.
+/// True where a file's name ends in `.ENDING`, in any case.
 pub(super) fn ends_in(path: &Path, ending: &str) -> bool {
     path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case(ending))
 }

@@ -55,7 +55,7 @@ pub(super) struct Parts {
 }
 
 impl Parts {
-    /// Those of a place, known by their names.
+    /// The parts in a place, recognised by their names.
     pub fn of(place: &Place) -> Self {
         let called = |names: &[&str]| {
             let is = |path: &&PathBuf| names.contains(&name(path).to_lowercase().as_str());
@@ -68,22 +68,22 @@ impl Parts {
         }
     }
 
-    /// What may be the test images: what is called so, or else what is called validation.
+    /// The folder of test images, or else the one of validation images.
     fn tests(&self) -> &[PathBuf] {
         if self.test.is_empty() { &self.validation } else { &self.test }
     }
 
-    /// The one to train on, if any, and the one to test on.
+    /// The folder of training images, if any, and the one of test images.
     pub fn chosen(&self) -> Option<(Option<&Path>, &Path)> {
         match (&self.train[..], self.tests()) {
             ([train], [test]) => Some((Some(train), test)),
-            // Many a folder is called test.
+            // Many folders are called test.
             ([], [test]) => holds_pngs(test).then_some((None, test)),
             _ => None,
         }
     }
 
-    /// Why none is chosen, where there are any.
+    /// The reason why none is chosen, where there are any.
     pub fn trouble(&self) -> Option<String> {
         let names = |folders: &[PathBuf]| {
             folders.iter().map(|folder| format!("{}/", name(folder))).collect::<Vec<_>>().join(" and ")
@@ -105,15 +105,15 @@ impl Parts {
     }
 }
 
-/// Whether a folder has a PNG in a folder of a class.
+/// True where a folder has a PNG in a folder of a class.
 fn holds_pngs(folder: &Path) -> bool {
     let holds_one =
         |class: &PathBuf| list(class).is_ok_and(|(files, _)| files.iter().any(|file| ends_in(file, "png")));
     list(folder).is_ok_and(|(_, classes)| classes.iter().any(holds_one))
 }
 
-/// Training and test images, none to train on where there is no folder of them, and what the classes are called
-/// where that is not by their numbers.
+/// Training and test images, no training images where there is no folder of them, and the names of the classes where
+/// they are not numbers.
 ///
 /// # Errors
 /// Names the file or folder that is missing or not what it should be.
@@ -228,7 +228,7 @@ pub(super) struct Picture {
     height: u32,
     /// Row-major.
     pub grey: Vec<u8>,
-    /// What is lost of it.
+    /// The information lost in the conversion.
     before: Option<Before>,
 }
 
@@ -237,7 +237,7 @@ fn image(path: &Path) -> Result<Picture> {
     grey(BufReader::new(file)).map_err(|problem| Error::files(path, problem))
 }
 
-/// An encoded PNG in shades of grey, or what is wrong with it.
+/// Decodes a PNG into shades of grey.
 pub(super) fn grey(png: impl BufRead + Seek) -> std::result::Result<Picture, String> {
     let damaged = |cause| format!("not a readable PNG: {}", with_causes(&cause));
     let mut decoder = Decoder::new_with_limits(png, Limits { bytes: MOST_BYTES });
@@ -278,7 +278,7 @@ mod tests {
     use super::*;
     use std::fs;
 
-    /// What [`read`] makes of the folders in a place.
+    /// The result of [`read`] for the folders in a place.
     fn read_in(place: &Path) -> Result<([Split; 2], Vec<String>)> {
         let place = Place::at(place)?;
         let parts = Parts::of(&place);
@@ -322,7 +322,7 @@ mod tests {
 
     #[test]
     fn parts_are_known_by_their_names() {
-        // Folders, and the two that are taken, or what is said.
+        // Folders, and the two that are chosen, or the error.
         for (folders, taken) in [
             (&["training", "testing"][..], Ok((Some("training"), "testing"))),
             (&["Training", "Test", "val"], Ok((Some("Training"), "Test"))),

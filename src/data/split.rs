@@ -4,7 +4,7 @@ use super::error::{Error, Result};
 use crate::model::{Dims, Parameters};
 use candle_core::{DType, Device, Tensor};
 
-/// A minibatch as it lies in the data set.
+/// A minibatch, as stored in the data set.
 #[derive(Clone, Debug, Default)]
 pub struct Batch {
     /// Pixels, row-major (B, d_in); x = byte/255.
@@ -78,13 +78,13 @@ impl Batch {
 /// Some labelled images.
 #[derive(Clone, Debug, Default)]
 pub struct Split {
-    /// Where the images came from, for error messages.
+    /// The source of the images, for error messages.
     pub images_origin: String,
-    /// Where the labels came from, for error messages.
+    /// The source of the labels, for error messages.
     pub origin: String,
-    /// Pixels an image.
+    /// Pixels per image.
     pub pixels: usize,
-    /// Height, width and channels of an image, in the order in which its pixels lie, where its source says so.
+    /// Height, width and channels of an image, in the order of its pixels, if its source has them.
     pub shape: Option<[usize; 3]>,
     /// Row-major (count, pixels).
     pub images: Vec<u8>,
@@ -93,7 +93,7 @@ pub struct Split {
 }
 
 impl Split {
-    /// So many images of this shape with as much ink as handwriting has, and of every class: what a step costs may
+    /// Noise images of this shape with as much ink as handwriting has, and of every class: the cost of a step may
     /// depend on both.
     pub(super) fn of_noise(origin: &str, count: usize, shape: [usize; 3], classes: usize) -> Self {
         let pixels = shape.iter().product();
@@ -108,12 +108,12 @@ impl Split {
         }
     }
 
-    /// How many images.
+    /// The number of images.
     pub fn len(&self) -> usize {
         self.labels.len()
     }
 
-    /// Whether there are none.
+    /// True where there are none.
     pub fn is_empty(&self) -> bool {
         self.labels.is_empty()
     }
@@ -125,7 +125,7 @@ impl Split {
         batch
     }
 
-    /// The same, into a minibatch that is there already.
+    /// Gathers the images with these numbers into an existing minibatch.
     pub fn gather(&self, indices: &[u32], batch: &mut Batch) {
         batch.images.clear();
         batch.labels.clear();
@@ -136,7 +136,7 @@ impl Split {
         }
     }
 
-    /// The first `count` images, or all where there are fewer, in order, so many at a time.
+    /// The first `count` images, or all where there are fewer, in order, `size` at a time.
     pub fn batches(&self, count: usize, size: usize) -> impl Iterator<Item = Batch> {
         let count = count.min(self.len());
         (0..count).step_by(size).map(move |first| {

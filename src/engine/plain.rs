@@ -2,6 +2,7 @@
 
 use super::{Batch, Engine, Job, MultiplyAdds, Report, Turn};
 use crate::learning::{Lesson, Memory, Schedule};
+use crate::model::noise::Moment;
 use crate::model::synapse::{self, Ledger};
 use crate::model::{Connection, Loss, Parameters, Settled};
 use anyhow::Result;
@@ -38,18 +39,23 @@ impl Plain {
 impl Engine for Plain {
     fn train_at(&mut self, batch: &Batch, Turn { beta, epochs }: Turn) -> Result<Report> {
         self.memory.program(&self.job.model.synapse, &mut self.theta)?;
+        self.job.model.noise.begin(Moment::Training(self.memory.now()));
         let (x, settled, report) = self.settle(batch)?;
         let Self { job: Job { model, learning, .. }, theta, memory } = self;
         let target = batch.y_for(theta)?;
         let nudge = model.nudge(&target, beta);
         let lesson = Lesson::new(model, learning, theta, &x, nudge, &settled).after(epochs);
         let learnt = lesson.learn(memory, &mut |_| Ok(()))?;
+        if model.noise.is_random() {
+            memory.tick();
+        }
         synapse::book_minibatch(&model.synapse, theta, &learnt)?;
         *theta = learnt;
         Ok(report)
     }
 
     fn evaluate(&mut self, batch: &Batch) -> Result<Report> {
+        self.job.model.noise.begin(Moment::Test(self.memory.now()));
         Ok(self.settle(batch)?.2)
     }
 
@@ -105,7 +111,7 @@ pub(super) fn multiply_adds(theta: &Parameters, job: &Job, report: &Report) -> M
     }
 }
 
-/// What the first phase showed of each image.
+/// The outcome of the first phase for each image.
 ///
 /// # Errors
 /// Only those of candle.

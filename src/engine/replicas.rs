@@ -54,10 +54,10 @@ struct State {
 /// Why not.
 pub fn supports(job: &Job) -> Result<(), Why> {
     let built_in = matches!(job.learning.rule.update, Update::Nudged(..));
-    match job.model.synapse.adds_up() && built_in {
+    match job.model.synapse.adds_up() && built_in && job.model.noise.is_none() {
         true => Ok(()),
         false => {
-            Err("train together only with a built-in rule that nudges, and synapses whose changes add up"
+            Err("train together only with a built-in rule that nudges, synapses whose changes add up, and no [noise]"
                 .into())
         }
     }
@@ -255,7 +255,11 @@ impl State {
             let recent = [of(older)?, of(old)?, of(s)?];
             let steps = settled.steps[r * images..][..images].to_vec();
             let converged = settled.converged[r * images..][..images].to_vec();
-            reports.push(report(loss, &Settled { recent, steps, converged }, &batch.labels)?);
+            reports.push(report(
+                loss,
+                &Settled { recent, steps, converged, nearest: settled.nearest },
+                &batch.labels,
+            )?);
         }
         self.stacked = Some((ids, theta));
         Ok(reports)
@@ -276,7 +280,7 @@ impl State {
             let (recent, theta) = kernel.run(&self.job, &theta, x, nudge, launch)?;
             let steps = vec![model.settle.steps; x.dim(0)? * x.dim(1)?];
             let converged = vec![false; steps.len()];
-            return Ok((Settled { recent, steps, converged }, theta));
+            return Ok((Settled { recent, steps, converged, nearest: 0 }, theta));
         }
         let settled = model.settle(&theta, x)?;
         let theta = match nudge {

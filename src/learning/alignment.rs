@@ -64,7 +64,9 @@ pub fn homeostasis(
         s_star.iter().map(|s| model.dynamics.activation.slope(s)).collect::<Result<_>>()?;
     let images = s_star[0].dim(D::Minus2)? as f64;
     let mut changed = theta.clone();
-    for (there, back) in theta.network.pairs() {
+    // Of a readout nothing comes back at the fixed point.
+    let nearest = model.dynamics.readout.nearest();
+    for (there, back) in theta.network.pairs().filter(|(there, _)| there.to >= nearest) {
         // ⟨σ′_iσ′_j⟩, which both directions have.
         let products = (slopes[there.to].t()?.matmul(&slopes[there.from])? / images)?;
         for (own, other, products) in [(there, back, products.clone()), (back, there, products.t()?)] {

@@ -68,14 +68,13 @@ impl Trace {
         let gradients = bptt(model, theta, x, nudge.target, learning.K)?;
         let first = settled.state().to_vec();
         let synapse = &model.synapse;
-        let as_wished = synapse.adds_up() && synapse.left() == 1.0 && learning.only_learns();
+        let as_wished = synapse.adds_up()
+            && synapse.left() == 1.0
+            && learning.only_learns()
+            && model.noise.updates == 0.0;
         let moved = match learning.rule.update {
             Update::Nudged(..) if as_wished => None,
-            _ => {
-                let moved = theta_end.map(double)?.plus(&theta.map(double)?, |_| -1.0)?;
-                let of_rate = |n: usize| if learning.rate(n) > 0.0 { 1.0 / learning.rate(n) } else { 0.0 };
-                Some(moved.zip(&moved, |moved, _, n| moved.affine(of_rate(n), 0.0))?)
-            }
+            _ => Some(moved(learning, theta, &theta_end)?),
         };
         Ok(Self { first, states, delta_s, delta_theta, gradients, theta: theta_end, moved, loss })
     }
@@ -92,6 +91,17 @@ impl Trace {
         };
         Comparison::new(&update, &self.gradients.total()?)
     }
+}
+
+/// (θ′ − θ)/η in double precision, the change of the weights for each unit of the learning rate; 0 where η is 0.
+///
+/// # Errors
+/// Only those of candle (parameters that differ in shape).
+pub fn moved(learning: &Learning, theta: &Parameters, theta_end: &Parameters) -> Result<Parameters> {
+    let double = |tensor: &Tensor| tensor.to_dtype(DType::F64);
+    let moved = theta_end.map(double)?.plus(&theta.map(double)?, |_| -1.0)?;
+    let of_rate = |n: usize| if learning.rate(n) > 0.0 { 1.0 / learning.rate(n) } else { 0.0 };
+    moved.zip(&moved, |moved, _, n| moved.affine(of_rate(n), 0.0))
 }
 
 /// The agreement of total updates with total gradients; weight matrices only, no biases.

@@ -48,8 +48,9 @@ impl SigmaPrime {
             bail!("σ′ {} gates single steps, and not a whole phase", self.name());
         }
         let gated = |delta: &Tensor, h: &Tensor| delta * dynamics.activation.derivative(h)?;
-        let layers = delta.iter().zip(h).map(|(delta, h)| {
-            // A layer that the step does not update: Δs is 0.
+        let layers = delta.iter().zip(h).enumerate().map(|(n, (delta, h))| {
+            // A layer that the step does not update, whose Δs is 0; and a readout, which has no σ.
+            let h = h.as_ref().filter(|_| n >= dynamics.readout.nearest());
             let Some(h) = h else { return Ok((delta.clone(), delta.clone())) };
             if let (SigmaPrime::Partial, Some(feedback)) = (self, &h.feedback) {
                 return Ok((gated(delta, &h.forward)?, gated(delta, feedback)?));
@@ -114,8 +115,8 @@ pub fn hebbian_products(
     step: &Step,
 ) -> Result<Products> {
     let &Step { s, h, s_next, .. } = step;
-    let rho = |s: &[Tensor]| -> Result<Vec<Tensor>> { s.iter().map(|s| dynamics.rho(s)).collect() };
-    let (rho_s, rho_next, rho_x) = (rho(s)?, rho(s_next)?, dynamics.rho(x)?);
+    let (rho_s, rho_next, rho_x) =
+        (dynamics.rho_of_all(s)?, dynamics.rho_of_all(s_next)?, dynamics.rho_of_input(x)?);
     let (before, after) = match form {
         Form::Correlation => (&rho_s[..], &rho_next[..]),
         Form::VectorField => (s, s_next),

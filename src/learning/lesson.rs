@@ -23,7 +23,7 @@ pub type Observe<'a> = &'a mut dyn FnMut(&Step) -> Result<()>;
 #[derive(Clone, Debug)]
 pub struct Memory {
     pub(crate) values: Vec<(&'static str, Parameters)>,
-    /// Updates of arrays so far; absent where synapses are not [arrays](Wants::Arrays).
+    /// Updates of arrays so far; absent where synapses are not [arrays](Wants::Arrays) and there is no noise.
     pub(crate) clock: Option<u64>,
     /// The memory of a rule of one's own.
     pub(crate) own: Kept,
@@ -41,9 +41,10 @@ impl Memory {
         let law = &model.synapse;
         let zeros = |&name: &&'static str| Ok((name, theta.map(Tensor::zeros_like)?));
         let values = law.memory().iter().map(zeros).collect::<Result<_>>()?;
-        let counts = !law.adds_up() && law.wants() != Wants::Changes;
+        let are_arrays = !law.adds_up() && law.wants() != Wants::Changes;
+        let counts = are_arrays || model.noise.is_random();
         let mut memory = Self { values, clock: counts.then_some(0), own: Kept::default() };
-        if counts {
+        if are_arrays {
             let mut theta = theta.clone();
             memory.each_array(&mut theta, |place, weights, memory| law.start(place, weights, memory))?;
         }
@@ -133,7 +134,7 @@ impl Memory {
         if self.clock.is_some() {
             let Some(saved) = tensors.get(CLOCK) else {
                 bail!(
-                    "{CLOCK} is missing: how often the arrays of devices have been asked, which their pulses depend on"
+                    "{CLOCK} is missing: how often arrays have been asked, which their pulses and noise depend on"
                 )
             };
             self.clock = Some(count_of(CLOCK, saved)?);
@@ -216,22 +217,24 @@ impl<'a> Lesson<'a> {
         observe: Observe,
         mut learn: impl FnMut(&Step) -> Result<Option<Parameters>>,
     ) -> Result<Vec<Tensor>> {
-        let Model { dynamics, settle, .. } = self.model;
+        let dynamics = &self.model.dynamics;
         let mut theta_t = self.theta.clone();
-        let mut drive = dynamics.drive(&theta_t, self.x)?;
+        let mut drive = self.model.drive(&theta_t, self.x)?;
         let s_star = self.settled.state();
         let at_rest =
             |of| Ok::<_, candle_core::Error>((of, Transition::at(self.model, self.theta, self.x, s_star)?));
         let corrected = self.learning.rule.corrects.map(at_rest).transpose()?;
-        let mut s = s_star.to_vec();
+        let mut s = self.begun()?;
         for t in 0..self.learning.K {
-            let h = dynamics.pre_activations(&theta_t, &drive, &s, settle.order.layers(t))?;
-            let mut s_next = self.model.advance(&theta_t, &h, &s, Some(self.nudge))?;
+            let layers = self.model.layers(t);
+            let (h, mut s_next) = self.model.noisy_step(&theta_t, &drive, &s, layers, Some(self.nudge))?;
             if let Some((of, transition)) = &corrected {
-                let changes: Vec<Tensor> =
+                let nearest = dynamics.readout.nearest();
+                let mut changes: Vec<Tensor> =
                     s.iter().zip(s_star).map(|(s, rest)| s - rest).collect::<Result<_>>()?;
+                changes[..nearest].clone_from_slice(&s_next[..nearest]);
                 let asymmetry = transition.asymmetry(*of, &changes)?;
-                for n in (0..s.len()).filter(|&n| h[n].is_some()) {
+                for n in (nearest..s.len()).filter(|&n| h[n].is_some()) {
                     s_next[n] = (&s_next[n] - &asymmetry[n])?;
                 }
             }
@@ -239,9 +242,18 @@ impl<'a> Lesson<'a> {
             observe(&step)?;
             if let Some(theta_next) = learn(&step)? {
                 theta_t = theta_next;
-                drive = dynamics.drive(&theta_t, self.x)?;
+                drive = self.model.drive(&theta_t, self.x)?;
             }
             s = s_next;
+        }
+        Ok(s)
+    }
+
+    /// The start of the second phase: s_*, and for a readout the error that it has sent so far, which is none.
+    fn begun(&self) -> Result<Vec<Tensor>> {
+        let mut s = self.settled.state().to_vec();
+        for s in &mut s[..self.model.dynamics.readout.nearest()] {
+            *s = s.zeros_like()?;
         }
         Ok(s)
     }
@@ -294,7 +306,8 @@ impl<'a> Lesson<'a> {
     /// Runs the second phases with updates on this schedule and returns the new θ.
     fn nudged(&self, schedule: Schedule, memory: &mut Memory, observe: Observe) -> Result<Parameters> {
         let mut theta = self.theta.clone();
-        let by_factors = !self.model.synapse.adds_up() && self.model.synapse.wants() == Wants::Factors;
+        let law = &self.model.synapse;
+        let by_factors = !law.adds_up() && law.wants() == Wants::Factors && self.learning.has_products();
         for branch in self.branches() {
             let mut total: Option<Parameters> = None;
             // Products to be applied after the phase, by synapses that multiply.
@@ -303,10 +316,10 @@ impl<'a> Lesson<'a> {
                 // θ + η·Δ(s_* → s_K): the updates of the steps telescope (Eq. 5).
                 Schedule::Whole => {
                     let s_end = branch.second_phase(observe, |_| Ok(None))?;
-                    let (s, beta) = (self.settled.state(), branch.nudge.beta);
-                    let whole = Step { t: 0, s, h: &[], s_next: &s_end, beta };
+                    let (s, beta) = (self.begun()?, branch.nudge.beta);
+                    let whole = Step { t: 0, s: &s, h: &[], s_next: &s_end, beta };
                     match by_factors {
-                        true => products.push(branch.products(&whole)?),
+                        true => products.push(branch.offset(branch.products(&whole)?)?),
                         false => total = Some(branch.update(&whole)?),
                     }
                 }
@@ -314,7 +327,7 @@ impl<'a> Lesson<'a> {
                 Schedule::Sum => {
                     branch.second_phase(observe, |step| {
                         match by_factors {
-                            true => products.push(branch.products(step)?),
+                            true => products.push(branch.products_to_add(step)?),
                             false => total = Some(branch.added(total.as_ref(), step)?),
                         }
                         Ok(None)
@@ -326,7 +339,7 @@ impl<'a> Lesson<'a> {
                     Lesson { theta: &begun, ..branch }.second_phase(observe, |step| {
                         let lesson = Lesson { theta: &theta, ..branch };
                         let changed = match by_factors {
-                            true => branch.pulsed(&theta, &lesson.products(step)?, memory)?,
+                            true => branch.pulsed(&theta, &branch.offset(lesson.products(step)?)?, memory)?,
                             false => branch.applied(&theta, &lesson.update(step)?, memory)?,
                         };
                         theta = changed;
@@ -336,12 +349,17 @@ impl<'a> Lesson<'a> {
                 // θ_{t+1} = θ_0 + η_tiny·Σ Δ_θ during the phase, θ_0 + η·Σ Δ_θ after it. The sum is kept beside θ,
                 // where rounding does not swallow it; only its effect on the next state may be lost to rounding.
                 Schedule::Rescaled => {
+                    let mut sum: Option<Parameters> = None;
                     branch.second_phase(observe, |step| {
-                        let sum = branch.added(total.as_ref(), step)?;
-                        let theta_t = self.theta.plus(&sum, |n| self.learning.tiny * branch.rate(n))?;
-                        total = Some(sum);
+                        let so_far = branch.added(sum.as_ref(), step)?;
+                        if by_factors {
+                            products.push(branch.products_to_add(step)?);
+                        }
+                        let theta_t = self.theta.plus(&so_far, |n| self.learning.tiny * branch.rate(n))?;
+                        sum = Some(so_far);
                         Ok(Some(theta_t))
                     })?;
+                    total = sum.filter(|_| !by_factors);
                 }
             }
             if let Some(total) = total {
@@ -419,6 +437,7 @@ impl<'a> Lesson<'a> {
         memory: &mut Memory,
     ) -> Result<Parameters> {
         let law = &self.model.synapse;
+        let update = &self.offset_update(update)?;
         if law.adds_up() {
             return theta.plus(update, |n| self.rate(n));
         }
@@ -431,6 +450,45 @@ impl<'a> Lesson<'a> {
         }
         memory.tick();
         Ok(changed)
+    }
+
+    /// An update with the constant that [`noise`](crate::model::Noise::updates) adds to it, where weights learn.
+    fn offset_update(&self, update: &Parameters) -> Result<Parameters> {
+        let offset = self.model.noise.updates;
+        if offset == 0.0 {
+            return Ok(update.clone());
+        }
+        let mut update = update.clone();
+        for c in update.network.clone().weights().filter(|c| self.learning.learns(c.from, c.to)) {
+            update.weights[c.weight] = (&update.weights[c.weight] + offset)?;
+        }
+        let learning = update.biases.len() - usize::from(self.learning.last_bias_frozen());
+        for bias in &mut update.biases[..learning] {
+            *bias = (&*bias + offset)?;
+        }
+        Ok(update)
+    }
+
+    /// Adds the constant to an update given as products: one more product of each image, β times the constant.
+    fn offset(&self, mut products: Products) -> Result<Products> {
+        let offset = self.model.noise.updates * self.nudge.beta.value();
+        if offset == 0.0 {
+            return Ok(products);
+        }
+        for own in products.weights.iter_mut().filter(|own| !own.is_empty()) {
+            let (rows, columns) = ((own[0].rows.ones_like()? * offset)?, own[0].columns.ones_like()?);
+            own.push(Product { sign: 1.0, rows, columns });
+        }
+        for bias in products.biases.iter_mut().flatten() {
+            *bias = (&*bias + offset)?;
+        }
+        Ok(products)
+    }
+
+    /// The products of a step, of which all are one update.
+    fn products_to_add(&self, step: &Step) -> Result<Products> {
+        let products = self.products(step)?;
+        if step.t == 0 { self.offset(products) } else { Ok(products) }
     }
 
     /// Applies η times the sum of these products through synapses that multiply, and returns the new θ.

@@ -191,6 +191,17 @@ impl Learning {
         }
         let needed = if tied { "feedback weights of their own" } else { "tied weights" };
         need(self.rule.fits(network), "learning.rule", format!("\"{rule}\" needs {needed}"))?;
+        need(
+            model.dynamics.readout.is_none()
+                || (self.rule.corrects.is_none() && !matches!(self.rule.update, Update::Dyadic)),
+            "network.readout",
+            format!(
+                "\"{}\" sends its error into the network through σ of the last hidden layer, but rule = \"{rule}\" is \
+                 exact only where the force of the loss stands outside σ, on neurons of the state: leave the readout out, \
+                 or choose \"ep\", \"cep\", \"cep-rescaled\", \"vf\", \"cvf\", \"bptt\" or \"rbp\"",
+                model.dynamics.readout.name()
+            ),
+        )?;
         let ignored = self.sigma_prime == SigmaPrime::Ignored;
         let in_real_time = if real { " in real time" } else { "" };
         need(
@@ -241,14 +252,6 @@ impl Learning {
         )?;
         let wants = if model.synapse.adds_up() { Wants::Changes } else { model.synapse.wants() };
         need(
-            wants == Wants::Changes || self.rule.schedule() != Some(Schedule::Rescaled),
-            "learning.rule",
-            format!(
-                "\"{rule}\" changes weights by steps that no device makes: choose another rule, or synapse.law \
-                 = \"ideal\""
-            ),
-        )?;
-        need(
             wants != Wants::Factors || self.has_products(),
             "learning.rule",
             format!(
@@ -266,7 +269,7 @@ impl Learning {
     }
 
     /// True where updates are sums of products of two sides, see [`hebbian_products`].
-    fn has_products(&self) -> bool {
+    pub(crate) fn has_products(&self) -> bool {
         self.form().is_some() && matches!(self.rule.update, Update::Nudged(..))
     }
 

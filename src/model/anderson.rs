@@ -12,14 +12,14 @@ use candle_core::{DType, WithDType};
 /// The largest window.
 pub const MOST_WINDOW: usize = 5;
 
-/// By what share the diagonal of the normal equations is raised: without it, differences that have become parallel would
-/// ask for steps without bounds.
+/// The relative increase of the diagonal of the normal equations: without it, differences that have become parallel
+/// would give unbounded steps.
 const RIDGE: f64 = 1e-8;
 
 /// The most plain steps in a row because ‖f‖ has grown.
 const LONGEST_PAUSE: usize = 1000;
 
-/// What the last applications of G to the states of one image have taught.
+/// The last applications of G to the states of one image, and their differences.
 #[derive(Clone, Debug)]
 pub struct Anderson<T> {
     window: usize,
@@ -34,15 +34,16 @@ pub struct Anderson<T> {
     delta_g: Vec<T>,
     /// Δf_i·Δf_j.
     products: [[f64; MOST_WINDOW]; MOST_WINDOW],
-    /// Plain steps still to take since ‖f‖ has grown, and how many that were the last time.
+    /// Plain steps still to take since ‖f‖ has grown, and the number the last time.
     pause: usize,
     pause_before: usize,
-    /// How many applications the rows hold the differences of, since what went before was last forgotten.
+    /// The number of applications whose differences the rows hold, since the last reset.
     count: usize,
 }
 
 impl<T: WithDType> Anderson<T> {
-    /// Nothing learnt yet. `window` is from 1 to [`MOST_WINDOW`], `epsilon` the relative [rounding](epsilon) of the states.
+    /// An empty history. `window` is from 1 to [`MOST_WINDOW`], `epsilon` the relative [rounding](epsilon) of the
+    /// states.
     pub fn new(window: usize, epsilon: f64) -> Self {
         Self {
             window: window.clamp(1, MOST_WINDOW),
@@ -65,7 +66,7 @@ impl<T: WithDType> Anderson<T> {
         (self.count, self.pause, self.pause_before) = (0, 0, 0);
     }
 
-    /// From the layers of s_k and of G(s_k) to s_{k+1}, in place of the latter.
+    /// Takes the layers of s_k and of G(s_k) to s_{k+1}, in place of the latter.
     #[inline(always)]
     pub fn mix(&mut self, s: &[&[T]], g: &mut [&mut [T]]) {
         let neurons: usize = s.iter().map(|layer| layer.len()).sum();
@@ -94,7 +95,7 @@ impl<T: WithDType> Anderson<T> {
         }
         let norm = dot(&self.f, &self.f);
         let grown = !first && (norm.is_nan() || norm > self.norm);
-        // Where it has come to rest, what is left is rounding, from which nothing can be learnt.
+        // At rest the differences are rounding, from which nothing can be learnt.
         let at_rest = norm <= neurons as f64 * self.epsilon.powi(2);
         self.norm = norm;
         if grown {

@@ -1,4 +1,4 @@
-//! The neural dynamics s_{t+1} = F(x, s_t, θ): what one step does to the states.
+//! The neural dynamics s_{t+1} = F(x, s_t, θ): the effect of one step on the states.
 //!
 //! States are one tensor (B, d_n) a layer, output first. Everything here also works on R replicas at once, networks of
 //! one shape with a leading dimension of R: states (R, B, d_n), weights (R, d_n, d_{n+1}), biases (R, 1, d_n).
@@ -7,6 +7,8 @@ use super::Model;
 use super::activation::Activation;
 use super::loss::Loss;
 use super::network::Parameters;
+use super::normal::Normal;
+use super::readout::Readout;
 use candle_core::{D, DType, Device, Result, Tensor, bail};
 use serde::{Deserialize, Serialize};
 
@@ -24,7 +26,7 @@ pub struct Nudge<'a> {
 /// β, of either sign; replicas may differ in the sign.
 #[derive(Clone, Copy, Debug)]
 pub struct Beta<'a> {
-    /// Its value, or its size where there are `signs`.
+    /// Its value, or |β| where there are `signs`.
     size: f64,
     /// ±1 for each replica, (R, 1, 1).
     signs: Option<&'a Tensor>,
@@ -42,7 +44,7 @@ impl<'a> Beta<'a> {
         Self { size, signs: Some(signs) }
     }
 
-    /// Its value; of replicas, its size.
+    /// Its value; for replicas, |β|.
     pub fn value(self) -> f64 {
         self.size
     }
@@ -74,7 +76,7 @@ impl<'a> Beta<'a> {
     }
 }
 
-/// How time passes.
+/// Discrete or real time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Time {
@@ -84,12 +86,12 @@ pub enum Time {
     Real,
 }
 
-/// hⁿ, the input of a layer before σ, in the two parts that its connections deliver; (B, d_n) each.
+/// hⁿ, the input of a layer before σ, in its forward and its feedback part; (B, d_n) each.
 #[derive(Clone, Debug)]
 pub struct PreActivation {
-    /// W_nn+1·ρ(sⁿ⁺¹) + b_n: what forward.n and the bias deliver.
+    /// W_nn+1·ρ(sⁿ⁺¹) + b_n: the contribution of forward.n and the bias.
     pub forward: Tensor,
-    /// W_nn−1·ρ(sⁿ⁻¹): what feedback.(n−1) delivers, or the transposed forward.(n−1) where weights are tied;
+    /// W_nn−1·ρ(sⁿ⁻¹): the contribution of feedback.(n−1), or of the transposed forward.(n−1) where weights are tied;
     /// `None` at the output, which has no layer before it.
     pub feedback: Option<Tensor>,
 }
@@ -107,7 +109,7 @@ impl PreActivation {
     }
 }
 
-/// Which layers a step updates; the others stay as they are.
+/// The layers that a step updates; the others stay as they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Layers {
     /// All of them at once.
@@ -119,7 +121,7 @@ pub enum Layers {
 }
 
 impl Layers {
-    /// Whether layer `n` is one of them.
+    /// True where layer `n` is one of them.
     pub fn contains(self, n: usize) -> bool {
         match self {
             Layers::All => true,
@@ -129,23 +131,34 @@ impl Layers {
     }
 }
 
-/// How neurons move.
+/// The dynamics of the neurons.
 #[derive(Clone, Copy, Debug)]
 pub struct Dynamics {
     /// σ.
     pub activation: Activation,
-    /// How time passes.
+    /// Discrete or real time.
     pub time: Time,
     /// ε, the length of a step in real time.
     pub epsilon: f64,
-    /// Whether states are kept in [0, 1] in real time.
+    /// True where states are kept in [0, 1] in real time.
     pub clamp: bool,
+    /// The kind of output layer.
+    pub readout: Readout,
+    /// The normalisation of the input, if any.
+    pub normal: Option<Normal>,
 }
 
 impl Dynamics {
     /// Discrete time, as in most of the paper.
     pub fn discrete(activation: Activation) -> Self {
-        Self { activation, time: Time::Discrete, epsilon: 1.0, clamp: false }
+        Self {
+            activation,
+            time: Time::Discrete,
+            epsilon: 1.0,
+            clamp: false,
+            readout: Readout::None,
+            normal: None,
+        }
     }
 
     /// s_0 = 0 for every layer and every image of `x`.
@@ -162,7 +175,7 @@ impl Dynamics {
         theta.biases.iter().map(state).collect()
     }
 
-    /// ρ(s), what neurons in state s pass on: s itself in discrete time, σ(s) in real time.
+    /// ρ(s), the output of neurons in state s: s itself in discrete time, σ(s) in real time.
     ///
     /// # Errors
     /// Only those of candle.
@@ -173,14 +186,38 @@ impl Dynamics {
         }
     }
 
-    /// W_x·ρ(x) + b_n, what the input x (B, d_in) contributes to each layer that it is connected with, (B, d_n): in a
-    /// layered network to the last hidden one.
+    /// ρ(x), or ρ of x normalised.
+    ///
+    /// # Errors
+    /// Only those of candle.
+    pub fn rho_of_input(&self, x: &Tensor) -> Result<Tensor> {
+        match self.normal {
+            Some(normal) => self.rho(&normal.apply(x)?),
+            None => self.rho(x),
+        }
+    }
+
+    /// [ρ](Dynamics::rho) of each layer, output first; layer 0 of a readout as it is, which is no neuron's state.
+    ///
+    /// # Errors
+    /// Only those of candle.
+    pub fn rho_of_all(&self, s: &[Tensor]) -> Result<Vec<Tensor>> {
+        let nearest = self.readout.nearest();
+        s.iter().enumerate().map(|(n, s)| if n < nearest { Ok(s.clone()) } else { self.rho(s) }).collect()
+    }
+
+    /// W_x·ρ(x) + b_n, the contribution of the input x (B, d_in) to each layer that it is connected with, (B, d_n):
+    /// in a layered network to the last hidden one.
     ///
     /// # Errors
     /// Only those of candle (shapes that differ).
     pub fn drive(&self, theta: &Parameters, x: &Tensor) -> Result<Vec<Option<Tensor>>> {
+        self.drive_of(theta, &self.rho_of_input(x)?)
+    }
+
+    /// The drive of an input that sends `rho_x`.
+    fn drive_of(&self, theta: &Parameters, rho_x: &Tensor) -> Result<Vec<Option<Tensor>>> {
         let input = theta.depth() + 1;
-        let rho_x = self.rho(x)?;
         let drive = |n: usize| {
             let connection = theta.network.into_layer(n).find(|c| c.from == input);
             let drive = |c| rho_x.matmul(&theta.transposed(c)?)?.broadcast_add(&theta.biases[n]);
@@ -189,8 +226,9 @@ impl Dynamics {
         (0..input).map(drive).collect()
     }
 
-    /// hⁿ = Σ W_nm·ρ(sᵐ) + b_n over the layers m that are connected with n, of each of these layers, in its two parts;
-    /// `None` for the others. What the input contributes is `drive`, that is [`Dynamics::drive`].
+    /// hⁿ = Σ W_nm·ρ(sᵐ) + b_n over the layers m that are connected with n, for each of these layers, in its two
+    /// parts; `None` for the others. The input's contribution is `drive`, that is [`Dynamics::drive`]. For a readout
+    /// h⁰ is z at s, whatever `layers` are, and no hⁿ depends on it.
     ///
     /// # Errors
     /// Only those of candle (shapes that differ).
@@ -201,34 +239,82 @@ impl Dynamics {
         s: &[Tensor],
         layers: Layers,
     ) -> Result<Vec<Option<PreActivation>>> {
-        let rho_s: Vec<Tensor> = s.iter().map(|s| self.rho(s)).collect::<Result<_>>()?;
-        let of_layer = |n: usize| {
-            let (mut forward, mut feedback) = (drive[n].clone(), None);
-            for connection in theta.network.into_layer(n).filter(|c| c.from < s.len()) {
-                let mut delivered = rho_s[connection.from].matmul(&theta.transposed(connection)?)?;
-                let part = if connection.from > n { &mut forward } else { &mut feedback };
-                if connection.from > n && part.is_none() {
-                    delivered = delivered.broadcast_add(&theta.biases[n])?;
-                }
-                *part = Some(match part.take() {
-                    Some(before) => (before + delivered)?,
-                    None => delivered,
-                });
-            }
-            let Some(forward) = forward else { bail!("nothing leads into layer {n} from above") };
-            Ok(PreActivation { forward, feedback })
-        };
-        (0..s.len()).map(|n| layers.contains(n).then(|| of_layer(n)).transpose()).collect()
+        self.delivered(theta, drive, &self.rho_of_all(s)?, layers)
     }
 
-    /// Whether hⁿ is multiplied by σ′(sⁿ): in real time with tied weights, where F derives from Φ
-    /// (Eq. 96), on the hidden layers. The printed equations omit σ′; the authors' code has it. The
-    /// output layer is linear there, and so it is here.
+    /// The inputs of the layers where these send `rho_s`.
+    fn delivered(
+        &self,
+        theta: &Parameters,
+        drive: &[Option<Tensor>],
+        rho_s: &[Tensor],
+        layers: Layers,
+    ) -> Result<Vec<Option<PreActivation>>> {
+        let of_layer = |n: usize| self.pre_activation(theta, drive, rho_s, n);
+        let asked = |n: usize| layers.contains(n) || n < self.readout.nearest();
+        (0..rho_s.len()).map(|n| asked(n).then(|| of_layer(n)).transpose()).collect()
+    }
+
+    /// hⁿ where the layers pass on `rho_s`.
+    fn pre_activation(
+        &self,
+        theta: &Parameters,
+        drive: &[Option<Tensor>],
+        rho_s: &[Tensor],
+        n: usize,
+    ) -> Result<PreActivation> {
+        let (mut forward, mut feedback) = (drive[n].clone(), None);
+        let sends = |from: usize| (self.readout.nearest()..rho_s.len()).contains(&from);
+        for connection in theta.network.into_layer(n).filter(|c| sends(c.from)) {
+            let mut delivered = rho_s[connection.from].matmul(&theta.transposed(connection)?)?;
+            let part = if connection.from > n { &mut forward } else { &mut feedback };
+            if connection.from > n && part.is_none() {
+                delivered = delivered.broadcast_add(&theta.biases[n])?;
+            }
+            *part = Some(match part.take() {
+                Some(before) => (before + delivered)?,
+                None => delivered,
+            });
+        }
+        let Some(forward) = forward else { bail!("nothing leads into layer {n} from above") };
+        Ok(PreActivation { forward, feedback })
+    }
+
+    /// s with layer 0 as the readout of the others, z = W_out·ρ(s¹) + b; s itself where there is no readout.
+    ///
+    /// # Errors
+    /// Only those of candle (shapes that differ).
+    pub fn read_out(
+        &self,
+        theta: &Parameters,
+        drive: &[Option<Tensor>],
+        mut s: Vec<Tensor>,
+    ) -> Result<Vec<Tensor>> {
+        if !self.readout.is_none() {
+            s[0] = self.pre_activation(theta, drive, &self.rho_of_all(&s)?, 0)?.total()?;
+        }
+        Ok(s)
+    }
+
+    /// e = −β ∂ℓ/∂z of each image, (B, d_0), what a readout sends back where it is nudged, from z as `h` has it; `None`
+    /// where nothing is sent.
+    fn sent_back(&self, h: &[Option<PreActivation>], nudge: Option<Nudge>) -> Result<Option<Tensor>> {
+        match (self.readout, &h[0], nudge) {
+            (Readout::Softmax, Some(z), Some(Nudge { loss, target, beta })) => {
+                Ok(Some(beta.scale(&loss.descent(target, &z.total()?)?, |beta| beta)?))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// True where hⁿ is multiplied by σ′(sⁿ): in real time with tied weights, where F derives from Φ (Eq. 96), on the
+    /// hidden layers. The printed equations omit σ′; the authors' code has it. The output layer is linear there, and
+    /// so it is here.
     pub fn gated(&self, theta: &Parameters, n: usize) -> bool {
         self.time == Time::Real && theta.network.is_tied() && n > 0
     }
 
-    /// What −∂ℓ/∂s⁰ is multiplied with in F: β, or εβ in real time.
+    /// The factor of −∂ℓ/∂s⁰ in F: β, or εβ in real time.
     pub fn nudge_strength(&self, beta: f64) -> f64 {
         match self.time {
             Time::Discrete => beta,
@@ -243,8 +329,9 @@ impl Model {
     /// - Discrete time, Eq. 85 (tied), Eq. 98 (untied): sⁿ ← σ(hⁿ)
     /// - real time, E.3 and E.5: sⁿ ← (1 − ε)sⁿ + ε·hⁿ, with tied weights ε·σ′(sⁿ)⊙hⁿ on the hidden layers
     ///
-    /// and with a nudge (Eq. 86, 97, 99, 101), added to the new s⁰: −β ∂ℓ/∂s⁰, or −εβ ∂ℓ/∂s⁰ in real time. A damped step
-    /// is d·s + (1 − d)·F(s), the nudge inside F, with d = [`Settle::damping`](super::Settle::damping).
+    /// and with a nudge (Eq. 86, 97, 99, 101), added to the new s⁰: −β ∂ℓ/∂s⁰, or −εβ ∂ℓ/∂s⁰ in real time. A damped
+    /// step is d·s + (1 − d)·F(s), the nudge inside F, with d = [`Settle::damping`](super::Settle::damping). A
+    /// [readout](super::readout) is z of the new state, and with a nudge what it has sent, which is part of hⁿ.
     ///
     /// # Errors
     /// Only those of candle (shapes that differ).
@@ -256,11 +343,52 @@ impl Model {
         layers: Layers,
         nudge: Option<Nudge>,
     ) -> Result<Vec<Tensor>> {
-        self.advance(theta, &self.dynamics.pre_activations(theta, drive, s, layers)?, s, nudge)
+        let h = self.dynamics.pre_activations(theta, drive, s, layers)?;
+        let s_next = self.advance(theta, &h, s, nudge)?;
+        if nudge.is_some() { Ok(s_next) } else { self.dynamics.read_out(theta, drive, s_next) }
     }
 
-    /// The same from the inputs of the layers, `h`, that [`Dynamics::pre_activations`] gives for s and θ; a layer
-    /// without one stays as it is.
+    /// [`Dynamics::drive`] as a circuit with this [`noise`](Model::noise) has it.
+    ///
+    /// # Errors
+    /// Only those of candle (shapes that differ).
+    pub fn drive(&self, theta: &Parameters, x: &Tensor) -> Result<Vec<Option<Tensor>>> {
+        self.dynamics.drive_of(theta, &self.noise.sent(&self.dynamics.rho_of_input(x)?)?)
+    }
+
+    /// [`Model::step`] as a circuit with this [`noise`](Model::noise) takes it: the inputs that it delivers to the
+    /// layers, and the new states. `drive` is [`Model::drive`].
+    ///
+    /// # Errors
+    /// Only those of candle (shapes that differ).
+    pub fn noisy_step(
+        &self,
+        theta: &Parameters,
+        drive: &[Option<Tensor>],
+        s: &[Tensor],
+        layers: Layers,
+        nudge: Option<Nudge>,
+    ) -> Result<(Vec<Option<PreActivation>>, Vec<Tensor>)> {
+        let Self { dynamics, noise, .. } = self;
+        let rho_s = dynamics.rho_of_all(s)?;
+        let rho_s = rho_s.iter().map(|rho| noise.sent(rho)).collect::<Result<Vec<_>>>()?;
+        let mut h = dynamics.delivered(theta, drive, &rho_s, layers)?;
+        for PreActivation { forward, feedback } in h.iter_mut().flatten() {
+            *forward = noise.read(forward)?;
+            *feedback = feedback.as_ref().map(|feedback| noise.read(feedback)).transpose()?;
+        }
+        let mut s_next = self.advance(theta, &h, s, nudge)?;
+        if nudge.is_none() {
+            s_next = dynamics.read_out(theta, drive, s_next)?;
+        }
+        for (s_next, _) in s_next.iter_mut().zip(&h).filter(|(_, h)| h.is_some()) {
+            *s_next = noise.moved(s_next)?;
+        }
+        Ok((h, s_next))
+    }
+
+    /// Completes F(x, s, θ) from the inputs of the layers, `h`, that [`Dynamics::pre_activations`] gives for s and θ;
+    /// a layer without one stays as it is, and so does a readout without a nudge.
     ///
     /// # Errors
     /// Only those of candle (shapes that differ).
@@ -272,9 +400,18 @@ impl Model {
         nudge: Option<Nudge>,
     ) -> Result<Vec<Tensor>> {
         let Self { dynamics, settle, .. } = self;
+        let sent = dynamics.sent_back(h, nudge)?;
         let next = |n: usize| -> Result<Tensor> {
+            if n < dynamics.readout.nearest() {
+                return Ok(sent.as_ref().unwrap_or(&s[n]).clone());
+            }
             let Some(h) = &h[n] else { return Ok(s[n].clone()) };
-            let h = h.total()?;
+            let mut h = h.total()?;
+            if let Some(sent) = &sent {
+                for connection in theta.network.into_layer(n).filter(|c| c.from == 0) {
+                    h = (h + sent.matmul(&theta.transposed(connection)?)?)?;
+                }
+            }
             let mut next = match dynamics.time {
                 Time::Discrete => dynamics.activation.apply(&h)?,
                 Time::Real => {

@@ -1,4 +1,4 @@
-//! The first phase step by step, for those who look at how states settle and not only at where.
+//! The first phase step by step, for studies of how states settle.
 
 use super::anderson::{Anderson, epsilon};
 use super::dynamics::Layers;
@@ -6,8 +6,8 @@ use super::settle::{largest_changes, mix};
 use super::{Dynamics, Model, Parameters, Settled, Solver};
 use candle_core::{Result, Tensor};
 
-/// The first phase of some images under way. It stops by itself neither after T steps nor at a tolerance; its last
-/// sweeps are plain ones where it is accelerated and taken for T steps.
+/// The first phase of some images under way. It stops by itself neither after T steps nor at a tolerance; with
+/// acceleration, its last sweeps up to T steps are plain ones.
 pub struct Follower<'a> {
     model: &'a Model,
     theta: &'a Parameters,
@@ -23,7 +23,7 @@ pub struct Follower<'a> {
 }
 
 impl Model {
-    /// The first phase on the images `x` (B, d_in), of which no step is taken yet.
+    /// Begins the first phase on the images `x` (B, d_in), before its first step.
     ///
     /// # Errors
     /// Only those of candle (shapes that differ).
@@ -34,7 +34,8 @@ impl Model {
             Solver::Iterate => Vec::new(),
             Solver::Anderson => vec![Anderson::new(self.settle.window, epsilon(x.dtype())); images],
         };
-        let drive = self.dynamics.drive(theta, x)?;
+        let drive = self.drive(theta, x)?;
+        let s_0 = self.dynamics.read_out(theta, &drive, s_0)?;
         let recent = [s_0.clone(), s_0.clone(), s_0.clone()];
         Ok(Follower { model: self, theta, drive, mixers, images, steps: 0, recent, before: s_0 })
     }
@@ -52,13 +53,13 @@ impl Follower<'_> {
             let sweeps = self.steps / settle.order.sweep();
             if sweeps > 0 && settle.mixes_after(sweeps - 1) {
                 let [_, s, s_next] = &mut self.recent;
-                mix(&mut self.mixers, settle.read_first(), s, s_next)?;
+                mix(&mut self.mixers, |n| self.model.reads_first(n), s, s_next)?;
             }
             self.recent.rotate_left(1);
             self.recent[2] = self.recent[1].clone();
         }
-        let s_next =
-            self.model.step(self.theta, &self.drive, &self.recent[2], settle.order.layers(t), None)?;
+        let layers = self.model.layers(t);
+        let (_, s_next) = self.model.noisy_step(self.theta, &self.drive, &self.recent[2], layers, None)?;
         self.before = std::mem::replace(&mut self.recent[2], s_next);
         self.steps += 1;
         Ok(())
@@ -74,21 +75,24 @@ impl Follower<'_> {
     /// # Errors
     /// Only those of candle.
     pub fn residuals(&self) -> Result<Vec<f64>> {
-        largest_changes(self.state(), &self.before)
+        let nearest = self.model.dynamics.readout.nearest();
+        largest_changes(&self.state()[nearest..], &self.before[nearest..])
     }
 
-    /// The largest |F(s_t) − s_t| of any neuron, for each image: a step of all layers from here.
+    /// The largest |F(s_t) − s_t| of any neuron, for each image, with F a step of all layers.
     ///
     /// # Errors
     /// Only those of candle.
     pub fn distances(&self) -> Result<Vec<f64>> {
         let s_next = self.model.step(self.theta, &self.drive, self.state(), Layers::All, None)?;
-        largest_changes(&s_next, self.state())
+        let nearest = self.model.dynamics.readout.nearest();
+        largest_changes(&s_next[nearest..], &self.state()[nearest..])
     }
 
-    /// Where the phase ends if it ends here.
+    /// The end of the phase, if it ends here.
     pub fn end(self) -> Settled {
-        let Self { recent, images, steps, .. } = self;
-        Settled { recent, steps: vec![steps; images], converged: vec![false; images] }
+        let Self { recent, images, steps, model, .. } = self;
+        let nearest = model.dynamics.readout.nearest();
+        Settled { recent, steps: vec![steps; images], converged: vec![false; images], nearest }
     }
 }

@@ -1,4 +1,4 @@
-//! The network: its layers, the connections between them, its parameters θ, and how they start.
+//! The network: its layers, the connections between them, its parameters θ, and their initialisation.
 //!
 //! Layers are numbered as in the paper: 0 is the output, N the last hidden layer, and N + 1 the input x. In a layered
 //! network `forward.n` is the weight (d_n, d_{n+1}) from layer n+1 into layer n, and `feedback.n` the weight
@@ -48,7 +48,7 @@ pub struct Connection {
     pub to: usize,
     /// Number of its weight in [`Parameters::weights`].
     pub weight: usize,
-    /// Whether that is another connection's weight, and this one has its transpose.
+    /// True where it uses the transpose of another connection's weight.
     pub transposed: bool,
 }
 
@@ -79,7 +79,7 @@ pub struct Network {
 }
 
 impl Network {
-    /// A chain of layers, each connected with the next in both directions, but for the input, into which nothing leads.
+    /// A chain of layers, each connected with the next in both directions; nothing leads into the input.
     pub fn layered(dims: impl Into<Dims>, tied: bool) -> Self {
         let dims = dims.into();
         let last = dims.depth();
@@ -94,7 +94,7 @@ impl Network {
         Self { dims, connections }
     }
 
-    /// The same with layer `from` connected with layer `to`, and where `from` is not the input, the other way round by
+    /// Adds a connection from layer `from` into layer `to`, and where `from` is not the input, one the other way by
     /// the transposed weight or one of its own.
     ///
     /// # Panics
@@ -133,28 +133,28 @@ impl Network {
         own.into_iter()
     }
 
-    /// Whether the way back is the transpose of the way there: whether no weight leads upwards.
+    /// True where feedback weights are the transposed forward weights: where no weight leads upwards.
     pub fn is_tied(&self) -> bool {
         self.connections.iter().all(|c| c.transposed || c.from > c.to)
     }
 
-    /// Whether it is a chain of layers and nothing else.
+    /// True where it is a chain of layers and nothing else.
     pub fn is_layered(&self) -> bool {
         *self == Network::layered(self.dims.clone(), self.is_tied())
     }
 
-    /// Pairs of a weight and that which leads the other way, where it is one of its own: (θf, θb).
+    /// Pairs of a weight and the one that leads the other way, where that is one of its own: (θf, θb).
     pub(crate) fn pairs(&self) -> impl Iterator<Item = (&Connection, &Connection)> {
         let back = |there: &Connection| self.weights().find(|c| (c.from, c.to) == (there.to, there.from));
         self.weights().filter(|c| c.from > c.to).filter_map(move |there| Some((there, back(there)?)))
     }
 
-    /// Whether another weight of its own leads the other way.
+    /// True where another weight of its own leads the other way.
     pub fn is_paired(&self, connection: &Connection) -> bool {
         self.pairs().any(|(there, back)| there == connection || back == connection)
     }
 
-    /// How many weights and biases it has.
+    /// The number of weights and biases.
     pub fn parameter_count(&self) -> usize {
         self.shapes().iter().map(|(_, shape)| shape.iter().product::<usize>()).sum()
     }
@@ -181,7 +181,7 @@ impl<const N: usize> From<[usize; N]> for Dims {
 /// Names of tensors, with their shapes.
 pub type Shapes = Vec<(String, Vec<usize>)>;
 
-/// How weights and biases start.
+/// The initialisation of weights and biases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Init {
@@ -194,7 +194,7 @@ pub enum Init {
 /// θ: all weights and biases of a network, or anything of the same shape (updates, gradients).
 #[derive(Clone, Debug)]
 pub struct Parameters {
-    /// What they are the parameters of.
+    /// The network that they belong to.
     pub network: Arc<Network>,
     /// W of each of [`Network::weights`], (d_to, d_from).
     pub weights: Vec<Tensor>,
@@ -255,7 +255,7 @@ impl Parameters {
         self.biases[0].dtype()
     }
 
-    /// Where its tensors lie.
+    /// The device of its tensors.
     pub fn device(&self) -> &Device {
         self.biases[0].device()
     }
@@ -341,7 +341,7 @@ impl Parameters {
         Ok(Self { network, weights, biases })
     }
 
-    /// What `change` makes of each weight and bias and that of `other` in its place, with n of its learning rate η_n.
+    /// Combines each weight and bias with that of `other` by `change`, which also gets n of its learning rate η_n.
     ///
     /// # Errors
     /// Those of `change`, and where the two are of other networks.
@@ -370,7 +370,7 @@ impl Parameters {
         self.zip(update, |a, b, n| a + b.reshape(a.shape())?.affine(scale(n), 0.0)?)
     }
 
-    /// θ with each tensor changed so.
+    /// Applies `change` to each tensor of θ.
     ///
     /// # Errors
     /// Those of `change`.
@@ -378,7 +378,7 @@ impl Parameters {
         self.zip(self, |tensor, _, _| change(tensor))
     }
 
-    /// θ with feedback weights that are the transposed forward weights, where they are of their own.
+    /// θ with untied feedback weights replaced by the transposed forward weights.
     ///
     /// # Errors
     /// Only those of candle.
@@ -429,7 +429,7 @@ impl Parameters {
     }
 }
 
-/// Names of tensors with their shapes, in one line however many there are and whatever they are called.
+/// Names of tensors with their shapes, in one line, however many there are and whatever their names.
 fn listed(tensors: &[(String, Vec<usize>)]) -> String {
     const MOST: usize = 24;
     let described = tensors.iter().take(MOST);
@@ -453,7 +453,7 @@ fn flip_signs(weight: &Tensor, psi_degrees: f64, seed: u64, n: usize) -> Result<
     (weight * mask)?.t()?.contiguous()
 }
 
-/// Whether all values are finite: a product of 0 with any other is not 0.
+/// True where all values are finite: a product of 0 with any other is not 0.
 fn is_finite(tensor: &Tensor) -> Result<bool> {
     Ok(tensor.to_dtype(DType::F64)?.affine(0.0, 0.0)?.sum_all()?.to_scalar::<f64>()? == 0.0)
 }

@@ -1,4 +1,4 @@
-//! The first (free) phase: how the equilibrium s_* is found, from s_0 = 0 without a nudge.
+//! The first (free) phase: the search for the equilibrium s_*, from s_0 = 0 without a nudge.
 //!
 //! The paper takes T synchronous steps. Two choices of ours find the same fixed points in less arithmetic:
 //!
@@ -8,8 +8,8 @@
 //!   ones at s_{2m−1}.
 //! - **[Anderson's acceleration](super::anderson)** between sweeps over all layers.
 //!
-//! The second phase takes its steps in the same [`Order`]. Why Theorem 1 holds for half-steps, too, with the same K, is in
-//! `docs/equilibrium.md`.
+//! The second phase takes its steps in the same [`Order`]. Why Theorem 1 holds for half-steps, too, with the same K,
+//! is in `docs/equilibrium.md`.
 
 use super::anderson::Anderson;
 use super::dynamics::Layers;
@@ -17,10 +17,10 @@ use super::{Model, Parameters};
 use candle_core::{D, DType, Result, Tensor};
 use serde::{Deserialize, Serialize};
 
-/// Steps between two looks at whether the states have settled.
+/// Steps between two checks whether the states have settled.
 pub const SETTLE_CHECK: usize = 4;
 
-/// In which order layers are updated, in both phases.
+/// The order in which layers are updated, in both phases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Order {
@@ -57,11 +57,11 @@ impl Order {
     }
 }
 
-/// What happens between sweeps.
+/// The operation between sweeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Solver {
-    /// Nothing: plain iteration.
+    /// None: plain iteration.
     Iterate,
     /// [Anderson's acceleration](super::anderson), image by image.
     Anderson,
@@ -71,11 +71,11 @@ pub enum Solver {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settle {
-    /// In which order layers are updated; in the second phase too.
+    /// The order in which layers are updated; in the second phase too.
     pub order: Order,
-    /// What happens between sweeps over all layers in the first phase.
+    /// The operation between sweeps over all layers in the first phase.
     pub solver: Solver,
-    /// How many differences between sweeps Anderson's acceleration looks back on.
+    /// The number of differences between sweeps that Anderson's acceleration uses.
     pub window: usize,
     /// d, 0 ≤ d < 1: every step of both phases is s ← d·s + (1 − d)·F(s), the nudge inside F. The fixed points
     /// of the first phase are the same, and a synchronous step can no longer overshoot into a cycle of period 2.
@@ -84,13 +84,13 @@ pub struct Settle {
     /// T, the most steps of the first phase; whole sweeps.
     pub steps: usize,
     /// The phase of an image ends where none of its neurons has moved by more than this in a sweep (line 4 of
-    /// Algorithms 1 and 2); 0 runs all T steps. Looked at every [`SETTLE_CHECK`] steps, and after every sweep that
-    /// is not a single step or is accelerated.
+    /// Algorithms 1 and 2); 0 runs all T steps. Checked every [`SETTLE_CHECK`] steps, and after every sweep that is
+    /// not a single step or is accelerated.
     pub tolerance: f64,
 }
 
 impl Settle {
-    /// As in the paper: so many synchronous steps, or fewer where no neuron moves by more than `tolerance`.
+    /// The paper's way: `steps` synchronous steps, or fewer where no neuron moves by more than `tolerance`.
     pub fn synchronous(steps: usize, tolerance: f64) -> Self {
         Self { order: Order::Synchronous, solver: Solver::Iterate, window: 3, damping: 0.0, steps, tolerance }
     }
@@ -100,7 +100,7 @@ impl Settle {
         self.steps / self.order.sweep()
     }
 
-    /// Whether to look, after this sweep (from 0), if the states have settled.
+    /// True where the states are checked after this sweep (from 0).
     pub fn looks_after(&self, sweep: usize) -> bool {
         let every = match (self.order, self.solver) {
             (Order::Synchronous, Solver::Iterate) => SETTLE_CHECK,
@@ -109,7 +109,7 @@ impl Settle {
         self.tolerance > 0.0 && (sweep + 1).is_multiple_of(every)
     }
 
-    /// The layers whose states decide what a sweep does: all, or of undamped half-steps the odd ones, which are what the
+    /// The layers whose states decide the effect of a sweep: all, or with undamped half-steps the odd ones, which the
     /// first half-step reads.
     pub fn read_first(&self) -> Layers {
         match self.order {
@@ -118,23 +118,26 @@ impl Settle {
         }
     }
 
-    /// Whether the states are mixed after this sweep. The last three are plain ones, so that what still
-    /// moves at the end moves as the dynamics have it.
+    /// True where the states are mixed after this sweep. The last three are plain ones, so that the final residuals
+    /// are those of the dynamics.
     pub fn mixes_after(&self, sweep: usize) -> bool {
         self.solver != Solver::Iterate && sweep + 4 <= self.sweeps()
     }
 }
 
-/// Where the first phase ended. The order is that of [`Settle`]; a sweep is a step where it is synchronous.
+/// The end of the first phase. The order is that of [`Settle`]; a sweep is a step where it is synchronous.
 #[derive(Clone, Debug)]
 pub struct Settled {
     /// s before the last two sweeps, before the last, and after it, which is s_*, for each image; states are
     /// (B, d_n), output first.
     pub recent: [Vec<Tensor>; 3],
-    /// The steps it took each image.
+    /// The number of steps for each image.
     pub steps: Vec<usize>,
-    /// Whether each image ended because it had settled within the tolerance; never where that is 0.
+    /// True for each image that ended because it had settled within the tolerance; never where that is 0.
     pub converged: Vec<bool>,
+    /// The first layer that has neurons that move: 1 where the output is a [readout](super::readout), of which
+    /// `recent` has z.
+    pub nearest: usize,
 }
 
 impl Settled {
@@ -148,7 +151,7 @@ impl Settled {
     /// # Errors
     /// Only those of candle.
     pub fn residuals(&self) -> Result<Vec<f64>> {
-        largest_changes(&self.recent[2], &self.recent[1])
+        largest_changes(&self.recent[2][self.nearest..], &self.recent[1][self.nearest..])
     }
 
     /// The largest |s_T − s_{T−2}| of any neuron, for each image, over two sweeps: small beside
@@ -157,19 +160,31 @@ impl Settled {
     /// # Errors
     /// Only those of candle.
     pub fn residuals_over_two_steps(&self) -> Result<Vec<f64>> {
-        largest_changes(&self.recent[2], &self.recent[0])
+        largest_changes(&self.recent[2][self.nearest..], &self.recent[0][self.nearest..])
     }
 }
 
 impl Model {
+    /// The layers that step t, from 0, of either phase updates: as the [`Order`] has them, which begins with the
+    /// layer that the nudge reaches first. Where the output is a readout that is layer 1.
+    pub fn layers(&self, t: usize) -> Layers {
+        self.settle.order.layers(t + self.dynamics.readout.nearest())
+    }
+
+    /// True where the effect of a sweep depends on the state of layer `n`: as in [`Settle::read_first`], counted from
+    /// the first layer that has states.
+    pub(super) fn reads_first(&self, n: usize) -> bool {
+        n.checked_sub(self.dynamics.readout.nearest()).is_some_and(|n| self.settle.read_first().contains(n))
+    }
+
     /// Runs the first phase on the images `x` (B, d_in).
     ///
     /// # Errors
     /// Only those of candle (shapes that differ).
     pub fn settle(&self, theta: &Parameters, x: &Tensor) -> Result<Settled> {
-        let settle = &self.settle;
+        let (settle, nearest) = (&self.settle, self.dynamics.readout.nearest());
         let mut phase = self.follow(theta, x)?;
-        // What images were left with that have settled, after so many steps.
+        // The states and steps of images that have settled.
         let mut settled = phase.recent.clone();
         let mut images = x.dims().to_vec();
         images[x.rank() - 1] = 1;
@@ -182,7 +197,7 @@ impl Model {
             let recent = &phase.recent;
             let last = sweep + 1 == settle.sweeps();
             if last || settle.looks_after(sweep) {
-                let changes = largest_changes(&recent[2], &recent[1])?;
+                let changes = largest_changes(&recent[2][nearest..], &recent[1][nearest..])?;
                 let mut ends_here = vec![0u8; steps.len()];
                 for (i, change) in changes.into_iter().enumerate() {
                     let at_rest = settle.tolerance > 0.0 && change <= settle.tolerance;
@@ -193,7 +208,7 @@ impl Model {
                     }
                 }
                 if !ends_here.contains(&0) {
-                    return Ok(Settled { recent: phase.recent, steps, converged });
+                    return Ok(Settled { recent: phase.recent, steps, converged, nearest });
                 }
                 if ends_here.contains(&1) {
                     let ends_here = Tensor::from_vec(ends_here, &images[..], x.device())?;
@@ -206,21 +221,21 @@ impl Model {
                 }
             }
         }
-        Ok(Settled { recent: settled, steps, converged })
+        Ok(Settled { recent: settled, steps, converged, nearest })
     }
 }
 
-/// Makes of these layers of `s_next`, where a sweep from `s` has led, what each image's mixer makes of them.
+/// Replaces these layers of `s_next`, the result of a sweep from `s`, by those that each image's mixer gives.
 pub(super) fn mix(
     mixers: &mut [Anderson<f64>],
-    layers: Layers,
+    layers: impl Fn(usize) -> bool,
     s: &[Tensor],
     s_next: &mut [Tensor],
 ) -> Result<()> {
     let rows = |s: &Tensor| -> Result<Vec<Vec<f64>>> {
         s.to_dtype(DType::F64)?.reshape(((), s.dim(D::Minus1)?))?.to_vec2()
     };
-    let chosen: Vec<usize> = (0..s.len()).filter(|&n| layers.contains(n)).collect();
+    let chosen: Vec<usize> = (0..s.len()).filter(|&n| layers(n)).collect();
     let before = chosen.iter().map(|&n| rows(&s[n])).collect::<Result<Vec<_>>>()?;
     let mut after = chosen.iter().map(|&n| rows(&s_next[n])).collect::<Result<Vec<_>>>()?;
     for (i, mixer) in mixers.iter_mut().enumerate() {
@@ -236,7 +251,7 @@ pub(super) fn mix(
     Ok(())
 }
 
-/// The largest |s' − s| of any neuron, for each image; NaN where a state is no number.
+/// The largest |s' − s| of any neuron, for each image; NaN where a state is NaN.
 ///
 /// # Errors
 /// Only those of candle (shapes that differ).
@@ -247,12 +262,12 @@ pub fn largest_changes(s_next: &[Tensor], s: &[Tensor]) -> Result<Vec<f64>> {
         largest.push(change.max(D::Minus1)?.flatten_all()?);
         sums.push(change.sum(D::Minus1)?.flatten_all()?);
     }
-    // candle's max passes over NaN, which a sum does not.
+    // candle's max ignores NaN, a sum does not.
     let not_numbers = (Tensor::stack(&sums, 0)?.sum(0)? * 0.0)?;
     (Tensor::stack(&largest, 0)?.max(0)? + not_numbers)?.to_dtype(DType::F64)?.to_vec1()
 }
 
-/// For each of these shares the least of the values that so large a share of them does not exceed.
+/// The percentiles of `values` at these shares, by nearest rank.
 ///
 /// # Panics
 /// Where there is no value.

@@ -21,14 +21,14 @@ use pyo3::exceptions::{PyKeyboardInterrupt, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use std::ffi::OsString;
 
-create_exception!(eqprop, Error, PyRuntimeError, "What cannot be done; the message says what to do.");
 create_exception!(
     eqprop,
-    UsageError,
-    PyValueError,
-    "What was asked for is wrong: a setting, a shape, a name."
+    Error,
+    PyRuntimeError,
+    "An operation that cannot be done; the message says what to do."
 );
-create_exception!(eqprop, Diverged, Error, "A run whose numbers have run away. `run` is its `Run`.");
+create_exception!(eqprop, UsageError, PyValueError, "A wrong request: a setting, a shape, a name.");
+create_exception!(eqprop, Diverged, Error, "A run that has diverged. `run` is its `Run`.");
 create_exception!(
     eqprop,
     Interrupted,

@@ -347,8 +347,8 @@ impl PyNetwork {
         done?.or_raise().map(PyAngle)
     }
 
-    /// The causes of the angle of a minibatch: finite β, finite K, unsettled T, continual η, σ′, untied weights. The
-    /// images are bytes. Returns an `Explanation`; weights do not change.
+    /// The causes of the angle of a minibatch: devices and noise, finite β, finite K, unsettled T, continual η, σ′,
+    /// untied weights. The images are bytes. Returns an `Explanation`; weights do not change.
     fn explain(&self, py: Python, x: &Bound<PyAny>, y: &Bound<PyAny>) -> PyResult<PyExplanation> {
         let mut state = self.state()?;
         let theta = state.theta().or_raise()?;

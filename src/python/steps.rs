@@ -51,12 +51,13 @@ impl PySettled {
 #[pymethods]
 impl PySettled {
     /// s_*, a list of (B, d_n): `states[0]` is the output, `states[n]` layer n, the last the layer next to the input.
+    /// Of a softmax readout `states[0]` is z, whose softmax are the probabilities of the classes.
     #[getter]
     fn states<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         arrays(py, &self.states)
     }
 
-    /// s⁰, (B, d_0).
+    /// s⁰, (B, d_0); of a softmax readout z.
     #[getter]
     fn output<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         array(py, &self.states[0])

@@ -39,13 +39,19 @@ pub fn bptt(
     let mut leaves = Vec::with_capacity(steps);
     for _ in 0..steps {
         let theta_t = leaf(theta)?;
-        s = model.step(&theta_t, &dynamics.drive(&theta_t, x)?, &s, Layers::All, None)?;
+        let drive = dynamics.drive(&theta_t, x)?;
+        s = model.step(&theta_t, &drive, &s, Layers::All, None)?;
         let mut addends = Vec::with_capacity(s.len());
-        for s in &mut s {
-            let addend = Var::from_tensor(&s.zeros_like()?)?;
-            *s = (&*s + addend.as_tensor())?;
+        // A readout reads the states with what is added to them.
+        for n in (0..s.len()).rev() {
+            if n < dynamics.readout.nearest() {
+                s = dynamics.read_out(&theta_t, &drive, s)?;
+            }
+            let addend = Var::from_tensor(&s[n].zeros_like()?)?;
+            s[n] = (&s[n] + addend.as_tensor())?;
             addends.push(addend);
         }
+        addends.reverse();
         leaves.push((addends, theta_t));
     }
     // The sum over the batch: each sample's states see only its own loss.

@@ -69,6 +69,7 @@ pub fn each(
     let transition = Transition::at(model, theta, x, s_star)?;
     let mut grad_s: Vec<Tensor> = s_star.iter().map(|s| s.zeros_like()).collect::<Result<_>>()?;
     grad_s[0] = model.loss.descent(target, &s_star[0])?.neg()?;
+    let mut grad_s = transition.read_out(grad_s)?;
     loop {
         let (earlier, grad_theta) = transition.vjp(&grad_s)?;
         if !visit(std::mem::replace(&mut grad_s, earlier), grad_theta)? {

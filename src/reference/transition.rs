@@ -18,7 +18,7 @@ pub(crate) struct Transition<'a> {
     model: &'a Model,
     theta: &'a Parameters,
     s: &'a [Tensor],
-    /// ρ(sⁿ), and ρ(x) as that of layer N + 1.
+    /// ρ(sⁿ), and ρ(x) as that of layer N + 1; 0 of a readout, of which no layer hears.
     rho: Vec<Tensor>,
     /// hⁿ.
     h: Vec<Tensor>,
@@ -40,11 +40,16 @@ impl<'a> Transition<'a> {
             }
             _ => None,
         };
+        let mut rho = dynamics.rho_of_all(s)?;
+        if !dynamics.readout.is_none() {
+            rho[0] = rho[0].zeros_like()?;
+        }
+        rho.push(dynamics.rho_of_input(x)?);
         Ok(Self {
             model,
             theta,
             s,
-            rho: s.iter().chain([x]).map(|s| dynamics.rho(s)).collect::<Result<_>>()?,
+            rho,
             h: (dynamics.pre_activations(theta, &drive, s, Layers::All)?.iter().flatten())
                 .map(PreActivation::total)
                 .collect::<Result<_>>()?,
@@ -93,6 +98,29 @@ impl<'a> Transition<'a> {
         Ok(sums)
     }
 
+    /// v of the layers that are states, and 0 of a readout, on whose z no step depends.
+    fn of_states(&self, mut v: Vec<Tensor>) -> Result<Vec<Tensor>> {
+        for v in &mut v[..self.model.dynamics.readout.nearest()] {
+            *v = v.zeros_like()?;
+        }
+        Ok(v)
+    }
+
+    /// ∂ℓ/∂sⁿ of all layers where v⁰ is ∂ℓ/∂z of a readout and nothing else of v depends on ℓ; v itself without one.
+    pub(crate) fn read_out(&self, mut v: Vec<Tensor>) -> Result<Vec<Tensor>> {
+        if self.model.dynamics.readout.is_none() {
+            return Ok(v);
+        }
+        let mut of_rho: Vec<Tensor> = v.iter().map(Tensor::zeros_like).collect::<Result<_>>()?;
+        for c in self.theta.network.into_layer(0).filter(|c| c.from < v.len()) {
+            of_rho[c.from] = v[0].matmul(&self.theta.transposed(c)?.t()?)?;
+        }
+        for (v, through) in v.iter_mut().zip(self.through_rho(of_rho)?) {
+            *v = (&*v + through)?;
+        }
+        Ok(v)
+    }
+
     /// ρ′(sⁿ)·v, layer by layer.
     fn through_rho(&self, v: Vec<Tensor>) -> Result<Vec<Tensor>> {
         let Dynamics { activation, time, .. } = self.model.dynamics;
@@ -106,8 +134,11 @@ impl<'a> Transition<'a> {
     fn jvp(&self, u: &[Tensor]) -> Result<Vec<Tensor>> {
         let Model { dynamics, settle, .. } = self.model;
         let Dynamics { activation, time, epsilon, .. } = *dynamics;
-        let arriving = self.delivered(&self.through_rho(u.to_vec())?)?;
+        let arriving = self.delivered(&self.through_rho(self.of_states(u.to_vec())?)?)?;
         let next = |n: usize| -> Result<Tensor> {
+            if n < dynamics.readout.nearest() {
+                return u[n].zeros_like();
+            }
             let mut next = match time {
                 Time::Discrete => (&arriving[n] * activation.derivative(&self.h[n])?)?,
                 Time::Real => {
@@ -142,6 +173,10 @@ impl<'a> Transition<'a> {
         let mut grad_h = Vec::with_capacity(v.len());
         for n in 0..v.len() {
             let mut v = v[n].clone();
+            if n < dynamics.readout.nearest() {
+                grad_h.push(v);
+                continue;
+            }
             if settle.damping > 0.0 {
                 grad_s[n] = (&v * settle.damping)?;
                 v = (v * (1.0 - settle.damping))?;
@@ -165,7 +200,7 @@ impl<'a> Transition<'a> {
             });
         }
         // Through hⁿ to the ρ(s) that made it.
-        let grad_rho = self.delivered_back(&grad_h)?;
+        let grad_rho = self.of_states(self.delivered_back(&self.of_states(grad_h.clone())?)?)?;
         for (grad_s, through) in grad_s.iter_mut().zip(self.through_rho(grad_rho)?) {
             *grad_s = (&*grad_s + through)?;
         }

@@ -27,7 +27,8 @@ use std::path::{Path, PathBuf};
 /// `out`: `table3.csv` where the sweeps are the paper's, with `as-printed.csv` and `equilibrium.csv` (rows with yet
 /// another way to equilibrium) where there are such runs, `sweep.csv` for what is not in the paper, `runs.csv` and
 /// `curves.csv`. Where the curves of all groups fit into one figure, that is `curves.svg` too, and where Ψ varies the
-/// error against it `error-by-psi.svg`. Every figure goes into the folder `figures` as well, where one is given.
+/// error against it `error-by-psi.svg`; where a quantity of devices varies, `threshold-….svg`. Every figure goes into
+/// the folder `figures` as well, where one is given.
 ///
 /// # Errors
 /// Where a source cannot be read, nothing matches `only`, `out` holds records of runs that are not among the sources,
@@ -49,7 +50,7 @@ pub fn write(
     let drawn = page::figures(&results)?;
     if !results.is_papers {
         let split = drawn.iter().any(|(name, _)| name == "curves-2");
-        for (name, charts) in drawn.iter().filter(|(name, _)| name == "error-by-psi" || !split) {
+        for (name, charts) in drawn.iter().filter(|(name, _)| !split || !name.starts_with("curves")) {
             let figure = plot::figure(charts, Style::Screen);
             made.add(out.join(format!("{name}.svg")), figure);
         }

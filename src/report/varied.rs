@@ -68,7 +68,7 @@ pub fn labels_by(groups: &[&Group], mut keys: Vec<String>) -> Result<Vec<String>
         Ok(names.zip(texts(keys)?).collect::<BTreeSet<_>>().len())
     };
     let all = distinct(&keys)?;
-    // From the last on: values in a name need no number.
+    // Drops keys that the others make unnecessary, from the last on.
     for key in keys.clone().into_iter().rev() {
         let fewer: Vec<String> = keys.iter().filter(|known| **known != key).cloned().collect();
         if distinct(&fewer)? == all {

@@ -223,6 +223,7 @@ fn with_data(
     };
     let resolved = resolved.sized_for(&dataset)?;
     dataset.check(&resolved.config.network.dims)?;
+    resolved.config.training.augment().check(&dataset.train)?;
     info!(
         "data: {} ({}), {} training{} and {} test images",
         dataset.name,
@@ -258,7 +259,7 @@ fn named_classes(from: Option<&From>, dataset: &Dataset) -> Vec<String> {
 /// The name of the requested run, which includes that of its data set.
 ///
 /// # Errors
-/// Where the data cannot be had, or would have to be asked of the network for a name that is taken. Glyphs are no
+/// Where the data cannot be loaded, or would have to be downloaded for a name that is taken. Glyphs are no
 /// substitute for MNIST where a run on MNIST is to be resumed.
 fn name_of_new(config: &Config, options: &Options, resources: &Resources) -> Result<String> {
     let on = |data: &str| match &options.name {

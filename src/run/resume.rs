@@ -201,7 +201,7 @@ impl From {
     /// again.
     ///
     /// # Errors
-    /// Where they are done and this checkpoint is named to go on from, and where it cannot be made the last.
+    /// Where they are done and this checkpoint is named to resume from, and where it cannot be made the last.
     pub fn is_complete(&self, epochs: usize, folder: &CheckpointFolder, options: &Options) -> Result<bool> {
         if self.progress.epoch < epochs {
             return Ok(false);

@@ -1,9 +1,9 @@
 //! `sessions.jsonl`: a line for each process that has worked on a run, with the part it did.
 //!
 //! It is written when a process begins and when it ends. How far one came that was killed is filled in by the next,
-//! which goes on from there.
+//! which resumes from there.
 //!
-//! A version, CPU or GPU that rounds differently gives other bits, so a run that goes on elsewhere says so.
+//! A version, CPU or GPU that rounds differently gives other bits, so a run that is resumed elsewhere says so.
 
 use crate::base::files;
 use crate::base::{lock, program};

@@ -19,8 +19,8 @@ pub struct Recorded {
 }
 
 impl Recorded {
-    /// Reads the record in the folder `runs/NAME`; `None` where it names no file or folder, and, with a warning, where it
-    /// cannot be read.
+    /// Reads the record in the folder `runs/NAME`; `None` where it names no file or folder, and, with a warning,
+    /// where it cannot be read.
     pub fn read(records: &Path) -> Option<Self> {
         let environment = match records::environment(records) {
             Ok(environment) => environment?,

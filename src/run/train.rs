@@ -10,7 +10,7 @@ use super::{Interrupt, Run};
 use crate::base::waiting::Waiting;
 use crate::data::{Batch, Split};
 use crate::engine::{Engine, Report, Turn};
-use crate::rng;
+use crate::rng::{self, Purpose};
 use crate::telemetry::metrics::{Metrics, MetricsFile};
 use crate::telemetry::observer::{Epoch, Observer};
 #[cfg(feature = "cli")]
@@ -109,6 +109,10 @@ impl Training<'_, '_> {
             let global = epoch as u64 * per_epoch + run.progress.minibatch;
             self.observers.iter_mut().for_each(|observer| observer.begin());
             run.dataset.train.gather(indices, &mut batch);
+            if let Some(shape) = run.dataset.train.shape {
+                let mut rng = rng::stream(training.seed, Purpose::Augment, global);
+                training.augment().apply(&mut batch, shape, &mut rng);
+            }
             let turn = Turn { beta: config.beta(global), epochs: global as f64 / per_epoch as f64 };
             let report = run.engine.train_at(&batch, turn)?;
             run.progress.running.add(&report);
@@ -208,8 +212,8 @@ fn test(run: &mut Run, speed: Option<f64>, stop: &dyn Fn() -> bool) -> Result<Ep
     let mut metrics = Metrics::default();
     metrics.push_reports(trained.as_ref(), validation.as_ref(), &test);
     metrics.push_weights(&theta)?;
-    if let Some(ledger) = run.engine.ledger().filter(|_| trained.is_some()) {
-        metrics.push_ledger(&ledger, &theta);
+    if let Some((ledger, trained)) = run.engine.ledger().zip(trained.as_ref()) {
+        metrics.push_ledger(&run.resolved.config, &theta, &ledger, trained);
     }
     // Not finite where no time has passed: `Instant` never runs backwards, but may stand still.
     if let Some(speed) = speed.filter(|speed| speed.is_finite()) {

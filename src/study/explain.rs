@@ -1,6 +1,6 @@
 //! The causes of an angle between update and gradient: `eqprop angle --explain`.
 
-use super::referee::{CAUSES, Case, Cause, as_trained};
+use super::referee::{CAUSES, Case, Cause};
 use crate::base::spread::Spread;
 use crate::config::Config;
 use crate::data::{Batch, Split};
@@ -9,6 +9,10 @@ use crate::model::Parameters;
 use crate::run::angles;
 use anyhow::Result;
 use serde_json::{Map, Value, json};
+
+/// Ψ of an update that is 0, as of devices whose steps are larger than the wished change: it follows the gradient no
+/// more than chance does.
+const UNRELATED: f64 = 90.0;
 
 /// The angles of a minibatch, degrees: first of all matrices together, then of each.
 type Angles = Vec<f64>;
@@ -64,7 +68,7 @@ impl Explanation {
         let mut columns = Vec::new();
         let (mut ladders, mut singles, mut matched) = (Vec::new(), Vec::new(), Vec::new());
         for (i, batch) in batches.into_iter().enumerate() {
-            let (ladder, alone) = take_apart(config, theta, &batch, &causes, &mut columns)?;
+            let (ladder, alone) = take_apart(config, theta, &batch, i, &causes, &mut columns)?;
             ladders.push(ladder);
             singles.push(alone);
             if config.learning.K <= config.settle.steps {
@@ -196,7 +200,7 @@ pub fn page(explanation: &Explanation, config: &Config, data: &str) -> Result<St
     let body = html! {
         h1 { (title) }
         p {
-            "Ψ(Δtot, −∇) on " (data) ", over " (explanation.minibatches) " minibatches: the angle between the update of a minibatch \
+            "Ψ(Δtot, −∇) on " (data) ", over " (explanation.minibatches) (if explanation.minibatches == 1 { " minibatch" } else { " minibatches" }) ": the angle between the update of a minibatch \
              and the descent direction of BPTT with T and K so large that nothing changes. Each bar is the \
              fall of the angle when that cause is switched off after those above it; the line is one \
              standard deviation."
@@ -226,32 +230,36 @@ fn take_apart(
     config: &Config,
     theta: &Parameters,
     batch: &Batch,
+    number: usize,
     causes: &[Cause],
     columns: &mut Vec<String>,
 ) -> Result<(Vec<Angles>, Vec<Angles>)> {
     let (model, learning) = (config.model(), &config.learning);
     let beta = learning.beta;
-    let case = Case::new(&model, theta, batch)?;
+    // As many changes as a second phase may have lie between two minibatches.
+    let case = Case::new(&model, theta, batch)?.at_moment((number as u64 + 1) << 20);
     let mut angles = |update: &Parameters, gradient: &Parameters| -> Result<Angles> {
         let Comparison { total_degrees, per_matrix_degrees, .. } = Comparison::new(update, gradient)?;
         *columns = [vec!["all".into()], per_matrix_degrees.iter().map(|of| of.0.clone()).collect()].concat();
-        Ok([vec![total_degrees], per_matrix_degrees.iter().map(|of| of.1).collect()].concat())
+        let norms = update.norms()?.into_iter().filter(|(name, _)| name.ends_with(".weight"));
+        let still: Vec<bool> = norms.map(|(_, norm)| norm == 0.0).collect();
+        let all_still = still.iter().all(|still| *still);
+        let degrees = [(total_degrees, all_still)]
+            .into_iter()
+            .chain(per_matrix_degrees.iter().map(|of| of.1).zip(still));
+        Ok(degrees.map(|(degrees, still)| if still { UNRELATED } else { degrees }).collect())
     };
     let mut with_off =
         |off: &[Cause]| -> Result<Angles> { angles(&case.update(learning, beta, off)?, &case.gradient) };
-    let float64 = with_off(&[])?;
-    let mut ladder = Vec::new();
-    let mut alone = vec![float64.clone()];
+    let exact = |off: &[Cause]| [&[Cause::Rounding][..], off].concat();
+    let as_trained = with_off(&[])?;
+    let float64 = with_off(&exact(&[]))?;
+    let (mut ladder, mut alone) = (vec![as_trained], vec![float64.clone()]);
     for (i, &cause) in causes.iter().enumerate() {
         let off = &causes[..=i];
         // The angle without rounding alone has already been measured.
         ladder.push(if off == [Cause::Rounding] { float64.clone() } else { with_off(off)? });
-        alone.push(if cause == Cause::Rounding { float64.clone() } else { with_off(&[cause])? });
+        alone.push(if cause == Cause::Rounding { float64.clone() } else { with_off(&exact(&[cause]))? });
     }
-    let start = match causes.first() {
-        Some(Cause::Rounding) => angles(&as_trained(&model, learning, theta, batch, beta)?, &case.gradient)?,
-        _ => float64,
-    };
-    ladder.insert(0, start);
     Ok((ladder, alone))
 }

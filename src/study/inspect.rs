@@ -97,6 +97,7 @@ pub fn write(subject: &Subject) -> Result<Illustrated> {
                 p .warning { "The run collapsed in epoch " (epoch) ": it lost what it had learnt." }
             }
             @if let Some(angle) = starting_angle(record) { p { (angle) } }
+            @if let Some(asked) = asked_of_devices(record) { p { (asked) } }
             h2 { "Over training" }
             (panels(&curves))
         }
@@ -165,6 +166,19 @@ fn starting_angle(record: &Record) -> Option<String> {
     ))
 }
 
+/// The work of devices for an image of the last epoch, in words; `None` where there are none.
+fn asked_of_devices(record: &Record) -> Option<String> {
+    let (steps, slots) = (record.last("settle/both_phases")?, record.last("pulses/slots")?);
+    let cost =
+        |tag: &str, what: &str| record.last(tag).map_or(String::new(), |cost| format!("; {what} {cost:.2e}"));
+    Some(format!(
+        "An image of the last epoch took {steps:.1} steps of both phases and {slots:.1} slots of trains, one after \
+         the other{}{}.",
+        cost("cost/energy", "energy, J:"),
+        cost("cost/latency", "latency, s:")
+    ))
+}
+
 /// A line for each tag with this beginning.
 fn lines_of(record: &Record, prefix: &str) -> Vec<Series> {
     // Runs of version 0.1 have the spread of an angle beside it.
@@ -180,6 +194,13 @@ fn lines_of(record: &Record, prefix: &str) -> Vec<Series> {
         Series::line(name, Look::cycle(i), points)
     })
     .collect()
+}
+
+/// A line for each tag that ends in the name of an array.
+fn by_array(record: &Record, prefix: &str) -> Vec<Series> {
+    let mut lines = lines_of(record, prefix);
+    lines.retain(|line| line.name.contains('.'));
+    lines
 }
 
 /// The most measurements that are drawn as markers, each with a bar from quartile to quartile where these are known.
@@ -235,6 +256,14 @@ fn curves(record: &Record) -> Vec<Chart> {
              period 2",
         ),
         chart("norms", "Norms of the weights", ("‖W‖", Scale::Linear), lines_of(record, "weights/norm/")),
+        chart("pulses", "Pulses a synapse", ("pulses in the epoch", Scale::Log), by_array(record, "pulses/"))
+            .noted("mean of the devices of an array"),
+        chart("wasted", "Steps by net change", ("Σ|Δw|/Σ|w − w'|", Scale::Log), by_array(record, "wasted/"))
+            .noted("1 where no pulse of a minibatch has undone another"),
+        chart("reads", "Reads a synapse", ("reads in the epoch", Scale::Log), by_array(record, "reads/"))
+            .noted("one in each step of an image that updates a layer that the array leads into"),
+        chart("energy", "Energy of an image", ("J", Scale::Log), lines(&[("cost/energy", "")])),
+        chart("latency", "Latency of an image", ("s", Scale::Log), lines(&[("cost/latency", "")])),
         chart("angle-of-feedback", "Angle Ψ(θf, θb)", degrees, lines_of(record, "psi/"))
             .noted("between forward.n and the transpose of feedback.n"),
     ]
@@ -242,7 +271,7 @@ fn curves(record: &Record) -> Vec<Chart> {
 
 /// Charts of the residuals as an image settles, and of its output.
 fn settling_charts(trajectory: &Trajectory, names: &[String]) -> Vec<Chart> {
-    let Trajectory { first, sweep, states, truth, .. } = trajectory;
+    let Trajectory { first, sweep, states, truth, output, .. } = trajectory;
     let mut moves = vec![
         Series::line("change over a sweep", Look::cycle(0), trajectory.residuals(*sweep)),
         Series::line("change over two sweeps", Look::cycle(1), trajectory.residuals(2 * sweep)),
@@ -268,7 +297,7 @@ fn settling_charts(trajectory: &Trajectory, names: &[String]) -> Vec<Chart> {
     vec![
         chart("settling", "What still moves", ("change in a state", Scale::Log), moves)
             .noted("the largest of all neurons"),
-        chart("output", "The output", ("s⁰", Scale::Linear), outputs).noted("one line a class"),
+        chart("output", "The output", (output, Scale::Linear), outputs).noted("one line a class"),
     ]
 }
 
@@ -289,7 +318,8 @@ fn settling_of(
     let (one, two) = (at_end(trajectory.sweep), at_end(2 * trajectory.sweep));
     let mut maps = Vec::new();
     for n in (0..states[0].len()).rev() {
-        let title = if n == 0 { "output, s⁰".to_string() } else { format!("hidden layer {n}") };
+        let title =
+            if n == 0 { format!("output, {}", trajectory.output) } else { format!("hidden layer {n}") };
         let rows = rows(trajectory, n);
         let shown = rows.len();
         let cell = (10, (256 / shown.max(1)).clamp(2, 16));
@@ -454,7 +484,10 @@ mod tests {
             let state = |i: usize| if i == 0 { 0.25 } else { moved };
             vec![(0..count).map(state).collect::<Vec<f64>>()]
         });
-        let trajectory = Trajectory { first: 2, sweep: 2, states: states.to_vec(), truth: 0, strength: 0.5 };
+        let trajectory =
+            Trajectory {
+                first: 2, sweep: 2, states: states.to_vec(), output: "s⁰", truth: 0, strength: 0.5
+            };
         let shown = rows(&trajectory, 0);
         assert_eq!(shown.len(), ROWS);
         assert!(shown.iter().all(|states| states[2] == 0.5), "neuron 0 has not moved");

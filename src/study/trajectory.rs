@@ -4,6 +4,7 @@ use crate::config::Config;
 use crate::data::Split;
 use crate::learning::{Lesson, Memory};
 use crate::model::Parameters;
+use crate::model::loss::softmax;
 use anyhow::Result;
 use candle_core::{DType, Tensor};
 
@@ -13,8 +14,11 @@ pub struct Trajectory {
     pub first: usize,
     /// The steps of a sweep, in which every layer moves once.
     pub sweep: usize,
-    /// `states[t][n]` is sⁿ_t, t = 0…T (+ K where the rule has a second phase); output first.
+    /// `states[t][n]` is sⁿ_t, t = 0…T (+ K where the rule has a second phase); output first. Of a readout layer 0 is
+    /// ŷ.
     pub states: Vec<Vec<Vec<f64>>>,
+    /// The name of layer 0: s⁰, or ŷ.
+    pub output: &'static str,
     /// Its class.
     pub truth: usize,
     /// The factor of y − s⁰ in a step of the second phase: β in discrete time without damping.
@@ -38,8 +42,9 @@ impl Trajectory {
             phase.step()?;
             all.push(phase.state().to_vec());
         }
+        let (target, readout) = (batch.y_for(theta)?, model.dynamics.readout);
         if learning.rule.is_nudged() {
-            let (target, settled) = (batch.y_for(theta)?, phase.end());
+            let settled = phase.end();
             let nudge = model.nudge(&target, learning.beta);
             let lesson = Lesson::new(&model, learning, theta, &x, nudge, &settled);
             lesson.learn(&mut Memory::new(&model, theta)?, &mut |step| {
@@ -50,6 +55,13 @@ impl Trajectory {
                 Ok(())
             })?;
         }
+        for (t, layers) in all.iter_mut().enumerate().filter(|_| !readout.is_none()) {
+            // z, and then β(y − ŷ).
+            layers[0] = match t <= first {
+                true => softmax(&layers[0])?,
+                false => (&target - (&layers[0] / learning.beta)?)?,
+            };
+        }
         let values = |s: &Tensor| s.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>();
         let states =
             all.iter().map(|layers| layers.iter().map(values).collect()).collect::<Result<_, _>>()?;
@@ -57,6 +69,7 @@ impl Trajectory {
             first,
             sweep: model.settle.order.sweep(),
             states,
+            output: if readout.is_none() { "s⁰" } else { "ŷ" },
             truth: usize::from(batch.labels[0]),
             strength: model.dynamics.nudge_strength(learning.beta) * (1.0 - model.settle.damping),
         })

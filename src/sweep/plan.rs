@@ -56,13 +56,20 @@ pub struct SweepRow {
     pub grid: Grid,
 }
 
-/// The sweeps of the paper and of the manual, as the files in `configs/reproduce/`.
-pub const SWEEPS: [Preset; 12] = [
+/// The sweeps of the paper and of the manual, as the files in `configs/reproduce/` and `configs/devices/`.
+pub const SWEEPS: [Preset; 19] = [
     ("alignment", include_str!("../../configs/reproduce/alignment.toml")),
     ("collapse", include_str!("../../configs/reproduce/collapse.toml")),
+    ("device-asymmetry", include_str!("../../configs/devices/device-asymmetry.toml")),
+    ("device-levels", include_str!("../../configs/devices/device-levels.toml")),
+    ("device-presets", include_str!("../../configs/devices/device-presets.toml")),
+    ("device-pulses", include_str!("../../configs/devices/device-pulses.toml")),
+    ("device-spread", include_str!("../../configs/devices/device-spread.toml")),
+    ("device-stuck", include_str!("../../configs/devices/device-stuck.toml")),
     ("ep-2h", include_str!("../../configs/reproduce/ep-2h.toml")),
     ("f2", include_str!("../../configs/reproduce/f2.toml")),
     ("f2-synchronous", include_str!("../../configs/reproduce/f2-synchronous.toml")),
+    ("fashion", include_str!("../../configs/reproduce/fashion.toml")),
     ("fig4", include_str!("../../configs/reproduce/fig4.toml")),
     ("fig5a", include_str!("../../configs/reproduce/fig5a.toml")),
     ("printed", include_str!("../../configs/reproduce/printed.toml")),
@@ -81,7 +88,7 @@ impl SweepFile {
     /// # Errors
     /// Names the file, and the names that are known.
     pub fn text(path: &Path) -> Result<String> {
-        let cannot = "cannot be read as a sweep, and is not one of the paper's:";
+        let cannot = "cannot be read as a sweep, and is not one of the built-in ones:";
         Ok(file_or_built_in(path, SWEEPS.iter(), cannot, &SWEEPS)?)
     }
 

@@ -6,7 +6,6 @@ use crate::base::files;
 use crate::engine::Report;
 use crate::learning::angle::Summary;
 use crate::model::network::Parameters;
-use crate::model::synapse::Ledger;
 use anyhow::{Context, Result};
 use serde_json::{Map, json};
 use std::path::{Path, PathBuf};
@@ -66,20 +65,6 @@ impl Metrics {
             }
         }
         self.push(ANGLE_MINIBATCHES, summary.total_degrees.count as f64);
-    }
-
-    /// Adds, for each array of `theta` in an epoch, the pulses of a synapse, and the quotient of Σ|Δw| over pulses
-    /// and Σ|w − w'| over minibatches.
-    pub fn push_ledger(&mut self, ledger: &[Ledger], theta: &Parameters) {
-        let names = theta.network.weights().map(|c| c.name());
-        let names = names.chain((0..theta.biases.len()).map(|n| format!("forward.{n}.bias")));
-        let tensors = theta.weights.iter().chain(&theta.biases);
-        for ((name, tensor), own) in names.zip(tensors).zip(ledger) {
-            self.push(format!("pulses/{name}"), own.pulses as f64 / tensor.elem_count() as f64);
-            if own.net > 0.0 {
-                self.push(format!("wasted/{name}"), own.moved / own.net);
-            }
-        }
     }
 
     /// Adds norms of all weights, and Ψ(θf, θb) in degrees.

@@ -2,6 +2,7 @@
 
 #[cfg(feature = "cli")]
 pub mod board;
+mod ledger;
 pub mod look;
 pub mod metrics;
 pub mod observer;

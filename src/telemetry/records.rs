@@ -104,8 +104,8 @@ impl Told {
         Ok(told)
     }
 
-    /// Reads the metrics for those who do not write them: reports doubled epochs, and missing ones up to the last that is
-    /// there and before `next`, the first epoch that the caller does not know to be done.
+    /// Reads the metrics for those who do not write them: reports doubled epochs, and missing ones up to the last
+    /// that is there and before `next`, the first epoch that the caller does not know to be done.
     ///
     /// # Errors
     /// Names the file that cannot be read, and the line that is not what a run writes.

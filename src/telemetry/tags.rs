@@ -6,17 +6,22 @@ use std::borrow::Cow;
 /// angle, alone, and the errors.
 const MORE_ANGLES: &str = "more_angles";
 
+/// The group of what devices do, array by array.
+const MORE_DEVICES: &str = "more_devices";
+
 /// The name in TensorBoard of a tag of `metrics.jsonl`.
 pub fn shown(tag: &str) -> Cow<'_, str> {
     match tag.split_once('/') {
         Some(("angle", name)) if name != "total" => format!("{MORE_ANGLES}/{name}").into(),
+        Some(("pulses" | "reads" | "wasted" | "cost", _)) => format!("{MORE_DEVICES}/{tag}").into(),
         _ => tag.into(),
     }
 }
 
 /// The name of a tag with its unit, and its description. An unknown tag is its own name.
 pub fn describe(tag: &str) -> (String, String) {
-    let (group, name) = tag.split_once('/').unwrap_or(("", tag));
+    let of_devices = tag.strip_prefix(MORE_DEVICES).and_then(|tag| tag.strip_prefix('/'));
+    let (group, name) = of_devices.unwrap_or(tag).split_once('/').unwrap_or(("", tag));
     let (title, description): (String, &str) = match (group, name) {
         ("error", "train") => (
             "train error, %".into(),
@@ -37,6 +42,10 @@ pub fn describe(tag: &str) -> (String, String) {
         ("settle", "steps") => {
             ("steps of the first phase, mean".into(), "Steps until an image has settled, at most T.")
         }
+        ("settle", "both_phases") => (
+            "steps of both phases, mean".into(),
+            "Of an image: until it has settled, and K of each second phase.",
+        ),
         ("settle", "unsettled_percent") => (
             "images that have not settled, %".into(),
             "Images with a neuron that still moved by more than 0.01 in step T.",
@@ -70,6 +79,22 @@ pub fn describe(tag: &str) -> (String, String) {
         ("quartiles", of) => {
             (format!("quartile of {of}"), "Over the minibatches that it was measured on, of 8 and more.")
         }
+        ("pulses", "slots") => (
+            "slots of trains, mean".into(),
+            "Of an image: slots that its trains of pulses take one after the other, in the array that has most.",
+        ),
+        ("reads", array) => (
+            format!("reads a synapse, {array}"),
+            "How often a synapse of the array has been read in the epoch: once in each step of an image that updates a \
+             layer that it leads into.",
+        ),
+        ("cost", "energy") => {
+            ("energy of an image, J".into(), "Of training: pulses and reads times what [cost] says of them.")
+        }
+        ("cost", "latency") => (
+            "latency of an image, s".into(),
+            "Of training: slots of trains and steps of both phases times what [cost] says of them.",
+        ),
         ("pulses", array) => (
             format!("pulses a synapse, {array}"),
             "Pulses that a device of the array has taken in the epoch, mean; of exact changes, changes.",

@@ -4,7 +4,7 @@
 //! ([`second_phase`]), β from the angle between update and gradient ([`nudge`]), η from their norms and from how far
 //! a step may go ([`rates`]), two probes and T and K once more on their networks, a few candidates halved in rounds
 //! ([`halving`]), and both phases shortened while the train error holds ([`trim`]). Every step is written down
-//! ([`log`]), and a tuning that was stopped goes on from there. `docs/tuning.md` gives the reasons.
+//! ([`log`]), and a stopped tuning resumes from there. `docs/tuning.md` gives the reasons.
 
 pub mod budget;
 pub mod first_phase;

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 /// The bound on the turn of continual updates away from those of η → 0, degrees, mean of both signs of β.
 pub const LOSS: f64 = 5.0;
-/// The bound on the fall of the loss per unit of step, as a part of that of the smallest step.
+/// The least fall of the loss per unit of step, as a part of that of the smallest step.
 pub const GAIN: f64 = 0.5;
 /// The first step that is tried, as a part of the smallest ‖W_n‖, and the factor of growth.
 const FIRST: f64 = 1e-4;

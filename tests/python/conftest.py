@@ -1,4 +1,4 @@
-"""What the tests of the Python module share. `make python` builds the module and starts them."""
+"""Shared parts of the tests of the Python module. `make python` builds the module and runs them."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ def minibatch(glyphs):
 
 @pytest.fixture
 def folders(tmp_path):
-    """Where a run may leave something."""
+    """A folder for the files of a run."""
     return {"runs_dir": tmp_path / "runs", "checkpoints_dir": tmp_path / "checkpoints"}
 
 

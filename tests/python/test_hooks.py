@@ -10,7 +10,7 @@ RULES = ["ep", "cep", "cep-rescaled", "vf", "cvf"]
 
 
 def built_in(rule, minibatch, **settings):
-    """What the rule makes of the weights in two minibatches on the plain engine."""
+    """Returns the weights after two minibatches of the rule on the plain engine."""
     net = double(rule=rule, engine="plain", **settings)
     for _ in range(2):
         net.learn(*minibatch)
@@ -28,7 +28,7 @@ def test_a_hook_that_returns_what_the_rule_has_is_the_rule(rule, minibatch):
 
 @pytest.mark.parametrize("rule", ["ep", "cep", "cvf"])
 def test_a_rule_written_out_is_the_rule(rule, minibatch):
-    # Eq. 89 and 12, in numpy: the same but for the order in which it adds up.
+    # Eq. 89 and 12, in numpy: equal except for the order of summation.
     images, _ = minibatch
     x = images / 255
 
@@ -93,7 +93,7 @@ def test_hooks_see_each_step_and_each_tensor(minibatch):
     before = net.weights
     net.learn(*minibatch, rule=rule, synapse=synapse)
     assert [t for t, _ in seen] == [0, 1, 2, 3, 4]
-    # C-VF is continual: each step sees the weights that the last has made.
+    # C-VF is continual: each step sees the weights that the last one has left.
     assert not np.array_equal(seen[0][1], seen[1][1])
     after = net.weights
     assert np.array_equal(after["forward.1.weight"], before["forward.1.weight"])

@@ -27,6 +27,29 @@ def test_the_states_are_a_fixed_point_of_the_equations(minibatch):
     assert s.steps.shape == s.residual.shape == (20,)
 
 
+def test_a_softmax_readout_reads_the_states_and_sends_back_its_error(minibatch):
+    # z = W₀₁ s¹ + b₀, ŷ = softmax(z), e = β(y − ŷ), and s¹ = σ(W₁₂ x + b₁ + W₁₀ e); Δ_W01 = (e' − e) s¹ᵀ/β.
+    images, classes = minibatch
+    net = double(rule="vf", psi=30, activation="sigmoid", K=3, beta=0.3, readout="softmax")
+    w, x, y = net.weights, images / 255, np.eye(10)[classes]
+    s = net.settle(images)
+    z = s.states[1] @ w["forward.0.weight"].T + w["forward.0.bias"]
+    np.testing.assert_allclose(s.output, z, atol=1e-13)
+    y_hat = np.exp(z) / np.exp(z).sum(1, keepdims=True)
+    loss = -np.log(y_hat[np.arange(20), classes]).mean()
+    assert abs(net.evaluate(images, classes).loss - loss) < 1e-12
+    sent = np.zeros((20, 10))
+    for step in net.second_phase(images, classes):
+        z = step.before[1] @ w["forward.0.weight"].T + w["forward.0.bias"]
+        e = 0.3 * (y - np.exp(z) / np.exp(z).sum(1, keepdims=True))
+        hidden = sigma(x @ w["forward.1.weight"].T + w["forward.1.bias"] + e @ w["feedback.0.weight"].T)
+        np.testing.assert_allclose(step.before[0], sent, atol=1e-13)
+        np.testing.assert_allclose(step.states[0], e, atol=1e-13)
+        np.testing.assert_allclose(step.states[1], hidden, atol=1e-13)
+        np.testing.assert_allclose(step.delta["forward.0"], (e - sent).T @ step.before[1] / (0.3 * 20), atol=1e-13)
+        sent = e
+
+
 def test_the_second_phase_is_that_of_the_equations(minibatch):
     # Eq. 99: s⁰ ← σ(W₀₁ s¹ + b₀) + β(y − s⁰); Eq. 12: Δ = (s'ⁿ − sⁿ) sⁿ⁺¹ᵀ/β, a mean over the batch.
     images, classes = minibatch
@@ -100,7 +123,7 @@ def test_arrays_of_any_layout_and_kind(minibatch):
     wide[:, ::2] = images
 
     class Exchanged:
-        """What has DLPack and nothing else."""
+        """An object with DLPack and nothing else."""
 
         def __init__(self, array):
             self.array = array

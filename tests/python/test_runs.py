@@ -43,7 +43,7 @@ def test_a_run_has_the_bits_of_the_program_and_either_goes_on_with_the_other(tmp
     assert there.read_bytes() == run.checkpoint.read_bytes()
     assert [line["epoch"] for line in told] == [0, 1, 2]
     assert_same_bits(net.weights, eqprop.load(there).weights)
-    # On with each by the other, to the same end.
+    # Each resumes the other, to the same end.
     run.resume(epochs=3)
     done = program("train", f"--resume={run.name}", "--epochs=3", cwd=theirs)
     assert done.returncode == 0, done.stderr
@@ -96,7 +96,7 @@ def test_records(folders):
     assert rows[1]["best_test_error_percent"] == min(line["error/test"] for line in metrics)
     assert run.result["network.dims"] == [784, 32, 10]
     assert "<svg" in run._repr_html_() and repr(run).startswith("b-glyphs: ")
-    # Nothing is overwritten that nobody said to.
+    # Nothing is overwritten unless asked for.
     with pytest.raises(eqprop.Error, match="overwrite|resume"):
         eqprop.train(network(), data="glyphs", epochs=2, name="b", **SETTINGS, **folders)
     done = eqprop.train(network(), data="glyphs", epochs=2, name="b", resume=True, **SETTINGS, **folders)
@@ -152,6 +152,6 @@ def test_ctrl_c_is_heard_within_a_second_and_the_run_is_saved(tmp_path):
     assert script.returncode == 7, complaint
     word, heard, name, *_ = said.split("\n")[-2].split()
     assert word == "stopped" and float(heard) - pressed < 1
-    # It goes on from where it was.
+    # It resumes where it was.
     run = eqprop.Run(name, runs_dir=tmp_path / "runs", checkpoints_dir=tmp_path / "checkpoints")
     assert run.resume(epochs=1).result["epochs"] == 1

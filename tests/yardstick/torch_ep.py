@@ -1,4 +1,4 @@
-"""Milliseconds a training minibatch of EP, C-EP or C-VF in plain PyTorch, float32 on the CPU: what speed is compared with.
+"""Milliseconds per training minibatch of EP, C-EP or C-VF in plain PyTorch, float32 on the CPU: the yardstick of speed.
 
 usage: torch_ep.py ep|cep|cvf 1|2 MINIBATCHES [--threads N] [--order synchronous|alternating] [--data DIR]
 
@@ -143,7 +143,7 @@ def main():
             network.learn(first, s, x, every, rates, 1 / (beta * BATCH))
     milliseconds = 1000 * (time.perf_counter() - started) / choice.minibatches
     share = 100 * wrong / (BATCH * (choice.minibatches + warm_up))
-    print(f"{milliseconds:.3f} ms a minibatch; {share:.1f} % of the images classified wrongly on the way")
+    print(f"{milliseconds:.3f} ms per minibatch; {share:.1f} % of the images wrong on the way")
 
 
 if __name__ == "__main__":

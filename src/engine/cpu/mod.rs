@@ -68,7 +68,10 @@ pub fn supports(network: &Network, job: &Job) -> Result<(), Why> {
         (runs(network, job), "runs ep, cep, cep-rescaled, vf and cvf in discrete time"),
         (network.is_layered(), "runs chains of layers"),
         (Sigma::of(model.dynamics.activation).is_some(), "has the sigmoid, tanh and the hard sigmoid only"),
+        (model.dynamics.readout.is_none(), "has no softmax readout, only output neurons with states"),
+        (model.dynamics.normal.is_none(), "takes pixels as they are, from 0 to 1, and normalises none"),
         (model.loss == Loss::SQUARED_ERROR, "has the squared error only"),
+        (model.noise.is_none(), "computes without the noise and converters of [noise]"),
         (
             model.synapse.adds_up() || model.synapse.wants() != Wants::Arrays,
             "has no devices that are asked array by array, as with synapse.pulses = \"deterministic\" and \"exact\"",

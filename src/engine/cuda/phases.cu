@@ -1,8 +1,8 @@
 // Both phases of one minibatch through a network with one hidden layer, in discrete time, without leaving the chip: one
-// block a replica, one thread a hidden neuron. E.2, E.4; the same as `Dynamics::step` and `hebbian_update`, with the
+// block per replica, one thread per hidden neuron. E.2, E.4; the same as `Dynamics::step` and `hebbian_update`, with the
 // Gram form of the input weights (see engine/cpu/gram.rs). float32.
 //
-// Loops over images and classes are unrolled, so that what a thread keeps for each stays in registers.
+// Loops over images and classes are unrolled, so that the values a thread keeps for each stay in registers.
 //
 // Given by the compiler: IMAGES (B), HIDDEN (d_1), CLASSES (d_0), FIRST_STEPS (T), SECOND_STEPS (K), RULE,
 // ACTIVATION, DAMPING. The block has HIDDEN threads, rounded up to whole warps.
@@ -38,7 +38,7 @@ __device__ float sigma(float x) {
   return fminf(fmaxf(x, 0.0f), 1.0f);
 }
 
-// What all threads of a block see.
+// Memory shared by all threads of a block.
 struct Shared {
   float hidden[IMAGES][HIDDEN];          // s¹_t
   float forward[CLASSES][HIDDEN];        // forward.0 as it is now
@@ -147,7 +147,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) phases(const float* giv
             float output = block.output[i][k], output_next = block.output_next[i][k];
             sum += TIED ? output_next * s_next[i] - output * s[i] : (output_next - output) * s[i];
           }
-          // VF leaves the weights as they are until the end: their sum builds up where they go.
+          // VF leaves the weights until the end, and sums their updates in their place.
           if (CONTINUAL) block.forward[k][j] += scale * sum;
           else forward_end[k * HIDDEN + j] = (t == FIRST_STEPS ? 0.0f : forward_end[k * HIDDEN + j]) + scale * sum;
           if (TIED) {
@@ -180,7 +180,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) phases(const float* giv
       }
     __syncthreads();
 
-    // The last three states of the first phase; what comes before the first step is 0 already.
+    // The last three states of the first phase; those before the first step are already 0.
     const int kept = t + 1 - (FIRST_STEPS - 2);
     if (!nudged && kept >= 0) {
       if (has_neuron)

@@ -6,13 +6,13 @@
 use candle_core::{Result, Tensor};
 use serde::{Deserialize, Serialize};
 
-/// What σ is: it and its derivatives, elementwise, any shape.
+/// An activation function σ and its derivatives, elementwise, any shape.
 trait Sigma {
     /// σ(x).
     fn apply(&self, x: &Tensor) -> Result<Tensor>;
     /// σ′(x).
     fn derivative(&self, x: &Tensor) -> Result<Tensor>;
-    /// The same from s = σ(x).
+    /// σ′(x) from s = σ(x).
     fn slope(&self, s: &Tensor) -> Result<Tensor>;
     /// σ″(x).
     fn second_derivative(&self, x: &Tensor) -> Result<Tensor>;
@@ -68,8 +68,8 @@ impl Activation {
         self.sigma().derivative(x)
     }
 
-    /// σ′(x) where s = σ(x), elementwise, any shape: what a neuron in state s can tell of its own σ′. At 0 and at 1 the hard
-    /// sigmoid has none, as beyond its corners.
+    /// σ′(x) where s = σ(x), elementwise, any shape: a neuron's own σ′ as a function of its state s. At 0 and at 1
+    /// the hard sigmoid has slope 0, as beyond its corners.
     ///
     /// # Errors
     /// As [`Activation::apply`].

@@ -1,9 +1,12 @@
-//! The loss ℓ of one image: what the output s⁰ is judged by, and where the nudge pulls.
+//! The loss ℓ of one image, by which the output s⁰ is judged, and the direction of the nudge.
 //!
 //! A loss is a file here that implements [`LossFunction`], and a line in [`LOSSES`]. The plain engine then has it; the
 //! fast ones state −∂ℓ/∂s⁰ once more in their own vectors, and say which they have.
 
+mod cross_entropy;
 mod squared_error;
+
+pub use cross_entropy::softmax;
 
 use crate::base::named::by_name;
 use candle_core::{Device, Result, Tensor};
@@ -21,7 +24,11 @@ impl Loss {
     /// ℓ = ½‖y − s⁰‖² (Eq. 3).
     pub const SQUARED_ERROR: Loss = Loss(&squared_error::SquaredError);
 
-    /// Whether it is the paper's.
+    /// ℓ = −Σ y·log ŷ, which a softmax [readout](super::readout) has and nothing else; its "output" is z, of which ŷ is
+    /// the softmax.
+    pub const CROSS_ENTROPY: Loss = Loss(&cross_entropy::CrossEntropy);
+
+    /// True for the paper's loss.
     pub fn is_default(&self) -> bool {
         *self == Loss::default()
     }
@@ -40,7 +47,7 @@ impl std::ops::Deref for Loss {
     }
 }
 
-/// What a loss is. `target` and `output` are y, one-hot, and s⁰, of one shape (…, B, d_0).
+/// A loss function. `target` and `output` are y, one-hot, and s⁰, of one shape (…, B, d_0).
 pub trait LossFunction: Send + Sync {
     /// The name in configurations.
     fn name(&self) -> &'static str;
@@ -51,7 +58,7 @@ pub trait LossFunction: Send + Sync {
     /// Only those of candle (shapes that differ).
     fn sum(&self, target: &Tensor, output: &Tensor) -> Result<Tensor>;
 
-    /// −∂ℓ/∂s⁰ of each image, where the nudge pulls.
+    /// −∂ℓ/∂s⁰ of each image, the direction of the nudge.
     ///
     /// # Errors
     /// Only those of candle (shapes that differ).
@@ -68,8 +75,8 @@ pub trait LossFunction: Send + Sync {
         self.sum(&target?.unsqueeze(0)?, &output?.unsqueeze(0)?)?.to_scalar()
     }
 
-    /// The class that the network gives an image with this output: argmax s⁰, the first of equals, unless the loss has
-    /// its own answer.
+    /// The class that the network gives an image with this output: argmax s⁰, the first of equal ones, unless the
+    /// loss has its own answer.
     fn answer(&self, output: &[f64]) -> usize {
         (1..output.len()).fold(0, |best, class| if output[class] > output[best] { class } else { best })
     }

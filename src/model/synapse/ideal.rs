@@ -3,7 +3,7 @@
 use super::SynapseLaw;
 use serde::{Deserialize, Serialize};
 
-/// A synapse that does as it is told, as in the paper.
+/// A synapse that makes the wished change, as in the paper.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Ideal {}

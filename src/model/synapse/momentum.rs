@@ -3,28 +3,28 @@
 use super::SynapseLaw;
 use serde::{Deserialize, Serialize};
 
-/// What optimisers do: momentum, weight decay, and learning rates that fall over the epochs.
+/// The law of optimisers: momentum, weight decay, and learning rates that fall over the epochs.
 ///
-/// A rule that learns once a minibatch has one change a minibatch, and μ is that of stochastic gradient descent. One that
-/// learns continually has a change at every step of its second phase, and v decays by μ at every step of it.
+/// A rule that learns once a minibatch has one change a minibatch, and μ is that of stochastic gradient descent. One
+/// that learns continually has a change at every step of its second phase, and v decays by μ at every step of it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Momentum {
     /// μ, from 0 to below 1.
     pub momentum: f64,
-    /// λ, the share of every weight that is lost in a minibatch. Biases keep theirs.
+    /// λ, the share that every weight loses in a minibatch. Biases do not decay.
     pub decay: f64,
-    /// How learning rates fall.
+    /// The fall of learning rates.
     pub schedule: Fall,
-    /// Epochs after which they have fallen; 0 where they do not fall.
+    /// The epoch at which they have fallen; 0 where they do not fall.
     pub horizon: usize,
 }
 
-/// How learning rates fall, from all of η to none over [`Momentum::horizon`] epochs.
+/// The fall of learning rates, from η to 0 over [`Momentum::horizon`] epochs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Fall {
-    /// They do not.
+    /// None.
     Constant,
     /// η·½(1 + cos πt).
     Cosine,

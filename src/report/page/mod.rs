@@ -2,6 +2,7 @@
 
 mod published;
 mod sweep;
+mod threshold;
 
 use super::measured::{Epoch, Measured};
 use super::paper::{HOURS, Row};
@@ -45,6 +46,7 @@ pub fn page(results: &Results) -> Result<String> {
             }
         }
         @if results.is_papers { (published::sections(results)) }
+        @for threshold in threshold::thresholds(results)? { (threshold.section()) }
         (sweep::sections(results)?)
         (times(results))
         (settings(results))
@@ -58,6 +60,10 @@ pub fn figures(results: &Results) -> Result<Vec<(String, Vec<Chart>)>> {
     for chart in sweep::by_psi(results)?.into_iter().chain(sweep::overlaid(results)?) {
         figures.push((chart.name.clone(), vec![chart]));
     }
+    figures.extend(threshold::thresholds(results)?.iter().map(|threshold| {
+        let chart = threshold.chart();
+        (chart.name.clone(), vec![chart])
+    }));
     figures.retain(|(_, charts)| !charts.iter().all(Chart::is_empty));
     Ok(figures)
 }

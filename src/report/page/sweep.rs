@@ -3,7 +3,7 @@
 use super::published::{INITIAL_PSI, by_angle, published_by_psi, runs, shape};
 use super::{curves as lines_of, judgement, measured, notes, published};
 use crate::charts::axis::Scale;
-use crate::charts::plot::{Chart, Look, Series, legend};
+use crate::charts::plot::{Chart, Look, Point, Series, legend};
 use crate::report::paper::{Row, TRIALS};
 use crate::report::results::{Group, Kind, Results};
 use crate::report::varied;
@@ -181,8 +181,9 @@ pub fn overlaid(results: &Results) -> Result<Vec<Chart>> {
     Ok(parts.collect())
 }
 
-/// Test error against Ψ(θf, θb) before training, where that varies: one line for all groups that differ in nothing
-/// else, and the paper's rows of their depths. `None` where Ψ does not vary, or the paper's own figure shows it.
+/// Test error against Ψ(θf, θb) before training, where that varies: one line, through medians, for all groups that
+/// differ in nothing else, and the paper's rows of their depths. `None` where Ψ does not vary, or the paper's own
+/// figure shows it.
 pub fn by_psi(results: &Results) -> Result<Option<Chart>> {
     let groups: Vec<&Group> = shown(results).into_iter().filter(|group| group.test().is_some()).collect();
     let alike = |a: &Group, b: &Group| {
@@ -205,12 +206,14 @@ pub fn by_psi(results: &Results) -> Result<Option<Chart>> {
     for (i, (kind, label)) in kinds.iter().zip(varied::labels_by(&firsts, keys)?).enumerate() {
         let points = kind.iter().flat_map(|group| runs(group, |_| group.psi()));
         let mut points: Vec<_> = points.collect();
-        points.sort_by(|a, b| a.x.total_cmp(&b.x));
+        points.sort_by(|a, b| a.x.total_cmp(&b.x).then(a.y.total_cmp(&b.y)));
+        let medians = points.chunk_by(|a, b| a.x == b.x).map(|runs| (runs[0].x, median(runs)));
+        series.push(Series::line("", Look::line(i, 0), medians.collect::<Vec<_>>()));
         let runs = kind.iter().map(|group| group.finished().count()).minmax();
         let (least, most) = runs.into_option().unwrap_or_default();
         let n = if least == most { least.to_string() } else { format!("{least} to {most}") };
         let look = Look { marker: Some((shape(depth_of(kind[0])), false)), ..Look::line(i, 0) };
-        series.push(Series { name: format!("{label} (n = {n})"), look, joined: f64::INFINITY, points });
+        series.push(Series { name: format!("{label} (n = {n})"), look, joined: -1.0, points });
     }
     let depths: BTreeSet<usize> = firsts.iter().map(|group| depth_of(group)).collect();
     for depth in depths.into_iter().filter(|depth| !published_by_psi(*depth).is_empty()) {
@@ -222,6 +225,12 @@ pub fn by_psi(results: &Results) -> Result<Option<Chart>> {
     Ok(Some(by_angle(("error-by-psi", title), INITIAL_PSI, (-5.0, 185.0), series)))
 }
 
+/// The median ordinate of points that ascend in it.
+fn median(points: &[Point]) -> f64 {
+    let middle = points.len() / 2;
+    if points.len() % 2 == 1 { points[middle].y } else { (points[middle - 1].y + points[middle].y) / 2.0 }
+}
+
 fn psi_figure(chart: Option<&Chart>) -> Markup {
     let Some(chart) = chart else { return html! {} };
     html! {
@@ -231,7 +240,7 @@ fn psi_figure(chart: Option<&Chart>) -> Markup {
             (chart.svg())
             figcaption {
                 "Test error after the last epoch. Circles: one hidden layer, squares: two; filled: one \
-                 marker per finished run here; "
+                 marker per finished run here, lines through their medians; "
                 "hollow: published, mean and one standard deviation. The axis is " (chart.y.name()) "."
             }
         }

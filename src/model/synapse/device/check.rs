@@ -1,4 +1,4 @@
-//! Which settings of devices are possible, and which play no part.
+//! Checks of the settings of devices: impossible ones, and those without effect.
 
 use super::{Devices, Kind, Pulses};
 use crate::base::problem::{Result, need};
@@ -9,7 +9,7 @@ const MOST_SLOTS: usize = 10_000;
 const MOST_LEVELS: usize = 1 << 24;
 
 impl Devices {
-    /// Checks each key, and how they go together.
+    /// Checks each key, and their combination.
     ///
     /// # Errors
     /// The first problem found, by its key.
@@ -133,13 +133,18 @@ impl Devices {
             "rewrites pairs that have run out of range: set synapse.pair = true, or leave it out",
         )?;
         need(
-            !self.refresh || self.pulses != Pulses::Exact,
+            !self.refresh || self.has_trains(),
             "synapse.refresh",
-            "writes with pulses, of which synapse.pulses = \"exact\" has none: set synapse.refresh = false",
+            "writes with pulses, of which synapse.pulses = \"exact\" and \"mean\" have none: set synapse.refresh = false",
         )
     }
 
-    /// Keys that play no part, each with why.
+    /// True where devices take single pulses.
+    fn has_trains(&self) -> bool {
+        matches!(self.pulses, Pulses::Stochastic | Pulses::Deterministic)
+    }
+
+    /// Keys without effect, each with the reason.
     pub fn idle(&self) -> Vec<(&'static str, String)> {
         let mut idle: Vec<(&'static str, String)> = Vec::new();
         let mut without = |met: bool, keys: &[&'static str], why: &str| {
@@ -201,7 +206,11 @@ impl Devices {
             &["synapse.management"],
             "it adapts the trains of pulses = \"stochastic\"",
         );
-        without(self.pulses != Pulses::Exact, &["synapse.train_length"], "pulses = \"exact\" has no trains");
+        without(
+            self.has_trains(),
+            &["synapse.train_length"],
+            "pulses = \"exact\" and \"mean\" have no trains",
+        );
         without(self.lifetime > 0.0, &["synapse.lifetime_dtod"], "nothing leaks with synapse.lifetime = 0");
         without(self.diffusion > 0.0, &["synapse.diffusion_dtod"], "nothing diffuses with synapse.diffusion = 0");
         without(

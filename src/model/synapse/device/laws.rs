@@ -1,4 +1,4 @@
-//! What one pulse does: m(v) and s(v) of v ← clip(v + m(v) + s(v)·ξ, lo, hi), by the kind of device.
+//! The effect of one pulse: m(v) and s(v) of v ← clip(v + m(v) + s(v)·ξ, lo, hi), by the kind of device.
 //!
 //! The models are those of Gokmen and Vlasov (2016), of Rasch et al. (2021, 2024) and of the simulator that these
 //! describe; `docs/devices.md` names the papers of the devices.
@@ -6,19 +6,19 @@
 use super::{Cell, Devices, Noise};
 use serde::{Deserialize, Serialize};
 
-/// The kinds of device there are.
+/// The kinds of device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
-    /// Does as it is told, without pulses.
+    /// Makes the wished change, without pulses.
     Ideal,
     /// A step of one size.
     Constant,
     /// A step that falls linearly with the weight.
     Linear,
-    /// One that falls to 0 at the device's own bounds.
+    /// A step that falls to 0 at the device's own bounds.
     SoftBounds,
-    /// The same beside a reference device.
+    /// Soft bounds beside a reference device.
     SoftBoundsReference,
     /// A step that falls exponentially.
     Exponential,
@@ -45,7 +45,7 @@ impl Kind {
     ];
 }
 
-/// What a pulse adds to a weight: its mean m, with its sign, and its standard deviation s before bounds clip it.
+/// The change of a weight by a pulse: its mean m, with its sign, and its standard deviation s, before bounds clip it.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Step {
     /// m.
@@ -55,7 +55,7 @@ pub struct Step {
 }
 
 impl Devices {
-    /// The step that is set: by `dw_min`, or by `levels`.
+    /// The configured step: from `dw_min`, or from `levels`.
     pub fn nominal_step(&self) -> f64 {
         match self.levels {
             0 => self.dw_min,
@@ -131,8 +131,8 @@ impl Devices {
         .max(0.0)
     }
 
-    /// g, the step that trains of pulses count with: nominal, one for all devices. Of the exponential law that is the
-    /// step down at weight 0; of a measured one the mean over both directions in the middle of the range.
+    /// g, the step by which trains of pulses are computed: nominal, one for all devices. For the exponential law it
+    /// is the step down at weight 0; for a measured one the mean over both directions in the middle of the range.
     pub fn granularity(&self) -> f64 {
         let step = self.nominal_step();
         match self.device {
@@ -149,14 +149,13 @@ impl Devices {
         }
     }
 
-    /// What is added to a weight before the bounds of its device clip it.
+    /// The offset that is added to a weight before the bounds of its device clip it.
     pub(super) fn reference_of(&self, cell: &Cell) -> f64 {
         if self.device == Kind::SoftBoundsReference { f64::from(cell.extra[0]) } else { 0.0 }
     }
 }
 
-/// A table that is linear between nodes evenly spaced from 0 to 1, at `share`; what is outside has the value at the
-/// end.
+/// The value at `share` of a table that is linear between nodes evenly spaced from 0 to 1; constant beyond its ends.
 fn interpolated(nodes: &[f64], share: f64) -> f64 {
     let (Some(&first), last) = (nodes.first(), nodes.len().saturating_sub(1)) else { return 0.0 };
     if last == 0 {

@@ -1,4 +1,4 @@
-//! How the devices of an array are made: what varies from one to the other is drawn once, with the seed.
+//! The devices of an array: their differences are drawn once, from the seed.
 
 use super::{Devices, Kind};
 use crate::rng::{self, Purpose};
@@ -7,7 +7,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_distr::StandardNormal;
 use std::sync::OnceLock;
 
-/// One device as it was made: seven numbers, in units of weights where nothing else is said.
+/// One device: seven numbers, in units of weights unless stated otherwise.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Cell {
     /// The upper bound.
@@ -18,10 +18,10 @@ pub struct Cell {
     pub up: f32,
     /// The step down, as a size; likewise.
     pub down: f32,
-    /// What else its law has: slopes up and down (linear, soft bounds), the reference (soft bounds with one),
-    /// exponents up and down (power), the number of its curve (measured).
+    /// The other parameters of its law: slopes up and down (linear, soft bounds), the reference (soft bounds with
+    /// one), exponents up and down (power), the number of its curve (measured).
     pub extra: [f32; 2],
-    /// Where a reset leads, and what leaks towards it.
+    /// The value after a reset, towards which the weight leaks.
     pub reset: f32,
 }
 
@@ -30,12 +30,11 @@ pub struct Cell {
 pub struct Tile {
     /// The devices.
     pub cells: Vec<Cell>,
-    /// What each loses in a minibatch, 1/t, as a share; of one for all where they do not differ. Drawn when it is
-    /// asked for.
+    /// The share that each loses in a minibatch, 1/t; one for all where they do not differ. Drawn on first use.
     lost: OnceLock<Vec<f32>>,
 }
 
-/// What is left of a weight after a minibatch and how far it diffuses, of each device.
+/// The leak and the diffusion of each device in a minibatch.
 pub struct Rests<'a> {
     lost: &'a [f32],
     /// ρ; drawn anew each time, so that it takes no memory.
@@ -43,7 +42,7 @@ pub struct Rests<'a> {
 }
 
 impl Rests<'_> {
-    /// The factor that is left, and ρ.
+    /// The factor of the leak, and ρ.
     pub fn of(&self, device: usize) -> (f64, f64) {
         // Where no device differs, one stands for all.
         let lost = self.lost.get(device).or(self.lost.first()).copied().unwrap_or_default();
@@ -63,7 +62,7 @@ impl Tile {
         Self { cells: (0..count).map(|_| law.made(&mut rng)).collect(), lost: OnceLock::new() }
     }
 
-    /// What is left of each weight, and how far it diffuses.
+    /// The leak and the diffusion of each device.
     pub fn rests(&self, law: &Devices, seed: u64, number: usize) -> Rests<'_> {
         let stream = |of: u64| rng::stream(seed, Purpose::Devices, 3 * number as u64 + of);
         let count = |dtod: f64| if dtod > 0.0 { self.cells.len() } else { 1 };
@@ -103,7 +102,7 @@ impl Devices {
         if self.stuck > 0.0 && rng.random::<f64>() < self.stuck {
             let from = lo.max(self.stuck_value - self.stuck_range);
             let to = hi.min(self.stuck_value + self.stuck_range);
-            // Where its bounds leave nothing of the range, it is stuck at the nearer of them.
+            // Where its bounds leave no range, it is stuck at the nearer of them.
             let value = if to > from { from + (to - from) * rng.random::<f64>() } else { from.min(hi) };
             (hi, lo, up, down) = (value, value, 0.0, 0.0);
         }
@@ -142,7 +141,7 @@ impl Devices {
         Cell { hi, lo, up, down, extra: extra.map(|number| number as f32), reset }
     }
 
-    /// What share of its weight one device loses in a minibatch, 1/t of its own lifetime t.
+    /// The share of its weight that one device loses in a minibatch, 1/t of its own lifetime t.
     fn lost_by_one(&self, rng: &mut ChaCha8Rng) -> f64 {
         let lifetime = self.lifetime * (1.0 + self.lifetime_dtod * normal(rng));
         if lifetime > 1.0 { 1.0 / lifetime } else { 1.0 }

@@ -1,10 +1,10 @@
-//! Responses of devices that somebody has measured, from a CSV file.
+//! Measured responses of devices, from a CSV file.
 //!
 //! The header names the columns: `pulse`, `up [unit]` and `down [unit]`, and where there are several devices `device`
 //! before them. `up` is the conductance after so many pulses up from the lowest state, `down` that after so many
-//! pulses down from the highest. Units are S, mS, uS (or µS), nS and pS.
+//! pulses down from the highest. Units are S, mS, uS (or µS), nS, pS and fS.
 
-use crate::base::files;
+use crate::base::{files, quantity};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::path::Path;
 use std::sync::Arc;
@@ -26,11 +26,7 @@ pub struct Curve {
     down: Vec<f64>,
 }
 
-/// Units, and how many siemens one of them is.
-const UNITS: [(&str, f64); 6] =
-    [("S", 1.0), ("mS", 1e-3), ("uS", 1e-6), ("µS", 1e-6), ("nS", 1e-9), ("pS", 1e-12)];
-
-/// The most siemens that a device between two wires of a chip can have.
+/// The largest conductance of a device between two wires of a chip, siemens.
 const MOST_SIEMENS: f64 = 1.0;
 
 impl Measured {
@@ -43,12 +39,12 @@ impl Measured {
         Ok(Self { path: path.into(), curves: Arc::new(parse(&text).map_err(|problem| format!("{path}: {problem}"))?) })
     }
 
-    /// How many devices there are.
+    /// The number of devices.
     pub fn len(&self) -> usize {
         self.curves.len()
     }
 
-    /// Whether there are none.
+    /// True where there are none.
     pub fn is_empty(&self) -> bool {
         self.curves.is_empty()
     }
@@ -67,8 +63,8 @@ impl Measured {
 }
 
 impl Curve {
-    /// The size of the step that a pulse makes at weight `w`, where the range of the file is that from `w_min` to
-    /// `w_max`: to where the curve is a pulse later.
+    /// The size of the step of a pulse at weight `w`, where the range of the file corresponds to `w_min` to `w_max`:
+    /// the step to the curve's value one pulse later.
     pub fn step(&self, w: f64, w_min: f64, w_max: f64, up: bool) -> f64 {
         let range = w_max - w_min;
         let g = (w - w_min) / range;
@@ -79,10 +75,10 @@ impl Curve {
     }
 }
 
-/// Where a curve that never falls is `by` pulses after it was at g.
+/// The value of a curve that never falls, `by` pulses after it was at g.
 fn moved(curve: &[f64], g: f64, by: f64) -> f64 {
     let last = curve.len() - 1;
-    // Of a plateau the last pulse where it goes up, and the first where it goes down.
+    // On a plateau, the last pulse for a step up, and the first for a step down.
     let at = match by > 0.0 {
         true => curve.partition_point(|&value| value <= g).saturating_sub(1).min(last - 1),
         false => curve.partition_point(|&value| value < g).saturating_sub(1).min(last - 1),
@@ -95,7 +91,7 @@ fn moved(curve: &[f64], g: f64, by: f64) -> f64 {
     (1.0 - part) * curve[below] + part * curve[below + 1]
 }
 
-/// One device as it stands in the file: its name, the line where it begins, and pulses with conductances in siemens.
+/// One device as in the file: its name, the line where it begins, and pulses with conductances in siemens.
 struct Raw {
     name: String,
     line: u64,
@@ -156,7 +152,7 @@ fn parse(text: &str) -> Result<Vec<Curve>, String> {
     Ok(devices.iter().map(curve).collect())
 }
 
-/// Which column has what, and its unit.
+/// The columns of a file, and their units.
 struct Columns {
     device: Option<usize>,
     pulse: usize,
@@ -172,12 +168,12 @@ impl Columns {
         let conductance = |name: &str| {
             let column = needed(name)?;
             let unit = header[column].trim_start_matches(name).trim_matches(['[', ']', '(', ')', ' ']);
-            match UNITS.iter().find(|(known, _)| *known == unit) {
-                Some(&(_, siemens)) => Ok((column, siemens)),
+            match quantity::factor(unit, 'S') {
+                Some(siemens) => Ok((column, siemens)),
                 None => Err(format!(
                     "line 1: column {:?} has no unit of conductance: write one of {}, as in `{name} [uS]`",
                     &header[column],
-                    UNITS.map(|(unit, _)| unit).join(", ")
+                    quantity::units('S')
                 )),
             }
         };
@@ -191,7 +187,7 @@ impl Columns {
 }
 
 impl Raw {
-    /// Sees that it is a response.
+    /// Checks that it is a response.
     fn check(&self) -> Result<(), String> {
         let of = if self.name.is_empty() { String::new() } else { format!(" of device {}", self.name) };
         if self.rows.len() < 2 {

@@ -6,6 +6,7 @@
 //! where they are from.
 
 mod check;
+mod faults;
 mod laws;
 mod made;
 mod measured;
@@ -14,6 +15,7 @@ mod pulses;
 mod response;
 mod state;
 
+pub use faults::Fault;
 pub use laws::Kind;
 pub use made::{Cell, Tile};
 pub use measured::{Curve, Measured};
@@ -30,30 +32,33 @@ use serde::{Deserialize, Serialize};
 use state::State;
 use std::sync::Arc;
 
-/// How a wished change becomes changes of devices.
+/// The way in which a wished change becomes changes of devices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Pulses {
     /// Trains of random pulses on rows and columns; where two meet, the device takes one.
     Stochastic,
-    /// As many whole pulses as the wished change has steps; what is left over waits beside the weight. Not local: a
+    /// As many whole pulses as the wished change has steps; the remainder is kept beside the weight. Not local: a
     /// product of rows and columns is formed, and a number of full precision is kept for each weight.
     Deterministic,
-    /// The wished change itself, clipped at the bounds, whatever law the device has.
+    /// The average change of pulses, as if trains carried the whole wished change: m(v)/g of the wished change, image
+    /// by image.
+    Mean,
+    /// The wished change itself, clipped at the bounds, whatever the device's law.
     Exact,
 }
 
-/// What biases are.
+/// The kinds of biases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Biases {
     /// Devices, in a column whose input is always 1.
     Device,
-    /// Numbers that do as they are told.
+    /// Ideal numbers.
     Ideal,
 }
 
-/// Whether a spread or noise grows with the step, or stays.
+/// The growth of a spread or noise with the step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Noise {
@@ -68,29 +73,30 @@ pub enum Noise {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Devices {
-    /// Which published device all other keys are set to that are not given.
+    /// The published device whose values all other keys take by default.
     pub preset: Preset,
     /// The law of a pulse.
     pub device: Kind,
-    /// How a wished change becomes pulses.
+    /// The way in which a wished change becomes pulses.
     pub pulses: Pulses,
-    /// What adapts trains to what is wished.
+    /// The adaptation of trains to the wished change.
     pub management: Management,
     /// The most slots of a train.
     pub train_length: usize,
-    /// What biases are.
+    /// The kind of biases.
     pub biases: Biases,
     /// The mean step of a pulse at weight 0.
     pub dw_min: f64,
     /// Its spread, as a share.
     pub dw_min_dtod: f64,
-    /// Whether that spread is log-normal.
+    /// True where that spread is log-normal.
     pub dw_min_log_normal: bool,
     /// Noise of a pulse (cycle to cycle), as a share of its step.
     pub dw_min_std: f64,
-    /// How many levels there are between the bounds: sets the step to (w_max − w_min)/(levels − 1); 0 leaves it.
+    /// The number of levels between the bounds, which sets the step to (w_max − w_min)/(levels − 1); 0 leaves the
+    /// step.
     pub levels: usize,
-    /// How much smaller steps down are, as a share; below 0, steps up.
+    /// The reduction of steps down, as a share; of steps up where negative.
     pub up_down: f64,
     /// Its spread.
     pub up_down_dtod: f64,
@@ -102,9 +108,9 @@ pub struct Devices {
     pub w_min: f64,
     /// Its spread, as a share.
     pub w_min_dtod: f64,
-    /// Noise of what a device shows of its state after a pulse, in steps.
+    /// Noise of the visible weight around a device's state after a pulse, in steps.
     pub write_noise: f64,
-    /// How noise of a pulse grows, with the linear and the soft-bounds laws.
+    /// The growth of a pulse's noise, with the linear and the soft-bounds laws.
     pub noise: Noise,
     /// Minibatches in which a weight leaks to 1/e; 0 where it does not leak.
     pub lifetime: f64,
@@ -114,7 +120,7 @@ pub struct Devices {
     pub diffusion: f64,
     /// Its spread, as a share.
     pub diffusion_dtod: f64,
-    /// Where a reset leads, and what a weight leaks towards.
+    /// The value after a reset, towards which a weight leaks.
     pub reset: f64,
     /// Its spread, in units of weights.
     pub reset_dtod: f64,
@@ -122,9 +128,9 @@ pub struct Devices {
     pub reset_std: f64,
     /// The share of devices that are stuck.
     pub stuck: f64,
-    /// Where they are stuck.
+    /// The weight at which they are stuck.
     pub stuck_value: f64,
-    /// How far from that at most.
+    /// The largest distance from it.
     pub stuck_range: f64,
     /// Linear: the share of the step up that is lost at `w_max`.
     pub slope_up: f64,
@@ -136,13 +142,13 @@ pub struct Devices {
     pub slope_down_dtod: f64,
     /// Soft bounds with a reference: spread of the step's dependence on the weight, up.
     pub bound_up_dtod: f64,
-    /// The same down.
+    /// Soft bounds with a reference: spread of the step's dependence on the weight, down.
     pub bound_down_dtod: f64,
     /// Soft bounds with a reference: the mean of the reference.
     pub reference: f64,
     /// Its spread, in units of weights.
     pub reference_dtod: f64,
-    /// Whether the point where a step up and one down cancel is subtracted too.
+    /// True where the point at which a step up and one down cancel is subtracted too.
     pub subtract_symmetry_point: bool,
     /// Exponential: A of steps up.
     pub exp_a_up: f64,
@@ -152,9 +158,9 @@ pub struct Devices {
     pub exp_gamma_up: f64,
     /// Exponential: γ of steps down.
     pub exp_gamma_down: f64,
-    /// Exponential: a, what the weight is stretched by.
+    /// Exponential: a, the factor that stretches the weight.
     pub exp_stretch: f64,
-    /// Exponential: b, what it is shifted by.
+    /// Exponential: b, its shift.
     pub exp_shift: f64,
     /// Exponential: noise beside that which is a share of the step.
     pub exp_noise: f64,
@@ -164,22 +170,25 @@ pub struct Devices {
     pub pow_gamma: f64,
     /// Its spread, as a share.
     pub pow_gamma_dtod: f64,
-    /// How much smaller the exponent down is, as a share; below 0, that up.
+    /// The reduction of the exponent down, as a share; of the one up where negative.
     pub pow_up_down: f64,
     /// Its spread.
     pub pow_up_down_dtod: f64,
     /// Piecewise: steps up from `w_min` to `w_max`, evenly, in units of `dw_min`.
     pub piecewise_up: Vec<f64>,
-    /// The same down.
+    /// Piecewise: steps down from `w_min` to `w_max`, evenly, in units of `dw_min`.
     pub piecewise_down: Vec<f64>,
     /// Measured: the file of responses.
     pub file: Measured,
-    /// Whether a weight is the difference of two devices that are pulsed up only.
+    /// True where a weight is the difference of two devices that are pulsed up only.
     pub pair: bool,
-    /// Whether pairs that run out of range are written anew.
+    /// True where pairs that run out of range are written anew.
     pub refresh: bool,
     /// Noise of the reading before that.
     pub refresh_noise: f64,
+    /// Whether the mean of pulses is that of the summed change of a minibatch, as of deterministic pulses.
+    #[serde(skip)]
+    summed: bool,
     #[serde(skip)]
     state: State,
 }
@@ -243,40 +252,47 @@ impl Default for Devices {
             pair: false,
             refresh: false,
             refresh_noise: 0.1,
+            summed: false,
             state: State::default(),
         }
     }
 }
 
-/// Where a pair is written anew: one device above the first share of `w_max`, the other above the second.
+/// The bounds beyond which a pair is written anew: one device above the first share of `w_max`, the other above the
+/// second.
 const OUT_OF_RANGE: [f64; 2] = [0.75, 0.25];
 
-/// What an array keeps of a weight: what it shows, and after it what it remembers.
+/// The numbers that an array keeps for a weight: the visible weight, then its memory.
 type Kept = [f64; 4];
 
 impl Devices {
-    /// The same with devices and pulses drawn with this seed.
+    /// Returns the law with devices and pulses drawn from this seed.
     pub fn seeded(mut self, seed: u64) -> Self {
         self.state = State::seeded(seed);
         self
     }
 
-    /// Whether it is the ideal device, whose changes are those that are wished.
+    /// True for the ideal device, which makes the wished changes.
     pub fn is_ideal(&self) -> bool {
         self.device == Kind::Ideal
     }
 
-    /// Whether what a device shows is not its state.
+    /// The number of devices of a weight.
+    pub fn devices_per_weight(&self) -> usize {
+        if self.pair { 2 } else { 1 }
+    }
+
+    /// True where the visible weight differs from a device's state.
     fn shows_noise(&self) -> bool {
         self.write_noise > 0.0
     }
 
-    /// Whether the tensor at `place` does as it is told.
+    /// True where the tensor at `place` makes the wished changes.
     fn obeys(&self, place: &Place) -> bool {
         place.is_bias && self.biases == Biases::Ideal
     }
 
-    /// Random numbers for what happens at `place` now.
+    /// Random numbers for the event at `place` now.
     fn draws(&self, place: &Place, of: u64) -> ChaCha8Rng {
         // Three draws a moment: a change, a rest, and a programming.
         let index = ((3 * place.clock + of) << 10) | place.number as u64;
@@ -285,7 +301,7 @@ impl Devices {
 
     /// The devices of the array at `place`.
     fn tile(&self, place: &Place) -> Arc<Tile> {
-        let count = place.rows * place.columns * if self.pair { 2 } else { 1 };
+        let count = place.rows * place.columns * self.devices_per_weight();
         self.state.tile(place.number, count, || Tile::made(self, self.state.seed(), place.number, count))
     }
 
@@ -298,28 +314,89 @@ impl Devices {
         clip(v + shift + step.mean + noise, lo, hi) - shift
     }
 
-    /// What a device in state v shows.
+    /// The state v of a device after so many pulses, not all of them whole, that each make the mean step.
+    fn pulsed_on_average(&self, cell: &Cell, mut v: f64, up: bool, mut pulses: f64) -> f64 {
+        let shift = self.reference_of(cell);
+        let (lo, hi) = (f64::from(cell.lo), f64::from(cell.hi));
+        while pulses > 0.0 {
+            let share = pulses.min(1.0);
+            v = clip(v + shift + share * self.step(cell, v, up).mean, lo, hi) - shift;
+            pulses -= share;
+        }
+        v
+    }
+
+    /// The visible weight of a device in state v.
     fn shown(&self, v: f64, rng: &mut impl Rng) -> f64 {
         v + self.write_noise * self.nominal_step() * rng.sample::<f64, _>(StandardNormal)
     }
 
     /// One pulse of the device of a weight at `at`, or of the one of a pair that this direction is for.
-    fn pulse_weight(&self, tile: &Tile, at: usize, kept: &mut Kept, up: bool, rng: &mut impl Rng) {
+    fn pulse_weight(&self, tile: &Tile, at: usize, kept: &mut Kept, up: bool, rng: &mut ChaCha8Rng) {
+        self.drive_weight(tile, at, kept, up, rng, |cell, v, up, rng| self.pulsed(cell, v, up, rng));
+    }
+
+    /// Applies the average of so many pulses.
+    fn drive_on_average(&self, tile: &Tile, at: usize, kept: &mut Kept, pulses: f64, rng: &mut ChaCha8Rng) {
+        self.drive_weight(tile, at, kept, pulses > 0.0, rng, |cell, v, up, _| {
+            self.pulsed_on_average(cell, v, up, pulses.abs())
+        });
+    }
+
+    /// Lets `change` make a new state of that of the device of a weight at `at`, or of the one of a pair that this
+    /// direction is for.
+    fn drive_weight(
+        &self,
+        tile: &Tile,
+        at: usize,
+        kept: &mut Kept,
+        up: bool,
+        rng: &mut ChaCha8Rng,
+        change: impl FnOnce(&Cell, f64, bool, &mut ChaCha8Rng) -> f64,
+    ) {
         if self.pair {
             let side = usize::from(!up);
-            kept[1 + side] = self.pulsed(&tile.cells[2 * at + side], kept[1 + side], true, rng);
+            kept[1 + side] = change(&tile.cells[2 * at + side], kept[1 + side], true, rng);
             kept[0] = kept[1] - kept[2];
         } else if self.shows_noise() {
-            kept[1] = self.pulsed(&tile.cells[at], kept[1], up, rng);
+            kept[1] = change(&tile.cells[at], kept[1], up, rng);
             kept[0] = self.shown(kept[1], rng);
         } else {
-            kept[0] = self.pulsed(&tile.cells[at], kept[0], up, rng);
+            kept[0] = change(&tile.cells[at], kept[0], up, rng);
         }
+    }
+
+    /// The wished change of an array as the mean of pulses, image by image and product by product.
+    fn pulse_on_average(&self, place: &Place, array: &mut dyn Array, wished: &Factors) {
+        let (tile, mut rng, size) = (self.tile(place), self.draws(place, 0), 1 + self.memory().len());
+        let mut ledger = Ledger::default();
+        for image in 0..wished.images {
+            for product in &wished.products {
+                let of = |all: &[f64], width: usize| -> Vec<(usize, f64)> {
+                    let line = all[image * width..][..width].iter().copied().enumerate();
+                    line.filter(|(_, number)| *number != 0.0).collect()
+                };
+                let rate = product.sign * wished.rate / self.granularity();
+                let (rows, columns) = (of(&product.rows, place.rows), of(&product.columns, place.columns));
+                for &(row, d) in &rows {
+                    for &(column, x) in &columns {
+                        let mut kept = Kept::default();
+                        array.read(row, column, &mut kept[..size]);
+                        let before = kept[0];
+                        let at = row * place.columns + column;
+                        self.drive_on_average(&tile, at, &mut kept, rate * d * x, &mut rng);
+                        ledger.moved += (kept[0] - before).abs();
+                        array.write(row, column, &kept[..size]);
+                    }
+                }
+            }
+        }
+        self.state.count(place.number, ledger);
     }
 
     /// Writes a pair anew that has run out of range: both devices are reset, and the one that the reading asks for
     /// takes a train of pulses, which is not checked. Returns whether it has.
-    fn refreshed(&self, tile: &Tile, at: usize, kept: &mut Kept, rng: &mut impl Rng) -> bool {
+    fn refreshed(&self, tile: &Tile, at: usize, kept: &mut Kept, rng: &mut ChaCha8Rng) -> bool {
         let [larger, smaller] = [kept[1].max(kept[2]), kept[1].min(kept[2])].map(|g| g / self.w_max);
         if larger <= OUT_OF_RANGE[0] || smaller <= OUT_OF_RANGE[1] {
             return false;
@@ -341,13 +418,13 @@ impl Devices {
         true
     }
 
-    /// Where a reset leads a device.
+    /// The state of a device after a reset.
     fn reset_once(&self, cell: &Cell, rng: &mut impl Rng) -> f64 {
         let noise = self.reset_std * rng.sample::<f64, _>(StandardNormal);
         clip(f64::from(cell.reset) + noise, f64::from(cell.lo), f64::from(cell.hi))
     }
 
-    /// Changes the states at `at`: of the weight, of what is behind what it shows, or of both devices of a pair.
+    /// Changes the states at `at`: of the weight, of the state behind a visible weight, or of both devices of a pair.
     fn each_state(&self, at: usize, kept: &mut Kept, mut change: impl FnMut(usize, f64) -> f64) {
         if self.pair {
             kept[1] = change(2 * at, kept[1]);
@@ -366,7 +443,7 @@ fn clip(v: f64, lo: f64, hi: f64) -> f64 {
     v.max(lo).min(hi)
 }
 
-/// What is kept of each weight of slices, one after the other, changed by `change`.
+/// Changes the numbers kept for each weight of slices, one after the other, by `change`.
 fn for_each_kept(
     weights: &mut [f64],
     memory: &mut [&mut [f64]],
@@ -405,7 +482,8 @@ impl SynapseLaw for Devices {
     fn wants(&self) -> Wants {
         match (self.is_ideal(), self.pulses) {
             (true, _) => Wants::Changes,
-            (_, Pulses::Stochastic) => Wants::Factors,
+            (_, Pulses::Mean) if self.summed => Wants::Arrays,
+            (_, Pulses::Stochastic | Pulses::Mean) => Wants::Factors,
             (_, Pulses::Deterministic | Pulses::Exact) => Wants::Arrays,
         }
     }
@@ -431,6 +509,7 @@ impl SynapseLaw for Devices {
                     let most = self.train_length as f64;
                     let count = (kept[waits] / step).trunc().clamp(-most, most);
                     kept[waits] -= count * step;
+                    ledger.slots = ledger.slots.max(count.abs() as u64);
                     for _ in 0..count.abs() as usize {
                         self.pulse_weight(&tile, at, kept, count > 0.0, &mut rng);
                         ledger.pulses += 1;
@@ -439,6 +518,10 @@ impl SynapseLaw for Devices {
                         self.refreshed(&tile, at, kept, &mut rng);
                     }
                 }
+                Pulses::Mean if wished[at] != 0.0 => {
+                    self.drive_on_average(&tile, at, kept, wished[at] / step, &mut rng);
+                }
+                Pulses::Mean => {}
                 Pulses::Stochastic | Pulses::Exact => {
                     // A wished change down of a pair is one up of its other device.
                     let up = wished[at] > 0.0;
@@ -454,6 +537,7 @@ impl SynapseLaw for Devices {
                         kept[0] = self.shown(kept[1], &mut rng);
                     }
                     ledger.pulses += u64::from(wished[at] != 0.0);
+                    ledger.slots = ledger.slots.max(u64::from(wished[at] != 0.0));
                 }
             }
             ledger.moved += (kept[0] - before).abs();
@@ -472,6 +556,9 @@ impl SynapseLaw for Devices {
             }
             return;
         }
+        if self.pulses == Pulses::Mean {
+            return self.pulse_on_average(place, array, wished);
+        }
         let (tile, mut rng) = (self.tile(place), self.draws(place, 0));
         let (mut ledger, mut touched) = (Ledger::default(), Vec::new());
         let mut slots = pulses::Slots::default();
@@ -489,6 +576,7 @@ impl SynapseLaw for Devices {
                     self.train_length,
                     self.management,
                 );
+                ledger.slots += train.length as u64;
                 for _ in 0..train.length {
                     slots.draw(&train, &rows, &columns, &mut rng);
                     for &(row, positive) in &slots.rows {
@@ -571,13 +659,16 @@ impl SynapseLaw for Devices {
         });
     }
 
+    fn devices(&self) -> Option<&Devices> {
+        Some(self)
+    }
+
     fn ledger(&self) -> Option<Book<'_>> {
         (!self.is_ideal()).then(|| self.state.book())
     }
 
     fn bytes(&self) -> usize {
-        let devices = if self.pair { 2 } else { 1 };
         let leak = if self.lifetime > 0.0 && self.lifetime_dtod > 0.0 { size_of::<f32>() } else { 0 };
-        if self.is_ideal() { 0 } else { devices * (size_of::<Cell>() + leak) }
+        if self.is_ideal() { 0 } else { self.devices_per_weight() * (size_of::<Cell>() + leak) }
     }
 }

@@ -1,4 +1,4 @@
-//! What published devices are set to, as data.
+//! The values of published devices, as data.
 
 use serde::{Deserialize, Serialize};
 use toml::Table;
@@ -35,7 +35,7 @@ pub enum Preset {
 }
 
 impl Preset {
-    /// All that are of a device.
+    /// All published devices.
     pub const ALL: [Preset; 10] = [
         Preset::Idealized,
         Preset::GokmenVlasov,
@@ -67,7 +67,7 @@ impl Preset {
     }
 }
 
-/// The keys of `[synapse]` that the preset of this name sets; nothing where there is no such preset.
+/// The keys of `[synapse]` that the preset of this name sets; empty where there is no such preset.
 ///
 /// # Errors
 /// Only those of the built-in table.

@@ -8,20 +8,19 @@ use super::{Factors, Place};
 use rand::Rng;
 use serde::{Deserialize, Serialize};
 
-/// What adapts a train to the two vectors that it multiplies.
+/// The adaptation of a train to the two vectors that it multiplies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Management {
-    /// Nothing.
+    /// None.
     None,
-    /// Update management: probabilities are shared out so that the largest of rows and columns are equal.
+    /// Update management: probabilities are scaled so that the largest of rows and columns are equal.
     Um,
-    /// Update management, and trains no longer than it takes (update BL management).
+    /// Update management, and trains no longer than necessary (update BL management).
     Ublm,
 }
 
-/// A train: how many slots it has, and what the size of a line's number is multiplied with to give the probability of a
-/// pulse.
+/// A train: its number of slots, and the factors from the size of a line's number to the probability of a pulse.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Train {
     /// BL; 0 where there is nothing to do.
@@ -38,7 +37,7 @@ impl Train {
     /// above 1.
     pub fn of(rate: f64, x: f64, d: f64, granularity: f64, longest: usize, management: Management) -> Self {
         let idle = Self { length: 0, row: 0.0, column: 0.0 };
-        // Also where one of them is no number, as in a network that has diverged.
+        // Even where one of them is NaN, as in a network that has diverged.
         if !(rate > 0.0 && x > 0.0 && d > 0.0 && granularity > 0.0) {
             return idle;
         }
@@ -50,7 +49,7 @@ impl Train {
         let even = (rate / (granularity * length)).sqrt();
         let share = match management {
             Management::None => 1.0,
-            // Where more is wished than a train can carry, the largest line has a pulse in every slot.
+            // Where the wished change exceeds what a train can carry, the largest line has a pulse in every slot.
             Management::Um | Management::Ublm => (x / (d * (most / wished).min(1.0))).sqrt(),
         };
         Self { length: length as usize, row: even * share, column: even / share }
@@ -67,7 +66,7 @@ pub struct Lines {
 }
 
 impl Lines {
-    /// Those of a vector.
+    /// The lines of a vector.
     pub fn of(vector: &[f64]) -> Self {
         let set = vector.iter().enumerate().filter(|(_, x)| **x != 0.0);
         let lines: Vec<_> = set.map(|(i, x)| (i as u32, x.abs(), *x > 0.0)).collect();
@@ -75,8 +74,8 @@ impl Lines {
         Self { lines, largest }
     }
 
-    /// Those that have a pulse in a slot, each with its sign. Where all are improbable, those that may have one are
-    /// found by how far it is to the next.
+    /// The lines that have a pulse in a slot, each with its sign. Where all are improbable, the distance to the next
+    /// one is drawn.
     fn pulsed(&self, factor: f64, into: &mut Vec<(u32, bool)>, rng: &mut impl Rng) {
         into.clear();
         let most = (factor * self.largest).min(1.0);

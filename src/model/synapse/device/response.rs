@@ -1,4 +1,4 @@
-//! How devices answer to pulses: what `eqprop device` shows.
+//! The response of devices to pulses, which `eqprop device` shows.
 
 use super::{Devices, Kept, Tile};
 use crate::base::spread::Spread;
@@ -6,12 +6,12 @@ use crate::model::synapse::SynapseLaw;
 use crate::rng::{self, Purpose};
 use serde::Serialize;
 
-/// So many pulses in one direction.
+/// Some pulses in one direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stretch {
-    /// How many.
+    /// Their number.
     pub pulses: usize,
-    /// Up, or down.
+    /// True for up, false for down.
     pub up: bool,
 }
 
@@ -42,7 +42,7 @@ pub fn stretches(text: &str) -> Result<Vec<Stretch>, String> {
     }
 }
 
-/// The answer of some devices, each number by pulse and that before the first one first.
+/// The response of some devices; each list has the value before the first pulse, and then one for each pulse.
 #[derive(Clone, Debug, Serialize)]
 pub struct Response {
     /// The mean weight.
@@ -57,14 +57,14 @@ pub struct Response {
     pub devices: Vec<Vec<f64>>,
     /// Lower and upper bounds of the devices; of pairs, of the weight.
     pub bounds: [Spread; 2],
-    /// g, the step that trains of pulses count with.
+    /// g, the step by which trains of pulses are computed.
     pub granularity: f64,
 }
 
-/// How many devices are kept one by one.
+/// The number of devices that are kept one by one.
 const SHOWN: usize = 5;
 
-/// Gives `count` devices, each written to `start`, all these pulses; nothing where there are no devices.
+/// Applies these pulses to `count` devices, each written to `start`; `None` where there are no devices.
 pub fn responses(law: &Devices, seed: u64, pulses: &[Stretch], start: f64, count: usize) -> Option<Response> {
     let sides = if law.pair { 2 } else { 1 };
     let tile = Tile::made(law, seed, 0, sides * count);

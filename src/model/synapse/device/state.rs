@@ -1,12 +1,12 @@
-//! What a law keeps for itself: the devices that it has made, and what has been done to them.
+//! The state of a law: the devices that it has made, and the totals of their changes.
 
 use super::super::Ledger;
 use super::Tile;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-/// The seed, the devices of each array as far as they have been asked for, and the ledger. A copy makes its own
-/// devices, which are the same, and counts from 0. It is no part of what a law is: all are equal.
+/// The seed, the devices of each array that has been used, and the ledger. A copy makes its own devices, which are
+/// the same, and counts from 0. The state is no part of a law's identity: all are equal.
 #[derive(Debug, Default)]
 pub struct State {
     seed: u64,
@@ -31,22 +31,22 @@ fn guard<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl State {
-    /// Nothing made yet.
+    /// The state before any device is made.
     pub fn seeded(seed: u64) -> Self {
         Self { seed, ..Self::default() }
     }
 
-    /// What devices and pulses are drawn with.
+    /// The seed of devices and pulses.
     pub fn seed(&self) -> u64 {
         self.seed
     }
 
-    /// The `count` devices of the array of this number, made where it has not been asked for yet.
+    /// The `count` devices of the array of this number, made on first use.
     pub fn tile(&self, number: usize, count: usize, made: impl FnOnce() -> Tile) -> Arc<Tile> {
         guard(&self.tiles).entry((number, count)).or_insert_with(|| Arc::new(made())).clone()
     }
 
-    /// Adds what has been done to an array.
+    /// Adds to the totals of an array.
     pub fn count(&self, number: usize, done: Ledger) {
         let mut ledger = guard(&self.ledger);
         if ledger.len() <= number {
@@ -55,7 +55,7 @@ impl State {
         ledger[number].add(&done);
     }
 
-    /// What has been done to all.
+    /// The totals of all arrays.
     pub fn book(&self) -> MutexGuard<'_, Vec<Ledger>> {
         guard(&self.ledger)
     }
