@@ -860,7 +860,7 @@ mod tests {
             ("learning.betta=1", "unknown key learning.betta"),
             ("learning.beta=big", "learning.beta = \"big\" (--set learning.beta=big): give a number: not 0"),
             ("training.epochs=1.5", "give a whole number: 1 to 1000000"),
-            ("network.dims=784", "give a list: sizes ≥ 1, or \"auto\" at either end"),
+            ("network.dims=784", "give a list: sizes ≥ 1, \"auto\" at either end"),
             ("network.clamp=maybe", "give true or false"),
             ("network.psi=200", "from 0 to 180"),
             ("learning.learning_rates=[0.1]", "has 1 rates"),
