@@ -1,4 +1,4 @@
-//! Random streams: one seed fixes everything a run draws.
+//! Random streams: one seed fixes all random numbers of a run.
 //!
 //! Every purpose has a ChaCha8 stream of its own, and every stream is counter-based: what is drawn
 //! for minibatch *m* or epoch *e* depends on (seed, purpose, *m* or *e*) and on nothing drawn
@@ -9,7 +9,7 @@ use rand::seq::SliceRandom;
 use rand::{Rng, RngCore, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-/// What a stream of random numbers is for.
+/// The purpose of a random stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
     /// Initial weights and biases.
@@ -18,25 +18,25 @@ pub enum Purpose {
     SignMask = 1,
     /// The order of the training images in an epoch.
     Shuffle = 2,
-    /// The sign of β, one draw a minibatch.
+    /// The sign of β, one draw per minibatch.
     BetaSign = 3,
     /// The procedural data set.
     Glyphs = 4,
-    /// Which minibatches angles are measured on.
+    /// The minibatches on which angles are measured.
     Angle = 5,
-    /// Which neurons and synapses figures show.
+    /// The neurons and synapses that figures show.
     Figure = 6,
-    /// Which training images are held out for validation.
+    /// The training images that are held out for validation.
     Validation = 7,
-    /// How the devices of an array differ from each other.
+    /// The differences between the devices of an array.
     Devices = 8,
-    /// Pulse trains, and what devices make of them.
+    /// Pulse trains, and the devices' responses.
     Pulses = 9,
-    /// What a rule of one's own draws.
+    /// The numbers drawn by a rule of one's own.
     OwnRule = 10,
-    /// How training images are mirrored and shifted, a stream a minibatch.
+    /// Flips and shifts of training images, one stream per minibatch.
     Augment = 11,
-    /// Noise of states and of reads, a stream a minibatch.
+    /// Noise of states and of reads, one stream per minibatch.
     Noise = 12,
 }
 

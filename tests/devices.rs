@@ -838,8 +838,8 @@ fn every_minibatch_has_noise_of_its_own() {
     assert_ne!(losses[0], losses[1]);
 }
 
-/// η·b is what a constant adds to each weight, at each change: once where learning is once a minibatch, K times where it is
-/// at every step. Weights that learn nothing else show it.
+/// η·b is what a constant adds to each weight, at each change: once where learning is once a minibatch, K times where
+/// it is at every step. Weights that learn nothing else show it.
 #[test]
 fn a_constant_is_added_to_every_update() {
     for rule in [Rule::EP, Rule::CEP, Rule::VF, Rule::CVF] {
@@ -889,7 +889,7 @@ fn a_constant_is_added_to_every_update() {
     }
 }
 
-/// What trains of pulses get of such a constant is, on average, the same.
+/// Trains of pulses get the same share of such a constant on average.
 #[test]
 fn trains_carry_a_constant_of_every_update_too() {
     let fine = [

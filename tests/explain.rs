@@ -173,7 +173,8 @@ fn what_has_no_angle_is_refused_in_one_paragraph() {
     assert!(String::from_utf8_lossy(&output.stderr).contains("bptt"));
 }
 
-/// Devices that are ideal but for what is set: their changes are so small and so many that nothing is left of single ones.
+/// Devices that are ideal but for what is set: their changes are so small and so many that nothing is left of single
+/// ones.
 fn explained_with(settings: &[(&str, toml::Value)]) -> Vec<(Cause, f64)> {
     let base = [
         ("training.dtype", "f64".into()),
@@ -204,7 +205,7 @@ fn explained_with(settings: &[(&str, toml::Value)]) -> Vec<(Cause, f64)> {
     explanation.in_order.iter().map(|(cause, falls)| (*cause, falls[0].mean)).collect()
 }
 
-/// What of an explanation is due to devices and to noise elsewhere.
+/// The part of an explanation that is due to devices and to noise elsewhere.
 fn of_circuits(causes: Vec<(Cause, f64)>) -> Vec<(Cause, f64)> {
     causes.into_iter().filter(|(cause, _)| matches!(cause, Cause::Noise | Cause::Device(_))).collect()
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// What stands before a unit, and the factor that it is.
+/// Prefixes of units, and their factors.
 const PREFIXES: [(&str, f64); 9] = [
     ("", 1.0),
     ("m", 1e-3),
@@ -15,7 +15,7 @@ const PREFIXES: [(&str, f64); 9] = [
     ("a", 1e-18),
 ];
 
-/// How many of the SI unit `of` one `unit` is: 1e-12 for `pJ` of `J`; `None` where it is no such unit.
+/// The size of `unit` in the SI unit `of`: 1e-12 for `pJ` of `J`; `None` where it is no such unit.
 pub fn factor(unit: &str, of: char) -> Option<f64> {
     let prefix = unit.strip_suffix(of)?;
     PREFIXES.iter().find(|(known, _)| *known == prefix).map(|(_, factor)| *factor)

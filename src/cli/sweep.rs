@@ -28,7 +28,8 @@ const SOME_FAILED: u8 = 4;
 
 #[derive(Debug, Args)]
 pub struct SweepArgs {
-    /// The sweep, rows × grid: a file, or the name of a built-in one, for example table3 or device-levels (configs/reproduce/, configs/devices/).
+    /// The sweep, rows × grid: a file, or the name of a built-in one, for example table3 or device-levels
+    /// (configs/reproduce/, configs/devices/).
     #[arg(long, value_name = "FILE", required_unless_present_any = ["task", "worker"])]
     config: Option<PathBuf>,
     /// The sweep's folder; existing runs are kept and resumed [default: sweeps/ and the name of FILE].

@@ -21,7 +21,7 @@ pub struct Cost {
     pub step_time: Option<Quantity<'s'>>,
 }
 
-/// What devices were asked to do, for one image.
+/// The work of devices for one image.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Asked {
     /// Pulses that devices took.
@@ -41,7 +41,7 @@ fn sum<const UNIT: char>(terms: [(f64, &Option<Quantity<UNIT>>); 2]) -> Option<f
 }
 
 impl Cost {
-    /// Whether nothing is known.
+    /// True where no cost is known.
     pub fn is_unknown(&self) -> bool {
         *self == Self::default()
     }

@@ -160,7 +160,7 @@ mod tests {
         assert_eq!(read(1).unwrap().config, config);
         let refused = format!("{:#}", read(3).unwrap_err());
         assert!(
-            refused.contains("training.replicas is no key any more") && refused.contains("sweep"),
+            refused.contains("training.replicas is no longer a key") && refused.contains("sweep"),
             "{refused}"
         );
     }

@@ -1,15 +1,16 @@
-//! The neural dynamics s_{t+1} = F(x, s_t, θ): what one step does to the states.
+//! The neural dynamics s_{t+1} = F(x, s_t, θ): the effect of one step on the states.
 //!
 //! States are one tensor (B, d_n) a layer, output first. Everything here also works on R replicas at once, networks of
 //! one shape with a leading dimension of R: states (R, B, d_n), weights (R, d_n, d_{n+1}), biases (R, 1, d_n).
 
 use super::Model;
 use super::activation::Activation;
+use super::delivery::Largest;
 use super::loss::Loss;
 use super::network::Parameters;
 use super::normal::Normal;
 use super::readout::Readout;
-use candle_core::{D, DType, Device, Result, Tensor, bail};
+use candle_core::{DType, Device, Result, Tensor, bail};
 use serde::{Deserialize, Serialize};
 
 /// The force of the second phase on the output layer, −β ∂ℓ/∂s⁰.
@@ -26,7 +27,7 @@ pub struct Nudge<'a> {
 /// β, of either sign; replicas may differ in the sign.
 #[derive(Clone, Copy, Debug)]
 pub struct Beta<'a> {
-    /// Its value, or its size where there are `signs`.
+    /// Its value, or |β| where there are `signs`.
     size: f64,
     /// ±1 for each replica, (R, 1, 1).
     signs: Option<&'a Tensor>,
@@ -44,7 +45,7 @@ impl<'a> Beta<'a> {
         Self { size, signs: Some(signs) }
     }
 
-    /// Its value; of replicas, its size.
+    /// Its value; for replicas, |β|.
     pub fn value(self) -> f64 {
         self.size
     }
@@ -76,7 +77,7 @@ impl<'a> Beta<'a> {
     }
 }
 
-/// How time passes.
+/// Discrete or real time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Time {
@@ -86,12 +87,12 @@ pub enum Time {
     Real,
 }
 
-/// hⁿ, the input of a layer before σ, in the two parts that its connections deliver; (B, d_n) each.
+/// hⁿ, the input of a layer before σ, in its forward and its feedback part; (B, d_n) each.
 #[derive(Clone, Debug)]
 pub struct PreActivation {
-    /// W_nn+1·ρ(sⁿ⁺¹) + b_n: what forward.n and the bias deliver.
+    /// W_nn+1·ρ(sⁿ⁺¹) + b_n: the contribution of forward.n and the bias.
     pub forward: Tensor,
-    /// W_nn−1·ρ(sⁿ⁻¹): what feedback.(n−1) delivers, or the transposed forward.(n−1) where weights are tied;
+    /// W_nn−1·ρ(sⁿ⁻¹): the contribution of feedback.(n−1), or of the transposed forward.(n−1) where weights are tied;
     /// `None` at the output, which has no layer before it.
     pub feedback: Option<Tensor>,
 }
@@ -109,7 +110,7 @@ impl PreActivation {
     }
 }
 
-/// Which layers a step updates; the others stay as they are.
+/// The layers that a step updates; the others stay as they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Layers {
     /// All of them at once.
@@ -121,7 +122,7 @@ pub enum Layers {
 }
 
 impl Layers {
-    /// Whether layer `n` is one of them.
+    /// True where layer `n` is one of them.
     pub fn contains(self, n: usize) -> bool {
         match self {
             Layers::All => true,
@@ -131,20 +132,20 @@ impl Layers {
     }
 }
 
-/// How neurons move.
+/// The dynamics of the neurons.
 #[derive(Clone, Copy, Debug)]
 pub struct Dynamics {
     /// σ.
     pub activation: Activation,
-    /// How time passes.
+    /// Discrete or real time.
     pub time: Time,
     /// ε, the length of a step in real time.
     pub epsilon: f64,
-    /// Whether states are kept in [0, 1] in real time.
+    /// True where states are kept in [0, 1] in real time.
     pub clamp: bool,
-    /// What the output layer is.
+    /// The kind of output layer.
     pub readout: Readout,
-    /// How the input is normalised, if it is.
+    /// The normalisation of the input, if any.
     pub normal: Option<Normal>,
 }
 
@@ -166,16 +167,16 @@ impl Dynamics {
     /// # Errors
     /// Only those of candle.
     pub fn initial_state(theta: &Parameters, x: &Tensor) -> Result<Vec<Tensor>> {
-        let state = |bias: &Tensor| {
+        let state = |n: usize| {
             let mut shape = x.dims().to_vec();
             shape.pop();
-            shape.push(bias.dim(D::Minus1)?);
-            Tensor::zeros(shape, bias.dtype(), bias.device())
+            shape.push(theta.network.dims.width(n));
+            Tensor::zeros(shape, theta.dtype(), theta.device())
         };
-        theta.biases.iter().map(state).collect()
+        (0..=theta.depth()).map(state).collect()
     }
 
-    /// ρ(s), what neurons in state s pass on: s itself in discrete time, σ(s) in real time.
+    /// ρ(s), the output of neurons in state s: s itself in discrete time, σ(s) in real time.
     ///
     /// # Errors
     /// Only those of candle.
@@ -206,8 +207,8 @@ impl Dynamics {
         s.iter().enumerate().map(|(n, s)| if n < nearest { Ok(s.clone()) } else { self.rho(s) }).collect()
     }
 
-    /// W_x·ρ(x) + b_n, what the input x (B, d_in) contributes to each layer that it is connected with, (B, d_n): in a
-    /// layered network to the last hidden one.
+    /// W_x·ρ(x) + b_n, or P(w ⋆ ρ(x)) + b_n for a convolution: the contribution of the input x (B, d_in) to each layer
+    /// that it is connected with, (B, d_n), in a layered network to the last hidden one.
     ///
     /// # Errors
     /// Only those of candle (shapes that differ).
@@ -215,20 +216,22 @@ impl Dynamics {
         self.drive_of(theta, &self.rho_of_input(x)?)
     }
 
-    /// The same where the input sends `rho_x`.
+    /// The drive of an input that sends `rho_x`.
     fn drive_of(&self, theta: &Parameters, rho_x: &Tensor) -> Result<Vec<Option<Tensor>>> {
         let input = theta.depth() + 1;
         let drive = |n: usize| {
             let connection = theta.network.into_layer(n).find(|c| c.from == input);
-            let drive = |c| rho_x.matmul(&theta.transposed(c)?)?.broadcast_add(&theta.biases[n]);
+            let drive =
+                |c| theta.delivered(c, rho_x, &mut Largest::default())?.broadcast_add(&theta.bias(n)?);
             connection.map(drive).transpose()
         };
         (0..input).map(drive).collect()
     }
 
-    /// hⁿ = Σ W_nm·ρ(sᵐ) + b_n over the layers m that are connected with n, of each of these layers, in its two parts;
-    /// `None` for the others. What the input contributes is `drive`, that is [`Dynamics::drive`]. Of a readout h⁰ is z at s,
-    /// whatever `layers` are, and nothing in any hⁿ comes from it.
+    /// hⁿ = Σ W_nm·ρ(sᵐ) + b_n over the layers m that are connected with n, for each of these layers, in its two
+    /// parts; `None` for the others. The input's contribution is `drive`, that is [`Dynamics::drive`]. For a readout
+    /// h⁰ is z at s, whatever `layers` are, and no hⁿ depends on it. For a convolution W_nm·ρ is P(w ⋆ ρ) from above
+    /// and w̃ ⋆ P⁻¹(ρ) from below.
     ///
     /// # Errors
     /// Only those of candle (shapes that differ).
@@ -242,7 +245,7 @@ impl Dynamics {
         self.delivered(theta, drive, &self.rho_of_all(s)?, layers)
     }
 
-    /// The same where the layers pass on `rho_s`.
+    /// The inputs of the layers where these send `rho_s`.
     fn delivered(
         &self,
         theta: &Parameters,
@@ -250,26 +253,31 @@ impl Dynamics {
         rho_s: &[Tensor],
         layers: Layers,
     ) -> Result<Vec<Option<PreActivation>>> {
-        let of_layer = |n: usize| self.pre_activation(theta, drive, rho_s, n);
+        let mut largest = Largest::default();
+        let mut of_layer = |n: usize| self.pre_activation(theta, drive, rho_s, n, &mut largest);
         let asked = |n: usize| layers.contains(n) || n < self.readout.nearest();
         (0..rho_s.len()).map(|n| asked(n).then(|| of_layer(n)).transpose()).collect()
     }
 
-    /// hⁿ where the layers pass on `rho_s`.
+    /// hⁿ where the layers pass on `rho_s`, whose windows have their `largest` values as far as they are known.
     fn pre_activation(
         &self,
         theta: &Parameters,
         drive: &[Option<Tensor>],
         rho_s: &[Tensor],
         n: usize,
+        largest: &mut Largest,
     ) -> Result<PreActivation> {
         let (mut forward, mut feedback) = (drive[n].clone(), None);
         let sends = |from: usize| (self.readout.nearest()..rho_s.len()).contains(&from);
         for connection in theta.network.into_layer(n).filter(|c| sends(c.from)) {
-            let mut delivered = rho_s[connection.from].matmul(&theta.transposed(connection)?)?;
-            let part = if connection.from > n { &mut forward } else { &mut feedback };
-            if connection.from > n && part.is_none() {
-                delivered = delivered.broadcast_add(&theta.biases[n])?;
+            if !connection.is_forward() {
+                theta.find_largest(connection.from, rho_s, largest)?;
+            }
+            let mut delivered = theta.delivered(connection, &rho_s[connection.from], largest)?;
+            let part = if connection.is_forward() { &mut forward } else { &mut feedback };
+            if connection.is_forward() && part.is_none() {
+                delivered = delivered.broadcast_add(&theta.bias(n)?)?;
             }
             *part = Some(match part.take() {
                 Some(before) => (before + delivered)?,
@@ -291,7 +299,9 @@ impl Dynamics {
         mut s: Vec<Tensor>,
     ) -> Result<Vec<Tensor>> {
         if !self.readout.is_none() {
-            s[0] = self.pre_activation(theta, drive, &self.rho_of_all(&s)?, 0)?.total()?;
+            s[0] = self
+                .pre_activation(theta, drive, &self.rho_of_all(&s)?, 0, &mut Largest::default())?
+                .total()?;
         }
         Ok(s)
     }
@@ -307,14 +317,14 @@ impl Dynamics {
         }
     }
 
-    /// Whether hⁿ is multiplied by σ′(sⁿ): in real time with tied weights, where F derives from Φ
-    /// (Eq. 96), on the hidden layers. The printed equations omit σ′; the authors' code has it. The
-    /// output layer is linear there, and so it is here.
+    /// True where hⁿ is multiplied by σ′(sⁿ): in real time with tied weights, where F derives from Φ (Eq. 96), on the
+    /// hidden layers. The printed equations omit σ′; the authors' code has it. The output layer is linear there, and
+    /// so it is here.
     pub fn gated(&self, theta: &Parameters, n: usize) -> bool {
         self.time == Time::Real && theta.network.is_tied() && n > 0
     }
 
-    /// What −∂ℓ/∂s⁰ is multiplied with in F: β, or εβ in real time.
+    /// The factor of −∂ℓ/∂s⁰ in F: β, or εβ in real time.
     pub fn nudge_strength(&self, beta: f64) -> f64 {
         match self.time {
             Time::Discrete => beta,
@@ -329,8 +339,8 @@ impl Model {
     /// - Discrete time, Eq. 85 (tied), Eq. 98 (untied): sⁿ ← σ(hⁿ)
     /// - real time, E.3 and E.5: sⁿ ← (1 − ε)sⁿ + ε·hⁿ, with tied weights ε·σ′(sⁿ)⊙hⁿ on the hidden layers
     ///
-    /// and with a nudge (Eq. 86, 97, 99, 101), added to the new s⁰: −β ∂ℓ/∂s⁰, or −εβ ∂ℓ/∂s⁰ in real time. A damped step
-    /// is d·s + (1 − d)·F(s), the nudge inside F, with d = [`Settle::damping`](super::Settle::damping). A
+    /// and with a nudge (Eq. 86, 97, 99, 101), added to the new s⁰: −β ∂ℓ/∂s⁰, or −εβ ∂ℓ/∂s⁰ in real time. A damped
+    /// step is d·s + (1 − d)·F(s), the nudge inside F, with d = [`Settle::damping`](super::Settle::damping). A
     /// [readout](super::readout) is z of the new state, and with a nudge what it has sent, which is part of hⁿ.
     ///
     /// # Errors
@@ -356,8 +366,8 @@ impl Model {
         self.dynamics.drive_of(theta, &self.noise.sent(&self.dynamics.rho_of_input(x)?)?)
     }
 
-    /// [`Model::step`] as a circuit with this [`noise`](Model::noise) takes it: the inputs that it delivers to the layers,
-    /// and the new states. `drive` is [`Model::drive`].
+    /// [`Model::step`] as a circuit with this [`noise`](Model::noise) takes it: the inputs that it delivers to the
+    /// layers, and the new states. `drive` is [`Model::drive`].
     ///
     /// # Errors
     /// Only those of candle (shapes that differ).
@@ -387,8 +397,8 @@ impl Model {
         Ok((h, s_next))
     }
 
-    /// The same from the inputs of the layers, `h`, that [`Dynamics::pre_activations`] gives for s and θ; a layer
-    /// without one stays as it is, and so does a readout without a nudge.
+    /// Completes F(x, s, θ) from the inputs of the layers, `h`, that [`Dynamics::pre_activations`] gives for s and θ;
+    /// a layer without one stays as it is, and so does a readout without a nudge.
     ///
     /// # Errors
     /// Only those of candle (shapes that differ).

@@ -1,4 +1,4 @@
-//! The first phase step by step, for those who look at how states settle and not only at where.
+//! The first phase step by step, for studies of how states settle.
 
 use super::anderson::{Anderson, epsilon};
 use super::dynamics::Layers;
@@ -6,8 +6,8 @@ use super::settle::{largest_changes, mix};
 use super::{Dynamics, Model, Parameters, Settled, Solver};
 use candle_core::{Result, Tensor};
 
-/// The first phase of some images under way. It stops by itself neither after T steps nor at a tolerance; its last
-/// sweeps are plain ones where it is accelerated and taken for T steps.
+/// The first phase of some images under way. It stops by itself neither after T steps nor at a tolerance; with
+/// acceleration, its last sweeps up to T steps are plain ones.
 pub struct Follower<'a> {
     model: &'a Model,
     theta: &'a Parameters,
@@ -23,7 +23,7 @@ pub struct Follower<'a> {
 }
 
 impl Model {
-    /// The first phase on the images `x` (B, d_in), of which no step is taken yet.
+    /// Begins the first phase on the images `x` (B, d_in), before its first step.
     ///
     /// # Errors
     /// Only those of candle (shapes that differ).
@@ -79,7 +79,7 @@ impl Follower<'_> {
         largest_changes(&self.state()[nearest..], &self.before[nearest..])
     }
 
-    /// The largest |F(s_t) − s_t| of any neuron, for each image: a step of all layers from here.
+    /// The largest |F(s_t) − s_t| of any neuron, for each image, with F a step of all layers.
     ///
     /// # Errors
     /// Only those of candle.
@@ -89,7 +89,7 @@ impl Follower<'_> {
         largest_changes(&s_next[nearest..], &self.state()[nearest..])
     }
 
-    /// Where the phase ends if it ends here.
+    /// The end of the phase, if it ends here.
     pub fn end(self) -> Settled {
         let Self { recent, images, steps, model, .. } = self;
         let nearest = model.dynamics.readout.nearest();

@@ -1,8 +1,8 @@
 //! Noise of a circuit elsewhere than in its synapses: of states, of reads, of updates, and the bits of its converters.
 //!
-//! A step of either phase sends the states through digital-to-analogue converters, reads every array with noise through an
-//! analogue-to-digital converter, and adds noise to the states that it updates. References (BPTT, RBP, …) are computed
-//! without any of it.
+//! A step of either phase sends the states through digital-to-analogue converters, reads every array with noise
+//! through an analogue-to-digital converter, and adds noise to the states that it updates. References (BPTT, RBP, …)
+//! are computed without any of it.
 
 use crate::base::problem::{self, need};
 use crate::rng::{self, Purpose};
@@ -53,7 +53,7 @@ impl Default for Noise {
     }
 }
 
-/// Where random numbers come from. It is no part of what noise is: all are equal. Copies share it.
+/// The source of random numbers. It is no part of the identity of noise: all are equal. Copies share it.
 #[derive(Clone, Debug, Default)]
 struct Draws {
     seed: u64,
@@ -74,7 +74,7 @@ impl Draws {
     }
 }
 
-/// What draws its own random numbers.
+/// Noise with its own random numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Moment {
     /// The minibatch that is learnt when arrays have been asked so often.
@@ -84,22 +84,22 @@ pub enum Moment {
 }
 
 impl Noise {
-    /// The same with random numbers of this seed.
+    /// Returns the noise with random numbers of this seed.
     pub fn seeded(&self, seed: u64) -> Self {
         Self { draws: Draws { seed, stream: Arc::default() }, ..self.clone() }
     }
 
-    /// Whether there is none.
+    /// True where there is none.
     pub fn is_none(&self) -> bool {
         !self.is_random() && self.updates == 0.0 && self.dac_bits == 0 && self.adc_bits == 0
     }
 
-    /// Whether all is as it is by default.
+    /// True where every setting has its default.
     pub fn is_default(&self) -> bool {
         *self == Self::default()
     }
 
-    /// Whether it draws random numbers.
+    /// True where it draws random numbers.
     pub fn is_random(&self) -> bool {
         self.states > 0.0 || self.reads > 0.0
     }
@@ -123,7 +123,7 @@ impl Noise {
         tensor + (noise * sigma)?.to_dtype(tensor.dtype())?.to_device(tensor.device())?
     }
 
-    /// What is sent into arrays where ρ of the states is this.
+    /// The signals sent into arrays, given ρ of the states.
     ///
     /// # Errors
     /// Only those of candle.
@@ -131,7 +131,7 @@ impl Noise {
         converted(rho, self.dac_bits, self.dac_range)
     }
 
-    /// What arrays deliver where their products are this.
+    /// The reads of arrays, given their exact products.
     ///
     /// # Errors
     /// Only those of candle.
@@ -139,7 +139,7 @@ impl Noise {
         converted(&self.shaken(product, self.reads)?, self.adc_bits, self.adc_range)
     }
 
-    /// What new states become.
+    /// New states with their noise.
     ///
     /// # Errors
     /// Only those of candle.
@@ -191,8 +191,8 @@ impl Noise {
     }
 }
 
-/// What a converter of so many bits makes of numbers: the nearest of 2^bits − 1 levels that are evenly spaced from −range to
-/// range, 0 among them; 0 bits leave all digits.
+/// Rounds numbers as a converter of so many bits does: to the nearest of 2^bits − 1 levels that are evenly spaced
+/// from −range to range, including 0; 0 bits leave all digits.
 fn converted(tensor: &Tensor, bits: u32, range: f64) -> Result<Tensor> {
     if bits == 0 {
         return Ok(tensor.clone());

@@ -10,8 +10,8 @@ use crate::run::angles;
 use anyhow::Result;
 use serde_json::{Map, Value, json};
 
-/// Ψ of an update that is 0, as of devices whose steps are larger than the wished change: it follows the gradient no more
-/// than chance does.
+/// Ψ of an update that is 0, as of devices whose steps are larger than the wished change: it follows the gradient no
+/// more than chance does.
 const UNRELATED: f64 = 90.0;
 
 /// The angles of a minibatch, degrees: first of all matrices together, then of each.

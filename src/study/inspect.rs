@@ -143,7 +143,7 @@ pub fn summary(config: &Config) -> Markup {
     let rates: Vec<String> = learning.learning_rates.iter().map(f64::to_string).collect();
     html! {
         p {
-            (learning.rule.title) ", layers " (network.dims.0.iter().map(usize::to_string).collect::<Vec<_>>().join("–"))
+            (learning.rule.title) ", layers " (network.dims)
             ", T = " (settle.steps) ", K = " (learning.K) ", β = " (learning.nudging.mark()) (learning.beta)
             ", η = " (rates.join(", ")) " (input side first)"
             @if !config.network().is_tied() { ", Ψ = " (network.psi) "°" }
@@ -166,14 +166,14 @@ fn starting_angle(record: &Record) -> Option<String> {
     ))
 }
 
-/// What devices were asked to do for an image of the last epoch, in words; `None` where there are none.
+/// The work of devices for an image of the last epoch, in words; `None` where there are none.
 fn asked_of_devices(record: &Record) -> Option<String> {
     let (steps, slots) = (record.last("settle/both_phases")?, record.last("pulses/slots")?);
     let cost =
         |tag: &str, what: &str| record.last(tag).map_or(String::new(), |cost| format!("; {what} {cost:.2e}"));
     Some(format!(
-        "Of an image of the last epoch devices were asked for {steps:.1} steps of both phases and {slots:.1} slots of \
-         trains, one after the other{}{}.",
+        "An image of the last epoch took {steps:.1} steps of both phases and {slots:.1} slots of trains, one after \
+         the other{}{}.",
         cost("cost/energy", "energy, J:"),
         cost("cost/latency", "latency, s:")
     ))
@@ -196,7 +196,7 @@ fn lines_of(record: &Record, prefix: &str) -> Vec<Series> {
     .collect()
 }
 
-/// The same where what does not end in the name of an array is left out.
+/// A line for each tag that ends in the name of an array.
 fn by_array(record: &Record, prefix: &str) -> Vec<Series> {
     let mut lines = lines_of(record, prefix);
     lines.retain(|line| line.name.contains('.'));
@@ -377,7 +377,7 @@ fn rows(trajectory: &Trajectory, n: usize) -> Vec<Vec<f64>> {
 }
 
 fn learnt(theta: &Parameters, test: &Split, names: &[String], looked: &look::Look) -> Result<Markup> {
-    let first = theta.weights[theta.depth()].to_dtype(DType::F32)?.to_vec2::<f32>()?;
+    let first = theta.that_look_at_images()?;
     let fields = pictures::receptive_fields(&first, SHOWN.0);
     let counts = looked.confusion(test);
     let wrong = looked.most_wrong(test, SHOWN.1);
@@ -390,8 +390,13 @@ fn learnt(theta: &Parameters, test: &Split, names: &[String], looked: &look::Loo
             figure {
                 (picture(&fields, "receptive fields", false)?)
                 figcaption {
-                    "Weights from the image into the first " (SHOWN.0.min(first.len())) " neurons of the hidden layer next to it, each on a scale "
-                    "of its own: " (pictures::weights_in_words(test.pixels)) "."
+                    @match theta.network.convolution_into(theta.depth()) {
+                        Some(_) => { "The first " (SHOWN.0.min(first.len())) " filters of the layer next to the image" }
+                        None => {
+                            "Weights from the image into the first " (SHOWN.0.min(first.len())) " neurons of the hidden layer next to it"
+                        }
+                    }
+                    ", each on a scale of its own: " (pictures::weights_in_words(first[0].len())) "."
                 }
             }
         }

@@ -145,7 +145,7 @@ pub struct Case {
     /// In float64.
     exact: Problem,
     settled: Settled,
-    /// Which random numbers devices and noise draw.
+    /// The choice of random numbers for devices and noise.
     moment: u64,
     /// ∇θ(tot).
     pub gradient: Parameters,
@@ -167,8 +167,8 @@ impl Problem {
 }
 
 impl Case {
-    /// Writes the weights into the arrays of devices, where there are any, settles the network and takes the gradient. `theta`
-    /// may be of any float type.
+    /// Writes the weights into the arrays of devices, where there are any, settles the network and takes the
+    /// gradient. `theta` may be of any float type.
     ///
     /// # Errors
     /// Where the network settles in no stationary state, not with damped steps either, and those of candle.
@@ -181,7 +181,7 @@ impl Case {
         Ok(Self { model: model.clone(), calm, given, exact, settled, moment: 0, gradient, arrival })
     }
 
-    /// The same where devices and noise draw other random numbers.
+    /// Returns the case with other random numbers for devices and noise.
     pub fn at_moment(self, moment: u64) -> Self {
         Self { moment, ..self }
     }
@@ -250,7 +250,7 @@ impl Case {
         }
     }
 
-    /// What devices, and constants in updates, make of a second phase: (θ′ − θ)/η.
+    /// The effect of devices, and of constants in updates, in a second phase: (θ′ − θ)/η.
     fn made(
         &self,
         model: &Model,

@@ -1,4 +1,4 @@
-//! What devices were asked to do in an epoch, and what that costs.
+//! The work of devices in an epoch, and its cost.
 
 use super::metrics::Metrics;
 use crate::config::{Asked, Config};
@@ -7,8 +7,8 @@ use crate::model::synapse::device::Biases;
 use crate::model::synapse::{Ledger, SynapseConfig};
 use crate::model::{Model, Parameters};
 
-/// Steps of an epoch, of all its images together. A step reads every array that leads into a layer that it updates, once
-/// for each image; a tied weight is read from both sides.
+/// Steps of an epoch, of all its images together. A step reads every array that leads into a layer that it updates,
+/// once for each image; a tied weight is read from both sides.
 struct Steps<'a> {
     config: &'a Config,
     model: Model,
@@ -37,8 +37,9 @@ impl Steps<'_> {
 }
 
 impl Metrics {
-    /// Of each array of devices: pulses a synapse in the epoch, reads a synapse, and Σ|Δw| over the pulses by Σ|w − w'| over
-    /// the minibatches; steps of both phases an image; and energy and latency an image, as far as `[cost]` knows them.
+    /// Of each array of devices: pulses a synapse in the epoch, reads a synapse, and Σ|Δw| over the pulses by Σ|w −
+    /// w'| over the minibatches; steps of both phases an image; and energy and latency an image, as far as `[cost]`
+    /// knows them.
     pub fn push_ledger(&mut self, config: &Config, theta: &Parameters, ledger: &[Ledger], trained: &Report) {
         let SynapseConfig::Devices(law) = &config.synapse else { return };
         let steps = Steps { config, model: config.model(), trained };

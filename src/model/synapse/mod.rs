@@ -1,10 +1,10 @@
-//! Synapses: how a wished change η·Δ becomes a change of a weight.
+//! Synapses: the law by which a wished change η·Δ becomes a change of a weight.
 //!
-//! The rules of [`crate::learning`] say what they wish; a synapse does with it what it can. [`Ideal`] ones do as they are
-//! told, [`Momentum`] is what optimisers do. A synapse is a file here that implements [`SynapseLaw`] and reads its keys of
-//! `[synapse]`, and a line in the list below. Where its changes add up, engines may apply those of all steps together;
-//! elsewhere they take every step in full. [`Devices`] are arrays of devices that take pulses: they are asked with
-//! their [`Place`], and may ask for the two [`Factors`] of a wished change instead of their product.
+//! The rules of [`crate::learning`] say what they wish; a synapse does with it what it can. [`Ideal`] ones do as they
+//! are told, [`Momentum`] is what optimisers do. A synapse is a file here that implements [`SynapseLaw`] and reads
+//! its keys of `[synapse]`, and a line in the list below. Where its changes add up, engines may apply those of all
+//! steps together; elsewhere they take every step in full. [`Devices`] are arrays of devices that take pulses: they
+//! are asked with their [`Place`], and may ask for the two [`Factors`] of a wished change instead of their product.
 
 use super::Parameters;
 use candle_core::{DType, Device, Result, Tensor};
@@ -18,7 +18,7 @@ macro_rules! synapses {
     ($($(#[$doc:meta])* $name:ident in $file:ident,)*) => {
         $(pub mod $file; pub use $file::$name;)*
 
-        /// `[synapse]`: which law synapses obey, and the keys it has.
+        /// `[synapse]`: the law of synapses, and its keys.
         #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
         #[serde(tag = "law", rename_all = "kebab-case")]
         // A configuration has one.
@@ -28,7 +28,7 @@ macro_rules! synapses {
         }
 
         impl SynapseConfig {
-            /// Those with the defaults of each law.
+            /// The laws with their defaults.
             pub fn all() -> Vec<Self> {
                 vec![$(SynapseConfig::$name($name::default()),)*]
             }
@@ -70,13 +70,13 @@ impl SynapseConfig {
         }
     }
 
-    /// Whether it is the synapse of the paper.
+    /// True for the synapse of the paper.
     pub fn is_ideal(&self) -> bool {
         matches!(self, SynapseConfig::Ideal(_))
     }
 }
 
-/// What synapses do.
+/// A law of synapses.
 #[derive(Clone)]
 pub struct Synapse(pub Arc<dyn SynapseLaw>);
 
@@ -100,18 +100,18 @@ impl fmt::Debug for Synapse {
     }
 }
 
-/// What a law is asked with.
+/// The form in which a law takes wished changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wants {
     /// Changes of some weights of one kind, in pieces of any size: [`SynapseLaw::change`].
     Changes,
     /// Changes of whole arrays: [`SynapseLaw::change_array`].
     Arrays,
-    /// The factors of the changes of whole arrays: [`SynapseLaw::pulse`]; of what has none, the changes.
+    /// The factors of the changes of whole arrays: [`SynapseLaw::pulse`]; where a change has none, the change.
     Factors,
 }
 
-/// An array of synapses, and the moment at which it is asked.
+/// An array of synapses, and the moment of its change.
 #[derive(Clone, Copy, Debug)]
 pub struct Place {
     /// The number of its tensor among those of θ, all weights first and then all biases.
@@ -120,45 +120,45 @@ pub struct Place {
     pub rows: usize,
     /// Source neurons; 1 for a bias, whose input is always 1.
     pub columns: usize,
-    /// Whether it is a bias.
+    /// True for a bias.
     pub is_bias: bool,
-    /// How often arrays have been asked since training began.
+    /// The number of updates of arrays since training began.
     pub clock: u64,
 }
 
 /// The weights of an array, one at a time, wherever an engine keeps them.
 pub trait Array {
-    /// The weight from source `column` into destination `row`, and after it what that remembers, as many numbers as
+    /// Reads the weight from source `column` into destination `row`, and its memory after it, as many numbers as
     /// `into` has room for.
     fn read(&self, row: usize, column: usize, into: &mut [f64]);
 
-    /// Replaces what [`Array::read`] has given.
+    /// Replaces the numbers that [`Array::read`] has given.
     fn write(&mut self, row: usize, column: usize, from: &[f64]);
 }
 
 /// A wished change of an array as a sum of outer products: rate·Σ_b Σ_p sign_p·rows_p(b)·columns_p(b)ᵀ.
 #[derive(Clone, Debug)]
 pub struct Factors<'a> {
-    /// What every product is multiplied with, η/(βB); of either sign.
+    /// The factor of every product, η/(βB); of either sign.
     pub rate: f64,
-    /// B, how many images.
+    /// B, the number of images.
     pub images: usize,
-    /// The products, in the order in which their trains come.
+    /// The products, in the order of their trains.
     pub products: Vec<Factor<'a>>,
 }
 
-/// One outer product of each image.
+/// One outer product for each image.
 #[derive(Clone, Debug)]
 pub struct Factor<'a> {
     /// 1 or −1.
     pub sign: f64,
-    /// What the destination neurons send, (B, rows), row-major.
+    /// The signals of the destination neurons, (B, rows), row-major.
     pub rows: Cow<'a, [f64]>,
-    /// What the source neurons send, (B, columns), row-major.
+    /// The signals of the source neurons, (B, columns), row-major.
     pub columns: Cow<'a, [f64]>,
 }
 
-/// The law of a synapse. It is the same for all weights and biases; each has numbers of its own to remember.
+/// The law of a synapse. There is one for all weights and biases; each has its own memory.
 pub trait SynapseLaw: Send + Sync {
     /// The name in configurations.
     fn name(&self) -> &'static str;
@@ -168,54 +168,55 @@ pub trait SynapseLaw: Send + Sync {
         &[]
     }
 
-    /// Whether changes add up, θ ← θ + Σ η·Δ, so that it does not matter whether they come one by one. Then [`change`] is
-    /// not asked.
+    /// True where changes add up, θ ← θ + Σ η·Δ, so that they need not come one by one. Then [`change`] is not
+    /// called.
     ///
     /// [`change`]: SynapseLaw::change
     fn adds_up(&self) -> bool;
 
-    /// One change of some `weights`, all of one kind: what they become, and what they remember, where `wished` is η·Δ.
+    /// Makes one change of some `weights`, all of one kind, and updates their `memory`, where `wished` is η·Δ.
     /// `memory` has a slice for each of [`SynapseLaw::memory`].
     fn change(&self, weights: &mut [f64], wished: &[f64], memory: &mut [&mut [f64]]);
 
-    /// The same of the tensor of this number among those of θ, all weights first and then all biases, for those to whom it
-    /// matters.
+    /// Makes one change of the tensor of this number among those of θ, all weights first and then all biases, for
+    /// laws that depend on it.
     fn change_tensor(&self, number: usize, weights: &mut [f64], wished: &[f64], memory: &mut [&mut [f64]]) {
         let _ = number;
         self.change(weights, wished, memory);
     }
 
-    /// What it is asked with, where changes do not add up.
+    /// The form in which it takes changes, where changes do not add up.
     fn wants(&self) -> Wants {
         Wants::Changes
     }
 
-    /// [`SynapseLaw::change_tensor`] of a whole array, row-major.
+    /// Makes one change of a whole array, row-major.
     fn change_array(&self, place: &Place, weights: &mut [f64], wished: &[f64], memory: &mut [&mut [f64]]) {
         self.change_tensor(place.number, weights, wished, memory);
     }
 
-    /// One change of a whole array whose factors are these; asked only where [`Wants::Factors`] are.
+    /// Makes one change of a whole array, given by its factors; called only for [`Wants::Factors`].
     fn pulse(&self, place: &Place, array: &mut dyn Array, wished: &Factors) {
         let _ = (place, array, wished);
     }
 
-    /// What an array that has these weights remembers in the beginning, where that is not 0.
+    /// Initialises the memory of an array with these weights, where it is not 0.
     fn start(&self, place: &Place, weights: &[f64], memory: &mut [&mut [f64]]) {
         let _ = (place, weights, memory);
     }
 
-    /// What becomes of weights that are written into an array before training begins. Doing it again changes nothing.
+    /// Writes weights into an array before training begins, and replaces them by what it holds. A second call changes
+    /// nothing.
     fn program(&self, place: &Place, weights: &mut [f64], memory: &mut [&mut [f64]]) {
         let _ = (place, weights, memory);
     }
 
-    /// Whether arrays change by themselves from minibatch to minibatch, so that [`SynapseLaw::rest`] is asked.
+    /// True where arrays change by themselves from minibatch to minibatch, so that [`SynapseLaw::rest`] is called.
     fn rests(&self) -> bool {
         false
     }
 
-    /// What becomes of an array after the last change of a minibatch.
+    /// Changes an array after the last change of a minibatch.
     fn rest(&self, place: &Place, weights: &mut [f64], memory: &mut [&mut [f64]]) {
         let _ = (place, weights, memory);
     }
@@ -225,32 +226,32 @@ pub trait SynapseLaw: Send + Sync {
         None
     }
 
-    /// What has been done to arrays, by the number of the tensor, where that is counted.
+    /// The ledgers of arrays, by the number of the tensor, if the law keeps them.
     fn ledger(&self) -> Option<Book<'_>> {
         None
     }
 
-    /// How many bytes the law itself takes for each weight, beside what that remembers.
+    /// The bytes that the law itself takes for each weight, beside the weight's memory.
     fn bytes(&self) -> usize {
         0
     }
 
-    /// What is left of a weight (not of a bias) after a minibatch, as a factor. Asked once, after all its changes.
+    /// The factor of decay of a weight (not of a bias) after a minibatch. Called once, after all its changes.
     fn left(&self) -> f64 {
         1.0
     }
 
-    /// What all learning rates are multiplied with after so many epochs.
+    /// The factor of all learning rates after so many epochs.
     fn rate(&self, epochs: f64) -> f64 {
         let _ = epochs;
         1.0
     }
 }
 
-/// What has been done to an array.
+/// The totals of an array's changes.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Ledger {
-    /// Pulses that devices have taken; of exact changes, changes.
+    /// Pulses that devices have taken; for exact changes, changes.
     pub pulses: u64,
     /// Slots of the trains that brought them, one train after the other, each for all devices at once; of deterministic
     /// changes the pulses of the device that took most, of exact ones 1.
@@ -262,7 +263,7 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Adds what else has been done.
+    /// Adds another total.
     pub fn add(&mut self, other: &Ledger) {
         self.pulses += other.pulses;
         self.slots += other.slots;
@@ -271,17 +272,17 @@ impl Ledger {
     }
 }
 
-/// The ledgers of all arrays, open to be written in.
+/// The ledgers of all arrays, locked for writing.
 pub type Book<'a> = MutexGuard<'a, Vec<Ledger>>;
 
 /// The name under which ledgers are saved, (arrays, 4): pulses, moved, net, slots; without slots in runs from before
 /// these were counted.
 pub(crate) const LEDGER: &str = "synapse.ledger";
 
-/// How many numbers a ledger is saved as, and was.
+/// The count of numbers of a saved ledger, now and in earlier versions.
 pub(crate) const LEDGER_NUMBERS: [usize; 2] = [4, 3];
 
-/// The ledgers of a law as they are saved; nothing where it has none.
+/// The ledgers of a law as a tensor; `None` where it has none.
 ///
 /// # Errors
 /// Only those of candle.
@@ -293,7 +294,7 @@ pub fn saved_ledger(law: &Synapse) -> Result<Option<(String, Tensor)>> {
     Ok((!book.is_empty()).then(|| (LEDGER.to_string(), tensor)))
 }
 
-/// Puts back what [`saved_ledger`] has given; where that is not there, counting begins anew.
+/// Restores the ledgers from the tensor of [`saved_ledger`]; where that is missing, counting begins anew.
 ///
 /// # Errors
 /// Only those of candle.
@@ -311,7 +312,7 @@ pub fn recall_ledger(law: &Synapse, tensors: &HashMap<String, Tensor>) -> Result
     Ok(())
 }
 
-/// Writes in the ledgers by how much each array has changed in a minibatch, from `before` to `after`.
+/// Adds the change of each array in a minibatch, from `before` to `after`, to the ledgers.
 ///
 /// # Errors
 /// Only those of candle.
@@ -328,7 +329,7 @@ pub fn book_minibatch(law: &Synapse, before: &Parameters, after: &Parameters) ->
     Ok(())
 }
 
-/// The tensors of an array, taken into double precision: what [`change`] and its like let a law work on.
+/// The tensors of an array in double precision, for [`change`] and its like.
 struct Doubles {
     weights: Vec<f64>,
     memory: Vec<Vec<f64>>,
@@ -346,7 +347,7 @@ impl Doubles {
         work(&mut self.weights, &mut memory);
     }
 
-    /// Puts back what it remembers; what the weights become, in the type of `like`.
+    /// Writes the memory back, and returns the weights in the type of `like`.
     fn back(self, like: &Tensor, memory: &mut [&mut Tensor]) -> Result<Tensor> {
         let tensor = |numbers: Vec<f64>| {
             let tensor = Tensor::from_vec(numbers, like.shape(), &Device::Cpu)?;
@@ -365,18 +366,19 @@ fn doubles(tensor: &Tensor) -> Result<Vec<f64>> {
 }
 
 impl Place {
-    /// The array of the tensor of this number, (rows, columns), or (rows,) for a bias.
+    /// The array of the tensor of this number, (rows, columns), or (rows,) for a bias; a filter of a convolution is a
+    /// row.
     ///
     /// # Errors
-    /// Only those of candle (another number of dimensions).
+    /// Only those of candle (no dimension).
     pub fn of(number: usize, tensor: &Tensor, clock: u64) -> Result<Self> {
-        let is_bias = tensor.rank() == 1;
-        let (rows, columns) = if is_bias { (tensor.dim(0)?, 1) } else { tensor.dims2()? };
+        let (is_bias, rows) = (tensor.rank() == 1, tensor.dim(0)?);
+        let columns = tensor.dims()[1..].iter().product();
         Ok(Self { number, rows, columns, is_bias, clock })
     }
 }
 
-/// One change of the array at `place`: what its weights become. `memory` is theirs.
+/// Makes one change of the array at `place`, and returns its weights. `memory` is theirs.
 ///
 /// # Errors
 /// Only those of candle (shapes that differ).
@@ -392,7 +394,7 @@ pub fn change(
     numbers.back(weights, memory)
 }
 
-/// The same of a change whose factors are these.
+/// Makes one change that is given by its factors, and returns the weights.
 ///
 /// # Errors
 /// As [`change`].
@@ -408,7 +410,7 @@ pub fn pulse(
     numbers.back(weights, memory)
 }
 
-/// What the law makes of an array by itself: [`SynapseLaw::start`], [`SynapseLaw::program`] or [`SynapseLaw::rest`].
+/// Lets the law act on an array by itself: [`SynapseLaw::start`], [`SynapseLaw::program`] or [`SynapseLaw::rest`].
 ///
 /// # Errors
 /// As [`change`].
@@ -430,7 +432,7 @@ pub struct RowMajor<'a, 'b> {
 }
 
 impl<'a, 'b> RowMajor<'a, 'b> {
-    /// The array at `place`, whose weights and memory these are.
+    /// The array at `place`, with these weights and memory.
     pub fn new(place: &Place, weights: &'a mut [f64], memory: &'a mut [&'b mut [f64]]) -> Self {
         Self { columns: place.columns, weights, memory }
     }

@@ -1,4 +1,4 @@
-//! Which settings of devices are possible, and which play no part.
+//! Checks of the settings of devices: impossible ones, and those without effect.
 
 use super::{Devices, Kind, Pulses};
 use crate::base::problem::{Result, need};
@@ -9,7 +9,7 @@ const MOST_SLOTS: usize = 10_000;
 const MOST_LEVELS: usize = 1 << 24;
 
 impl Devices {
-    /// Checks each key, and how they go together.
+    /// Checks each key, and their combination.
     ///
     /// # Errors
     /// The first problem found, by its key.
@@ -139,12 +139,12 @@ impl Devices {
         )
     }
 
-    /// Whether devices take single pulses.
+    /// True where devices take single pulses.
     fn has_trains(&self) -> bool {
         matches!(self.pulses, Pulses::Stochastic | Pulses::Deterministic)
     }
 
-    /// Keys that play no part, each with why.
+    /// Keys without effect, each with the reason.
     pub fn idle(&self) -> Vec<(&'static str, String)> {
         let mut idle: Vec<(&'static str, String)> = Vec::new();
         let mut without = |met: bool, keys: &[&'static str], why: &str| {

@@ -1,17 +1,18 @@
-//! What makes a device another thing than an ideal synapse, and devices without some of it.
+//! Faults of devices, which distinguish them from ideal synapses, and devices without some of them.
 
 use super::{Devices, Kind, Pulses};
 
-/// What can be taken away from a device.
+/// A fault that can be taken away from a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
-    /// Noise of a pulse, of what is shown after it, of a reset, and diffusion.
+    /// Noise of a pulse, of the visible weight after it, of a reset, and diffusion.
     CycleToCycle,
-    /// Pulses are few and random; without, devices do what pulses do on average ([`Pulses::Mean`]).
+    /// Pulses are few and random; without this, devices make the average change of pulses ([`Pulses::Mean`]).
     Granularity,
     /// Devices differ, and some are stuck.
     DeviceToDevice,
-    /// Steps depend on the direction and on the weight, which leaks; without, all are as large as trains count with.
+    /// Steps depend on the direction and on the weight, which leaks; without this, all have the size by which trains
+    /// are computed.
     Asymmetry,
     /// Weights end at bounds.
     Bounds,
@@ -32,7 +33,7 @@ impl Fault {
 }
 
 impl Devices {
-    /// The same devices without these; without all of them, ideal ones.
+    /// Returns the devices without these faults; without all of them, ideal ones.
     pub fn without(&self, faults: &[Fault]) -> Self {
         let mut law = self.clone();
         if Fault::ALL.iter().all(|fault| faults.contains(fault)) {

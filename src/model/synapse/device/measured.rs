@@ -1,4 +1,4 @@
-//! Responses of devices that somebody has measured, from a CSV file.
+//! Measured responses of devices, from a CSV file.
 //!
 //! The header names the columns: `pulse`, `up [unit]` and `down [unit]`, and where there are several devices `device`
 //! before them. `up` is the conductance after so many pulses up from the lowest state, `down` that after so many
@@ -26,7 +26,7 @@ pub struct Curve {
     down: Vec<f64>,
 }
 
-/// The most siemens that a device between two wires of a chip can have.
+/// The largest conductance of a device between two wires of a chip, siemens.
 const MOST_SIEMENS: f64 = 1.0;
 
 impl Measured {
@@ -39,12 +39,12 @@ impl Measured {
         Ok(Self { path: path.into(), curves: Arc::new(parse(&text).map_err(|problem| format!("{path}: {problem}"))?) })
     }
 
-    /// How many devices there are.
+    /// The number of devices.
     pub fn len(&self) -> usize {
         self.curves.len()
     }
 
-    /// Whether there are none.
+    /// True where there are none.
     pub fn is_empty(&self) -> bool {
         self.curves.is_empty()
     }
@@ -63,8 +63,8 @@ impl Measured {
 }
 
 impl Curve {
-    /// The size of the step that a pulse makes at weight `w`, where the range of the file is that from `w_min` to
-    /// `w_max`: to where the curve is a pulse later.
+    /// The size of the step of a pulse at weight `w`, where the range of the file corresponds to `w_min` to `w_max`:
+    /// the step to the curve's value one pulse later.
     pub fn step(&self, w: f64, w_min: f64, w_max: f64, up: bool) -> f64 {
         let range = w_max - w_min;
         let g = (w - w_min) / range;
@@ -75,10 +75,10 @@ impl Curve {
     }
 }
 
-/// Where a curve that never falls is `by` pulses after it was at g.
+/// The value of a curve that never falls, `by` pulses after it was at g.
 fn moved(curve: &[f64], g: f64, by: f64) -> f64 {
     let last = curve.len() - 1;
-    // Of a plateau the last pulse where it goes up, and the first where it goes down.
+    // On a plateau, the last pulse for a step up, and the first for a step down.
     let at = match by > 0.0 {
         true => curve.partition_point(|&value| value <= g).saturating_sub(1).min(last - 1),
         false => curve.partition_point(|&value| value < g).saturating_sub(1).min(last - 1),
@@ -91,7 +91,7 @@ fn moved(curve: &[f64], g: f64, by: f64) -> f64 {
     (1.0 - part) * curve[below] + part * curve[below + 1]
 }
 
-/// One device as it stands in the file: its name, the line where it begins, and pulses with conductances in siemens.
+/// One device as in the file: its name, the line where it begins, and pulses with conductances in siemens.
 struct Raw {
     name: String,
     line: u64,
@@ -152,7 +152,7 @@ fn parse(text: &str) -> Result<Vec<Curve>, String> {
     Ok(devices.iter().map(curve).collect())
 }
 
-/// Which column has what, and its unit.
+/// The columns of a file, and their units.
 struct Columns {
     device: Option<usize>,
     pulse: usize,
@@ -187,7 +187,7 @@ impl Columns {
 }
 
 impl Raw {
-    /// Sees that it is a response.
+    /// Checks that it is a response.
     fn check(&self) -> Result<(), String> {
         let of = if self.name.is_empty() { String::new() } else { format!(" of device {}", self.name) };
         if self.rows.len() < 2 {

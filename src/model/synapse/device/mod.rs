@@ -32,32 +32,33 @@ use serde::{Deserialize, Serialize};
 use state::State;
 use std::sync::Arc;
 
-/// How a wished change becomes changes of devices.
+/// The way in which a wished change becomes changes of devices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Pulses {
     /// Trains of random pulses on rows and columns; where two meet, the device takes one.
     Stochastic,
-    /// As many whole pulses as the wished change has steps; what is left over waits beside the weight. Not local: a
+    /// As many whole pulses as the wished change has steps; the remainder is kept beside the weight. Not local: a
     /// product of rows and columns is formed, and a number of full precision is kept for each weight.
     Deterministic,
-    /// What pulses do on average, where trains carry all that is wished: m(v)/g of the wished change, image by image.
+    /// The average change of pulses, as if trains carried the whole wished change: m(v)/g of the wished change, image
+    /// by image.
     Mean,
-    /// The wished change itself, clipped at the bounds, whatever law the device has.
+    /// The wished change itself, clipped at the bounds, whatever the device's law.
     Exact,
 }
 
-/// What biases are.
+/// The kinds of biases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Biases {
     /// Devices, in a column whose input is always 1.
     Device,
-    /// Numbers that do as they are told.
+    /// Ideal numbers.
     Ideal,
 }
 
-/// Whether a spread or noise grows with the step, or stays.
+/// The growth of a spread or noise with the step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Noise {
@@ -72,29 +73,30 @@ pub enum Noise {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Devices {
-    /// Which published device all other keys are set to that are not given.
+    /// The published device whose values all other keys take by default.
     pub preset: Preset,
     /// The law of a pulse.
     pub device: Kind,
-    /// How a wished change becomes pulses.
+    /// The way in which a wished change becomes pulses.
     pub pulses: Pulses,
-    /// What adapts trains to what is wished.
+    /// The adaptation of trains to the wished change.
     pub management: Management,
     /// The most slots of a train.
     pub train_length: usize,
-    /// What biases are.
+    /// The kind of biases.
     pub biases: Biases,
     /// The mean step of a pulse at weight 0.
     pub dw_min: f64,
     /// Its spread, as a share.
     pub dw_min_dtod: f64,
-    /// Whether that spread is log-normal.
+    /// True where that spread is log-normal.
     pub dw_min_log_normal: bool,
     /// Noise of a pulse (cycle to cycle), as a share of its step.
     pub dw_min_std: f64,
-    /// How many levels there are between the bounds: sets the step to (w_max − w_min)/(levels − 1); 0 leaves it.
+    /// The number of levels between the bounds, which sets the step to (w_max − w_min)/(levels − 1); 0 leaves the
+    /// step.
     pub levels: usize,
-    /// How much smaller steps down are, as a share; below 0, steps up.
+    /// The reduction of steps down, as a share; of steps up where negative.
     pub up_down: f64,
     /// Its spread.
     pub up_down_dtod: f64,
@@ -106,9 +108,9 @@ pub struct Devices {
     pub w_min: f64,
     /// Its spread, as a share.
     pub w_min_dtod: f64,
-    /// Noise of what a device shows of its state after a pulse, in steps.
+    /// Noise of the visible weight around a device's state after a pulse, in steps.
     pub write_noise: f64,
-    /// How noise of a pulse grows, with the linear and the soft-bounds laws.
+    /// The growth of a pulse's noise, with the linear and the soft-bounds laws.
     pub noise: Noise,
     /// Minibatches in which a weight leaks to 1/e; 0 where it does not leak.
     pub lifetime: f64,
@@ -118,7 +120,7 @@ pub struct Devices {
     pub diffusion: f64,
     /// Its spread, as a share.
     pub diffusion_dtod: f64,
-    /// Where a reset leads, and what a weight leaks towards.
+    /// The value after a reset, towards which a weight leaks.
     pub reset: f64,
     /// Its spread, in units of weights.
     pub reset_dtod: f64,
@@ -126,9 +128,9 @@ pub struct Devices {
     pub reset_std: f64,
     /// The share of devices that are stuck.
     pub stuck: f64,
-    /// Where they are stuck.
+    /// The weight at which they are stuck.
     pub stuck_value: f64,
-    /// How far from that at most.
+    /// The largest distance from it.
     pub stuck_range: f64,
     /// Linear: the share of the step up that is lost at `w_max`.
     pub slope_up: f64,
@@ -140,13 +142,13 @@ pub struct Devices {
     pub slope_down_dtod: f64,
     /// Soft bounds with a reference: spread of the step's dependence on the weight, up.
     pub bound_up_dtod: f64,
-    /// The same down.
+    /// Soft bounds with a reference: spread of the step's dependence on the weight, down.
     pub bound_down_dtod: f64,
     /// Soft bounds with a reference: the mean of the reference.
     pub reference: f64,
     /// Its spread, in units of weights.
     pub reference_dtod: f64,
-    /// Whether the point where a step up and one down cancel is subtracted too.
+    /// True where the point at which a step up and one down cancel is subtracted too.
     pub subtract_symmetry_point: bool,
     /// Exponential: A of steps up.
     pub exp_a_up: f64,
@@ -156,9 +158,9 @@ pub struct Devices {
     pub exp_gamma_up: f64,
     /// Exponential: γ of steps down.
     pub exp_gamma_down: f64,
-    /// Exponential: a, what the weight is stretched by.
+    /// Exponential: a, the factor that stretches the weight.
     pub exp_stretch: f64,
-    /// Exponential: b, what it is shifted by.
+    /// Exponential: b, its shift.
     pub exp_shift: f64,
     /// Exponential: noise beside that which is a share of the step.
     pub exp_noise: f64,
@@ -168,23 +170,23 @@ pub struct Devices {
     pub pow_gamma: f64,
     /// Its spread, as a share.
     pub pow_gamma_dtod: f64,
-    /// How much smaller the exponent down is, as a share; below 0, that up.
+    /// The reduction of the exponent down, as a share; of the one up where negative.
     pub pow_up_down: f64,
     /// Its spread.
     pub pow_up_down_dtod: f64,
     /// Piecewise: steps up from `w_min` to `w_max`, evenly, in units of `dw_min`.
     pub piecewise_up: Vec<f64>,
-    /// The same down.
+    /// Piecewise: steps down from `w_min` to `w_max`, evenly, in units of `dw_min`.
     pub piecewise_down: Vec<f64>,
     /// Measured: the file of responses.
     pub file: Measured,
-    /// Whether a weight is the difference of two devices that are pulsed up only.
+    /// True where a weight is the difference of two devices that are pulsed up only.
     pub pair: bool,
-    /// Whether pairs that run out of range are written anew.
+    /// True where pairs that run out of range are written anew.
     pub refresh: bool,
     /// Noise of the reading before that.
     pub refresh_noise: f64,
-    /// Whether the mean of pulses is that of the summed change of a minibatch, as of deterministic pulses.
+    /// True where the mean of pulses is that of the summed change of a minibatch, as with deterministic pulses.
     #[serde(skip)]
     summed: bool,
     #[serde(skip)]
@@ -256,40 +258,41 @@ impl Default for Devices {
     }
 }
 
-/// Where a pair is written anew: one device above the first share of `w_max`, the other above the second.
+/// The bounds beyond which a pair is written anew: one device above the first share of `w_max`, the other above the
+/// second.
 const OUT_OF_RANGE: [f64; 2] = [0.75, 0.25];
 
-/// What an array keeps of a weight: what it shows, and after it what it remembers.
+/// The numbers that an array keeps for a weight: the visible weight, then its memory.
 type Kept = [f64; 4];
 
 impl Devices {
-    /// The same with devices and pulses drawn with this seed.
+    /// Returns the law with devices and pulses drawn from this seed.
     pub fn seeded(mut self, seed: u64) -> Self {
         self.state = State::seeded(seed);
         self
     }
 
-    /// Whether it is the ideal device, whose changes are those that are wished.
+    /// True for the ideal device, which makes the wished changes.
     pub fn is_ideal(&self) -> bool {
         self.device == Kind::Ideal
     }
 
-    /// How many devices a weight is made of.
+    /// The number of devices of a weight.
     pub fn devices_per_weight(&self) -> usize {
         if self.pair { 2 } else { 1 }
     }
 
-    /// Whether what a device shows is not its state.
+    /// True where the visible weight differs from a device's state.
     fn shows_noise(&self) -> bool {
         self.write_noise > 0.0
     }
 
-    /// Whether the tensor at `place` does as it is told.
+    /// True where the tensor at `place` makes the wished changes.
     fn obeys(&self, place: &Place) -> bool {
         place.is_bias && self.biases == Biases::Ideal
     }
 
-    /// Random numbers for what happens at `place` now.
+    /// Random numbers for the event at `place` now.
     fn draws(&self, place: &Place, of: u64) -> ChaCha8Rng {
         // Three draws a moment: a change, a rest, and a programming.
         let index = ((3 * place.clock + of) << 10) | place.number as u64;
@@ -323,7 +326,7 @@ impl Devices {
         v
     }
 
-    /// What a device in state v shows.
+    /// The visible weight of a device in state v.
     fn shown(&self, v: f64, rng: &mut impl Rng) -> f64 {
         v + self.write_noise * self.nominal_step() * rng.sample::<f64, _>(StandardNormal)
     }
@@ -333,7 +336,7 @@ impl Devices {
         self.drive_weight(tile, at, kept, up, rng, |cell, v, up, rng| self.pulsed(cell, v, up, rng));
     }
 
-    /// The same of so many pulses as their mean.
+    /// Applies the average of so many pulses.
     fn drive_on_average(&self, tile: &Tile, at: usize, kept: &mut Kept, pulses: f64, rng: &mut ChaCha8Rng) {
         self.drive_weight(tile, at, kept, pulses > 0.0, rng, |cell, v, up, _| {
             self.pulsed_on_average(cell, v, up, pulses.abs())
@@ -415,13 +418,13 @@ impl Devices {
         true
     }
 
-    /// Where a reset leads a device.
+    /// The state of a device after a reset.
     fn reset_once(&self, cell: &Cell, rng: &mut impl Rng) -> f64 {
         let noise = self.reset_std * rng.sample::<f64, _>(StandardNormal);
         clip(f64::from(cell.reset) + noise, f64::from(cell.lo), f64::from(cell.hi))
     }
 
-    /// Changes the states at `at`: of the weight, of what is behind what it shows, or of both devices of a pair.
+    /// Changes the states at `at`: of the weight, of the state behind a visible weight, or of both devices of a pair.
     fn each_state(&self, at: usize, kept: &mut Kept, mut change: impl FnMut(usize, f64) -> f64) {
         if self.pair {
             kept[1] = change(2 * at, kept[1]);
@@ -440,7 +443,7 @@ fn clip(v: f64, lo: f64, hi: f64) -> f64 {
     v.max(lo).min(hi)
 }
 
-/// What is kept of each weight of slices, one after the other, changed by `change`.
+/// Changes the numbers kept for each weight of slices, one after the other, by `change`.
 fn for_each_kept(
     weights: &mut [f64],
     memory: &mut [&mut [f64]],
