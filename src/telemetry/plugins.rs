@@ -29,7 +29,7 @@ const CHARTS: [(&str, &str, &str); 9] = [
     (MORE, "loss (train, validation, test)", "loss/"),
     (MORE, "norms of the weights", "weights/norm/"),
 ];
-/// The same of devices.
+/// Further charts of a run with devices.
 const CHARTS_OF_DEVICES: [(&str, &str, &str); 5] = [
     (MORE, "pulses a synapse in the epoch", "more_devices/pulses/(?!slots)"),
     (MORE, "Σ|Δw| over pulses by Σ|w − w'| over minibatches", "more_devices/wasted/"),
