@@ -405,7 +405,7 @@ pub fn create_folder(path: &Path) -> Result<()> {
         path.ancestors().take_while(|folder| !folder.as_os_str().is_empty() && !folder.exists()).collect();
     (fs::create_dir_all(path)
         .and_then(|()| new.into_iter().rev().try_for_each(|folder| sync_folder(folder_of(folder)))))
-    .map_err(failed(path, "cannot be created"))
+    .map_err(failed(path, "cannot be created. Is there space, and may this user write there?"))
 }
 
 /// True where a folder exists and holds anything but a lock and unfinished files.

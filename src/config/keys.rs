@@ -36,7 +36,7 @@ const POWER: &str = "device = \"power\"";
 
 #[rustfmt::skip]
 const KEYS: [Key; 118] = [
-    key("network.dims", "list of sizes ≥ 1, \"auto\" at either end, \"28x28\" first, \"conv 32 5 pool 2\"", "neurons", "", "layers, input first; \"auto\" leaves input and output to the data; convolutions read images (docs/convolutions.md)"),
+    key("network.dims", "sizes ≥ 1, \"auto\" at either end, \"28x28\" first, \"conv 32 5 pool 2\"", "neurons", "", "layers, input first; \"auto\" leaves input and output to the data; convolutions read images (docs/convolutions.md)"),
     key("network.activation", "\"sigmoid\", \"tanh\", \"hard-sigmoid\", \"softplus\"", "", "", "σ; \"sigmoid\" is 1/(1 + exp(−4(x − ½))), Eq. 102; \"softplus\" runs on the plain engine alone"),
     key("network.init", "\"fan-in\", \"glorot\"", "", "", "initial weights: U(±1/√fan_in), as the authors' code, or Glorot's, as the paper's text"),
     key("network.psi", "0 to 180", "degrees", UNTIED, "Ψ(θf, θb) of the initial forward and feedback weights"),
@@ -155,6 +155,11 @@ const KEYS: [Key; 118] = [
     key("training.angle_minibatches", "0 to 10000", "minibatches", HEBBIAN, "number of minibatches for Ψ(Δtot, −∇BPTT) before training; 0 never measures it"),
     key("training.angle_every", "≥ 0", "epochs", "angle_minibatches ≥ 1", "interval of measurements of Ψ(Δtot, −∇BPTT); 0 measures before training only"),
 ];
+
+/// The values that a key takes, in words.
+pub(super) fn values_of(key: &str) -> Option<&'static str> {
+    KEYS.iter().find(|known| known.name == key).map(|known| known.values)
+}
 
 /// All keys as a Markdown table, in the order of the sections.
 ///

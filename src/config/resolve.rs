@@ -2,6 +2,7 @@
 
 use super::check::MOST_HIDDEN_LAYERS;
 use super::error::Result;
+use super::keys::values_of;
 use super::layers;
 use super::older::{self, FORMER};
 use super::{Config, presets};
@@ -556,7 +557,21 @@ fn misread(
             return (key, problem.replace(&text, &quoted(&text)));
         }
     }
-    (key, problem.replace(&text, &quoted(&text)))
+    let problem = in_words(&key, &problem).unwrap_or_else(|| problem.replace(&text, &quoted(&text)));
+    (key, problem)
+}
+
+/// What a key takes, where a `problem` is that its value is of another type.
+fn in_words(key: &str, problem: &str) -> Option<String> {
+    let (_, expected) = problem.strip_prefix("invalid ")?.rsplit_once(", expected ")?;
+    let kind = match expected {
+        "a boolean" => return Some("give true or false".into()),
+        "f64" => "a number",
+        "usize" | "u64" | "u32" => "a whole number",
+        "a sequence" => "a list",
+        _ => return None,
+    };
+    Some(format!("give {kind}: {}", values_of(key)?))
 }
 
 /// The key of `[synapse]` whose value no law takes. Only the section is named where the law decides which keys there
@@ -843,7 +858,10 @@ mod tests {
     fn mistakes_name_key_place_and_remedy() {
         for (setting, expected) in [
             ("learning.betta=1", "unknown key learning.betta"),
-            ("learning.beta=big", "learning.beta = \"big\" (--set learning.beta=big)"),
+            ("learning.beta=big", "learning.beta = \"big\" (--set learning.beta=big): give a number: not 0"),
+            ("training.epochs=1.5", "give a whole number: 1 to 1000000"),
+            ("network.dims=784", "give a list: sizes ≥ 1, \"auto\" at either end"),
+            ("network.clamp=maybe", "give true or false"),
             ("network.psi=200", "from 0 to 180"),
             ("learning.learning_rates=[0.1]", "has 1 rates"),
             ("network.dims=[784, 10]", "at least one hidden layer"),

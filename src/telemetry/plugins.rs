@@ -3,6 +3,7 @@
 
 use crate::base::time;
 use crate::config::Config;
+use crate::model::synapse::SynapseConfig;
 use protobuf::well_known_types::{Value, Value_oneof_kind as Kind};
 use tensorboard_proto::api::Status;
 use tensorboard_proto::layout::{Category, Chart, Layout, MultilineChartContent};
@@ -28,13 +29,23 @@ const CHARTS: [(&str, &str, &str); 9] = [
     (MORE, "loss (train, validation, test)", "loss/"),
     (MORE, "norms of the weights", "weights/norm/"),
 ];
+/// Further charts of a run with devices.
+const CHARTS_OF_DEVICES: [(&str, &str, &str); 5] = [
+    (MORE, "pulses a synapse in the epoch", "more_devices/pulses/(?!slots)"),
+    (MORE, "Σ|Δw| over pulses by Σ|w − w'| over minibatches", "more_devices/wasted/"),
+    (MORE, "reads a synapse in the epoch", "more_devices/reads/"),
+    (MORE, "energy of an image, J", "more_devices/cost/energy"),
+    (MORE, "latency of an image, s", "more_devices/cost/latency"),
+];
 /// The category of less important charts, which is closed at first.
 const MORE: &str = "more";
 
-/// The layout: which curves are drawn together.
-pub fn layout() -> Layout {
+/// The layout of a run with this configuration: which curves are drawn together.
+pub fn layout(config: &Config) -> Layout {
     let mut layout = Layout::new();
-    for (category, title, tags) in CHARTS {
+    let of_devices = matches!(config.synapse, SynapseConfig::Devices(_));
+    let of_devices = CHARTS_OF_DEVICES.into_iter().filter(|_| of_devices);
+    for (category, title, tags) in CHARTS.into_iter().chain(of_devices) {
         // Regular expressions, which match from the beginning of a tag.
         let curves = MultilineChartContent { tag: vec![tags.into()].into(), ..Default::default() };
         let mut chart = Chart { title: title.into(), ..Default::default() };

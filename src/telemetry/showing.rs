@@ -56,7 +56,7 @@ impl TensorBoard {
         // This file shows the later epochs of earlier files again.
         let from = lost.keys().next().copied().or(next);
         let (mut events, step) = (EventFile::create(folder, from)?, from.unwrap_or(0));
-        events.layout(&plugins::layout(), step)?;
+        events.layout(&plugins::layout(&resolved.config), step)?;
         let fenced = |text: &str| format!("```\n{}\n```\n", text.replace("```", "` ` `"));
         let configuration = format!("# run {run}, on {}\n\n{}", dataset.name, resolved.annotated());
         events.text("run/configuration", &fenced(&configuration), step)?;
