@@ -561,7 +561,7 @@ fn misread(
     (key, problem)
 }
 
-/// What a key takes, where a `problem` is that its value is of another type.
+/// The values that a key takes, for a `problem` that its value is of another type.
 fn in_words(key: &str, problem: &str) -> Option<String> {
     let (_, expected) = problem.strip_prefix("invalid ")?.rsplit_once(", expected ")?;
     let kind = match expected {
