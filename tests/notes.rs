@@ -22,7 +22,7 @@ fn links_to_lines_lead_to_what_they_name() {
     let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
     let rules = fs::read_dir(docs.join("rules")).unwrap().map(|page| page.unwrap().path());
     let (mut found, mut astray) = (0, Vec::new());
-    for page in rules.chain([docs.join("implementation-notes.md")]) {
+    for page in rules.chain(["implementation-notes.md", "convolutions.md"].map(|page| docs.join(page))) {
         let text = fs::read_to_string(&page).unwrap();
         for (name, path, number) in links(&text) {
             found += 1;

@@ -155,10 +155,10 @@ pub fn settle(args: SettleArgs) -> Result<u8> {
         let x = dataset.train.batch(&(0..images as u32).collect::<Vec<_>>()).x_for(&theta)?;
         let ways = equilibrium::compare(&config.model(), &theta, &x)?;
         let about = format!(
-            "{}, layers {:?}, weights {}; {images} images of {}; Anderson's window {}. Dashed: the median \
+            "{}, layers {}, weights {}; {images} images of {}; Anderson's window {}. Dashed: the median \
              of the images; solid: their 99th percentile.",
             config.learning.rule.title,
-            config.network.dims.0,
+            config.network.dims,
             args.network
                 .init
                 .as_ref()

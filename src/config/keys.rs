@@ -36,7 +36,7 @@ const POWER: &str = "device = \"power\"";
 
 #[rustfmt::skip]
 const KEYS: [Key; 118] = [
-    key("network.dims", "sizes ≥ 1, or \"auto\" at either end", "neurons", "", "layer sizes, input first; \"auto\" leaves input and output to the data"),
+    key("network.dims", "sizes ≥ 1, \"auto\" at either end, \"28x28\" first, \"conv 32 5 pool 2\"", "neurons", "", "layers, input first; \"auto\" leaves input and output to the data; convolutions read images (docs/convolutions.md)"),
     key("network.activation", "\"sigmoid\", \"tanh\", \"hard-sigmoid\", \"softplus\"", "", "", "σ; \"sigmoid\" is 1/(1 + exp(−4(x − ½))), Eq. 102; \"softplus\" runs on the plain engine alone"),
     key("network.init", "\"fan-in\", \"glorot\"", "", "", "initial weights: U(±1/√fan_in), as the authors' code, or Glorot's, as the paper's text"),
     key("network.psi", "0 to 180", "degrees", UNTIED, "Ψ(θf, θb) of the initial forward and feedback weights"),

@@ -4,8 +4,8 @@ mod check;
 mod cost;
 mod error;
 mod keys;
+mod layers;
 mod older;
-mod open;
 mod presets;
 mod resolve;
 
@@ -13,6 +13,7 @@ pub use crate::base::problem::Problem;
 pub use cost::{Asked, Cost};
 pub use error::{Error, Result};
 pub use keys::reference;
+pub use layers::Layers;
 pub use older::{current_name, of_any_version};
 pub use presets::{FIGURES, PRESETS, Preset, SYNCHRONOUS, file_or_built_in};
 pub use resolve::{
@@ -24,7 +25,7 @@ use crate::engine::{self, Engine, EngineKind, Job};
 use crate::learning::{self, Learning, Memory, Nudging, SigmaPrime};
 use crate::model::activation::Activation;
 use crate::model::dynamics::{Dynamics, Time};
-use crate::model::network::{Dims, Init, Network, Shapes};
+use crate::model::network::{Init, Network, Shapes};
 use crate::model::synapse::{self, SynapseConfig};
 use crate::model::{Loss, Model, Noise, Normal, Order, Parameters, Readout, Settle, Solver};
 use crate::rng;
@@ -58,9 +59,8 @@ pub struct Config {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NetworkConfig {
-    /// Layer sizes, input first; a size of input or output that is left to the data is 0 until the data is known.
-    #[serde(with = "open")]
-    pub dims: Dims,
+    /// Layers, input first.
+    pub dims: Layers,
     /// σ.
     pub activation: Activation,
     /// The initialisation of weights and biases.
@@ -201,7 +201,7 @@ impl Config {
     /// Layers and connections.
     pub fn network(&self) -> Network {
         let tied = self.learning.rule.tied.or(self.network.tied).unwrap_or(true);
-        Network::layered(self.network.dims.clone(), tied)
+        self.network.dims.network(tied)
     }
 
     /// The model: dynamics, first phase, loss and synapses.
@@ -322,7 +322,7 @@ impl Config {
         let limit = |of: &str, limit: Option<usize>| limit.map_or(String::new(), |n| format!("-{of}{n}"));
         [
             ("learning.rule", learning.rule.name().into()),
-            ("", format!("-{}h", network.dims.depth())),
+            ("", network.dims.kind()),
             ("learning.nudging", nudging.into()),
             ("network.psi", given(!tied, format!("-psi{}", network.psi))),
             ("network.readout", given(!network.readout.is_none(), format!("-{}", network.readout.name()))),

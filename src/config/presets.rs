@@ -14,8 +14,9 @@ use toml::{Table, Value};
 /// A preset: its name and its configuration file.
 pub type Preset = (&'static str, &'static str);
 
-/// All rows of Table 2, and C-VF with feedback weights that align themselves, as the files in `configs/`.
-pub const PRESETS: [Preset; 12] = [
+/// All rows of Table 2, C-VF with feedback weights that align themselves, and networks with convolutions, as the files in
+/// `configs/`.
+pub const PRESETS: [Preset; 14] = [
     ("ep-1h", include_str!("../../configs/ep-1h.toml")),
     ("ep-2h", include_str!("../../configs/ep-2h.toml")),
     ("ep-2h-synchronous", include_str!("../../configs/ep-2h-synchronous.toml")),
@@ -28,6 +29,8 @@ pub const PRESETS: [Preset; 12] = [
     ("cvf-2h", include_str!("../../configs/cvf-2h.toml")),
     ("cvf-2h-aligned", include_str!("../../configs/cvf-2h-aligned.toml")),
     ("cvf-2h-synchronous", include_str!("../../configs/cvf-2h-synchronous.toml")),
+    ("ep-conv", include_str!("../../configs/ep-conv.toml")),
+    ("cep-conv", include_str!("../../configs/cep-conv.toml")),
 ];
 
 /// The networks of the figures of Appendix E.6, rows of Table 1, as the files in `configs/gdd/`.

@@ -3,8 +3,8 @@
 use super::check::MOST_HIDDEN_LAYERS;
 use super::error::Result;
 use super::keys::values_of;
+use super::layers;
 use super::older::{self, FORMER};
-use super::open;
 use super::{Config, presets};
 use crate::base::near::did_you_mean;
 use crate::base::output::{Usage, is_control, quoted, quoted_lines, usage, visible};
@@ -237,7 +237,7 @@ impl Resolved {
         })?;
         // Checks what can be checked before the data is known.
         let mut checked = config.clone();
-        checked.network.dims = open::filled(&config.network.dims, 1, 2);
+        checked.network.dims = config.network.dims.filled(1, 2);
         checked
             .validate()
             .map_err(|problem| Usage(format!("{}: {}", described(problem.key), problem.message)))?;
@@ -326,10 +326,10 @@ impl Resolved {
     pub fn sized_for(self, dataset: &Dataset) -> Result<Self> {
         let Self { config, notes, mut values } = self;
         let dims = &config.network.dims;
-        if !open::is_open(dims) {
+        if !dims.is_open() {
             return Ok(Self { config, notes, values });
         }
-        let sizes = open::filled(dims, dataset.train.pixels, dataset.classes).0;
+        let sizes = dims.filled(dataset.train.pixels, dataset.classes);
         if let Some((value, origin)) = values.get_mut("network.dims") {
             *origin = Origin::Found(format!("{value} ({origin}) in {}", dataset.source));
             *value = Value::try_from(sizes)?;
@@ -455,7 +455,11 @@ fn fit_preset(values: &mut Layers) {
         name.starts_with(PRESET) || (presets::text(name).is_some() && !Path::new(name).is_file())
     };
     let Some(sizes) = value.as_array().filter(|sizes| sizes.len() > 1) else { return };
-    let [inputs, outputs] = [known.pixels(), known.classes].map(|size| Value::from(size as i64));
+    let inputs = match &sizes[0] {
+        Value::String(_) => Value::from(layers::images(known.shape)),
+        _ => Value::from(known.pixels() as i64),
+    };
+    let outputs = Value::from(known.classes as i64);
     let hidden = sizes[1..sizes.len() - 1].iter().cloned();
     let fitted: Vec<Value> = [inputs].into_iter().chain(hidden).chain([outputs]).collect();
     if matches!(origin, Origin::File(name) if is_preset(name)) && fitted != *sizes {
@@ -773,7 +777,7 @@ mod tests {
     fn a_preset_takes_the_sizes_of_a_set_that_is_asked_for_by_name() {
         let dims = |flags: &[&str]| {
             let flags = flags.iter().map(|text| flag(text)).collect();
-            Resolved::new(&Choices { flags, ..choices(Rule::CVF, 2) }).unwrap().config.network.dims.0
+            Resolved::new(&Choices { flags, ..choices(Rule::CVF, 2) }).unwrap().config.network.dims.0.clone()
         };
         assert_eq!(dims(&["training.data=cifar10"]), [3072, 512, 512, 10]);
         assert_eq!(dims(&["training.data=mnist"]), [784, 512, 512, 10]);
@@ -856,7 +860,7 @@ mod tests {
             ("learning.betta=1", "unknown key learning.betta"),
             ("learning.beta=big", "learning.beta = \"big\" (--set learning.beta=big): give a number: not 0"),
             ("training.epochs=1.5", "give a whole number: 1 to 1000000"),
-            ("network.dims=784", "give a list: sizes ≥ 1, or \"auto\" at either end"),
+            ("network.dims=784", "give a list: sizes ≥ 1, \"auto\" at either end"),
             ("network.clamp=maybe", "give true or false"),
             ("network.psi=200", "from 0 to 180"),
             ("learning.learning_rates=[0.1]", "has 1 rates"),

@@ -92,7 +92,10 @@ impl Engine for Plain {
 pub(super) fn multiply_adds(theta: &Parameters, job: &Job, report: &Report) -> MultiplyAdds {
     let Job { model, learning, .. } = job;
     let network = &theta.network;
-    let size = |c: &Connection| (network.dims.width(c.from) * network.dims.width(c.to)) as f64;
+    let size = |c: &Connection| match c.convolution {
+        Some(convolution) => convolution.multiply_adds() as f64,
+        None => (network.dims.width(c.from) * network.dims.width(c.to)) as f64,
+    };
     let of_input = |c: &&Connection| c.from > theta.depth();
     // What the input delivers once, and what all others do in a step.
     let input: f64 = network.connections().iter().filter(of_input).map(size).sum();

@@ -48,11 +48,14 @@ struct State {
     next_id: usize,
 }
 
-/// Checks that runs of this kind can be replicas. Synapses with memory, and rules that may have one, cannot.
+/// Checks that runs of this kind can be replicas. Synapses with memory, rules that may have one, and convolutions cannot.
 ///
 /// # Errors
 /// Why not.
-pub fn supports(job: &Job) -> Result<(), Why> {
+pub fn supports(network: &Network, job: &Job) -> Result<(), Why> {
+    if network.has_convolutions() {
+        return Err("train together only without convolutions".into());
+    }
     let built_in = matches!(job.learning.rule.update, Update::Nudged(..));
     match job.model.synapse.adds_up() && built_in && job.model.noise.is_none() {
         true => Ok(()),

@@ -2,9 +2,10 @@
 
 use super::Form;
 use crate::model::dynamics::{Beta, Dynamics, PreActivation};
-use crate::model::{Connection, Parameters};
+use crate::model::{Connection, Largest, Parameters};
 use candle_core::{D, Result, Tensor, bail};
 use serde::{Deserialize, Serialize};
+use std::rc::Rc;
 
 /// Treatment of σ′ in ∂F/∂W of the vector-field rules (discrete time; in real time ∂F/∂W has none). With h_fⁿ =
 /// W_nn+1·sⁿ⁺¹ + b_n and h_bⁿ = W_nn−1·sⁿ⁻¹ at the old state s_t and the weights θ_t of the step:
@@ -78,6 +79,7 @@ pub struct Step<'a> {
 }
 
 /// The outer products that make up an update, image by image: Δ_θ = 1/(βB)·Σ_b Σ_p sign_p·rows_p(b)·columns_p(b)ᵀ.
+/// Of a convolution [`Connection::outer`] takes the place of the outer product.
 #[derive(Clone, Debug)]
 pub struct Products {
     /// Products of each weight. None where it does not learn.
@@ -89,6 +91,8 @@ pub struct Products {
 /// An outer product for each image.
 #[derive(Clone, Debug)]
 pub struct Product {
+    /// Where the windows of convolutions have their largest values.
+    pub largest: Rc<Largest>,
     /// 1 or −1.
     pub sign: f64,
     /// The factor at the destination neurons, (B, d_n).
@@ -103,6 +107,9 @@ pub struct Product {
 /// - correlation (Eq. 89, 95, E.3): Δ = (ρ(s'ⁿ)·ρ(s'ᵐ)ᵀ − ρ(sⁿ)·ρ(sᵐ)ᵀ)/β, two products
 /// - vector field (E.4, E.5): Δ = (s'ⁿ − sⁿ)·ρ(sᵐ)ᵀ/β, with s'ⁿ − sⁿ gated as [`SigmaPrime`] says, one product
 /// - weights from the input as the others, with ρ(x) on both sides, one product; biases as if their input were 1.
+///
+/// A convolution pools each product where the states of that product, s or s', have it: Δ = (∂Φ/∂w(s') − ∂Φ/∂w(s))/β with
+/// ∂Φ/∂w = P⁻¹(ρ(sⁿ)) ⋆ ρ(sⁿ⁺¹), both at the weights of the step; and P⁻¹(s'ⁿ − sⁿ) ⋆ ρ(sⁿ⁺¹)/β at s.
 ///
 /// # Errors
 /// Only those of candle (shapes that differ).
@@ -123,15 +130,23 @@ pub fn hebbian_products(
     };
     let delta = (after.iter().zip(before)).map(|(a, b)| a - b).collect::<Result<_>>()?;
     let (delta, delta_feedback) = sigma_prime.gate(dynamics, h, delta)?;
-    let product = |sign: f64, rows: &Tensor, columns: &Tensor| Product {
+    let largest = |rho: &[Tensor]| -> Result<Rc<Largest>> {
+        let known: Vec<Tensor> = rho.iter().chain([&rho_x]).cloned().collect();
+        Ok(Rc::new(theta.largest(&known)?))
+    };
+    let at_s = largest(&rho_s)?;
+    let at_next = if form == Form::Correlation { largest(&rho_next)? } else { at_s.clone() };
+    let made = |sign: f64, rows: &Tensor, columns: &Tensor, largest: &Rc<Largest>| Product {
+        largest: largest.clone(),
         sign,
         rows: rows.clone(),
         columns: columns.clone(),
     };
+    let product = |sign, rows, columns| made(sign, rows, columns, &at_s);
     let weight = |&Connection { from, to, .. }: &Connection| match (rho_s.get(from), form) {
         (None, _) => vec![product(1.0, &delta[to], &rho_x)],
         (Some(source), Form::Correlation) => {
-            vec![product(1.0, &rho_next[to], &rho_next[from]), product(-1.0, &rho_s[to], source)]
+            vec![made(1.0, &rho_next[to], &rho_next[from], &at_next), product(-1.0, &rho_s[to], source)]
         }
         (Some(source), Form::VectorField) if from > to => vec![product(1.0, &delta[to], source)],
         (Some(source), Form::VectorField) => vec![product(1.0, &delta_feedback[to], source)],
@@ -156,10 +171,10 @@ pub fn hebbian_update(
     let images = x.dim(D::Minus2)? as f64;
     let scaled = |sum: &Tensor| step.beta.scale(sum, |beta| 1.0 / (beta * images));
     let products = hebbian_products(dynamics, theta, form, sigma_prime, x, step)?;
-    let weight = |products: &Vec<Product>| {
+    let weight = |(connection, products): (&Connection, &Vec<Product>)| {
         let mut sum: Option<Tensor> = None;
-        for Product { sign, rows, columns } in products {
-            let outer = rows.t()?.matmul(columns)?;
+        for Product { largest, sign, rows, columns } in products {
+            let outer = connection.outer(rows, columns, largest)?;
             sum = Some(match sum {
                 None => outer,
                 Some(sum) if *sign > 0.0 => (sum + outer)?,
@@ -171,11 +186,11 @@ pub fn hebbian_update(
             None => bail!("a weight without an update"),
         }
     };
-    let bias = |delta: &Option<Tensor>| match delta {
-        Some(delta) => scaled(&delta.sum_keepdim(D::Minus2)?)?.squeeze(D::Minus2),
+    let bias = |(n, delta): (usize, &Option<Tensor>)| match delta {
+        Some(delta) => theta.bias_of(n, scaled(&delta.sum_keepdim(D::Minus2)?)?.squeeze(D::Minus2)?),
         None => bail!("a bias without an update"),
     };
-    let weights = products.weights.iter().map(weight).collect::<Result<_>>()?;
-    let biases = products.biases.iter().map(bias).collect::<Result<_>>()?;
+    let weights = theta.network.weights().zip(&products.weights).map(weight).collect::<Result<_>>()?;
+    let biases = products.biases.iter().enumerate().map(bias).collect::<Result<_>>()?;
     Ok(Parameters { network: theta.network.clone(), weights, biases })
 }

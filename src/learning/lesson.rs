@@ -477,7 +477,7 @@ impl<'a> Lesson<'a> {
         }
         for own in products.weights.iter_mut().filter(|own| !own.is_empty()) {
             let (rows, columns) = ((own[0].rows.ones_like()? * offset)?, own[0].columns.ones_like()?);
-            own.push(Product { sign: 1.0, rows, columns });
+            own.push(Product { largest: own[0].largest.clone(), sign: 1.0, rows, columns });
         }
         for bias in products.biases.iter_mut().flatten() {
             *bias = (&*bias + offset)?;
@@ -500,7 +500,7 @@ impl<'a> Lesson<'a> {
         let numbers = |tensor: &Tensor| -> Result<Cow<'static, [f64]>> {
             Ok(Cow::Owned(tensor.to_dtype(DType::F64)?.flatten_all()?.to_vec1()?))
         };
-        let factor = |Product { sign, rows, columns }: &Product| {
+        let factor = |Product { sign, rows, columns, .. }: &Product| {
             Ok(Factor { sign: *sign, rows: numbers(rows)?, columns: numbers(columns)? })
         };
         let one: Cow<[f64]> = Cow::Owned(vec![1.0; images]);

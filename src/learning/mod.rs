@@ -239,6 +239,12 @@ impl Learning {
             "\"homeostasis\" is for the Jacobian of discrete time: set network.time = \"discrete\"",
         )?;
         need(
+            !homeostatic || !network.has_convolutions(),
+            "learning.alignment",
+            "\"homeostasis\" takes each weight to lie between two neurons, and a convolution shares it: choose \
+             \"kolen-pollack\"",
+        )?;
+        need(
             if homeostatic { self.strength > 0.0 && self.strength < 1.0 } else { self.strength == 0.0 },
             "learning.strength",
             "is κ of learning.alignment = \"homeostasis\", the step it takes after a minibatch, above 0 and below 1",
@@ -259,6 +265,12 @@ impl Learning {
                  choose \"ep\", \
                  \"cep\", \"vf\" or \"cvf\", or synapse.pulses = \"deterministic\" or \"exact\""
             ),
+        )?;
+        need(
+            wants != Wants::Factors || !network.has_convolutions(),
+            "synapse.pulses",
+            "sends trains to the two neurons of a weight, and a convolution shares it among many: choose \
+             \"deterministic\" or \"exact\"",
         )?;
         need(
             wants == Wants::Changes || self.only_learns(),

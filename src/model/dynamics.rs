@@ -5,11 +5,12 @@
 
 use super::Model;
 use super::activation::Activation;
+use super::delivery::Largest;
 use super::loss::Loss;
 use super::network::Parameters;
 use super::normal::Normal;
 use super::readout::Readout;
-use candle_core::{D, DType, Device, Result, Tensor, bail};
+use candle_core::{DType, Device, Result, Tensor, bail};
 use serde::{Deserialize, Serialize};
 
 /// The force of the second phase on the output layer, −β ∂ℓ/∂s⁰.
@@ -166,13 +167,13 @@ impl Dynamics {
     /// # Errors
     /// Only those of candle.
     pub fn initial_state(theta: &Parameters, x: &Tensor) -> Result<Vec<Tensor>> {
-        let state = |bias: &Tensor| {
+        let state = |n: usize| {
             let mut shape = x.dims().to_vec();
             shape.pop();
-            shape.push(bias.dim(D::Minus1)?);
-            Tensor::zeros(shape, bias.dtype(), bias.device())
+            shape.push(theta.network.dims.width(n));
+            Tensor::zeros(shape, theta.dtype(), theta.device())
         };
-        theta.biases.iter().map(state).collect()
+        (0..=theta.depth()).map(state).collect()
     }
 
     /// ρ(s), the output of neurons in state s: s itself in discrete time, σ(s) in real time.
@@ -206,8 +207,8 @@ impl Dynamics {
         s.iter().enumerate().map(|(n, s)| if n < nearest { Ok(s.clone()) } else { self.rho(s) }).collect()
     }
 
-    /// W_x·ρ(x) + b_n, the contribution of the input x (B, d_in) to each layer that it is connected with, (B, d_n):
-    /// in a layered network to the last hidden one.
+    /// W_x·ρ(x) + b_n, or P(w ⋆ ρ(x)) + b_n for a convolution: the contribution of the input x (B, d_in) to each layer
+    /// that it is connected with, (B, d_n), in a layered network to the last hidden one.
     ///
     /// # Errors
     /// Only those of candle (shapes that differ).
@@ -220,7 +221,8 @@ impl Dynamics {
         let input = theta.depth() + 1;
         let drive = |n: usize| {
             let connection = theta.network.into_layer(n).find(|c| c.from == input);
-            let drive = |c| rho_x.matmul(&theta.transposed(c)?)?.broadcast_add(&theta.biases[n]);
+            let drive =
+                |c| theta.delivered(c, rho_x, &mut Largest::default())?.broadcast_add(&theta.bias(n)?);
             connection.map(drive).transpose()
         };
         (0..input).map(drive).collect()
@@ -228,7 +230,8 @@ impl Dynamics {
 
     /// hⁿ = Σ W_nm·ρ(sᵐ) + b_n over the layers m that are connected with n, for each of these layers, in its two
     /// parts; `None` for the others. The input's contribution is `drive`, that is [`Dynamics::drive`]. For a readout
-    /// h⁰ is z at s, whatever `layers` are, and no hⁿ depends on it.
+    /// h⁰ is z at s, whatever `layers` are, and no hⁿ depends on it. For a convolution W_nm·ρ is P(w ⋆ ρ) from above
+    /// and w̃ ⋆ P⁻¹(ρ) from below.
     ///
     /// # Errors
     /// Only those of candle (shapes that differ).
@@ -250,26 +253,31 @@ impl Dynamics {
         rho_s: &[Tensor],
         layers: Layers,
     ) -> Result<Vec<Option<PreActivation>>> {
-        let of_layer = |n: usize| self.pre_activation(theta, drive, rho_s, n);
+        let mut largest = Largest::default();
+        let mut of_layer = |n: usize| self.pre_activation(theta, drive, rho_s, n, &mut largest);
         let asked = |n: usize| layers.contains(n) || n < self.readout.nearest();
         (0..rho_s.len()).map(|n| asked(n).then(|| of_layer(n)).transpose()).collect()
     }
 
-    /// hⁿ where the layers pass on `rho_s`.
+    /// hⁿ where the layers pass on `rho_s`, whose windows have their `largest` values as far as they are known.
     fn pre_activation(
         &self,
         theta: &Parameters,
         drive: &[Option<Tensor>],
         rho_s: &[Tensor],
         n: usize,
+        largest: &mut Largest,
     ) -> Result<PreActivation> {
         let (mut forward, mut feedback) = (drive[n].clone(), None);
         let sends = |from: usize| (self.readout.nearest()..rho_s.len()).contains(&from);
         for connection in theta.network.into_layer(n).filter(|c| sends(c.from)) {
-            let mut delivered = rho_s[connection.from].matmul(&theta.transposed(connection)?)?;
-            let part = if connection.from > n { &mut forward } else { &mut feedback };
-            if connection.from > n && part.is_none() {
-                delivered = delivered.broadcast_add(&theta.biases[n])?;
+            if !connection.is_forward() {
+                theta.find_largest(connection.from, rho_s, largest)?;
+            }
+            let mut delivered = theta.delivered(connection, &rho_s[connection.from], largest)?;
+            let part = if connection.is_forward() { &mut forward } else { &mut feedback };
+            if connection.is_forward() && part.is_none() {
+                delivered = delivered.broadcast_add(&theta.bias(n)?)?;
             }
             *part = Some(match part.take() {
                 Some(before) => (before + delivered)?,
@@ -291,7 +299,9 @@ impl Dynamics {
         mut s: Vec<Tensor>,
     ) -> Result<Vec<Tensor>> {
         if !self.readout.is_none() {
-            s[0] = self.pre_activation(theta, drive, &self.rho_of_all(&s)?, 0)?.total()?;
+            s[0] = self
+                .pre_activation(theta, drive, &self.rho_of_all(&s)?, 0, &mut Largest::default())?
+                .total()?;
         }
         Ok(s)
     }

@@ -1,22 +1,28 @@
 //! The model: a layered network, its neural dynamics, and the equilibrium it settles in.
 //!
-//! [`network`] has the layers and their parameters θ, [`activation`] σ, [`dynamics`] one step s_{t+1} = F(x, s_t, θ),
-//! [`readout`] an output that is no part of them, [`settle`] the first (free) phase, [`loss`] what the output is
-//! judged by, [`synapse`] how weights change, [`noise`] what a circuit adds to all that.
+//! [`network`] has the layers and their parameters θ, [`convolution`] connections that share weights, [`delivery`] the
+//! deliveries of connections, [`activation`] σ, [`dynamics`] one step s_{t+1} = F(x, s_t, θ), [`readout`] an output that
+//! is no part of them, [`settle`] the first (free) phase, [`loss`] what the output is judged by, [`synapse`] how weights
+//! change, [`noise`] what a circuit adds to all that.
 
 pub mod activation;
 pub mod anderson;
+pub mod convolution;
+pub mod delivery;
 pub mod dynamics;
 pub mod follow;
 pub mod loss;
 pub mod network;
 pub mod noise;
 pub mod normal;
+mod patches;
 pub mod readout;
 pub mod settle;
 pub mod synapse;
 
 pub use activation::Activation;
+pub use convolution::{Convolution, Maps};
+pub use delivery::Largest;
 pub use dynamics::Dynamics;
 pub use loss::Loss;
 pub use network::{Connection, Dims, Network, Parameters};

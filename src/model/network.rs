@@ -3,8 +3,10 @@
 //! Layers are numbered as in the paper: 0 is the output, N the last hidden layer, and N + 1 the input x. In a layered
 //! network `forward.n` is the weight (d_n, d_{n+1}) from layer n+1 into layer n, and `feedback.n` the weight
 //! (d_{n+1}, d_n) from layer n into layer n+1; where weights are tied, that is the transpose of `forward.n` and no
-//! weight of its own. Every layer has a bias (d_n,), called `forward.n.bias`.
+//! weight of its own. Every layer has a bias (d_n,), called `forward.n.bias`. A [convolution](super::convolution) has weights
+//! (C_n, C_{n+1}, k, k) in both directions, and the layer that it leads to one bias a map, (C_n,).
 
+use super::convolution::Convolution;
 use crate::rng::{self, Purpose};
 use candle_core::{DType, Device, Result, Tensor, bail};
 use rand::Rng;
@@ -50,9 +52,27 @@ pub struct Connection {
     pub weight: usize,
     /// True where it uses the transpose of another connection's weight.
     pub transposed: bool,
+    /// The convolution that it is, or of which it is the way back; `None` where every neuron is connected with every other.
+    pub convolution: Option<Convolution>,
 }
 
 impl Connection {
+    /// Whether it leads from above: towards the output.
+    pub fn is_forward(&self) -> bool {
+        self.from > self.to
+    }
+
+    /// The weight of the way back that is the transposed way there: of a convolution, the same tensor.
+    ///
+    /// # Errors
+    /// Only those of candle.
+    pub fn turned(&self, weight: &Tensor) -> Result<Tensor> {
+        match self.convolution {
+            Some(_) => Ok(weight.clone()),
+            None => weight.t()?.contiguous(),
+        }
+    }
+
     /// n of η_n, its learning rate: that of the layer nearer to the output.
     pub fn rate(&self) -> usize {
         self.from.min(self.to)
@@ -85,10 +105,10 @@ impl Network {
         let last = dims.depth();
         let mut connections = Vec::new();
         for to in 0..=last {
-            connections.push(Connection { from: to + 1, to, weight: to, transposed: false });
+            connections.push(dense(to + 1, to, to, false));
             if let Some(from) = to.checked_sub(1) {
                 let weight = if tied { from } else { last + to };
-                connections.push(Connection { from, to, weight, transposed: tied });
+                connections.push(dense(from, to, weight, tied));
             }
         }
         Self { dims, connections }
@@ -107,13 +127,39 @@ impl Network {
             "layer {from} leads into {to} already"
         );
         let weight = self.weights().count();
-        self.connections.push(Connection { from, to, weight, transposed: false });
+        self.connections.push(dense(from, to, weight, false));
         if from <= last {
             let weight = if tied { weight } else { weight + 1 };
-            self.connections.push(Connection { from: to, to: from, weight, transposed: tied });
+            self.connections.push(dense(to, from, weight, tied));
         }
         self.connections.sort_by_key(|c| (c.to, std::cmp::Reverse(c.from)));
         self
+    }
+
+    /// The same with layer n + 1 connected with layer n by a convolution, and the other way round by its transpose.
+    ///
+    /// # Panics
+    /// Where the convolution does not lead from so many neurons to so many.
+    pub fn with_convolution(mut self, n: usize, convolution: Convolution) -> Self {
+        let sizes = (convolution.source.neurons(), convolution.made().map(|maps| maps.neurons()));
+        let (above, below) = (self.dims.width(n + 1), self.dims.width(n));
+        assert!(
+            sizes == (above, Some(below)),
+            "{convolution:?} does not lead from {above} neurons to {below}"
+        );
+        let both = self.connections.iter_mut().filter(|c| [(n + 1, n), (n, n + 1)].contains(&(c.from, c.to)));
+        both.for_each(|c| c.convolution = Some(convolution));
+        self
+    }
+
+    /// The convolution that leads to layer `n` from above, if one does.
+    pub fn convolution_into(&self, n: usize) -> Option<&Convolution> {
+        self.into_layer(n).find(|c| c.from == n + 1)?.convolution.as_ref()
+    }
+
+    /// Whether it has convolutions.
+    pub fn has_convolutions(&self) -> bool {
+        self.connections.iter().any(|c| c.convolution.is_some())
     }
 
     /// All connections, by destination, and into each layer from above first.
@@ -161,15 +207,26 @@ impl Network {
 
     /// Name and shape of every tensor of θ: each layer's weight from above and its bias, and then all other weights.
     pub fn shapes(&self) -> Shapes {
-        let weights = self
-            .weights()
-            .map(|c| (format!("{}.weight", c.name()), vec![self.dims.width(c.to), self.dims.width(c.from)]));
-        let mut shapes: Shapes = weights.collect();
+        let shape = |c: &Connection| match c.convolution {
+            Some(convolution) => convolution.shape().to_vec(),
+            None => vec![self.dims.width(c.to), self.dims.width(c.from)],
+        };
+        let mut shapes: Shapes = self.weights().map(|c| (format!("{}.weight", c.name()), shape(c))).collect();
         for n in 0..=self.dims.depth() {
-            shapes.insert(2 * n + 1, (format!("forward.{n}.bias"), vec![self.dims.width(n)]));
+            shapes.insert(2 * n + 1, (format!("forward.{n}.bias"), vec![self.biases(n)]));
         }
         shapes
     }
+
+    /// How many biases layer `n` has: one a neuron, or one a map.
+    fn biases(&self, n: usize) -> usize {
+        self.convolution_into(n).map_or(self.dims.width(n), |convolution| convolution.channels)
+    }
+}
+
+/// A connection of every neuron with every other.
+fn dense(from: usize, to: usize, weight: usize, transposed: bool) -> Connection {
+    Connection { from, to, weight, transposed, convolution: None }
 }
 
 impl<const N: usize> From<[usize; N]> for Dims {
@@ -196,9 +253,9 @@ pub enum Init {
 pub struct Parameters {
     /// The network that they belong to.
     pub network: Arc<Network>,
-    /// W of each of [`Network::weights`], (d_to, d_from).
+    /// W of each of [`Network::weights`], (d_to, d_from); of a convolution (C', C, k, k), whichever way it leads.
     pub weights: Vec<Tensor>,
-    /// b_n of each layer, (d_n,), output first.
+    /// b_n of each layer, (d_n,), output first; one for each map where a convolution leads to it, (C_n,).
     pub biases: Vec<Tensor>,
 }
 
@@ -224,10 +281,16 @@ impl Parameters {
         for connection in network.weights() {
             let &Connection { from, to, weight, .. } = connection;
             if let Some((there, _)) = network.pairs().find(|(_, back)| *back == connection) {
-                weights.push(flip_signs(&weights[there.weight], psi_degrees, seed, there.weight)?);
+                weights.push(flip_signs(there, &weights[there.weight], psi_degrees, seed)?);
                 continue;
             }
-            let (fan_out, fan_in) = (dims.width(to), dims.width(from));
+            let shape = match connection.convolution {
+                Some(convolution) => convolution.shape().to_vec(),
+                None => vec![dims.width(to), dims.width(from)],
+            };
+            // (C', C, k, k): k² neurons of each map.
+            let field: usize = shape[2..].iter().product();
+            let (fan_out, fan_in) = (shape[0] * field, shape[1] * field);
             let mut rng = rng::stream(seed, Purpose::Weights, weight as u64);
             let (weight_bound, bias_bound) = match init {
                 Init::Glorot => ((6.0 / (fan_in + fan_out) as f64).sqrt(), 0.0),
@@ -237,9 +300,9 @@ impl Parameters {
                 let values = rng::uniform(&mut rng, bound, shape.iter().product());
                 Tensor::from_vec(values, shape, &Device::Cpu)?.to_dtype(dtype)?.to_device(device)
             };
-            weights.push(draw(weight_bound, &[fan_out, fan_in])?);
+            weights.push(draw(weight_bound, &shape)?);
             if weight <= dims.depth() {
-                biases.push(draw(bias_bound, &[fan_out])?);
+                biases.push(draw(bias_bound, &shape[..1])?);
             }
         }
         Ok(Self { network, weights, biases })
@@ -260,7 +323,7 @@ impl Parameters {
         self.biases[0].device()
     }
 
-    /// Wᵀ of a connection, (d_from, d_to): `s_from · Wᵀ` is its input into its destination.
+    /// Wᵀ of a connection of every neuron with every other, (d_from, d_to): `s_from · Wᵀ` is its input into its destination.
     ///
     /// # Errors
     /// Only those of candle.
@@ -268,6 +331,20 @@ impl Parameters {
         match (&self.weights[connection.weight], connection.transposed) {
             (weight, true) => Ok(weight.clone()),
             (weight, false) => weight.t(),
+        }
+    }
+
+    /// The weights that look at images, a row for each neuron next to them or each filter: pixel after pixel, with the
+    /// channels of each together.
+    ///
+    /// # Errors
+    /// Only those of candle.
+    pub fn that_look_at_images(&self) -> Result<Vec<Vec<f32>>> {
+        let last = self.depth();
+        let weight = self.weights[last].to_dtype(DType::F32)?;
+        match self.network.convolution_into(last) {
+            Some(convolution) => weight.permute((0, 2, 3, 1))?.reshape((convolution.channels, ()))?.to_vec2(),
+            None => weight.to_vec2(),
         }
     }
 
@@ -385,7 +462,7 @@ impl Parameters {
     pub fn symmetric(&self) -> Result<Self> {
         let mut symmetric = self.clone();
         for (there, back) in self.network.pairs() {
-            symmetric.weights[back.weight] = self.weights[there.weight].t()?.contiguous()?;
+            symmetric.weights[back.weight] = there.turned(&self.weights[there.weight])?;
         }
         Ok(symmetric)
     }
@@ -423,7 +500,7 @@ impl Parameters {
     /// Only those of candle.
     pub fn psi_degrees(&self) -> Result<Vec<f64>> {
         let angle = |(there, back): (&Connection, &Connection)| {
-            angle_degrees(&self.weights[there.weight], &self.weights[back.weight].t()?)
+            angle_degrees(&self.weights[there.weight], &back.turned(&self.weights[back.weight])?)
         };
         self.network.pairs().map(angle).collect()
     }
@@ -442,15 +519,15 @@ fn listed(tensors: &[(String, Vec<usize>)]) -> String {
 }
 
 /// θb = (M(p) ⊙ θf)ᵀ, where M is −1 with probability p(Ψ) = ½(1 − cos Ψ), else +1 (Eq. 103–104).
-fn flip_signs(weight: &Tensor, psi_degrees: f64, seed: u64, n: usize) -> Result<Tensor> {
+fn flip_signs(there: &Connection, weight: &Tensor, psi_degrees: f64, seed: u64) -> Result<Tensor> {
     let p = 0.5 * (1.0 - psi_degrees.to_radians().cos());
-    let mut rng = rng::stream(seed, Purpose::SignMask, n as u64);
+    let mut rng = rng::stream(seed, Purpose::SignMask, there.weight as u64);
     let mask: Vec<f64> =
         (0..weight.elem_count()).map(|_| if rng.random::<f64>() < p { -1.0 } else { 1.0 }).collect();
     let mask = Tensor::from_vec(mask, weight.shape(), &Device::Cpu)?
         .to_dtype(weight.dtype())?
         .to_device(weight.device())?;
-    (weight * mask)?.t()?.contiguous()
+    there.turned(&(weight * mask)?)
 }
 
 /// True where all values are finite: a product of 0 with any other is not 0.

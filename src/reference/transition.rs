@@ -1,7 +1,7 @@
 //! F near a state: products with its Jacobians ∂F/∂s and ∂F/∂θ, by hand.
 
 use crate::model::dynamics::{Dynamics, Layers, PreActivation, Time};
-use crate::model::{Connection, Model, Parameters};
+use crate::model::{Connection, Largest, Model, Parameters};
 use candle_core::{Result, Tensor};
 
 /// The asymmetry that a second phase [corrects](Transition::asymmetry).
@@ -22,6 +22,8 @@ pub(crate) struct Transition<'a> {
     rho: Vec<Tensor>,
     /// hⁿ.
     h: Vec<Tensor>,
+    /// Where the windows of convolutions have their largest values at s.
+    largest: Largest,
     /// 1 where a state is free to move, 0 where a clamp holds it; `None` without clamp.
     free: Option<Vec<Tensor>>,
 }
@@ -45,11 +47,13 @@ impl<'a> Transition<'a> {
             rho[0] = rho[0].zeros_like()?;
         }
         rho.push(dynamics.rho_of_input(x)?);
+        let largest = theta.largest(&rho)?;
         Ok(Self {
             model,
             theta,
             s,
             rho,
+            largest,
             h: (dynamics.pre_activations(theta, &drive, s, Layers::All)?.iter().flatten())
                 .map(PreActivation::total)
                 .collect::<Result<_>>()?,
@@ -76,24 +80,24 @@ impl<'a> Transition<'a> {
 
     /// W·v: the input that v delivers to the layers above and below.
     fn delivered(&self, v: &[Tensor]) -> Result<Vec<Tensor>> {
-        self.sums(v, |c| Ok((c.from, c.to, self.theta.transposed(c)?)))
+        self.sums(v, |c| Ok((c.to, self.theta.through(c, &v[c.from], &self.largest)?)))
     }
 
     /// Wᵀ·v.
     fn delivered_back(&self, v: &[Tensor]) -> Result<Vec<Tensor>> {
-        self.sums(v, |c| Ok((c.to, c.from, self.theta.transposed(c)?.t()?)))
+        self.sums(v, |c| Ok((c.from, self.theta.back_through(c, &v[c.to], &self.largest)?)))
     }
 
-    /// Σ v·matrix over the connections between layers, each with a matrix from one layer into another.
+    /// The sums over the connections between layers of what each adds to a layer; of the shapes of `v`.
     fn sums(
         &self,
         v: &[Tensor],
-        term: impl Fn(&Connection) -> Result<(usize, usize, Tensor)>,
+        term: impl Fn(&Connection) -> Result<(usize, Tensor)>,
     ) -> Result<Vec<Tensor>> {
         let mut sums: Vec<Tensor> = v.iter().map(|v| v.zeros_like()).collect::<Result<_>>()?;
         for c in self.theta.network.connections().iter().filter(|c| c.from < v.len()) {
-            let (from, to, matrix) = term(c)?;
-            sums[to] = (&sums[to] + v[from].matmul(&matrix)?)?;
+            let (layer, added) = term(c)?;
+            sums[layer] = (&sums[layer] + added)?;
         }
         Ok(sums)
     }
@@ -211,17 +215,20 @@ impl<'a> Transition<'a> {
     fn parameters(&self, grad_h: &[Tensor]) -> Result<Parameters> {
         let network = &self.theta.network;
         let mean = 1.0 / grad_h[0].dim(0)? as f64;
-        let outer = |a: &Tensor, b: &Tensor| a.t()?.matmul(b)? * mean;
+        let outer = |own: &Connection, rows: &Tensor, columns: &Tensor| {
+            own.outer(rows, columns, &self.largest)? * mean
+        };
         let weight = |own: &Connection| {
             let mut uses = network.connections().iter().filter(|c| c.weight == own.weight);
-            let first = outer(&grad_h[own.to], &self.rho[own.from])?;
+            let first = outer(own, &grad_h[own.to], &self.rho[own.from])?;
             match uses.find(|c| c.transposed) {
-                Some(back) => first + outer(&self.rho[back.from], &grad_h[back.to])?,
+                Some(back) => first + outer(own, &self.rho[back.from], &grad_h[back.to])?,
                 None => Ok(first),
             }
         };
         let weights = network.weights().map(weight).collect::<Result<_>>()?;
-        let biases = grad_h.iter().map(|grad| grad.sum(0)? * mean).collect::<Result<_>>()?;
+        let bias = |(n, grad): (usize, &Tensor)| self.theta.bias_of(n, (grad.sum(0)? * mean)?);
+        let biases = grad_h.iter().enumerate().map(bias).collect::<Result<_>>()?;
         Ok(Parameters { network: network.clone(), weights, biases })
     }
 }

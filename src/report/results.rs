@@ -130,7 +130,7 @@ impl Group {
         let config = &self.runs[0].config;
         match self.row() {
             Some(row) => row.name(),
-            None => format!("{}-{}h", config.learning.rule.title, config.network.dims.depth()),
+            None => format!("{}{}", config.learning.rule.title, config.network.dims.kind()),
         }
     }
 
@@ -315,6 +315,7 @@ fn classify(run: &Measured) -> Result<(Kind, Vec<String>, String)> {
     let row = ROWS.iter().find(|row| {
         (row.rule, row.depth, row.psi) == (rule, depth, config.psi_degrees())
             && row.random_beta == (config.learning.nudging == Nudging::Random)
+            && !config.network.dims.has_convolutions()
     });
     let base = match row {
         Some(row) => Choices { config: Some(row.preset.into()), ..Choices::default() },

@@ -82,8 +82,12 @@ const SHARE: f64 = 0.03;
 fn while_training(config: &Config, images: usize) -> usize {
     let training = &config.training;
     // Both phases and BPTT step by step take as long as this many minibatches of training in the fused engine: on two
-    // cores 0.10 s for EP-1h (0.4 ms each) and 0.55 s for EP-2h (5 ms each).
-    let takes = if config.network.dims.depth() < 2 { 250.0 } else { 110.0 };
+    // cores 0.10 s for EP-1h (0.4 ms each) and 0.55 s for EP-2h (5 ms each). Convolutions train in the engine that measures.
+    let takes = match config.network.dims.depth() {
+        _ if config.network.dims.has_convolutions() => 4.0,
+        1 => 250.0,
+        _ => 110.0,
+    };
     let between = (images.div_ceil(training.batch_size) * training.angle_every.max(1)) as f64;
     let affordable = (SHARE * between / takes) as usize;
     match training.angle_minibatches {

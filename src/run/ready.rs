@@ -115,11 +115,19 @@ impl Run {
         let network = config.network();
         let mut text =
             format!("run {} on {} ({})\n", self.progress.run, self.dataset.name, self.surroundings.device);
-        for n in 0..=dims.depth() {
-            text += &format!("forward.{n}   {:>5} × {:<5} + bias\n", dims.width(n), dims.width(n + 1));
-        }
-        for n in (0..dims.depth()).filter(|_| !network.is_tied()) {
-            text += &format!("feedback.{n}  {:>5} × {}\n", dims.width(n + 1), dims.width(n));
+        for connection in network.weights() {
+            let (to, from) = (dims.width(connection.to), dims.width(connection.from));
+            let name = connection.name();
+            let bias = if connection.is_forward() { " + bias" } else { "" };
+            text += &match connection.convolution {
+                // What follows is the size of both layers.
+                Some(convolution) => {
+                    let shape = convolution.shape().map(|side| side.to_string()).join(" × ");
+                    format!("{name:<11} {shape}{bias}, between {from} and {to} neurons\n")
+                }
+                None if bias.is_empty() => format!("{name:<11} {to:>5} × {from}\n"),
+                None => format!("{name:<11} {to:>5} × {from:<5}{bias}\n"),
+            };
         }
         let parameters = network.parameter_count();
         let bytes = config.remembered() * config.training.dtype.dtype().size_in_bytes();

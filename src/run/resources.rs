@@ -70,7 +70,7 @@ impl Resources {
         match kind.chosen(&config.network(), &job, config.training.dtype.dtype()).unwrap_or(kind) {
             EngineKind::Fused => "fused",
             EngineKind::Kernel => "kernel",
-            _ if self.hubs.is_some() && replicas::supports(&job).is_ok() => "replicas",
+            _ if self.hubs.is_some() && replicas::supports(&config.network(), &job).is_ok() => "replicas",
             _ => "plain",
         }
     }
@@ -81,6 +81,9 @@ impl Resources {
         let name = self.engine_name(config, device);
         if name != "plain" || !device.is_cpu() {
             return format!("the {name} engine computes");
+        }
+        if config.network.dims.has_convolutions() {
+            return "the plain engine computes, which alone has convolutions".into();
         }
         let (network, dtype) = (config.network(), config.training.dtype.dtype());
         let why = match EngineKind::Fused.chosen(&network, &config.job(device), dtype) {

@@ -143,7 +143,7 @@ pub fn summary(config: &Config) -> Markup {
     let rates: Vec<String> = learning.learning_rates.iter().map(f64::to_string).collect();
     html! {
         p {
-            (learning.rule.title) ", layers " (network.dims.0.iter().map(usize::to_string).collect::<Vec<_>>().join("–"))
+            (learning.rule.title) ", layers " (network.dims)
             ", T = " (settle.steps) ", K = " (learning.K) ", β = " (learning.nudging.mark()) (learning.beta)
             ", η = " (rates.join(", ")) " (input side first)"
             @if !config.network().is_tied() { ", Ψ = " (network.psi) "°" }
@@ -377,7 +377,7 @@ fn rows(trajectory: &Trajectory, n: usize) -> Vec<Vec<f64>> {
 }
 
 fn learnt(theta: &Parameters, test: &Split, names: &[String], looked: &look::Look) -> Result<Markup> {
-    let first = theta.weights[theta.depth()].to_dtype(DType::F32)?.to_vec2::<f32>()?;
+    let first = theta.that_look_at_images()?;
     let fields = pictures::receptive_fields(&first, SHOWN.0);
     let counts = looked.confusion(test);
     let wrong = looked.most_wrong(test, SHOWN.1);
@@ -390,8 +390,13 @@ fn learnt(theta: &Parameters, test: &Split, names: &[String], looked: &look::Loo
             figure {
                 (picture(&fields, "receptive fields", false)?)
                 figcaption {
-                    "Weights from the image into the first " (SHOWN.0.min(first.len())) " neurons of the hidden layer next to it, each on a scale "
-                    "of its own: " (pictures::weights_in_words(test.pixels)) "."
+                    @match theta.network.convolution_into(theta.depth()) {
+                        Some(_) => { "The first " (SHOWN.0.min(first.len())) " filters of the layer next to the image" }
+                        None => {
+                            "Weights from the image into the first " (SHOWN.0.min(first.len())) " neurons of the hidden layer next to it"
+                        }
+                    }
+                    ", each on a scale of its own: " (pictures::weights_in_words(first[0].len())) "."
                 }
             }
         }

@@ -107,8 +107,7 @@ impl TensorBoard {
         for (n, states) in look.hidden.iter().enumerate() {
             self.events.histogram(&format!("states/hidden_layer_{}", n + 1), states, epoch.number)?;
         }
-        let first = &epoch.theta.weights[epoch.theta.depth()];
-        let weights = first.to_dtype(DType::F32)?.to_vec2::<f32>()?;
+        let weights = epoch.theta.that_look_at_images()?;
         let mut pictures = vec![("receptive_fields", pictures::receptive_fields(&weights, FIELDS))];
         if epoch.last {
             let (test, names) = (&self.dataset.test, &self.class_names);

@@ -219,9 +219,9 @@ impl<'a> Tuner<'a> {
     fn run(&mut self) -> Result<()> {
         let base = self.request.config.clone();
         say(&format!(
-            "tuning {}, layers {:?}, on {}, budget {}: {}",
+            "tuning {}, layers {}, on {}, budget {}: {}",
             base.learning.rule.title,
-            base.network.dims.0,
+            base.network.dims,
             self.dataset.name,
             self.request.budget,
             self.folder.display()

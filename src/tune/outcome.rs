@@ -20,10 +20,10 @@ pub fn write(tuner: &Tuner, tuned: &Config, probed: &Probed) -> Result<()> {
 fn text(tuner: &Tuner, tuned: &Config, probed: &Probed) -> Result<String> {
     let rule = tuned.learning.rule.title;
     let mut text = format!(
-        "# {rule} with layers {:?}, tuned by `eqprop tune` on {}, seed {}; tune.html shows how, tune.jsonl has all of it.\n\
+        "# {rule} with layers {}, tuned by `eqprop tune` on {}, seed {}; tune.html shows how, tune.jsonl has all of it.\n\
          # The best of the candidates had {:.2} % error on {} images held out, {:.2} % train error, after {} epochs of {} \
          images.\n# The same choice once more, on any machine: --budget {:e}\n",
-        tuned.network.dims.0,
+        tuned.network.dims,
         tuner.dataset.name,
         tuned.training.seed,
         probed.error(),

@@ -29,7 +29,7 @@ pub fn page(tuner: &Tuner, tuned: &Config, kept: &[&str; 2]) -> Result<String> {
     let body = html! {
         h1 { (title) }
         p .dim {
-            "Layers " (tuned.network.dims.0.iter().map(usize::to_string).collect::<Vec<_>>().join("–")) ", seed "
+            "Layers " (tuned.network.dims) ", seed "
             (tuned.training.seed) ", budget " (tuner.request.budget) "; it took " (duration(tuner.log.elapsed().as_secs_f64())) "."
         }
         p .verdict { (found(tuned)) }

@@ -66,6 +66,7 @@ pub fn supports(network: &Network, job: &Job) -> Result<(), Why> {
     let Job { model, learning, .. } = job;
     let needs = [
         (runs(network, job), "runs ep, cep, cep-rescaled, vf and cvf in discrete time"),
+        (!network.has_convolutions(), "has no convolutions, which run on the plain engine"),
         (network.is_layered(), "runs chains of layers"),
         (Sigma::of(model.dynamics.activation).is_some(), "has the sigmoid, tanh and the hard sigmoid only"),
         (model.dynamics.readout.is_none(), "has no softmax readout, only output neurons with states"),

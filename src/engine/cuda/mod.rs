@@ -48,6 +48,7 @@ pub fn supports(network: &Network, job: &Job, dtype: DType) -> std::result::Resu
             cpu::runs(network, job) && learning.rule.schedule() != Some(Schedule::Rescaled),
             "runs ep, cep, vf and cvf in discrete time",
         ),
+        (!network.has_convolutions(), "has no convolutions, which run on the plain engine"),
         (learning.alignment.is_none(), "aligns no weights: it needs learning.alignment = \"none\""),
         (model.synapse.name() == "ideal", "has ideal synapses only"),
         (network.dims.depth() == 1, "runs networks with one hidden layer"),

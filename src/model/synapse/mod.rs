@@ -366,13 +366,13 @@ fn doubles(tensor: &Tensor) -> Result<Vec<f64>> {
 }
 
 impl Place {
-    /// The array of the tensor of this number, (rows, columns), or (rows,) for a bias.
+    /// The array of the tensor of this number, (rows, columns), or (rows,) for a bias; a filter of a convolution is a row.
     ///
     /// # Errors
-    /// Only those of candle (another number of dimensions).
+    /// Only those of candle (no dimension).
     pub fn of(number: usize, tensor: &Tensor, clock: u64) -> Result<Self> {
-        let is_bias = tensor.rank() == 1;
-        let (rows, columns) = if is_bias { (tensor.dim(0)?, 1) } else { tensor.dims2()? };
+        let (is_bias, rows) = (tensor.rank() == 1, tensor.dim(0)?);
+        let columns = tensor.dims()[1..].iter().product();
         Ok(Self { number, rows, columns, is_bias, clock })
     }
 }

@@ -37,7 +37,10 @@ struct Kind<'a> {
     groups: Vec<(f64, &'a Group)>,
 }
 
-fn config(group: &Group) -> Result<BTreeMap<String, Value>> {
+/// Settings by key.
+type Settings = BTreeMap<String, Value>;
+
+fn config(group: &Group) -> Result<Settings> {
     Ok(group.runs[0].config.values()?.into_iter().filter(|(key, _)| key != "training.seed").collect())
 }
 
@@ -56,7 +59,7 @@ pub fn thresholds(results: &Results) -> Result<Vec<Threshold<'_>>> {
     let mut thresholds = Vec::new();
     for key in varied::keys(&devices)?.into_iter().filter(|key| key.starts_with("synapse.")) {
         // Groups by what else they are.
-        let mut kinds: Vec<(BTreeMap<String, Value>, Vec<(f64, &Group)>)> = Vec::new();
+        let mut kinds: Vec<(Settings, Vec<(f64, &Group)>)> = Vec::new();
         for &group in &devices {
             let mut others = config(group)?;
             let number = match others.remove(&key) {
@@ -73,7 +76,7 @@ pub fn thresholds(results: &Results) -> Result<Vec<Threshold<'_>>> {
         let firsts: Vec<&Group> = kinds.iter().map(|(_, of)| of[0].1).collect();
         let keys = varied::keys(&firsts)?.into_iter().filter(|other| *other != key).collect();
         let labels = varied::labels_by(&firsts, keys)?;
-        let without_synapse = |mut all: BTreeMap<String, Value>| {
+        let without_synapse = |mut all: Settings| {
             all.retain(|key, _| !key.starts_with("synapse."));
             all
         };
