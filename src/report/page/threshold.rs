@@ -2,9 +2,11 @@
 
 use super::percent;
 use super::published::{runs, shape};
+use crate::base::spread::Spread;
 use crate::charts::axis::{Axis, Scale};
 use crate::charts::plot::{Chart, Look, Point, Series, legend};
 use crate::model::synapse::SynapseConfig;
+use crate::report::measured::Measured;
 use crate::report::results::{Group, Results};
 use crate::report::varied;
 use anyhow::Result;
@@ -32,16 +34,17 @@ pub struct Threshold<'a> {
 /// Groups that differ in nothing else, from the best devices to the worst.
 struct Kind<'a> {
     label: String,
-    /// The group with ideal synapses.
-    ideal: Option<&'a Group>,
+    /// The test errors of the same with ideal synapses.
+    ideal: Option<Spread>,
     groups: Vec<(f64, &'a Group)>,
 }
 
 /// Settings by key.
 type Settings = BTreeMap<String, Value>;
 
-fn config(group: &Group) -> Result<Settings> {
-    Ok(group.runs[0].config.values()?.into_iter().filter(|(key, _)| key != "training.seed").collect())
+/// All keys of a run but its seed.
+fn config(run: &Measured) -> Result<BTreeMap<String, Value>> {
+    Ok(run.config.values()?.into_iter().filter(|(key, _)| key != "training.seed").collect())
 }
 
 fn is_of_devices(group: &Group) -> bool {
@@ -61,7 +64,7 @@ pub fn thresholds(results: &Results) -> Result<Vec<Threshold<'_>>> {
         // Groups by what else they are.
         let mut kinds: Vec<(Settings, Vec<(f64, &Group)>)> = Vec::new();
         for &group in &devices {
-            let mut others = config(group)?;
+            let mut others = config(&group.runs[0])?;
             let number = match others.remove(&key) {
                 Some(Value::Float(number)) => number,
                 Some(Value::Integer(number)) => number as f64,
@@ -86,12 +89,17 @@ pub fn thresholds(results: &Results) -> Result<Vec<Threshold<'_>>> {
                 |(a, _), (b, _)| if key == "synapse.levels" { b.total_cmp(a) } else { a.total_cmp(b) },
             );
             let others = without_synapse(others);
-            let mut ideal = None;
-            for group in groups_of(&results.groups) {
-                if without_synapse(config(group)?) == others {
-                    ideal = Some(group);
+            // A row of the paper among them would need all epochs of the paper; here as many as those beside it count.
+            let mut errors = Vec::new();
+            for run in results.groups.iter().flat_map(|group| &group.runs) {
+                let last = run.last().filter(|last| last.number >= run.config.training.epochs);
+                if let Some(last) = last.filter(|_| run.config.synapse.is_ideal())
+                    && without_synapse(config(run)?) == others
+                {
+                    errors.push(last.test);
                 }
             }
+            let ideal = Spread::of(errors);
             let continual = groups[0].1.runs[0].config.learning.rule.is_continual();
             let when = if continual { "at every step" } else { "once a batch" };
             Ok(Kind { label: format!("{label}, {when}"), ideal, groups })
@@ -104,15 +112,10 @@ pub fn thresholds(results: &Results) -> Result<Vec<Threshold<'_>>> {
     Ok(thresholds)
 }
 
-/// Groups with ideal synapses that have finished runs.
-fn groups_of(groups: &[Group]) -> impl Iterator<Item = &Group> {
-    groups.iter().filter(|group| group.test().is_some() && group.runs[0].config.synapse.is_ideal())
-}
-
 impl Kind<'_> {
     /// The error that counts as passed.
     fn bar(&self) -> Option<f64> {
-        self.ideal.and_then(mean).map(|ideal| PASSED * ideal)
+        self.ideal.map(|ideal| PASSED * ideal.mean)
     }
 
     /// The first value at which the mean error passes it, in words.
@@ -191,8 +194,8 @@ impl Threshold<'_> {
                         @for kind in &self.kinds {
                             tr {
                                 td { (kind.label) }
-                                td .number { (percent(kind.ideal.and_then(Group::test))) }
-                                td .number { (kind.ideal.map_or(0, |ideal| ideal.finished().count())) }
+                                td .number { (percent(kind.ideal)) }
+                                td .number { (kind.ideal.map_or(0, |ideal| ideal.count)) }
                                 td { (kind.passes()) }
                             }
                         }
