@@ -70,8 +70,8 @@ fn positions_that_cannot_be_are_refused() {
     let place = place();
     // (section, key, value, what is said); the run has 12 minibatches an epoch and stands after the first.
     let cases: [(&str, &str, Value, &str); 14] = [
-        ("", "minibatch", json!(u64::MAX), "of 12 an epoch"),
-        ("", "minibatch", json!(944), "minibatch 944 of 12"),
+        ("", "minibatch", json!(u64::MAX), "an epoch has 12"),
+        ("", "minibatch", json!(944), "minibatch 944, and an epoch has 12"),
         ("", "minibatch", json!(3), "60 images, yet it counts 0 images"),
         ("", "epoch", json!(u64::MAX), "epochs are done"),
         ("", "epoch", json!(0), "random streams"),

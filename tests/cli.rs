@@ -105,7 +105,7 @@ fn an_activation_that_only_the_plain_engine_has_runs_there_and_is_refused_by_the
     assert_eq!(status, 0, "{said}");
     assert!(said.contains("the plain engine computes") && said.contains("hard sigmoid only"), "{said}");
     let fused = [&softplus[..], &["--name", "fused-data", "--set", "training.engine=fused"]].concat();
-    fails(&place, &place.small_run("cvf", &fused), 2, &["the fused engine has", "hard sigmoid only"]);
+    fails(&place, &place.small_run("cvf", &fused), 2, &["\"fused\" has", "hard sigmoid only"]);
 }
 
 #[test]
@@ -131,7 +131,7 @@ fn weights_of_one_run_start_another() {
     let by_file = init("checkpoints/a-data/last.safetensors");
     assert_eq!((init("a-data"), by_file.0), (by_file, 0));
     let unknown = place.small_run("cvf", &["--init", "a-dat"]);
-    fails(&place, &unknown, 2, &["a-dat: is no checkpoint", "did you mean a-data?"]);
+    fails(&place, &unknown, 2, &["a-dat: is neither a checkpoint", "did you mean a-data?"]);
     // The tensors that exist and those that are needed: a shape that differs, and one that tied weights lack.
     let there = "there are feedback.0.weight [24, 4], forward.0.bias [4], forward.0.weight [4, 24], \
                  forward.1.bias [24], forward.1.weight [24, 64]";

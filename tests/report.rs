@@ -696,7 +696,10 @@ fn a_report_replaces_its_own_files_and_no_others() {
             let before = place.everything();
             let (status, said) = report();
             assert_eq!(status, 2, "{name}: {said}");
-            assert!(said.contains(&format!("eqprop: {name}: is ")), "{name}: {said}");
+            assert!(
+                said.contains(&format!("eqprop: {name}: ")) && said.contains("was not made by this command"),
+                "{name}: {said}"
+            );
             assert!(place.everything() == before, "{name}: nothing else is written");
             fs::remove_file(place.path(name)).unwrap();
         }

@@ -823,11 +823,15 @@ fn of_equals_in_a_window_the_first_is_the_largest() -> Result<()> {
 #[test]
 fn bptt_and_rbp_agree_on_convolutions_and_bptt_is_the_derivative_of_the_loss() {
     for rule in [Rule::EP, Rule::CVF] {
-        let mut problem = convolutional(rule, Activation::Tanh);
-        problem.theta.weights.iter_mut().for_each(|w| *w = w.affine(0.4, 0.0).unwrap());
-        problem.model.settle.steps *= 2;
+        // With a hard sigmoid between its corners no window changes its largest value for ever.
+        let mut problem = convolutional(rule, Activation::HardSigmoid);
+        problem.theta.weights.iter_mut().skip(4).for_each(|w| *w = w.affine(0.3, 0.0).unwrap());
         let Problem { model, learning, theta, x, y, .. } = &problem;
         let settled = model.settle(theta, x).unwrap();
+        assert!(
+            settled.residuals().unwrap().iter().all(|residual| *residual < 1e-14),
+            "{rule:?} has not settled"
+        );
         let recurrent = rbp(model, theta, x, y, settled.state(), learning.K).unwrap();
         let through_time = bptt(model, theta, x, y, learning.K).unwrap();
         for t in 0..learning.K {
@@ -866,15 +870,16 @@ fn theorem_1_holds_for_convolutions() {
         let (_, theta) = one_sided(&centred, 0.02);
         assert!(theta < 1e-3, "{rule:?}: {theta:.1e}");
     }
-    // Untied weights some 150° apart and a σ that bends: the reference that asks for no symmetry.
-    let mut untied = convolutional(Rule::ASYM_EP, Activation::Sigmoid);
-    untied.theta.weights[..4].iter_mut().for_each(|w| *w = w.affine(0.3, 0.0).unwrap());
-    untied.theta.weights[4..].iter_mut().for_each(|w| *w = w.affine(-0.3, 0.0).unwrap());
+    // Feedback weights a third as large: the reference that asks for no symmetry.
+    let mut untied = convolutional(Rule::ASYM_EP, Activation::HardSigmoid);
+    untied.theta.weights.iter_mut().skip(4).for_each(|w| *w = w.affine(0.3, 0.0).unwrap());
+    let settled = untied.model.settle(&untied.theta, &untied.x).unwrap();
+    assert!(settled.residuals().unwrap().iter().all(|residual| *residual < 1e-14), "it has not settled");
     untied.learning.sigma_prime = SigmaPrime::Full;
     assert_linear_in_beta(&untied);
     untied.learning.rule = Rule::VF;
     let (_, theta) = one_sided(&untied, 1e-4);
-    assert!(theta > 0.1, "VF without the correction is off by {theta:.1e} only");
+    assert!(theta > 0.05, "VF without the correction is off by {theta:.1e} only");
 }
 
 #[test]

@@ -254,6 +254,6 @@ mod tests {
         assert_eq!(renamed.test.labels, [2, 1, 2]);
         assert_eq!(set.clone().with_classes(&[]).unwrap().test.labels, [0, 1, 0]);
         let error = set.with_classes(&words(&["cat", "cow"])).unwrap_err().to_string();
-        assert!(error.contains("a class dog") && error.contains("only cat, cow"), "{error}");
+        assert!(error.contains("a class dog") && error.contains("cat, cow only"), "{error}");
     }
 }
