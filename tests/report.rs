@@ -697,7 +697,7 @@ fn a_report_replaces_its_own_files_and_no_others() {
             let (status, said) = report();
             assert_eq!(status, 2, "{name}: {said}");
             assert!(
-                said.contains(&format!("eqprop: {name}: ")) && said.contains("was not made by this command"),
+                said.contains(&format!("eqprop: {name}: ")) && said.contains("move it away"),
                 "{name}: {said}"
             );
             assert!(place.everything() == before, "{name}: nothing else is written");

@@ -96,14 +96,12 @@ pub fn labels_by(groups: &[&Group], mut keys: Vec<String>) -> Result<Vec<String>
 }
 
 fn label(group: &Group, keys: &[String]) -> Result<String> {
-    let parts = keys.iter().map(|key| {
-        let value = value(group, key)?;
-        Ok(match &key[..] {
-            "network.psi" | "learning.beta" => format!("{} = {value}", heading(key)),
-            "network.init" if value == "glorot" => "Glorot weights".into(),
-            "network.init" => format!("{value} weights"),
-            _ => format!("{} {value}", heading(key)),
-        })
+    let values = keys.iter().map(|key| Ok((key, value(group, key)?))).collect::<Result<Vec<_>>>()?;
+    let parts = values.into_iter().filter(|(_, value)| value != "–").map(|(key, value)| match &key[..] {
+        "network.psi" | "learning.beta" => format!("{} = {value}", heading(key)),
+        "network.init" if value == "glorot" => "Glorot weights".into(),
+        "network.init" => format!("{value} weights"),
+        _ => format!("{} {value}", heading(key)),
     });
-    Ok(parts.collect::<Result<Vec<String>>>()?.join(", "))
+    Ok(parts.collect::<Vec<String>>().join(", "))
 }
