@@ -156,7 +156,7 @@ def test_arrays_of_any_layout_and_kind(minibatch):
         (np.zeros(784, "uint8"), [0], "takes images of 784 pixels"),
         (np.zeros((0, 784), "uint8"), [], "takes images of 784 pixels"),
         (np.zeros((3, 784), "int64"), [0, 1, 2], "images are bytes"),
-        (np.full((3, 784), 255.0), [0, 1, 2], "divided by 255"),
+        (np.full((3, 784), 255.0), [0, 1, 2], "divide bytes by 255"),
         (np.full((3, 784), np.nan), [0, 1, 2], "NaN"),
         (np.zeros((3, 784), "uint8"), [0, 1], "classes of 3 images are (3,)"),
         (np.zeros((3, 784), "uint8"), [0, 1, 10], "whole numbers from 0 to 9"),

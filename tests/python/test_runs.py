@@ -142,7 +142,13 @@ except KeyboardInterrupt as stopped:
 
 def test_ctrl_c_is_heard_within_a_second_and_the_run_is_saved(tmp_path):
     script = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", SCRIPT],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell ignores SIGINT in what it starts in the background, and Python would leave it so.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert script.stdout.readline() == "epoch\n"
     time.sleep(0.5)
