@@ -444,32 +444,14 @@ fn a_run_with_a_readout_goes_on_in_the_same_bits_and_can_be_looked_at() {
         halfway.arg("checkpoints/r-data/step-00000015.safetensors").assert().success();
         assert_eq!(fs::read(&last).unwrap(), expected, "{rule}");
         assert_eq!(metrics(&place.path("runs/r-data/metrics.jsonl")), expected_metrics, "{rule}");
+        let config =
+            ["angle", "--config", "runs/r-data/config.toml", "--init", "r-data", "--data-dir", "data"];
+        let angle = [&config[..], &["--batches", "2"]].concat();
         for command in [
             &["eval", "r-data", "--data-dir", "data"][..],
             &["inspect", "r-data", "--data-dir", "data"],
-            &[
-                "angle",
-                "--config",
-                "runs/r-data/config.toml",
-                "--init",
-                "r-data",
-                "--data-dir",
-                "data",
-                "--batches",
-                "2",
-            ],
-            &[
-                "angle",
-                "--config",
-                "runs/r-data/config.toml",
-                "--init",
-                "r-data",
-                "--data-dir",
-                "data",
-                "--batches",
-                "2",
-                "--explain",
-            ],
+            &angle,
+            &[&angle[..], &["--explain"]].concat(),
         ] {
             place.eqprop().args(command).assert().success();
         }

@@ -8,6 +8,7 @@
 use super::cuda::Kernel;
 use super::plain::report;
 use super::{Batch, Engine, Job, MultiplyAdds, Report, Turn, Why, plain};
+use crate::base::panic::guard;
 use crate::learning::{Lesson, Memory, Update};
 use crate::model::dynamics::{Beta, Nudge};
 use crate::model::{Network, Parameters, Settled};
@@ -95,7 +96,7 @@ impl Hub {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        guard(&self.0.state)
     }
 
     /// Adds a replica that starts with `theta`. From now on the others wait for it.

@@ -8,7 +8,7 @@
 //! of 1. On a CPU the products are made of [patches](super::patches), elsewhere by candle.
 
 use super::patches::{assembled, first_largest, patches};
-use candle_core::{DType, Result, Tensor};
+use candle_core::{DType, Result, Tensor, bail};
 
 /// The shape of a convolution and its pooling. Weights are (C', C, k, k), as PyTorch's `Conv2d` has them; those of
 /// the way back have the same shape, as `ConvTranspose2d` has them.
@@ -100,7 +100,7 @@ impl Convolution {
         if !maps.device().is_cpu() {
             return maps.conv2d(w, self.padding, 1, 1, 1);
         }
-        let [height, width] = self.convolved_sides();
+        let [height, width] = self.convolved_sides()?;
         in_groups(&maps, |maps| {
             let convolved = self.filters(w)?.matmul(&patches(*self, maps)?)?;
             convolved.reshape((self.channels, maps.dim(0)?, height, width))?.transpose(0, 1)?.contiguous()
@@ -112,9 +112,12 @@ impl Convolution {
         w.reshape((self.channels, ()))
     }
 
-    /// H' and W', of filters that fit.
-    fn convolved_sides(&self) -> [usize; 2] {
-        [self.source.height, self.source.width].map(|side| side + 2 * self.padding + 1 - self.kernel)
+    /// H' and W'.
+    fn convolved_sides(&self) -> Result<[usize; 2]> {
+        match self.convolved() {
+            Some(Maps { height, width, .. }) => Ok([height, width]),
+            None => bail!("{self:?}: the filters are larger than what they read"),
+        }
     }
 
     /// 1 where `convolved` is the largest of its window, and 0 elsewhere, in the shape of [`Convolution::windows`].
@@ -174,7 +177,7 @@ impl Convolution {
     pub fn unpool(&self, s: &Tensor, largest: Option<&Tensor>) -> Result<Tensor> {
         let images = s.dim(0)?;
         let Some(largest) = largest else {
-            let [height, width] = self.convolved_sides();
+            let [height, width] = self.convolved_sides()?;
             return s.reshape((images, self.channels, height, width));
         };
         let (maps, rows, _, columns, _) = largest.dims5()?;

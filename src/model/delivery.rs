@@ -5,7 +5,6 @@
 //! These are linear in s and in W as long as the largest stay where they are, which is how the rules and references
 //! see them.
 
-use super::convolution::Convolution;
 use super::{Connection, Parameters};
 use candle_core::{D, Result, Tensor};
 
@@ -53,19 +52,6 @@ impl Parameters {
         Ok(())
     }
 
-    /// The input that a convolution delivers from above, given ρ(s) (B, d_from), and the places of the largest values
-    /// in its windows.
-    fn pooled(
-        &self,
-        convolution: &Convolution,
-        w: &Tensor,
-        rho: &Tensor,
-    ) -> Result<(Tensor, Option<Tensor>)> {
-        let convolved = convolution.convolve(w, rho)?;
-        let largest = convolution.largest(&convolved)?;
-        Ok((convolution.pool(&convolved, largest.as_ref())?, largest))
-    }
-
     /// W·ρ of a connection, (…, B, d_to), from `rho`, ρ(s) of the layer that it leads from. One that leads downwards
     /// finds the largest of its windows and leaves them in `largest`; for one that leads upwards they are there.
     ///
@@ -74,9 +60,9 @@ impl Parameters {
     pub fn delivered(&self, c: &Connection, rho: &Tensor, largest: &mut Largest) -> Result<Tensor> {
         match c.convolution {
             Some(convolution) if c.is_forward() => {
-                let (delivered, found) = self.pooled(&convolution, &self.weights[c.weight], rho)?;
-                largest.set(c.rate(), found);
-                Ok(delivered)
+                let convolved = convolution.convolve(&self.weights[c.weight], rho)?;
+                largest.set(c.rate(), convolution.largest(&convolved)?);
+                convolution.pool(&convolved, largest.of(c))
             }
             _ => self.through(c, rho, largest),
         }

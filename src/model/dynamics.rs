@@ -8,6 +8,7 @@ use super::activation::Activation;
 use super::delivery::Largest;
 use super::loss::Loss;
 use super::network::Parameters;
+use super::noise::Noise;
 use super::normal::Normal;
 use super::readout::Readout;
 use candle_core::{DType, Device, Result, Tensor, bail};
@@ -353,9 +354,7 @@ impl Model {
         layers: Layers,
         nudge: Option<Nudge>,
     ) -> Result<Vec<Tensor>> {
-        let h = self.dynamics.pre_activations(theta, drive, s, layers)?;
-        let s_next = self.advance(theta, &h, s, nudge)?;
-        if nudge.is_some() { Ok(s_next) } else { self.dynamics.read_out(theta, drive, s_next) }
+        Ok(self.step_with(&Noise::default(), theta, drive, s, layers, nudge)?.1)
     }
 
     /// [`Dynamics::drive`] as a circuit with this [`noise`](Model::noise) has it.
@@ -379,7 +378,19 @@ impl Model {
         layers: Layers,
         nudge: Option<Nudge>,
     ) -> Result<(Vec<Option<PreActivation>>, Vec<Tensor>)> {
-        let Self { dynamics, noise, .. } = self;
+        self.step_with(&self.noise, theta, drive, s, layers, nudge)
+    }
+
+    fn step_with(
+        &self,
+        noise: &Noise,
+        theta: &Parameters,
+        drive: &[Option<Tensor>],
+        s: &[Tensor],
+        layers: Layers,
+        nudge: Option<Nudge>,
+    ) -> Result<(Vec<Option<PreActivation>>, Vec<Tensor>)> {
+        let dynamics = &self.dynamics;
         let rho_s = dynamics.rho_of_all(s)?;
         let rho_s = rho_s.iter().map(|rho| noise.sent(rho)).collect::<Result<Vec<_>>>()?;
         let mut h = dynamics.delivered(theta, drive, &rho_s, layers)?;

@@ -208,15 +208,20 @@ impl Network {
 
     /// Name and shape of every tensor of θ: each layer's weight from above and its bias, and then all other weights.
     pub fn shapes(&self) -> Shapes {
-        let shape = |c: &Connection| match c.convolution {
-            Some(convolution) => convolution.shape().to_vec(),
-            None => vec![self.dims.width(c.to), self.dims.width(c.from)],
-        };
-        let mut shapes: Shapes = self.weights().map(|c| (format!("{}.weight", c.name()), shape(c))).collect();
+        let weights = self.weights().map(|c| (format!("{}.weight", c.name()), self.shape_of(c)));
+        let mut shapes: Shapes = weights.collect();
         for n in 0..=self.dims.depth() {
             shapes.insert(2 * n + 1, (format!("forward.{n}.bias"), vec![self.biases(n)]));
         }
         shapes
+    }
+
+    /// The shape of the weight of a connection: (d_to, d_from), or that of its filters.
+    fn shape_of(&self, c: &Connection) -> Vec<usize> {
+        match c.convolution {
+            Some(convolution) => convolution.shape().to_vec(),
+            None => vec![self.dims.width(c.to), self.dims.width(c.from)],
+        }
     }
 
     /// The number of biases of layer `n`: one per neuron, or one per map.
@@ -280,15 +285,12 @@ impl Parameters {
         let dims = &network.dims;
         let (mut weights, mut biases) = (Vec::new(), Vec::new());
         for connection in network.weights() {
-            let &Connection { from, to, weight, .. } = connection;
+            let weight = connection.weight;
             if let Some((there, _)) = network.pairs().find(|(_, back)| *back == connection) {
                 weights.push(flip_signs(there, &weights[there.weight], psi_degrees, seed)?);
                 continue;
             }
-            let shape = match connection.convolution {
-                Some(convolution) => convolution.shape().to_vec(),
-                None => vec![dims.width(to), dims.width(from)],
-            };
+            let shape = network.shape_of(connection);
             // (C', C, k, k): k² neurons of each map.
             let field: usize = shape[2..].iter().product();
             let (fan_out, fan_in) = (shape[0] * field, shape[1] * field);

@@ -4,6 +4,7 @@
 //! through an analogue-to-digital converter, and adds noise to the states that it updates. References (BPTT, RBP, …)
 //! are computed without any of it.
 
+use crate::base::panic::guard;
 use crate::base::problem::{self, need};
 use crate::rng::{self, Purpose};
 use candle_core::{Device, Result, Tensor};
@@ -68,7 +69,7 @@ impl PartialEq for Draws {
 
 impl Draws {
     fn normal(&self, count: usize) -> Vec<f64> {
-        let mut stream = self.stream.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut stream = guard(&self.stream);
         let rng = stream.get_or_insert_with(|| rng::stream(self.seed, Purpose::Noise, 0));
         (0..count).map(|_| rng.sample(StandardNormal)).collect()
     }
@@ -110,8 +111,7 @@ impl Noise {
             Moment::Training(clock) => 2 * clock,
             Moment::Test(clock) => 2 * clock + 1,
         };
-        let mut stream = self.draws.stream.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        *stream = Some(rng::stream(self.draws.seed, Purpose::Noise, index));
+        *guard(&self.draws.stream) = Some(rng::stream(self.draws.seed, Purpose::Noise, index));
     }
 
     /// tensor + σ·ξ.

@@ -38,8 +38,7 @@ impl LossFunction for CrossEntropy {
 /// # Errors
 /// Only those of candle.
 pub fn softmax(z: &Tensor) -> Result<Tensor> {
-    let exp = z.broadcast_sub(&z.max_keepdim(D::Minus1)?)?.exp()?;
-    exp.broadcast_div(&exp.sum_keepdim(D::Minus1)?)
+    candle_nn::ops::softmax(z, D::Minus1)
 }
 
 #[cfg(test)]

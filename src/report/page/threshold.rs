@@ -43,7 +43,7 @@ struct Kind<'a> {
 type Settings = BTreeMap<String, Value>;
 
 /// All keys of a run but its seed.
-fn config(run: &Measured) -> Result<BTreeMap<String, Value>> {
+fn config(run: &Measured) -> Result<Settings> {
     Ok(run.config.values()?.into_iter().filter(|(key, _)| key != "training.seed").collect())
 }
 

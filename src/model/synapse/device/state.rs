@@ -2,6 +2,7 @@
 
 use super::super::Ledger;
 use super::Tile;
+use crate::base::panic::guard;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -24,10 +25,6 @@ impl PartialEq for State {
     fn eq(&self, _: &Self) -> bool {
         true
     }
-}
-
-fn guard<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
 impl State {
