@@ -7,8 +7,7 @@ use candle_core::{D, Result, Tensor, bail};
 use serde::{Deserialize, Serialize};
 use std::rc::Rc;
 
-/// Treatment of σ′ in ∂F/∂W of the vector-field rules (discrete time; in real time ∂F/∂W has none). With h_fⁿ =
-/// W_nn+1·sⁿ⁺¹ + b_n and h_bⁿ = W_nn−1·sⁿ⁻¹ at the old state s_t and the weights θ_t of the step:
+/// Treatment of σ′ in ∂F/∂W of the vector-field rules (discrete time; in real time ∂F/∂W has none).
 ///
 /// With h_fⁿ = W_nn+1·sⁿ⁺¹ + b_n and h_bⁿ = W_nn−1·sⁿ⁻¹ at the old state s_t and the weights θ_t of the step:
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
