@@ -82,7 +82,7 @@ install: ## Compile and put eqprop on the PATH: ARGS, for example ARGS="--root D
 	$(CARGO) install --path . --locked $(FEATURES) $(ARGS)
 
 # Compiles what has changed and little else: cargo keeps the rest of the library in pieces.
-try: ## Train as make train does; what changes in the code is compiled in under a minute: as train
+try: ## Train as make train does; what changes in the code is compiled in some seconds: as train
 	CARGO_INCREMENTAL=1 $(MAKE) --no-print-directory train
 
 train: ## Train a network: ALGO DEPTH PSI SYNC EPOCHS SEED DATA DATA_DIR DEVICE RESUME ARGS

@@ -3,7 +3,7 @@
 //! Columns c come in panels of [`WIDTH`]; each output number is summed over k in order, whatever
 //! the tiling, so results do not depend on how rows and panels are shared out.
 
-use super::simd::{Lanes, Real, WIDTH};
+use super::simd::{Lanes, Real, WIDTH, each};
 use std::ops::Range;
 
 /// One product to add up: `a` read number by number, `b` in runs of [`WIDTH`].
@@ -155,43 +155,35 @@ impl<'t, 'a, T: Real> Sum<'t, 'a, T> {
         let inside = row + M <= self.rows && self.panels.start <= panel && panel + P <= self.panels.end;
         assert!(inside, "a tile out of bounds");
         let mut sums = [[L::splat(T::default()); P]; M];
-        for (i, sums) in sums.iter_mut().enumerate() {
-            for (j, sum) in sums.iter_mut().enumerate() {
-                // SAFETY: the tile lies within the rows and panels that `product` has checked.
-                *sum = unsafe { output.start(row + i, panel + j) };
-            }
-        }
-        for term in self.terms.iter().filter(|term| term.depth > 0) {
+        each!(i < M, j < P => {
+            // SAFETY: the tile lies within the rows and panels that `product` has checked.
+            sums[i][j] = unsafe { output.start(row + i, panel + j) };
+        });
+        for term in self.terms {
             // SAFETY: `checked` has seen that the term reaches to the ends of all rows and panels, and the tile lies
             // within them.
             unsafe {
-                let mut a = term.a.as_ptr().add(row * term.a_row);
-                let b = term.b.as_ptr().add(panel * term.b_panel);
-                for k in 0..term.depth {
-                    let k = match term.b_only {
-                        None => k,
-                        Some(only) => *only.get_unchecked(k) as usize,
+                let mut a = term.a.as_ptr().wrapping_add(row * term.a_row);
+                let b = term.b.as_ptr().wrapping_add(panel * term.b_panel);
+                each!(k < term.depth => {
+                    let b_k = match term.b_only {
+                        None => b.add(k * term.b_k),
+                        Some(only) => b.add(*only.get_unchecked(k) as usize * term.b_k),
                     };
-                    let mut b_k = [L::splat(T::default()); P];
-                    for (j, lanes) in b_k.iter_mut().enumerate() {
-                        *lanes = L::load(&*b.add(k * term.b_k + j * term.b_panel).cast());
-                    }
-                    for (i, sums) in sums.iter_mut().enumerate() {
+                    let mut lanes = [L::splat(T::default()); P];
+                    each!(j < P => lanes[j] = L::load(&*b_k.add(j * term.b_panel).cast()));
+                    each!(i < M => {
                         let a_ik = L::splat(*a.add(i * term.a_row));
-                        for (sum, lanes) in sums.iter_mut().zip(b_k) {
-                            *sum = a_ik.mul_add(lanes, *sum);
-                        }
-                    }
+                        each!(j < P => sums[i][j] = a_ik.mul_add(lanes[j], sums[i][j]));
+                    });
                     a = a.wrapping_add(term.a_k);
-                }
+                });
             }
         }
-        for (i, sums) in sums.iter().enumerate() {
-            for (j, &sum) in sums.iter().enumerate() {
-                // SAFETY: as above.
-                unsafe { output.finish(row + i, panel + j, sum) };
-            }
-        }
+        each!(i < M, j < P => {
+            // SAFETY: as above.
+            unsafe { output.finish(row + i, panel + j, sums[i][j]) };
+        });
     }
 }
 

@@ -2,7 +2,7 @@
 //! have learnt.
 
 use super::packing::{Connection, PackedMatrix, Weights};
-use super::simd::{Lanes, Real, Simd, Vectorized, WIDTH};
+use super::simd::{Lanes, Real, Simd, Vectorized, WIDTH, each};
 use super::state::Block;
 use crate::learning::Schedule;
 
@@ -149,20 +149,18 @@ fn products<L: Lanes, const M: usize>(a: &[L::Elem], b: &[L::Elem], stride: usiz
     }
     let (whole, rest) = a.as_chunks::<WIDTH>();
     let mut sums = [L::number(0.0); M];
-    for (k, a) in whole.iter().enumerate() {
-        let a = L::load(a);
-        for (sum, (row, _)) in sums.iter_mut().zip(&rows) {
-            *sum = a.mul_add(L::load(&row[k]), *sum);
-        }
-    }
+    each!(k < whole.len() => {
+        let a = L::load(&whole[k]);
+        each!(j < M => sums[j] = a.mul_add(L::load(&rows[j].0[k]), sums[j]));
+    });
     let mut products = [L::Elem::default(); M];
-    for ((product, lanes), (_, row)) in products.iter_mut().zip(sums).zip(rows) {
+    for ((product, lanes), (_, row)) in products.iter_mut().zip(&sums).zip(&rows) {
         let mut of_lanes = [L::Elem::default(); WIDTH];
         lanes.store(&mut of_lanes);
-        for lane in of_lanes {
-            *product += lane;
+        for lane in &of_lanes {
+            *product += *lane;
         }
-        for (&a, &b) in rest.iter().zip(row) {
+        for (&a, &b) in rest.iter().zip(*row) {
             *product += a * b;
         }
     }

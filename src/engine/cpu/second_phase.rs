@@ -8,7 +8,7 @@ use super::packing::{Connection, PackedMatrix, Weights};
 use super::panels::PanelsMut;
 use super::pulses::{Moment, Pulsing};
 use super::sigma::Sigma;
-use super::simd::{Lanes, Real, Simd, Vectorized, WIDTH};
+use super::simd::{Lanes, Real, Simd, Vectorized, WIDTH, each};
 use super::state::{Block, End, Move, MoveMut, all};
 use super::step::{Arriving, Gates, damp, step};
 use super::update::{accumulate, add_to_bias, change, change_terms, outer, worth_sharing};
@@ -521,14 +521,14 @@ fn store_change<L: Lanes>(
     gated: bool,
     delta: &mut PanelsMut<L::Elem>,
 ) {
-    for row in 0..next.rows() {
-        let states = next.row(row).iter().zip(next.row_of(s, row));
-        for (delta, (next, s)) in delta.row_mut(row).iter_mut().zip(states) {
-            let change = L::load(next).sub(L::load(s));
+    each!(row < next.rows() => {
+        let (next, s, delta) = (next.row(row), next.row_of(s, row), delta.row_mut(row));
+        each!(i < next.len() => {
+            let change = L::load(&next[i]).sub(L::load(&s[i]));
             match gated {
-                true => change.mul_add(L::load(delta), L::number(0.0)).store(delta),
-                false => change.store(delta),
+                true => change.mul_add(L::load(&delta[i]), L::number(0.0)).store(&mut delta[i]),
+                false => change.store(&mut delta[i]),
             }
-        }
-    }
+        });
+    });
 }

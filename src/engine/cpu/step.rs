@@ -4,7 +4,7 @@ use super::gemm::{Output, Term, product};
 use super::packing::Weights;
 use super::panels::PanelsMut;
 use super::sigma::Sigma;
-use super::simd::{Lanes, WIDTH};
+use super::simd::{Lanes, WIDTH, each};
 use super::state::States;
 use crate::model::dynamics::Layers;
 use std::ops::Range;
@@ -132,24 +132,24 @@ pub fn step<L: Lanes>(
 /// s ← σ(h), where the panels held h.
 #[inline(always)]
 fn activate<L: Lanes>(sigma: Sigma, s: &mut PanelsMut<L::Elem>) {
-    for row in 0..s.rows() {
-        for s in s.row_mut(row) {
-            sigma.apply(L::load(s)).store(s);
-        }
-    }
+    each!(row < s.rows() => {
+        let s = s.row_mut(row);
+        each!(i < s.len() => sigma.apply(L::load(&s[i])).store(&mut s[i]));
+    });
 }
 
 /// s ← σ(h) and gate ← σ′(h), where `s` held h.
 #[inline(always)]
 fn activate_and_gate<L: Lanes>(sigma: Sigma, s: &mut PanelsMut<L::Elem>, gate: &mut PanelsMut<L::Elem>) {
-    for row in 0..s.rows() {
-        for (s, gate) in s.row_mut(row).iter_mut().zip(gate.row_mut(row)) {
-            let pre_activation = L::load(s);
+    each!(row < s.rows() => {
+        let (s, gate) = (s.row_mut(row), gate.row_mut(row));
+        each!(i < s.len() => {
+            let pre_activation = L::load(&s[i]);
             let activated = sigma.apply(pre_activation);
-            sigma.derivative(pre_activation, activated).store(gate);
-            activated.store(s);
-        }
-    }
+            sigma.derivative(pre_activation, activated).store(&mut gate[i]);
+            activated.store(&mut s[i]);
+        });
+    });
 }
 
 /// s ← σ(h_f + h_b), and each gate ← σ′ of its part, where `s` held h_f and `backward` h_b.
@@ -160,15 +160,15 @@ fn activate_and_gate_both<L: Lanes>(
     forward: &mut PanelsMut<L::Elem>,
     backward: &mut PanelsMut<L::Elem>,
 ) {
-    for row in 0..s.rows() {
-        let gates = forward.row_mut(row).iter_mut().zip(backward.row_mut(row));
-        for (s, (forward, backward)) in s.row_mut(row).iter_mut().zip(gates) {
-            let (from_above, from_below) = (L::load(s), L::load(backward));
-            sigma.derivative(from_above, sigma.apply(from_above)).store(forward);
-            sigma.derivative(from_below, sigma.apply(from_below)).store(backward);
-            sigma.apply(from_above.add(from_below)).store(s);
-        }
-    }
+    each!(row < s.rows() => {
+        let (s, forward, backward) = (s.row_mut(row), forward.row_mut(row), backward.row_mut(row));
+        each!(i < s.len() => {
+            let (from_above, from_below) = (L::load(&s[i]), L::load(&backward[i]));
+            sigma.derivative(from_above, sigma.apply(from_above)).store(&mut forward[i]);
+            sigma.derivative(from_below, sigma.apply(from_below)).store(&mut backward[i]);
+            sigma.apply(from_above.add(from_below)).store(&mut s[i]);
+        });
+    });
 }
 
 /// s' ← damping·s + (1 − damping)·s', in these panels of these layers.

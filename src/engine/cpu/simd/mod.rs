@@ -8,6 +8,22 @@
 //! AVX2 and one in plain Rust, while sums here always have sixteen parts, so that AVX-512 and AVX2 give the same bits;
 //! and σ needs rounding to whole numbers and powers of two, which its portable interface does not have.
 
+/// A loop over the numbers from 0, in place of an iterator: where the compiler leaves a call of an iterator's method,
+/// as in incremental builds, it writes all vectors to memory before it.
+macro_rules! each {
+    ($i:ident < $end:expr => $body:expr) => {
+        let mut $i = 0;
+        while $i < $end {
+            $body;
+            $i += 1;
+        }
+    };
+    ($i:ident < $end:expr, $j:ident < $other:expr => $body:expr) => {
+        $crate::engine::cpu::simd::each!($i < $end => { $crate::engine::cpu::simd::each!($j < $other => $body); })
+    };
+}
+pub(super) use each;
+
 mod portable;
 #[cfg(target_arch = "x86_64")]
 mod x86;

@@ -1,12 +1,20 @@
 //! Sixteen numbers in plain Rust: f64, and f32 on CPUs without AVX2.
 
 use super::{ExpParts, Lanes, WIDTH, exp_f32};
-use std::array;
 
 /// Numbers of any type, for the compiler to make vectors of.
 #[derive(Clone, Copy)]
 #[repr(align(64))]
 pub struct Portable<T>([T; WIDTH]);
+
+/// An expression for every lane `i`, in a loop that the compiler makes vectors of.
+macro_rules! lanes {
+    ($self:ident, $i:ident => $lane:expr) => {{
+        let mut lanes = $self.0;
+        each!($i < WIDTH => lanes[$i] = $lane);
+        Self(lanes)
+    }};
+}
 
 macro_rules! portable {
     ($t:ty, $exp:expr) => {
@@ -27,31 +35,31 @@ macro_rules! portable {
             }
             #[inline(always)]
             fn mul_add(self, a: Self, b: Self) -> Self {
-                Self(array::from_fn(|i| self.0[i] * a.0[i] + b.0[i]))
+                lanes!(self, i => self.0[i] * a.0[i] + b.0[i])
             }
             #[inline(always)]
             fn add(self, other: Self) -> Self {
-                Self(array::from_fn(|i| self.0[i] + other.0[i]))
+                lanes!(self, i => self.0[i] + other.0[i])
             }
             #[inline(always)]
             fn sub(self, other: Self) -> Self {
-                Self(array::from_fn(|i| self.0[i] - other.0[i]))
+                lanes!(self, i => self.0[i] - other.0[i])
             }
             #[inline(always)]
             fn div(self, other: Self) -> Self {
-                Self(array::from_fn(|i| self.0[i] / other.0[i]))
+                lanes!(self, i => self.0[i] / other.0[i])
             }
             #[inline(always)]
             fn min(self, other: Self) -> Self {
-                Self(array::from_fn(|i| if self.0[i] < other.0[i] { self.0[i] } else { other.0[i] }))
+                lanes!(self, i => if self.0[i] < other.0[i] { self.0[i] } else { other.0[i] })
             }
             #[inline(always)]
             fn max(self, other: Self) -> Self {
-                Self(array::from_fn(|i| if self.0[i] > other.0[i] { self.0[i] } else { other.0[i] }))
+                lanes!(self, i => if self.0[i] > other.0[i] { self.0[i] } else { other.0[i] })
             }
             #[inline(always)]
             fn le(self, other: Self) -> Self {
-                Self(array::from_fn(|i| if self.0[i] <= other.0[i] { 1.0 } else { 0.0 }))
+                lanes!(self, i => if self.0[i] <= other.0[i] { 1.0 } else { 0.0 })
             }
             #[inline(always)]
             fn exp(self) -> Self {
@@ -69,10 +77,10 @@ impl ExpParts for Portable<f32> {
     fn round(self) -> Self {
         // Adding and subtracting 1.5·2²³ rounds to the nearest whole number.
         const SHIFT: f32 = 12_582_912.0;
-        Self(array::from_fn(|i| (self.0[i] + SHIFT) - SHIFT))
+        lanes!(self, i => (self.0[i] + SHIFT) - SHIFT)
     }
     #[inline(always)]
     fn exp2_whole(self) -> Self {
-        Self(array::from_fn(|i| f32::from_bits(((self.0[i] as i32 + 127) as u32) << 23)))
+        lanes!(self, i => f32::from_bits(((self.0[i] as i32 + 127) as u32) << 23))
     }
 }
