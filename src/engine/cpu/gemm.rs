@@ -3,7 +3,7 @@
 //! Columns c come in panels of [`WIDTH`]; each output number is summed over k in order, whatever
 //! the tiling, so results do not depend on how rows and panels are shared out.
 
-use super::simd::{Lanes, Real, WIDTH, each};
+use super::simd::{Lanes, Real, Room, WIDTH, each};
 use std::ops::Range;
 
 /// One product to add up: `a` read number by number, `b` in runs of [`WIDTH`].
@@ -83,23 +83,30 @@ pub fn product<L: Lanes>(
     let sum = Sum::checked(terms, rows, panels.clone());
     let chunks =
         |width: usize| panels.clone().step_by(width).map(move |first| first..panels.end.min(first + width));
-    if L::MANY_REGISTERS {
-        let whole = rows - rows % 10;
-        sum.tiles::<L, 10, 2>(0..whole, panels.clone(), output);
-        if whole == rows {
-            return;
+    match L::ROOM {
+        Room::Twenty => {
+            let whole = rows - rows % 10;
+            sum.tiles::<L, 10, 2>(0..whole, panels.clone(), output);
+            if whole == rows {
+                return;
+            }
+            // The tiles of the remaining rows share their panels while those are in the cache.
+            for panels in chunks(8) {
+                let row = sum.tiles::<L, 5, 4>(whole..rows, panels.clone(), output);
+                let row = sum.tiles::<L, 2, 8>(row..rows, panels.clone(), output);
+                sum.tiles::<L, 1, 8>(row..rows, panels, output);
+            }
         }
-        // The tiles of the remaining rows share their panels while those are in the cache.
-        for panels in chunks(8) {
-            let row = sum.tiles::<L, 5, 4>(whole..rows, panels.clone(), output);
-            let row = sum.tiles::<L, 2, 8>(row..rows, panels.clone(), output);
-            sum.tiles::<L, 1, 8>(row..rows, panels, output);
+        Room::Five => {
+            for panels in chunks(4) {
+                let row = sum.tiles::<L, 5, 1>(0..rows, panels.clone(), output);
+                let row = sum.tiles::<L, 2, 2>(row..rows, panels.clone(), output);
+                sum.tiles::<L, 1, 4>(row..rows, panels, output);
+            }
         }
-    } else {
-        for panels in chunks(4) {
-            let row = sum.tiles::<L, 5, 1>(0..rows, panels.clone(), output);
-            let row = sum.tiles::<L, 2, 2>(row..rows, panels.clone(), output);
-            sum.tiles::<L, 1, 4>(row..rows, panels, output);
+        Room::Two => {
+            let row = sum.tiles::<L, 2, 1>(0..rows, panels.clone(), output);
+            sum.tiles::<L, 1, 1>(row..rows, panels, output);
         }
     }
 }

@@ -46,12 +46,23 @@ pub trait Vectorized<T> {
     fn run<L: Lanes<Elem = T>>(self);
 }
 
+/// The number of [`Lanes`] that add up a product and stay in registers, beside what they need to do so.
+#[derive(Clone, Copy)]
+pub enum Room {
+    /// 20, as with the 32 registers of 16 numbers of AVX-512.
+    Twenty,
+    /// 5, as with the 16 registers of 8 numbers of AVX2, or 32 of 4.
+    Five,
+    /// 2, as with 16 registers of 4 numbers, or 32 of 2.
+    Two,
+}
+
 /// [`WIDTH`] numbers.
 pub trait Lanes: Copy {
     /// Their type.
     type Elem: Real;
-    /// True where there are registers for 20 accumulators; otherwise there are some for 10 of half the width.
-    const MANY_REGISTERS: bool;
+    /// The room in registers.
+    const ROOM: Room;
     /// x in every lane.
     fn splat(x: Self::Elem) -> Self;
     /// x in every lane, from a constant.

@@ -1,6 +1,6 @@
 //! Sixteen numbers in plain Rust: f64, and f32 on CPUs without AVX2.
 
-use super::{ExpParts, Lanes, WIDTH, exp_f32};
+use super::{ExpParts, Lanes, Room, WIDTH, exp_f32};
 
 /// Numbers of any type, for the compiler to make vectors of.
 #[derive(Clone, Copy)]
@@ -17,10 +17,10 @@ macro_rules! lanes {
 }
 
 macro_rules! portable {
-    ($t:ty, $exp:expr) => {
+    ($t:ty, $room:expr, $exp:expr) => {
         impl Lanes for Portable<$t> {
             type Elem = $t;
-            const MANY_REGISTERS: bool = false;
+            const ROOM: Room = $room;
             #[inline(always)]
             fn splat(x: $t) -> Self {
                 Self([x; WIDTH])
@@ -69,8 +69,11 @@ macro_rules! portable {
     };
 }
 
-portable!(f32, exp_f32);
-portable!(f64, |x: Portable<f64>| Portable(x.0.map(f64::exp)));
+// SSE2 has half the registers of other CPUs.
+const SSE2: bool = cfg!(target_arch = "x86_64");
+
+portable!(f32, if SSE2 { Room::Two } else { Room::Five }, exp_f32);
+portable!(f64, Room::Five, |x: Portable<f64>| Portable(x.0.map(f64::exp)));
 
 impl ExpParts for Portable<f32> {
     #[inline(always)]

@@ -1,6 +1,6 @@
 //! Sixteen f32 in one register of AVX-512, or in two of AVX2.
 
-use super::{ExpParts, Lanes, Vectorized, WIDTH, exp_f32};
+use super::{ExpParts, Lanes, Room, Vectorized, WIDTH, exp_f32};
 use std::arch::x86_64::*;
 
 /// Intrinsics, in the place of an `unsafe` block at each of them.
@@ -23,7 +23,7 @@ pub struct Avx2(__m256, __m256);
 
 impl Lanes for Avx512 {
     type Elem = f32;
-    const MANY_REGISTERS: bool = true;
+    const ROOM: Room = Room::Twenty;
     #[inline(always)]
     fn splat(x: f32) -> Self {
         Self(avx!(_mm512_set1_ps(x)))
@@ -87,7 +87,7 @@ impl ExpParts for Avx512 {
 
 impl Lanes for Avx2 {
     type Elem = f32;
-    const MANY_REGISTERS: bool = false;
+    const ROOM: Room = Room::Five;
     #[inline(always)]
     fn splat(x: f32) -> Self {
         let x = avx!(_mm256_set1_ps(x));
