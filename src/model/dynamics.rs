@@ -381,6 +381,7 @@ impl Model {
         self.step_with(&self.noise, theta, drive, s, layers, nudge)
     }
 
+    /// The step of a circuit with this `noise`, for both of the above.
     fn step_with(
         &self,
         noise: &Noise,

@@ -175,12 +175,13 @@ fn activate_and_gate_both<L: Lanes>(
 #[inline(always)]
 pub fn damp<L: Lanes>(s_next: &mut [PanelsMut<L::Elem>], s: &States<L::Elem>, layers: Layers, damping: f64) {
     for (_, (next, s)) in s_next.iter_mut().zip(s).enumerate().filter(|(n, _)| layers.contains(*n)) {
-        for row in 0..next.rows() {
-            let old = next.row_of(s, row);
-            for (next, s) in next.row_mut(row).iter_mut().zip(old) {
-                let stays = L::load(s).mul_add(L::number(damping), L::number(0.0));
-                L::load(next).mul_add(L::number(1.0 - damping), stays).store(next);
-            }
-        }
+        each!(row < next.rows() => {
+            let s = next.row_of(s, row);
+            let next = next.row_mut(row);
+            each!(i < next.len() => {
+                let stays = L::load(&s[i]).mul_add(L::number(damping), L::number(0.0));
+                L::load(&next[i]).mul_add(L::number(1.0 - damping), stays).store(&mut next[i]);
+            });
+        });
     }
 }
