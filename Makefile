@@ -61,7 +61,7 @@ $(foreach variable,$(filter-out $(KNOWN) -%,$(GIVEN)),\
   $(warning $(variable)=$($(variable)) means nothing here; there are ALGO DEPTH PSI EPOCHS SEED DATA DATA_DIR DEVICE SYNC HUB RESUME CHECKPOINT ARGS BUDGET FIG OUT SWEEP WORKERS))
 
 .DEFAULT_GOAL := help
-.PHONY: help install train try eval inspect tune config gdd reproduce check test mutants torture lint features msrv docs deny python bench tensorboard
+.PHONY: help install train try eval inspect tune config gdd reproduce check test mutants torture lint features msrv docs deny python gpu bench tensorboard
 
 help: ## Show this help
 	@echo 'make TARGET [VARIABLE=VALUE …]'
@@ -160,6 +160,15 @@ python: ## Compile the Python module into .venv, run its tests and the notebooks
 	.venv/bin/pip install --quiet pytest nbmake ipykernel matplotlib .
 	PATH="$$PWD/.venv/bin:$$PATH" env -u EQPROP_DATA .venv/bin/python -m pytest -q tests/python $(ARGS)
 	PATH="$$PWD/.venv/bin:$$PATH" .venv/bin/python -m pytest -q --nbmake --nbmake-timeout=300 examples $(ARGS)
+
+# With PROGRAM and TEST, which were built elsewhere, nothing is compiled here.
+gpu: ## Check and measure all there is on a GPU, in five minutes: DATA_DIR, TORCH=a Python with PyTorch, or PROGRAM and TEST built elsewhere
+	@program=$(call quoted,PROGRAM); test=$(call quoted,TEST); \
+	if test -z "$$program"; then \
+	  $(CARGO) build --release --features cuda && program=target/release/eqprop && \
+	  test=$$($(CARGO) test --release --features cuda --test cuda --no-run --message-format=json | sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | tail -1) || exit; \
+	fi; \
+	python3 tests/gpu/check.py --eqprop "$$program" --test "$$test" $(call flag,--data,DATA_DIR) $(call flag,--torch,TORCH) $(ARGS)
 
 bench: ## Measure speed
 	$(CARGO) bench

@@ -2,13 +2,14 @@
 
 use candle_core::{DType, Device};
 use eqprop::config::{Choices, Config, Resolved, parse_value};
-use eqprop::data::Batch;
+use eqprop::data::{Batch, glyphs};
 use eqprop::engine::replicas::Hub;
-use eqprop::engine::{Engine, Job, Report, plain::Plain};
+use eqprop::engine::{Engine, Job, Report, Turn, plain::Plain};
 use eqprop::learning::{Learning, Lesson, OwnUpdate, Rule, Schedule, Step, Update};
 use eqprop::model::network::Parameters;
 use eqprop::rng;
 use rand::Rng;
+use std::sync::Arc;
 use std::thread;
 
 /// The paper's steps, which the presets with two hidden layers do not take.
@@ -49,15 +50,18 @@ fn run(engine: &mut dyn Engine, config: &Config, seed: u64, minibatches: u64) ->
         reports.push(engine.evaluate(&batch).unwrap());
         reports.push(engine.train(&batch, beta).unwrap());
     }
-    let theta = engine.parameters().unwrap();
-    let bits = (theta.named().into_iter())
+    (reports, bits(engine))
+}
+
+/// The weights of an engine.
+fn bits(engine: &dyn Engine) -> Vec<Vec<u8>> {
+    (engine.parameters().unwrap().named().into_iter())
         .map(|(_, tensor)| {
             let values =
                 tensor.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1::<f64>().unwrap();
             values.into_iter().flat_map(f64::to_le_bytes).collect()
         })
-        .collect();
-    (reports, bits)
+        .collect()
 }
 
 #[test]
@@ -111,6 +115,56 @@ fn a_replica_gets_the_bits_it_would_get_alone() {
         if settings.iter().any(|setting| setting.contains("settle")) {
             let steps: Vec<usize> = alone.iter().map(|(reports, _)| reports[0].steps).collect();
             assert!(steps.iter().any(|&other| other != steps[0]), "all settled together: {steps:?}");
+        }
+    }
+}
+
+/// Learning ahead, from images that lie on the device, is learning minibatch by minibatch: for replicas with one training
+/// set and with sets of their own, at different places in it, and where the last minibatch is smaller.
+#[test]
+fn minibatches_learnt_ahead_have_the_bits_of_those_learnt_one_by_one() {
+    let settings = ["network.dims=[784, 16, 10]", "network.psi=45", "learning.nudging=random"];
+    let config = config(Rule::CVF, 1, &settings);
+    let job = config.job(&Device::Cpu);
+    let shared = Arc::new(glyphs::dataset().limited(Some(70), None));
+    let own = Arc::new(glyphs::dataset().limited(Some(90), None));
+    for sets in [[&shared, &shared, &shared], [&shared, &own, &shared]] {
+        let lessons = |seed: usize| -> Vec<(Vec<u32>, Turn)> {
+            let order = rng::permutation(seed as u64, 0, sets[seed].train.len());
+            // One replica is at its second minibatch.
+            let chunks = order.chunks(20).enumerate().skip(seed % 2);
+            let turn = |m: usize| {
+                let beta = config.learning.beta * rng::beta_sign(seed as u64, m as u64);
+                Turn { beta, epochs: m as f64 / 4.0 }
+            };
+            chunks.map(|(m, images)| (images.to_vec(), turn(m))).collect()
+        };
+        let one_by_one = |seed: usize| {
+            let mut engine = Plain::new(job.clone(), theta(&config, seed as u64)).unwrap();
+            let reports: Vec<Report> = (lessons(seed).iter())
+                .map(|(images, turn)| engine.train_at(&sets[seed].train.batch(images), *turn).unwrap())
+                .collect();
+            (reports, bits(&engine))
+        };
+        let hub = Hub::new(job.clone());
+        let replicas: Vec<_> = (0..3).map(|seed| hub.join(theta(&config, seed))).collect();
+        let ahead: Vec<_> = thread::scope(|scope| {
+            let threads: Vec<_> = (replicas.into_iter().enumerate())
+                .map(|(seed, mut replica)| {
+                    let lessons = lessons(seed);
+                    scope.spawn(move || {
+                        let lessons: Vec<_> =
+                            lessons.iter().map(|(images, turn)| (&images[..], *turn)).collect();
+                        (replica.train_ahead(sets[seed], &lessons).unwrap(), bits(&replica))
+                    })
+                })
+                .collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        for (seed, (reports, bits)) in ahead.iter().enumerate() {
+            let expected = one_by_one(seed);
+            assert_eq!(reports, &expected.0, "seed {seed}");
+            assert!(bits == &expected.1, "seed {seed}: weights");
         }
     }
 }

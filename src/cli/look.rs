@@ -52,7 +52,9 @@ impl Saved {
     ) -> Result<Self> {
         let (checkpoint, progress) = checkpoint::read_progress(path)?;
         let config = &progress.config;
-        let device = open_device(chosen.unwrap_or(config.training.device))?;
+        let mut there = config.clone();
+        there.training.device = chosen.unwrap_or(config.training.device);
+        let device = open_device(&there)?;
         let dtype = config.training.dtype.dtype();
         let theta = Parameters::from_named(&checkpoint.tensors, config.network(), dtype, &device)
             .with_context(|| format!("{}: does not fit its own configuration", path.display()))?;

@@ -115,7 +115,7 @@ impl NetworkArgs {
         let dataset = resources.dataset(&resolved.config.training)?;
         let config = resolved.sized_for(&dataset)?.config;
         dataset.check(&config.network.dims)?;
-        let device = open_device(config.training.device)?;
+        let device = open_device(&config)?;
         let file = |what: &PathBuf| weights_of(what, &self.places.runs_dir, &self.places.checkpoints_dir);
         let init = self.init.as_ref().map(file).transpose()?;
         let theta = initial_parameters(&config, init.as_deref(), &device)?;

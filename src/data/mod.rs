@@ -31,7 +31,7 @@ pub use error::{Error, Result};
 use four::{FourFiles, Kind};
 use known::{Known, Part};
 pub use place::Place;
-pub use split::{Batch, Split};
+pub use split::{Batch, Split, one_hot, pixels};
 
 #[cfg(not(feature = "hub"))]
 use no_hub as hub;

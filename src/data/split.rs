@@ -59,7 +59,7 @@ impl Batch {
     pub fn x(&self, dtype: DType, device: &Device) -> candle_core::Result<Tensor> {
         let rows = self.labels.len();
         let shape = (rows, self.images.len() / rows.max(1));
-        Tensor::from_slice(&self.images, shape, device)?.to_dtype(dtype)?.affine(1.0 / 255.0, 0.0)
+        pixels(&Tensor::from_slice(&self.images, shape, device)?, dtype)
     }
 
     /// y, one-hot (B, classes).
@@ -67,12 +67,26 @@ impl Batch {
     /// # Errors
     /// Only those of candle.
     pub fn y(&self, classes: usize, dtype: DType, device: &Device) -> candle_core::Result<Tensor> {
-        let mut y = vec![0u8; self.labels.len() * classes];
-        for (row, &label) in y.chunks_mut(classes).zip(&self.labels) {
-            row[usize::from(label)] = 1;
-        }
+        let y = one_hot(&self.labels, classes);
         Tensor::from_vec(y, (self.labels.len(), classes), device)?.to_dtype(dtype)
     }
+}
+
+/// x = byte/255.
+///
+/// # Errors
+/// Only those of candle.
+pub fn pixels(bytes: &Tensor, dtype: DType) -> candle_core::Result<Tensor> {
+    bytes.to_dtype(dtype)?.affine(1.0 / 255.0, 0.0)
+}
+
+/// y of these labels, one row of `classes` after the other.
+pub fn one_hot(labels: &[u8], classes: usize) -> Vec<u8> {
+    let mut y = vec![0; labels.len() * classes];
+    for (row, &label) in y.chunks_mut(classes).zip(labels) {
+        row[usize::from(label)] = 1;
+    }
+    y
 }
 
 /// Some labelled images.

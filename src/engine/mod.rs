@@ -8,7 +8,7 @@ pub mod cuda;
 pub mod plain;
 pub mod replicas;
 
-use crate::data::Batch;
+use crate::data::{Batch, Dataset};
 use crate::learning::Learning;
 use crate::model::synapse::Ledger;
 use crate::model::{Loss, Model, Network, Parameters};
@@ -16,6 +16,7 @@ use anyhow::{Result, anyhow};
 use candle_core::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
+use std::sync::Arc;
 
 /// The outcome of the first phase for some images, added up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -170,6 +171,26 @@ pub trait Engine: Send {
         self.train_at(batch, Turn { beta, epochs: 0.0 })
     }
 
+    /// The number of minibatches that [`Engine::train_ahead`] is best given at once: 1 unless the engine would wait
+    /// for each.
+    fn stride(&self) -> usize {
+        1
+    }
+
+    /// Learns minibatches of the training set one after another: the numbers of their images, and their turns. The
+    /// result does not depend on how many there are at once. Returns a report for each.
+    ///
+    /// # Errors
+    /// As [`Engine::train_at`].
+    fn train_ahead(&mut self, dataset: &Arc<Dataset>, ahead: &[(&[u32], Turn)]) -> Result<Vec<Report>> {
+        let mut batch = Batch::default();
+        let mut learn = |&(indices, turn): &(&[u32], Turn)| {
+            dataset.train.gather(indices, &mut batch);
+            self.train_at(&batch, turn)
+        };
+        ahead.iter().map(&mut learn).collect()
+    }
+
     /// Runs the first phase alone; the weights stay.
     ///
     /// # Errors
@@ -212,13 +233,13 @@ pub trait Engine: Send {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum EngineKind {
-    /// The fused engine where it has all that is asked for, the plain one elsewhere.
+    /// The fused engine on a CPU and the kernel on a GPU where they have all that is asked for, the plain one elsewhere.
     Auto,
     /// candle, step by step.
     Plain,
     /// The fast path for CPUs.
     Fused,
-    /// Both phases in one CUDA kernel ([`cuda`]), which has never run on a GPU.
+    /// Both phases of many minibatches in one CUDA kernel ([`cuda`]).
     Kernel,
 }
 
@@ -251,10 +272,10 @@ impl EngineKind {
     /// Where an engine is asked for that cannot run it, and why not.
     pub fn chosen(self, network: &Network, job: &Job, dtype: DType) -> Result<Self, Why> {
         match self {
-            EngineKind::Auto => match EngineKind::Fused.chosen(network, job, dtype) {
-                Ok(fused) => Ok(fused),
-                Err(_) => Ok(EngineKind::Plain),
-            },
+            EngineKind::Auto => {
+                let fast = if job.device.is_cuda() { EngineKind::Kernel } else { EngineKind::Fused };
+                Ok(fast.chosen(network, job, dtype).unwrap_or(EngineKind::Plain))
+            }
             EngineKind::Fused if !job.device.is_cpu() => Err("runs on the CPU only".into()),
             EngineKind::Kernel if !job.device.is_cuda() => Err("runs on a GPU only".into()),
             kind => kind.supports(network, job, dtype).map(|()| kind),
@@ -275,7 +296,10 @@ pub fn build(kind: EngineKind, job: Job, theta: Parameters) -> Result<Box<dyn En
     let dtype = theta.dtype();
     Ok(match kind.chosen(&theta.network, &job, dtype) {
         Err(why) => return Err(refused(kind, &why)),
-        Ok(EngineKind::Kernel) => Box::new(replicas::Hub::new(job).with_kernel(true).join(theta)),
+        // On a GPU a run alone is a replica alone.
+        Ok(_) if job.device.is_cuda() && replicas::supports(&theta.network, &job).is_ok() => {
+            Box::new(replicas::Hub::new(job).with_engine(kind).join(theta))
+        }
         Ok(EngineKind::Fused) if dtype == DType::F64 => Box::new(cpu::Fused::<f64>::new(job, &theta)?),
         Ok(EngineKind::Fused) => Box::new(cpu::Fused::<f32>::new(job, &theta)?),
         Ok(_) => Box::new(plain::Plain::new(job, theta)?),

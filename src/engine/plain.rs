@@ -6,7 +6,7 @@ use crate::model::noise::Moment;
 use crate::model::synapse::{self, Ledger};
 use crate::model::{Connection, Loss, Parameters, Settled};
 use anyhow::Result;
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 use std::collections::HashMap;
 
 /// The reference engine, which computes everything as the equations are written.
@@ -114,16 +114,28 @@ pub(super) fn multiply_adds(theta: &Parameters, job: &Job, report: &Report) -> M
     }
 }
 
-/// The outcome of the first phase for each image.
+/// The report of a first phase.
 ///
 /// # Errors
-/// Only those of candle.
+/// Those of the loss, and of candle.
 pub(crate) fn report(loss: Loss, settled: &Settled, labels: &[u8]) -> candle_core::Result<Report> {
-    let (residual, two_steps) = (settled.residuals()?, settled.residuals_over_two_steps()?);
-    let output = settled.state()[0].to_dtype(DType::F64)?.to_vec2::<f64>()?;
-    let mut report = Report { steps: settled.steps.iter().sum(), ..Report::default() };
-    for (i, &label) in labels.iter().enumerate() {
-        report.add_image(loss, &output[i], label, residual[i], two_steps[i])?;
+    report_of(loss, &settled.outcome()?.to_vec2()?, &settled.steps, labels)
+}
+
+/// The report of images with these rows of [`Settled::outcome`], after so many steps each.
+///
+/// # Errors
+/// Those of the loss.
+pub(super) fn report_of(
+    loss: Loss,
+    outcome: &[Vec<f64>],
+    steps: &[usize],
+    labels: &[u8],
+) -> candle_core::Result<Report> {
+    let mut report = Report { steps: steps.iter().sum(), ..Report::default() };
+    for (row, &label) in outcome.iter().zip(labels) {
+        let [output @ .., residual, two_steps] = &row[..] else { continue };
+        report.add_image(loss, output, label, *residual, *two_steps)?;
     }
     Ok(report)
 }

@@ -151,7 +151,7 @@ impl Settled {
     /// # Errors
     /// Only those of candle.
     pub fn residuals(&self) -> Result<Vec<f64>> {
-        largest_changes(&self.recent[2][self.nearest..], &self.recent[1][self.nearest..])
+        self.changes_since(1)?.to_vec1()
     }
 
     /// The largest |s_T − s_{T−2}| of any neuron, for each image, over two sweeps: small beside
@@ -160,7 +160,23 @@ impl Settled {
     /// # Errors
     /// Only those of candle.
     pub fn residuals_over_two_steps(&self) -> Result<Vec<f64>> {
-        largest_changes(&self.recent[2][self.nearest..], &self.recent[0][self.nearest..])
+        self.changes_since(0)?.to_vec1()
+    }
+
+    /// The largest change of any neuron since this one of the `recent` states, for each image, (B,) in f64.
+    fn changes_since(&self, age: usize) -> Result<Tensor> {
+        changes(&self.recent[2][self.nearest..], &self.recent[age][self.nearest..])
+    }
+
+    /// All that a report needs of each image, left on its device: s⁰ and the two residuals, (B, d_0 + 2) in f64; (R·B,
+    /// d_0 + 2) where R replicas have settled together.
+    ///
+    /// # Errors
+    /// Only those of candle.
+    pub fn outcome(&self) -> Result<Tensor> {
+        let output = &self.state()[0];
+        let output = output.to_dtype(DType::F64)?.reshape(((), output.dim(D::Minus1)?))?;
+        Tensor::cat(&[output, self.changes_since(1)?.unsqueeze(1)?, self.changes_since(0)?.unsqueeze(1)?], 1)
     }
 }
 
@@ -196,6 +212,11 @@ impl Model {
             }
             let recent = &phase.recent;
             let last = sweep + 1 == settle.sweeps();
+            // Nothing to look at: on a GPU, a look waits for all steps so far.
+            if last && settle.tolerance == 0.0 {
+                steps.fill(settle.sweeps() * settle.order.sweep());
+                return Ok(Settled { recent: phase.recent, steps, converged, nearest });
+            }
             if last || settle.looks_after(sweep) {
                 let changes = largest_changes(&recent[2][nearest..], &recent[1][nearest..])?;
                 let mut ends_here = vec![0u8; steps.len()];
@@ -256,6 +277,11 @@ pub(super) fn mix(
 /// # Errors
 /// Only those of candle (shapes that differ).
 pub fn largest_changes(s_next: &[Tensor], s: &[Tensor]) -> Result<Vec<f64>> {
+    changes(s_next, s)?.to_vec1()
+}
+
+/// [`largest_changes`], left on the device of the states.
+fn changes(s_next: &[Tensor], s: &[Tensor]) -> Result<Tensor> {
     let (mut largest, mut sums) = (Vec::new(), Vec::new());
     for (next, s) in s_next.iter().zip(s) {
         let change = (next - s)?.abs()?;
@@ -264,7 +290,7 @@ pub fn largest_changes(s_next: &[Tensor], s: &[Tensor]) -> Result<Vec<f64>> {
     }
     // candle's max ignores NaN, a sum does not.
     let not_numbers = (Tensor::stack(&sums, 0)?.sum(0)? * 0.0)?;
-    (Tensor::stack(&largest, 0)?.max(0)? + not_numbers)?.to_dtype(DType::F64)?.to_vec1()
+    (Tensor::stack(&largest, 0)?.max(0)? + not_numbers)?.to_dtype(DType::F64)
 }
 
 /// The percentiles of `values` at these shares, by nearest rank.

@@ -307,7 +307,7 @@ fn trained(py: Python, asked: Asked, net: Option<&PyNetwork>) -> PyResult<PyRun>
         };
         if let Some(state) = state.as_mut().filter(|state| !state.fresh && !run.resumed) {
             let config = &run.resolved.config;
-            run.engine = state.engine(config, &resources.device(config.training.device)?)?;
+            run.engine = state.engine(config, &resources.device(config)?)?;
         }
         let name = run.progress.run.clone();
         shown.begin(&run.extent());

@@ -177,7 +177,7 @@ impl Run {
             None if options.overwrite => {}
             None => folders.check_free()?,
         }
-        let device = resources.device(config.training.device)?;
+        let device = resources.device(config)?;
         let theta = match &from {
             Some(from) => fitting(config, &from.path, &from.checkpoint, &device)?,
             None => initial_parameters(config, options.init.as_deref(), &device)?,

@@ -18,16 +18,29 @@ use std::sync::{Arc, Mutex, Weak};
 use tracing::{info, warn};
 
 /// Free memory of a GPU in bytes; `None` for a CPU.
+///
+/// # Errors
+/// What the driver says where it does not tell.
 #[cfg(feature = "cuda")]
-fn free_memory(device: &Device) -> Option<usize> {
-    use candle_core::cuda_backend::cudarc::driver::result::mem_get_info;
-    device.is_cuda().then(|| mem_get_info().map_or(0, |(free, _)| free))
+fn free_memory(device: &Device) -> Result<Option<usize>> {
+    let Device::Cuda(gpu) = device else { return Ok(None) };
+    // Through the context of the device, which may not be the current one of this thread.
+    match gpu.cuda_stream().context().mem_get_info() {
+        Ok((free, _)) => Ok(Some(free)),
+        Err(error) => refuse!(
+            "the GPU does not say how much of its memory is free ({error}): is another program hindering it? --workers N \
+             says how many runs to train together, and --device cpu goes without"
+        ),
+    }
 }
 
 /// Free memory of a GPU in bytes; `None` for a CPU.
+///
+/// # Errors
+/// None.
 #[cfg(not(feature = "cuda"))]
-fn free_memory(_: &Device) -> Option<usize> {
-    None
+fn free_memory(_: &Device) -> Result<Option<usize>> {
+    Ok(None)
 }
 
 /// The most runs that compute together: each has a thread, and more would only wait for each other.
@@ -70,7 +83,11 @@ impl Resources {
         match kind.chosen(&config.network(), &job, config.training.dtype.dtype()).unwrap_or(kind) {
             EngineKind::Fused => "fused",
             EngineKind::Kernel => "kernel",
-            _ if self.hubs.is_some() && replicas::supports(&config.network(), &job).is_ok() => "replicas",
+            _ if (self.hubs.is_some() || device.is_cuda())
+                && replicas::supports(&config.network(), &job).is_ok() =>
+            {
+                "replicas"
+            }
             _ => "plain",
         }
     }
@@ -78,15 +95,27 @@ impl Resources {
     /// A sentence about that engine; for the plain one it says why the fast one does not compute, and what that
     /// costs.
     pub fn engine_in_words(&self, config: &Config, device: &Device) -> String {
-        let name = self.engine_name(config, device);
-        if name != "plain" || !device.is_cpu() {
+        let (name, dtype) = (self.engine_name(config, device), config.training.dtype.dtype());
+        if name == "kernel" {
+            return "the kernel computes: both phases of many minibatches in one launch".into();
+        }
+        if device.is_cuda() {
+            let why = match EngineKind::Kernel.chosen(&config.network(), &config.job(device), dtype) {
+                Ok(_) => "as training.engine asks for".to_string(),
+                Err(why) => format!("since the kernel {why}"),
+            };
+            // docs/cuda.md, "What is fastest".
+            return format!(
+                "the {name} engine computes step by step, {why}: a minibatch takes tens of milliseconds"
+            );
+        }
+        if name != "plain" {
             return format!("the {name} engine computes");
         }
         if config.network.dims.has_convolutions() {
             return "the plain engine computes, which alone has convolutions".into();
         }
-        let (network, dtype) = (config.network(), config.training.dtype.dtype());
-        let why = match EngineKind::Fused.chosen(&network, &config.job(device), dtype) {
+        let why = match EngineKind::Fused.chosen(&config.network(), &config.job(device), dtype) {
             Ok(_) => "as training.engine asks for".to_string(),
             Err(why) => format!("since the fused one {why}"),
         };
@@ -200,11 +229,12 @@ impl Resources {
         hold_out(self.limited(&key, whole, training), training)
     }
 
-    /// Opens the requested device; a GPU is opened once.
+    /// Opens the device of a configuration; a GPU is opened once.
     ///
     /// # Errors
     /// As [`open_device`].
-    pub fn device(&self, choice: DeviceChoice) -> Result<Device> {
+    pub fn device(&self, config: &Config) -> Result<Device> {
+        let choice = fastest(config);
         if choice == DeviceChoice::Cpu {
             return Ok(Device::Cpu);
         }
@@ -214,7 +244,7 @@ impl Resources {
         {
             return Ok(device.clone());
         }
-        let device = open_device(choice)?;
+        let device = open(choice)?;
         *opened = Some(device.clone());
         Ok(device)
     }
@@ -224,8 +254,8 @@ impl Resources {
     /// # Errors
     /// As [`open_device`].
     pub fn room_for(&self, config: &Config) -> Result<Option<usize>> {
-        let device = self.device(config.training.device)?;
-        let Some(free) = free_memory(&device) else { return Ok(None) };
+        let device = self.device(config)?;
+        let Some(free) = free_memory(&device)? else { return Ok(None) };
         let dims = &config.network.dims;
         // θ with the memory of the synapses, an update and its factors; and the states of some steps while testing,
         // with x.
@@ -242,14 +272,13 @@ impl Resources {
     /// As [`engine::build`].
     pub fn engine(&self, config: &Config, theta: Parameters, device: &Device) -> Result<Box<dyn Engine>> {
         let (job, kind) = (config.job(device), config.training.engine);
-        let kernel = kind == EngineKind::Kernel;
         match &self.hubs {
             Some(hubs) if matches!(self.engine_name(config, device), "replicas" | "kernel") => {
                 kind.chosen(&theta.network, &job, theta.dtype())
                     .map_err(|why| engine::refused(kind, &why))?;
                 // The debug text of a synapse has its name only, and not its settings.
                 let key = format!("{job:?} {:?} {:?} {kind:?}", config.synapse, config.training.dtype);
-                let hub = || Hub::new(job).with_kernel(kernel);
+                let hub = || Hub::new(job).with_engine(kind);
                 Ok(Box::new(guard(hubs).entry(key).or_insert_with(hub).join(theta)))
             }
             _ => Ok(engine::build(kind, job, theta)?),
@@ -266,11 +295,31 @@ fn hold_out(whole: Arc<Dataset>, training: &TrainingConfig) -> Result<Arc<Datase
     }
 }
 
-/// Opens the requested device.
+/// The device that is fastest for a run whose configuration leaves it open: a GPU where the kernel runs it, or where the
+/// fast engine of CPUs does not. docs/cuda.md, "What is fastest", has the measurements.
+fn fastest(config: &Config) -> DeviceChoice {
+    let choice = config.training.device;
+    let (network, job, dtype) = (config.network(), config.job(&Device::Cpu), config.training.dtype.dtype());
+    let runs = |kind: EngineKind| kind.supports(&network, &job, dtype).is_ok();
+    match choice {
+        DeviceChoice::Auto if runs(EngineKind::Fused) && !runs(EngineKind::Kernel) => DeviceChoice::Cpu,
+        _ => choice,
+    }
+}
+
+/// Opens the device of a configuration.
 ///
 /// # Errors
 /// Where CUDA is asked for and this binary has none, or no GPU answers.
-pub fn open_device(choice: DeviceChoice) -> Result<Device> {
+pub fn open_device(config: &Config) -> Result<Device> {
+    open(fastest(config))
+}
+
+/// Opens the requested device.
+///
+/// # Errors
+/// As [`open_device`].
+pub fn open(choice: DeviceChoice) -> Result<Device> {
     let cuda = candle_core::utils::cuda_is_available();
     match choice {
         DeviceChoice::Cpu => Ok(Device::Cpu),

@@ -8,7 +8,7 @@ use super::progress::RngPosition;
 use super::sessions::Session;
 use super::{Interrupt, Run};
 use crate::base::waiting::Waiting;
-use crate::data::{Batch, Split};
+use crate::data::Split;
 use crate::engine::{Engine, Report, Turn};
 use crate::rng::{self, Purpose};
 use crate::telemetry::metrics::{Metrics, MetricsFile};
@@ -103,28 +103,31 @@ impl Training<'_, '_> {
         if first == 0 {
             self.run.engine.clear_ledger();
         }
-        let (mut batch, started) = (Batch::default(), Instant::now());
-        for indices in order.chunks(training.batch_size).skip(first as usize) {
+        let images: Vec<&[u32]> = order.chunks(training.batch_size).collect();
+        let started = Instant::now();
+        while self.run.progress.minibatch < per_epoch {
             let run = &mut *self.run;
-            let global = epoch as u64 * per_epoch + run.progress.minibatch;
+            let done = run.progress.minibatch;
+            let global = epoch as u64 * per_epoch + done;
             self.observers.iter_mut().for_each(|observer| observer.begin());
-            run.dataset.train.gather(indices, &mut batch);
-            if let Some(shape) = run.dataset.train.shape {
-                let mut rng = rng::stream(training.seed, Purpose::Augment, global);
-                training.augment().apply(&mut batch, shape, &mut rng);
+            // As many as the engine likes, up to the next checkpoint.
+            let to_checkpoint = training.checkpoint_every - global % training.checkpoint_every;
+            let end = per_epoch.min(done + to_checkpoint.min(run.engine.stride() as u64));
+            let ahead = &images[done as usize..end as usize];
+            for report in learn(run, ahead, global)? {
+                run.progress.running.add(&report);
+                run.progress.minibatch += 1;
+                let global = epoch as u64 * per_epoch + run.progress.minibatch;
+                run.progress.rng = RngPosition::new(training.seed, epoch, global);
+                if !report.is_finite() {
+                    return self.diverged("a state or weight is no longer a number").map(Some);
+                }
+                health.watch(epoch + 1, &report, run.engine.as_ref(), run.progress.best_train_error)?;
+                let error = run.progress.running.error_percent();
+                self.observers.iter_mut().for_each(|observer| observer.minibatch(epoch + 1, error));
             }
-            let turn = Turn { beta: config.beta(global), epochs: global as f64 / per_epoch as f64 };
-            let report = run.engine.train_at(&batch, turn)?;
-            run.progress.running.add(&report);
-            run.progress.minibatch += 1;
-            run.progress.rng = RngPosition::new(training.seed, epoch, global + 1);
-            if !report.is_finite() {
-                return self.diverged("a state or weight is no longer a number").map(Some);
-            }
-            health.watch(epoch + 1, &report, run.engine.as_ref(), run.progress.best_train_error)?;
-            let (done, error) = (run.progress.minibatch, run.progress.running.error_percent());
-            self.observers.iter_mut().for_each(|observer| observer.minibatch(epoch + 1, error));
-            let due = (global + 1).is_multiple_of(training.checkpoint_every);
+            let done = self.run.progress.minibatch;
+            let due = (epoch as u64 * per_epoch + done).is_multiple_of(training.checkpoint_every);
             let stop = self.interrupt.signal();
             if stop.is_some() || (due && done < per_epoch) {
                 let ended = self.save(false)?.or_else(|| stop.map(|signal| self.interrupted(signal)));
@@ -193,6 +196,25 @@ impl Training<'_, '_> {
         );
         Outcome::Interrupted(signal)
     }
+}
+
+/// Learns minibatches of these images, the first of which is the `global`-th of the run; augmented ones one by one.
+fn learn(run: &mut Run, ahead: &[&[u32]], global: u64) -> Result<Vec<Report>> {
+    let (config, per_epoch) = (&run.resolved.config, run.minibatches_per_epoch());
+    let training = &config.training;
+    let turn = |global: u64| Turn { beta: config.beta(global), epochs: global as f64 / per_epoch as f64 };
+    let lessons = (global..).zip(ahead);
+    let (Some(shape), false) = (run.dataset.train.shape, training.augment().is_none()) else {
+        let lessons: Vec<_> = lessons.map(|(global, images)| (*images, turn(global))).collect();
+        return Ok(run.engine.train_ahead(&run.dataset, &lessons)?);
+    };
+    let mut learn = |(global, images): (u64, &&[u32])| {
+        let mut batch = run.dataset.train.batch(images);
+        let mut rng = rng::stream(training.seed, Purpose::Augment, global);
+        training.augment().apply(&mut batch, shape, &mut rng);
+        Ok(run.engine.train_at(&batch, turn(global))?)
+    };
+    lessons.map(&mut learn).collect()
 }
 
 /// Tests the network, and collects the results of the epoch; some are missing where `stop` turns true.

@@ -7,6 +7,7 @@ use crate::run::{Resources, initial_parameters};
 use anyhow::Result;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::sync::Arc;
 
 /// Minibatches measured.
 const MINIBATCHES: usize = 10;
@@ -20,21 +21,21 @@ impl Estimator {
     ///
     /// # Errors
     /// What the engine reports.
-    pub fn seconds(&mut self, config: &Config, dataset: &Dataset, resources: &Resources) -> Result<f64> {
+    pub fn seconds(&mut self, config: &Config, dataset: &Arc<Dataset>, resources: &Resources) -> Result<f64> {
         let mut kind = config.clone();
         (kind.network.psi, kind.training.seed, kind.training.epochs) = (0.0, 0, 1);
         let timing = match self.0.entry(serde_json::to_string(&kind)?) {
             Entry::Occupied(measured) => measured.into_mut(),
             Entry::Vacant(place) => {
-                let device = resources.device(config.training.device)?;
+                let device = resources.device(config)?;
                 let theta = initial_parameters(config, None, &device)?;
                 let mut engine = resources.engine(config, theta, &device)?;
-                place.insert(bench::time(config, engine.as_mut(), &dataset.train, MINIBATCHES)?)
+                place.insert(bench::time(config, engine.as_mut(), dataset, MINIBATCHES)?)
             }
         };
         let minibatches = |split: &Split| split.len() as f64 / config.training.batch_size as f64;
         let epoch =
-            minibatches(&dataset.train) * timing.whole + minibatches(&dataset.test) * timing.first_phase;
+            minibatches(&dataset.train) * timing.whole + minibatches(&dataset.test) * timing.to_classify();
         Ok(epoch * config.training.epochs as f64)
     }
 }

@@ -194,7 +194,7 @@ impl<'a> Tuner<'a> {
         config.learning.beta = FIRST_BETA;
         config.learning.nudging = Nudging::Random;
         config.learning.K = FIRST_K * (base.network.dims.depth() + 1);
-        let device = request.resources.device(base.training.device)?;
+        let device = request.resources.device(base)?;
         let plan = Plan { speed: f64::NAN, work: f64::NAN };
         let mut tuner = Self {
             request,
@@ -430,7 +430,7 @@ impl<'a> Tuner<'a> {
         log.step("plan", || {
             let kind = config.training.engine;
             let mut engine = engine::build(kind, config.job(device), theta.clone())?;
-            let timing = bench::time(config, engine.as_mut(), &dataset.train, TIMED)?;
+            let timing = bench::time(config, engine.as_mut(), dataset, TIMED)?;
             let speed = (timing.multiply_adds / (timing.whole * TIMED as f64)).min(work / took);
             Ok(Plan { speed, work: request.budget.work(elapsed, speed) })
         })

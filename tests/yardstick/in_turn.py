@@ -1,8 +1,9 @@
 """The table of docs/performance.md for this machine: `eqprop bench` and torch_ep.py in turn, in float32 on the CPU.
 
-usage: in_turn.py [--eqprop PROGRAM] [--data DIR] [--threads N] [--sittings N] [--isa avx2|avx512|portable] [--quick]
+usage: in_turn.py [--eqprop PROGRAM] [--data DIR] [--threads N] [--sittings N] [--isa avx2|avx512|portable ...] [--quick]
 
-Each sitting runs every program once, so that a machine that drifts drifts for all of them. Numbers are milliseconds per
+Each sitting runs every program once, and once with each of the instruction sets named, so that a machine that drifts
+drifts for all of them. There is a table for each instruction set. Numbers are milliseconds per
 training minibatch of 20 images, the median over the sittings; ratios are medians of the ratios within a sitting. Run it
 on a machine that does nothing else.
 """
@@ -36,7 +37,8 @@ def cpu():
     return f"{name[1] if name else platform.machine()} ({', '.join(flags) or 'no AVX2'}), {os.cpu_count()} cores"
 
 
-def output(command, environment):
+def output(command, isa=None):
+    environment = {**os.environ, "EQPROP_ISA": isa} if isa else None
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     if done.returncode != 0:
         raise SystemExit(f"{' '.join(command)} failed with status {done.returncode}: {done.stderr.strip()}")
@@ -49,11 +51,10 @@ def main():
     parser.add_argument("--data")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--sittings", type=int, default=3)
-    parser.add_argument("--isa", choices=["portable", "avx2", "avx512"])
+    parser.add_argument("--isa", choices=["portable", "avx2", "avx512"], nargs="+", default=[None])
     parser.add_argument("--quick", action="store_true", help="a tenth of the minibatches, to try it out")
     choice = parser.parse_args()
-    environment = dict(os.environ, **({"EQPROP_ISA": choice.isa} if choice.isa else {}))
-    data = choice.data or environment.get("EQPROP_DATA")
+    data = choice.data or os.environ.get("EQPROP_DATA")
     share = 10 if choice.quick else 1
     yardstick = str(pathlib.Path(__file__).with_name("torch_ep.py"))
 
@@ -61,30 +62,32 @@ def main():
         count = (300 if depth == 1 else 60) // share
         command = [sys.executable, yardstick, rule, str(depth), str(count), "--threads", str(choice.threads)]
         command += ["--order", order, *(["--data", data] if data else [])]
-        return float(output(command, environment).split()[0])
+        return float(output(command).split()[0])
 
-    def eqprop(rule, depth, settings):
+    def eqprop(rule, depth, settings, isa):
         count = (900 if depth == 1 else 180) // share
         command = [choice.eqprop, "bench", "--algo", rule, "--depth", str(depth), "--minibatches", str(count), "--json"]
         command += ["--threads", str(choice.threads), *settings, *(["--data-dir", data] if data else [])]
-        return json.loads(output(command, environment))["ms_per_minibatch"]
+        return json.loads(output(command, isa))["ms_per_minibatch"]
 
-    sittings = {case: [] for case in CASES}
+    sittings = {(isa, *case): [] for isa in choice.isa for case in CASES}
     for sitting in range(choice.sittings):
         for rule, depth in CASES:
             print(f"sitting {sitting + 1} of {choice.sittings}: {NAMES[rule]}-{depth}h", file=sys.stderr)
-            sittings[rule, depth].append(
-                [torch(rule, depth, order) for order in ("synchronous", "alternating")]
-                + [eqprop(rule, depth, settings) for settings in (ALL_STEPS, ALTERNATING, ACCELERATED)]
-            )
+            yardsticks = [torch(rule, depth, order) for order in ("synchronous", "alternating")]
+            for isa in choice.isa:
+                ours = [eqprop(rule, depth, settings, isa) for settings in (ALL_STEPS, ALTERNATING, ACCELERATED)]
+                sittings[isa, rule, depth].append(yardsticks + ours)
 
-    version = output([choice.eqprop, "--version"], environment).strip()
-    torch_version = output([sys.executable, "-c", "import torch; print(torch.__version__)"], environment).strip()
-    print(f"{cpu()}, {choice.threads} threads; {version}{f', EQPROP_ISA={choice.isa}' if choice.isa else ''}; "
-          f"torch {torch_version}; {choice.sittings} sittings; {'MNIST' if data else 'no data given'}\n")
-    print("| | " + " | ".join(COLUMNS) + " |")
-    print("|---" * (len(COLUMNS) + 1) + "|")
-    for (rule, depth), rows in sittings.items():
+    version = output([choice.eqprop, "--version"]).strip()
+    torch_version = output([sys.executable, "-c", "import torch; print(torch.__version__)"]).strip()
+    print(f"{cpu()}, {choice.threads} threads; {version}; torch {torch_version}; {choice.sittings} sittings; "
+          f"{'MNIST' if data else 'no data given'}")
+    for (isa, rule, depth), rows in sittings.items():
+        if (rule, depth) == CASES[0]:
+            print(f"\n{f'EQPROP_ISA={isa}' if isa else 'the best instruction set'}\n")
+            print("| | " + " | ".join(COLUMNS) + " |")
+            print("|---" * (len(COLUMNS) + 1) + "|")
         cells = []
         for column in range(len(COLUMNS)):
             cell = f"{statistics.median(row[column] for row in rows):.3g}"

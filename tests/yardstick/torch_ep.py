@@ -46,6 +46,17 @@ class Network:
             self.bias.append(torch.empty(self.sizes[n]).uniform_(-bound, bound))
         self.back = [w.t().clone() for w in self.weight[:-1]] if not tied else None
 
+    def to(self, device):
+        """The network on another device."""
+        for tensors in (self.weight, self.bias, self.back or []):
+            tensors[:] = [tensor.to(device) for tensor in tensors]
+        return self
+
+    def turns(self, order):
+        """The layers that move in each of the steps that are repeated."""
+        every = list(self.layers)
+        return [every] if order == "synchronous" else [every[0::2], every[1::2]]
+
     def step(self, s, drive, moved, nudge=None):
         """The states after these layers have moved."""
         following = list(s)
@@ -59,6 +70,25 @@ class Network:
                 target, beta = nudge
                 following[n] += beta * (target - s[n])
         return following
+
+    def minibatch(self, x, y, settings, turns, rule):
+        """Learns a minibatch; returns where the first phase ended."""
+        T, K, beta, rates = settings
+        s = [torch.zeros(len(x), size, device=x.device) for size in self.sizes[:-1]]
+        drive = self.drive(x)
+        for t in range(T):
+            s = self.step(s, drive, turns[t % len(turns)])
+        first = s
+        for t in range(K):
+            moved = turns[t % len(turns)]
+            following = self.step(s, drive, moved, (y, beta))
+            if rule != "ep":
+                self.learn(s, following, x, moved, rates, 1 / (beta * len(x)))
+                drive = self.drive(x)
+            s = following
+        if rule == "ep":
+            self.learn(first, s, x, list(self.layers), rates, 1 / (beta * len(x)))
+        return first
 
     def drive(self, x):
         return torch.addmm(self.bias[-1], x, self.weight[-1].t())
@@ -115,10 +145,9 @@ def main():
     torch.set_num_threads(choice.threads)
     torch.manual_seed(0)
     torch.set_grad_enabled(False)
-    T, K, beta, rates = SETTINGS[choice.rule, choice.depth]
+    settings = SETTINGS[choice.rule, choice.depth]
     network = Network(choice.depth, tied=choice.rule != "cvf")
-    every = list(network.layers)
-    turns = [every] if choice.order == "synchronous" else [every[0::2], every[1::2]]
+    turns = network.turns(choice.order)
     warm_up = 3
     x_all, y_all = images(BATCH * (choice.minibatches + warm_up), choice.data)
     wrong = 0
@@ -126,21 +155,8 @@ def main():
         if m == warm_up:
             started = time.perf_counter()
         x, y = x_all[BATCH * m :][:BATCH], y_all[BATCH * m :][:BATCH]
-        s = [torch.zeros(BATCH, size) for size in network.sizes[:-1]]
-        drive = network.drive(x)
-        for t in range(T):
-            s = network.step(s, drive, turns[t % len(turns)])
-        wrong += int((s[0].argmax(1) != y.argmax(1)).sum())
-        first = s
-        for t in range(K):
-            moved = turns[t % len(turns)]
-            following = network.step(s, drive, moved, (y, beta))
-            if choice.rule != "ep":
-                network.learn(s, following, x, moved, rates, 1 / (beta * BATCH))
-                drive = network.drive(x)
-            s = following
-        if choice.rule == "ep":
-            network.learn(first, s, x, every, rates, 1 / (beta * BATCH))
+        first = network.minibatch(x, y, settings, turns, choice.rule)
+        wrong += int((first[0].argmax(1) != y.argmax(1)).sum())
     milliseconds = 1000 * (time.perf_counter() - started) / choice.minibatches
     share = 100 * wrong / (BATCH * (choice.minibatches + warm_up))
     print(f"{milliseconds:.3f} ms per minibatch; {share:.1f} % of the images wrong on the way")

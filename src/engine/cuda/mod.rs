@@ -8,11 +8,13 @@
 //!
 //! [`phases.cu`]: https://docs.rs/crate/eqprop/latest/source/src/engine/cuda/phases.cu
 
-use super::{Job, Why, cpu};
+use super::plain::report_of;
+use super::{Job, Report, Why, cpu};
+use crate::data::{one_hot, pixels};
 use crate::learning::{Nudging, Schedule, SigmaPrime};
 use crate::model::activation::Activation;
-use crate::model::dynamics::Nudge;
-use crate::model::{Network, Order, Parameters, Solver};
+use crate::model::dynamics::{Beta, Nudge};
+use crate::model::{Network, Order, Parameters, Settled, Solver};
 use candle_core::{CpuStorage, CustomOp1, D, DType, Layout, Result, Shape, Tensor, bail};
 
 /// The kernel's source.
@@ -32,6 +34,18 @@ pub struct Kernel {
     activation: &'static str,
     /// The bits of the damping in f32, which can be compared.
     damping: u32,
+}
+
+/// Minibatches that replicas learn one after another; all tensors on the device of θ.
+pub struct Course {
+    /// All training images as bytes, (n, d_in) u8; x = byte/255.
+    pub images: Tensor,
+    /// Their classes, (n,) u8.
+    pub labels: Tensor,
+    /// Numbers of the images of each minibatch, (R, M, B) u32.
+    pub order: Tensor,
+    /// β of each minibatch with its sign, (R, M) f32.
+    pub betas: Tensor,
 }
 
 /// Most memory that the threads of a block can share, bytes (compute capability 9.0).
@@ -121,6 +135,50 @@ impl Kernel {
             );
         }
         Ok(kernel)
+    }
+
+    /// Learns all minibatches, each in one launch: the new θ, and the reports of each replica.
+    ///
+    /// # Errors
+    /// Those of candle and of the GPU.
+    pub fn learn_on_gpu(
+        &self,
+        job: &Job,
+        theta: &Parameters,
+        course: &Course,
+    ) -> Result<(Parameters, Vec<Vec<Report>>)> {
+        let (replicas, minibatches, images) = course.order.dims3()?;
+        let betas = course.betas.to_vec2::<f32>()?;
+        let mut theta = theta.clone();
+        let mut reports = vec![Vec::new(); replicas];
+        for m in 0..minibatches {
+            let numbers = course.order.narrow(1, m, 1)?.flatten_all()?;
+            let x = pixels(&course.images.index_select(&numbers, 0)?, DType::F32)?;
+            let labels = course.labels.index_select(&numbers, 0)?.to_vec1::<u8>()?;
+            let target = Tensor::from_vec(
+                one_hot(&labels, self.classes),
+                (replicas, images, self.classes),
+                x.device(),
+            )?;
+            let target = &target.to_dtype(DType::F32)?;
+            let of_minibatch: Vec<f64> = betas.iter().map(|betas| f64::from(betas[m])).collect();
+            let signs = Beta::signs(&of_minibatch, DType::F32, x.device())?;
+            let beta = Beta::of_replicas(job.learning.beta, &signs);
+            let nudge = Nudge { loss: job.model.loss, target, beta };
+            let launch = |given: &Tensor| given.apply_op1_no_bwd(self);
+            let recent;
+            (recent, theta) = self.run(job, &theta, &x.reshape((replicas, images, ()))?, nudge, launch)?;
+            let steps = vec![self.first_steps; replicas * images];
+            let converged = vec![false; steps.len()];
+            let settled = Settled { recent, steps, converged, nearest: 0 };
+            let outcome = settled.outcome()?.to_vec2::<f64>()?;
+            for (r, reports) in reports.iter_mut().enumerate() {
+                let rows = r * images..(r + 1) * images;
+                let (outcome, steps) = (&outcome[rows.clone()], &settled.steps[rows.clone()]);
+                reports.push(report_of(job.model.loss, outcome, steps, &labels[rows])?);
+            }
+        }
+        Ok((theta, reports))
     }
 
     /// Threads in a block.
