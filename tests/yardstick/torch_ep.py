@@ -1,10 +1,11 @@
 """Milliseconds per training minibatch of EP, C-EP or C-VF in plain PyTorch, float32 on the CPU: the yardstick of speed.
 
-usage: torch_ep.py ep|cep|cvf 1|2 MINIBATCHES [--threads N] [--order synchronous|alternating] [--data DIR]
+usage: torch_ep.py ep|cep|cvf 1|2 MINIBATCHES [--plain] [--threads N] [--order synchronous|alternating] [--data DIR]
 
 Written as a careful user of PyTorch would: no autograd, all images of a minibatch at once, updates in place, half of the
-layers in a half-step of the alternating order and only their updates. No early end of the first phase. With --data, a
-folder with MNIST's IDX files, it trains on MNIST; otherwise on noise.
+layers in a half-step of the alternating order and only their updates. No early end of the first phase. With --plain, the
+input weights are multiplied at every step and updates are formed before they are added, as in the authors' code. With
+--data, a folder with MNIST's IDX files, it trains on MNIST; otherwise on noise.
 """
 
 import argparse
@@ -34,7 +35,8 @@ def sigma(h):
 class Network:
     """Layers are numbered from the output; weight[n] leads from layer n+1 into layer n, back[n] the other way."""
 
-    def __init__(self, depth, tied):
+    def __init__(self, depth, tied, plain=False):
+        self.plain = plain
         self.sizes = [10] + [512] * depth + [784]
         self.layers = range(depth + 1)
         self.tied = tied
@@ -75,16 +77,16 @@ class Network:
         """Learns a minibatch; returns where the first phase ended."""
         T, K, beta, rates = settings
         s = [torch.zeros(len(x), size, device=x.device) for size in self.sizes[:-1]]
-        drive = self.drive(x)
+        drive = None if self.plain else self.drive(x)
         for t in range(T):
-            s = self.step(s, drive, turns[t % len(turns)])
+            s = self.step(s, self.drive(x) if self.plain else drive, turns[t % len(turns)])
         first = s
         for t in range(K):
             moved = turns[t % len(turns)]
-            following = self.step(s, drive, moved, (y, beta))
+            following = self.step(s, self.drive(x) if self.plain else drive, moved, (y, beta))
             if rule != "ep":
                 self.learn(s, following, x, moved, rates, 1 / (beta * len(x)))
-                drive = self.drive(x)
+                drive = None if self.plain else self.drive(x)
             s = following
         if rule == "ep":
             self.learn(first, s, x, list(self.layers), rates, 1 / (beta * len(x)))
@@ -95,22 +97,28 @@ class Network:
 
     def learn(self, before, after, x, moved, rates, scale):
         """The update of a step, or of a whole phase, in place."""
+        def add(weight, post, pre, eta):
+            if self.plain:
+                weight.add_(post.t() @ pre, alpha=eta)
+            else:
+                weight.addmm_(post.t(), pre, alpha=eta)
+
         change = {n: after[n] - before[n] for n in moved}
         for n in self.layers:
             eta = rates[n] * scale
             if n == self.layers[-1]:
                 if n in change:
-                    self.weight[n].addmm_(change[n].t(), x, alpha=eta)
+                    add(self.weight[n], change[n], x, eta)
             elif self.tied:
                 if n in change:
-                    self.weight[n].addmm_(change[n].t(), after[n + 1], alpha=eta)
+                    add(self.weight[n], change[n], after[n + 1], eta)
                 if n + 1 in change:
-                    self.weight[n].addmm_(before[n].t(), change[n + 1], alpha=eta)
+                    add(self.weight[n], before[n], change[n + 1], eta)
             else:
                 if n in change:
-                    self.weight[n].addmm_(change[n].t(), before[n + 1], alpha=eta)
+                    add(self.weight[n], change[n], before[n + 1], eta)
                 if n + 1 in change:
-                    self.back[n].addmm_(change[n + 1].t(), before[n], alpha=eta)
+                    add(self.back[n], change[n + 1], before[n], eta)
             if n in change:
                 self.bias[n].add_(change[n].sum(0), alpha=eta)
 
@@ -138,6 +146,7 @@ def main():
     parser.add_argument("rule", choices=["ep", "cep", "cvf"])
     parser.add_argument("depth", type=int, choices=[1, 2])
     parser.add_argument("minibatches", type=int)
+    parser.add_argument("--plain", action="store_true")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--order", choices=["synchronous", "alternating"], default="synchronous")
     parser.add_argument("--data")
@@ -146,7 +155,7 @@ def main():
     torch.manual_seed(0)
     torch.set_grad_enabled(False)
     settings = SETTINGS[choice.rule, choice.depth]
-    network = Network(choice.depth, tied=choice.rule != "cvf")
+    network = Network(choice.depth, tied=choice.rule != "cvf", plain=choice.plain)
     turns = network.turns(choice.order)
     warm_up = 3
     x_all, y_all = images(BATCH * (choice.minibatches + warm_up), choice.data)
