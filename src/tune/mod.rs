@@ -48,7 +48,7 @@ use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// β before there is one: the middle of what F.1 calls typical, 0.01 to 1.
 const FIRST_BETA: f64 = 0.1;
@@ -100,17 +100,29 @@ pub struct Request<'a> {
 #[error("stopped by signal {0}")]
 pub struct Stopped(i32);
 
-/// A check that ends long work when a signal has arrived.
-pub struct Stop<'a>(&'a Interrupt);
+/// A check that ends long work when a signal has arrived, or when a budget is spent before there is anything to show.
+pub struct Stop<'a> {
+    interrupt: &'a Interrupt,
+    /// When the budget ends, for what is measured before the first candidate.
+    ends: Option<Instant>,
+    budget: Budget,
+}
 
 impl Stop<'_> {
     /// # Errors
-    /// [`Stopped`], where a signal has come.
+    /// [`Stopped`], where a signal has come; and where the budget is spent before the first candidate.
     pub fn check(&self) -> Result<()> {
-        match self.0.signal() {
-            Some(signal) => Err(Stopped(signal).into()),
-            None => Ok(()),
+        if let Some(signal) = self.interrupt.signal() {
+            return Err(Stopped(signal).into());
         }
+        if self.ends.is_some_and(|ends| Instant::now() > ends) {
+            usage!(
+                "--budget {}: spent before the first candidate, since such a network takes long to measure here: give more \
+                 time, or fewer pixels and layers, with another folder (--out)",
+                self.budget
+            );
+        }
+        Ok(())
     }
 }
 
@@ -302,7 +314,13 @@ impl<'a> Tuner<'a> {
     }
 
     fn stop(&self) -> Stop<'a> {
-        Stop(self.request.interrupt)
+        let untrained = self.plan.speed.is_nan();
+        let left = self.request.budget.left(self.log.elapsed()).filter(|_| untrained);
+        Stop {
+            interrupt: self.request.interrupt,
+            ends: left.and_then(|left| Instant::now().checked_add(left)),
+            budget: self.request.budget,
+        }
     }
 
     fn settling(&mut self, network: &str, theta: &Parameters) -> Result<Settling> {
