@@ -11,6 +11,7 @@ use eqprop::engine::{self, Engine, EngineKind, Report, Turn, plain::Plain};
 use eqprop::learning::Rule;
 use eqprop::model::network::Parameters;
 use eqprop::rng;
+use eqprop::run::open_gpu;
 use std::sync::Arc;
 use std::thread;
 
@@ -22,7 +23,7 @@ fn gpu() -> Option<Device> {
         eprintln!("SKIPPED: built without the feature cuda");
         return None;
     }
-    let device = Device::new_cuda(0);
+    let device = open_gpu();
     if let Err(error) = &device {
         eprintln!("SKIPPED: no GPU answers: {error}");
     }

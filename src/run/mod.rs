@@ -25,7 +25,7 @@ pub use error::{Error, Result};
 pub use interrupt::Interrupt;
 pub use prepare::{Options, Prepared};
 pub use ready::Run;
-pub use resources::{Resources, open_device};
+pub use resources::{Resources, open_device, open_gpu};
 pub use resume::Resume;
 pub use threads::{guarded, pool, with_threads};
 pub use train::{Outcome, TEST_BATCH, evaluate, train};

@@ -319,7 +319,7 @@ pub fn open_device(config: &Config) -> Result<Device> {
 ///
 /// # Errors
 /// As [`open_device`].
-pub fn open(choice: DeviceChoice) -> Result<Device> {
+fn open(choice: DeviceChoice) -> Result<Device> {
     let cuda = candle_core::utils::cuda_is_available();
     match choice {
         DeviceChoice::Cpu => Ok(Device::Cpu),
@@ -328,7 +328,7 @@ pub fn open(choice: DeviceChoice) -> Result<Device> {
             "device = \"cuda\": this eqprop was built without CUDA; build it with `cargo build --release \
              --features cuda` on a machine with a CUDA toolkit, or choose --device cpu"
         ),
-        DeviceChoice::Auto | DeviceChoice::Cuda => match Device::new_cuda(0) {
+        DeviceChoice::Auto | DeviceChoice::Cuda => match open_gpu() {
             Ok(device) => Ok(device),
             Err(error) => {
                 // The rest is a backtrace.
@@ -343,6 +343,21 @@ pub fn open(choice: DeviceChoice) -> Result<Device> {
             }
         },
     }
+}
+
+/// Opens the first GPU with one stream for all threads. candle's usual device has a stream for each thread, and nothing
+/// that lets one wait for what another computes, as replicas on threads of their own need.
+///
+/// # Errors
+/// Where this binary has no CUDA, or no GPU answers.
+pub fn open_gpu() -> candle_core::Result<Device> {
+    let device = Device::new_cuda_with_stream(0)?;
+    #[cfg(feature = "cuda")]
+    if let Device::Cuda(gpu) = &device {
+        // SAFETY: all tensors of this device are made, used and freed on its one stream, in the order of the calls.
+        unsafe { gpu.disable_event_tracking() };
+    }
+    Ok(device)
 }
 
 /// A device in words.
