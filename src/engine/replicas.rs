@@ -5,7 +5,7 @@
 //! replicas have asked; the last one computes for all. What a replica gets depends on nothing that the others
 //! ask for, nor on how many they are.
 
-use super::cuda::Kernel;
+use super::cuda::{Course, Kernel};
 use super::plain::report;
 use super::{Batch, Engine, Job, MultiplyAdds, Report, Turn, Why, plain};
 use crate::base::panic::guard;
@@ -232,6 +232,13 @@ impl State {
     fn compute(&mut self, requests: &[(usize, Request)]) -> Result<Vec<Report>> {
         let ids: Vec<usize> = requests.iter().map(|(id, _)| *id).collect();
         let theta = self.stack(&ids)?;
+        let betas: Option<Vec<f32>> =
+            requests.iter().map(|(_, request)| request.turn.map(|turn| turn.beta as f32)).collect();
+        if let Some(betas) = betas.filter(|_| self.kernel) {
+            let (theta, reports) = self.learn_with_kernel(&theta, requests, betas)?;
+            self.stacked = Some((ids, theta));
+            return Ok(reports);
+        }
         let (dtype, device) = (theta.dtype(), &self.job.device);
         let batches = || requests.iter().map(|(_, request)| &request.batch);
         let together = |one: &dyn Fn(&Batch) -> candle_core::Result<Tensor>| {
@@ -270,8 +277,31 @@ impl State {
         Ok(reports)
     }
 
+    /// Learns a minibatch of each replica in one launch of the kernel.
+    fn learn_with_kernel(
+        &self,
+        theta: &Parameters,
+        requests: &[(usize, Request)],
+        betas: Vec<f32>,
+    ) -> Result<(Parameters, Vec<Report>)> {
+        let device = &self.job.device;
+        let (replicas, pixels) = (requests.len(), theta.network.dims.input());
+        let batches = || requests.iter().map(|(_, request)| &request.batch);
+        let images: Vec<u8> = batches().flat_map(|batch| batch.images.clone()).collect();
+        let labels: Vec<u8> = batches().flat_map(|batch| batch.labels.clone()).collect();
+        let (count, size) = (labels.len(), labels.len() / replicas);
+        let course = Course {
+            images: Tensor::from_vec(images, (count, pixels), device)?,
+            labels: Tensor::from_vec(labels, count, device)?,
+            order: Tensor::arange(0, count as u32, device)?.reshape((replicas, 1, size))?,
+            betas: Tensor::from_vec(betas, (replicas, 1), device)?,
+        };
+        let kernel = Kernel::for_shape(&self.job, theta, size)?;
+        let (theta, reports) = kernel.learn_on_gpu(theta, &course)?;
+        Ok((theta, reports.into_iter().flatten().collect()))
+    }
+
     /// Runs the first phase and, where there is a nudge, the second; returns where the first ended, and the new θ.
-    /// Uses one kernel where that was asked for.
     fn phases(
         &self,
         theta: Parameters,
@@ -279,14 +309,6 @@ impl State {
         nudge: Option<(Nudge, f64)>,
     ) -> Result<(Settled, Parameters)> {
         let Job { model, learning, .. } = &self.job;
-        if let Some((nudge, _)) = nudge.filter(|_| self.kernel) {
-            let kernel = Kernel::for_shape(&self.job, &theta, x.dim(1)?)?;
-            let launch = |given: &Tensor| given.apply_op1_no_bwd(&kernel);
-            let (recent, theta) = kernel.run(&self.job, &theta, x, nudge, launch)?;
-            let steps = vec![model.settle.steps; x.dim(0)? * x.dim(1)?];
-            let converged = vec![false; steps.len()];
-            return Ok((Settled { recent, steps, converged, nearest: 0 }, theta));
-        }
         let settled = model.settle(&theta, x)?;
         let theta = match nudge {
             None => theta,
