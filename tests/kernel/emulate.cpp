@@ -93,7 +93,8 @@ struct Block {
 };
 static std::vector<Block> blocks;
 static std::unique_ptr<Barrier> whole_cluster;
-static Block& own() { return blocks[blockIdx.x % CLUSTER]; }
+static int cluster_size();   // which the kernel defines
+static Block& own() { return blocks[blockIdx.x % cluster_size()]; }
 
 static void __syncthreads() { own().all.wait(own().all.arrive()); }
 static void cluster_arrive() { own().tokens[threadIdx.x] = whole_cluster->arrive(); }
@@ -123,6 +124,7 @@ static unsigned __ballot_sync(unsigned, bool yes) {
 
 #include KERNEL
 
+static int cluster_size() { return CLUSTER; }
 Block::Block() : all(THREADS), given(THREADS), tokens(THREADS) {
   // Nothing is said of what is in a block's memory at first: these bytes are NaN.
   memory = static_cast<Shared*>(std::aligned_alloc(16, sizeof(Shared)));

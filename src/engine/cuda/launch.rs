@@ -1,6 +1,6 @@
 //! The launch of the kernel on a GPU.
 
-use super::{Course, Kernel, REPORTED, SOURCE};
+use super::{Course, Kernel, REPORTED};
 use crate::base::panic::guard;
 use candle_core::cuda_backend::cudarc::driver::sys::CUfunction_attribute_enum as FunctionAttribute;
 use candle_core::cuda_backend::cudarc::driver::sys::CUdevice_attribute_enum as DeviceAttribute;
@@ -11,24 +11,26 @@ use candle_core::{DType, Device, Layout, Result, Storage, Tensor, bail};
 use std::collections::HashMap;
 use std::sync::Mutex;
 
-/// Code that NVRTC has compiled, by its options.
-static COMPILED: Mutex<Option<HashMap<Vec<String>, String>>> = Mutex::new(None);
+/// Code that NVRTC has compiled for an architecture, by its source.
+static COMPILED: Mutex<Option<HashMap<(String, String), String>>> = Mutex::new(None);
 
 /// Clusters of more blocks than every chip that has clusters allows.
 const PORTABLE_CLUSTER: usize = 8;
 
-fn compiled(options: Vec<String>) -> Result<String> {
+fn compiled(source: &str, architecture: &str) -> Result<String> {
     let mut compiled = guard(&COMPILED);
     let known = compiled.get_or_insert_default();
-    if let Some(ptx) = known.get(&options) {
+    let key = (source.to_string(), architecture.to_string());
+    if let Some(ptx) = known.get(&key) {
         return Ok(ptx.clone());
     }
-    let asked = CompileOptions { options: options.clone(), ..CompileOptions::default() };
-    let ptx = match compile_ptx_with_opts(SOURCE, asked) {
+    let options = vec![format!("--gpu-architecture={architecture}"), "--std=c++17".to_string()];
+    let asked = CompileOptions { options, ..CompileOptions::default() };
+    let ptx = match compile_ptx_with_opts(source, asked) {
         Ok(ptx) => ptx.to_src(),
         Err(error) => bail!("the CUDA kernel of both phases does not compile: {error:?}"),
     };
-    known.insert(options, ptx.clone());
+    known.insert(key, ptx.clone());
     Ok(ptx)
 }
 
@@ -51,11 +53,8 @@ pub fn launch(kernel: &Kernel, theta: &Tensor, course: &Course) -> Result<(Tenso
             if major < 9 { "no clusters" } else { "clusters" }
         );
     }
-    let mut options = kernel.definitions.clone();
-    options.push(format!("--gpu-architecture=compute_{major}{minor}"));
-    options.push("--std=c++17".into());
-    let name = options.join(" ");
-    let function = device.get_or_load_custom_func("phases", &name, &compiled(options)?)?;
+    let ptx = compiled(&kernel.source, &format!("compute_{major}{minor}"))?;
+    let function = device.get_or_load_custom_func("phases", &kernel.source, &ptx)?;
     let memory = FunctionAttribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
     function.set_attribute(memory, layout.shared_bytes as i32).w()?;
     if layout.cluster > PORTABLE_CLUSTER {

@@ -94,7 +94,7 @@ impl Layout {
 
         let bytes_of_image = 16 * (pixels.div_ceil(16) | 1);
         let input = |chunk: usize| {
-            let numbers = 2 * chunk * stride + pixels + pixels.div_ceil(32);
+            let numbers = 2 * (chunk * stride + chunk + pixels.div_ceil(32));
             (2 * images * bytes_of_image + 4 * numbers).next_multiple_of(16)
         };
         let states = 4 * rows * stride * if cluster == 1 { 2 } else { 1 };

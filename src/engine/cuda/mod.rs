@@ -21,17 +21,17 @@ use candle_core::{DType, Result, Tensor, bail};
 pub use layout::Chip;
 use layout::{Aside, Layout, Sizes};
 
-/// The kernel's source.
-pub const SOURCE: &str = include_str!("phases.cu");
+/// The kernel's source, before which its definitions belong.
+const SOURCE: &str = include_str!("phases.cu");
 
 /// The kernel for one job, and networks and minibatches of one size.
 #[derive(Clone, Debug)]
 pub struct Kernel {
     images: usize,
-    classes: usize,
     pixels: usize,
     layout: Layout,
-    definitions: Vec<String>,
+    /// [`SOURCE`] after the definitions that it asks for.
+    source: String,
 }
 
 /// Minibatches that replicas learn one after another. All tensors are on the device of θ.
@@ -141,7 +141,7 @@ impl Kernel {
             ),
         };
         let definitions = definitions(job, schedule, activation, &widths, pixels, images, &layout);
-        Ok(Self { images, classes: widths[0], pixels, layout, definitions })
+        Ok(Self { images, pixels, layout, source: definitions + SOURCE })
     }
 
     /// Threads in a block.
@@ -154,9 +154,9 @@ impl Kernel {
         self.layout.cluster
     }
 
-    /// Definitions for the compiler.
-    pub fn definitions(&self) -> &[String] {
-        &self.definitions
+    /// The source for the compiler.
+    pub fn source(&self) -> &str {
+        &self.source
     }
 
     /// Learns all minibatches: the new stacked θ, and the report of the first phase of every minibatch of every
@@ -266,7 +266,7 @@ fn definitions(
     pixels: usize,
     images: usize,
     layout: &Layout,
-) -> Vec<String> {
+) -> String {
     let rule = match (schedule, learning.form()) {
         (Schedule::Whole, _) => "EP",
         (Schedule::Rescaled, _) => "CEP_RESCALED",
@@ -289,29 +289,30 @@ fn definitions(
     let rates = (0..widths.len()).map(|n| learning.rate(n) / share as f64);
     let listed = |numbers: Vec<String>| numbers.join(",");
     let float = |number: f64| format!("{:?}f", number as f32);
-    vec![
-        format!("-DLAYERS={}", widths.len()),
-        format!("-DWIDTHS={}", listed(widths.iter().map(usize::to_string).collect())),
-        format!("-DPIXELS={pixels}"),
-        format!("-DIMAGES={images}"),
-        format!("-DRULE={rule}"),
-        format!("-DSIGMA_PRIME={sigma_prime}"),
-        format!("-DCENTERED={}", u8::from(learning.nudging == Nudging::Centered)),
-        format!("-DRATES={}", listed(rates.map(float).collect())),
-        format!("-DTINY={}", float(learning.tiny)),
-        format!("-DLAST_BIAS_FROZEN={}", u8::from(learning.last_bias_frozen())),
-        format!("-DSWEEPS={}", model.settle.sweeps()),
-        format!("-DORDER={order}"),
-        format!("-DTOLERANCE={:?}", model.settle.tolerance),
-        format!("-DLOOK_EVERY={}", look_every.unwrap_or_default() + 1),
-        format!("-DDAMPING={}", float(model.settle.damping)),
-        format!("-DSECOND_STEPS={}", learning.K),
-        format!("-DACTIVATION={activation}"),
-        format!("-DCLUSTER={}", layout.cluster),
-        format!("-DTHREADS={}", layout.threads),
-        format!("-DON_CHIP={}", layout.on_chip),
-        format!("-DCHUNK={}", layout.chunk),
-        format!("-DSHARED_BYTES={}", layout.shared_bytes),
-        format!("-DSCRATCH={}", layout.scratch),
-    ]
+    let lines = [
+        format!("#define LAYERS {}", widths.len()),
+        format!("#define WIDTHS {}", listed(widths.iter().map(usize::to_string).collect())),
+        format!("#define PIXELS {pixels}"),
+        format!("#define IMAGES {images}"),
+        format!("#define RULE {rule}"),
+        format!("#define SIGMA_PRIME {sigma_prime}"),
+        format!("#define CENTERED {}", u8::from(learning.nudging == Nudging::Centered)),
+        format!("#define RATES {}", listed(rates.map(float).collect())),
+        format!("#define TINY {}", float(learning.tiny)),
+        format!("#define LAST_BIAS_FROZEN {}", u8::from(learning.last_bias_frozen())),
+        format!("#define SWEEPS {}", model.settle.sweeps()),
+        format!("#define ORDER {order}"),
+        format!("#define TOLERANCE {:?}", model.settle.tolerance),
+        format!("#define LOOK_EVERY {}", look_every.unwrap_or_default() + 1),
+        format!("#define DAMPING {}", float(model.settle.damping)),
+        format!("#define SECOND_STEPS {}", learning.K),
+        format!("#define ACTIVATION {activation}"),
+        format!("#define CLUSTER {}", layout.cluster),
+        format!("#define THREADS {}", layout.threads),
+        format!("#define ON_CHIP {}", layout.on_chip),
+        format!("#define CHUNK {}", layout.chunk),
+        format!("#define SHARED_BYTES {}", layout.shared_bytes),
+        format!("#define SCRATCH {}", layout.scratch),
+    ];
+    lines.map(|line| line + "\n").concat()
 }

@@ -106,13 +106,12 @@ static_assert(SCRATCH_USED == SCRATCH, "the launch code has another idea of the 
 constexpr int BYTES = 16 * ((PIXELS + 15) / 16 | 1);
 constexpr int GROUPS = (PIXELS + 31) / 32;
 
-// The images of two minibatches, the one just learnt and the next: bytes, and x of some pixels that are not black in all
-// of them.
+// The images of two minibatches, the one just learnt and the next.
 struct alignas(16) Input {
   unsigned char bytes[2][IMAGES][BYTES];
-  float x[2][CHUNK][STRIDE];
-  unsigned active[PIXELS];   // numbers of the pixels that are not black in all images
-  unsigned groups[GROUPS];   // a bit for each of 32 pixels that is not
+  float x[2][CHUNK][STRIDE];     // x of the active pixels among CHUNK: those that are not black in all images
+  unsigned active[2][CHUNK];     // their numbers
+  unsigned groups[2][GROUPS];    // a bit for each of 32 pixels that is active
 };
 
 // Memory shared by all threads of a block.
@@ -761,21 +760,26 @@ struct Images {
   const unsigned* next;
 };
 
-// Fills `active` with the numbers of the pixels that are not black in all images, and returns their count.
-DEVICE int find_active(Input& input) {
-  for (int p = threadIdx.x; p < 32 * GROUPS; p += THREADS) {
+// Finds the active pixels of both minibatches.
+DEVICE void find_active(Input& input) {
+  for (int e = threadIdx.x; e < 2 * 32 * GROUPS; e += THREADS) {
+    const int which = e / (32 * GROUPS), p = e % (32 * GROUPS);
     unsigned any = 0;
     if (p < PIXELS)
-      for (int i = 0; i < 2 * IMAGES; i++) any |= input.bytes[i / IMAGES][i % IMAGES][p];
+      for (int i = 0; i < IMAGES; i++) any |= input.bytes[which][i][p];
     const unsigned group = __ballot_sync(0xffffffffu, any != 0);
-    if (p % 32 == 0) input.groups[p / 32] = group;
+    if (p % 32 == 0) input.groups[which][p / 32] = group;
   }
-  __syncthreads();
+}
+
+// Writes the numbers of the active pixels among CHUNK from `start` on, and returns their count.
+DEVICE int list_active(Input& input, int which, int start) {
   int count = 0;
-  for (int g = 0; g < GROUPS; g++) {
-    const unsigned group = input.groups[g];
-    for (int p = threadIdx.x; p < 32; p += THREADS)
-      if (group >> p & 1) input.active[count + __popc(group & ((1u << p) - 1))] = 32 * g + p;
+  for (int g = start / 32; g < smaller(GROUPS, (start + CHUNK) / 32); g++) {
+    const unsigned group = input.groups[which][g];
+    const int p = threadIdx.x - which * 32;
+    if (p >= 0 && p < 32 && (group >> p & 1))
+      input.active[which][count + __popc(group & ((1u << p) - 1))] = 32 * g + p;
     count += __popc(group);
   }
   return count;
@@ -809,21 +813,26 @@ DEVICE void pass_over_input(Here& here, Images images) {
       const float one = LAST_BIAS_FROZEN ? 0.0f : 1.0f;
       here.block.gram[i][other] = i < IMAGES && other < IMAGES ? one + (float)sum / (255.0f * 255.0f) : 0.0f;
     }
-  const int count = find_active(input);
-  for (int start = 0; start < count; start += CHUNK) {
-    const int pixels = smaller(CHUNK, count - start);
-    const unsigned* active = input.active + start;
+  find_active(input);
+  // What is added up in which order does not depend on the other minibatch.
+  for (int start = 0; start < PIXELS; start += CHUNK) {
     __syncthreads();
-    for (int e = threadIdx.x; e < 2 * 4 * QUADS * pixels; e += THREADS) {
-      const int p = e % pixels, i = e / pixels % (4 * QUADS), which = e / pixels / (4 * QUADS);
-      const unsigned byte = i < IMAGES ? input.bytes[which][i][active[p]] : 0;
-      input.x[which][p][i] = (float)byte * (1.0f / 255.0f);
-    }
+    const int counts[2] = {list_active(input, 0, start), list_active(input, 1, start)};
     __syncthreads();
-    auto weight = [&](int p, int j) { return here.scratch + active[p] * owned(LAST) + j; };
+    UNROLL
+    for (int which = 0; which < 2; which++)
+      for (int e = threadIdx.x; e < 4 * QUADS * counts[which]; e += THREADS) {
+        const int p = e % counts[which], i = e / counts[which];
+        const unsigned byte = i < IMAGES ? input.bytes[which][i][input.active[which][p]] : 0;
+        input.x[which][p][i] = (float)byte * (1.0f / 255.0f);
+      }
+    __syncthreads();
+    auto weight = [&](int which) {
+      return [&, which](int p, int j) { return here.scratch + input.active[which][p] * owned(LAST) + j; };
+    };
     if (images.learnt) {
       learn<owned(LAST), 8>(
-          pixels, here.neurons<LAST>(), 1.0f, weight,
+          counts[0], here.neurons<LAST>(), 1.0f, weight(0),
           [&](float(&x)[4], int p, int i) { load(x, &input.x[0][p][i]); },
           [&](float(&drift)[4], int j, int i) { load(drift, here.own<DRIFT, LAST>() + j * STRIDE + i); });
       __syncthreads();
@@ -835,7 +844,8 @@ DEVICE void pass_over_input(Here& here, Images images) {
         float sum[16] = {};
         if (works)
           multiply<shared_by>(
-              sum, pixels, lane, [&](int p) { return weight(p, j); }, [&](int p) { return &input.x[1][p][i]; });
+              sum, counts[1], lane, [&](int p) { return weight(1)(p, j); },
+              [&](int p) { return &input.x[1][p][i]; });
         add_lanes<shared_by>(sum, lane);
         const int number = lane * (16 / shared_by);
         UNROLL
