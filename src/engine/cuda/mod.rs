@@ -16,6 +16,7 @@ mod layout;
 use super::{Job, Report, Why, cpu};
 use crate::learning::{Form, Nudging, Schedule, SigmaPrime};
 use crate::model::activation::Activation;
+use crate::model::anderson::MOST_WINDOW;
 use crate::model::{Network, Order, Parameters, Settle, Solver};
 use candle_core::{DType, Result, Tensor, bail};
 pub use layout::Chip;
@@ -64,7 +65,6 @@ pub fn supports(network: &Network, job: &Job, dtype: DType) -> std::result::Resu
         (!network.has_convolutions(), "has no convolutions, which run on the plain engine"),
         (learning.alignment.is_none(), "aligns no weights: it needs learning.alignment = \"none\""),
         (model.synapse.name() == "ideal", "has ideal synapses only: it needs synapse.kind = \"ideal\""),
-        (model.settle.solver == Solver::Iterate, "iterates plainly: it needs settle.solver = \"iterate\""),
         (model.settle.sweeps() > 0, "takes steps in the first phase: it needs settle.steps of a sweep at least"),
         (learning.K > 0, "takes steps in the second phase: it needs learning.K of 1 at least"),
         (dtype == DType::F32, "computes in float32: it needs training.dtype = \"f32\""),
@@ -126,7 +126,8 @@ impl Kernel {
             Schedule::Rescaled => Aside::Everything,
             Schedule::Whole | Schedule::Continual => Aside::Nothing,
         };
-        let layout = match Layout::of(&Sizes { widths: &widths, pixels, images, arrays, aside }, chip) {
+        let sizes = Sizes { widths: &widths, pixels, images, arrays, aside, window: window(&model.settle) };
+        let layout = match Layout::of(&sizes, chip) {
             _ if pixels > MOST_PIXELS || images == 0 => bail!(
                 "the CUDA kernel of both phases takes 1 image or more of {MOST_PIXELS} pixels or fewer, and not {images} \
                  of {pixels}: choose training.engine = \"auto\""
@@ -257,6 +258,14 @@ impl Kernel {
     }
 }
 
+/// The differences that Anderson's acceleration uses, none where sweeps are not accelerated.
+fn window(settle: &Settle) -> usize {
+    match settle.solver {
+        Solver::Iterate => 0,
+        Solver::Anderson => settle.window.clamp(1, MOST_WINDOW),
+    }
+}
+
 /// The definitions that the source asks its compiler for.
 fn definitions(
     Job { model, learning, .. }: &Job,
@@ -305,6 +314,7 @@ fn definitions(
         format!("#define TOLERANCE {:?}", model.settle.tolerance),
         format!("#define LOOK_EVERY {}", look_every.unwrap_or_default() + 1),
         format!("#define DAMPING {}", float(model.settle.damping)),
+        format!("#define WINDOW {}", window(&model.settle)),
         format!("#define SECOND_STEPS {}", learning.K),
         format!("#define ACTIVATION {activation}"),
         format!("#define CLUSTER {}", layout.cluster),

@@ -17,6 +17,7 @@
 //   RULE, SIGMA_PRIME, CENTERED, RATES, TINY    the rule; RATES are η_n/B, or half of that where the nudge is centered
 //   LAST_BIAS_FROZEN      1 where the bias of the last hidden layer does not learn
 //   SWEEPS, ORDER, TOLERANCE, LOOK_EVERY, DAMPING, SECOND_STEPS, ACTIVATION    the two phases
+//   WINDOW                the window of Anderson's acceleration, 0 where sweeps are not accelerated
 //   CLUSTER, THREADS, ON_CHIP, CHUNK, SHARED_BYTES, SCRATCH    how the work is laid out, see cuda/mod.rs
 
 enum { EP, CEP, CEP_RESCALED, VF, CVF };
@@ -98,13 +99,24 @@ constexpr int ARRAYS = END + (WHOLE && CENTERED);
 // puts aside during the second phase: VF the sum of its updates, Algorithm 5 the weights, biases and drive as they were.
 constexpr int ARRAYS_AT = PIXELS * owned(LAST);
 constexpr int ASIDE_AT = ARRAYS_AT + (ARRAYS > ON_CHIP ? ARRAYS - ON_CHIP : 0) * OWN * STRIDE;
-constexpr int SCRATCH_USED =
+// Anderson's acceleration: f and G(s) of the last sweep and the differences Δf_j and ΔG_j, of own neurons; then numbers of
+// each image in float64: inner products of own neurons, γ, ‖f‖², Δf_i·Δf_j; and counts.
+constexpr int HISTORY_AT =
     ASIDE_AT + (RULE == VF ? WEIGHTS : RULE == CEP_RESCALED ? WEIGHTS + OWN + owned(LAST) * STRIDE : 0);
+constexpr int SUMS = 1 + 2 * WINDOW;
+constexpr int MIXER_AT = HISTORY_AT + (WINDOW > 0 ? 2 + 2 * WINDOW : 0) * OWN * STRIDE;
+constexpr int SCRATCH_USED =
+    MIXER_AT + (WINDOW > 0 ? 2 * (SUMS + WINDOW + 1 + WINDOW * WINDOW) * STRIDE + 4 * STRIDE : 0);
 static_assert(SCRATCH_USED == SCRATCH, "the launch code has another idea of the scratch of a block");
 
 // The distance between the bytes of two images: an odd count of 16 bytes.
 constexpr int BYTES = 16 * ((PIXELS + 15) / 16 | 1);
 constexpr int GROUPS = (PIXELS + 31) / 32;
+// Bytes that are copied at once.
+template <bool many> struct Piece { using Bytes = unsigned char; };
+template <> struct Piece<true> { using Bytes = uint4; };
+using Bytes = Piece<PIXELS % 16 == 0>::Bytes;
+constexpr int PIECE = sizeof(Bytes);
 
 // The images of two minibatches, the one just learnt and the next.
 struct alignas(16) Input {
@@ -131,11 +143,19 @@ struct alignas(16) Shared {
   int steps[STRIDE];                              // steps of the first phase, 0 while it goes on
   int label[STRIDE];
   int wrong[STRIDE];
+  int mixed[STRIDE];                              // differences that the acceleration uses after this sweep
   double loss[STRIDE];
 };
 static_assert(sizeof(Shared) == SHARED_BYTES, "the launch code has another idea of the memory of a block");
 
 #ifndef EMULATED
+// The number of the thread in its block. The compiler is not to know that it is always the same: else it computes the
+// addresses of all loops ahead, for which there are not enough registers.
+DEVICE int this_thread() {
+  int thread = threadIdx.x;
+  asm volatile("" : "+r"(thread));
+  return thread;
+}
 #define BLOCK_MEMORY(name)                              \
   extern __shared__ __align__(16) unsigned char memory[]; \
   Shared& name = *reinterpret_cast<Shared*>(memory)
@@ -280,7 +300,7 @@ CONSTANT int first_thread(int n) {
 // warps: `works` is false for threads that have none.
 template <int n, class Work> DEVICE void each_tile(Here& here, Work work) {
   constexpr int shared_by = lanes(n), count = tasks(n);
-  const int first = (threadIdx.x + THREADS - first_thread(n)) % THREADS;
+  const int first = (this_thread() + THREADS - first_thread(n)) % THREADS;
   for (int task = first; task < rounded_up(count, 32); task += THREADS) {
     const int tile = task / shared_by, j = 4 * (tile / QUADS), i = 4 * (tile % QUADS);
     work(task < count && j < here.neurons<n>(), j, i, task % shared_by);
@@ -320,6 +340,7 @@ template <int LANES> DEVICE void add_lanes(float (&sum)[16], int lane) {
 
 // sum[a][b] += Σ_i left_a(i)·right_b(i) over all images.
 template <class Left, class Right> DEVICE void inner_products(float (&sum)[4][4], Left left, Right right) {
+  _Pragma("unroll 1")
   for (int i = 0; i < 4 * QUADS; i += 4) {
     float l[4][4], r[4][4];
     UNROLL
@@ -339,7 +360,7 @@ template <int OWNED, int GROUP, class Weight, class States, class Own>
 DEVICE void learn(int depth, int neurons, float scale, Weight weight, States states, Own own) {
   constexpr int together = OWNED / 4 % GROUP == 0 ? GROUP : 1;
   const int tiles = (depth + 3) / 4;
-  for (int task = threadIdx.x; task < tiles * (OWNED / 4); task += THREADS) {
+  for (int task = this_thread(); task < tiles * (OWNED / 4); task += THREADS) {
     const int first = task / together % tiles;
     const int j = 4 * (task / together / tiles * together + task % together);
     if (j >= neurons) continue;
@@ -395,7 +416,7 @@ DEVICE void learn_drive_and_biases(Here& here, int t) {
     if (!updates(n, t)) return;
     const float c = DURING * here.c[n];
     if constexpr (n < LAST) {
-      for (int j = threadIdx.x; j < here.neurons<n>(); j += THREADS) {
+      for (int j = this_thread(); j < here.neurons<n>(); j += THREADS) {
         float sum = 0.0f;
         for (int i = 0; i < 4 * QUADS; i += 4) {
           float change[4];
@@ -406,7 +427,7 @@ DEVICE void learn_drive_and_biases(Here& here, int t) {
         here.bias<n>()[j] += c * sum;
       }
     } else {
-      for (int tile = threadIdx.x; tile < owned(n) / 4 * QUADS; tile += THREADS) {
+      for (int tile = this_thread(); tile < owned(n) / 4 * QUADS; tile += THREADS) {
         const int j = 4 * (tile / QUADS), i = 4 * (tile % QUADS);
         if (j >= here.neurons<n>()) continue;
         float sum[4][4] = {};
@@ -452,7 +473,7 @@ template <class Moved, class Meanwhile> DEVICE void tell(Here& here, Moved moved
   each_layer([&](auto layer) {
     constexpr int n = decltype(layer)::value, length = STRIDE / 4;
     if (!moved(n)) return;
-    for (int e = threadIdx.x; e < rounded_up(width(n), 4) * length; e += THREADS) {
+    for (int e = this_thread(); e < rounded_up(width(n), 4) * length; e += THREADS) {
       const int k = e / length, theirs = k % owned(n);
       float s[4];
       load(s, memory_of(here.block, k / owned(n)).next + (own_row(n) + theirs) * STRIDE + e % length * 4);
@@ -468,7 +489,7 @@ template <class Moved, class Meanwhile> DEVICE void tell(Here& here, Moved moved
 template <int array> DEVICE void keep(Here& here) {
   each_layer([&](auto layer) {
     constexpr int n = decltype(layer)::value;
-    for (int e = threadIdx.x; e < rounded_up(here.neurons<n>(), 4) * STRIDE; e += THREADS)
+    for (int e = this_thread(); e < rounded_up(here.neurons<n>(), 4) * STRIDE; e += THREADS)
       here.own<array, n>()[e] = here.own_state<n>()[e];
   });
 }
@@ -477,7 +498,7 @@ template <int array> DEVICE void recall(Here& here) {
   __syncthreads();
   each_layer([&](auto layer) {
     constexpr int n = decltype(layer)::value;
-    for (int e = threadIdx.x; e < rounded_up(here.neurons<n>(), 4) * STRIDE; e += THREADS)
+    for (int e = this_thread(); e < rounded_up(here.neurons<n>(), 4) * STRIDE; e += THREADS)
       here.next<n>()[e] = here.own<array, n>()[e];
   });
   tell(here, [](int) { return true; }, [] { return false; });
@@ -596,7 +617,7 @@ DEVICE bool looks_after(int sweep) {
 
 // Ends the first phase of the images that have settled, or of all after the last sweep. True where all have ended.
 DEVICE bool ended(Here& here, int sweep, int buffer) {
-  for (int i = threadIdx.x; i < IMAGES; i += THREADS) {
+  for (int i = this_thread(); i < IMAGES; i += THREADS) {
     unsigned largest[2] = {0, 0};
     for (int rank = 0; rank < CLUSTER; rank++)
       for (int sweeps = 0; sweeps < 2; sweeps++) {
@@ -616,23 +637,197 @@ DEVICE bool ended(Here& here, int sweep, int buffer) {
   return all;
 }
 
+// True for the layers whose states the acceleration mixes: those that the next sweep reads first, see
+// `Settle::read_first`.
+CONSTANT bool mixes(int n) { return ORDER == SYNCHRONOUS || DAMPING > 0.0f || n % 2 == 1; }
+CONSTANT int mixed_neurons(int n) { return n == LAYERS ? 0 : mixed_neurons(n + 1) + (mixes(n) ? width(n) : 0); }
+
+// What model/anderson.rs has for each image, in scratch: arrays of a number for each image, one after another.
+struct Mixer {
+  double *sums, *gamma, *norm, *products;
+  int *first, *pause, *pause_before, *count;
+};
+DEVICE Mixer mixer_in(float* scratch) {
+  double* numbers = reinterpret_cast<double*>(scratch + MIXER_AT);
+  Mixer mixer = {numbers, numbers + SUMS * STRIDE, numbers + (SUMS + WINDOW) * STRIDE};
+  mixer.products = mixer.norm + STRIDE;
+  mixer.first = reinterpret_cast<int*>(mixer.products + WINDOW * WINDOW * STRIDE);
+  mixer.pause = mixer.first + STRIDE;
+  mixer.pause_before = mixer.pause + STRIDE;
+  mixer.count = mixer.pause_before + STRIDE;
+  return mixer;
+}
+
+DEVICE void reset_mixer(Here& here) {
+  const Mixer mixer = mixer_in(here.scratch);
+  for (int i = this_thread(); i < IMAGES; i += THREADS) {
+    mixer.first[i] = 1;
+    mixer.pause[i] = mixer.pause_before[i] = mixer.count[i] = 0;
+  }
+}
+
+// Calls `work(n, at, i)` for every number of own neurons of the layers that are mixed; `at` is its place in an array of
+// own neurons, and `i` its image.
+template <class Work> DEVICE void each_mixed(Here& here, Work work) {
+  each_layer([&](auto layer) {
+    constexpr int n = decltype(layer)::value;
+    if (!mixes(n)) return;
+    for (int e = this_thread(); e < here.neurons<n>() * STRIDE; e += THREADS)
+      if (e % STRIDE < IMAGES) work(layer, own_row(n) * STRIDE + e, e % STRIDE);
+  });
+}
+
+// γ of image i, from the normal equations by Cholesky's decomposition, see `Anderson::weights`; false where they cannot
+// be solved.
+DEVICE bool solve_for_gamma(const Mixer& mixer, int i, int rows, const double (&right)[WINDOW + 1]) {
+  double lower[WINDOW + 1][WINDOW + 1], gamma[WINDOW + 1];
+  for (int a = 0; a < rows; a++)
+    for (int b = 0; b <= a; b++) {
+      double sum = mixer.products[(a * WINDOW + b) * STRIDE + i];
+      if (a == b) sum += 1e-8 * sum;
+      for (int k = 0; k < b; k++) sum -= lower[a][k] * lower[b][k];
+      if (a > b) lower[a][b] = sum / lower[b][b];
+      else if (sum > 0.0) lower[a][a] = sqrt(sum);
+      else return false;
+    }
+  for (int a = 0; a < rows; a++) {
+    gamma[a] = right[a];
+    for (int k = 0; k < a; k++) gamma[a] -= lower[a][k] * gamma[k];
+    gamma[a] /= lower[a][a];
+  }
+  for (int a = rows - 1; a >= 0; a--) {
+    for (int k = a + 1; k < rows; k++) gamma[a] -= lower[k][a] * gamma[k];
+    gamma[a] /= lower[a][a];
+  }
+  for (int a = 0; a < rows; a++) mixer.gamma[a * STRIDE + i] = gamma[a];
+  return true;
+}
+
+// The differences that image i uses for its next state, 0 where that is G(s) itself: see `Anderson::mix`. `sums` are ‖f‖²,
+// the products of the newest Δf with all, and those of all with f.
+DEVICE int decide(const Mixer& mixer, int i, const double (&sums)[SUMS]) {
+  const double norm = sums[0], epsilon = 1.1920928955078125e-7;
+  const bool first = mixer.first[i];
+  const bool grown = !first && (norm != norm || norm > mixer.norm[i]);
+  const bool at_rest = norm <= mixed_neurons(0) * (epsilon * epsilon);
+  mixer.norm[i] = norm;
+  mixer.first[i] = 0;
+  if (grown) {
+    const int pause = 2 * mixer.pause_before[i] + 1;
+    mixer.pause[i] = mixer.pause_before[i] = smaller(pause, 1000);
+  }
+  if (first || grown || at_rest || mixer.pause[i] > 0) {
+    if (mixer.pause[i] > 0) mixer.pause[i]--;
+    mixer.count[i] = 0;
+    return 0;
+  }
+  const int newest = mixer.count[i] % (WINDOW + !WINDOW);
+  const int rows = smaller(++mixer.count[i], WINDOW);
+  double right[WINDOW + 1];
+  for (int j = 0; j < rows; j++) {
+    mixer.products[(newest * WINDOW + j) * STRIDE + i] = sums[1 + j];
+    mixer.products[(j * WINDOW + newest) * STRIDE + i] = sums[1 + j];
+    right[j] = sums[1 + WINDOW + j];
+  }
+  if (solve_for_gamma(mixer, i, rows, right)) return rows;
+  mixer.count[i] = 0;
+  return 0;
+}
+
+// Anderson's acceleration between two sweeps: s ← G(s) − Σ_j γ_j·ΔG_j.
+DEVICE void mix(Here& here) {
+  const Mixer mixer = mixer_in(here.scratch);
+  constexpr int length = OWN * STRIDE, window = WINDOW + !WINDOW;
+  float* f = here.scratch + HISTORY_AT;
+  float *g = f + length, *delta_f = g + length, *delta_g = delta_f + WINDOW * length;
+  each_mixed(here, [&](auto layer, int at, int i) {
+    constexpr int n = decltype(layer)::value;
+    const int newest = mixer.count[i] % window * length + at;
+    const float now = here.own_state<n>()[at - own_row(n) * STRIDE];
+    const float off = now - here.own<BEFORE, n>()[at - own_row(n) * STRIDE];
+    delta_f[newest] = off - f[at];
+    delta_g[newest] = now - g[at];
+    f[at] = off;
+    g[at] = now;
+  });
+  __syncthreads();
+
+  // ‖f‖², the newest Δf times each, and each times f; of own neurons, and then of all.
+  for (int e = this_thread(); e < SUMS * IMAGES; e += THREADS) {
+    const int which = e / IMAGES, i = e % IMAGES;
+    const float* newest = delta_f + mixer.count[i] % window * length;
+    const float* left = which == 0 ? f : which <= WINDOW ? newest : f;
+    const float* right = which == 0 ? f : delta_f + (which - 1) % window * length;
+    // Rows of before the history began hold nothing.
+    const bool there = which == 0 || (which - 1) % window <= mixer.count[i];
+    double sum = 0.0;
+    if (there)
+      each_layer([&](auto layer) {
+        constexpr int n = decltype(layer)::value;
+        for (int j = 0; mixes(n) && j < here.neurons<n>(); j++) {
+          const int at = (own_row(n) + j) * STRIDE + i;
+          sum += (double)left[at] * right[at];
+        }
+      });
+    mixer.sums[which * STRIDE + i] = sum;
+  }
+  wait_for_readers(here);
+  if (CLUSTER > 1) {
+    cluster_arrive();
+    cluster_wait();
+  } else {
+    __syncthreads();
+  }
+  for (int i = this_thread(); i < IMAGES; i += THREADS) {
+    double sums[SUMS] = {};
+    for (int rank = 0; rank < CLUSTER; rank++) {
+      const Mixer theirs = mixer_in(here.scratch + (rank - here.rank) * SCRATCH);
+      for (int which = 0; which < SUMS; which++) sums[which] += theirs.sums[which * STRIDE + i];
+    }
+    const int rows = decide(mixer, i, sums);
+    here.block.mixed[i] = here.block.steps[i] > 0 ? 0 : rows;
+  }
+  __syncthreads();
+  bool any = false;
+  for (int i = 0; i < IMAGES; i++) any = any || here.block.mixed[i] > 0;
+  if (!any) return;
+  each_layer([&](auto layer) {
+    constexpr int n = decltype(layer)::value;
+    if (!mixes(n)) return;
+    for (int e = this_thread(); e < rounded_up(here.neurons<n>(), 4) * STRIDE; e += THREADS) {
+      const int i = e % STRIDE, at = own_row(n) * STRIDE + e;
+      float s = here.own_state<n>()[e];
+      if (i < IMAGES && here.block.mixed[i] > 0) {
+        double mixed = s;
+        for (int j = 0; j < here.block.mixed[i]; j++) mixed -= mixer.gamma[j * STRIDE + i] * delta_g[j * length + at];
+        s = (float)mixed;
+      }
+      here.next<n>()[e] = s;
+    }
+  });
+  tell(here, [](int n) { return mixes(n); }, [] { return false; });
+}
+
 // The first phase, from s_0 = 0: an image stays as it is once it has settled.
 DEVICE void first_phase(Here& here) {
   float* states = &here.block.state[0][0][0];
-  for (int e = threadIdx.x; e < (CLUSTER == 1 ? 2 : 1) * ROWS * STRIDE; e += THREADS) states[e] = 0.0f;
+  for (int e = this_thread(); e < (CLUSTER == 1 ? 2 : 1) * ROWS * STRIDE; e += THREADS) states[e] = 0.0f;
   each_layer([&](auto layer) {
     constexpr int n = decltype(layer)::value;
-    for (int e = threadIdx.x; e < owned(n) * STRIDE; e += THREADS) here.own<BEFORE, n>()[e] = 0.0f;
+    for (int e = this_thread(); e < owned(n) * STRIDE; e += THREADS) here.own<BEFORE, n>()[e] = 0.0f;
   });
-  for (int i = threadIdx.x; i < STRIDE; i += THREADS) {
+  for (int i = this_thread(); i < STRIDE; i += THREADS) {
     here.block.steps[i] = i < IMAGES ? 0 : 1;
     for (int buffer = 0; buffer < 2; buffer++)
       here.block.change[buffer][0][i] = here.block.change[buffer][1][i] = 0;
   }
+  if (WINDOW > 0) reset_mixer(here);
   __syncthreads();
   int buffer = 0;
   for (int sweep = 0; sweep < SWEEPS; sweep++) {
-    const Look look = {looks_after(sweep), looks_after(sweep + 1), buffer};
+    // The last three sweeps are plain ones.
+    const bool accelerated = WINDOW > 0 && sweep + 4 <= SWEEPS;
+    const Look look = {looks_after(sweep), looks_after(sweep + 1) || accelerated, buffer};
     for (int t = 0; t < HALF_STEPS; t++) {
       step<false>(here, t, look);
       tell(here, [&](int n) { return updates(n, t); }, [] { return false; });
@@ -641,6 +836,7 @@ DEVICE void first_phase(Here& here) {
       if (ended(here, sweep, buffer)) break;
       buffer = 1 - buffer;
     }
+    if (accelerated) mix(here);
   }
 }
 
@@ -651,7 +847,7 @@ DEVICE double larger(double a, double b) { return a != a || a >= b ? a : b; }
 DEVICE void report(Here& here, double* sums) {
   const double settled = 1e-2;
   const float* output = here.state<0>();
-  for (int i = threadIdx.x; i < IMAGES; i += THREADS) {
+  for (int i = this_thread(); i < IMAGES; i += THREADS) {
     int answer = 0;
     double loss = 0.0;
     for (int k = 0; k < width(0); k++) {
@@ -664,7 +860,7 @@ DEVICE void report(Here& here, double* sums) {
     here.block.loss[i] = loss;
   }
   __syncthreads();
-  if (threadIdx.x == 0) {
+  if (this_thread() == 0) {
     for (int e = 0; e < 6; e++) sums[e] = 0.0;
     for (int i = 0; i < IMAGES; i++) {
       const double one = here.block.residual[0][i], two = here.block.residual[1][i];
@@ -681,7 +877,7 @@ DEVICE void report(Here& here, double* sums) {
 // Copies the weights between layers, the biases and the drive aside, or back.
 template <bool BACK> DEVICE void set_aside(Here& here) {
   auto copy = [&](float* here_now, float* aside, int count) {
-    for (int e = threadIdx.x; e < count; e += THREADS)
+    for (int e = this_thread(); e < count; e += THREADS)
       if (BACK) here_now[e] = aside[e];
       else aside[e] = here_now[e];
   };
@@ -696,10 +892,10 @@ DEVICE void second_phase(Here& here, float beta) {
   if (WHOLE || CENTERED) keep<STAR>(here);
   each_layer([&](auto layer) {
     constexpr int n = decltype(layer)::value;
-    for (int e = threadIdx.x; e < owned(n) * STRIDE; e += THREADS) here.own<DRIFT, n>()[e] = 0.0f;
+    for (int e = this_thread(); e < owned(n) * STRIDE; e += THREADS) here.own<DRIFT, n>()[e] = 0.0f;
   });
   if (RULE == VF)
-    for (int e = threadIdx.x; e < WEIGHTS; e += THREADS) here.aside()[e] = 0.0f;
+    for (int e = this_thread(); e < WEIGHTS; e += THREADS) here.aside()[e] = 0.0f;
   if (RULE == CEP_RESCALED) set_aside<false>(here);
   __syncthreads();
 
@@ -741,11 +937,11 @@ DEVICE void second_phase(Here& here, float beta) {
 
   __syncthreads();
   if (RULE == VF)
-    for (int e = threadIdx.x; e < WEIGHTS; e += THREADS) here.block.weights[e] += here.aside()[e];
+    for (int e = this_thread(); e < WEIGHTS; e += THREADS) here.block.weights[e] += here.aside()[e];
   each_layer([&](auto layer) {
     constexpr int n = decltype(layer)::value;
     if (n == LAST ? LAST_BIAS_FROZEN : CONTINUAL && !WHOLE) return;
-    for (int j = threadIdx.x; j < here.neurons<n>(); j += THREADS) {
+    for (int j = this_thread(); j < here.neurons<n>(); j += THREADS) {
       float sum = 0.0f;
       for (int i = 0; i < IMAGES; i++) sum += here.own<DRIFT, n>()[j * STRIDE + i];
       here.bias<n>()[j] += sum;
@@ -762,7 +958,7 @@ struct Images {
 
 // Finds the active pixels of both minibatches.
 DEVICE void find_active(Input& input) {
-  for (int e = threadIdx.x; e < 2 * 32 * GROUPS; e += THREADS) {
+  for (int e = this_thread(); e < 2 * 32 * GROUPS; e += THREADS) {
     const int which = e / (32 * GROUPS), p = e % (32 * GROUPS);
     unsigned any = 0;
     if (p < PIXELS)
@@ -777,8 +973,8 @@ DEVICE int list_active(Input& input, int which, int start) {
   int count = 0;
   for (int g = start / 32; g < smaller(GROUPS, (start + CHUNK) / 32); g++) {
     const unsigned group = input.groups[which][g];
-    const int p = threadIdx.x - which * 32;
-    if (p >= 0 && p < 32 && (group >> p & 1))
+    const int p = this_thread();
+    if (p < 32 && (group >> p & 1))
       input.active[which][count + __popc(group & ((1u << p) - 1))] = 32 * g + p;
     count += __popc(group);
   }
@@ -790,18 +986,23 @@ DEVICE int list_active(Input& input, int which, int start) {
 DEVICE void pass_over_input(Here& here, Images images) {
   Input& input = here.block.input;
   __syncthreads();
-  for (int e = threadIdx.x; e < 2 * IMAGES * BYTES; e += THREADS) {
-    const int which = e / BYTES / IMAGES, i = e / BYTES % IMAGES, p = e % BYTES;
+  UNROLL
+  for (int which = 0; which < 2; which++) {
     const unsigned* numbers = which == 0 ? images.learnt : images.next;
-    const bool there = numbers && p < PIXELS;
-    input.bytes[which][i][p] = there ? images.bytes[(size_t)numbers[i] * PIXELS + p] : 0;
+    for (int e = this_thread(); e < IMAGES * (BYTES / PIECE); e += THREADS) {
+      const int i = e / (BYTES / PIECE), p = e % (BYTES / PIECE) * PIECE;
+      Bytes piece = {};
+      if (numbers && p < PIXELS)
+        piece = *reinterpret_cast<const Bytes*>(images.bytes + (size_t)numbers[i] * PIXELS + p);
+      *reinterpret_cast<Bytes*>(&input.bytes[which][i][p]) = piece;
+    }
   }
   if (images.next)
-    for (int e = threadIdx.x; e < owned(LAST) * STRIDE; e += THREADS)
+    for (int e = this_thread(); e < owned(LAST) * STRIDE; e += THREADS)
       here.own<DRIVE, LAST>()[e] = here.bias<LAST>()[e / STRIDE];
   __syncthreads();
   if (CONTINUAL && images.next)
-    for (int e = threadIdx.x; e < 16 * QUADS * QUADS; e += THREADS) {
+    for (int e = this_thread(); e < 16 * QUADS * QUADS; e += THREADS) {
       const int i = e / (4 * QUADS), other = e % (4 * QUADS);
       unsigned sum = 0;
       if (i < IMAGES && other < IMAGES)
@@ -821,7 +1022,7 @@ DEVICE void pass_over_input(Here& here, Images images) {
     __syncthreads();
     UNROLL
     for (int which = 0; which < 2; which++)
-      for (int e = threadIdx.x; e < 4 * QUADS * counts[which]; e += THREADS) {
+      for (int e = this_thread(); e < 4 * QUADS * counts[which]; e += THREADS) {
         const int p = e % counts[which], i = e / counts[which];
         const unsigned byte = i < IMAGES ? input.bytes[which][i][input.active[which][p]] : 0;
         input.x[which][p][i] = (float)byte * (1.0f / 255.0f);
@@ -874,20 +1075,20 @@ template <bool BACK> DEVICE void copy_parameters(Here& here, float* theta) {
     constexpr bool transposed = TIED && m < n;
     if (BACK && transposed) return;
     float* weights = theta + (m > n ? forward_in_theta(n) : transposed ? forward_in_theta(m) : feedback_in_theta(n));
-    for (int e = threadIdx.x; e < width(m) * here.neurons<n>(); e += THREADS) {
+    for (int e = this_thread(); e < width(m) * here.neurons<n>(); e += THREADS) {
       const int j = e / width(m), k = e % width(m), own = here.rank * owned(n) + j;
       copy(here.block.weights[weights_at(n, m) + place<owned(n)>(k, j / 4 * 4) + j % 4],
            weights[transposed ? k * width(n) + own : own * width(m) + k]);
     }
   });
-  for (int e = threadIdx.x; e < PIXELS * here.neurons<LAST>(); e += THREADS) {
+  for (int e = this_thread(); e < PIXELS * here.neurons<LAST>(); e += THREADS) {
     const int j = e / PIXELS, p = e % PIXELS;
     copy(here.scratch[p * owned(LAST) + j],
          theta[forward_in_theta(LAST) + (size_t)(here.rank * owned(LAST) + j) * PIXELS + p]);
   }
   each_layer([&](auto layer) {
     constexpr int n = decltype(layer)::value;
-    for (int j = threadIdx.x; j < here.neurons<n>(); j += THREADS)
+    for (int j = this_thread(); j < here.neurons<n>(); j += THREADS)
       copy(here.bias<n>()[j], theta[bias_in_theta(n) + here.rank * owned(n) + j]);
   });
 }
@@ -906,7 +1107,7 @@ extern "C" __global__ void CLUSTERED __launch_bounds__(THREADS, 1)
     const size_t now = (size_t)replica * minibatches + m;
     const unsigned* numbers = order + now * IMAGES;
     if (m == 0) pass_over_input(here, {images, nullptr, numbers});
-    for (int i = threadIdx.x; i < STRIDE; i += THREADS) block.label[i] = i < IMAGES ? labels[numbers[i]] : 0;
+    for (int i = this_thread(); i < STRIDE; i += THREADS) block.label[i] = i < IMAGES ? labels[numbers[i]] : 0;
     first_phase(here);
     if (here.rank == 0) report(here, reports + now * 6);
     second_phase(here, betas[now]);
