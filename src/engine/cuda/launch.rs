@@ -24,7 +24,9 @@ fn compiled(source: &str, architecture: &str) -> Result<String> {
     if let Some(ptx) = known.get(&key) {
         return Ok(ptx.clone());
     }
-    let options = vec![format!("--gpu-architecture={architecture}"), "--std=c++17".to_string()];
+    // Functions without a name are for the device, too.
+    let options = ["--std=c++17", "--device-as-default-execution-space"].map(String::from);
+    let options = [&options[..], &[format!("--gpu-architecture={architecture}")]].concat();
     let asked = CompileOptions { options, ..CompileOptions::default() };
     let ptx = match compile_ptx_with_opts(source, asked) {
         Ok(ptx) => ptx.to_src(),
