@@ -2,8 +2,8 @@
 
 use super::{Course, Kernel, REPORTED};
 use crate::base::panic::guard;
-use candle_core::cuda_backend::cudarc::driver::sys::CUfunction_attribute_enum as FunctionAttribute;
 use candle_core::cuda_backend::cudarc::driver::sys::CUdevice_attribute_enum as DeviceAttribute;
+use candle_core::cuda_backend::cudarc::driver::sys::CUfunction_attribute_enum as FunctionAttribute;
 use candle_core::cuda_backend::cudarc::driver::{CudaView, LaunchConfig, PushKernelArg};
 use candle_core::cuda_backend::cudarc::nvrtc::{CompileOptions, compile_ptx_with_opts};
 use candle_core::cuda_backend::{CudaDType, WrapErr};
@@ -45,7 +45,8 @@ pub fn launch(kernel: &Kernel, theta: &Tensor, course: &Course) -> Result<(Tenso
     let (replicas, minibatches, _) = course.order.dims3()?;
     let (layout, context) = (&kernel.layout, device.cuda_stream().context().clone());
     let (major, minor) = context.compute_capability().w()?;
-    let room = context.attribute(DeviceAttribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN).w()?;
+    let room =
+        context.attribute(DeviceAttribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN).w()?;
     if (layout.cluster > 1 && major < 9) || layout.shared_bytes > room as usize {
         bail!(
             "the CUDA kernel of both phases needs {} blocks of {} bytes for a network, and this GPU (compute capability \
@@ -77,7 +78,11 @@ pub fn launch(kernel: &Kernel, theta: &Tensor, course: &Course) -> Result<(Tenso
     let [order, betas] = [course.order.contiguous()?, course.betas.contiguous()?];
     let tensors = [theta, &images, &labels, &order, &betas, &reports];
     if let Some(elsewhere) = tensors.iter().find(|tensor| !tensor.device().same_device(theta.device())) {
-        bail!("a course lies on {:?}, and θ on {:?}", elsewhere.device().location(), theta.device().location());
+        bail!(
+            "a course lies on {:?}, and θ on {:?}",
+            elsewhere.device().location(),
+            theta.device().location()
+        );
     }
     let stored = tensors.map(Tensor::storage_and_layout);
     let [theta_at, images, labels, order, betas, reports_at] =

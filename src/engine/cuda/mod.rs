@@ -65,7 +65,10 @@ pub fn supports(network: &Network, job: &Job, dtype: DType) -> std::result::Resu
         (!network.has_convolutions(), "has no convolutions, which run on the plain engine"),
         (learning.alignment.is_none(), "aligns no weights: it needs learning.alignment = \"none\""),
         (model.synapse.name() == "ideal", "has ideal synapses only: it needs synapse.kind = \"ideal\""),
-        (model.settle.sweeps() > 0, "takes steps in the first phase: it needs settle.steps of a sweep at least"),
+        (
+            model.settle.sweeps() > 0,
+            "takes steps in the first phase: it needs settle.steps of a sweep at least",
+        ),
         (learning.K > 0, "takes steps in the second phase: it needs learning.K of 1 at least"),
         (dtype == DType::F32, "computes in float32: it needs training.dtype = \"f32\""),
     ];

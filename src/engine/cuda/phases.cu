@@ -278,11 +278,12 @@ struct Here {
 
 // Where the weight from neuron k into own neuron j lies, j a multiple of 4. Rows of whole 128 bytes are shuffled, so that
 // neighbouring rows begin in different banks.
-template <int OWNED> DEVICE int place(int k, int j) {
+template <int OWNED> DEVICE int place(int k, int j, int k_mod_8) {
   constexpr int tiles = OWNED / 4;
   constexpr int mask = tiles % 8 == 0 ? 7 : tiles % 4 == 0 ? 3 : tiles % 2 == 0 ? 1 : 0;
-  return k * OWNED + 4 * ((j / 4) ^ (k & mask));
+  return k * OWNED + 4 * ((j / 4) ^ (k_mod_8 & mask));
 }
+template <int OWNED> DEVICE int place(int k, int j) { return place<OWNED>(k, j, k); }
 
 // Lanes that share the sum of a tile of layer n, so that all threads have work; and the threads that its tiles take.
 CONSTANT int lanes(int n) {
@@ -473,11 +474,20 @@ template <class Moved, class Meanwhile> DEVICE void tell(Here& here, Moved moved
   each_layer([&](auto layer) {
     constexpr int n = decltype(layer)::value, length = STRIDE / 4;
     if (!moved(n)) return;
-    for (int e = this_thread(); e < rounded_up(width(n), 4) * length; e += THREADS) {
-      const int k = e / length, theirs = k % owned(n);
-      float s[4];
-      load(s, memory_of(here.block, k / owned(n)).next + (own_row(n) + theirs) * STRIDE + e % length * 4);
-      store(here.state<n>() + e * 4, s);
+    // Several at once are on their way.
+    constexpr int count = rounded_up(width(n), 4) * length, batch = 5;
+    for (int first = this_thread(); first < count; first += batch * THREADS) {
+      float s[batch][4];
+      UNROLL
+      for (int b = 0; b < batch; b++) {
+        const int e = first + b * THREADS, k = e / length;
+        if (e >= count) continue;
+        const Shared& theirs = memory_of(here.block, k / owned(n));
+        load(s[b], theirs.next + (own_row(n) + k % owned(n)) * STRIDE + e % length * 4);
+      }
+      UNROLL
+      for (int b = 0; b < batch; b++)
+        if (first + b * THREADS < count) store(here.state<n>() + (first + b * THREADS) * 4, s[b]);
     }
   });
   cluster_arrive();
@@ -521,6 +531,14 @@ template <bool NUDGED> DEVICE void step(Here& here, int t, Look look) {
     if (!updates(n, t)) return;
     each_tile<n>(here, [&](bool works, int j, int i, int lane) {
       float above[16] = {}, below[16] = {};
+      // Where this lane's numbers begin; what may come from far away is asked for ahead.
+      const int number = lane * (16 / shared_by), image = i + number % 4, begin = (j + number / 4) * STRIDE + image;
+      float u[rows][numbers], before[rows][numbers];
+      UNROLL
+      for (int r = 0; works && r < rows; r++) {
+        if constexpr (n == LAST) load(u[r], here.own<DRIVE, n>() + begin + r * STRIDE);
+        if (!NUDGED && look.looks) load(before[r], here.own<BEFORE, n>() + begin + r * STRIDE);
+      }
       const int* steps = here.block.steps + i;
       const bool rests = !NUDGED && TOLERANCE > 0.0 && steps[0] && steps[1] && steps[2] && steps[3];
       if (works && !rests) {
@@ -528,8 +546,10 @@ template <bool NUDGED> DEVICE void step(Here& here, int t, Look look) {
           constexpr int m = decltype(source)::value;
           const float* weights = here.block.weights + weights_at(n, m);
           const float* states = here.state<m>() + i;
+          // A lane that takes every 8th or 16th k always has the same k mod 8.
           multiply<shared_by>(
-              sum, width(m), lane, [&](int k) { return weights + place<owned(n)>(k, j); },
+              sum, width(m), lane,
+              [&](int k) { return weights + place<owned(n)>(k, j, shared_by % 8 == 0 ? lane : k); },
               [&](int k) { return states + k * STRIDE; });
         };
         if constexpr (n > 0) from(Number<n - 1>(), SIGMA_PRIME == PARTIAL ? below : above);
@@ -540,18 +560,16 @@ template <bool NUDGED> DEVICE void step(Here& here, int t, Look look) {
       wait_for_readers(here);
       if (!works) return;
 
-      const int number = lane * (16 / shared_by), image = i + number % 4;
       unsigned largest[2][4] = {};
       UNROLL
       for (int r = 0; r < rows; r++) {
-        const int neuron = j + number / 4 + r, at = neuron * STRIDE + image;
-        float s[numbers] = {}, u[numbers], s_next[numbers], delta[numbers], delta_from_below[numbers];
+        const int neuron = j + number / 4 + r, at = begin + r * STRIDE;
+        float s[numbers] = {}, s_next[numbers], delta[numbers], delta_from_below[numbers];
         if (NUDGED || DAMPING > 0.0f || TOLERANCE > 0.0 || look.looks || look.keeps)
           load(s, here.own_state<n>() + at);
-        if constexpr (n == LAST) load(u, here.own<DRIVE, n>() + at);
         UNROLL
         for (int a = 0; a < numbers; a++) {
-          const float h_from_above = above[r * numbers + a] + (n == LAST ? u[a] : here.bias<n>()[neuron]);
+          const float h_from_above = above[r * numbers + a] + (n == LAST ? u[r][a] : here.bias<n>()[neuron]);
           const float h_from_below = below[r * numbers + a], h = h_from_above + h_from_below;
           s_next[a] = sigma(h);
           if (NUDGED && n == 0) {
@@ -582,14 +600,12 @@ template <bool NUDGED> DEVICE void step(Here& here, int t, Look look) {
             store(drift, sum);
           }
         } else {
-          float before[numbers];
           if (look.looks) {
-            load(before, here.own<BEFORE, n>() + at);
             UNROLL
             for (int a = 0; a < numbers; a++) {
               // The bits of numbers from 0 on are in the order of the numbers, and those of NaN above them.
               const unsigned one = __float_as_uint(fabsf(s_next[a] - s[a]));
-              const unsigned two = __float_as_uint(fabsf(s_next[a] - before[a]));
+              const unsigned two = __float_as_uint(fabsf(s_next[a] - before[r][a]));
               if (neuron < here.neurons<n>()) {
                 if (one > largest[0][a]) largest[0][a] = one;
                 if (two > largest[1][a]) largest[1][a] = two;
