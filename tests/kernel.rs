@@ -131,8 +131,8 @@ fn stacked(all: &[Parameters]) -> Parameters {
     }
 }
 
-/// The pixels of the images of networks of so many hidden layers: more than the kernel works on together, in pieces of 16
-/// and not.
+/// The pixels of the images of networks of so many hidden layers: more than the kernel works on together, in pieces of
+/// 16 and not.
 fn pixels(depth: usize) -> usize {
     if depth == 1 { 75 } else { 80 }
 }
@@ -190,7 +190,7 @@ fn largest_difference(a: &Tensor, b: &Tensor) -> f32 {
     (a - b).unwrap().abs().unwrap().max_all().unwrap().to_scalar().unwrap()
 }
 
-/// How a network lies on the chip.
+/// The place of a network on the chip.
 #[derive(Clone, Copy, Debug)]
 enum Lies {
     /// In one block.
@@ -323,7 +323,7 @@ impl Case {
             .collect()
     }
 
-    /// What differs from the plain engine.
+    /// The differences from the plain engine.
     fn problems(&self, compilers: &[Vec<&'static str>; 2]) -> Vec<String> {
         let (config, mut problems) = (self.config(), Vec::new());
         // The computation does not need a GPU.

@@ -1,8 +1,8 @@
 // Runs the CUDA kernel on a CPU: the blocks of a cluster at once, and clusters in turn.
 // usage: emulate IN OUT
 //
-// With -DTHREADED each of CUDA's threads is a thread of its own, for ThreadSanitizer. Without, threads are fibers, which
-// change places at barriers only: that is much faster, and always in the same order.
+// With -DTHREADED each of CUDA's threads is a thread of its own, for ThreadSanitizer. Without, threads are fibers,
+// which change places at barriers only: that is much faster, and always in the same order.
 #include <algorithm>
 #include <atomic>
 #include <barrier>

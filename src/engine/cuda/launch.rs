@@ -93,8 +93,8 @@ pub fn launch(kernel: &Kernel, theta: &Tensor, course: &Course) -> Result<(Tenso
     let mut builder = function.builder();
     builder.arg(&theta_at).arg(&images).arg(&labels).arg(&order).arg(&betas).arg(&reports_at);
     builder.arg(&scratch).arg(&minibatches);
-    // SAFETY: the tensors have the sizes and types that `Kernel::check` and the kernel's source say, the numbers of images
-    // are below their count, and nothing else reads or writes θ, the reports and the scratch.
+    // SAFETY: the tensors have the sizes and types that `Kernel::check` and the kernel's source say, the numbers of
+    // images are below their count, and nothing else reads or writes θ, the reports and the scratch.
     unsafe { builder.launch(config) }.w()?;
     Ok((theta.clone(), reports.clone()))
 }

@@ -1,8 +1,8 @@
-//! Where the kernel's work and numbers lie: how many blocks compute a network, and what fits into their memory.
+//! The layout of the kernel's work and numbers: the blocks that compute a network, and all that fits into their memory.
 //!
 //! The sizes are those of the structures in `phases.cu`, whose compiler checks that both agree.
 
-/// What a chip offers to the kernel.
+/// The chip as the kernel sees it.
 #[derive(Clone, Copy, Debug)]
 pub struct Chip {
     /// Most memory that the threads of a block can share, bytes.
@@ -29,13 +29,13 @@ pub(super) struct Sizes<'a> {
     pub images: usize,
     /// Arrays of a number for every own neuron and image that every step uses, and all of them.
     pub arrays: [usize; 2],
-    /// What the rule puts aside during the second phase.
+    /// The numbers that the rule puts aside during the second phase.
     pub aside: Aside,
     /// The differences that Anderson's acceleration uses, 0 where there is none.
     pub window: usize,
 }
 
-/// What a rule puts aside during the second phase.
+/// The numbers that a rule puts aside during the second phase.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Aside {
     /// Nothing.
@@ -46,7 +46,7 @@ pub(super) enum Aside {
     Everything,
 }
 
-/// How a network lies in the blocks of a cluster.
+/// The place of a network in the blocks of a cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Layout {
     /// Blocks of a cluster.

@@ -1,8 +1,8 @@
 //! Both phases of many minibatches in one CUDA launch, the weights of the hidden layers staying on the chip
 //! ([`phases.cu`]).
 //!
-//! A network is computed by a block, or where that has too little memory by a cluster of blocks, which read each other's
-//! new states ([`layout`](Chip)). It is taken only where it is asked for: `training.engine = "kernel"`.
+//! A network is computed by a block, or where that has too little memory by a cluster of blocks, which read each
+//! other's new states ([`layout`](Chip)). It is taken only where it is asked for: `training.engine = "kernel"`.
 //!
 //! What happens inside is the same as in the plain engine up to rounding, which `tests/kernel.rs` shows without a GPU:
 //! it compiles the kernel for the CPU, with threads in the place of CUDA's.

@@ -1,15 +1,15 @@
-// Both phases of many minibatches, one after another, through a chain of layers in discrete time (E.2, E.4): the same as
-// `Model::settle` and `Lesson::learn`, in float32. A network is computed by a cluster of CLUSTER blocks, and its weights
-// stay on the chip from the first minibatch to the last; only those from the input are too large for that and lie in
-// global memory, where they are read and written once a minibatch.
+// Both phases of many minibatches, one after another, through a chain of layers in discrete time (E.2, E.4): the same
+// as `Model::settle` and `Lesson::learn`, in float32. A network is computed by a cluster of CLUSTER blocks, and its
+// weights stay on the chip from the first minibatch to the last; only those from the input are too large for that and
+// lie in global memory, where they are read and written once a minibatch.
 //
 // Each block owns a share of the neurons of every layer. It holds the weights that lead into its own neurons, in both
-// directions (so tied weights are there twice, and stay the same bits), and the states of all neurons. After a step the
-// blocks tell each other the new states of their own neurons, through the shared memory of the cluster.
+// directions (so tied weights are there twice, and stay the same bits), and the states of all neurons. After a step
+// the blocks tell each other the new states of their own neurons, through the shared memory of the cluster.
 //
-// Layers are numbered as in the paper: 0 is the output, LAST the last hidden layer, and LAST + 1 the input. k counts the
-// neurons of a layer, j a block's own neurons of a layer, i the images. Threads compute tiles of 4 × 4 numbers, loops
-// over which are unrolled, so that they stay in registers.
+// Layers are numbered as in the paper: 0 is the output, LAST the last hidden layer, and LAST + 1 the input. k counts
+// the neurons of a layer, j a block's own neurons of a layer, i the images. Threads compute tiles of 4 × 4 numbers,
+// loops over which are unrolled, so that they stay in registers.
 //
 // Given by the compiler:
 //   LAYERS, WIDTHS        the count of layers without the input, and d_0, d_1, …; PIXELS is d_{N+1}
@@ -99,8 +99,8 @@ constexpr int ARRAYS = END + (WHOLE && CENTERED);
 // puts aside during the second phase: VF the sum of its updates, Algorithm 5 the weights, biases and drive as they were.
 constexpr int ARRAYS_AT = PIXELS * owned(LAST);
 constexpr int ASIDE_AT = ARRAYS_AT + (ARRAYS > ON_CHIP ? ARRAYS - ON_CHIP : 0) * OWN * STRIDE;
-// Anderson's acceleration: f and G(s) of the last sweep and the differences Δf_j and ΔG_j, of own neurons; then numbers of
-// each image in float64: inner products of own neurons, γ, ‖f‖², Δf_i·Δf_j; and counts.
+// Anderson's acceleration: f and G(s) of the last sweep and the differences Δf_j and ΔG_j, of own neurons; then numbers
+// of each image in float64: inner products of own neurons, γ, ‖f‖², Δf_i·Δf_j; and counts.
 constexpr int HISTORY_AT =
     ASIDE_AT + (RULE == VF ? WEIGHTS : RULE == CEP_RESCALED ? WEIGHTS + OWN + owned(LAST) * STRIDE : 0);
 constexpr int SUMS = 1 + 2 * WINDOW;
@@ -276,8 +276,8 @@ struct Here {
   }
 };
 
-// Where the weight from neuron k into own neuron j lies, j a multiple of 4. Rows of whole 128 bytes are shuffled, so that
-// neighbouring rows begin in different banks.
+// Where the weight from neuron k into own neuron j lies, j a multiple of 4. Rows of whole 128 bytes are shuffled, so
+// that neighbouring rows begin in different banks.
 template <int OWNED> DEVICE int place(int k, int j, int k_mod_8) {
   constexpr int tiles = OWNED / 4;
   constexpr int mask = tiles % 8 == 0 ? 7 : tiles % 4 == 0 ? 3 : tiles % 2 == 0 ? 1 : 0;
@@ -719,8 +719,8 @@ DEVICE bool solve_for_gamma(const Mixer& mixer, int i, int rows, const double (&
   return true;
 }
 
-// The differences that image i uses for its next state, 0 where that is G(s) itself: see `Anderson::mix`. `sums` are ‖f‖²,
-// the products of the newest Δf with all, and those of all with f.
+// The differences that image i uses for its next state, 0 where that is G(s) itself: see `Anderson::mix`. `sums` are
+// ‖f‖², the products of the newest Δf with all, and those of all with f.
 DEVICE int decide(const Mixer& mixer, int i, const double (&sums)[SUMS]) {
   const double norm = sums[0], epsilon = 1.1920928955078125e-7;
   const bool first = mixer.first[i];
