@@ -112,7 +112,7 @@ impl Layout {
             Aside::Weights => weights,
             Aside::Everything => weights + own + owned(last) * stride,
         };
-        let of_mixer = 2 * (1 + 2 * window + window + 1 + window.pow(2)) + 4;
+        let of_mixer = 2 * (2 * (1 + 2 * window) + window + 1 + window.pow(2)) + 4;
         let history = if window == 0 { 0 } else { (2 + 2 * window) * own * stride + of_mixer * stride };
         Self {
             cluster,

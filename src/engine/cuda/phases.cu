@@ -96,17 +96,17 @@ constexpr int END = STAR + (WHOLE || CENTERED);
 constexpr int ARRAYS = END + (WHOLE && CENTERED);
 
 // Scratch of a block: weights from the input (d_{N+1}, owned(LAST)), arrays that are not on the chip, and what a rule
-// puts aside during the second phase: VF the sum of its updates, Algorithm 5 the weights, biases and drive as they were.
+// puts aside during the second phase: VF the sum of its updates, Algorithm 5 weights, biases and drive as they were.
 constexpr int ARRAYS_AT = PIXELS * owned(LAST);
 constexpr int ASIDE_AT = ARRAYS_AT + (ARRAYS > ON_CHIP ? ARRAYS - ON_CHIP : 0) * OWN * STRIDE;
 // Anderson's acceleration: f and G(s) of the last sweep and the differences Δf_j and ΔG_j, of own neurons; then numbers
-// of each image in float64: inner products of own neurons, γ, ‖f‖², Δf_i·Δf_j; and counts.
+// of each image in float64: inner products of own neurons and of all, γ, ‖f‖², Δf_i·Δf_j; and counts.
 constexpr int HISTORY_AT =
     ASIDE_AT + (RULE == VF ? WEIGHTS : RULE == CEP_RESCALED ? WEIGHTS + OWN + owned(LAST) * STRIDE : 0);
 constexpr int SUMS = 1 + 2 * WINDOW;
 constexpr int MIXER_AT = HISTORY_AT + (WINDOW > 0 ? 2 + 2 * WINDOW : 0) * OWN * STRIDE;
 constexpr int SCRATCH_USED =
-    MIXER_AT + (WINDOW > 0 ? 2 * (SUMS + WINDOW + 1 + WINDOW * WINDOW) * STRIDE + 4 * STRIDE : 0);
+    MIXER_AT + (WINDOW > 0 ? 2 * (2 * SUMS + WINDOW + 1 + WINDOW * WINDOW) * STRIDE + 4 * STRIDE : 0);
 static_assert(SCRATCH_USED == SCRATCH, "the launch code has another idea of the scratch of a block");
 
 // The distance between the bytes of two images: an odd count of 16 bytes.
@@ -660,12 +660,13 @@ CONSTANT int mixed_neurons(int n) { return n == LAYERS ? 0 : mixed_neurons(n + 1
 
 // What model/anderson.rs has for each image, in scratch: arrays of a number for each image, one after another.
 struct Mixer {
-  double *sums, *gamma, *norm, *products;
+  double *sums, *totals, *gamma, *norm, *products;
   int *first, *pause, *pause_before, *count;
 };
 DEVICE Mixer mixer_in(float* scratch) {
   double* numbers = reinterpret_cast<double*>(scratch + MIXER_AT);
-  Mixer mixer = {numbers, numbers + SUMS * STRIDE, numbers + (SUMS + WINDOW) * STRIDE};
+  Mixer mixer = {numbers, numbers + SUMS * STRIDE, numbers + 2 * SUMS * STRIDE};
+  mixer.norm = mixer.gamma + WINDOW * STRIDE;
   mixer.products = mixer.norm + STRIDE;
   mixer.first = reinterpret_cast<int*>(mixer.products + WINDOW * WINDOW * STRIDE);
   mixer.pause = mixer.first + STRIDE;
@@ -696,26 +697,38 @@ template <class Work> DEVICE void each_mixed(Here& here, Work work) {
 // γ of image i, from the normal equations by Cholesky's decomposition, see `Anderson::weights`; false where they cannot
 // be solved.
 DEVICE bool solve_for_gamma(const Mixer& mixer, int i, int rows, const double (&right)[WINDOW + 1]) {
+  // Loops to WINDOW are unrolled, so that all of this stays in registers.
   double lower[WINDOW + 1][WINDOW + 1], gamma[WINDOW + 1];
-  for (int a = 0; a < rows; a++)
-    for (int b = 0; b <= a; b++) {
-      double sum = mixer.products[(a * WINDOW + b) * STRIDE + i];
-      if (a == b) sum += 1e-8 * sum;
-      for (int k = 0; k < b; k++) sum -= lower[a][k] * lower[b][k];
-      if (a > b) lower[a][b] = sum / lower[b][b];
-      else if (sum > 0.0) lower[a][a] = sqrt(sum);
-      else return false;
+  UNROLL
+  for (int a = 0; a < WINDOW; a++)
+    if (a < rows) {
+      UNROLL
+      for (int b = 0; b < a; b++) {
+        double sum = mixer.products[(a * WINDOW + b) * STRIDE + i];
+        UNROLL
+        for (int k = 0; k < b; k++) sum -= lower[a][k] * lower[b][k];
+        lower[a][b] = sum / lower[b][b];
+      }
+      double sum = mixer.products[(a * WINDOW + a) * STRIDE + i];
+      sum += 1e-8 * sum;
+      UNROLL
+      for (int k = 0; k < a; k++) sum -= lower[a][k] * lower[a][k];
+      if (!(sum > 0.0)) return false;
+      lower[a][a] = sqrt(sum);
+      gamma[a] = right[a];
+      UNROLL
+      for (int k = 0; k < a; k++) gamma[a] -= lower[a][k] * gamma[k];
+      gamma[a] /= lower[a][a];
     }
-  for (int a = 0; a < rows; a++) {
-    gamma[a] = right[a];
-    for (int k = 0; k < a; k++) gamma[a] -= lower[a][k] * gamma[k];
-    gamma[a] /= lower[a][a];
-  }
-  for (int a = rows - 1; a >= 0; a--) {
-    for (int k = a + 1; k < rows; k++) gamma[a] -= lower[k][a] * gamma[k];
-    gamma[a] /= lower[a][a];
-  }
-  for (int a = 0; a < rows; a++) mixer.gamma[a * STRIDE + i] = gamma[a];
+  UNROLL
+  for (int a = WINDOW - 1; a >= 0; a--)
+    if (a < rows) {
+      UNROLL
+      for (int k = a + 1; k < WINDOW; k++)
+        if (k < rows) gamma[a] -= lower[k][a] * gamma[k];
+      gamma[a] /= lower[a][a];
+      mixer.gamma[a * STRIDE + i] = gamma[a];
+    }
   return true;
 }
 
@@ -740,10 +753,13 @@ DEVICE int decide(const Mixer& mixer, int i, const double (&sums)[SUMS]) {
   const int newest = mixer.count[i] % (WINDOW + !WINDOW);
   const int rows = smaller(++mixer.count[i], WINDOW);
   double right[WINDOW + 1];
-  for (int j = 0; j < rows; j++) {
-    mixer.products[(newest * WINDOW + j) * STRIDE + i] = sums[1 + j];
-    mixer.products[(j * WINDOW + newest) * STRIDE + i] = sums[1 + j];
+  UNROLL
+  for (int j = 0; j < WINDOW; j++) {
     right[j] = sums[1 + WINDOW + j];
+    if (j < rows) {
+      mixer.products[(newest * WINDOW + j) * STRIDE + i] = sums[1 + j];
+      mixer.products[(j * WINDOW + newest) * STRIDE + i] = sums[1 + j];
+    }
   }
   if (solve_for_gamma(mixer, i, rows, right)) return rows;
   mixer.count[i] = 0;
@@ -780,7 +796,9 @@ DEVICE void mix(Here& here) {
     if (there)
       each_layer([&](auto layer) {
         constexpr int n = decltype(layer)::value;
-        for (int j = 0; mixes(n) && j < here.neurons<n>(); j++) {
+        const int count = mixes(n) ? here.neurons<n>() : 0;
+        _Pragma("unroll 8")
+        for (int j = 0; j < count; j++) {
           const int at = (own_row(n) + j) * STRIDE + i;
           sum += (double)left[at] * right[at];
         }
@@ -794,13 +812,22 @@ DEVICE void mix(Here& here) {
   } else {
     __syncthreads();
   }
+  for (int e = this_thread(); e < SUMS * STRIDE; e += THREADS) {
+    if (e % STRIDE >= IMAGES) continue;
+    double theirs[CLUSTER], total = 0.0;
+    UNROLL
+    for (int rank = 0; rank < CLUSTER; rank++)
+      theirs[rank] = mixer_in(here.scratch + (rank - here.rank) * SCRATCH).sums[e];
+    UNROLL
+    for (int rank = 0; rank < CLUSTER; rank++) total += theirs[rank];
+    mixer.totals[e] = total;
+  }
+  __syncthreads();
   for (int i = this_thread(); i < IMAGES; i += THREADS) {
-    double sums[SUMS] = {};
-    for (int rank = 0; rank < CLUSTER; rank++) {
-      const Mixer theirs = mixer_in(here.scratch + (rank - here.rank) * SCRATCH);
-      for (int which = 0; which < SUMS; which++) sums[which] += theirs.sums[which * STRIDE + i];
-    }
-    const int rows = decide(mixer, i, sums);
+    double totals[SUMS];
+    UNROLL
+    for (int which = 0; which < SUMS; which++) totals[which] = mixer.totals[which * STRIDE + i];
+    const int rows = decide(mixer, i, totals);
     here.block.mixed[i] = here.block.steps[i] > 0 ? 0 : rows;
   }
   __syncthreads();
