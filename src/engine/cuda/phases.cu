@@ -816,8 +816,11 @@ DEVICE void mix(Here& here) {
     if (e % STRIDE >= IMAGES) continue;
     double theirs[CLUSTER], total = 0.0;
     UNROLL
-    for (int rank = 0; rank < CLUSTER; rank++)
-      theirs[rank] = mixer_in(here.scratch + (rank - here.rank) * SCRATCH).sums[e];
+    for (int rank = 0; rank < CLUSTER; rank++) {
+      // Volatile, so that no cache of this block's multiprocessor answers.
+      const volatile double* sums = mixer_in(here.scratch + (rank - here.rank) * SCRATCH).sums;
+      theirs[rank] = sums[e];
+    }
     UNROLL
     for (int rank = 0; rank < CLUSTER; rank++) total += theirs[rank];
     mixer.totals[e] = total;
