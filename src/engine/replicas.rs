@@ -20,6 +20,7 @@ use candle_core::{Device, Tensor};
 use std::collections::{BTreeMap, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, Weak};
+use tracing::info;
 
 /// Minibatches that are asked for at once: enough for what surrounds their arithmetic not to count, and few enough to
 /// stop within a second or so.
@@ -54,6 +55,8 @@ struct State {
     asked: BTreeMap<usize, Option<Request>>,
     answers: BTreeMap<usize, Result<Vec<Report>>>,
     next_id: usize,
+    /// Why the kernel is not used has been said.
+    told: bool,
     /// Training sets that lie on the device: images (n, d_in) and labels (n,), as bytes.
     sets: Vec<(Weak<Dataset>, Tensor, Tensor)>,
 }
@@ -136,6 +139,7 @@ impl Hub {
             asked: BTreeMap::new(),
             answers: BTreeMap::new(),
             next_id: 0,
+            told: false,
             sets: Vec::new(),
         };
         Self(Arc::new(Meeting { state: Mutex::new(state), answered: Condvar::new() }))
@@ -348,7 +352,7 @@ impl State {
         let course = self.course(lessons)?;
         let (replicas, minibatches, images) = course.order.dims3()?;
         if let Some(kernel) = self.kernel(&theta, images)? {
-            let (theta, reports) = kernel.learn_on_gpu(&self.job, &theta, &course)?;
+            let (theta, reports) = kernel.learn_on_gpu(&theta, &course)?;
             return Ok((reports, theta));
         }
         let Job { model, device, .. } = &self.job;
@@ -398,7 +402,7 @@ impl State {
     }
 
     /// The kernel for minibatches of so many images, where it is to be used.
-    fn kernel(&self, theta: &Parameters, images: usize) -> Result<Option<Kernel>> {
+    fn kernel(&mut self, theta: &Parameters, images: usize) -> Result<Option<Kernel>> {
         let applies = match self.kind {
             EngineKind::Kernel => true,
             EngineKind::Auto => self.job.device.is_cuda(),
@@ -406,7 +410,12 @@ impl State {
         };
         match applies.then(|| Kernel::for_shape(&self.job, theta, images)) {
             None => Ok(None),
-            Some(Err(_)) if self.kind == EngineKind::Auto => Ok(None),
+            Some(Err(why)) if self.kind == EngineKind::Auto => {
+                if !std::mem::replace(&mut self.told, true) {
+                    info!("computing step by step: {why}");
+                }
+                Ok(None)
+            }
             Some(kernel) => Ok(Some(kernel?)),
         }
     }

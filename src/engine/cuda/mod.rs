@@ -1,42 +1,42 @@
-//! Both phases in one CUDA kernel, one block for each replica, for networks with one hidden layer ([`phases.cu`]).
+//! Both phases of many minibatches in one CUDA launch, the weights of the hidden layers staying on the chip
+//! ([`phases.cu`]).
 //!
-//! It has never run on a GPU, so it is taken only where it is asked for: `training.engine = "kernel"`.
+//! A network is computed by a block, or where that has too little memory by a cluster of blocks, which read each
+//! other's new states ([`layout`](Chip)). `training.engine = "auto"` takes it on a GPU where it applies.
 //!
-//! What surrounds the kernel is candle: the drive before it, the input weights after it. What happens inside is the
-//! same as in the plain engine up to rounding, which `tests/kernel.rs` shows without a GPU: it compiles the kernel
-//! for the CPU, with threads in the place of CUDA's.
+//! What happens inside is the same as in the plain engine up to rounding, which `tests/kernel.rs` shows without a GPU:
+//! it compiles the kernel for the CPU, with threads in the place of CUDA's.
 //!
 //! [`phases.cu`]: https://docs.rs/crate/eqprop/latest/source/src/engine/cuda/phases.cu
 
-use super::plain::report_of;
+#[cfg(feature = "cuda")]
+mod launch;
+mod layout;
+
 use super::{Job, Report, Why, cpu};
-use crate::data::{one_hot, pixels};
-use crate::learning::{Nudging, Schedule, SigmaPrime};
+use crate::learning::{Form, Nudging, Schedule, SigmaPrime};
 use crate::model::activation::Activation;
-use crate::model::dynamics::{Beta, Nudge};
-use crate::model::{Network, Order, Parameters, Settled, Solver};
-use candle_core::{CpuStorage, CustomOp1, D, DType, Layout, Result, Shape, Tensor, bail};
+use crate::model::anderson::MOST_WINDOW;
+use crate::model::{Network, Order, Parameters, Settle, Solver};
+use candle_core::{DType, Result, Tensor, bail};
+pub use layout::Chip;
+use layout::{Aside, Layout, Sizes};
 
-/// The kernel's source.
-pub const SOURCE: &str = include_str!("phases.cu");
+/// The kernel's source, before which its definitions belong.
+const SOURCE: &str = include_str!("phases.cu");
 
-/// The kernel for networks and minibatches of one size.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+/// The kernel for one job, and networks and minibatches of one size.
+#[derive(Clone, Debug)]
 pub struct Kernel {
     images: usize,
-    hidden: usize,
-    classes: usize,
-    first_steps: usize,
-    second_steps: usize,
-    tied: bool,
-    schedule: Schedule,
-    /// The kernel's name for σ.
-    activation: &'static str,
-    /// The bits of the damping in f32, which can be compared.
-    damping: u32,
+    pixels: usize,
+    layout: Layout,
+    /// [`SOURCE`] after the definitions that it asks for.
+    source: String,
 }
 
-/// Minibatches that replicas learn one after another; all tensors on the device of θ.
+/// Minibatches that replicas learn one after another. All tensors are on the device of θ.
+#[derive(Clone, Debug)]
 pub struct Course {
     /// All training images as bytes, (n, d_in) u8; x = byte/255.
     pub images: Tensor,
@@ -48,8 +48,11 @@ pub struct Course {
     pub betas: Tensor,
 }
 
-/// Most memory that the threads of a block can share, bytes (compute capability 9.0).
-const SHARED_MEMORY: usize = 227 << 10;
+/// The numbers of a minibatch's report, in the order in which the kernel has them.
+pub const REPORTED: usize = 6;
+
+/// The most pixels: sums of products of bytes are 32 bits.
+const MOST_PIXELS: usize = 1 << 16;
 
 /// Checks that the kernel can run this, whatever the sizes.
 ///
@@ -58,28 +61,15 @@ const SHARED_MEMORY: usize = 227 << 10;
 pub fn supports(network: &Network, job: &Job, dtype: DType) -> std::result::Result<(), Why> {
     let Job { model, learning, .. } = job;
     let needs = [
-        (
-            cpu::runs(network, job) && learning.rule.schedule() != Some(Schedule::Rescaled),
-            "runs ep, cep, vf and cvf in discrete time",
-        ),
+        (cpu::runs(network, job), "runs ep, cep, cep-rescaled, vf and cvf in discrete time"),
         (!network.has_convolutions(), "has no convolutions, which run on the plain engine"),
         (learning.alignment.is_none(), "aligns no weights: it needs learning.alignment = \"none\""),
-        (model.synapse.name() == "ideal", "has ideal synapses only"),
-        (network.dims.depth() == 1, "runs networks with one hidden layer"),
-        (model.settle.tolerance == 0.0, "runs all T steps: it needs settle.tolerance = 0.0"),
+        (model.synapse.name() == "ideal", "has ideal synapses only: it needs synapse.law = \"ideal\""),
         (
-            model.settle.order == Order::Synchronous,
-            "updates all layers at once: it needs settle.order = \"synchronous\"",
+            model.settle.sweeps() > 0,
+            "takes steps in the first phase: it needs settle.steps of a sweep at least",
         ),
-        (model.settle.solver == Solver::Iterate, "iterates plainly: it needs settle.solver = \"iterate\""),
-        (
-            learning.nudging != Nudging::Centered,
-            "nudges once: it needs learning.nudging = \"positive\" or \"random\"",
-        ),
-        (
-            learning.sigma_prime == SigmaPrime::Ignored,
-            "has no σ′ in the updates: it needs learning.sigma_prime = \"ignored\"",
-        ),
+        (learning.K > 0, "takes steps in the second phase: it needs learning.K of 1 at least"),
         (dtype == DType::F32, "computes in float32: it needs training.dtype = \"f32\""),
     ];
     match needs.into_iter().find(|(met, _)| !met) {
@@ -89,7 +79,7 @@ pub fn supports(network: &Network, job: &Job, dtype: DType) -> std::result::Resu
 }
 
 /// The kernel's name for an activation, if it has it.
-fn definition(activation: Activation) -> Option<&'static str> {
+fn activation_name(activation: Activation) -> Option<&'static str> {
     match activation {
         Activation::Sigmoid => Some("SIGMOID"),
         Activation::Tanh => Some("TANH"),
@@ -99,275 +89,247 @@ fn definition(activation: Activation) -> Option<&'static str> {
 }
 
 impl Kernel {
-    /// The kernel for these stacked weights and minibatches of so many images.
+    /// The kernel for these stacked weights and minibatches of so many images, on the chip where the weights lie.
     ///
     /// # Errors
-    /// Where it cannot run them ([`supports`]), and for what is too large for a block.
+    /// Where it cannot run them ([`supports`]), and for what is too large for the chip.
     pub fn for_shape(job: &Job, theta: &Parameters, images: usize) -> Result<Self> {
-        let Job { model, learning, .. } = job;
-        let (_, classes, hidden) = theta.weights[0].dims3()?;
-        let supported = supports(&theta.network, job, theta.dtype());
-        let (schedule, activation) =
-            match (learning.rule.schedule(), definition(model.dynamics.activation), supported) {
-                (Some(schedule), Some(activation), Ok(())) => (schedule, activation),
-                (.., Err(why)) => bail!("the CUDA kernel of both phases {why}"),
-                (.., Ok(())) => {
-                    bail!("the CUDA kernel of both phases runs both phases, of activations that it knows")
-                }
-            };
-        let kernel = Self {
-            images,
-            hidden,
-            classes,
-            first_steps: model.settle.steps,
-            second_steps: learning.K,
-            tied: theta.network.is_tied(),
-            schedule,
-            activation,
-            damping: (model.settle.damping as f32).to_bits(),
-        };
-        if classes > hidden || hidden > 1024 || kernel.shared_bytes() > SHARED_MEMORY {
-            bail!(
-                "the CUDA kernel of both phases holds at most 1024 hidden neurons, no more classes than those, and \
-                 {SHARED_MEMORY} bytes; {hidden} hidden neurons, {classes} classes and {images} images take {}: \
-                 choose training.engine = \"auto\"",
-                kernel.shared_bytes()
-            );
+        #[cfg(feature = "cuda")]
+        if let candle_core::Device::Cuda(device) = theta.device() {
+            return Self::for_chip(job, theta, images, &launch::chip(device)?);
         }
-        Ok(kernel)
+        Self::for_chip(job, theta, images, &Chip::HOPPER)
     }
 
-    /// Learns all minibatches, each in one launch: the new θ, and the reports of each replica.
+    /// [`Kernel::for_shape`] on another chip.
     ///
     /// # Errors
-    /// Those of candle and of the GPU.
-    pub fn learn_on_gpu(
-        &self,
-        job: &Job,
-        theta: &Parameters,
-        course: &Course,
-    ) -> Result<(Parameters, Vec<Vec<Report>>)> {
-        let (replicas, minibatches, images) = course.order.dims3()?;
-        let betas = course.betas.to_vec2::<f32>()?;
-        let mut theta = theta.clone();
-        let mut reports = vec![Vec::new(); replicas];
-        for m in 0..minibatches {
-            let numbers = course.order.narrow(1, m, 1)?.flatten_all()?;
-            let x = pixels(&course.images.index_select(&numbers, 0)?, DType::F32)?;
-            let labels = course.labels.index_select(&numbers, 0)?.to_vec1::<u8>()?;
-            let target = Tensor::from_vec(
-                one_hot(&labels, self.classes),
-                (replicas, images, self.classes),
-                x.device(),
-            )?;
-            let target = &target.to_dtype(DType::F32)?;
-            let of_minibatch: Vec<f64> = betas.iter().map(|betas| f64::from(betas[m])).collect();
-            let signs = Beta::signs(&of_minibatch, DType::F32, x.device())?;
-            let beta = Beta::of_replicas(job.learning.beta, &signs);
-            let nudge = Nudge { loss: job.model.loss, target, beta };
-            let launch = |given: &Tensor| given.apply_op1_no_bwd(self);
-            let recent;
-            (recent, theta) = self.run(job, &theta, &x.reshape((replicas, images, ()))?, nudge, launch)?;
-            let steps = vec![self.first_steps; replicas * images];
-            let converged = vec![false; steps.len()];
-            let settled = Settled { recent, steps, converged, nearest: 0 };
-            let outcome = settled.outcome()?.to_vec2::<f64>()?;
-            for (r, reports) in reports.iter_mut().enumerate() {
-                let rows = r * images..(r + 1) * images;
-                let (outcome, steps) = (&outcome[rows.clone()], &settled.steps[rows.clone()]);
-                reports.push(report_of(job.model.loss, outcome, steps, &labels[rows])?);
-            }
+    /// As [`Kernel::for_shape`].
+    pub fn for_chip(job: &Job, theta: &Parameters, images: usize, chip: &Chip) -> Result<Self> {
+        let Job { model, learning, .. } = job;
+        let network = &theta.network;
+        if let Err(why) = supports(network, job, theta.dtype()) {
+            bail!("the CUDA kernel of both phases {why}");
         }
-        Ok((theta, reports))
+        let (Some(schedule), Some(activation)) =
+            (learning.rule.schedule(), activation_name(model.dynamics.activation))
+        else {
+            bail!("the CUDA kernel of both phases has no such rule or activation");
+        };
+        let last = network.dims.depth();
+        let widths: Vec<usize> = (0..=last).map(|n| network.dims.width(n)).collect();
+        let pixels = network.dims.input();
+        let gated = match learning.sigma_prime {
+            SigmaPrime::Ignored => 0,
+            SigmaPrime::Full => 1,
+            SigmaPrime::Partial => 2,
+        };
+        let centered = learning.nudging == Nudging::Centered;
+        let whole = matches!(schedule, Schedule::Whole | Schedule::Rescaled);
+        let hot = 2 + gated;
+        let arrays = [hot, hot + usize::from(whole || centered) + usize::from(whole && centered)];
+        let aside = match schedule {
+            Schedule::Sum => Aside::Weights,
+            Schedule::Rescaled => Aside::Everything,
+            Schedule::Whole | Schedule::Continual => Aside::Nothing,
+        };
+        let sizes = Sizes { widths: &widths, pixels, images, arrays, aside, window: window(&model.settle) };
+        let layout = match Layout::of(&sizes, chip) {
+            _ if pixels > MOST_PIXELS || images == 0 => bail!(
+                "the CUDA kernel of both phases takes 1 image or more of {MOST_PIXELS} pixels or fewer, and not {images} \
+                 of {pixels}: choose training.engine = \"auto\""
+            ),
+            Ok(layout) => layout,
+            Err(bytes) => bail!(
+                "the CUDA kernel of both phases has {} bytes of memory in each of {} blocks; network.dims = {:?} with \
+                 training.batch_size = {images} needs {bytes}: choose smaller ones, or training.engine = \"auto\"",
+                chip.memory,
+                chip.cluster,
+                network.dims.0
+            ),
+        };
+        let definitions = definitions(job, schedule, activation, &widths, pixels, images, &layout);
+        Ok(Self { images, pixels, layout, source: definitions + SOURCE })
     }
 
     /// Threads in a block.
     pub fn threads(&self) -> usize {
-        self.hidden.div_ceil(32) * 32
+        self.layout.threads
     }
 
-    /// Size of `Shared`, bytes.
-    fn shared_bytes(&self) -> usize {
-        let (b, d, c) = (self.images, self.hidden, self.classes);
-        4 * (b * d + c * d + b * b + 3 * b * c + c)
+    /// Blocks that compute a network.
+    pub fn cluster(&self) -> usize {
+        self.layout.cluster
     }
 
-    /// Sizes of the kernel's inputs for a replica, in order.
-    fn given(&self) -> [usize; 7] {
-        let (b, d, c) = (self.images, self.hidden, self.classes);
-        [b * d, b * b, c * d, if self.tied { 0 } else { d * c }, c, b * c, 2]
+    /// The source for the compiler.
+    pub fn source(&self) -> &str {
+        &self.source
     }
 
-    /// Sizes of its outputs for a replica, in order.
-    fn returned(&self) -> [usize; 6] {
-        let (b, d, c) = (self.images, self.hidden, self.classes);
-        [3 * b * d, 3 * b * c, b * d, c * d, if self.tied { 0 } else { d * c }, c]
-    }
-
-    /// Definitions for the compiler.
-    pub fn definitions(&self) -> Vec<String> {
-        let rule = match (self.tied, self.schedule) {
-            (true, Schedule::Continual) => "CEP",
-            (true, _) => "EP",
-            (false, Schedule::Continual) => "CVF",
-            (false, _) => "VF",
-        };
-        vec![
-            format!("-DIMAGES={}", self.images),
-            format!("-DHIDDEN={}", self.hidden),
-            format!("-DCLASSES={}", self.classes),
-            format!("-DFIRST_STEPS={}", self.first_steps),
-            format!("-DSECOND_STEPS={}", self.second_steps),
-            format!("-DRULE={rule}"),
-            format!("-DACTIVATION={}", self.activation),
-            format!("-DDAMPING={:?}f", f32::from_bits(self.damping)),
-        ]
-    }
-
-    /// The count of numbers that the kernel returns for a replica.
-    pub fn returned_size(&self) -> usize {
-        self.returned().iter().sum()
-    }
-
-    /// Runs both phases and returns s_{T−2}, s_{T−1}, s_T, and the new θ. `launch` runs the kernel on its input, (R,
-    /// numbers in), and returns its output, (R, numbers out).
+    /// Learns all minibatches: the new stacked θ, and the report of the first phase of every minibatch of every
+    /// replica, `[r][m]`. `launch` runs the kernel on θ, (R, parameters) in the order of weights and then biases, and
+    /// returns the new θ and its [`REPORTED`] numbers of each report, (R, M, 6) f64.
     ///
     /// # Errors
-    /// Those of candle and of `launch`.
-    pub fn run(
+    /// For a course that does not fit the kernel or θ, and those of candle and of `launch`.
+    pub fn learn(
         &self,
-        Job { model, learning, .. }: &Job,
         theta: &Parameters,
-        x: &Tensor,
-        nudge: Nudge,
-        launch: impl Fn(&Tensor) -> Result<Tensor>,
-    ) -> Result<([Vec<Tensor>; 3], Parameters)> {
-        let (replicas, images, _) = x.dims3()?;
-        let (b, d, c) = (self.images, self.hidden, self.classes);
-        if images != b {
-            bail!("a kernel for {b} images meets {images}");
-        }
-        let (dtype, device) = (x.dtype(), x.device());
-        let Some(drive) = model.dynamics.drive(theta, x)?.remove(1) else { bail!("no input") };
-        let one = Tensor::ones((replicas, 1, 1), dtype, device)?;
-        let Nudge { target, beta, .. } = nudge;
-        // c_N and η_0/(βB) with the sign of each replica's β.
-        let c_n = |n: usize| beta.scale(&one, |beta| learning.rate(n) / (beta * images as f64));
-        let with_bias = if learning.last_bias_frozen() { 0.0 } else { 1.0 };
-        let gram = (x.matmul(&x.t()?)? + with_bias)?.broadcast_mul(&c_n(1)?)?;
-        let mut given = vec![drive, gram, theta.weights[0].clone()];
-        given.extend(theta.weights.get(2).cloned());
-        let beta = beta.scale(&one, |beta| beta)?;
-        given.extend([theta.biases[0].clone(), target.clone(), beta, c_n(0)?]);
-        let given: Vec<Tensor> =
-            given.iter().map(|tensor| tensor.reshape((replicas, ()))).collect::<Result<_>>()?;
-        let packed = Tensor::cat(&given, 1)?.contiguous()?;
-        debug_assert_eq!(packed.dim(1)?, self.given().iter().sum::<usize>());
+        course: &Course,
+        launch: impl Fn(&Tensor, &Course) -> Result<(Tensor, Tensor)>,
+    ) -> Result<(Parameters, Vec<Vec<Report>>)> {
+        let replicas = theta.biases[0].dim(0)?;
+        self.check(replicas, course)?;
+        let parts: Vec<&Tensor> = theta.weights.iter().chain(&theta.biases).collect();
+        let flat: Vec<Tensor> =
+            parts.iter().map(|part| part.reshape((replicas, ()))).collect::<Result<_>>()?;
+        let (learnt, reports) = launch(&Tensor::cat(&flat, 1)?.contiguous()?, course)?;
 
-        let returned = launch(&packed)?;
         let mut start = 0;
-        let mut parts = Vec::new();
-        for size in self.returned() {
-            parts.push(returned.narrow(1, start, size)?.contiguous()?);
+        let mut learnt_parts = flat.iter().zip(&parts).map(|(flat, part)| {
+            let size = flat.dim(1)?;
             start += size;
-        }
-        let hidden = parts[0].reshape((replicas, 3, b, d))?;
-        let output = parts[1].reshape((replicas, 3, b, c))?;
-        let state = |age: usize| -> Result<Vec<Tensor>> {
-            Ok(vec![
-                output.narrow(1, age, 1)?.squeeze(1)?.contiguous()?,
-                hidden.narrow(1, age, 1)?.squeeze(1)?.contiguous()?,
-            ])
-        };
-        let recent = [state(0)?, state(1)?, state(2)?];
-        let moved = (parts[2].reshape((replicas, b, d))? - &recent[2][1])?;
-        let c_last = c_n(1)?;
-        let (w, b_n) = (&theta.weights[1], &theta.biases[1]);
-        let weight = (w + moved.t()?.contiguous()?.matmul(x)?.broadcast_mul(&c_last)?)?;
-        let bias = match learning.last_bias_frozen() {
-            true => b_n.clone(),
-            false => (b_n + moved.sum_keepdim(D::Minus2)?.broadcast_mul(&c_last)?)?,
-        };
-        let mut weights = vec![parts[3].reshape((replicas, c, d))?, weight];
-        if !self.tied {
-            weights.push(parts[4].reshape((replicas, d, c))?);
-        }
-        let biases = vec![parts[5].reshape((replicas, 1, c))?, bias];
-        Ok((recent, Parameters { network: theta.network.clone(), weights, biases }))
-    }
-}
-
-impl CustomOp1 for Kernel {
-    fn name(&self) -> &'static str {
-        "both phases"
+            learnt.narrow(1, start - size, size)?.contiguous()?.reshape(part.shape())
+        });
+        let weights = learnt_parts.by_ref().take(theta.weights.len()).collect::<Result<_>>()?;
+        let biases = learnt_parts.collect::<Result<_>>()?;
+        let reports = (reports.to_vec3::<f64>()?.iter())
+            .map(|replica| replica.iter().map(|numbers| self.report(numbers)).collect())
+            .collect();
+        Ok((Parameters { network: theta.network.clone(), weights, biases }, reports))
     }
 
-    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        bail!("the kernel of both phases runs on a GPU; on a CPU the fused engine does the same")
-    }
-
-    #[cfg(feature = "cuda")]
-    fn cuda_fwd(
+    /// [`Kernel::learn`] on the GPU of θ.
+    ///
+    /// # Errors
+    /// As [`Kernel::learn`]; where θ is not on a GPU, and without the feature `cuda`.
+    pub fn learn_on_gpu(
         &self,
-        storage: &candle_core::CudaStorage,
-        layout: &Layout,
-    ) -> Result<(candle_core::CudaStorage, Shape)> {
-        launch::launch(self, storage, layout)
+        theta: &Parameters,
+        course: &Course,
+    ) -> Result<(Parameters, Vec<Vec<Report>>)> {
+        #[cfg(feature = "cuda")]
+        return self.learn(theta, course, |theta, course| launch::launch(self, theta, course));
+        #[cfg(not(feature = "cuda"))]
+        self.learn(theta, course, |_, _| {
+            bail!("the CUDA kernel of both phases needs a build with --features cuda: choose training.engine = \"auto\"")
+        })
+    }
+
+    /// Checks that the course fits.
+    fn check(&self, replicas: usize, course: &Course) -> Result<()> {
+        let Course { images, labels, order, betas } = course;
+        let (count, pixels) = images.dims2()?;
+        let (_, minibatches, size) = order.dims3()?;
+        let fits = pixels == self.pixels
+            && labels.dims() == [count]
+            && order.dims() == [replicas, minibatches, self.images]
+            && betas.dims() == [replicas, minibatches];
+        if !fits {
+            bail!(
+                "a kernel for {} images of {} pixels and {replicas} replicas meets a course of {size} of {pixels}, order \
+                 {:?}, labels {:?} of {count} images, and betas {:?}",
+                self.images,
+                self.pixels,
+                order.dims(),
+                labels.dims(),
+                betas.dims()
+            );
+        }
+        let types = [images.dtype(), labels.dtype(), order.dtype(), betas.dtype()];
+        if types != [DType::U8, DType::U8, DType::U32, DType::F32] {
+            bail!("a course has images, labels, order and betas of u8, u8, u32 and f32, and not {types:?}");
+        }
+        if order.elem_count() == 0 {
+            bail!("a course has one minibatch or more");
+        }
+        let largest = order.flatten_all()?.max(0)?.to_scalar::<u32>()?;
+        if largest as usize >= count {
+            bail!("a course of {count} images asks for image {largest}");
+        }
+        Ok(())
+    }
+
+    /// A report from the numbers of the kernel.
+    fn report(&self, numbers: &[f64]) -> Report {
+        Report {
+            images: self.images,
+            errors: numbers[0] as usize,
+            loss: numbers[1],
+            residual: numbers[2],
+            residual_two_steps: numbers[3],
+            steps: numbers[4] as usize,
+            unsettled: numbers[5] as usize,
+        }
     }
 }
 
-#[cfg(feature = "cuda")]
-mod launch {
-    use super::{Kernel, SOURCE};
-    use candle_core::backend::BackendStorage;
-    use candle_core::cuda_backend::WrapErr;
-    use candle_core::cuda_backend::cudarc::driver::sys::CUfunction_attribute_enum;
-    use candle_core::cuda_backend::cudarc::driver::{LaunchConfig, PushKernelArg};
-    use candle_core::cuda_backend::cudarc::nvrtc::{CompileOptions, compile_ptx_with_opts};
-    use candle_core::{CudaStorage, Layout, Result, Shape, bail};
-    use std::collections::HashMap;
-    use std::sync::Mutex;
-
-    /// Code that NVRTC has compiled, by kernel.
-    static COMPILED: Mutex<Option<HashMap<Kernel, String>>> = Mutex::new(None);
-
-    fn compiled(kernel: &Kernel) -> Result<String> {
-        let mut compiled = COMPILED.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let known = compiled.get_or_insert_default();
-        if let Some(ptx) = known.get(kernel) {
-            return Ok(ptx.clone());
-        }
-        let options = CompileOptions { options: kernel.definitions(), ..CompileOptions::default() };
-        let ptx = match compile_ptx_with_opts(SOURCE, options) {
-            Ok(ptx) => ptx.to_src(),
-            Err(error) => bail!("the CUDA kernel of both phases does not compile: {error:?}"),
-        };
-        known.insert(kernel.clone(), ptx.clone());
-        Ok(ptx)
+/// The differences that Anderson's acceleration uses, none where sweeps are not accelerated.
+fn window(settle: &Settle) -> usize {
+    match settle.solver {
+        Solver::Iterate => 0,
+        Solver::Anderson => settle.window.clamp(1, MOST_WINDOW),
     }
+}
 
-    pub fn launch(kernel: &Kernel, storage: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
-        let device = storage.device().clone();
-        let (replicas, _) = layout.shape().dims2()?;
-        let given = storage.as_cuda_slice::<f32>()?.slice(layout.start_offset()..);
-        let name = format!("{kernel:?}");
-        let function = device.get_or_load_custom_func("phases", &name, &compiled(kernel)?)?;
-        let shared = kernel.shared_bytes();
-        let attribute = CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-        function.set_attribute(attribute, shared as i32).w()?;
-        let size = kernel.returned_size();
-        // Zeros, as the states before the first step are.
-        let returned = device.alloc_zeros::<f32>(replicas * size)?;
-        let config = LaunchConfig {
-            grid_dim: (replicas as u32, 1, 1),
-            block_dim: (kernel.threads() as u32, 1, 1),
-            shared_mem_bytes: shared as u32,
-        };
-        let mut builder = function.builder();
-        builder.arg(&given);
-        builder.arg(&returned);
-        // SAFETY: the kernel reads IN and writes OUT numbers for each replica, the sizes of both.
-        unsafe { builder.launch(config) }.w()?;
-        Ok((CudaStorage::wrap_cuda_slice(returned, device), Shape::from((replicas, size))))
-    }
+/// The definitions that the source asks its compiler for.
+fn definitions(
+    Job { model, learning, .. }: &Job,
+    schedule: Schedule,
+    activation: &str,
+    widths: &[usize],
+    pixels: usize,
+    images: usize,
+    layout: &Layout,
+) -> String {
+    let rule = match (schedule, learning.form()) {
+        (Schedule::Whole, _) => "EP",
+        (Schedule::Rescaled, _) => "CEP_RESCALED",
+        (Schedule::Continual, Some(Form::Correlation)) => "CEP",
+        (Schedule::Continual, _) => "CVF",
+        (Schedule::Sum, _) => "VF",
+    };
+    let sigma_prime = match learning.sigma_prime {
+        SigmaPrime::Ignored => "IGNORED",
+        SigmaPrime::Partial => "PARTIAL",
+        SigmaPrime::Full => "FULL",
+    };
+    let order = match model.settle.order {
+        Order::Synchronous => "SYNCHRONOUS",
+        Order::Alternating => "ALTERNATING",
+    };
+    let look_every = (0..).find(|&sweep| Settle { tolerance: 1.0, ..model.settle }.looks_after(sweep));
+    // η_n/B, half of it in each of two branches.
+    let share = learning.nudging.signs().len() * images;
+    let rates = (0..widths.len()).map(|n| learning.rate(n) / share as f64);
+    let listed = |numbers: Vec<String>| numbers.join(",");
+    let float = |number: f64| format!("{:?}f", number as f32);
+    let lines = [
+        format!("#define LAYERS {}", widths.len()),
+        format!("#define WIDTHS {}", listed(widths.iter().map(usize::to_string).collect())),
+        format!("#define PIXELS {pixels}"),
+        format!("#define IMAGES {images}"),
+        format!("#define RULE {rule}"),
+        format!("#define SIGMA_PRIME {sigma_prime}"),
+        format!("#define CENTERED {}", u8::from(learning.nudging == Nudging::Centered)),
+        format!("#define RATES {}", listed(rates.map(float).collect())),
+        format!("#define TINY {}", float(learning.tiny)),
+        format!("#define LAST_BIAS_FROZEN {}", u8::from(learning.last_bias_frozen())),
+        format!("#define SWEEPS {}", model.settle.sweeps()),
+        format!("#define ORDER {order}"),
+        format!("#define TOLERANCE {:?}", model.settle.tolerance),
+        format!("#define LOOK_EVERY {}", look_every.unwrap_or_default() + 1),
+        format!("#define DAMPING {}", float(model.settle.damping)),
+        format!("#define WINDOW {}", window(&model.settle)),
+        format!("#define SECOND_STEPS {}", learning.K),
+        format!("#define ACTIVATION {activation}"),
+        format!("#define CLUSTER {}", layout.cluster),
+        format!("#define THREADS {}", layout.threads),
+        format!("#define ON_CHIP {}", layout.on_chip),
+        format!("#define CHUNK {}", layout.chunk),
+        format!("#define SHARED_BYTES {}", layout.shared_bytes),
+        format!("#define SCRATCH {}", layout.scratch),
+    ];
+    lines.map(|line| line + "\n").concat()
 }
