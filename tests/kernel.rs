@@ -266,7 +266,7 @@ const CASES: &[Case] = &[
     Case { watched: true, ..case(Rule::CVF, ONE, Lies::Block, &[PARTIAL, LEARNS, RANDOM, "network.psi=90"]) },
     case(
         Rule::CVF,
-        ONE,
+        &[32],
         Lies::Block,
         &[IGNORED, LEARNS, "settle.damping=0.8", "network.activation=hard-sigmoid"],
     ),
@@ -418,6 +418,53 @@ fn the_kernel_equals_the_plain_engine() {
     assert!(problems.is_empty(), "{}", problems.join("\n"));
     // Else their count says nothing of the answers.
     assert!(right.into_inner() > 0, "all answers of all networks are wrong");
+}
+
+/// The presets at their own sizes, one minibatch: all that the kernel does with a chip's threads.
+#[test]
+#[ignore = "runs 8,192 threads in turn, for minutes"]
+fn the_presets_equal_the_plain_engine() {
+    let place = tempfile::tempdir().unwrap();
+    if compilers(place.path()).is_none() {
+        return;
+    }
+    let (size, pixels) = (20, 784);
+    for (rule, depth) in [(Rule::CVF, 1), (Rule::CEP, 1), (Rule::CVF, 2), (Rule::EP, 2)] {
+        let config = resolve(rule, depth, &[]).unwrap().config;
+        let (job, theta) = (config.job(&Device::Cpu), parameters(&config, 0));
+        let stacked = stacked(std::slice::from_ref(&theta));
+        let kernel = Kernel::for_shape(&job, &stacked, size).unwrap();
+        let emulator = Emulator::new(&["-std=c++20", "-O2", "-pthread"], &kernel);
+        let images: Vec<u8> =
+            (0..size * pixels).map(|at| if at % 7 < 5 { 0 } else { (at * 7919 % 251) as u8 }).collect();
+        let labels: Vec<u8> = (0..size as u8).map(|i| i * 3 % 10).collect();
+        let cpu = &Device::Cpu;
+        let course = Course {
+            images: Tensor::from_slice(&images, (size, pixels), cpu).unwrap(),
+            labels: Tensor::from_slice(&labels, size, cpu).unwrap(),
+            order: Tensor::arange(0, size as u32, cpu).unwrap().reshape((1, 1, size)).unwrap(),
+            betas: Tensor::new(&[[config.learning.beta as f32]], cpu).unwrap(),
+        };
+        let (learnt, reports) =
+            kernel.learn(&stacked, &course, |theta, course| emulator.launch(theta, course)).unwrap();
+        let mut plain = Plain::new(job, theta.clone()).unwrap();
+        let expected = plain.train(&Batch { images, labels }, config.learning.beta).unwrap();
+        let report = reports[0][0];
+        assert!((report.loss - expected.loss).abs() < 1e-4, "{report:?} and not {expected:?}");
+        assert_eq!((report.errors, report.unsettled), (expected.errors, expected.unsettled));
+        let plain = plain.parameters().unwrap();
+        for (((name, ours), (_, before)), (_, expected)) in
+            learnt.named().iter().zip(theta.named()).zip(plain.named())
+        {
+            let change = largest_difference(expected, before);
+            let difference = largest_difference(&ours.reshape(expected.shape()).unwrap(), expected);
+            eprintln!("{rule:?} {depth} {name}: off by {difference:e} of {change:e}");
+            assert!(
+                difference <= 1e-7 + 1e-2 * change,
+                "{rule:?} {depth} {name}: off by {difference:e} of {change:e}"
+            );
+        }
+    }
 }
 
 /// Weights that are no numbers leave no numbers in the report, and everything runs to its end.
