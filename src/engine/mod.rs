@@ -233,7 +233,7 @@ pub trait Engine: Send {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum EngineKind {
-    /// The fused engine on a CPU and the kernel on a GPU where they have all that is asked for, the plain one elsewhere.
+    /// The fused engine on a CPU, and the kernel on a GPU, where they have all that is asked for; else the plain one.
     Auto,
     /// candle, step by step.
     Plain,

@@ -28,8 +28,8 @@ fn free_memory(device: &Device) -> Result<Option<usize>> {
     match gpu.cuda_stream().context().mem_get_info() {
         Ok((free, _)) => Ok(Some(free)),
         Err(error) => refuse!(
-            "the GPU does not say how much of its memory is free ({error}): is another program hindering it? --workers N \
-             says how many runs to train together, and --device cpu goes without"
+            "the GPU does not say how much of its memory is free ({error}): is another program hindering it? \
+             --workers N says how many runs to train together, and --device cpu goes without"
         ),
     }
 }
@@ -295,8 +295,8 @@ fn hold_out(whole: Arc<Dataset>, training: &TrainingConfig) -> Result<Arc<Datase
     }
 }
 
-/// The device that is fastest for a run whose configuration leaves it open: a GPU where the kernel runs it, or where the
-/// fast engine of CPUs does not. docs/cuda.md, "What is fastest", has the measurements.
+/// The device that is fastest for a run whose configuration leaves it open: a GPU where the kernel runs it, or where
+/// the fused engine of CPUs does not. docs/cuda.md, "What is fastest", has the measurements.
 fn fastest(config: &Config) -> DeviceChoice {
     let choice = config.training.device;
     let (network, job, dtype) = (config.network(), config.job(&Device::Cpu), config.training.dtype.dtype());

@@ -36,7 +36,7 @@ fn compiled(source: &str, architecture: &str) -> Result<String> {
     Ok(ptx)
 }
 
-/// What this GPU offers to the kernel.
+/// The properties of this GPU that the kernel depends on.
 ///
 /// # Errors
 /// What the driver says where it does not tell.
