@@ -1,5 +1,5 @@
-//! The GPU against the CPU: the first minibatches within rounding, for every rule, depth, order and σ′, step by step and
-//! by the kernel; and replicas among many against replicas alone, to the bit.
+//! The GPU against the CPU: the first minibatches within rounding, for every rule, depth, order and σ′, step by step
+//! and by the kernel; and replicas among many against replicas alone, to the bit.
 //!
 //! Skips with a message where this was built without the feature `cuda`, or no GPU answers.
 

@@ -119,8 +119,8 @@ fn a_replica_gets_the_bits_it_would_get_alone() {
     }
 }
 
-/// Learning ahead, from images that lie on the device, is learning minibatch by minibatch: for replicas with one training
-/// set and with sets of their own, at different places in it, and where the last minibatch is smaller.
+/// Learning ahead, from images that lie on the device, is learning minibatch by minibatch: for replicas with one
+/// training set and with sets of their own, at different places in it, and where the last minibatch is smaller.
 #[test]
 fn minibatches_learnt_ahead_have_the_bits_of_those_learnt_one_by_one() {
     let settings = ["network.dims=[784, 16, 10]", "network.psi=45", "learning.nudging=random"];

@@ -103,7 +103,7 @@ pub struct Stopped(i32);
 /// A check that ends long work when a signal has arrived, or when a budget is spent before there is anything to show.
 pub struct Stop<'a> {
     interrupt: &'a Interrupt,
-    /// When the budget ends, for what is measured before the first candidate.
+    /// The end of the budget, for what is measured before the first candidate.
     ends: Option<Instant>,
     budget: Budget,
 }
