@@ -38,7 +38,8 @@ fn mnist() -> Option<PathBuf> {
 fn dry(place: &Place, data: &str, there: &str) -> (i32, String) {
     let arguments = ["train", "--algo", "ep", "--data", data, "--dry-run", "--data-dir", there];
     let output = place.eqprop().args(arguments).output().unwrap();
-    (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+    let said = [output.stderr, output.stdout].concat();
+    (output.status.code().unwrap(), String::from_utf8(said).unwrap())
 }
 
 const FILES: [&str; 4] = [

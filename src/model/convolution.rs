@@ -9,6 +9,7 @@
 
 use super::patches::{assembled, first_largest, patches};
 use candle_core::{DType, Result, Tensor, bail};
+use rayon::prelude::*;
 
 /// The shape of a convolution and its pooling. Weights are (C', C, k, k), as PyTorch's `Conv2d` has them; those of
 /// the way back have the same shape, as `ConvTranspose2d` has them.
@@ -227,16 +228,18 @@ impl Convolution {
 }
 
 /// The number of images whose patches are made at once, so that they stay in the cache.
-const TOGETHER: usize = 32;
+const TOGETHER: usize = 5;
 
-/// Applies `work` to images, (B, …), one group at a time.
-fn in_groups(images: &Tensor, work: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
+/// Applies `work` to groups of images, (B, …), which the threads share. The groups, and with them the bits, are the same
+/// for any number of threads.
+fn in_groups(images: &Tensor, work: impl Fn(&Tensor) -> Result<Tensor> + Sync) -> Result<Tensor> {
     let count = images.dim(0)?;
     if count <= TOGETHER {
         return work(images);
     }
-    let group = |from: usize| work(&images.narrow(0, from, TOGETHER.min(count - from))?);
-    Tensor::cat(&(0..count).step_by(TOGETHER).map(group).collect::<Result<Vec<_>>>()?, 0)
+    let group = |g: usize| work(&images.narrow(0, g * TOGETHER, TOGETHER.min(count - g * TOGETHER))?);
+    let groups = (0..count.div_ceil(TOGETHER)).into_par_iter().map(group);
+    Tensor::cat(&groups.collect::<Result<Vec<_>>>()?, 0)
 }
 
 #[cfg(test)]
