@@ -230,8 +230,8 @@ impl Convolution {
 /// The number of images whose patches are made at once, so that they stay in the cache.
 const TOGETHER: usize = 5;
 
-/// Applies `work` to groups of images, (B, …), which the threads share. The groups, and with them the bits, are the same
-/// for any number of threads.
+/// Applies `work` to groups of images, (B, …), which the threads share. The groups, and with them the bits, are the
+/// same for any number of threads.
 fn in_groups(images: &Tensor, work: impl Fn(&Tensor) -> Result<Tensor> + Sync) -> Result<Tensor> {
     let count = images.dim(0)?;
     if count <= TOGETHER {
