@@ -3,13 +3,16 @@
 use super::ConfigArgs;
 use super::study::NetworkArgs;
 use crate::base::output;
-use crate::config::Resolved;
+use crate::config::{Config, Resolved};
+use crate::data::Dataset;
 use crate::engine::{self, EngineKind, replicas};
+use crate::model::Parameters;
 use crate::run::{open_device, with_threads};
 use crate::study::bench;
 use anyhow::{Result, bail};
 use clap::Args;
 use clap::builder::RangedU64ValueParser;
+use std::sync::Arc;
 
 #[derive(Debug, Args)]
 pub struct BenchArgs {
@@ -34,10 +37,7 @@ pub fn bench(args: BenchArgs) -> Result<u8> {
         return together(&args, resolved, replicas);
     }
     let speed = with_threads(args.network.threads, || {
-        let (config, dataset, theta) = args.network.load(resolved)?;
-        if dataset.train.len() < config.training.batch_size {
-            bail!("training.batch_size = {} is more than there are images", config.training.batch_size);
-        }
+        let (config, dataset, theta) = load(&args, resolved)?;
         let kind = config.training.engine;
         let device = open_device(&config)?;
         let mut engine = engine::build(kind, config.job(&device), theta)?;
@@ -69,9 +69,18 @@ pub fn bench(args: BenchArgs) -> Result<u8> {
     Ok(0)
 }
 
+/// The network to measure, with images enough for a minibatch.
+fn load(args: &BenchArgs, resolved: Resolved) -> Result<(Config, Arc<Dataset>, Parameters)> {
+    let (config, dataset, theta) = args.network.load(resolved)?;
+    if dataset.train.len() < config.training.batch_size {
+        bail!("training.batch_size = {} is more than there are images", config.training.batch_size);
+    }
+    Ok((config, dataset, theta))
+}
+
 /// Measures networks that train together.
 fn together(args: &BenchArgs, resolved: Resolved, replicas: usize) -> Result<u8> {
-    let (config, dataset, theta) = args.network.load(resolved)?;
+    let (config, dataset, theta) = load(args, resolved)?;
     let device = open_device(&config)?;
     let job = config.job(&device);
     let chosen = config.training.engine.chosen(&theta.network, &job, theta.dtype());

@@ -26,6 +26,7 @@ SETTINGS = {
     ("cvf", 2): (100, 20, 0.35, [0.00016, 0.0016, 0.009]),
 }
 BATCH = 20
+WARM_UP = 3
 
 
 def sigma(h):
@@ -141,15 +142,38 @@ def images(count, folder):
     return pixels[order], torch.nn.functional.one_hot(labels[order], 10).float()
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+def arguments(description):
+    """A parser of what every program of this kind is told."""
+    parser = argparse.ArgumentParser(description=description.split("\n")[0])
     parser.add_argument("rule", choices=["ep", "cep", "cvf"])
     parser.add_argument("depth", type=int, choices=[1, 2])
     parser.add_argument("minibatches", type=int)
-    parser.add_argument("--plain", action="store_true")
-    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--order", choices=["synchronous", "alternating"], default="synchronous")
     parser.add_argument("--data")
+    return parser
+
+
+def measure(learn, x_all, y_all, minibatches, wait=lambda: None):
+    """Times `learn` on minibatches of these images, after a few that are not timed, and prints the result. `wait` waits
+    until all that was asked for is done."""
+    wrong = torch.zeros((), dtype=torch.long, device=x_all.device)
+    for m in range(minibatches + WARM_UP):
+        if m == WARM_UP:
+            wait()
+            started = time.perf_counter()
+        x, y = x_all[BATCH * m :][:BATCH], y_all[BATCH * m :][:BATCH]
+        first = learn(x, y)
+        wrong += (first[0].argmax(1) != y.argmax(1)).sum()
+    wait()
+    milliseconds = 1000 * (time.perf_counter() - started) / minibatches
+    share = 100 * int(wrong) / (BATCH * (minibatches + WARM_UP))
+    print(f"{milliseconds:.3f} ms per minibatch; {share:.1f} % of the images wrong on the way")
+
+
+def main():
+    parser = arguments(__doc__)
+    parser.add_argument("--plain", action="store_true")
+    parser.add_argument("--threads", type=int, default=2)
     choice = parser.parse_args()
     torch.set_num_threads(choice.threads)
     torch.manual_seed(0)
@@ -157,18 +181,8 @@ def main():
     settings = SETTINGS[choice.rule, choice.depth]
     network = Network(choice.depth, tied=choice.rule != "cvf", plain=choice.plain)
     turns = network.turns(choice.order)
-    warm_up = 3
-    x_all, y_all = images(BATCH * (choice.minibatches + warm_up), choice.data)
-    wrong = 0
-    for m in range(choice.minibatches + warm_up):
-        if m == warm_up:
-            started = time.perf_counter()
-        x, y = x_all[BATCH * m :][:BATCH], y_all[BATCH * m :][:BATCH]
-        first = network.minibatch(x, y, settings, turns, choice.rule)
-        wrong += int((first[0].argmax(1) != y.argmax(1)).sum())
-    milliseconds = 1000 * (time.perf_counter() - started) / choice.minibatches
-    share = 100 * wrong / (BATCH * (choice.minibatches + warm_up))
-    print(f"{milliseconds:.3f} ms per minibatch; {share:.1f} % of the images wrong on the way")
+    x_all, y_all = images(BATCH * (choice.minibatches + WARM_UP), choice.data)
+    measure(lambda x, y: network.minibatch(x, y, settings, turns, choice.rule), x_all, y_all, choice.minibatches)
 
 
 if __name__ == "__main__":

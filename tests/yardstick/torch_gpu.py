@@ -6,13 +6,8 @@ With --captured, both phases of a minibatch are one CUDA graph, as a user would 
 copied to where the graph reads them, and it is launched again. All T steps, without TF32.
 """
 
-import argparse
-import time
-
 import torch
-from torch_ep import BATCH, SETTINGS, Network, images
-
-WARM_UP = 3
+from torch_ep import BATCH, SETTINGS, WARM_UP, Network, arguments, images, measure
 
 
 def captured(learn, x, y):
@@ -38,13 +33,8 @@ def captured(learn, x, y):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("rule", choices=["ep", "cep", "cvf"])
-    parser.add_argument("depth", type=int, choices=[1, 2])
-    parser.add_argument("minibatches", type=int)
+    parser = arguments(__doc__)
     parser.add_argument("--captured", action="store_true")
-    parser.add_argument("--order", choices=["synchronous", "alternating"], default="synchronous")
-    parser.add_argument("--data")
     parser.add_argument("--device", default="cuda", help="cuda, or cpu to try the program out")
     choice = parser.parse_args()
     torch.manual_seed(0)
@@ -60,24 +50,9 @@ def main():
 
     if choice.captured:
         learn = captured(learn, x_all[:BATCH].clone(), y_all[:BATCH].clone())
-    wrong = torch.zeros((), dtype=torch.long, device=choice.device)
-    for m in range(choice.minibatches + WARM_UP):
-        if m == WARM_UP:
-            wait(choice.device)
-            started = time.perf_counter()
-        x, y = x_all[BATCH * m :][:BATCH], y_all[BATCH * m :][:BATCH]
-        first = learn(x, y)
-        wrong += (first[0].argmax(1) != y.argmax(1)).sum()
-    wait(choice.device)
-    milliseconds = 1000 * (time.perf_counter() - started) / choice.minibatches
-    share = 100 * int(wrong) / (BATCH * (choice.minibatches + WARM_UP))
-    print(f"{milliseconds:.3f} ms per minibatch; {share:.1f} % of the images wrong on the way")
-
-
-def wait(device):
-    """Until all that was asked for is done."""
-    if device != "cpu":
-        torch.cuda.synchronize()
+    # The CPU has nothing to wait for.
+    waits = {} if choice.device == "cpu" else {"wait": torch.cuda.synchronize}
+    measure(learn, x_all, y_all, choice.minibatches, **waits)
 
 
 if __name__ == "__main__":
