@@ -8,7 +8,7 @@
 //! of 1. On a CPU the products are made of [patches](super::patches), elsewhere by candle.
 
 use super::patches::{assembled, first_largest, patches};
-use candle_core::{DType, Result, Tensor, bail};
+use candle_core::{D, DType, Result, Tensor, bail};
 use rayon::prelude::*;
 
 /// The shape of a convolution and its pooling. Weights are (C', C, k, k), as PyTorch's `Conv2d` has them; those of
@@ -92,6 +92,61 @@ impl Convolution {
         }
     }
 
+    /// P(w ⋆ s) of flat states (B, d): flat states (B, d'), and where the windows have their largest values.
+    ///
+    /// # Errors
+    /// Only those of candle (shapes that differ).
+    pub fn deliver(&self, w: &Tensor, s: &Tensor) -> Result<(Tensor, Option<Places>)> {
+        let (pooled, places): (Vec<_>, Vec<_>) = in_groups(s, |group| {
+            let convolved = self.convolve(w, &group.of(s)?)?;
+            let places = self.largest(&convolved)?;
+            Ok((self.pool(&convolved, places.as_ref())?, places))
+        })?
+        .into_iter()
+        .unzip();
+        Ok((joined(pooled)?, Places::joined(places)?))
+    }
+
+    /// P(w ⋆ s) of flat states (B, d) with these [largest](Convolution::largest): flat states (B, d').
+    ///
+    /// # Errors
+    /// Only those of candle (shapes that differ).
+    pub fn through(&self, w: &Tensor, s: &Tensor, largest: Option<&Places>) -> Result<Tensor> {
+        joined(in_groups(s, |group| {
+            self.pool(&self.convolve(w, &group.of(s)?)?, group.of_places(largest)?.as_ref())
+        })?)
+    }
+
+    /// Where the windows of w ⋆ s have their largest values, of flat states (B, d); see [`Convolution::largest`].
+    ///
+    /// # Errors
+    /// Only those of candle (shapes that differ).
+    pub fn find_largest(&self, w: &Tensor, s: &Tensor) -> Result<Option<Places>> {
+        Places::joined(in_groups(s, |group| self.largest(&self.convolve(w, &group.of(s)?)?))?)
+    }
+
+    /// w̃ ⋆ P⁻¹(s) of flat states (B, d'), the transpose of [`Convolution::through`]: flat states (B, d).
+    ///
+    /// # Errors
+    /// Only those of candle (shapes that differ).
+    pub fn back_through(&self, w: &Tensor, s: &Tensor, largest: Option<&Places>) -> Result<Tensor> {
+        joined(in_groups(s, |group| {
+            self.convolve_back(w, &self.unpool(&group.of(s)?, group.of_places(largest)?.as_ref())?)
+        })?)
+    }
+
+    /// ∂(rows·P(w ⋆ s))/∂w summed over the images, (C', C, k, k), of flat `rows` (B, d') and flat states s (B, d).
+    ///
+    /// # Errors
+    /// Only those of candle (shapes that differ).
+    pub fn outer(&self, rows: &Tensor, s: &Tensor, largest: Option<&Places>) -> Result<Tensor> {
+        let groups = in_groups(s, |group| {
+            let maps = self.unpool(&group.of(rows)?, group.of_places(largest)?.as_ref())?;
+            self.correlate(&maps, &group.of(s)?)
+        })?;
+        Tensor::stack(&groups, 0)?.sum(0)
+    }
+
     /// w ⋆ s, (B, C', H', W'), of flat states (B, d).
     ///
     /// # Errors
@@ -101,11 +156,10 @@ impl Convolution {
         if !maps.device().is_cpu() {
             return maps.conv2d(w, self.padding, 1, 1, 1);
         }
+        let images = maps.dim(0)?;
+        let convolved = of_each(&self.filters(w)?, images)?.matmul(&patches(*self, &maps)?)?;
         let [height, width] = self.convolved_sides()?;
-        in_groups(&maps, |maps| {
-            let convolved = self.filters(w)?.matmul(&patches(*self, maps)?)?;
-            convolved.reshape((self.channels, maps.dim(0)?, height, width))?.transpose(0, 1)?.contiguous()
-        })
+        convolved.reshape((images, self.channels, height, width))
     }
 
     /// The weights as a matrix, (C', C·k²).
@@ -121,53 +175,64 @@ impl Convolution {
         }
     }
 
-    /// 1 where `convolved` is the largest of its window, and 0 elsewhere, in the shape of [`Convolution::windows`].
-    /// Of equals it is the first, row after row. `None` where there are no windows. No gradient flows through it.
+    /// Where the windows of maps (B, C', H', W') have their largest values. Of equals it is the first, row after row,
+    /// and a value that is no number is taken for the largest. `None` where there are no windows. No gradient flows
+    /// through it.
     ///
     /// # Errors
     /// Only those of candle.
-    pub fn largest(&self, convolved: &Tensor) -> Result<Option<Tensor>> {
+    pub fn largest(&self, convolved: &Tensor) -> Result<Option<Places>> {
         if self.pool == 1 {
             return Ok(None);
         }
         let convolved = convolved.detach();
         match convolved.device().is_cpu() {
-            true => self.windows(&first_largest(self.pool, &convolved)?).map(Some),
+            true => first_largest(self.pool, &convolved).map(Some),
             false => self.first_of_equals(&convolved).map(Some),
         }
     }
 
     /// Finds the largest values by operations of candle.
-    fn first_of_equals(&self, convolved: &Tensor) -> Result<Tensor> {
-        let windows = self.windows(convolved)?;
-        let max = |tensor: &Tensor| tensor.max_keepdim(4)?.max_keepdim(2);
-        let is_largest = windows.broadcast_eq(&max(&windows)?)?.to_dtype(DType::F32)?;
-        // Numbers that fall along the window: the first of equals has the largest.
-        let side = self.pool;
-        let order: Vec<f32> = (0..side * side).rev().map(|rank| 1.0 + rank as f32).collect();
-        let order = Tensor::from_vec(order, (1, 1, side, 1, side), windows.device())?;
-        let marked = is_largest.broadcast_mul(&order)?;
-        // Where a window holds no number, nothing is its largest.
-        let first = (marked.broadcast_eq(&max(&marked)?)?.to_dtype(DType::F32)? * is_largest)?;
-        first.to_dtype(convolved.dtype())
-    }
-
-    /// (B, C', H', W') as (B·C', H'/p, p, W'/p, p).
-    fn windows(&self, convolved: &Tensor) -> Result<Tensor> {
+    fn first_of_equals(&self, convolved: &Tensor) -> Result<Places> {
         let (images, channels, height, width) = convolved.dims4()?;
-        let side = self.pool;
-        convolved.reshape((images * channels, height / side, side, width / side, side))
+        let (side, device) = (self.pool, convolved.device());
+        let (rows, columns) = (height / side, width / side);
+        let maps = images * channels;
+        // The values of a window side by side.
+        let beside = |maps_in_rows: &Tensor| {
+            let windows = maps_in_rows.reshape((maps, rows, side, columns, side))?.transpose(2, 3)?;
+            windows.contiguous()?.reshape((maps * rows * columns, side * side))
+        };
+        let values = beside(convolved)?;
+        let is_largest = values.broadcast_eq(&values.max_keepdim(D::Minus1)?)?.to_dtype(DType::F32)?;
+        let no_number = (values.ne(&values)?.to_dtype(DType::F32)? * (side * side + 1) as f64)?;
+        // Numbers that fall along the window: the first of equals has the largest.
+        let order: Vec<f32> = (0..side * side).rev().map(|rank| 1.0 + rank as f32).collect();
+        let order = Tensor::from_vec(order, (1, side * side), device)?;
+        let rank = (is_largest + no_number)?.broadcast_mul(&order)?.argmax_keepdim(D::Minus1)?;
+        let count = |count: usize| Tensor::arange(0, count as u32, device);
+        let in_image = count(channels * height * width)?.reshape((1, channels, height, width))?;
+        let in_image = beside(&in_image.broadcast_as((images, channels, height, width))?.contiguous()?)?;
+        let in_maps = in_image.gather(&rank, 1)?.reshape((images, ()))?;
+        let windows = channels * rows * columns;
+        let window = count(windows)?.reshape((1, channels, rows, 1, columns, 1))?;
+        let window = window.broadcast_as((images, channels, rows, side, columns, side))?.contiguous()?;
+        let window = window.reshape((images, ()))?;
+        // A place is the largest of its window where that window has it for its largest.
+        let chosen = in_maps.gather(&window, 1)?.broadcast_eq(&count(channels * height * width)?)?;
+        let none = Tensor::full(u32::MAX, window.shape(), device)?;
+        Ok(Places { in_maps, windows: chosen.where_cond(&window, &none)? })
     }
 
     /// P of maps (B, C', H', W') with these [largest](Convolution::largest): flat states (B, d').
     ///
     /// # Errors
     /// Only those of candle (shapes that differ).
-    pub fn pool(&self, convolved: &Tensor, largest: Option<&Tensor>) -> Result<Tensor> {
-        let images = convolved.dim(0)?;
+    pub fn pool(&self, convolved: &Tensor, largest: Option<&Places>) -> Result<Tensor> {
+        let flat = convolved.flatten_from(1)?;
         match largest {
-            None => convolved.reshape((images, ())),
-            Some(largest) => (self.windows(convolved)? * largest)?.sum(4)?.sum(2)?.reshape((images, ())),
+            None => Ok(flat),
+            Some(largest) => flat.gather(&largest.in_maps, 1),
         }
     }
 
@@ -175,15 +240,13 @@ impl Convolution {
     ///
     /// # Errors
     /// Only those of candle (shapes that differ).
-    pub fn unpool(&self, s: &Tensor, largest: Option<&Tensor>) -> Result<Tensor> {
-        let images = s.dim(0)?;
-        let Some(largest) = largest else {
-            let [height, width] = self.convolved_sides()?;
-            return s.reshape((images, self.channels, height, width));
+    pub fn unpool(&self, s: &Tensor, largest: Option<&Places>) -> Result<Tensor> {
+        let [height, width] = self.convolved_sides()?;
+        let flat = match largest {
+            None => s.clone(),
+            Some(largest) => s.contiguous()?.gather(&largest.windows, 1)?,
         };
-        let (maps, rows, _, columns, _) = largest.dims5()?;
-        let back = largest.broadcast_mul(&s.reshape((maps, rows, 1, columns, 1))?)?;
-        back.reshape((images, self.channels, rows * self.pool, columns * self.pool))
+        flat.reshape((s.dim(0)?, self.channels, height, width))
     }
 
     /// w̃ ⋆ maps, the transpose of [`Convolution::convolve`]: maps (B, C', H', W') to flat states (B, d).
@@ -193,9 +256,10 @@ impl Convolution {
     pub fn convolve_back(&self, w: &Tensor, maps: &Tensor) -> Result<Tensor> {
         let images = maps.dim(0)?;
         let read = match maps.device().is_cpu() {
-            true => in_groups(maps, |maps| {
-                assembled(*self, &self.filters(w)?.t()?.matmul(&self.of_places(maps)?)?)
-            })?,
+            true => {
+                let filters = of_each(&self.filters(w)?.t()?, images)?;
+                assembled(*self, &filters.matmul(&self.in_columns(maps)?)?)?
+            }
             false => maps.conv_transpose2d(w, self.padding, 0, 1, 1)?,
         };
         let read = match self.reads_images && self.source.channels > 1 {
@@ -205,9 +269,9 @@ impl Convolution {
         read.reshape((images, ()))
     }
 
-    /// Maps (B, C', H', W') as a matrix, (C', B·H'·W').
-    fn of_places(&self, maps: &Tensor) -> Result<Tensor> {
-        maps.transpose(0, 1)?.reshape((self.channels, ()))
+    /// Maps (B, C', H', W') as a matrix for each image, (B, C', H'·W').
+    fn in_columns(&self, maps: &Tensor) -> Result<Tensor> {
+        maps.flatten_from(2)
     }
 
     /// ∂(maps·(w ⋆ s))/∂w summed over the images, (C', C, k, k), of maps (B, C', H', W') and flat states (B, d).
@@ -217,8 +281,8 @@ impl Convolution {
     pub fn correlate(&self, maps: &Tensor, s: &Tensor) -> Result<Tensor> {
         let read = self.read(s)?;
         if read.device().is_cpu() {
-            let patches = patches(*self, &read)?;
-            return self.of_places(maps)?.matmul(&patches.t()?)?.reshape(&self.shape()[..]);
+            let patches = patches(*self, &read)?.transpose(1, 2)?;
+            return self.in_columns(maps)?.matmul(&patches)?.sum(0)?.reshape(&self.shape()[..]);
         }
         let read = read.transpose(0, 1)?.contiguous()?;
         read.conv2d(&maps.transpose(0, 1)?.contiguous()?, self.padding, 1, 1, 1)?
@@ -227,19 +291,69 @@ impl Convolution {
     }
 }
 
-/// The number of images whose patches are made at once, so that they stay in the cache.
+/// A matrix as that of each of the images, (B, …).
+fn of_each(matrix: &Tensor, images: usize) -> Result<Tensor> {
+    let (rows, columns) = matrix.dims2()?;
+    matrix.broadcast_as((images, rows, columns))
+}
+
+/// Where the windows of a convolution have their [largest](Convolution::largest) values, image by image.
+#[derive(Clone, Debug)]
+pub struct Places {
+    /// The place of each window's largest among the C'·H'·W' values of its image, (B, d') in u32.
+    pub(super) in_maps: Tensor,
+    /// The window whose largest value is at each of these places, (B, C'·H'·W') in u32; `u32::MAX`, for which candle's
+    /// `gather` gives 0, where there is none.
+    pub(super) windows: Tensor,
+}
+
+impl Places {
+    fn joined(groups: Vec<Option<Self>>) -> Result<Option<Self>> {
+        let Some(groups) = groups.into_iter().collect::<Option<Vec<Self>>>() else { return Ok(None) };
+        let (in_maps, windows) =
+            groups.into_iter().map(|Places { in_maps, windows }| (in_maps, windows)).unzip();
+        Ok(Some(Self { in_maps: joined(in_maps)?, windows: joined(windows)? }))
+    }
+}
+
+/// The number of images that a thread takes at once, so that their patches stay in its cache.
 const TOGETHER: usize = 5;
 
-/// Applies `work` to groups of images, (B, …), which the threads share. The groups, and with them the bits, are the
-/// same for any number of threads.
-fn in_groups(images: &Tensor, work: impl Fn(&Tensor) -> Result<Tensor> + Sync) -> Result<Tensor> {
-    let count = images.dim(0)?;
-    if count <= TOGETHER {
-        return work(images);
+/// Some of the images.
+struct Group {
+    begin: usize,
+    count: usize,
+}
+
+impl Group {
+    /// Its part of (B, …).
+    fn of(&self, images: &Tensor) -> Result<Tensor> {
+        images.narrow(0, self.begin, self.count)
     }
-    let group = |g: usize| work(&images.narrow(0, g * TOGETHER, TOGETHER.min(count - g * TOGETHER))?);
-    let groups = (0..count.div_ceil(TOGETHER)).into_par_iter().map(group);
-    Tensor::cat(&groups.collect::<Result<Vec<_>>>()?, 0)
+
+    fn of_places(&self, places: Option<&Places>) -> Result<Option<Places>> {
+        let part = |p: &Places| Ok(Places { in_maps: self.of(&p.in_maps)?, windows: self.of(&p.windows)? });
+        places.map(part).transpose()
+    }
+}
+
+/// Calls `work` for groups of the images (B, …), which the threads of a CPU share. The groups, and with them the bits,
+/// are the same for any number of threads.
+fn in_groups<T: Send>(images: &Tensor, work: impl Fn(Group) -> Result<T> + Sync) -> Result<Vec<T>> {
+    let count = images.dim(0)?;
+    if count <= TOGETHER || !images.device().is_cpu() {
+        return Ok(vec![work(Group { begin: 0, count })?]);
+    }
+    let group = |g: usize| work(Group { begin: g * TOGETHER, count: TOGETHER.min(count - g * TOGETHER) });
+    (0..count.div_ceil(TOGETHER)).into_par_iter().map(group).collect()
+}
+
+/// What was found for each group, for all images.
+fn joined(groups: Vec<Tensor>) -> Result<Tensor> {
+    match <[Tensor; 1]>::try_from(groups) {
+        Ok([one]) => Ok(one),
+        Err(groups) => Tensor::cat(&groups, 0),
+    }
 }
 
 #[cfg(test)]
@@ -279,8 +393,16 @@ mod tests {
             let turned = |tensor: &Tensor| tensor.transpose(0, 1)?.contiguous();
             let correlated = turned(&turned(&read)?.conv2d(&turned(&maps)?, padding, 1, 1, 1)?)?;
             near(&convolution.correlate(&maps, &s)?, &correlated)?;
-            if let Some(largest) = convolution.largest(&maps.round()?)? {
-                near(&largest, &convolution.first_of_equals(&maps.round()?)?)?;
+            // Whole numbers, many of them equal, and some that are none.
+            let maps = (maps * 2.0)?.round()?;
+            let maps = maps.ge(1.5)?.where_cond(&(&maps * f64::NAN)?, &maps)?;
+            if let Some(largest) = convolution.largest(&maps)? {
+                let on_a_gpu = convolution.first_of_equals(&maps)?;
+                for (found, expected) in
+                    [(&largest.in_maps, on_a_gpu.in_maps), (&largest.windows, on_a_gpu.windows)]
+                {
+                    assert_eq!(found.to_vec2::<u32>()?, expected.to_vec2::<u32>()?, "{convolution:?}");
+                }
             }
         }
         Ok(())

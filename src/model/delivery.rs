@@ -5,20 +5,21 @@
 //! These are linear in s and in W as long as the largest stay where they are, which is how the rules and references
 //! see them.
 
+use super::convolution::Places;
 use super::{Connection, Parameters};
 use candle_core::{D, Result, Tensor};
 
 /// The places of the largest values in the windows of convolutions, by the layer that a convolution leads to.
 #[derive(Clone, Debug, Default)]
-pub struct Largest(Vec<Option<Tensor>>);
+pub struct Largest(Vec<Option<Places>>);
 
 impl Largest {
     /// Those of the convolution that a connection is, or of which it is the way back.
-    fn of(&self, connection: &Connection) -> Option<&Tensor> {
+    fn of(&self, connection: &Connection) -> Option<&Places> {
         self.0.get(connection.rate())?.as_ref()
     }
 
-    fn set(&mut self, n: usize, largest: Option<Tensor>) {
+    fn set(&mut self, n: usize, largest: Option<Places>) {
         if self.0.len() <= n {
             self.0.resize(n + 1, None);
         }
@@ -47,7 +48,7 @@ impl Parameters {
             && convolution.pool > 1
             && largest.0.get(n).is_none_or(Option::is_none)
         {
-            largest.set(n, convolution.largest(&convolution.convolve(&self.weights[n], above)?)?);
+            largest.set(n, convolution.find_largest(&self.weights[n], above)?);
         }
         Ok(())
     }
@@ -60,9 +61,9 @@ impl Parameters {
     pub fn delivered(&self, c: &Connection, rho: &Tensor, largest: &mut Largest) -> Result<Tensor> {
         match c.convolution {
             Some(convolution) if c.is_forward() => {
-                let convolved = convolution.convolve(&self.weights[c.weight], rho)?;
-                largest.set(c.rate(), convolution.largest(&convolved)?);
-                convolution.pool(&convolved, largest.of(c))
+                let (delivered, found) = convolution.deliver(&self.weights[c.weight], rho)?;
+                largest.set(c.rate(), found);
+                Ok(delivered)
             }
             _ => self.through(c, rho, largest),
         }
@@ -76,8 +77,8 @@ impl Parameters {
         let (w, found) = (&self.weights[c.weight], largest.of(c));
         match c.convolution {
             None => v.matmul(&self.transposed(c)?),
-            Some(convolution) if c.is_forward() => convolution.pool(&convolution.convolve(w, v)?, found),
-            Some(convolution) => convolution.convolve_back(w, &convolution.unpool(v, found)?),
+            Some(convolution) if c.is_forward() => convolution.through(w, v, found),
+            Some(convolution) => convolution.back_through(w, v, found),
         }
     }
 
@@ -89,10 +90,8 @@ impl Parameters {
         let (w, found) = (&self.weights[c.weight], largest.of(c));
         match c.convolution {
             None => v.matmul(&self.transposed(c)?.t()?),
-            Some(convolution) if c.is_forward() => {
-                convolution.convolve_back(w, &convolution.unpool(v, found)?)
-            }
-            Some(convolution) => convolution.pool(&convolution.convolve(w, v)?, found),
+            Some(convolution) if c.is_forward() => convolution.back_through(w, v, found),
+            Some(convolution) => convolution.through(w, v, found),
         }
     }
 
@@ -134,10 +133,8 @@ impl Connection {
         let found = largest.of(self);
         match self.convolution {
             None => rows.t()?.matmul(columns),
-            Some(convolution) if self.is_forward() => {
-                convolution.correlate(&convolution.unpool(rows, found)?, columns)
-            }
-            Some(convolution) => convolution.correlate(&convolution.unpool(columns, found)?, rows),
+            Some(convolution) if self.is_forward() => convolution.outer(rows, columns, found),
+            Some(convolution) => convolution.outer(columns, rows, found),
         }
     }
 }

@@ -2,18 +2,16 @@
 //! `conv_transpose2d` take several times as long as the products that they come down to.
 
 use super::Convolution;
-use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, WithDType, bail};
+use super::convolution::Places;
+use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Storage, Tensor, WithDType, bail};
 use std::ops::AddAssign;
 
-/// Maps (B, C, H, W) as patches (C·k², B·H'·W'): a row for each place in a filter, a column for each place of the
+/// Maps (B, C, H, W) as patches (B, C·k², H'·W'): a row for each place in a filter, a column for each place of the
 /// filter.
 struct Patches(Convolution);
 
-/// The transpose: patches (C·k², B·H'·W') added up where they were taken, to maps (B, C, H, W).
+/// The transpose: patches (B, C·k², H'·W') added up where they were taken, to maps (B, C, H, W).
 struct Assembled(Convolution);
-
-/// Marks the first largest value of each window of (…, H', W'): 1 there and 0 elsewhere, in the same shape.
-struct FirstLargest(usize);
 
 /// See [`Patches`].
 ///
@@ -31,30 +29,23 @@ pub(super) fn assembled(convolution: Convolution, patches: &Tensor) -> Result<Te
     patches.contiguous()?.apply_op1(Assembled(convolution))
 }
 
-/// See [`FirstLargest`].
-///
-/// # Errors
-/// Only those of candle.
-pub(super) fn first_largest(pool: usize, maps: &Tensor) -> Result<Tensor> {
-    maps.contiguous()?.apply_op1_no_bwd(&FirstLargest(pool))
-}
-
 impl Convolution {
     /// Calls `visit` for every stretch of a row that filters see side by side: where it begins in the maps, where in
     /// the patches, and how long it is.
     fn stretches(&self, images: usize, mut visit: impl FnMut(usize, usize, usize)) {
         let (source, kernel, padding) = (self.source, self.kernel, self.padding);
         let Some(made) = self.convolved() else { return };
-        for place in 0..source.channels * kernel * kernel {
-            let (channel, y, x) = (place / (kernel * kernel), place / kernel % kernel, place % kernel);
-            let first = padding.saturating_sub(x);
-            let last = made.width.min((source.width + padding).saturating_sub(x));
-            for image in (0..images).filter(|_| first < last) {
-                let rows =
-                    (0..made.height).filter(|row| (padding..source.height + padding).contains(&(row + y)));
-                for row in rows {
+        let places = source.channels * kernel * kernel;
+        for image in 0..images {
+            for place in 0..places {
+                let (channel, y, x) = (place / (kernel * kernel), place / kernel % kernel, place % kernel);
+                let first = padding.saturating_sub(x);
+                let last = made.width.min((source.width + padding).saturating_sub(x));
+                let top = padding.saturating_sub(y);
+                let bottom = made.height.min((source.height + padding).saturating_sub(y));
+                for row in (top..bottom).filter(|_| first < last) {
                     let from = (image * source.channels + channel) * source.height + row + y - padding;
-                    let to = (place * images + image) * made.height + row;
+                    let to = (image * places + place) * made.height + row;
                     visit(from * source.width + first + x - padding, to * made.width + first, last - first);
                 }
             }
@@ -62,9 +53,9 @@ impl Convolution {
     }
 
     /// The sizes of patches.
-    fn columns(&self, images: usize) -> [usize; 2] {
-        let places = self.convolved().map_or(0, |maps| maps.positions());
-        [self.source.channels * self.kernel * self.kernel, images * places]
+    fn columns(&self, images: usize) -> [usize; 3] {
+        let positions = self.convolved().map_or(0, |maps| maps.positions());
+        [images, self.source.channels * self.kernel * self.kernel, positions]
     }
 
     fn patches<T: WithDType>(&self, images: usize, maps: &[T]) -> Vec<T> {
@@ -124,7 +115,7 @@ impl CustomOp1 for Assembled {
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let source = self.0.source;
-        let images = layout.dims()[1] / self.0.columns(1)[1];
+        let images = layout.dims()[0];
         let made = of_either_type!(storage, layout, |patches| self.0.assembled(images, patches));
         Ok((made, (images, source.channels, source.height, source.width).into()))
     }
@@ -134,37 +125,52 @@ impl CustomOp1 for Assembled {
     }
 }
 
-impl CustomOp1 for FirstLargest {
-    fn name(&self) -> &'static str {
-        "first-largest"
-    }
-
-    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let (width, pool) = (layout.dims()[layout.dims().len() - 1], self.0);
-        let made = of_either_type!(storage, layout, |maps| first_of(maps, width, pool));
-        Ok((made, layout.shape().clone()))
-    }
+/// The places of the first largest values of each window of maps (B, C', H', W').
+///
+/// # Errors
+/// Only those of candle.
+pub(super) fn first_largest(pool: usize, maps: &Tensor) -> Result<Places> {
+    let (images, channels, height, width) = maps.dims4()?;
+    let shape = [channels * (height / pool), width / pool];
+    let (storage, layout) = maps.storage_and_layout();
+    let Some((begin, end)) = layout.contiguous_offsets() else { bail!("maps that are not contiguous") };
+    let (in_maps, windows) = match &*storage {
+        Storage::Cpu(CpuStorage::F32(values)) => first_of(&values[begin..end], images, shape, pool),
+        Storage::Cpu(CpuStorage::F64(values)) => first_of(&values[begin..end], images, shape, pool),
+        _ => bail!("states are f32 or f64"),
+    };
+    let tensor = |places: Vec<u32>| {
+        let count = places.len() / images;
+        Tensor::from_vec(places, (images, count), maps.device())
+    };
+    Ok(Places { in_maps: tensor(in_maps)?, windows: tensor(windows)? })
 }
 
-/// See [`FirstLargest`]; `maps` are rows of `width` values. A window that holds no number has no largest.
-fn first_of<T: WithDType>(maps: &[T], width: usize, pool: usize) -> Vec<T> {
-    let mut first = vec![T::zero(); maps.len()];
-    for window in 0..maps.len() / (pool * pool) {
-        let (band, column) = (window / (width / pool), window % (width / pool));
-        let begin = band * pool * width + column * pool;
-        let mut best = begin;
-        let mut is_number = true;
-        for row in 0..pool {
-            for at in begin + row * width..begin + row * width + pool {
-                is_number &= maps[at].partial_cmp(&maps[at]).is_some();
-                if maps[at] > maps[best] {
-                    best = at;
+/// Both [`Places`] of the first largest values of the windows, `bands` × `columns` of them in an image.
+fn first_of<T: WithDType>(
+    maps: &[T],
+    images: usize,
+    [bands, columns]: [usize; 2],
+    pool: usize,
+) -> (Vec<u32>, Vec<u32>) {
+    let (width, per_image) = (columns * pool, maps.len() / images);
+    let mut in_maps = Vec::with_capacity(images * bands * columns);
+    let mut windows = vec![u32::MAX; maps.len()];
+    for (maps, windows) in maps.chunks_exact(per_image).zip(windows.chunks_exact_mut(per_image)) {
+        for window in 0..bands * columns {
+            let begin = window / columns * pool * width + window % columns * pool;
+            let mut best = begin;
+            for row in 0..pool {
+                for at in begin + row * width..begin + row * width + pool {
+                    let is_number = maps[best] == maps[best];
+                    if is_number && !(maps[at] <= maps[best]) {
+                        best = at;
+                    }
                 }
             }
-        }
-        if is_number {
-            first[best] = T::one();
+            in_maps.push(best as u32);
+            windows[best] = window as u32;
         }
     }
-    first
+    (in_maps, windows)
 }
