@@ -7,7 +7,7 @@
 //! States stay flat, (B, d_n), map after map and row after row. Windows do not overlap, and convolutions go in steps
 //! of 1. On a CPU the products are made of [patches](super::patches), elsewhere by candle.
 
-use super::patches::{assembled, first_largest, patches};
+use super::patches::{assembled, first_largest, patches, put_back};
 use candle_core::{D, DType, Result, Tensor, bail};
 use rayon::prelude::*;
 
@@ -96,7 +96,7 @@ impl Convolution {
     ///
     /// # Errors
     /// Only those of candle (shapes that differ).
-    pub fn deliver(&self, w: &Tensor, s: &Tensor) -> Result<(Tensor, Option<Places>)> {
+    pub fn deliver(&self, w: &Tensor, s: &Tensor) -> Result<(Tensor, Option<Tensor>)> {
         let (pooled, places): (Vec<_>, Vec<_>) = in_groups(s, |group| {
             let convolved = self.convolve(w, &group.of(s)?)?;
             let places = self.largest(&convolved)?;
@@ -104,16 +104,16 @@ impl Convolution {
         })?
         .into_iter()
         .unzip();
-        Ok((joined(pooled)?, Places::joined(places)?))
+        Ok((joined(pooled)?, joined_if_any(places)?))
     }
 
     /// P(w ⋆ s) of flat states (B, d) with these [largest](Convolution::largest): flat states (B, d').
     ///
     /// # Errors
     /// Only those of candle (shapes that differ).
-    pub fn through(&self, w: &Tensor, s: &Tensor, largest: Option<&Places>) -> Result<Tensor> {
+    pub fn through(&self, w: &Tensor, s: &Tensor, largest: Option<&Tensor>) -> Result<Tensor> {
         joined(in_groups(s, |group| {
-            self.pool(&self.convolve(w, &group.of(s)?)?, group.of_places(largest)?.as_ref())
+            self.pool(&self.convolve(w, &group.of(s)?)?, group.of_those(largest)?.as_ref())
         })?)
     }
 
@@ -121,17 +121,17 @@ impl Convolution {
     ///
     /// # Errors
     /// Only those of candle (shapes that differ).
-    pub fn find_largest(&self, w: &Tensor, s: &Tensor) -> Result<Option<Places>> {
-        Places::joined(in_groups(s, |group| self.largest(&self.convolve(w, &group.of(s)?)?))?)
+    pub fn find_largest(&self, w: &Tensor, s: &Tensor) -> Result<Option<Tensor>> {
+        joined_if_any(in_groups(s, |group| self.largest(&self.convolve(w, &group.of(s)?)?))?)
     }
 
     /// w̃ ⋆ P⁻¹(s) of flat states (B, d'), the transpose of [`Convolution::through`]: flat states (B, d).
     ///
     /// # Errors
     /// Only those of candle (shapes that differ).
-    pub fn back_through(&self, w: &Tensor, s: &Tensor, largest: Option<&Places>) -> Result<Tensor> {
+    pub fn back_through(&self, w: &Tensor, s: &Tensor, largest: Option<&Tensor>) -> Result<Tensor> {
         joined(in_groups(s, |group| {
-            self.convolve_back(w, &self.unpool(&group.of(s)?, group.of_places(largest)?.as_ref())?)
+            self.convolve_back(w, &self.unpool(&group.of(s)?, group.of_those(largest)?.as_ref())?)
         })?)
     }
 
@@ -139,9 +139,9 @@ impl Convolution {
     ///
     /// # Errors
     /// Only those of candle (shapes that differ).
-    pub fn outer(&self, rows: &Tensor, s: &Tensor, largest: Option<&Places>) -> Result<Tensor> {
+    pub fn outer(&self, rows: &Tensor, s: &Tensor, largest: Option<&Tensor>) -> Result<Tensor> {
         let groups = in_groups(s, |group| {
-            let maps = self.unpool(&group.of(rows)?, group.of_places(largest)?.as_ref())?;
+            let maps = self.unpool(&group.of(rows)?, group.of_those(largest)?.as_ref())?;
             self.correlate(&maps, &group.of(s)?)
         })?;
         Tensor::stack(&groups, 0)?.sum(0)
@@ -175,13 +175,13 @@ impl Convolution {
         }
     }
 
-    /// Where the windows of maps (B, C', H', W') have their largest values. Of equals it is the first, row after row,
-    /// and a value that is no number is taken for the largest. `None` where there are no windows. No gradient flows
-    /// through it.
+    /// Where the windows of maps (B, C', H', W') have their largest values, as places among the C'·H'·W' values of an
+    /// image: (B, d') in u32. Of equals it is the first, row after row, and a value that is no number is taken for the
+    /// largest. `None` where there are no windows. No gradient flows through it.
     ///
     /// # Errors
     /// Only those of candle.
-    pub fn largest(&self, convolved: &Tensor) -> Result<Option<Places>> {
+    pub fn largest(&self, convolved: &Tensor) -> Result<Option<Tensor>> {
         if self.pool == 1 {
             return Ok(None);
         }
@@ -193,7 +193,7 @@ impl Convolution {
     }
 
     /// Finds the largest values by operations of candle.
-    fn first_of_equals(&self, convolved: &Tensor) -> Result<Places> {
+    fn first_of_equals(&self, convolved: &Tensor) -> Result<Tensor> {
         let (images, channels, height, width) = convolved.dims4()?;
         let (side, device) = (self.pool, convolved.device());
         let (rows, columns) = (height / side, width / side);
@@ -210,29 +210,21 @@ impl Convolution {
         let order: Vec<f32> = (0..side * side).rev().map(|rank| 1.0 + rank as f32).collect();
         let order = Tensor::from_vec(order, (1, side * side), device)?;
         let rank = (is_largest + no_number)?.broadcast_mul(&order)?.argmax_keepdim(D::Minus1)?;
-        let count = |count: usize| Tensor::arange(0, count as u32, device);
-        let in_image = count(channels * height * width)?.reshape((1, channels, height, width))?;
+        let in_image = Tensor::arange(0, (channels * height * width) as u32, device)?;
+        let in_image = in_image.reshape((1, channels, height, width))?;
         let in_image = beside(&in_image.broadcast_as((images, channels, height, width))?.contiguous()?)?;
-        let in_maps = in_image.gather(&rank, 1)?.reshape((images, ()))?;
-        let windows = channels * rows * columns;
-        let window = count(windows)?.reshape((1, channels, rows, 1, columns, 1))?;
-        let window = window.broadcast_as((images, channels, rows, side, columns, side))?.contiguous()?;
-        let window = window.reshape((images, ()))?;
-        // A place is the largest of its window where that window has it for its largest.
-        let chosen = in_maps.gather(&window, 1)?.broadcast_eq(&count(channels * height * width)?)?;
-        let none = Tensor::full(u32::MAX, window.shape(), device)?;
-        Ok(Places { in_maps, windows: chosen.where_cond(&window, &none)? })
+        in_image.gather(&rank, 1)?.reshape((images, ()))
     }
 
     /// P of maps (B, C', H', W') with these [largest](Convolution::largest): flat states (B, d').
     ///
     /// # Errors
     /// Only those of candle (shapes that differ).
-    pub fn pool(&self, convolved: &Tensor, largest: Option<&Places>) -> Result<Tensor> {
+    pub fn pool(&self, convolved: &Tensor, largest: Option<&Tensor>) -> Result<Tensor> {
         let flat = convolved.flatten_from(1)?;
         match largest {
             None => Ok(flat),
-            Some(largest) => flat.gather(&largest.in_maps, 1),
+            Some(largest) => flat.gather(largest, 1),
         }
     }
 
@@ -240,13 +232,27 @@ impl Convolution {
     ///
     /// # Errors
     /// Only those of candle (shapes that differ).
-    pub fn unpool(&self, s: &Tensor, largest: Option<&Places>) -> Result<Tensor> {
+    pub fn unpool(&self, s: &Tensor, largest: Option<&Tensor>) -> Result<Tensor> {
         let [height, width] = self.convolved_sides()?;
         let flat = match largest {
             None => s.clone(),
-            Some(largest) => s.contiguous()?.gather(&largest.windows, 1)?,
+            Some(largest) if s.device().is_cpu() => put_back(s, largest, self.channels * height * width)?,
+            Some(largest) => self.put_back_if_largest(s, largest)?,
         };
         flat.reshape((s.dim(0)?, self.channels, height, width))
+    }
+
+    /// The flat maps of [`Convolution::unpool`] by operations of candle.
+    fn put_back_if_largest(&self, s: &Tensor, largest: &Tensor) -> Result<Tensor> {
+        let ([height, width], side, images) = (self.convolved_sides()?, self.pool, s.dim(0)?);
+        let (rows, columns) = (height / side, width / side);
+        let count = |count: usize| Tensor::arange(0, count as u32, s.device());
+        // The window in which each place lies.
+        let window = count(self.channels * rows * columns)?.reshape((self.channels, rows, 1, columns, 1))?;
+        let window = window.broadcast_as((self.channels, rows, side, columns, side))?.flatten_all()?;
+        let window = window.broadcast_as((images, self.channels * height * width))?.contiguous()?;
+        let is_largest = largest.gather(&window, 1)?.broadcast_eq(&count(self.channels * height * width)?)?;
+        s.contiguous()?.gather(&window, 1)? * is_largest.to_dtype(s.dtype())?
     }
 
     /// w̃ ⋆ maps, the transpose of [`Convolution::convolve`]: maps (B, C', H', W') to flat states (B, d).
@@ -297,25 +303,6 @@ fn of_each(matrix: &Tensor, images: usize) -> Result<Tensor> {
     matrix.broadcast_as((images, rows, columns))
 }
 
-/// Where the windows of a convolution have their [largest](Convolution::largest) values, image by image.
-#[derive(Clone, Debug)]
-pub struct Places {
-    /// The place of each window's largest among the C'·H'·W' values of its image, (B, d') in u32.
-    pub(super) in_maps: Tensor,
-    /// The window whose largest value is at each of these places, (B, C'·H'·W') in u32; `u32::MAX`, for which candle's
-    /// `gather` gives 0, where there is none.
-    pub(super) windows: Tensor,
-}
-
-impl Places {
-    fn joined(groups: Vec<Option<Self>>) -> Result<Option<Self>> {
-        let Some(groups) = groups.into_iter().collect::<Option<Vec<Self>>>() else { return Ok(None) };
-        let (in_maps, windows) =
-            groups.into_iter().map(|Places { in_maps, windows }| (in_maps, windows)).unzip();
-        Ok(Some(Self { in_maps: joined(in_maps)?, windows: joined(windows)? }))
-    }
-}
-
 /// The number of images that a thread takes at once, so that their patches stay in its cache.
 const TOGETHER: usize = 5;
 
@@ -331,9 +318,8 @@ impl Group {
         images.narrow(0, self.begin, self.count)
     }
 
-    fn of_places(&self, places: Option<&Places>) -> Result<Option<Places>> {
-        let part = |p: &Places| Ok(Places { in_maps: self.of(&p.in_maps)?, windows: self.of(&p.windows)? });
-        places.map(part).transpose()
+    fn of_those(&self, images: Option<&Tensor>) -> Result<Option<Tensor>> {
+        images.map(|images| self.of(images)).transpose()
     }
 }
 
@@ -354,6 +340,10 @@ fn joined(groups: Vec<Tensor>) -> Result<Tensor> {
         Ok([one]) => Ok(one),
         Err(groups) => Tensor::cat(&groups, 0),
     }
+}
+
+fn joined_if_any(groups: Vec<Option<Tensor>>) -> Result<Option<Tensor>> {
+    groups.into_iter().collect::<Option<_>>().map(joined).transpose()
 }
 
 #[cfg(test)]
@@ -398,11 +388,10 @@ mod tests {
             let maps = maps.ge(1.5)?.where_cond(&(&maps * f64::NAN)?, &maps)?;
             if let Some(largest) = convolution.largest(&maps)? {
                 let on_a_gpu = convolution.first_of_equals(&maps)?;
-                for (found, expected) in
-                    [(&largest.in_maps, on_a_gpu.in_maps), (&largest.windows, on_a_gpu.windows)]
-                {
-                    assert_eq!(found.to_vec2::<u32>()?, expected.to_vec2::<u32>()?, "{convolution:?}");
-                }
+                assert_eq!(largest.to_vec2::<u32>()?, on_a_gpu.to_vec2::<u32>()?, "{convolution:?}");
+                let s = some(largest.dims(), 0.3)?;
+                let back = convolution.unpool(&s, Some(&largest))?;
+                near(&back.flatten_from(1)?, &convolution.put_back_if_largest(&s, &largest)?)?;
             }
         }
         Ok(())

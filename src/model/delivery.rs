@@ -5,21 +5,20 @@
 //! These are linear in s and in W as long as the largest stay where they are, which is how the rules and references
 //! see them.
 
-use super::convolution::Places;
 use super::{Connection, Parameters};
 use candle_core::{D, Result, Tensor};
 
 /// The places of the largest values in the windows of convolutions, by the layer that a convolution leads to.
 #[derive(Clone, Debug, Default)]
-pub struct Largest(Vec<Option<Places>>);
+pub struct Largest(Vec<Option<Tensor>>);
 
 impl Largest {
     /// Those of the convolution that a connection is, or of which it is the way back.
-    fn of(&self, connection: &Connection) -> Option<&Places> {
+    fn of(&self, connection: &Connection) -> Option<&Tensor> {
         self.0.get(connection.rate())?.as_ref()
     }
 
-    fn set(&mut self, n: usize, largest: Option<Places>) {
+    fn set(&mut self, n: usize, largest: Option<Tensor>) {
         if self.0.len() <= n {
             self.0.resize(n + 1, None);
         }

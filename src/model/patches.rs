@@ -2,8 +2,9 @@
 //! `conv_transpose2d` take several times as long as the products that they come down to.
 
 use super::Convolution;
-use super::convolution::Places;
-use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Storage, Tensor, WithDType, bail};
+use candle_core::{
+    CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Storage, Tensor, WithDType, bail,
+};
 use std::ops::AddAssign;
 
 /// Maps (B, C, H, W) as patches (B, C·k², H'·W'): a row for each place in a filter, a column for each place of the
@@ -32,6 +33,7 @@ pub(super) fn assembled(convolution: Convolution, patches: &Tensor) -> Result<Te
 impl Convolution {
     /// Calls `visit` for every stretch of a row that filters see side by side: where it begins in the maps, where in
     /// the patches, and how long it is.
+    #[inline(always)]
     fn stretches(&self, images: usize, mut visit: impl FnMut(usize, usize, usize)) {
         let (source, kernel, padding) = (self.source, self.kernel, self.padding);
         let Some(made) = self.convolved() else { return };
@@ -43,7 +45,10 @@ impl Convolution {
                 let last = made.width.min((source.width + padding).saturating_sub(x));
                 let top = padding.saturating_sub(y);
                 let bottom = made.height.min((source.height + padding).saturating_sub(y));
-                for row in (top..bottom).filter(|_| first < last) {
+                if first >= last {
+                    continue;
+                }
+                for row in top..bottom {
                     let from = (image * source.channels + channel) * source.height + row + y - padding;
                     let to = (image * places + place) * made.height + row;
                     visit(from * source.width + first + x - padding, to * made.width + first, last - first);
@@ -61,7 +66,9 @@ impl Convolution {
     fn patches<T: WithDType>(&self, images: usize, maps: &[T]) -> Vec<T> {
         let mut patches = vec![T::zero(); self.columns(images).iter().product()];
         self.stretches(images, |from, to, length| {
-            patches[to..to + length].copy_from_slice(&maps[from..from + length]);
+            in_eights(&mut patches[to..to + length], &maps[from..from + length], |place, value| {
+                *place = value
+            });
         });
         patches
     }
@@ -69,12 +76,24 @@ impl Convolution {
     fn assembled<T: WithDType + AddAssign>(&self, images: usize, patches: &[T]) -> Vec<T> {
         let mut maps = vec![T::zero(); images * self.source.neurons()];
         self.stretches(images, |to, from, length| {
-            maps[to..to + length]
-                .iter_mut()
-                .zip(&patches[from..from + length])
-                .for_each(|(sum, value)| *sum += *value);
+            in_eights(&mut maps[to..to + length], &patches[from..from + length], |sum, value| *sum += value);
         });
         maps
+    }
+}
+
+/// Calls `each` with the numbers of two stretches of one length. They are short: a call of `memcpy` for each would take
+/// longer than the copying.
+#[inline(always)]
+fn in_eights<T: Copy>(to: &mut [T], from: &[T], each: impl Fn(&mut T, T)) {
+    let ((to_8, to_rest), (from_8, from_rest)) = (to.as_chunks_mut::<8>(), from.as_chunks::<8>());
+    for i in 0..to_8.len().min(from_8.len()) {
+        for lane in 0..8 {
+            each(&mut to_8[i][lane], from_8[i][lane]);
+        }
+    }
+    for i in 0..to_rest.len().min(from_rest.len()) {
+        each(&mut to_rest[i], from_rest[i]);
     }
 }
 
@@ -125,52 +144,119 @@ impl CustomOp1 for Assembled {
     }
 }
 
-/// The places of the first largest values of each window of maps (B, C', H', W').
+/// Values (B, d') put back at their places among `0` others of each image, (B, `0`), which are 0.
+struct PutBack(usize);
+
+/// See [`PutBack`]; `places` are (B, d') in u32.
+///
+/// # Errors
+/// Only those of candle (shapes that differ).
+pub(super) fn put_back(values: &Tensor, places: &Tensor, per_image: usize) -> Result<Tensor> {
+    values.contiguous()?.apply_op2(&places.contiguous()?, PutBack(per_image))
+}
+
+impl CustomOp2 for PutBack {
+    fn name(&self) -> &'static str {
+        "put-back"
+    }
+
+    fn cpu_fwd(
+        &self,
+        values: &CpuStorage,
+        layout: &Layout,
+        places: &CpuStorage,
+        places_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let images = layout.dims()[0];
+        let (CpuStorage::U32(places), Some((begin, end))) = (places, places_layout.contiguous_offsets())
+        else {
+            bail!("places are u32, side by side")
+        };
+        let places = &places[begin..end];
+        let made = of_either_type!(values, layout, |values| back_at(values, places, images, self.0));
+        Ok((made, (images, self.0).into()))
+    }
+
+    fn bwd(
+        &self,
+        _: &Tensor,
+        places: &Tensor,
+        _: &Tensor,
+        gradient: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        Ok((Some(gradient.contiguous()?.gather(places, 1)?), None))
+    }
+}
+
+/// See [`PutBack`].
+fn back_at<T: WithDType>(values: &[T], places: &[u32], images: usize, per_image: usize) -> Vec<T> {
+    let mut back = vec![T::zero(); images * per_image];
+    let windows = values.len().min(places.len()) / images;
+    for image in 0..images {
+        let back = &mut back[image * per_image..][..per_image];
+        let (values, places) = (&values[image * windows..][..windows], &places[image * windows..][..windows]);
+        for window in 0..windows {
+            back[places[window] as usize] = values[window];
+        }
+    }
+    back
+}
+
+/// The places of the first largest values of each window of maps (B, C', H', W'), (B, d') in u32.
 ///
 /// # Errors
 /// Only those of candle.
-pub(super) fn first_largest(pool: usize, maps: &Tensor) -> Result<Places> {
+pub(super) fn first_largest(pool: usize, maps: &Tensor) -> Result<Tensor> {
     let (images, channels, height, width) = maps.dims4()?;
-    let shape = [channels * (height / pool), width / pool];
     let (storage, layout) = maps.storage_and_layout();
     let Some((begin, end)) = layout.contiguous_offsets() else { bail!("maps that are not contiguous") };
-    let (in_maps, windows) = match &*storage {
-        Storage::Cpu(CpuStorage::F32(values)) => first_of(&values[begin..end], images, shape, pool),
-        Storage::Cpu(CpuStorage::F64(values)) => first_of(&values[begin..end], images, shape, pool),
+    let of_image = [channels * (height / pool), width / pool];
+    let first = match &*storage {
+        Storage::Cpu(CpuStorage::F32(values)) => {
+            first_in_windows(&values[begin..end], images, of_image, pool)
+        }
+        Storage::Cpu(CpuStorage::F64(values)) => {
+            first_in_windows(&values[begin..end], images, of_image, pool)
+        }
         _ => bail!("states are f32 or f64"),
     };
-    let tensor = |places: Vec<u32>| {
-        let count = places.len() / images;
-        Tensor::from_vec(places, (images, count), maps.device())
-    };
-    Ok(Places { in_maps: tensor(in_maps)?, windows: tensor(windows)? })
+    Tensor::from_vec(first, (images, of_image[0] * of_image[1]), maps.device())
 }
 
-/// Both [`Places`] of the first largest values of the windows, `bands` × `columns` of them in an image.
-fn first_of<T: WithDType>(
-    maps: &[T],
-    images: usize,
-    [bands, columns]: [usize; 2],
-    pool: usize,
-) -> (Vec<u32>, Vec<u32>) {
+/// See [`first_largest`]. The loops over the windows that everybody has are unrolled.
+fn first_in_windows<T: WithDType>(maps: &[T], images: usize, of_image: [usize; 2], pool: usize) -> Vec<u32> {
+    match pool {
+        2 => first_of(maps, images, of_image, 2),
+        _ => first_of(maps, images, of_image, pool),
+    }
+}
+
+/// See [`first_largest`], with `rows` × `columns` windows in an image.
+#[expect(
+    clippy::eq_op,
+    clippy::neg_cmp_op_on_partial_ord,
+    reason = "what is no number is not equal to itself"
+)]
+#[inline(always)]
+fn first_of<T: WithDType>(maps: &[T], images: usize, [rows, columns]: [usize; 2], pool: usize) -> Vec<u32> {
     let (width, per_image) = (columns * pool, maps.len() / images);
-    let mut in_maps = Vec::with_capacity(images * bands * columns);
-    let mut windows = vec![u32::MAX; maps.len()];
-    for (maps, windows) in maps.chunks_exact(per_image).zip(windows.chunks_exact_mut(per_image)) {
-        for window in 0..bands * columns {
-            let begin = window / columns * pool * width + window % columns * pool;
-            let mut best = begin;
+    let mut first = vec![0; images * rows * columns];
+    for band in 0..images * rows {
+        // The rows of values that the windows side by side cover.
+        let values = &maps[band * pool * width..][..pool * width];
+        let first = &mut first[band * columns..][..columns];
+        for column in 0..columns {
+            let (mut best, mut value) = (column * pool, values[column * pool]);
             for row in 0..pool {
-                for at in begin + row * width..begin + row * width + pool {
-                    let is_number = maps[best] == maps[best];
-                    if is_number && !(maps[at] <= maps[best]) {
-                        best = at;
-                    }
+                for at in row * width + column * pool..row * width + (column + 1) * pool {
+                    // Nothing is larger than what is no number. Selected, not branched: nobody can guess which it is.
+                    let larger = (value == value) & !(values[at] <= value);
+                    best = if larger { at } else { best };
+                    value = if larger { values[at] } else { value };
                 }
             }
-            in_maps.push(best as u32);
-            windows[best] = window as u32;
+            first[column] = (band * pool * width % per_image + best) as u32;
         }
     }
-    (in_maps, windows)
+    first
 }
