@@ -1,4 +1,4 @@
-//! Tells the program which commit it was built from.
+//! Tells the program which commit it was built from, and how far it was optimised.
 
 use std::process::Command;
 
@@ -15,5 +15,7 @@ fn main() {
             println!("cargo:rerun-if-changed={path}");
         }
     }
+    let level = std::env::var("OPT_LEVEL").unwrap_or_else(|_| "unknown".into());
+    println!("cargo:rustc-env=BUILD_OPT_LEVEL={level}");
     println!("cargo:rerun-if-changed=build.rs");
 }

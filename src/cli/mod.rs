@@ -28,7 +28,7 @@ use clap::{Args, Parser, Subcommand};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use toml::Value;
-use tracing::info;
+use tracing::{info, warn};
 use tracing_subscriber::EnvFilter;
 
 /// Equilibrium Propagation with continual weight updates: EP, C-EP, VF and C-VF.
@@ -360,12 +360,35 @@ impl Cli {
         }
     }
 
+    /// Says so where a program that was not optimised is about to compute much.
+    fn warn_if_slow(&self) {
+        let level = env!("BUILD_OPT_LEVEL");
+        let computes = matches!(
+            self.command,
+            Command::Train(_)
+                | Command::Eval(_)
+                | Command::Sweep(_)
+                | Command::Bench(_)
+                | Command::Tune(_)
+                | Command::Angle(_)
+                | Command::Settle(_)
+                | Command::Gdd(_)
+        );
+        if computes && level != "3" {
+            warn!(
+                "this program was built with opt-level {level}: training takes about twenty times as long as with one \
+                that `cargo build --release` makes"
+            );
+        }
+    }
+
     /// Runs the command and returns the exit status.
     ///
     /// # Errors
     /// What went wrong, in one paragraph.
     pub fn run(self) -> Result<u8> {
         Isa::allowed()?;
+        self.warn_if_slow();
         match self.command {
             Command::Train(args) => run_train(args),
             Command::Eval(args) => run_eval(args),
