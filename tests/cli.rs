@@ -625,7 +625,7 @@ fn keys_of_before_work_and_say_what_they_are_called_now() {
 #[test]
 fn keys_that_play_no_part_are_refused_or_said() {
     let place = Place::new();
-    let second_phase = "has no second phase";
+    let second_phase = "not the steps of a second phase";
     for (rule, key, value, why) in [
         ("ep", "network.epsilon", "0.1", "time = \"real\""),
         ("ep", "settle.window", "4", "solver = \"anderson\""),

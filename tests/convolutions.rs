@@ -39,19 +39,21 @@ fn said(assert: &assert_cmd::assert::Assert) -> String {
 }
 
 #[test]
-fn every_rule_trains_and_a_resumed_run_ends_in_the_same_bits() {
+fn every_rule_trains_and_a_resumed_run_with_other_threads_ends_in_the_same_bits() {
     let place = Place::new();
     for (rule, more) in
         [("ep", ""), ("cep", ""), ("vf", "network.psi=30"), ("cvf", "network.psi=30"), ("bptt", "")]
     {
         let settings: Vec<&str> = Some(more).filter(|more| !more.is_empty()).into_iter().collect();
         let whole = format!("{rule}-whole-data");
-        let two = [&settings[..], &["training.epochs=2"]].concat();
+        let two = [&settings[..], &["training.epochs=2", "--threads=1"]].concat();
         let told = said(&train(&place, rule, &whole, &two).success());
         assert!(told.contains("the plain engine computes, which alone has convolutions"), "{told}");
         let parts = format!("{rule}-parts-data");
-        train(&place, rule, &parts, &[&settings[..], &["training.epochs=1"]].concat()).success();
-        train(&place, rule, &parts, &[&two[..], &["--resume=auto"]].concat()).success();
+        let first = ["training.epochs=1", "--threads=2"];
+        train(&place, rule, &parts, &[&settings[..], &first].concat()).success();
+        let second = ["training.epochs=2", "--threads=3", "--resume=auto"];
+        train(&place, rule, &parts, &[&settings[..], &second].concat()).success();
         let weights = |name: &str| {
             let file = place.path(&format!("checkpoints/{name}/last.safetensors"));
             let mut tensors: Vec<_> = safetensors::load(file, &Device::Cpu).unwrap().into_iter().collect();

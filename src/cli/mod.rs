@@ -366,7 +366,6 @@ impl Cli {
         let computes = matches!(
             self.command,
             Command::Train(_)
-                | Command::Eval(_)
                 | Command::Sweep(_)
                 | Command::Bench(_)
                 | Command::Tune(_)
@@ -374,7 +373,7 @@ impl Cli {
                 | Command::Settle(_)
                 | Command::Gdd(_)
         );
-        if computes && level != "3" {
+        if computes && matches!(level, "0" | "1") {
             warn!(
                 "this program was built with opt-level {level}: training takes about twenty times as long as with one \
                 that `cargo build --release` makes"

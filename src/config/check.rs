@@ -203,7 +203,7 @@ impl Config {
         let Config { network, settle, learning, synapse, noise, cost, training } = self;
         let unnudged = !learning.rule.is_nudged();
         let rule = learning.rule.name;
-        let no_second_phase = || format!("rule = \"{rule}\" has no second phase");
+        let a_gradient = || format!("rule = \"{rule}\" follows a gradient, not the steps of a second phase");
         let never_falls = matches!(synapse, SynapseConfig::Momentum(law) if law.schedule == Fall::Constant && law.horizon > 0);
         let never_measured = training.angle_every > 0 && (unnudged || training.angle_minibatches == 0);
         let keys = [
@@ -218,14 +218,14 @@ impl Config {
                 learning.rule.schedule() != Some(Schedule::Rescaled),
                 "it is that of rule = \"cep-rescaled\"".into(),
             ),
-            ("learning.beta", matches!(learning.rule.update, Update::Bptt | Update::Rbp), no_second_phase()),
-            ("learning.nudging", unnudged, no_second_phase()),
-            ("training.angle_minibatches", unnudged && training.angle_minibatches > 0, no_second_phase()),
+            ("learning.beta", matches!(learning.rule.update, Update::Bptt | Update::Rbp), a_gradient()),
+            ("learning.nudging", unnudged, a_gradient()),
+            ("training.angle_minibatches", unnudged && training.angle_minibatches > 0, a_gradient()),
             (
                 "training.angle_every",
                 never_measured,
                 match unnudged {
-                    true => no_second_phase(),
+                    true => a_gradient(),
                     false => "training.angle_minibatches = 0 never measures the angle".into(),
                 },
             ),

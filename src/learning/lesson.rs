@@ -381,7 +381,9 @@ impl<'a> Lesson<'a> {
         if let Update::Own(_, own) = learning.rule.update {
             return self.own_update(own, step);
         }
-        let Some(form) = learning.form() else { bail!("{} has no second phase", learning.rule.title) };
+        let Some(form) = learning.form() else {
+            bail!("{} follows a gradient, not the steps of a second phase", learning.rule.title)
+        };
         let mut update = hebbian_update(&model.dynamics, self.theta, form, learning.sigma_prime, x, step)?;
         if learning.last_bias_frozen()
             && let Some(last) = update.biases.last_mut()

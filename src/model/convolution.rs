@@ -96,7 +96,7 @@ impl Convolution {
     ///
     /// # Errors
     /// Only those of candle (shapes that differ).
-    pub fn deliver(&self, w: &Tensor, s: &Tensor) -> Result<(Tensor, Option<Tensor>)> {
+    pub(super) fn deliver(&self, w: &Tensor, s: &Tensor) -> Result<(Tensor, Option<Tensor>)> {
         let (pooled, places): (Vec<_>, Vec<_>) = in_groups(s, |group| {
             let convolved = self.convolve(w, &group.of(s)?)?;
             let places = self.largest(&convolved)?;
@@ -104,24 +104,25 @@ impl Convolution {
         })?
         .into_iter()
         .unzip();
-        Ok((joined(pooled)?, joined_if_any(places)?))
+        Ok((Tensor::cat(&pooled, 0)?, joined_if_any(places)?))
     }
 
     /// P(w ⋆ s) of flat states (B, d) with these [largest](Convolution::largest): flat states (B, d').
     ///
     /// # Errors
     /// Only those of candle (shapes that differ).
-    pub fn through(&self, w: &Tensor, s: &Tensor, largest: Option<&Tensor>) -> Result<Tensor> {
-        joined(in_groups(s, |group| {
+    pub(super) fn through(&self, w: &Tensor, s: &Tensor, largest: Option<&Tensor>) -> Result<Tensor> {
+        let pooled = in_groups(s, |group| {
             self.pool(&self.convolve(w, &group.of(s)?)?, group.of_those(largest)?.as_ref())
-        })?)
+        })?;
+        Tensor::cat(&pooled, 0)
     }
 
     /// Where the windows of w ⋆ s have their largest values, of flat states (B, d); see [`Convolution::largest`].
     ///
     /// # Errors
     /// Only those of candle (shapes that differ).
-    pub fn find_largest(&self, w: &Tensor, s: &Tensor) -> Result<Option<Tensor>> {
+    pub(super) fn find_largest(&self, w: &Tensor, s: &Tensor) -> Result<Option<Tensor>> {
         joined_if_any(in_groups(s, |group| self.largest(&self.convolve(w, &group.of(s)?)?))?)
     }
 
@@ -129,29 +130,33 @@ impl Convolution {
     ///
     /// # Errors
     /// Only those of candle (shapes that differ).
-    pub fn back_through(&self, w: &Tensor, s: &Tensor, largest: Option<&Tensor>) -> Result<Tensor> {
-        joined(in_groups(s, |group| {
+    pub(super) fn back_through(&self, w: &Tensor, s: &Tensor, largest: Option<&Tensor>) -> Result<Tensor> {
+        let read = in_groups(s, |group| {
             self.convolve_back(w, &self.unpool(&group.of(s)?, group.of_those(largest)?.as_ref())?)
-        })?)
+        })?;
+        Tensor::cat(&read, 0)
     }
 
     /// ∂(rows·P(w ⋆ s))/∂w summed over the images, (C', C, k, k), of flat `rows` (B, d') and flat states s (B, d).
     ///
     /// # Errors
     /// Only those of candle (shapes that differ).
-    pub fn outer(&self, rows: &Tensor, s: &Tensor, largest: Option<&Tensor>) -> Result<Tensor> {
+    pub(super) fn outer(&self, rows: &Tensor, s: &Tensor, largest: Option<&Tensor>) -> Result<Tensor> {
         let groups = in_groups(s, |group| {
             let maps = self.unpool(&group.of(rows)?, group.of_those(largest)?.as_ref())?;
             self.correlate(&maps, &group.of(s)?)
         })?;
-        Tensor::stack(&groups, 0)?.sum(0)
+        match &groups[..] {
+            [one] => Ok(one.clone()),
+            _ => Tensor::stack(&groups, 0)?.sum(0),
+        }
     }
 
     /// w ⋆ s, (B, C', H', W'), of flat states (B, d).
     ///
     /// # Errors
     /// Only those of candle (shapes that differ).
-    pub fn convolve(&self, w: &Tensor, s: &Tensor) -> Result<Tensor> {
+    fn convolve(&self, w: &Tensor, s: &Tensor) -> Result<Tensor> {
         let maps = self.read(s)?;
         if !maps.device().is_cpu() {
             return maps.conv2d(w, self.padding, 1, 1, 1);
@@ -224,6 +229,9 @@ impl Convolution {
         let flat = convolved.flatten_from(1)?;
         match largest {
             None => Ok(flat),
+            Some(largest) if largest.dim(0)? != flat.dim(0)? => {
+                bail!("{} images, and the largest values of {}", flat.dim(0)?, largest.dim(0)?)
+            }
             Some(largest) => flat.gather(largest, 1),
         }
     }
@@ -236,6 +244,9 @@ impl Convolution {
         let [height, width] = self.convolved_sides()?;
         let flat = match largest {
             None => s.clone(),
+            Some(largest) if s.dims() != largest.dims() => {
+                bail!("states {:?} for windows {:?}", s.dims(), largest.dims())
+            }
             Some(largest) if s.device().is_cpu() => put_back(s, largest, self.channels * height * width)?,
             Some(largest) => self.put_back_if_largest(s, largest)?,
         };
@@ -246,25 +257,28 @@ impl Convolution {
     fn put_back_if_largest(&self, s: &Tensor, largest: &Tensor) -> Result<Tensor> {
         let ([height, width], side, images) = (self.convolved_sides()?, self.pool, s.dim(0)?);
         let (rows, columns) = (height / side, width / side);
-        let count = |count: usize| Tensor::arange(0, count as u32, s.device());
+        let numbers = |count: usize| Tensor::arange(0, count as u32, s.device());
         // The window in which each place lies.
-        let window = count(self.channels * rows * columns)?.reshape((self.channels, rows, 1, columns, 1))?;
+        let window =
+            numbers(self.channels * rows * columns)?.reshape((self.channels, rows, 1, columns, 1))?;
         let window = window.broadcast_as((self.channels, rows, side, columns, side))?.flatten_all()?;
         let window = window.broadcast_as((images, self.channels * height * width))?.contiguous()?;
-        let is_largest = largest.gather(&window, 1)?.broadcast_eq(&count(self.channels * height * width)?)?;
-        s.contiguous()?.gather(&window, 1)? * is_largest.to_dtype(s.dtype())?
+        let is_largest =
+            largest.gather(&window, 1)?.broadcast_eq(&numbers(self.channels * height * width)?)?;
+        let of_windows = s.contiguous()?.gather(&window, 1)?;
+        is_largest.where_cond(&of_windows, &of_windows.zeros_like()?)
     }
 
     /// w̃ ⋆ maps, the transpose of [`Convolution::convolve`]: maps (B, C', H', W') to flat states (B, d).
     ///
     /// # Errors
     /// Only those of candle (shapes that differ).
-    pub fn convolve_back(&self, w: &Tensor, maps: &Tensor) -> Result<Tensor> {
+    fn convolve_back(&self, w: &Tensor, maps: &Tensor) -> Result<Tensor> {
         let images = maps.dim(0)?;
         let read = match maps.device().is_cpu() {
             true => {
                 let filters = of_each(&self.filters(w)?.t()?, images)?;
-                assembled(*self, &filters.matmul(&self.in_columns(maps)?)?)?
+                assembled(*self, &filters.matmul(&maps.flatten_from(2)?)?)?
             }
             false => maps.conv_transpose2d(w, self.padding, 0, 1, 1)?,
         };
@@ -275,20 +289,15 @@ impl Convolution {
         read.reshape((images, ()))
     }
 
-    /// Maps (B, C', H', W') as a matrix for each image, (B, C', H'·W').
-    fn in_columns(&self, maps: &Tensor) -> Result<Tensor> {
-        maps.flatten_from(2)
-    }
-
     /// ∂(maps·(w ⋆ s))/∂w summed over the images, (C', C, k, k), of maps (B, C', H', W') and flat states (B, d).
     ///
     /// # Errors
     /// Only those of candle (shapes that differ).
-    pub fn correlate(&self, maps: &Tensor, s: &Tensor) -> Result<Tensor> {
+    fn correlate(&self, maps: &Tensor, s: &Tensor) -> Result<Tensor> {
         let read = self.read(s)?;
         if read.device().is_cpu() {
             let patches = patches(*self, &read)?.transpose(1, 2)?;
-            return self.in_columns(maps)?.matmul(&patches)?.sum(0)?.reshape(&self.shape()[..]);
+            return maps.flatten_from(2)?.matmul(&patches)?.sum(0)?.reshape(&self.shape()[..]);
         }
         let read = read.transpose(0, 1)?.contiguous()?;
         read.conv2d(&maps.transpose(0, 1)?.contiguous()?, self.padding, 1, 1, 1)?
@@ -334,16 +343,10 @@ fn in_groups<T: Send>(images: &Tensor, work: impl Fn(Group) -> Result<T> + Sync)
     (0..count.div_ceil(TOGETHER)).into_par_iter().map(group).collect()
 }
 
-/// What was found for each group, for all images.
-fn joined(groups: Vec<Tensor>) -> Result<Tensor> {
-    match <[Tensor; 1]>::try_from(groups) {
-        Ok([one]) => Ok(one),
-        Err(groups) => Tensor::cat(&groups, 0),
-    }
-}
-
+/// What was found for each group, if anything, for all images.
 fn joined_if_any(groups: Vec<Option<Tensor>>) -> Result<Option<Tensor>> {
-    groups.into_iter().collect::<Option<_>>().map(joined).transpose()
+    let found = groups.into_iter().collect::<Option<Vec<_>>>();
+    found.map(|groups| Tensor::cat(&groups, 0)).transpose()
 }
 
 #[cfg(test)]
@@ -363,8 +366,9 @@ mod tests {
     /// The form of a GPU, too.
     #[test]
     fn products_of_patches_are_candles_convolutions() -> Result<()> {
-        for (kernel, padding, pool) in [(1, 0, 1), (3, 0, 1), (2, 1, 2), (3, 2, 1), (5, 4, 1), (2, 0, 2)] {
-            let source = Maps { channels: 3, height: 7, width: 5 };
+        let shapes = [(1, 0, 1), (3, 0, 1), (2, 1, 2), (3, 2, 1), (5, 4, 1), (2, 0, 2), (2, 1, 3)];
+        for (kernel, padding, pool) in shapes {
+            let source = Maps { channels: 3, height: if pool == 3 { 8 } else { 7 }, width: 5 };
             let convolution = Convolution { source, reads_images: false, channels: 4, kernel, padding, pool };
             let made = convolution.convolved().unwrap();
             let images = TOGETHER + 3;
@@ -384,15 +388,27 @@ mod tests {
             let correlated = turned(&turned(&read)?.conv2d(&turned(&maps)?, padding, 1, 1, 1)?)?;
             near(&convolution.correlate(&maps, &s)?, &correlated)?;
             // Whole numbers, many of them equal, and some that are none.
-            let maps = (maps * 2.0)?.round()?;
-            let maps = maps.ge(1.5)?.where_cond(&(&maps * f64::NAN)?, &maps)?;
-            if let Some(largest) = convolution.largest(&maps)? {
-                let on_a_gpu = convolution.first_of_equals(&maps)?;
+            let whole = (&maps * 2.0)?.round()?;
+            let whole = whole.ge(1.5)?.where_cond(&(&whole * f64::NAN)?, &whole)?;
+            if let Some(largest) = convolution.largest(&whole)? {
+                let on_a_gpu = convolution.first_of_equals(&whole)?;
                 assert_eq!(largest.to_vec2::<u32>()?, on_a_gpu.to_vec2::<u32>()?, "{convolution:?}");
                 let s = some(largest.dims(), 0.3)?;
                 let back = convolution.unpool(&s, Some(&largest))?;
                 near(&back.flatten_from(1)?, &convolution.put_back_if_largest(&s, &largest)?)?;
             }
+            // In groups as all at once.
+            let (delivered, largest) = convolution.deliver(&w, &s)?;
+            let (convolved, largest) = (convolution.convolve(&w, &s)?, largest.as_ref());
+            let places = |places: Option<&Tensor>| places.map(|places| places.to_vec2::<u32>()).transpose();
+            assert_eq!(places(largest)?, places(convolution.largest(&convolved)?.as_ref())?);
+            assert_eq!(places(largest)?, places(convolution.find_largest(&w, &s)?.as_ref())?);
+            near(&delivered, &convolution.pool(&convolved, largest)?)?;
+            near(&convolution.through(&w, &s, largest)?, &delivered)?;
+            let rows = some(delivered.dims(), 0.7)?;
+            let unpooled = convolution.unpool(&rows, largest)?;
+            near(&convolution.back_through(&w, &rows, largest)?, &convolution.convolve_back(&w, &unpooled)?)?;
+            near(&convolution.outer(&rows, &s, largest)?, &convolution.correlate(&unpooled, &s)?)?;
         }
         Ok(())
     }

@@ -1,10 +1,9 @@
-//! The patches that the filters of a convolution see, as a matrix, on the CPU: candle's `conv2d` and
-//! `conv_transpose2d` take several times as long as the products that they come down to.
+//! Convolutions with pooling on the CPU: the patches that the filters see in each image, as a matrix, since candle's
+//! `conv2d` and `conv_transpose2d` take several times as long as the products that they come down to; and the largest
+//! values of windows.
 
 use super::Convolution;
-use candle_core::{
-    CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Storage, Tensor, WithDType, bail,
-};
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, WithDType, bail};
 use std::ops::AddAssign;
 
 /// Maps (B, C, H, W) as patches (B, C·k², H'·W'): a row for each place in a filter, a column for each place of the
@@ -57,14 +56,14 @@ impl Convolution {
         }
     }
 
-    /// The sizes of patches.
-    fn columns(&self, images: usize) -> [usize; 3] {
+    /// The shape of patches.
+    fn patches_shape(&self, images: usize) -> [usize; 3] {
         let positions = self.convolved().map_or(0, |maps| maps.positions());
         [images, self.source.channels * self.kernel * self.kernel, positions]
     }
 
     fn patches<T: WithDType>(&self, images: usize, maps: &[T]) -> Vec<T> {
-        let mut patches = vec![T::zero(); self.columns(images).iter().product()];
+        let mut patches = vec![T::zero(); self.patches_shape(images).iter().product()];
         self.stretches(images, |from, to, length| {
             in_eights(&mut patches[to..to + length], &maps[from..from + length], |place, value| {
                 *place = value
@@ -97,15 +96,18 @@ fn in_eights<T: Copy>(to: &mut [T], from: &[T], each: impl Fn(&mut T, T)) {
     }
 }
 
-/// Applies `work` to the numbers of a contiguous tensor, of either type.
+/// Applies `work` to the numbers of a contiguous tensor, of either type, which makes numbers of this type.
 macro_rules! of_either_type {
-    ($storage:expr, $layout:expr, $work:expr) => {{
+    ($storage:expr, $layout:expr, $work:expr) => {
+        of_either_type!($storage, $layout, $work, F32, F64)
+    };
+    ($storage:expr, $layout:expr, $work:expr, $made_of_f32:ident, $made_of_f64:ident) => {{
         let Some((begin, end)) = $layout.contiguous_offsets() else {
             bail!("a tensor that is not contiguous")
         };
         match $storage {
-            CpuStorage::F32(values) => CpuStorage::F32($work(&values[begin..end])),
-            CpuStorage::F64(values) => CpuStorage::F64($work(&values[begin..end])),
+            CpuStorage::F32(values) => CpuStorage::$made_of_f32($work(&values[begin..end])),
+            CpuStorage::F64(values) => CpuStorage::$made_of_f64($work(&values[begin..end])),
             _ => bail!("states are f32 or f64"),
         }
     }};
@@ -119,7 +121,7 @@ impl CustomOp1 for Patches {
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let images = layout.dims()[0];
         let made = of_either_type!(storage, layout, |maps| self.0.patches(images, maps));
-        Ok((made, Shape::from(self.0.columns(images).to_vec())))
+        Ok((made, Shape::from(self.0.patches_shape(images).to_vec())))
     }
 
     fn bwd(&self, _: &Tensor, _: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
@@ -144,15 +146,17 @@ impl CustomOp1 for Assembled {
     }
 }
 
-/// Values (B, d') put back at their places among `0` others of each image, (B, `0`), which are 0.
-struct PutBack(usize);
+/// Values (B, d') put back at their places in images of `per_image` values; the others are 0.
+struct PutBack {
+    per_image: usize,
+}
 
 /// See [`PutBack`]; `places` are (B, d') in u32.
 ///
 /// # Errors
 /// Only those of candle (shapes that differ).
 pub(super) fn put_back(values: &Tensor, places: &Tensor, per_image: usize) -> Result<Tensor> {
-    values.contiguous()?.apply_op2(&places.contiguous()?, PutBack(per_image))
+    values.contiguous()?.apply_op2(&places.contiguous()?, PutBack { per_image })
 }
 
 impl CustomOp2 for PutBack {
@@ -173,8 +177,8 @@ impl CustomOp2 for PutBack {
             bail!("places are u32, side by side")
         };
         let places = &places[begin..end];
-        let made = of_either_type!(values, layout, |values| back_at(values, places, images, self.0));
-        Ok((made, (images, self.0).into()))
+        let made = of_either_type!(values, layout, |values| back_at(values, places, images, self.per_image));
+        Ok((made, (images, self.per_image).into()))
     }
 
     fn bwd(
@@ -191,7 +195,7 @@ impl CustomOp2 for PutBack {
 /// See [`PutBack`].
 fn back_at<T: WithDType>(values: &[T], places: &[u32], images: usize, per_image: usize) -> Vec<T> {
     let mut back = vec![T::zero(); images * per_image];
-    let windows = values.len().min(places.len()) / images;
+    let windows = places.len() / images.max(1);
     for image in 0..images {
         let back = &mut back[image * per_image..][..per_image];
         let (values, places) = (&values[image * windows..][..windows], &places[image * windows..][..windows]);
@@ -202,28 +206,41 @@ fn back_at<T: WithDType>(values: &[T], places: &[u32], images: usize, per_image:
     back
 }
 
-/// The places of the first largest values of each window of maps (B, C', H', W'), (B, d') in u32.
+/// The places of the first largest values of the windows of this side in maps (B, C', H', W'), (B, d') in u32.
+struct FirstLargest(usize);
+
+/// See [`FirstLargest`].
 ///
 /// # Errors
-/// Only those of candle.
+/// Where windows do not divide the maps, and those of candle.
 pub(super) fn first_largest(pool: usize, maps: &Tensor) -> Result<Tensor> {
-    let (images, channels, height, width) = maps.dims4()?;
-    let (storage, layout) = maps.storage_and_layout();
-    let Some((begin, end)) = layout.contiguous_offsets() else { bail!("maps that are not contiguous") };
-    let of_image = [channels * (height / pool), width / pool];
-    let first = match &*storage {
-        Storage::Cpu(CpuStorage::F32(values)) => {
-            first_in_windows(&values[begin..end], images, of_image, pool)
-        }
-        Storage::Cpu(CpuStorage::F64(values)) => {
-            first_in_windows(&values[begin..end], images, of_image, pool)
-        }
-        _ => bail!("states are f32 or f64"),
-    };
-    Tensor::from_vec(first, (images, of_image[0] * of_image[1]), maps.device())
+    maps.contiguous()?.apply_op1_no_bwd(&FirstLargest(pool))
 }
 
-/// See [`first_largest`]. The loops over the windows that everybody has are unrolled.
+impl CustomOp1 for FirstLargest {
+    fn name(&self) -> &'static str {
+        "first-largest"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let (images, channels, height, width) = layout.shape().dims4()?;
+        let pool = self.0;
+        if !height.is_multiple_of(pool) || !width.is_multiple_of(pool) {
+            bail!("windows of {pool}x{pool} in maps of {height}x{width}");
+        }
+        let [rows, columns] = [channels * height / pool, width / pool];
+        let made = of_either_type!(
+            storage,
+            layout,
+            |maps| first_in_windows(maps, images, [rows, columns], pool),
+            U32,
+            U32
+        );
+        Ok((made, (images, rows * columns).into()))
+    }
+}
+
+/// See [`FirstLargest`]. The loops over the windows that everybody has are unrolled.
 fn first_in_windows<T: WithDType>(maps: &[T], images: usize, of_image: [usize; 2], pool: usize) -> Vec<u32> {
     match pool {
         2 => first_of(maps, images, of_image, 2),
@@ -231,7 +248,7 @@ fn first_in_windows<T: WithDType>(maps: &[T], images: usize, of_image: [usize; 2
     }
 }
 
-/// See [`first_largest`], with `rows` × `columns` windows in an image.
+/// See [`FirstLargest`], with `rows` × `columns` windows in an image.
 #[expect(
     clippy::eq_op,
     clippy::neg_cmp_op_on_partial_ord,
@@ -239,7 +256,7 @@ fn first_in_windows<T: WithDType>(maps: &[T], images: usize, of_image: [usize; 2
 )]
 #[inline(always)]
 fn first_of<T: WithDType>(maps: &[T], images: usize, [rows, columns]: [usize; 2], pool: usize) -> Vec<u32> {
-    let (width, per_image) = (columns * pool, maps.len() / images);
+    let (width, per_image) = (columns * pool, rows * pool * columns * pool);
     let mut first = vec![0; images * rows * columns];
     for band in 0..images * rows {
         // The rows of values that the windows side by side cover.

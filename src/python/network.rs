@@ -261,7 +261,7 @@ impl PyNetwork {
         let theta = state.theta().or_raise()?;
         let config = &state.config;
         if !config.learning.rule.is_nudged() {
-            wrong!("{} has no second phase", config.learning.rule.title);
+            wrong!("{} follows a gradient, not the steps of a second phase", config.learning.rule.title);
         }
         let (images, labels) = minibatch(x, y, config)?;
         let (model, learning) = (config.model(), &config.learning);
@@ -304,7 +304,10 @@ impl PyNetwork {
         let (images, labels) = minibatch(x, y, &state.config)?;
         let hooks = Hooks { rule, synapse };
         if hooks.rule.is_some() && !state.config.learning.rule.is_nudged() {
-            wrong!("{} has no second phase for rule= to be asked in", state.config.learning.rule.title);
+            wrong!(
+                "{} follows a gradient: it has no steps of a second phase, in which rule= would be asked",
+                state.config.learning.rule.title
+            );
         }
         let state = &mut *state;
         work(py, None, |_| state.learn(&images, &labels, beta, epochs, hooks))?.or_raise().map(PyReport)

@@ -34,7 +34,7 @@ pub fn record(
     }
     if !config.learning.rule.is_nudged() {
         bail!(
-            "rule = \"{}\" has no second phase whose updates could be compared",
+            "rule = \"{}\" follows a gradient: it has no steps of a second phase that could be compared",
             config.learning.rule.name()
         );
     }
