@@ -118,7 +118,7 @@ impl Convolution {
         Tensor::cat(&pooled, 0)
     }
 
-    /// Where the windows of w ⋆ s have their largest values, of flat states (B, d); see [`Convolution::largest`].
+    /// The [largest](Convolution::largest) of w ⋆ s, of flat states (B, d).
     ///
     /// # Errors
     /// Only those of candle (shapes that differ).
@@ -180,8 +180,8 @@ impl Convolution {
         }
     }
 
-    /// Where the windows of maps (B, C', H', W') have their largest values, as places among the C'·H'·W' values of an
-    /// image: (B, d') in u32. Of equals it is the first, row after row, and a value that is no number is taken for the
+    /// The places of the largest values of the windows of maps (B, C', H', W') among the C'·H'·W' values of an image:
+    /// (B, d') in u32. Of equals it is the first, row after row, and a value that is no number is taken for the
     /// largest. `None` where there are no windows. No gradient flows through it.
     ///
     /// # Errors
@@ -343,7 +343,7 @@ fn in_groups<T: Send>(images: &Tensor, work: impl Fn(Group) -> Result<T> + Sync)
     (0..count.div_ceil(TOGETHER)).into_par_iter().map(group).collect()
 }
 
-/// What was found for each group, if anything, for all images.
+/// All images of what was found for each group, if anything was.
 fn joined_if_any(groups: Vec<Option<Tensor>>) -> Result<Option<Tensor>> {
     let found = groups.into_iter().collect::<Option<Vec<_>>>();
     found.map(|groups| Tensor::cat(&groups, 0)).transpose()
