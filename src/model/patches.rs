@@ -252,7 +252,8 @@ fn first_in_windows<T: WithDType>(maps: &[T], images: usize, of_image: [usize; 2
 #[expect(
     clippy::eq_op,
     clippy::neg_cmp_op_on_partial_ord,
-    reason = "what is no number is not equal to itself"
+    clippy::needless_range_loop,
+    reason = "what is no number is not equal to itself, and places are wanted"
 )]
 #[inline(always)]
 fn first_of<T: WithDType>(maps: &[T], images: usize, [rows, columns]: [usize; 2], pool: usize) -> Vec<u32> {
