@@ -666,6 +666,28 @@ fn a_seed_counts_once_however_many_runs_and_folders_have_it() {
     assert_eq!(place.read("r/runs.csv").lines().count(), 2);
 }
 
+/// C-EP has a row with β > 0 and one with β of random sign. What departs from them in the same way is not the same.
+#[test]
+fn rows_that_share_a_rule_stay_apart_where_both_are_changed() {
+    let place = Place::new();
+    let rates = "learning.learning_rates=[0.002, 0.001]";
+    let runs = ["positive", "random"].map(|nudging| {
+        let test = if nudging == "random" { 3.0 } else { 2.0 };
+        run("cep-1h", &[rates, &format!("learning.nudging={nudging}")], 0, 10, test)
+    });
+    sweep_of(&place, &runs);
+    place.eqprop().args(["report", "s"]).assert().success();
+    let expected = "network,learning.nudging,n,test,test_std,train,train_std,epochs,unfinished\n\
+                    C-EP-1h,positive,1,2.0,,1.0,,10,0\n\
+                    C-EP-1h,random,1,3.0,,1.5,,10,0\n";
+    assert_eq!(place.read("s/sweep.csv"), expected);
+    let names = place.read("s/runs.csv");
+    assert!(
+        names.contains("(learning_rates = [0.002, 0.001])") && names.contains("nudging = random)"),
+        "{names}"
+    );
+}
+
 #[test]
 fn a_report_replaces_its_own_files_and_no_others() {
     let place = Place::new();

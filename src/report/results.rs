@@ -5,7 +5,7 @@ use super::paper::{ROWS, Row};
 use super::records;
 use super::verdict::Verdict;
 use crate::base::spread::Spread;
-use crate::config::{Choices, Resolved, SYNCHRONOUS, TrainingConfig};
+use crate::config::{Choices, Config, Resolved, SYNCHRONOUS, TrainingConfig};
 use crate::learning::Nudging;
 use crate::sweep::{SweepFile, SweepFolder};
 use anyhow::{Context, Result, bail};
@@ -317,21 +317,10 @@ fn classify(run: &Measured) -> Result<(Kind, Vec<String>, String)> {
             && row.random_beta == (config.learning.nudging == Nudging::Random)
             && !config.network.dims.has_convolutions()
     });
-    let base = match row {
-        Some(row) => Choices { config: Some(row.preset.into()), ..Choices::default() },
-        None => Choices { algo: Some(rule), depth: Some(depth), ..Choices::default() },
-    };
-    let synchronous = SYNCHRONOUS.map(|(key, value)| (String::new(), key.into(), value.into()));
-    let papers = Resolved::new(&Choices { flags: synchronous.into(), ..base.clone() })?.config;
-    let preset = Resolved::new(&base)?.config;
-    let mut ours = config.clone();
-    ours.network.psi = preset.network.psi;
-    ours.learning.rule = preset.learning.rule;
-    let TrainingConfig { batch_size, limit_train, limit_test, validation, dtype, .. } = config.training;
-    let preset_training = preset.training.clone();
-    ours.training =
-        TrainingConfig { batch_size, limit_train, limit_test, validation, dtype, ..preset_training };
-    let changes = ours.changes_from(&papers)?;
+    let of_rule = Choices { algo: Some(rule), depth: Some(depth), ..Choices::default() };
+    let of_row = |row: &Row| Choices { config: Some(row.preset.into()), ..Choices::default() };
+    let base = row.map_or(of_rule.clone(), of_row);
+    let changes = changes_from(config, &base, &SYNCHRONOUS)?;
     let as_printed = |(key, value): &(String, String)| {
         matches!(
             (key.as_str(), value.trim_matches('"')),
@@ -346,12 +335,17 @@ fn classify(run: &Measured) -> Result<(Kind, Vec<String>, String)> {
     let kind = match row {
         _ if not_mnist => Kind::Other,
         Some(row) if changes.is_empty() => Kind::Row(row, Way::Synchronous),
-        Some(row) if ours.changes_from(&preset)?.is_empty() => Kind::Row(row, Way::Alternating),
+        Some(row) if changes_from(config, &base, &[])?.is_empty() => Kind::Row(row, Way::Alternating),
         Some(row) if !gated && changes.iter().all(as_printed) => Kind::Printed(row),
         Some(row) if changes.iter().all(|change| is_settle(change) || !gated && as_printed(change)) => {
             Kind::Settled(row)
         }
         _ => Kind::Other,
+    };
+    // What is not in the paper is told by its differences from the rule's preset: two rows may share the rule.
+    let changes = match kind {
+        Kind::Other => changes_from(config, &of_rule, &SYNCHRONOUS)?,
+        _ => changes,
     };
     let mut variant: Vec<String> = (changes.iter())
         .map(|(key, value)| match (&key[..], value.trim_matches('"')) {
@@ -365,4 +359,18 @@ fn classify(run: &Measured) -> Result<(Kind, Vec<String>, String)> {
         variant.push(format!("on {}, not MNIST", run.data));
     }
     Ok((kind, changes.into_iter().map(|(key, _)| key).collect(), variant.join(", ")))
+}
+
+/// The keys, with their values, in which a run differs from a preset with these keys set in place of its own; not Ψ,
+/// the name of the rule, nor what says how a run is carried out.
+fn changes_from(config: &Config, preset: &Choices, set: &[(&str, &str)]) -> Result<Vec<(String, String)>> {
+    let flags = set.iter().map(|&(key, value)| (String::new(), key.into(), value.into())).collect();
+    let preset = Resolved::new(&Choices { flags, ..preset.clone() })?.config;
+    let mut ours = config.clone();
+    ours.network.psi = preset.network.psi;
+    ours.learning.rule = preset.learning.rule;
+    let TrainingConfig { batch_size, limit_train, limit_test, validation, dtype, .. } = config.training;
+    ours.training =
+        TrainingConfig { batch_size, limit_train, limit_test, validation, dtype, ..preset.training.clone() };
+    Ok(ours.changes_from(&preset)?)
 }
