@@ -249,7 +249,13 @@ fn means_of_results_are_those_of_the_reports() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut found = BTreeSet::new();
     reported(&root.join("docs/reproduction"), &mut found);
-    let pages = ["README.md", "docs/reproduction/README.md", "docs/equilibrium.md", "docs/collapse.md"];
+    let pages = [
+        "README.md",
+        "docs/reproduction/README.md",
+        "docs/equilibrium.md",
+        "docs/collapse.md",
+        "docs/fashion-mnist.md",
+    ];
     let (mut seen, mut wrong) = (0, Vec::new());
     for page in
         pages.map(|page| root.join(page)).into_iter().chain(with_ending(&root.join("docs/rules"), "md"))
