@@ -231,7 +231,7 @@ fn signals_are_heard_while_angles_are_measured() {
     }
 
     // After the first epoch, which is closed when the run resumes.
-    let every = ["--set", "training.angle_every=1", "--set", "training.angle_minibatches=240"];
+    let every = ["--set", "training.angle_every=1", "--set", "training.angle_minibatches=960"];
     let more = [&["--epochs", "2"], &every[..]].concat();
     let expected = Place::new();
     assert_eq!(run(&expected, &auto(&expected, &more)).0, 0);
