@@ -154,7 +154,7 @@ fn what_cannot_be_tuned_is_refused_in_one_paragraph() {
     let before = place.read("out/tune.jsonl");
     refused(&place, &arguments("cep", "out"), "other configuration");
     assert_eq!(place.read("out/tune.jsonl"), before);
-    refused(&place, &arguments("bptt", "other"), "second phase");
+    refused(&place, &arguments("bptt", "other"), "not the steps of a second phase");
     assert!(!place.path("other").exists());
     let mut wrong = arguments("ep", "other");
     let budget = wrong.iter().position(|word| *word == "1e9").unwrap();

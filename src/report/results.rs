@@ -344,7 +344,7 @@ fn classify(run: &Measured) -> Result<(Kind, Vec<String>, String)> {
     };
     // What is not in the paper is told by its differences from the rule's preset: two rows may share the rule.
     let changes = match kind {
-        Kind::Other => changes_from(config, &of_rule, &SYNCHRONOUS)?,
+        Kind::Other if row.is_some() => changes_from(config, &of_rule, &SYNCHRONOUS)?,
         _ => changes,
     };
     let mut variant: Vec<String> = (changes.iter())

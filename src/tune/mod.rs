@@ -180,7 +180,8 @@ impl<'a> Tuner<'a> {
         let base = &request.config;
         if !base.learning.rule.is_nudged() {
             usage!(
-                "rule = \"{}\" follows a gradient, not the steps of a second phase, and there is nothing to tune: choose ep, cep, cep-rescaled, vf or cvf",
+                "rule = \"{}\" follows a gradient, not the steps of a second phase, which is what is tuned: choose ep, cep, \
+                cep-rescaled, vf or cvf",
                 base.learning.rule.name()
             );
         }
